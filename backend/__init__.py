@@ -1,0 +1,1 @@
+"""Host half of the split drivers: ring service and memory mechanisms."""

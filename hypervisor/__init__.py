@@ -1,0 +1,1 @@
+"""Hypervisor side: host memory, domain table, coordinator, control plane."""

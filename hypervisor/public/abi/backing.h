@@ -1,0 +1,36 @@
+/* backing.h: the kernel's memory calls, and what they cost.
+ *
+ * Owns:  memfd creation and sealing, aligned mapping, populate, punch, real use.
+ * Rules: 2 MiB backing is asked for (MADV_HUGEPAGE) and never assumed; punching is done for whole
+ *        areas only; populate is by MADV_POPULATE_WRITE through the hypervisor's mapping, because
+ *        fallocate leaves the zeroing to the first fault, which would be the guest's.
+ * Each function returns >= 0, or minus errno.
+ */
+#ifndef MC_BACKING_H
+#define MC_BACKING_H
+
+#include "layout.h"
+
+/* cdef-begin */
+/* A memfd of exactly `bytes`, sealed against shrinking, growing and further sealing. */
+int mc_memfd(const char *name, uint64_t bytes);
+/* Map the whole fd shared, aligned to 2 MiB, MADV_HUGEPAGE asked; address, or minus errno. */
+int64_t mc_map(int fd, uint64_t bytes);
+int mc_unmap(uint64_t address, uint64_t bytes);
+/* Anonymous reserve-only mapping, aligned to 2 MiB. */
+int64_t mc_map_anonymous(uint64_t bytes);
+/* Give and zero the pages of [address, address + bytes). */
+int mc_populate_write(uint64_t address, uint64_t bytes);
+/* Map pages that exist already, without a fault each. */
+int mc_populate_read(uint64_t address, uint64_t bytes);
+/* Free the pages of [offset, offset + bytes) of a memfd in every mapping. */
+int mc_punch(int fd, uint64_t offset, uint64_t bytes);
+/* Free the pages of an anonymous range. */
+int mc_discard(uint64_t address, uint64_t bytes);
+/* Bytes of memory behind a memfd (st_blocks * 512). */
+int64_t mc_resident_bytes(int fd);
+/* 1 when a memfd really gets 2 MiB pages here (tried, then measured), else 0. */
+int mc_shmem_thp(void);
+/* cdef-end */
+
+#endif

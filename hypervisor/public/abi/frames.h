@@ -1,0 +1,120 @@
+/* frames.h: the frame allocator, guest half. Lock-free, in the meta region of a domain.
+ *
+ * Shape: LLFree (Wrenger et al., USENIX ATC 2023) with whole-row reservation.
+ *
+ *   tree   free_frames   sum over 16 areas, minus what threads have claimed
+ *   area   one u32       free:10 | huge:1 | evicted:1 | reclaimed:1 | spare:3 | generation:16
+ *   row    one u64       bit = 1: frame taken (handed out, or held in a slot)
+ *   head   one u8/frame  what the frame is to free(): see MC_HEAD_*
+ *   slot   one line      a row (or what was free of it) that a thread has taken for itself
+ *
+ * Invariants (mc_frames_validate checks them on a quiescent structure):
+ *   I1  area.free == zero bits of its 8 rows, unless huge or reclaimed (then free == 0, rows 0).
+ *   I2  tree.free_frames == sum of area.free over its areas.
+ *   I3  a frame is taken exactly when its head says handed out or body, or a slot holds its bit.
+ *   I4  no bit is in two slots.
+ * While threads run, counters never promise more than the bitfield holds: counters fall BEFORE
+ * bits are set, bits are cleared BEFORE counters rise.
+ *
+ * Taking a row (refill), the only path of a 4 KiB allocation that touches a shared line:
+ *   1. tree: subtract the frames wanted, or go to the next tree.
+ *   2. area: compare-and-swap free down by as many. This one word decides every race with the
+ *      hypervisor, which takes an area only by swapping a word that says 512 free.
+ *   3. row: compare-and-swap from the bits seen to all ones. The frames gained are the zeros seen.
+ *   4. prepare(): if the area is evicted, ask the hypervisor to install it; map it in bulk.
+ *   5. slot: store row, then free mask. From here on allocations are private to the thread.
+ * A failure at any step undoes the steps before it in reverse order.
+ *
+ * Who may call: threads of the domain, each with a slot of its own; a slot is not thread-safe.
+ */
+#ifndef MC_FRAMES_H
+#define MC_FRAMES_H
+
+#include "layout.h"
+
+/* cdef-begin */
+#define MC_AREA_FREE_MASK 0x3ff
+#define MC_AREA_HUGE 0x400
+#define MC_AREA_EVICTED 0x800
+#define MC_AREA_RECLAIMED 0x1000
+#define MC_AREA_GENERATION_SHIFT 16
+
+#define MC_HEAD_NEVER 0
+#define MC_HEAD_BODY 0x40
+#define MC_HEAD_FREED 0x80
+/* 1..9: first frame of a block of order head - 1; 10: first frame of a run of whole areas, whose
+ * length in areas (u32) stands in heads[first + 4 .. first + 7] */
+#define MC_HEAD_AREAS 10
+
+#define MC_MAX_ROW_ORDER 8
+
+/* Make an area usable before a frame of it is handed out. `word` is the area word as seen.
+ * Returns 0, or a negative status: then the claim is undone and the next area is tried. */
+typedef int (*mc_prepare_fn)(void *context, uint32_t area, uint32_t word);
+
+/* One process's private view of the shared structure. */
+struct mc_frames {
+    struct mc_tree *trees;
+    uint32_t *areas;
+    uint64_t *rows;
+    uint8_t *heads;
+    struct mc_slot *slots;
+    uint32_t area_count;
+    uint32_t tree_count;
+    uint32_t slot_count;
+    uint32_t pad;
+    mc_prepare_fn prepare;      /* may be NULL */
+    void *prepare_context;
+};
+
+struct mc_frames_statistics {
+    uint64_t free_frames;       /* by the area words */
+    uint64_t slot_frames;       /* held in slots, free to their owners */
+    uint64_t taken_frames;      /* by the bitfield, huge areas included, slots excluded */
+    uint64_t reclaimed_areas;
+    uint64_t evicted_areas;     /* free to the guest, backing missing */
+    uint64_t huge_areas;
+    uint64_t allocs;
+    uint64_t frees;
+    uint64_t refills;
+    uint64_t prepares;
+};
+
+/* Bytes of a meta region for `areas` areas, or a negative status. */
+int64_t mc_meta_bytes(uint32_t areas);
+/* Hypervisor: lay out a fresh, zeroed region. Every area starts reclaimed. */
+int mc_meta_format(void *meta, uint64_t meta_bytes, uint32_t domid, uint32_t areas);
+/* Frontend: check magic, version, sizes and every offset against meta_bytes and ram_bytes. */
+int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes);
+
+/* Either side: fill a view from a region that was formatted here or passed mc_meta_check. */
+int mc_frames_bind(struct mc_frames *frames, void *meta);
+
+int mc_slot_claim(struct mc_frames *frames, uint32_t owner);
+int mc_slot_release(struct mc_frames *frames, int slot);    /* drains first */
+int mc_slot_drain(struct mc_frames *frames, int slot);
+
+int64_t mc_frames_alloc(struct mc_frames *frames, int slot, int order);
+int mc_frames_free(struct mc_frames *frames, int slot, uint64_t frame, int order);
+/* Order 0, up to count; returns how many were given (0 when nothing is left). */
+int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, uint64_t count);
+/* Order 0. All or nothing up to the first bad frame: returns how many were freed, and in *status
+ * the reason the next one was refused. */
+int64_t mc_frames_free_many(struct mc_frames *frames, int slot, const uint32_t *in, uint64_t count,
+                            int *status);
+/* Consecutive whole areas (2 MiB each), at most one tree; returns the first frame. */
+int64_t mc_frames_alloc_areas(struct mc_frames *frames, int slot, uint32_t count);
+int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uint32_t count);
+
+/* Quiescent only: check I1 to I4. On a violation *where names the area. */
+int mc_frames_validate(const struct mc_frames *frames, uint32_t *where);
+/* Quiescent only: after a thread died in the middle, rebuild slots, rows, areas and trees from
+ * the heads. Frames the dead thread had been given stay taken. Returns frames regained. */
+int64_t mc_frames_recover(struct mc_frames *frames);
+/* Any time; exact when quiescent. */
+void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_statistics *out);
+/* Any time: 1 when the head of `frame` says it is handed out, else 0. */
+int mc_frames_is_taken(const struct mc_frames *frames, uint64_t frame);
+/* cdef-end */
+
+#endif

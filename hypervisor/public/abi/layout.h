@@ -1,0 +1,170 @@
+/* layout.h: the meta region of a domain, word by word.
+ *
+ * Owns:  every size, offset and structure that two processes read in one mapping.
+ * Rules: the hypervisor formats the region before any frontend maps it. Afterwards a field is
+ *        written only by the side its group names. The hypervisor never trusts a word a frontend
+ *        can write: it copies the word, checks the copy, uses the copy.
+ * Users: every C source of the project; Python sees the same structures through cffi.
+ *
+ * A domain has two memfds, both sealed against resizing:
+ *
+ *   ram    maxmem bytes; frame f lies at byte f * MC_FRAME_BYTES; no header.
+ *   meta   control page | memory ring | tmem ring | trees | areas | rows | heads | slots
+ *          (each section starts on a page; offsets stand in the control page)
+ *
+ *   frame 4 KiB, row 64 frames, area 512 frames = 2 MiB (a huge frame), tree 16 areas = 32 MiB.
+ */
+#ifndef MC_LAYOUT_H
+#define MC_LAYOUT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* cdef-begin */
+#define MC_ABI_VERSION 1
+#define MC_MAGIC 7237970075337975149
+#define MC_FRAME_BYTES 4096
+#define MC_FRAME_SHIFT 12
+#define MC_ROW_FRAMES 64
+#define MC_AREA_ROWS 8
+#define MC_AREA_FRAMES 512
+#define MC_AREA_BYTES 2097152
+#define MC_TREE_AREAS 16
+#define MC_SLOTS 16
+#define MC_RING_SLOTS 64
+#define MC_MAX_AREAS 32768
+#define MC_AREA_ORDER 9
+
+/* One 64-byte record, request or response; a response overwrites the slot of its request.
+ * `seq` is the low 32 bits of the free-running index under which the record was published: a slot
+ * that was published before it was written carries a stale seq and is refused as torn. */
+struct mc_record {
+    uint16_t op;        /* enum mc_op */
+    uint16_t flags;     /* op-specific; zero otherwise */
+    uint32_t seq;
+    uint64_t id;        /* the requester's cookie, returned unchanged */
+    int64_t status;     /* response: >= 0 result, < 0 enum mc_status; request: zero */
+    uint64_t arg[5];    /* op-specific, see hypervisor/public/abi/ops.h */
+};
+
+/* A shared ring (Xen's io/ring.h). All indices run freely and wrap at 2^32. */
+struct mc_ring {
+    /* [frontend writes] */
+    _Atomic uint32_t req_prod;
+    _Atomic uint32_t rsp_event;
+    uint32_t pad0[14];
+    /* [backend writes] */
+    _Atomic uint32_t rsp_prod;
+    _Atomic uint32_t req_event;
+    uint32_t pad1[14];
+    struct mc_record slots[64];
+};
+
+/* One tree: free frames of its areas that nobody has claimed. Never promises more than its areas. */
+struct mc_tree {
+    _Atomic uint32_t free_frames;
+    uint32_t pad[15];
+};
+
+/* One slot: the row a thread has taken for itself. Own cache line; only the owner writes it. */
+struct mc_slot {
+    _Atomic uint32_t owner;     /* 0 unclaimed, else the claimer's thread id */
+    _Atomic uint32_t row;       /* index of the row held */
+    _Atomic uint64_t free;      /* frames of that row not handed out, one bit each */
+    uint32_t cursor;            /* area at which the next search starts */
+    uint32_t pad0;
+    uint64_t allocs;            /* frames handed out */
+    uint64_t frees;             /* frames taken back */
+    uint64_t refills;           /* rows taken from the shared bitfield */
+    uint64_t prepares;          /* areas installed or mapped before use */
+    uint64_t pad1;
+};
+
+/* The control page: first page of meta. */
+struct mc_control {
+    /* [hypervisor writes once, before attach] */
+    uint64_t magic;
+    uint32_t abi_version;
+    uint32_t domid;
+    uint32_t areas;             /* maxmem in areas */
+    uint32_t trees;
+    uint32_t slots;
+    uint32_t ring_slots;
+    uint64_t meta_bytes;
+    uint64_t ram_bytes;
+    uint64_t memory_ring_offset;
+    uint64_t tmem_ring_offset;
+    uint64_t trees_offset;
+    uint64_t areas_offset;
+    uint64_t rows_offset;
+    uint64_t heads_offset;
+    uint64_t slots_offset;
+    uint64_t pad0[3];
+    /* [hypervisor writes at any time] */
+    _Atomic uint64_t heartbeat;         /* rises with every coordinator tick */
+    _Atomic uint64_t current_frames;    /* what the domain holds */
+    _Atomic uint64_t target_frames;     /* what the policy wants it to hold */
+    _Atomic uint64_t tmem_target_pages; /* mm_target */
+    _Atomic uint32_t hypervisor_cpu;    /* CPU of the service loop, for the spin decision */
+    _Atomic uint32_t state;             /* enum mc_state */
+    _Atomic uint32_t guest_bell;        /* futex: rises with every doorbell to the guest */
+    _Atomic uint32_t credit_bell;       /* futex: rises when credit areas were granted */
+    uint64_t pad1[2];
+    /* [frontend writes at any time; the hypervisor only reports these, never decides from them] */
+    _Atomic uint64_t used_frames;       /* frames the guest really uses */
+    _Atomic uint64_t faults;
+    _Atomic uint64_t swap_ins;
+    _Atomic uint64_t swap_outs;
+    _Atomic uint64_t references;
+    _Atomic uint64_t credit_taken;      /* areas whose first row was taken: refill may be due */
+    _Atomic uint64_t credit_dry;        /* allocations that found no credit and had to ask */
+    _Atomic uint32_t frontend_cpu;      /* CPU of the thread that last waited on a ring */
+    _Atomic uint32_t frontend_pid;
+    _Atomic uint32_t guest_waiters;     /* threads asleep on guest_bell */
+    _Atomic uint32_t credit_waiters;    /* threads asleep on credit_bell */
+};
+
+enum mc_state { MC_STATE_CLOSED = 0, MC_STATE_OPEN = 1, MC_STATE_CLOSING = 2, MC_STATE_BROKEN = 3 };
+
+/* Every failure any C function of the project reports. 0 and above is success. */
+enum mc_status {
+    MC_OK = 0,
+    MC_ENOMEM = -1,         /* nothing left that this caller may have */
+    MC_EINDEX = -2,         /* frame, area, slot or order out of range, or misaligned */
+    MC_EORDER = -3,         /* the block was allocated with another order */
+    MC_EDOUBLE = -4,        /* the block is free already */
+    MC_ENEVER = -5,         /* the frame was never handed out */
+    MC_ESLOT = -6,          /* slot not claimed, or none left */
+    MC_ESTATE = -7,         /* area not in the state this transition starts from */
+    MC_ELAYOUT = -8,        /* magic, version, size or offset of the control page is wrong */
+    MC_ERUNAWAY = -9,       /* a producer index ran past the ring */
+    MC_ETORN = -10,         /* a record was published before it was written */
+    MC_EFULL = -11,         /* ring full */
+    MC_ETIMEOUT = -12,
+    MC_EGONE = -13,         /* the other side is gone */
+    MC_EOP = -14,           /* unknown op */
+    MC_EFOREIGN = -15,      /* frame not held by the domain that named it */
+    MC_EPOOL = -16,         /* no such tmem pool */
+    MC_EPERM = -17,
+    MC_ETARGET = -18,       /* refused: the domain's target or mm_target is reached */
+    MC_EKERNEL = -19,       /* a system call failed; errno is kept by the caller */
+    MC_EBROKEN = -20        /* validate() found a violated invariant */
+};
+/* cdef-end */
+
+_Static_assert(sizeof(struct mc_record) == 64, "one record is one cache line");
+_Static_assert(offsetof(struct mc_ring, rsp_prod) == 64, "producers on lines of their own");
+_Static_assert(offsetof(struct mc_ring, slots) == 128, "ring header is two lines");
+_Static_assert(sizeof(struct mc_tree) == 64, "one tree is one cache line");
+_Static_assert(sizeof(struct mc_slot) == 64, "one slot is one cache line");
+_Static_assert(offsetof(struct mc_control, heartbeat) % 64 == 0, "groups on lines of their own");
+_Static_assert(offsetof(struct mc_control, used_frames) % 64 == 0, "groups on lines of their own");
+_Static_assert(sizeof(struct mc_control) <= MC_FRAME_BYTES, "the control page is one page");
+_Static_assert(MC_AREA_ROWS * MC_ROW_FRAMES == MC_AREA_FRAMES, "rows fill an area");
+_Static_assert(MC_AREA_FRAMES * MC_FRAME_BYTES == MC_AREA_BYTES, "frames fill an area");
+_Static_assert((MC_RING_SLOTS & (MC_RING_SLOTS - 1)) == 0, "a ring index wraps by a mask");
+_Static_assert(sizeof(((struct mc_ring *)0)->slots) / 64 == MC_RING_SLOTS, "slots as named");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2, "shared words are lock-free");
+
+#endif

@@ -1,0 +1,45 @@
+/* ops.h: what the records of the two rings mean.
+ *
+ * Memory ring
+ *   NOP       -                                    -> 0; measures the ring
+ *   GROW      arg0 areas wanted (1..64)            -> areas granted (>= 1), arg0 path of the last
+ *                                                     (enum mc_path); or ENOMEM, ETARGET
+ *   RELEASE   arg0 areas offered (1..64)           -> areas taken from the domain's free ones
+ *   INSTALL   arg0 area                            -> 0 when backed now; ENOMEM, EFOREIGN
+ *
+ * tmem ring; pages are copied by the hypervisor, from or to a frame of the domain's ram
+ *
+ *   word     PUT / GET / FLUSH_PAGE                FLUSH_OBJECT        NEW_POOL      DESTROY_POOL
+ *   arg[0]   pool (low 32) | index (high 32)       pool                flags         pool
+ *   arg[1]   oid[0]                                oid[0]              uuid low      -
+ *   arg[2]   oid[1]                                oid[1]              uuid high     -
+ *   arg[3]   oid[2]                                oid[2]              -             -
+ *   arg[4]   frame (PUT, GET)                      -                   -             -
+ *   status   tmem's own code, Xen's values (tmem/codes.py), all >= -1001; a malformed record
+ *            gets MC_TMEM_BAD + enum mc_status, so the two ranges never meet.
+ */
+#ifndef MC_OPS_H
+#define MC_OPS_H
+
+/* cdef-begin */
+enum mc_op {
+    MC_OP_NOP = 0,
+    MC_OP_GROW = 1,
+    MC_OP_RELEASE = 2,
+    MC_OP_INSTALL = 3,
+    MC_OP_PUT = 16,
+    MC_OP_GET = 17,
+    MC_OP_FLUSH_PAGE = 18,
+    MC_OP_FLUSH_OBJECT = 19,
+    MC_OP_NEW_POOL = 20,
+    MC_OP_DESTROY_POOL = 21
+};
+
+/* How a grant was served; every grant is counted under exactly one of these. */
+enum mc_path { MC_PATH_LOCAL = 0, MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
+
+#define MC_GROW_AREAS_MAX 64
+#define MC_TMEM_BAD (-2000)
+/* cdef-end */
+
+#endif

@@ -1,0 +1,114 @@
+"""The ``Backend`` protocol: what the hypervisor asks of a memory mechanism, and what it gets told.
+
+Owns: the interface between ``hypervisor`` (which decides) and ``backend`` (which does). The
+hypervisor never imports ``backend``; the composition root in ``testbed`` hands it an object of this
+shape. All methods are called from the hypervisor's main thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from hypervisor.public.units import DomId
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """What a domain is allowed; frames of 4 KiB. ``boot_frames`` are granted before it starts."""
+
+    name: str
+    maxmem_frames: int
+    boot_frames: int
+    target_frames: int
+    credit_areas: int = 1
+    tmem_target_pages: int = -1  # -1: no limit of its own (greedy)
+    doorbell: str = "futex"
+
+
+@dataclass(frozen=True)
+class DomainHandles:
+    """What a domain is handed at attach. The fds belong to the backend until ``close``."""
+
+    ram_fd: int
+    meta_fd: int
+    bell_fd: int
+    ram_bytes: int
+    meta_bytes: int
+    spin_ns: int
+
+
+@dataclass(frozen=True)
+class DomainSnapshot:
+    """One domain at one instant. Counters only rise; ``guest_*`` are the guest's own words."""
+
+    domid: DomId
+    name: str
+    maxmem_frames: int
+    current_frames: int
+    target_frames: int
+    resident_frames: int  # by st_blocks: what the kernel really gave
+    installed_frames: int  # by the ledger: what it may have
+    grants_credit: int  # areas, by path
+    grants_ring: int
+    grants_transfer: int
+    reclaimed_areas: int
+    tmem_used_pages: int
+    tmem_target_pages: int
+    puts: int
+    puts_failed: int
+    gets: int
+    gets_hit: int
+    flushes: int
+    ring_requests: int
+    bad_requests: int
+    broken: bool
+    guest_used_frames: int
+    guest_faults: int
+    guest_swap_ins: int
+    guest_swap_outs: int
+    guest_references: int
+    guest_credit_dry: int
+
+
+@dataclass(frozen=True)
+class HostSnapshot:
+    """The host's ledger; installed + ready + tmem + free == total, always. Frames of 4 KiB."""
+
+    total_frames: int
+    slack_frames: int  # kept free so that a transfer need not wait for a punch
+    free_frames: int
+    installed_frames: int
+    ready_frames: int  # populated ahead of a grant
+    tmem_frames: int  # slab memory tmem holds, used or not
+    tmem_used_pages: int
+    tmem_capacity_pages: int  # what tmem may grow to now
+    domains: tuple[DomainSnapshot, ...]
+
+
+class Backend(Protocol):
+    """A memory mechanism serving many domains."""
+
+    def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
+        """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there."""
+
+    def close(self, domid: DomId) -> None:
+        """Take back every frame and tmem page of a domain, dead or alive. Never fails."""
+
+    def set_target(self, domid: DomId, frames: int) -> None:
+        """Set the RAM target; shrinking takes free areas at once, the rest as the guest frees it."""
+
+    def set_tmem_target(self, domid: DomId, pages: int) -> None:
+        """Set mm_target: puts beyond it fail from now on; nothing is pulled back. -1: no limit."""
+
+    def snapshot(self) -> HostSnapshot:
+        """A consistent copy of every counter."""
+
+    def broken(self) -> list[tuple[DomId, str]]:
+        """Domains to detach since the last call (ring broken, error budget spent), with reasons."""
+
+    def validate(self) -> None:
+        """InternalError if an invariant does not hold."""
+
+    def stop(self) -> None:
+        """Stop serving; every domain must have been closed."""

@@ -1,0 +1,120 @@
+"""What can go wrong, named for the situation.
+
+Owns: the exception classes of every package and the mapping from C status codes to them. One base,
+few leaves, typed fields. A message says what to do next. ``InternalError`` is ours, not the user's.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """``enum mc_status`` of ``abi/layout.h``; 0 and above is success."""
+
+    OK = 0
+    ENOMEM = -1
+    EINDEX = -2
+    EORDER = -3
+    EDOUBLE = -4
+    ENEVER = -5
+    ESLOT = -6
+    ESTATE = -7
+    ELAYOUT = -8
+    ERUNAWAY = -9
+    ETORN = -10
+    EFULL = -11
+    ETIMEOUT = -12
+    EGONE = -13
+    EOP = -14
+    EFOREIGN = -15
+    EPOOL = -16
+    EPERM = -17
+    ETARGET = -18
+    EKERNEL = -19
+    EBROKEN = -20
+
+
+class MemcoordError(Exception):
+    """Base of every error of this project."""
+
+
+class NoMemory(MemcoordError):
+    """Nothing is left that this domain may have now. Free something, or raise its target."""
+
+    def __init__(self, what: str, status: Status = Status.ENOMEM) -> None:
+        self.status = status
+        super().__init__(what)
+
+
+class BadFrame(MemcoordError):
+    """A frame or block was named that cannot be meant; nothing was changed."""
+
+    def __init__(self, frame: int, order: int, status: Status) -> None:
+        self.frame, self.order, self.status = frame, order, status
+        super().__init__(f"frame {frame}, order {order}: {_WHY_BAD.get(status, status.name)}")
+
+
+class PeerGone(MemcoordError):
+    """The other side (hypervisor or domain) died, closed, or does not answer in time."""
+
+
+class RingBroken(MemcoordError):
+    """A ring or shared region holds what no correct peer writes; the domain is detached."""
+
+    def __init__(self, what: str, status: Status) -> None:
+        self.status = status
+        super().__init__(f"{what}: {status.name}")
+
+
+class AttachRefused(MemcoordError):
+    """The hypervisor did not take this domain; ``code`` is one word, the message says why."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        self.code, self.reason = code, reason
+        super().__init__(f"attach refused ({code}): {reason}")
+
+
+class ConfigError(MemcoordError):
+    """A scenario, option or parameter is wrong; ``key`` names it."""
+
+    def __init__(self, key: str, why: str) -> None:
+        self.key, self.why = key, why
+        super().__init__(f"{key}: {why}")
+
+
+class PolicyFault(MemcoordError):
+    """A policy raised, stalled or answered nonsense; its last valid plan stays in force."""
+
+    def __init__(self, policy: str, why: str) -> None:
+        self.policy, self.why = policy, why
+        super().__init__(f"policy {policy}: {why}")
+
+
+class InternalError(MemcoordError):
+    """A broken invariant of ours. Please report it with the run directory."""
+
+
+_WHY_BAD = {
+    Status.EINDEX: "out of range or misaligned",
+    Status.EORDER: "allocated with another order",
+    Status.EDOUBLE: "free already",
+    Status.ENEVER: "never handed out",
+}
+
+
+def error_of(code: int, what: str, frame: int = -1, order: int = 0) -> MemcoordError:
+    """The exception for a negative status of the C side; unknown codes are InternalError."""
+    try:
+        status = Status(code)
+    except ValueError:
+        return InternalError(f"{what}: unknown status {code}")
+    if status in (Status.ENOMEM, Status.ETARGET):
+        return NoMemory(f"{what}: {status.name}", status)
+    if status in _WHY_BAD:
+        return BadFrame(frame, order, status)
+    if status in (Status.EGONE, Status.ETIMEOUT):
+        return PeerGone(f"{what}: the hypervisor is gone or does not answer")
+    if status in (Status.ERUNAWAY, Status.ETORN, Status.ELAYOUT):
+        return RingBroken(what, status)
+    return InternalError(f"{what}: {status.name}")

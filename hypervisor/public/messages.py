@@ -1,0 +1,139 @@
+"""Messages of the control plane and of attaching: msgpack arrays, checked against these schemas.
+
+Owns: every message that is not a ring record. Each is one msgpack array ``[tag, version, ...]``,
+at most MESSAGE_BYTES_MAX long; ``decode`` refuses anything else with ``BadMessage``.
+
+Attaching, over AF_UNIX SOCK_SEQPACKET ``attach.sock`` in the run directory:
+  1. the domain connects; the hypervisor compares SO_PEERCRED's uid with its own;
+  2. domain -> ``AttachRequest``;
+  3. hypervisor -> ``Attached`` with three fds (ram, meta, eventfd) by SCM_RIGHTS, or ``Refused``;
+  4. the connection stays open: its end is the end of the domain, whichever side closes or dies.
+
+Control, over ZeroMQ ``control.ipc`` (ROUTER here, DEALER at the client): one frame with a request,
+one frame back with the reply carrying the same ``request_id``. Statistics on PUB ``stats.ipc``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+import msgpack
+import msgspec
+
+VERSION = 1
+MESSAGE_BYTES_MAX = 65536
+ATTACH_SOCKET = "attach.sock"
+CONTROL_SOCKET = "control.ipc"
+STATS_SOCKET = "stats.ipc"
+DOORBELL_SOCKET = "doorbell.ipc"
+
+
+class BadMessage(ValueError):
+    """Bytes that are no message of this protocol; the text says which field."""
+
+
+class _Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class AttachRequest(_Message, tag="attach"):
+    """Domain to hypervisor. ``maxmem_frames`` 0 means: as the hypervisor's configuration says."""
+
+    version: int
+    name: str
+    maxmem_frames: int
+    doorbell: str = "futex"
+
+
+class Attached(_Message, tag="attached"):
+    """Hypervisor to domain, with the fds ram, meta, eventfd in this order."""
+
+    version: int
+    domid: int
+    name: str
+    ram_bytes: int
+    meta_bytes: int
+    spin_ns: int
+
+
+class Refused(_Message, tag="refused"):
+    """Hypervisor to domain: ``code`` is one word a program may test, ``reason`` is for people."""
+
+    version: int
+    code: str
+    reason: str
+
+
+class Request(_Message, tag="request"):
+    """Client to hypervisor: ``op`` is one of ``OPS``, ``args`` its arguments by name."""
+
+    version: int
+    request_id: int
+    op: str
+    args: dict[str, Any]
+
+
+class Reply(_Message, tag="reply"):
+    """Hypervisor to client: ``error`` is empty on success."""
+
+    version: int
+    request_id: int
+    error: str
+    result: Any
+
+
+class Publication(_Message, tag="stats"):
+    """Hypervisor to subscribers, once per tick."""
+
+    version: int
+    tick: int
+    time_ns: int
+    host: dict[str, int]
+    domains: list[dict[str, Any]]
+
+
+Message = Union[AttachRequest, Attached, Refused, Request, Reply, Publication]
+
+#: Operations of ``Request`` and the arguments each takes.
+OPS: dict[str, dict[str, type]] = {
+    "ping": {},
+    "list": {},
+    "statistics": {},
+    "why": {"domain": str},
+    "mem-set": {"domain": str, "target_frames": int},
+    "tmem-set": {"domain": str, "target_pages": int},
+    "detach": {"domain": str},
+    "shutdown": {},
+}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of ``message``."""
+    return msgpack.packb(msgspec.to_builtins(message))
+
+
+def decode(data: bytes) -> Message:
+    """The message in ``data``; BadMessage says what is wrong with it."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise BadMessage(f"{len(data)} bytes, more than {MESSAGE_BYTES_MAX}")
+    try:
+        raw = msgpack.unpackb(data, strict_map_key=True, max_str_len=MESSAGE_BYTES_MAX)
+        message = msgspec.convert(raw, Message)
+    except Exception as error:  # msgpack raises many unrelated types on garbage
+        raise BadMessage(str(error) or type(error).__name__) from None
+    if message.version != VERSION:
+        raise BadMessage(f"version {message.version}, this side speaks {VERSION}")
+    return message
+
+
+def check_args(request: Request) -> str:
+    """Empty when ``request`` is a known op with the right arguments, else what is wrong."""
+    wanted = OPS.get(request.op)
+    if wanted is None:
+        return f"unknown op {request.op!r}"
+    if set(request.args) != set(wanted):
+        return f"{request.op}: takes {sorted(wanted)}, got {sorted(request.args)}"
+    for name, kind in wanted.items():
+        if type(request.args[name]) is not kind:
+            return f"{request.op}.{name}: wants {kind.__name__}"
+    return ""

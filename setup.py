@@ -1,0 +1,12 @@
+"""cffi's build hook; everything else stands in pyproject.toml."""
+
+from setuptools import setup
+
+setup(
+    cffi_modules=[
+        "hypervisor/public/_build_abi.py:ffi",
+        "frontend/_build_guest.py:ffi",
+        "backend/_build_service.py:ffi",
+        "testbed/_build_loops.py:ffi",
+    ]
+)

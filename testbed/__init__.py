@@ -1,0 +1,1 @@
+"""Launcher, scenarios, workloads, benches, reports and the ``memcoord`` command."""
