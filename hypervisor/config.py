@@ -1,0 +1,82 @@
+"""What a hypervisor is told at start: host memory, domains, policy.
+
+Owns: the frozen, checked configuration. The testbed writes it as ``hypervisor.json`` into the run
+directory; the hypervisor process reads it once. Frames and pages are 4 KiB.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError
+from hypervisor.public.units import AREA_FRAMES, areas_of
+
+MAX_DOMAINS = 64
+INTERVAL_MS_MIN = 10
+
+
+class DomainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One domain the hypervisor expects. ``maxmem`` >= ``target`` >= ``boot``."""
+
+    name: str
+    maxmem_frames: int
+    boot_frames: int
+    target_frames: int
+    credit_areas: int = 1
+    weight: float = 1.0
+    priority: int = 0
+    tmem_min_pages: int = 0
+    tmem_max_pages: int = -1  # -1: no limit
+
+
+class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole host."""
+
+    total_frames: int
+    slack_frames: int = 2 * AREA_FRAMES
+    tmem_max_pages: int = -1  # -1: all host memory no domain has installed
+    policy: str = "greedy"  # "name", "name:P=2,threshold=64" or "path.py:Class"
+    interval_ms: int = 1000
+    policy_deadline_ms: int = 500
+    spin_ns: int = -1  # -1: calibrate; 0: always sleep
+    open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
+    on_violation: str = "report"  # or "stop": detach a domain that uses more than it was granted
+    error_budget: int = 64
+    domains: tuple[DomainConfig, ...] = ()
+
+
+def check(config: HypervisorConfig) -> None:
+    """ConfigError, naming the key, when the configuration cannot work."""
+    names = [domain.name for domain in config.domains]
+    if len(names) > MAX_DOMAINS:
+        raise ConfigError("domains", f"{len(names)} domains, at most {MAX_DOMAINS}")
+    if len(set(names)) != len(names):
+        raise ConfigError("domains", "two domains have one name")
+    if config.interval_ms < INTERVAL_MS_MIN:
+        raise ConfigError("interval_ms", f"must be at least {INTERVAL_MS_MIN}")
+    if config.on_violation not in ("report", "stop"):
+        raise ConfigError("on_violation", "must be 'report' or 'stop'")
+    if config.slack_frames < 0 or config.slack_frames % AREA_FRAMES:
+        raise ConfigError("slack_frames", f"must be a multiple of {AREA_FRAMES}, at least 0")
+    for index, domain in enumerate(config.domains):
+        _check_domain(f"domains[{index}]", domain)
+    boot = sum(areas_of(domain.boot_frames) * AREA_FRAMES for domain in config.domains)
+    if boot + config.slack_frames > config.total_frames:
+        raise ConfigError(
+            "total_frames",
+            f"{config.total_frames} cannot hold {boot} boot frames of the domains "
+            f"and {config.slack_frames} frames of slack",
+        )
+
+
+def _check_domain(key: str, domain: DomainConfig) -> None:
+    if not 1 <= len(domain.name) <= 32 or not domain.name.isidentifier():
+        raise ConfigError(f"{key}.name", f"{domain.name!r} must be an identifier of 1 to 32 letters")
+    if domain.maxmem_frames < AREA_FRAMES:
+        raise ConfigError(f"{key}.maxmem_frames", f"must be at least {AREA_FRAMES} (one area)")
+    if not 0 <= domain.boot_frames <= domain.target_frames <= domain.maxmem_frames:
+        raise ConfigError(f"{key}.boot_frames", "wants 0 <= boot <= target <= maxmem")
+    if not 0 <= domain.credit_areas <= 64:
+        raise ConfigError(f"{key}.credit_areas", "must be 0 to 64")
+    if domain.weight <= 0:
+        raise ConfigError(f"{key}.weight", "must be above 0")
