@@ -1,0 +1,212 @@
+/* backing.c: see backing.h. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "backing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define RETRIES_MAX 1024            /* EINTR or EAGAIN in a row from one call */
+#define SMAPS_LINES_MAX (1 << 20)
+
+static uint64_t page_bytes(void)
+{
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+int mc_memfd(const char *name, uint64_t bytes)
+{
+    int fd, error;
+
+    if (bytes == 0 || bytes > INT64_MAX)
+        return -EINVAL;
+    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)bytes) == 0 &&
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        return fd;
+    error = errno;
+    close(fd);
+    return -error;
+}
+
+/* Map at a multiple of 2 MiB: reserve that much more, map over the aligned part, give back the
+ * rest. `bytes` is whole pages. */
+static int64_t map_aligned(int fd, int flags, uint64_t bytes)
+{
+    uint64_t reserved_bytes = bytes + MC_AREA_BYTES;
+    uint8_t *reserved, *aligned;
+    uint64_t head_bytes;
+
+    reserved = mmap(NULL, reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                    -1, 0);
+    if (reserved == MAP_FAILED)
+        return -errno;
+    head_bytes = -(uint64_t)(uintptr_t)reserved & (MC_AREA_BYTES - 1);
+    aligned = reserved + head_bytes;
+    if (mmap(aligned, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        int error = errno;
+
+        munmap(reserved, reserved_bytes);
+        return -error;
+    }
+    if (head_bytes > 0)
+        munmap(reserved, head_bytes);
+    munmap(aligned + bytes, MC_AREA_BYTES - head_bytes);
+    madvise(aligned, bytes, MADV_HUGEPAGE);     /* a wish: kernels without THP refuse it */
+    return (int64_t)(uintptr_t)aligned;
+}
+
+static uint64_t whole_pages(uint64_t bytes)
+{
+    uint64_t page = page_bytes();
+
+    return (bytes + page - 1) & ~(page - 1);
+}
+
+static int mappable(uint64_t bytes)
+{
+    return bytes > 0 && bytes <= INT64_MAX - 2 * MC_AREA_BYTES;
+}
+
+int64_t mc_map(int fd, uint64_t bytes)
+{
+    struct stat status;
+
+    if (!mappable(bytes))
+        return -EINVAL;
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if ((uint64_t)status.st_size < bytes)       /* a touch beyond the end would be SIGBUS */
+        return -EINVAL;
+    return map_aligned(fd, MAP_SHARED, whole_pages(bytes));
+}
+
+int64_t mc_map_anonymous(uint64_t bytes)
+{
+    if (!mappable(bytes))
+        return -EINVAL;
+    return map_aligned(-1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, whole_pages(bytes));
+}
+
+int mc_unmap(uint64_t address, uint64_t bytes)
+{
+    return munmap((void *)(uintptr_t)address, bytes) == 0 ? 0 : -errno;
+}
+
+static void touch_write(uint8_t *page)
+{
+    __atomic_fetch_or(page, 0, __ATOMIC_RELAXED);   /* the other side may be writing there */
+}
+
+static void touch_read(uint8_t *page)
+{
+    (void)*(volatile uint8_t *)page;
+}
+
+static int populate(uint64_t address, uint64_t bytes, int advice, void (*touch)(uint8_t *))
+{
+    uint8_t *start = (uint8_t *)(uintptr_t)address;
+    uint64_t page = page_bytes();
+
+    for (int i = 0; i < RETRIES_MAX; i++) {
+        if (madvise(start, bytes, advice) == 0)
+            return 0;
+        if (errno != EINTR && errno != EAGAIN)
+            break;
+    }
+    if (errno != EINVAL)
+        return -errno;
+    /* EINVAL means a bad range too; a kernel that knows the advice accepts an empty one. */
+    if (address % page != 0 || madvise(start, 0, advice) == 0)
+        return -EINVAL;
+    for (uint64_t offset = 0; offset < bytes; offset += page)
+        touch(start + offset);
+    return 0;
+}
+
+int mc_populate_write(uint64_t address, uint64_t bytes)
+{
+    return populate(address, bytes, MADV_POPULATE_WRITE, touch_write);
+}
+
+int mc_populate_read(uint64_t address, uint64_t bytes)
+{
+    return populate(address, bytes, MADV_POPULATE_READ, touch_read);
+}
+
+int mc_punch(int fd, uint64_t offset, uint64_t bytes)
+{
+    for (int i = 0; i < RETRIES_MAX; i++) {
+        if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                      (off_t)bytes) == 0)
+            return 0;
+        if (errno != EINTR)
+            break;
+    }
+    return -errno;
+}
+
+int mc_discard(uint64_t address, uint64_t bytes)
+{
+    return madvise((void *)(uintptr_t)address, bytes, MADV_DONTNEED) == 0 ? 0 : -errno;
+}
+
+int64_t mc_resident_bytes(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 ? (int64_t)status.st_blocks * 512 : -errno;
+}
+
+/* 1 when the mapping that starts at `address` has a page of 2 MiB of shared memory in it. */
+static int is_mapped_huge(uint64_t address)
+{
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    uint64_t start, end, kib = 0;
+    char line[512];
+    int ours = 0;
+
+    if (smaps == NULL)
+        return 0;
+    for (int i = 0; i < SMAPS_LINES_MAX && fgets(line, sizeof line, smaps) != NULL; i++) {
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
+            ours = start == address;
+        else if (ours && sscanf(line, "ShmemPmdMapped: %" SCNu64, &kib) == 1)
+            break;
+    }
+    fclose(smaps);
+    return kib > 0;
+}
+
+int mc_shmem_thp(void)
+{
+    uint64_t bytes = 2 * MC_AREA_BYTES;
+    int fd = mc_memfd("memcoord-thp", bytes);
+    int64_t address;
+    int huge;
+
+    if (fd < 0)
+        return 0;
+    address = mc_map(fd, bytes);
+    close(fd);
+    if (address < 0)
+        return 0;
+    huge = mc_populate_write((uint64_t)address, MC_AREA_BYTES) == 0 &&
+           is_mapped_huge((uint64_t)address);
+    mc_unmap((uint64_t)address, bytes);
+    return huge;
+}
