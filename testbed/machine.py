@@ -90,6 +90,11 @@ def cgroup_limit_bytes() -> int:
     return min(limits, default=0)
 
 
+def usable_bytes() -> int:
+    """Physical memory, or the control group's limit when that is less."""
+    return min(memory_bytes(), cgroup_limit_bytes() or memory_bytes())
+
+
 def git_commit(directory: Path | None = None) -> str:
     """The commit of the checkout this code runs from, "-dirty" when changed; "" outside one."""
     home = directory or Path(__file__).resolve().parent.parent

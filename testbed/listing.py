@@ -1,0 +1,49 @@
+"""What runs there are: ``memcoord ls``.
+
+Owns: reading run directories and asking live hypervisors for their domains. Returns plain values;
+the command prints them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hypervisor.public.errors import MemcoordError
+from testbed import control_client
+from testbed.rundir import RunDirError, live, read_manifest, runs
+
+LIST_TIMEOUT_MS = 1000
+
+
+def list_runs(base: Path | None = None) -> list[dict[str, Any]]:
+    """Every run below ``base``, newest first.
+
+    ``state`` is what the manifest says, or ``live``, or ``dead`` for a run that never ended itself.
+    A live run has ``domains`` as its hypervisor lists them, and ``problem`` when it does not.
+    """
+    return [_describe(path) for path in runs(base)]
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": path.name, "path": str(path), "domains": [], "problem": ""}
+    try:
+        manifest = read_manifest(path)
+    except RunDirError as error:
+        return row | {"state": "unreadable", "scenario": "", "started": "", "problem": str(error)}
+    row |= {"scenario": manifest.scenario, "started": manifest.started_utc}
+    if not live(manifest):
+        return row | {"state": "dead" if manifest.state == "running" else manifest.state}
+    row["state"] = "live"
+    try:
+        row["domains"] = domains(path, LIST_TIMEOUT_MS)
+    except MemcoordError as error:
+        row["problem"] = str(error)
+    return row
+
+
+def domains(run_dir: Path, timeout_ms: int = control_client.TIMEOUT_MS) -> list[dict[str, Any]]:
+    """The domains of a live run, as its hypervisor's ``list`` answers."""
+    answer = control_client.call(run_dir, "list", timeout_ms)
+    found = answer.get("domains", answer) if isinstance(answer, dict) else answer
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
