@@ -54,9 +54,7 @@ def _launcher_alive(manifest: Manifest) -> bool:
     )
 
 
-def _clean_one(
-    path: Path, manifest: Manifest, done: dict[str, Any], all_runs: bool
-) -> list[str]:
+def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: bool) -> list[str]:
     actions = []
     for process in manifest.processes:
         if not processes.alive(process):
@@ -85,3 +83,13 @@ def _clean_one(
 
 def _inside(target: Path, directory: Path) -> bool:
     return target.parent.resolve().is_relative_to(directory.resolve())
+
+
+def lines(done: dict[str, Any]) -> list[str]:
+    """What ``clean`` did, as lines."""
+    told = [f"{path}: {'; '.join(actions)}" for path, actions in done["runs"].items()]
+    skipped = done["skipped_live"]
+    if skipped:
+        told.append(f"left {skipped} live {'run' if skipped == 1 else 'runs'} alone")
+    told.append(f"removed {done['removed']} files, ended {done['killed']} processes")
+    return told

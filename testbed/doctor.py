@@ -191,7 +191,9 @@ def _headers() -> Check:
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     found = header.is_file()
     meaning = "can rebuild from source" if found else "to install from source: python3-dev"
-    return Check("Python headers", str(header) if found else "none", "ok" if found else "warn", meaning)
+    return Check(
+        "Python headers", str(header) if found else "none", "ok" if found else "warn", meaning
+    )
 
 
 def _compiled() -> Check:
@@ -218,3 +220,19 @@ def _numba_cache() -> Check:
         meaning = "every run compiles tmem again: set NUMBA_CACHE_DIR to a writable directory"
         return Check("numba cache", f"{where} not writable", "warn", meaning)
     return Check("numba cache", str(where), "ok", "tmem's kernels are compiled once")
+
+
+def lines(checks: list[Check]) -> list[str]:
+    """The checks as aligned lines."""
+    width = max(len(check.what) for check in checks)
+    return [
+        f"{check.level:4}  {check.what:{width}}  {check.value}\n      {'':{width}}  {check.meaning}"
+        for check in checks
+    ]
+
+
+def to_json(checks: list[Check]) -> dict[str, object]:
+    """The checks as one JSON object; ``worst`` is the worst level among them."""
+    levels = [check.level for check in checks]
+    worst = next((level for level in ("bad", "warn") if level in levels), "ok")
+    return {"worst": worst, "checks": [msgspec.to_builtins(check) for check in checks]}

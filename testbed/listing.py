@@ -47,3 +47,20 @@ def domains(run_dir: Path, timeout_ms: int = control_client.TIMEOUT_MS) -> list[
     answer = control_client.call(run_dir, "list", timeout_ms)
     found = answer.get("domains", answer) if isinstance(answer, dict) else answer
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def run_lines(found: list[dict[str, Any]]) -> list[str]:
+    """``list_runs`` as lines for a terminal or a pipe."""
+    if not found:
+        return ["no runs"]
+    lines = []
+    for row in found:
+        problem = f"  ({row['problem']})" if row["problem"] else ""
+        lines.append(f"{row['run']}  {row['state']}  {row['started']}{problem}")
+        lines.extend(_domain_line(domain) for domain in row["domains"])
+    return lines
+
+
+def _domain_line(domain: dict[str, Any]) -> str:
+    rest = "  ".join(f"{key} {value}" for key, value in domain.items() if key != "name")
+    return f"  {domain.get('name', '?')}  {rest}"

@@ -213,9 +213,7 @@ def _check_domain(key: str, domain: Domain) -> None:
     finite = math.isfinite(domain.weight) and domain.weight > 0
     _wants(finite, f"{key}.weight", "must be a number above 0")
     if domain.tmem_max is not None:
-        _wants(
-            domain.tmem_min <= domain.tmem_max, f"{key}.tmem_max", "must not be below tmem_min"
-        )
+        _wants(domain.tmem_min <= domain.tmem_max, f"{key}.tmem_max", "must not be below tmem_min")
 
 
 def _wants(holds: bool, key: str, why: str) -> None:

@@ -1,0 +1,223 @@
+"""The ``memcoord`` command: verbs, options, exit codes and what is printed.
+
+Owns: nothing else. Each verb imports what it needs when it runs, so that ``--help`` is quick.
+Exit codes: 0 done, 1 failed, 2 the caller's mistake (option, scenario, policy), 130 interrupted.
+With ``--json`` a verb prints exactly one JSON object on stdout; errors are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hypervisor.public.errors import ConfigError, MemcoordError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="memcoord",
+    help="Coordinate memory between domains on one machine. 'memcoord run' shows it at work.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
+app.add_typer(policy_app)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+RunDirOption = Annotated[
+    str | None, typer.Option("--run-dir", metavar="DIR", help="The run's directory.")
+]
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
+    ] = None,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario under one or more policies and compare them."""
+    from testbed.run import run_command
+
+    raise typer.Exit(run_command(scenario, policy or [], as_json, run_dir, set_ or []))
+
+
+@app.command()
+def hypervisor(
+    config: Annotated[
+        str | None, typer.Argument(help="hypervisor.json; default: open host.")
+    ] = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Serve domains until ended: the hypervisor process by itself."""
+    from testbed.hypervisor_process import serve
+
+    raise typer.Exit(serve(config, run_dir))
+
+
+@app.command()
+def bench(
+    which: Annotated[str, typer.Argument(help="grant or ring.")],
+    as_json: Json = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
+) -> None:
+    """Measure what a grant costs beside malloc, or a message beside the kernel's own."""
+    from testbed.bench.command import bench as bench_command
+
+    raise typer.Exit(bench_command(which, as_json, rounds, out))
+
+
+@policy_app.command("list")
+def policy_list(as_json: Json = False) -> None:
+    """Name every policy that can be given to --policy."""
+    from policies.loader import available
+
+    found = available()
+    _show(as_json, {"policies": found}, [f"{name:16} {where}" for name, where in found.items()])
+
+
+@app.command("ls")
+def list_(as_json: Json = False) -> None:
+    """List runs and the domains of those that are live."""
+    from testbed.listing import list_runs, run_lines
+
+    found = list_runs()
+    _show(as_json, {"runs": found}, run_lines(found))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what this machine can do and what that means for the results."""
+    from testbed.doctor import diagnose, lines, to_json
+
+    checks = diagnose()
+    _show(as_json, to_json(checks), lines(checks))
+
+
+@app.command()
+def clean(
+    run_dir: RunDirOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="Remove ended run directories too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="End live runs first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what dead runs left; only what their manifests name."""
+    from testbed.clean import clean as clean_runs
+    from testbed.clean import lines
+
+    done = clean_runs(run_dir=run_dir, all_runs=all_, force=force)
+    _show(as_json, done, lines(done))
+
+
+@app.command()
+def why(vm: str, run_dir: RunDirOption = None, as_json: Json = False) -> None:
+    """Tell which rule led to a domain's targets."""
+    answer = _control(run_dir, "why", domain=vm)
+    _show(as_json, {"domain": vm, "why": answer}, _answer_lines(answer))
+
+
+@app.command("mem-set")
+def mem_set(
+    vm: str,
+    size: Annotated[str, typer.Argument(help="For example '64 MiB' or '512 pages'.")],
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Set a domain's memory target."""
+    frames = _frames("SIZE", size)
+    answer = _control(run_dir, "mem-set", domain=vm, target_frames=frames)
+    result = {"domain": vm, "target_frames": frames, "result": answer}
+    _show(as_json, result, [f"{vm}: target {frames} frames"])
+
+
+@app.command("tmem-set")
+def tmem_set(
+    vm: str,
+    pages: Annotated[str, typer.Argument(help="Pages, a size such as '8 MiB', or 'unlimited'.")],
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Set a domain's tmem target (mm_target)."""
+    if pages == "unlimited":
+        target = -1
+    else:
+        target = int(pages) if pages.isdecimal() else _frames("PAGES", pages)
+    answer = _control(run_dir, "tmem-set", domain=vm, target_pages=target)
+    result = {"domain": vm, "target_pages": target, "result": answer}
+    _show(as_json, result, [f"{vm}: tmem target {pages if target < 0 else f'{target} pages'}"])
+
+
+def main() -> None:
+    """The console script: run a verb, turn our errors into one line and an exit code."""
+    try:
+        from testbed.packages import check_packages
+
+        check_packages()
+        app()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except MemcoordError as error:
+        _fail(error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
+    except ValueError as error:
+        if not _is_policy_error(error):
+            raise
+        _fail(error, EXIT_USAGE)
+
+
+def _fail(error: Exception, code: int) -> None:
+    typer.echo(f"memcoord: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)
+
+
+def _is_policy_error(error: ValueError) -> bool:
+    # Looked up, not imported: whoever raised it has imported it, and numpy with it.
+    base = sys.modules.get("policies.base")
+    return base is not None and isinstance(error, base.PolicyError)
+
+
+def _control(run_dir: str | None, op: str, **args: Any) -> Any:
+    from testbed.control_client import call
+    from testbed.rundir import newest_live
+
+    return call(Path(run_dir) if run_dir else newest_live(), op, **args)
+
+
+def _frames(key: str, size: str) -> int:
+    from hypervisor.public.units import FRAME_BYTES, parse_bytes
+
+    try:
+        return parse_bytes(size) // FRAME_BYTES
+    except ValueError as error:
+        raise ConfigError(key, str(error)) from None
+
+
+def _answer_lines(answer: Any) -> list[str]:
+    if isinstance(answer, dict):
+        return [f"{key}: {value}" for key, value in answer.items()]
+    return [str(item) for item in answer] if isinstance(answer, list) else [str(answer)]
+
+
+def _show(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(result).decode())
+        return
+    for line in lines:
+        typer.echo(line)
