@@ -1,0 +1,159 @@
+"""What a policy sees, what it answers, and how its parameters are declared.
+
+Owns: ``View``, ``Plan``, ``PolicyParams``, the ``Policy`` protocol and ``PolicyError``. A policy is
+a pure function: the same view gives the same plan; no clock, no input or output, no memory of
+earlier calls. Everybody may import this; it imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Column = NDArray[np.float64]
+Pages = Annotated[int, msgspec.Meta(ge=0)]
+Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
+
+
+class PolicyError(ValueError):
+    """A policy cannot be found, loaded or configured; the text names the part that is wrong."""
+
+
+# Not written in the class line: type checkers would then want ``frozen=True`` of every subclass.
+_STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True}
+
+
+class PolicyParams(msgspec.Struct, **_STRICT):
+    """Base of a policy's nested ``Params``: fields with types and defaults; frozen."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class View:
+    """All domains at one tick: read-only float64 columns, one entry per domain, in domid order.
+
+    Pages and frames are 4 KiB. "This interval" means since the view before. ``len(view)`` is the
+    number of domains and may be 0. NaN in ``idle`` and ``credits`` means: not measured.
+    """
+
+    capacity: int  # tmem pages there are to share
+    ram_capacity: int  # frames there are to share
+    tick: int
+    interval_s: float  # time the "this interval" columns cover
+    names: tuple[str, ...]
+    used: Column  # tmem pages held now
+    target: Column  # mm_target in force; unlimited is given as capacity
+    minimum: Column  # least and most tmem target; check_plan clamps to them
+    maximum: Column
+    weight: Column  # above 0
+    priority: Column  # higher matters more
+    puts: Column  # this interval
+    failed_puts: Column  # this interval
+    failed_puts_total: Column  # since the domain attached
+    gets: Column  # this interval
+    hits: Column  # gets that found their page, this interval
+    swap_ins: Column  # this interval, the guest's own word
+    ram_current: Column  # frames the domain holds
+    ram_target: Column  # frames it should hold
+    ram_used: Column  # frames it says it uses, never above current
+    ram_minimum: Column
+    ram_maximum: Column
+    age: Column  # ticks since it attached; 0 at its first
+    idle: Column  # fraction of its RAM not referenced, 0 to 1
+    credits: Column
+    mrc: Column | None = None  # miss ratio by cache size, domains x points, where measured
+
+    def __post_init__(self) -> None:
+        """Freeze every column; ValueError names one that has not an entry for each domain."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray):
+                if value.shape[:1] != (len(self.names),):
+                    raise ValueError(f"{item.name}: {value.shape}, {len(self.names)} domains")
+                value.setflags(write=False)
+
+    def __len__(self) -> int:
+        """Domains in this view."""
+        return len(self.names)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        capacity: int,
+        names: Sequence[str] | None = None,
+        ram_capacity: int = 0,
+        tick: int = 0,
+        interval_s: float = 1.0,
+        **columns: ArrayLike,
+    ) -> View:
+        """A view from the columns a test or an example cares about; lists will do.
+
+        The others are 0, except: weight 1, target an equal share, maximum the capacity,
+        ram_maximum the RAM capacity, idle and credits not measured. ValueError for an unknown one.
+        """
+        known = {item.name for item in fields(cls)}
+        unknown = set(columns) - known
+        if unknown:
+            raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
+        mrc = columns.pop("mrc", None)
+        made = {name: np.array(value, dtype=np.float64) for name, value in columns.items()}
+        if names is None:
+            count = len(next(iter(made.values()))) if made else 0
+            names = [f"vm{index + 1}" for index in range(count)]
+        special = {
+            "weight": 1.0,
+            "target": float(capacity // max(len(names), 1)),
+            "maximum": float(capacity),
+            "ram_maximum": float(ram_capacity),
+            "idle": np.nan,
+            "credits": np.nan,
+        }
+        plain = known - _SCALARS - set(made)
+        made |= {name: np.full(len(names), special.get(name, 0.0)) for name in plain}
+        rest: dict[str, Any] = dict(made)
+        return cls(
+            capacity=capacity,
+            ram_capacity=ram_capacity,
+            tick=tick,
+            interval_s=interval_s,
+            names=tuple(names),
+            mrc=None if mrc is None else np.array(mrc, dtype=np.float64),
+            **rest,
+        )
+
+
+_SCALARS = {"capacity", "ram_capacity", "tick", "interval_s", "names", "mrc"}
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A policy's answer: targets per domain in the order of the view; ``None`` leaves them as is.
+
+    Fractions are fine, they are rounded down. The sum may not exceed the view's capacity; an entry
+    that is ``Plan.UNLIMITED`` counts nothing and may hold all there is (tmem only). ``why`` is an
+    optional text per domain, the rule that led to its target, for ``memcoord why``.
+    """
+
+    #: Not -1, because -1 is what a mistaken subtraction gives.
+    UNLIMITED: ClassVar[int] = -(1 << 62)
+
+    tmem: ArrayLike | None = None
+    ram: ArrayLike | None = None
+    why: Sequence[str] | NDArray[np.str_] | None = None
+
+
+class Policy(Protocol):
+    """The whole plug-in interface. Reports use a class attribute ``name`` if there is one."""
+
+    def plan(self, view: View) -> Plan:
+        """Targets for the domains of ``view``; must not change or keep it."""
+
+
+def name_of(policy: Policy) -> str:
+    """What reports call ``policy``: its ``name``, else its class's."""
+    return str(getattr(policy, "name", type(policy).__name__))
