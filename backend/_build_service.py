@@ -1,0 +1,22 @@
+"""Build ``backend._service``: the host half, compiled for the hypervisor process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hypervisor.public._cdef import ROOT, make_ffi
+
+_ABI = ROOT / "backend" / "abi"
+_SOURCES = ("host", "supply", "domain", "service", "worker")
+
+ffi = make_ffi(
+    "backend._service", [_ABI / "host.h"], [_ABI / f"{name}.c" for name in _SOURCES]
+)
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    ffi.compile(tmpdir=str(ROOT), verbose=True)

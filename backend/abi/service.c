@@ -1,0 +1,277 @@
+/* service.c: the service thread serves both rings of every domain. See host.h, ring.h, ops.h.
+ *
+ * One thread, so the tmem pool and the order of requests need no more than the host lock:
+ *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring, then publish the
+ *      responses and ring the guest's bell if it sleeps.
+ *   2. nothing anywhere: spin for the current budget, looking again.
+ *   3. still nothing: arm every ring, look once more, sleep in epoll.
+ * The spin budget doubles when a request comes within spin_ns of the last one and halves when a spin
+ * was in vain, so that an idle or a crowded host does not burn a CPU.
+ * A record is copied out of the ring before it is looked at; frame and area numbers are checked
+ * against the private state. A domain whose ring is broken, or that spent its error budget, is
+ * marked BROKEN, served no more, and reported to the main thread.
+ */
+#include "host.h"
+
+#include <string.h>
+#include <sys/epoll.h>
+
+#define MC_VISIT_RECORDS_MAX 64
+#define MC_EPOLL_EVENTS_MAX 16
+#define MC_EPOLL_TIMEOUT_MS 100
+#define MC_SPIN_BUDGET_MIN_NS 500
+
+static void report_broken(struct mc_host *host, struct mc_domain *domain, int status)
+{
+    uint32_t active = MC_ACTIVE;
+
+    domain->broken_status = (uint32_t)-status;
+    atomic_store(&domain->control->state, MC_STATE_BROKEN);
+    /* The main thread may have begun to close it meanwhile: that must not be overwritten. */
+    __atomic_compare_exchange_n(&domain->phase, &active, MC_BROKEN, 0, __ATOMIC_ACQ_REL,
+                                __ATOMIC_ACQUIRE);
+    mc_eventfd_ring(host->event_fd);
+}
+
+static int64_t serve_grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+{
+    uint64_t wanted = record->arg[0];
+    int path = MC_PATH_RING, status = MC_OK;
+    int64_t granted = 0;
+
+    if (!wanted || wanted > MC_GROW_AREAS_MAX)
+        return MC_EINDEX;
+    while (granted < (int64_t)wanted && !(status = mc_supply_grow(host, domain, &path)))
+        granted++;
+    record->arg[0] = (uint64_t)path;
+    domain->counters.refused += !granted;
+    return granted ? granted : status;
+}
+
+static int64_t serve_memory(struct mc_host *host, struct mc_domain *domain,
+                            struct mc_record *record)
+{
+    int status;
+
+    switch (record->op) {
+    case MC_OP_NOP:
+        return MC_OK;
+    case MC_OP_GROW:
+        return serve_grow(host, domain, record);
+    case MC_OP_RELEASE:
+        if (!record->arg[0] || record->arg[0] > MC_GROW_AREAS_MAX)
+            return MC_EINDEX;
+        return mc_supply_take(host, domain, (uint32_t)record->arg[0]);
+    case MC_OP_INSTALL:
+        if (record->arg[0] >= domain->areas)
+            return MC_EINDEX;
+        status = mc_supply_install(host, domain, (uint32_t)record->arg[0]);
+        domain->counters.refused += status == MC_ENOMEM || status == MC_ETARGET;
+        return status;
+    default:
+        return MC_EOP;
+    }
+}
+
+static int64_t grow_tmem(struct mc_host *host)
+{
+    for (uint32_t area = 0; area < host->tmem.slab_areas; area++) {
+        if (host->slab_used[area])
+            continue;
+        if (host->tmem.grow(host->tmem.state, area) < 0)
+            return 0;
+        host->slab_used[area] = 1;
+        host->tmem_areas++;
+        host->free_areas--;
+        return 1;
+    }
+    return 0;
+}
+
+static int64_t serve_tmem(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+{
+    uint64_t page = 0, frame = record->arg[4];
+    int64_t status;
+
+    if (!host->tmem.execute || record->op < MC_OP_PUT || record->op > MC_OP_DESTROY_POOL)
+        return MC_TMEM_BAD + MC_EOP;
+    if (record->op == MC_OP_PUT || record->op == MC_OP_GET) {
+        if (frame >= (uint64_t)domain->areas * MC_AREA_FRAMES)
+            return MC_TMEM_BAD + MC_EINDEX;
+        if (domain->states[frame / MC_AREA_FRAMES] != MC_A_INSTALLED)
+            return MC_TMEM_BAD + MC_EFOREIGN;
+        page = domain->ram + (frame << MC_FRAME_SHIFT);
+    }
+    status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
+    if (status == MC_NEED_SLAB) {
+        if (host->free_areas > host->slack_areas && host->tmem_areas < host->tmem_areas_max)
+            grow_tmem(host);
+        status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
+    }
+    return status;
+}
+
+static int is_bad(int ring, int64_t status)
+{
+    if (ring == 1)
+        return status <= MC_TMEM_BAD;
+    return status == MC_EINDEX || status == MC_EOP || status == MC_EFOREIGN || status == MC_ESTATE;
+}
+
+static void publish(struct mc_host *host, struct mc_domain *domain, int ring)
+{
+    if (!mc_back_publish(&domain->rings[ring]))
+        return;
+    domain->counters.wakes++;
+    if (domain->relayed) {
+        __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
+        mc_eventfd_ring(host->relay_fd);
+        return;
+    }
+    mc_bell_ring((uint32_t *)&domain->control->guest_bell,
+                 (uint32_t *)&domain->control->guest_waiters);
+}
+
+uint64_t mc_relay_take(struct mc_host *host)
+{
+    return __atomic_exchange_n(&host->relay_mask, 0, __ATOMIC_ACQ_REL);
+}
+
+/* Serve what waits in one ring; how many records, or a negative status that breaks the domain. */
+static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
+{
+    struct mc_record record;
+    int served = 0, got = 0;
+
+    while (served < MC_VISIT_RECORDS_MAX &&
+           (got = mc_back_pop(&domain->rings[ring], &record)) > 0) {
+        mc_host_lock(host);
+        domain->counters.requests++;
+        record.status = ring ? serve_tmem(host, domain, &record)
+                             : serve_memory(host, domain, &record);
+        if (is_bad(ring, record.status))
+            domain->counters.bad_requests++;
+        mc_host_unlock(host);
+        served++;
+        if (mc_back_push(&domain->rings[ring], &record))
+            return MC_ERUNAWAY;
+    }
+    if (served)
+        publish(host, domain, ring);
+    return got < 0 ? got : served;
+}
+
+static void note_credit(struct mc_host *host, struct mc_domain *domain)
+{
+    uint64_t taken = atomic_load_explicit(&domain->control->credit_taken, memory_order_relaxed);
+
+    if (taken == domain->credit_seen)
+        return;
+    domain->credit_seen = taken;
+    mc_host_lock(host);
+    pthread_cond_signal(&host->own->work);
+    mc_host_unlock(host);
+}
+
+static int visit(struct mc_host *host, struct mc_domain *domain)
+{
+    int memory = serve_ring(host, domain, 0);
+    int tmem = memory < 0 ? 0 : serve_ring(host, domain, 1);
+
+    if (memory < 0 || tmem < 0) {
+        report_broken(host, domain, memory < 0 ? memory : tmem);
+        return 0;
+    }
+    if (domain->counters.bad_requests > host->error_budget)
+        report_broken(host, domain, MC_EPERM);
+    note_credit(host, domain);
+    return memory + tmem;
+}
+
+static int visit_all(struct mc_host *host)
+{
+    int served = 0;
+
+    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
+        struct mc_domain *domain = &host->domains[i];
+        uint32_t phase = mc_phase_of(domain);
+
+        if (phase == MC_ACTIVE) {
+            served += visit(host, domain);
+        } else if (phase == MC_CLOSING) {
+            mc_host_lock(host);
+            mc_phase_set(domain, MC_QUIESCED);
+            pthread_cond_broadcast(&host->own->done);
+            mc_host_unlock(host);
+        }
+    }
+    return served;
+}
+
+static int armed_and_idle(struct mc_host *host)
+{
+    int pending = 0;
+
+    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
+        struct mc_domain *domain = &host->domains[i];
+
+        if (mc_phase_of(domain) == MC_ACTIVE)
+            pending |= mc_back_arm(&domain->rings[0]) | mc_back_arm(&domain->rings[1]);
+        else if (mc_phase_of(domain) == MC_CLOSING)
+            pending = 1;
+    }
+    return !pending;
+}
+
+static void publish_cpu(struct mc_host *host)
+{
+    uint32_t cpu = mc_cpu_now();
+
+    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
+        struct mc_domain *domain = &host->domains[i];
+
+        if (mc_phase_of(domain) == MC_ACTIVE)
+            atomic_store_explicit(&domain->control->hypervisor_cpu, cpu, memory_order_relaxed);
+    }
+}
+
+static uint64_t next_budget(const struct mc_host *host, uint64_t budget_ns, int was_close)
+{
+    uint64_t next_ns = was_close ? 2 * budget_ns + MC_SPIN_BUDGET_MIN_NS : budget_ns / 2;
+
+    return next_ns > host->spin_ns ? host->spin_ns : next_ns;
+}
+
+int mc_service_run(struct mc_host *host)
+{
+    struct epoll_event events[MC_EPOLL_EVENTS_MAX];
+    uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
+
+    __atomic_store_n(&host->service_running, 1, __ATOMIC_RELEASE);
+    publish_cpu(host);
+    while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
+        if (visit_all(host)) {
+            if (idle_since_ns && mc_clock_ns() - idle_since_ns <= host->spin_ns)
+                budget_ns = next_budget(host, budget_ns, 1);
+            idle_since_ns = 0;
+            continue;
+        }
+        if (!idle_since_ns)
+            idle_since_ns = mc_clock_ns();
+        if (mc_clock_ns() - idle_since_ns < budget_ns) {
+            mc_cpu_relax();
+            continue;
+        }
+        if (!armed_and_idle(host))
+            continue;
+        if (budget_ns)
+            budget_ns = next_budget(host, budget_ns, 0);
+        epoll_wait(host->epoll_fd, events, MC_EPOLL_EVENTS_MAX, MC_EPOLL_TIMEOUT_MS);
+        publish_cpu(host);
+    }
+    __atomic_store_n(&host->service_running, 0, __ATOMIC_RELEASE);
+    mc_host_lock(host);
+    pthread_cond_broadcast(&host->own->done);
+    mc_host_unlock(host);
+    return MC_OK;
+}

@@ -1,0 +1,230 @@
+"""The ``direct`` mechanism: the hypervisor works on the guest's allocator (design, section 6).
+
+Owns: one ``struct mc_host`` (``backend/abi/host.h``), the tmem pool behind it, and the two threads
+that serve it. Implements ``hypervisor.public.backend.Backend``.
+Rules: made, driven and stopped by the hypervisor's main thread only. The compiled loops run without
+the GIL on threads of their own, from the constructor until ``stop``.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from backend._service import ffi, lib
+from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, HostSnapshot
+from hypervisor.public.errors import InternalError, NoMemory, Status, error_of
+from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
+
+THREAD_STOP_S = 10.0
+
+_PATHS = ("local", "credit", "ring", "transfer")
+
+
+class DirectBackend:
+    """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
+
+    ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
+    domain may send before it is reported by ``broken``.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_frames: int,
+        slack_frames: int,
+        tmem_max_frames: int = -1,
+        spin_ns: int = -1,
+        error_budget: int = 64,
+    ) -> None:
+        out = ffi.new("struct mc_host **")
+        self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
+        total_areas, slack_areas = total_frames // AREA_FRAMES, areas_of(slack_frames)
+        _check(lib.mc_host_open(out, total_areas, slack_areas, self.spin_ns), "open host")
+        self._host: Any = out[0]
+        self._host.error_budget = error_budget
+        self._names: dict[DomId, str] = {}
+        self._copy = ffi.new("struct mc_host *")
+        self._keep: list[Any] = []
+        tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
+        self._open_tmem(min(tmem_areas, total_areas))
+        self.event_fd = int(self._host.event_fd)
+        self.relay_fd = int(self._host.relay_fd)
+        self._threads = [
+            threading.Thread(target=lib.mc_service_run, args=(self._host,), name="service"),
+            threading.Thread(target=lib.mc_worker_run, args=(self._host,), name="worker"),
+        ]
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    def _open_tmem(self, areas: int) -> None:
+        if areas <= 0:
+            return
+        from tmem import Tmem, serve
+
+        slab = int(lib.mc_map_anonymous(areas * AREA_BYTES))
+        if slab < 0:
+            raise InternalError(f"tmem slab: {os.strerror(-slab)}")
+        self.tmem = Tmem(pages=0, max_pages=areas * AREA_FRAMES, slab_address=slab)
+        entries = serve.entry_points(self.tmem)
+        self._slab_used = ffi.new("uint8_t[]", areas)
+        hooks = self._host.tmem
+        hooks.state, hooks.slab, hooks.slab_areas = entries.state, slab, areas
+        for name in ("execute", "grow", "shrink", "open_client", "close_client"):
+            address = getattr(entries, name)
+            setattr(hooks, name, ffi.cast(ffi.typeof(hooks).fields_by_name(name), address))
+        self._host.slab_used = self._slab_used
+        self._host.tmem_areas_max = areas
+        self._keep.append(entries)
+
+    def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
+        """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there."""
+        areas = areas_of(spec.maxmem_frames)
+        status = lib.mc_domain_open(
+            self._host,
+            domid,
+            areas,
+            areas_of(spec.boot_frames),
+            areas_of(spec.target_frames),
+            spec.credit_areas,
+            spec.doorbell == "zmq",
+        )
+        if status == Status.ENOMEM:
+            raise NoMemory(f"{spec.name}: the host has no {spec.boot_frames} frames to boot it with")
+        _check(status, f"open {spec.name}")
+        self._names[domid] = spec.name
+        self.set_tmem_target(domid, spec.tmem_target_pages)
+        domain = self._host.domains[domid]
+        return DomainHandles(
+            ram_fd=domain.ram_fd,
+            meta_fd=domain.meta_fd,
+            bell_fd=domain.bell_fd,
+            ram_bytes=areas * AREA_BYTES,
+            meta_bytes=domain.meta_bytes,
+            spin_ns=self.spin_ns,
+        )
+
+    def close(self, domid: DomId) -> None:
+        """Take back every frame and tmem page of a domain, dead or alive."""
+        _check(lib.mc_domain_close(self._host, domid), f"close domain {domid}")
+        self._names.pop(domid, None)
+
+    def set_target(self, domid: DomId, frames: int) -> None:
+        """Set the RAM target in frames; free areas above it are taken at once."""
+        _check(lib.mc_domain_set_target(self._host, domid, areas_of(frames)), "set target")
+
+    def set_tmem_target(self, domid: DomId, pages: int) -> None:
+        """Set mm_target in pages; -1 is no limit. Enforced on every put from now on."""
+        if self.tmem is not None:
+            self.tmem.set_target(domid, pages)
+        control = self._host.domains[domid].control
+        control.tmem_target_pages = pages & 0xFFFFFFFFFFFFFFFF
+
+    def beat(self) -> None:
+        """Raise every domain's heartbeat: the coordinator lives."""
+        for domid in self._names:
+            self._host.domains[domid].control.heartbeat += 1
+
+    def kick(self) -> None:
+        """Wake the service thread: a doorbell arrived through the relay."""
+        lib.mc_eventfd_ring(self._host.kick_fd)
+
+    def relayed(self) -> list[DomId]:
+        """Domains whose doorbell must be sent through the relay since the last call."""
+        mask = int(lib.mc_relay_take(self._host))
+        return [DomId(bit) for bit in range(lib.MC_MAX_DOMAINS) if mask >> bit & 1]
+
+    def broken(self) -> list[tuple[DomId, str]]:
+        """Domains whose ring is broken or whose error budget is spent, with the reason."""
+        found = []
+        for domid in self._names:
+            domain = self._host.domains[domid]
+            if domain.phase == lib.MC_BROKEN:
+                reason = Status(-domain.broken_status)
+                budget = reason is Status.EPERM
+                found.append((domid, "error budget spent" if budget else f"ring: {reason.name}"))
+        return found
+
+    def snapshot(self) -> HostSnapshot:
+        """A consistent copy of the ledger and every domain's counters."""
+        host = self._copy
+        lib.mc_host_copy(self._host, host)
+        domains = tuple(self._domain_snapshot(host.domains[domid]) for domid in sorted(self._names))
+        capacity = 0
+        if self.tmem is not None:
+            room = max(host.free_areas - host.slack_areas, 0)
+            capacity = min(host.tmem_areas + room, host.tmem_areas_max) * AREA_FRAMES
+        return HostSnapshot(
+            total_frames=host.total_areas * AREA_FRAMES,
+            slack_frames=host.slack_areas * AREA_FRAMES,
+            free_frames=host.free_areas * AREA_FRAMES,
+            installed_frames=host.installed_areas * AREA_FRAMES,
+            ready_frames=(host.ready_areas + host.transit_areas) * AREA_FRAMES,
+            tmem_frames=host.tmem_areas * AREA_FRAMES,
+            tmem_used_pages=sum(domain.tmem_used_pages for domain in domains),
+            tmem_capacity_pages=capacity,
+            domains=domains,
+        )
+
+    def _domain_snapshot(self, domain: Any) -> DomainSnapshot:
+        domid = DomId(domain.domid)
+        control, counters = domain.control, domain.counters
+        client = self.tmem.client(domid) if self.tmem is not None else None
+        backed = sum(domain.counts) - domain.counts[lib.MC_A_HARD] - domain.counts[lib.MC_A_SOFT]
+        return DomainSnapshot(
+            domid=domid,
+            name=self._names[domid],
+            maxmem_frames=domain.areas * AREA_FRAMES,
+            current_frames=domain.counts[lib.MC_A_INSTALLED] * AREA_FRAMES,
+            target_frames=domain.target_areas * AREA_FRAMES,
+            resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // 4096,
+            installed_frames=backed * AREA_FRAMES,
+            grants_credit=counters.grants[lib.MC_PATH_CREDIT],
+            grants_ring=counters.grants[lib.MC_PATH_RING],
+            grants_transfer=counters.grants[lib.MC_PATH_TRANSFER],
+            reclaimed_areas=counters.reclaimed_areas,
+            tmem_used_pages=client.used if client else 0,
+            tmem_target_pages=client.target if client else -1,
+            puts=client.puts if client else 0,
+            puts_failed=client.puts_failed if client else 0,
+            gets=client.gets if client else 0,
+            gets_hit=client.gets_hit if client else 0,
+            flushes=client.flushes if client else 0,
+            ring_requests=counters.requests,
+            bad_requests=counters.bad_requests,
+            broken=domain.phase == lib.MC_BROKEN,
+            guest_used_frames=control.used_frames,
+            guest_faults=control.faults,
+            guest_swap_ins=control.swap_ins,
+            guest_swap_outs=control.swap_outs,
+            guest_references=control.references,
+            guest_credit_dry=control.credit_dry,
+        )
+
+    def validate(self) -> None:
+        """InternalError if the ledger does not add up."""
+        where = ffi.new("uint32_t *")
+        status = lib.mc_host_validate(self._host, where)
+        if status:
+            raise InternalError(f"host ledger broken at domain {where[0]}: {Status(status).name}")
+
+    def stop(self) -> None:
+        """Stop both threads and close what is left; idempotent."""
+        if not self._host:
+            return
+        lib.mc_host_stop(self._host)
+        for thread in self._threads:
+            thread.join(THREAD_STOP_S)
+            if thread.is_alive():
+                raise InternalError(f"the {thread.name} thread does not stop")
+        for domid in list(self._names):
+            self.close(domid)
+        lib.mc_host_close(self._host)
+        self._host = None
+
+
+def _check(status: int, what: str) -> None:
+    if status < 0:
+        raise error_of(status, what)

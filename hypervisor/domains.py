@@ -1,0 +1,72 @@
+"""The domain table: who is attached, under which name and number.
+
+Owns: domids (lowest free first) and one ``DomainEntry`` per attached domain. Main thread only.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hypervisor.config import MAX_DOMAINS, DomainConfig
+from hypervisor.public.errors import AttachRefused
+from hypervisor.public.units import DomId
+
+
+@dataclass(frozen=True)
+class DomainEntry:
+    """One attached domain; ``connection``'s end is its end."""
+
+    domid: DomId
+    config: DomainConfig
+    pid: int
+    doorbell: str
+    connection: socket.socket
+
+    @property
+    def name(self) -> str:
+        """The name it attached under, unique while it is attached."""
+        return self.config.name
+
+
+class DomainTable:
+    """Attached domains by domid, by name and by connection."""
+
+    def __init__(self) -> None:
+        self._entries: dict[DomId, DomainEntry] = {}
+
+    def __iter__(self) -> Iterator[DomainEntry]:
+        return iter(list(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def next_domid(self, name: str) -> DomId:
+        """The lowest free domid for ``name``; AttachRefused when the name or the table is taken."""
+        if any(entry.name == name for entry in self._entries.values()):
+            raise AttachRefused("name-taken", f"a domain named {name} is attached already")
+        for number in range(MAX_DOMAINS):
+            if DomId(number) not in self._entries:
+                return DomId(number)
+        raise AttachRefused("table-full", f"{MAX_DOMAINS} domains are attached already")
+
+    def add(self, entry: DomainEntry) -> None:
+        """Enter a domain whose domid came from ``next_domid``."""
+        self._entries[entry.domid] = entry
+
+    def remove(self, domid: DomId) -> DomainEntry | None:
+        """Strike a domain off; None when it was not there."""
+        return self._entries.pop(domid, None)
+
+    def get(self, domid: DomId) -> DomainEntry | None:
+        """The domain with this number."""
+        return self._entries.get(domid)
+
+    def named(self, name: str) -> DomainEntry | None:
+        """The domain with this name."""
+        return next((e for e in self._entries.values() if e.name == name), None)
+
+    def on_connection(self, fileno: int) -> DomainEntry | None:
+        """The domain attached over this connection."""
+        return next((e for e in self._entries.values() if e.connection.fileno() == fileno), None)

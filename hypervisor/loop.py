@@ -1,0 +1,281 @@
+"""The hypervisor's main loop: one thread, one poller, everything that is not per-page.
+
+Owns: the domain table, the attach listener, the control plane and the clock of the coordinator, and
+the order in which they are served. The memory itself is moved by the ``Backend`` it is handed.
+Rules: ``run`` on the main thread until ``shutdown``; nothing in it blocks longer than a tick.
+
+One round: wait for input or the next tick; attaching domains; ends of domains; control requests;
+doorbells; broken domains; tick (snapshot, plan, apply, publish).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import zmq
+
+from hypervisor.attach import AttachListener
+from hypervisor.config import DomainConfig, HypervisorConfig
+from hypervisor.control import ControlPlane
+from hypervisor.coordinator import Coordinator
+from hypervisor.domains import DomainEntry, DomainTable
+from hypervisor.public.backend import Backend, DomainSpec
+from hypervisor.public.errors import AttachRefused, ConfigError, InternalError
+from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
+from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId
+
+EVENT_BYTES = 8
+
+#: Write one event of the run: what happened, and its fields.
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+class RelayBackend(Backend, Protocol):
+    """A ``Backend`` with fds the loop must watch and doorbells it must carry."""
+
+    event_fd: int
+    relay_fd: int
+
+    def kick(self) -> None:
+        """Wake the service thread."""
+
+    def relayed(self) -> list[DomId]:
+        """Domains whose doorbell is to be sent over ZeroMQ."""
+
+    def beat(self) -> None:
+        """Raise every domain's heartbeat."""
+
+
+class Hypervisor:
+    """Serve ``run_dir`` with ``backend`` and ``coordinator``; ``watch_fd``'s end stops it."""
+
+    def __init__(
+        self,
+        config: HypervisorConfig,
+        run_dir: Path,
+        backend: RelayBackend,
+        coordinator: Coordinator,
+        on_event: OnEvent,
+        *,
+        watch_fd: int = -1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config, self._backend, self._coordinator = config, backend, coordinator
+        self._on_event, self._clock, self._watch_fd = on_event, clock, watch_fd
+        self._known = {domain.name: domain for domain in config.domains}
+        self._domains = DomainTable()
+        self._control = ControlPlane(run_dir, self._serve)
+        self._listener = AttachListener(run_dir, self._admit)
+        self._stopping = False
+        self._bad_logged = 0
+        self._ticks = 0
+
+    def run(self) -> None:
+        """Serve until ``shutdown`` is asked for or the watch fd ends."""
+        interval_s = self._config.interval_ms / 1000
+        next_tick = self._clock() + interval_s
+        while not self._stopping:
+            wait_s = max(next_tick - self._clock(), 0)
+            for fileno in self._poll(round(wait_s * 1000)):
+                self._dispatch(fileno)
+            if self._clock() >= next_tick:
+                next_tick = max(next_tick + interval_s, self._clock())
+                self._tick()
+
+    def shutdown(self) -> None:
+        """Leave ``run`` after the current round."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Detach every domain and remove the sockets."""
+        for entry in self._domains:
+            self._detach(entry, "hypervisor stops")
+        self._listener.close()
+        self._control.close()
+
+    def _poll(self, timeout_ms: int) -> list[Any]:
+        poller = zmq.Poller()
+        poller.register(self._control.control, zmq.POLLIN)
+        poller.register(self._control.doorbell, zmq.POLLIN)
+        connections = [entry.connection.fileno() for entry in self._domains]
+        fds = [self._backend.event_fd, self._backend.relay_fd, *self._listener.poll_fds()]
+        if self._watch_fd >= 0:
+            fds.append(self._watch_fd)
+        for fileno in fds + connections:
+            poller.register(fileno, zmq.POLLIN)
+        return [source for source, _ in poller.poll(timeout_ms)]
+
+    def _dispatch(self, source: Any) -> None:
+        if source is self._control.control:
+            self._control.handle()
+            self._log_bad()
+        elif source is self._control.doorbell:
+            if self._control.doorbells():
+                self._backend.kick()
+        elif source == self._watch_fd:
+            self._on_event("watch-ended", {})
+            self._stopping = True
+        elif source == self._backend.event_fd:
+            os.read(source, EVENT_BYTES)
+            self._detach_broken()
+        elif source == self._backend.relay_fd:
+            os.read(source, EVENT_BYTES)
+            self._ring_relayed()
+        else:
+            entry = self._domains.on_connection(source)
+            if entry is None:
+                self._listener.handle(source)
+                self._log_bad()
+            else:
+                self._hear(entry)
+
+    def _log_bad(self) -> None:
+        bad = self._control.bad + self._listener.refused
+        if bad and not self._bad_logged:
+            self._on_event("bad-message", {"note": "counted from now on, logged once"})
+        self._bad_logged = bad
+
+    def _hear(self, entry: DomainEntry) -> None:
+        """A domain says nothing on its connection: input is its end, or a fault."""
+        try:
+            data = entry.connection.recv(EVENT_BYTES)
+        except OSError:
+            data = b""
+        self._detach(entry, "spoke out of turn" if data else "ended")
+
+    def _ring_relayed(self) -> None:
+        for domid in self._backend.relayed():
+            entry = self._domains.get(domid)
+            if entry is not None:
+                self._control.ring(entry.name)
+
+    def _detach_broken(self) -> None:
+        for domid, reason in self._backend.broken():
+            entry = self._domains.get(domid)
+            if entry is not None:
+                self._detach(entry, reason)
+
+    def _config_of(self, request: AttachRequest) -> DomainConfig:
+        known = self._known.get(request.name)
+        if known is not None:
+            if request.maxmem_frames not in (0, known.maxmem_frames):
+                raise AttachRefused(
+                    "maxmem", f"{request.name} is configured with {known.maxmem_frames} frames"
+                )
+            return known
+        if not self._config.open_attach:
+            raise AttachRefused(
+                "unknown-domain", f"{request.name!r} is not in the configuration of this run"
+            )
+        if not (request.name.isidentifier() and len(request.name) <= 32):
+            raise AttachRefused("bad-name", "a name is an identifier of 1 to 32 letters")
+        if not AREA_FRAMES <= request.maxmem_frames <= MAX_AREAS * AREA_FRAMES:
+            raise AttachRefused("maxmem", f"must be {AREA_FRAMES} to {MAX_AREAS * AREA_FRAMES}")
+        return DomainConfig(
+            name=request.name,
+            maxmem_frames=request.maxmem_frames,
+            boot_frames=0,
+            target_frames=request.maxmem_frames,
+        )
+
+    def _admit(
+        self, request: AttachRequest, pid: int, connection: socket.socket
+    ) -> tuple[Attached, list[int]]:
+        config = self._config_of(request)
+        if request.doorbell not in ("futex", "zmq"):
+            raise AttachRefused("doorbell", f"{request.doorbell!r} is neither futex nor zmq")
+        domid = self._domains.next_domid(config.name)
+        spec = DomainSpec(
+            name=config.name,
+            maxmem_frames=config.maxmem_frames,
+            boot_frames=config.boot_frames,
+            target_frames=config.target_frames,
+            credit_areas=config.credit_areas,
+            doorbell=request.doorbell,
+        )
+        handles = self._backend.open(domid, spec)
+        self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection))
+        self._coordinator.domain_opened(domid, config)
+        self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
+        answer = Attached(
+            VERSION, domid, config.name, handles.ram_bytes, handles.meta_bytes, handles.spin_ns
+        )
+        return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
+
+    def _detach(self, entry: DomainEntry, reason: str) -> None:
+        self._domains.remove(entry.domid)
+        self._coordinator.domain_closed(entry.domid)
+        self._backend.close(entry.domid)
+        entry.connection.close()
+        self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
+
+    def _tick(self) -> None:
+        report = self._coordinator.tick()
+        self._ticks += 1
+        self._backend.beat()
+        self._listener.expire()
+        for fault in report.faults:
+            self._on_event("policy-fault", {"why": str(fault)})
+        for violation in report.violations:
+            self._violated(violation)
+        self._control.publish(self._publication())
+
+    def _violated(self, violation: Any) -> None:
+        self._on_event("violation", msgspec.to_builtins(violation))
+        entry = self._domains.get(violation.domid)
+        if entry is not None and self._config.on_violation == "stop":
+            self._detach(entry, "used more memory than it was granted")
+
+    def _publication(self) -> Publication:
+        rows = self._statistics()
+        return Publication(
+            VERSION, self._ticks, time.time_ns(), host=rows["host"], domains=rows["domains"]
+        )
+
+    def _statistics(self) -> dict[str, Any]:
+        snapshot = msgspec.to_builtins(self._backend.snapshot())
+        domains = snapshot.pop("domains")
+        return {"host": snapshot, "domains": list(domains)}
+
+    def _entry_named(self, name: str) -> DomainEntry:
+        entry = self._domains.named(name)
+        if entry is None:
+            raise ConfigError("domain", f"no domain named {name!r} is attached")
+        return entry
+
+    def _serve(self, op: str, args: dict[str, Any]) -> Any:
+        match op:
+            case "ping":
+                return {"pid": os.getpid(), "domains": len(self._domains), "ticks": self._ticks}
+            case "list":
+                return [
+                    {"domid": e.domid, "name": e.name, "pid": e.pid, "doorbell": e.doorbell}
+                    for e in self._domains
+                ]
+            case "statistics":
+                bad = {"bad_messages": self._control.bad, "refused": self._listener.refused}
+                return self._statistics() | {"control": bad}
+            case "why":
+                return self._coordinator.why(args["domain"])
+            case "mem-set":
+                return self._mem_set(self._entry_named(args["domain"]), args["target_frames"])
+            case "tmem-set":
+                entry = self._entry_named(args["domain"])
+                self._backend.set_tmem_target(entry.domid, max(args["target_pages"], -1))
+                return None
+            case "detach":
+                return self._detach(self._entry_named(args["domain"]), "asked for")
+            case "shutdown":
+                return self.shutdown()
+        raise InternalError(f"op {op} is checked but not served")
+
+    def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
+        if not 0 <= target_frames <= entry.config.maxmem_frames:
+            raise ConfigError("target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)")
+        self._backend.set_target(entry.domid, target_frames)

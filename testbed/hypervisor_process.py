@@ -1,0 +1,98 @@
+"""The hypervisor process: where backend, policy, coordinator and control plane are wired together.
+
+``python -P -m testbed.hypervisor_process RUN_DIR [WATCH_FD]`` reads ``hypervisor.json`` in RUN_DIR
+and serves until it is asked to shut down, gets SIGTERM or SIGINT, or WATCH_FD ends (its parent died).
+Ready when ``control.ipc`` answers ``ping``. Events go to ``events.jsonl`` beside the sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypervisor.config import HypervisorConfig, check
+from hypervisor.public.errors import ConfigError, MemcoordError
+
+CONFIG_FILE = "hypervisor.json"
+EVENTS_FILE = "events.jsonl"
+RUN_DIR_MODE = 0o700
+
+
+def read_config(run_dir: Path) -> HypervisorConfig:
+    """The checked configuration in ``run_dir``; ConfigError names what is wrong."""
+    path = run_dir / CONFIG_FILE
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=HypervisorConfig)
+    except OSError as error:
+        raise ConfigError(CONFIG_FILE, f"{path}: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(CONFIG_FILE, str(error)) from None
+    check(config)
+    return config
+
+
+def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
+    """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
+    from backend.direct import DirectBackend
+    from hypervisor.coordinator import Coordinator
+    from hypervisor.loop import Hypervisor
+    from policies.loader import load
+
+    check(config)
+    run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
+    run_dir.chmod(RUN_DIR_MODE)
+    policy = load(config.policy)
+    with contextlib.ExitStack() as stack:
+        events = stack.enter_context((run_dir / EVENTS_FILE).open("a", encoding="utf-8"))
+
+        def on_event(event: str, fields: dict[str, Any]) -> None:
+            line = {"time_ns": time.time_ns(), "source": "hypervisor", "event": event, **fields}
+            with contextlib.suppress(OSError):  # a full disk must not stop the memory
+                events.write(json.dumps(line) + "\n")
+                events.flush()
+
+        backend = DirectBackend(
+            total_frames=config.total_frames,
+            slack_frames=config.slack_frames,
+            tmem_max_frames=config.tmem_max_pages,
+            spin_ns=config.spin_ns,
+            error_budget=config.error_budget,
+        )
+        stack.callback(backend.stop)
+        coordinator = Coordinator(backend, policy, config=config)
+        host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
+        stack.callback(host.close)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: host.shutdown())
+        on_event("started", {"pid": os.getpid(), "policy": config.policy})
+        host.run()
+        on_event("stopped", {})
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of the process."""
+    if len(argv) not in (2, 3):
+        sys.stderr.write("usage: python -P -m testbed.hypervisor_process RUN_DIR [WATCH_FD]\n")
+        return 2
+    run_dir = Path(argv[1])
+    try:
+        return serve(read_config(run_dir), run_dir, int(argv[2]) if len(argv) == 3 else -1)
+    except ConfigError as error:
+        sys.stderr.write(f"hypervisor: {error}\n")
+        return 2
+    except MemcoordError as error:
+        sys.stderr.write(f"hypervisor: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
