@@ -1,0 +1,125 @@
+"""Goal: what a reviewer would otherwise repeat. Method: read every source file of the project."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+FOLDERS = ("backend", "frontend", "hypervisor", "policies", "testbed", "tests", "tmem")
+SUFFIXES = {".py", ".pyi", ".c", ".h", ".toml"}
+FILE_LINES_MAX = 500
+LINE_COLUMNS_MAX = 100
+FUNCTION_LINES_MAX = 60
+#: Written at build time; .gitignore names them too.
+GENERATED = {
+    "backend/_service.c",
+    "frontend/_guest.c",
+    "hypervisor/public/_abi.c",
+    "testbed/_loops.c",
+}
+#: The command prints; reports and benches hand it what it prints, or print for it.
+MAY_PRINT = {"testbed/cli.py", "testbed/report.py", "testbed/run.py", "testbed/bench/command.py"}
+MARKS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
+
+
+def sources(checkout: Path) -> list[Path]:
+    """Every source file that people write, relative to the checkout."""
+    found = [
+        path.relative_to(checkout)
+        for folder in FOLDERS
+        for path in sorted((checkout / folder).rglob("*"))
+        if path.suffix in SUFFIXES and path.is_file()
+    ]
+    top = [path.relative_to(checkout) for path in sorted(checkout.glob("*.py"))]
+    wanted = [path for path in found + top if str(path) not in GENERATED]
+    assert len(wanted) > len(FOLDERS)
+    return wanted
+
+
+def python_sources(checkout: Path) -> list[Path]:
+    return [path for path in sources(checkout) if path.suffix == ".py"]
+
+
+def complaints(path: Path, text: str) -> list[str]:
+    """What is untidy in any source file."""
+    lines = text.splitlines()
+    found = [
+        f"{path}:{number}: {what}"
+        for number, line in enumerate(lines, start=1)
+        for what, holds in (
+            (f"longer than {LINE_COLUMNS_MAX} columns", len(line) > LINE_COLUMNS_MAX),
+            ("a note to do something later", bool(MARKS.search(line))),
+            ("white space at the end", line != line.rstrip()),
+        )
+        if holds
+    ]
+    if len(lines) > FILE_LINES_MAX:
+        found.append(f"{path}: {len(lines)} lines, at most {FILE_LINES_MAX}")
+    return found
+
+
+def python_complaints(path: Path, text: str) -> list[str]:
+    """What is untidy in a Python file."""
+    tree = ast.parse(text)
+    found = [] if ast.get_docstring(tree) else [f"{path}: no module docstring"]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > FUNCTION_LINES_MAX:
+                found.append(f"{path}:{node.lineno}: {node.name} has {length} lines")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id == "print" and str(path) not in MAY_PRINT:
+                found.append(f"{path}:{node.lineno}: prints")
+    return found
+
+
+def test_every_source_is_tidy(checkout: Path) -> None:
+    found: list[str] = []
+    for path in sources(checkout):
+        found += complaints(path, (checkout / path).read_text(encoding="utf-8"))
+    assert found == []
+
+
+def test_every_python_source_is_tidy(checkout: Path) -> None:
+    found: list[str] = []
+    for path in python_sources(checkout):
+        found += python_complaints(path, (checkout / path).read_text(encoding="utf-8"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * (LINE_COLUMNS_MAX + 1),
+        "# TO" "DO later",
+        "blank at the end ",
+        "\n" * (FILE_LINES_MAX + 1),
+    ],
+)
+def test_an_untidy_source_is_found(text: str) -> None:
+    assert complaints(Path("any.c"), text) != []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = 1",
+        '"""Doc."""\nprint(1)',
+        '"""Doc."""\ndef long():\n' + "    pass\n" * FUNCTION_LINES_MAX,
+    ],
+)
+def test_an_untidy_python_source_is_found(text: str) -> None:
+    assert len(python_complaints(Path("any.py"), text)) == 1
+
+
+def test_test_files_have_names_of_their_own(checkout: Path) -> None:
+    names = [path.name for path in (checkout / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_nothing_of_one_machine_is_written_down(checkout: Path) -> None:
+    text = (checkout / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:home|root|work|tmp)/\w+", text) == []

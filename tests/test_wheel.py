@@ -1,0 +1,108 @@
+"""Goal: what is installed is complete and is ours alone. Method: build it, as a user's pip would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hypervisor
+
+ROOTS = {"backend", "frontend", "hypervisor", "policies", "testbed", "tmem"}
+COMPILED = ("backend/_service", "frontend/_guest", "hypervisor/public/_abi", "testbed/_loops")
+BUILD_TIMEOUT_S = 600
+#: Hidden directories, and what a build in the checkout leaves.
+LEFT_OUT = shutil.ignore_patterns(
+    *(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__"),
+    *(f"{name.rpartition('/')[2]}.c" for name in COMPILED),
+)
+
+
+@pytest.fixture(scope="module")
+def project(checkout: Path) -> dict[str, Any]:
+    return tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the sdist of this checkout, and the wheel built from that sdist."""
+    source, out = tmp_path_factory.mktemp("source") / "memcoord", tmp_path_factory.mktemp("dist")
+    shutil.copytree(checkout, source, ignore=LEFT_OUT)
+    command = [sys.executable, "-P", "-m", "build", "--outdir", str(out), str(source)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return out
+
+
+def test_every_package_is_listed(checkout: Path, project: dict[str, Any]) -> None:
+    found = {
+        ".".join(path.parent.relative_to(checkout).parts)
+        for root in ROOTS
+        for path in (checkout / root).rglob("__init__.py")
+    }
+    assert set(project["tool"]["setuptools"]["packages"]) == found
+
+
+def test_every_policy_entry_point_names_a_class(checkout: Path, project: dict[str, Any]) -> None:
+    for target in project["project"]["entry-points"]["memcoord.policies"].values():
+        module, _, name = target.partition(":")
+        path = checkout / (module.replace(".", "/") + ".py")
+        assert f"class {name}:" in path.read_text(encoding="utf-8")
+
+
+def test_under_tox_the_wheel_is_tested(checkout: Path) -> None:
+    if "TOX_ENV_NAME" not in os.environ:
+        pytest.skip("not run by tox")
+    home = Path(hypervisor.__file__).resolve().parents[1]
+    assert home == Path(sysconfig.get_paths()["platlib"]).resolve()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(BUILD_TIMEOUT_S)
+def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+    roots = {name.split("/")[0] for name in names}
+    assert {root for root in roots if not root.endswith(".dist-info")} == ROOTS
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    assert {f"{name}{suffix}" for name in COMPILED} <= set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(BUILD_TIMEOUT_S)
+def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
+    wanted = {
+        str(path.relative_to(checkout))
+        for pattern in ("testbed/data/*", "testbed/scenarios/*.toml", "**/*.pyi", "*/py.typed")
+        for path in checkout.glob(pattern)
+        if path.relative_to(checkout).parts[0] in ROOTS
+    }
+    assert "testbed/scenarios/main.toml" in wanted
+    assert any(name.endswith(".csv.xz") for name in wanted)
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        assert wanted <= set(wheel.namelist())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(BUILD_TIMEOUT_S)
+def test_the_sdist_has_every_source(built: Path, checkout: Path) -> None:
+    wanted = {
+        str(path.relative_to(checkout))
+        for root in ROOTS
+        for path in (checkout / root).glob("**/abi/*.[ch]")
+    }
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert wanted <= names
+    assert not [name for name in names if name.endswith(".so")]
