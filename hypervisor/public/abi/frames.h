@@ -42,14 +42,18 @@
 #define MC_HEAD_NEVER 0
 #define MC_HEAD_BODY 0x40
 #define MC_HEAD_FREED 0x80
-/* 1..9: first frame of a block of order head - 1; 10: first frame of a run of whole areas, whose
- * length in areas (u32) stands in heads[first + 4 .. first + 7] */
+/* 1..9: first frame of a block of order head - 1; 10..25: first frame of a run of head - 9 whole
+ * areas. The other frames of a block are bodies. A head is written after its bodies and removed
+ * before them, so a body without a head is what a killed thread left. */
 #define MC_HEAD_AREAS 10
 
 #define MC_MAX_ROW_ORDER 8
+#define MC_PREPARE_TRIES_MAX 4
 
-/* Make an area usable before a frame of it is handed out. `word` is the area word as seen.
- * Returns 0, or a negative status: then the claim is undone and the next area is tried. */
+/* Make an area usable before a frame of it is handed out. `word` is the area word as claimed; while
+ * it runs, the hypervisor cannot take the area. Returns 0 when the area was ready, 1 when it had to
+ * be installed or mapped (both are success), or a negative status: then the claim is undone and
+ * another area is tried, MC_PREPARE_TRIES_MAX areas per allocation. */
 typedef int (*mc_prepare_fn)(void *context, uint32_t area, uint32_t word);
 
 /* One process's private view of the shared structure. */
