@@ -46,10 +46,10 @@ struct mc_guest {
     int slot;                       /* the slot of the process's GIL-holding threads */
     int bell_fd;                    /* eventfd to the hypervisor */
     int attach_fd;                  /* its hang-up is the hypervisor's death */
-    int busy;                       /* the GIL slot is in a slow path without the GIL */
     uint64_t calls;                 /* ring requests sent */
     uint64_t sleeps;                /* times a call had to sleep */
     uint64_t mapped_areas;          /* areas mapped in bulk, by whichever thread */
+    uint64_t grown_areas[4];        /* areas gained by asking, by enum mc_path */
     struct mc_guest_private *own;
 };
 
@@ -58,6 +58,11 @@ struct mc_guest {
 int mc_guest_open(struct mc_guest **guest, int ram_fd, int meta_fd, int bell_fd, int attach_fd,
                   uint64_t ram_bytes, uint64_t meta_bytes, uint64_t spin_ns);
 void mc_guest_close(struct mc_guest *guest);
+/* Just before mc_guest_close: put zero-filled private memory where ram is mapped, so that pointers
+ * into it stay readable and writable. The caller unmaps it (mc_unmap) when none is left. */
+int mc_guest_keep_ram(struct mc_guest *guest);
+/* 1 while the hypervisor lives and serves this domain, else 0 (then for good). */
+int mc_guest_alive(struct mc_guest *guest);
 
 /* As mc_frames_*, plus growth. slot: from mc_slot_claim(&guest->frames, ...). */
 int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order);
@@ -65,20 +70,17 @@ int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uin
 int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count);
 
 /* Send `count` (1..MC_RING_SLOTS) records, one doorbell, and wait for all responses, which replace
- * the records in their order. 0, MC_EGONE, MC_ETIMEOUT, MC_ERUNAWAY or MC_ETORN. Spins spin_ns
- * (0 when both ends run on one CPU), then sleeps; checks liveness every MC_LIVENESS_NS. */
+ * the records in their order. 0, MC_EGONE, MC_ETIMEOUT, MC_ERUNAWAY, MC_ETORN, or MC_EINDEX. Spins
+ * spin_ns (0 when both ends run on one CPU), then sleeps; checks that the hypervisor lives before
+ * every sleep and every MC_LIVENESS_NS. After MC_ETIMEOUT the requests may still be served later:
+ * their responses are dropped, but a GET may still write its frame. */
 int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, uint32_t count);
 
 /* Memory ring. Frames gained (>= 0), or a negative status; *path gets enum mc_path. */
 int64_t mc_guest_request(struct mc_guest *guest, uint64_t frames, int *path);
-/* Drains the GIL slot, then offers free areas; frames given back (>= 0), or a negative status. */
+/* Drains guest->slot (the caller owns it), then offers whole free areas, at most `frames` frames;
+ * frames given back (>= 0), or a negative status. */
 int64_t mc_guest_release(struct mc_guest *guest, uint64_t frames);
-
-/* Python: the METH_FASTCALL functions bound to this guest (new references).
- * which: 0 alloc(order=0) -> frame, 1 free(frame, order=0). They raise frontend errors through the
- * callable set by mc_guest_on_error: on_error(status, frame, order) must raise. */
-void *mc_guest_function(struct mc_guest *guest, int which);
-void mc_guest_on_error(void *callable);
 /* cdef-end */
 
 #endif

@@ -1,0 +1,1 @@
+"""Guest side: attach, frame allocation, tmem client, guest memory manager."""

@@ -1,0 +1,24 @@
+"""Build ``frontend._guest``: the guest half of a domain, and its functions for Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hypervisor.public._cdef import ROOT, make_ffi
+
+_ABI = ROOT / "frontend" / "abi"
+_SOURCES = ("guest", "mapping", "call", "fastcall")
+
+ffi = make_ffi(
+    "frontend._guest",
+    [_ABI / "guest.h", _ABI / "fastcall.h"],
+    [_ABI / f"{name}.c" for name in _SOURCES],
+)
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    ffi.compile(tmpdir=str(ROOT), verbose=True)

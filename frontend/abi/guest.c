@@ -1,0 +1,280 @@
+/* guest.c: see guest.h. Opening and closing a domain, and allocation that asks for more. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "guest_private.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CLAIM_WAIT_NS 1000000000ull
+
+/* How often one allocation has asked and waited. */
+struct patience {
+    int grows;
+    int waits;
+};
+
+static int64_t grow(struct mc_guest *guest, uint32_t areas, int *path)
+{
+    struct mc_record record = {.op = MC_OP_GROW, .arg = {areas}};
+    int status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
+
+    if (status != MC_OK)
+        return status;
+    if (record.status <= 0)
+        return record.status < 0 ? record.status : MC_ENOMEM;
+    *path = (int)(record.arg[0] & 3);
+    __atomic_fetch_add(&guest->grown_areas[*path], (uint64_t)record.status, __ATOMIC_RELAXED);
+    return record.status;
+}
+
+static uint64_t claims_of(const struct mc_guest *guest)
+{
+    return __atomic_load_n(&guest->own->claims, __ATOMIC_SEQ_CST);
+}
+
+/* After an allocation that found nothing: 0 when it is worth trying again. `claims` was read before
+ * that allocation; it is odd while the mapper holds an area, which explains the failure as well as
+ * want of memory would. */
+static int64_t make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas,
+                         struct patience *spent)
+{
+    int status = __atomic_load_n(&guest->own->install_status, __ATOMIC_RELAXED), path;
+    int64_t granted;
+
+    if (((claims & 1) || claims_of(guest) != claims) && spent->waits < MC_GROW_TRIES_MAX) {
+        spent->waits++;
+        if (mc_lock_within(&guest->own->claim_lock, CLAIM_WAIT_NS) == MC_OK)
+            pthread_mutex_unlock(&guest->own->claim_lock);
+        return MC_OK;
+    }
+    if (status == MC_EGONE || status == MC_ETIMEOUT)
+        return status;
+    if (spent->grows++ == MC_GROW_TRIES_MAX)
+        return MC_ENOMEM;
+    atomic_fetch_add_explicit(&guest->control->credit_dry, 1, memory_order_relaxed);
+    granted = grow(guest, areas < MC_GROW_AREAS_MAX ? areas : MC_GROW_AREAS_MAX, &path);
+    return granted < 0 ? granted : MC_OK;
+}
+
+/* One refused INSTALL speaks for every evicted area this allocation would come across. */
+static void begin_allocation(struct mc_guest *guest)
+{
+    __atomic_store_n(&guest->own->install_status, MC_OK, __ATOMIC_RELAXED);
+}
+
+int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
+{
+    struct patience spent = {0};
+    int64_t frame, status;
+
+    begin_allocation(guest);
+    do {
+        uint64_t claims = claims_of(guest);
+
+        frame = mc_frames_alloc(&guest->frames, slot, order);
+        if (frame != MC_ENOMEM)
+            return frame;
+        status = make_room(guest, claims, 1, &spent);
+    } while (status == MC_OK);
+    return status;
+}
+
+int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uint64_t count)
+{
+    struct patience spent = {0};
+    uint64_t given = 0;
+    int64_t more, status;
+
+    begin_allocation(guest);
+    for (;;) {          /* every round gains a frame or uses up some patience */
+        uint64_t claims = claims_of(guest);
+
+        more = mc_frames_alloc_many(&guest->frames, slot, out + given, count - given);
+        if (more < 0 && more != MC_ENOMEM)
+            return given > 0 ? (int64_t)given : more;
+        if (more > 0) {
+            given += (uint64_t)more;
+            spent = (struct patience){0};
+        }
+        if (given == count)
+            return (int64_t)given;
+        more = (int64_t)((count - given + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES);
+        status = make_room(guest, claims, more < MC_GROW_AREAS_MAX ? (uint32_t)more
+                                                                  : MC_GROW_AREAS_MAX, &spent);
+        if (status != MC_OK)
+            return given > 0 ? (int64_t)given : status;
+    }
+}
+
+int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count)
+{
+    struct patience spent = {0};
+    int64_t frame, status;
+
+    begin_allocation(guest);
+    do {
+        uint64_t claims = claims_of(guest);
+
+        frame = mc_frames_alloc_areas(&guest->frames, slot, count);
+        if (frame != MC_ENOMEM)
+            return frame;
+        /* The first time ask for all of them; later only for what may fill a gap. */
+        status = make_room(guest, claims, spent.grows == 0 ? count : 1, &spent);
+    } while (status == MC_OK);
+    return status;
+}
+
+int64_t mc_guest_request(struct mc_guest *guest, uint64_t frames, int *path)
+{
+    uint64_t wanted = frames / MC_AREA_FRAMES + (frames % MC_AREA_FRAMES != 0), gained = 0;
+
+    if (wanted > guest->frames.area_count)
+        wanted = guest->frames.area_count;
+    while (gained < wanted) {       /* each round gains at least one area */
+        uint64_t missing = wanted - gained;
+        int64_t areas = grow(guest, missing < MC_GROW_AREAS_MAX ? (uint32_t)missing
+                                                                : MC_GROW_AREAS_MAX, path);
+
+        if (areas < 0)
+            return gained > 0 ? (int64_t)(gained * MC_AREA_FRAMES) : areas;
+        gained += (uint64_t)areas;
+    }
+    return (int64_t)(gained * MC_AREA_FRAMES);
+}
+
+int64_t mc_guest_release(struct mc_guest *guest, uint64_t frames)
+{
+    uint64_t offered = frames / MC_AREA_FRAMES, given = 0;
+    int status = mc_slot_drain(&guest->frames, guest->slot);
+
+    if (offered > guest->frames.area_count)
+        offered = guest->frames.area_count;
+    while (status >= 0 && given < offered) {        /* each round gives at least one area */
+        uint64_t left = offered - given;
+        struct mc_record record = {.op = MC_OP_RELEASE};
+
+        record.arg[0] = left < MC_GROW_AREAS_MAX ? left : MC_GROW_AREAS_MAX;
+        status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
+        if (status == MC_OK && record.status < 0)
+            status = (int)record.status;
+        if (status != MC_OK || record.status == 0)
+            break;
+        given += (uint64_t)record.status;
+    }
+    return status < 0 && given == 0 ? status : (int64_t)(given * MC_AREA_FRAMES);
+}
+
+static int fd_holds(int fd, uint64_t bytes)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && (uint64_t)status.st_size == bytes;
+}
+
+static int map_memory(struct mc_guest *guest, int ram_fd, int meta_fd)
+{
+    struct mc_guest_private *own = guest->own;
+    int64_t address;
+
+    if (!fd_holds(ram_fd, own->ram_bytes) || !fd_holds(meta_fd, own->meta_bytes) ||
+        own->meta_bytes < sizeof(struct mc_control))
+        return MC_ELAYOUT;
+    address = mc_map(meta_fd, own->meta_bytes);
+    if (address < 0)
+        return MC_EKERNEL;
+    guest->control = (struct mc_control *)(uintptr_t)address;
+    if (mc_meta_check(guest->control, own->meta_bytes, own->ram_bytes) != MC_OK)
+        return MC_ELAYOUT;
+    address = mc_map(ram_fd, own->ram_bytes);
+    if (address < 0)
+        return MC_EKERNEL;
+    guest->ram = (uint8_t *)(uintptr_t)address;
+    return mc_frames_bind(&guest->frames, guest->control);
+}
+
+static int bind_guest(struct mc_guest *guest)
+{
+    uint8_t *meta = (uint8_t *)guest->control;
+
+    guest->mapped = calloc(guest->frames.area_count, sizeof *guest->mapped);
+    guest->own->used = calloc(guest->frames.area_count, sizeof *guest->own->used);
+    if (guest->mapped == NULL || guest->own->used == NULL)
+        return MC_ENOMEM;
+    guest->frames.prepare = mc_prepare;
+    guest->frames.prepare_context = guest;
+    mc_front_bind(&guest->rings[MC_RING_MEMORY],
+                  (struct mc_ring *)(meta + guest->control->memory_ring_offset));
+    mc_front_bind(&guest->rings[MC_RING_TMEM],
+                  (struct mc_ring *)(meta + guest->control->tmem_ring_offset));
+    atomic_store(&guest->control->frontend_pid, (uint32_t)getpid());
+    atomic_store(&guest->control->frontend_cpu, mc_cpu_now());
+    guest->slot = mc_slot_claim(&guest->frames, (uint32_t)syscall(SYS_gettid));
+    return guest->slot < 0 ? guest->slot : mc_mapper_start(guest);
+}
+
+int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, int attach_fd,
+                  uint64_t ram_bytes, uint64_t meta_bytes, uint64_t spin_ns)
+{
+    struct mc_guest *guest = calloc(1, sizeof *guest);
+    int status;
+
+    *out = NULL;
+    if (guest == NULL || (guest->own = calloc(1, sizeof *guest->own)) == NULL) {
+        free(guest);
+        return MC_ENOMEM;
+    }
+    pthread_mutex_init(&guest->own->ring_locks[MC_RING_MEMORY], NULL);
+    pthread_mutex_init(&guest->own->ring_locks[MC_RING_TMEM], NULL);
+    pthread_mutex_init(&guest->own->claim_lock, NULL);
+    guest->slot = -1;
+    guest->bell_fd = bell_fd;
+    guest->attach_fd = attach_fd;
+    guest->own->ram_bytes = ram_bytes;
+    guest->own->meta_bytes = meta_bytes;
+    guest->spin_ns = spin_ns < MC_SPIN_MAX_NS ? spin_ns : MC_SPIN_MAX_NS;
+    status = map_memory(guest, ram_fd, meta_fd);
+    if (status == MC_OK)
+        status = bind_guest(guest);
+    if (status != MC_OK) {
+        mc_guest_close(guest);
+        return status;
+    }
+    *out = guest;
+    return MC_OK;
+}
+
+int mc_guest_keep_ram(struct mc_guest *guest)
+{
+    void *kept = mmap(guest->ram, guest->own->ram_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+    if (kept == MAP_FAILED)
+        return MC_EKERNEL;
+    guest->own->kept_ram = 1;
+    return MC_OK;
+}
+
+void mc_guest_close(struct mc_guest *guest)
+{
+    struct mc_guest_private *own = guest->own;
+
+    mc_mapper_stop(guest);
+    if (guest->slot >= 0)
+        mc_slot_release(&guest->frames, guest->slot);
+    if (guest->ram != NULL && !own->kept_ram)
+        mc_unmap((uint64_t)(uintptr_t)guest->ram, own->ram_bytes);
+    if (guest->control != NULL)
+        mc_unmap((uint64_t)(uintptr_t)guest->control, own->meta_bytes);
+    pthread_mutex_destroy(&own->ring_locks[MC_RING_MEMORY]);
+    pthread_mutex_destroy(&own->ring_locks[MC_RING_TMEM]);
+    pthread_mutex_destroy(&own->claim_lock);
+    free(own->used);
+    free(guest->mapped);
+    free(own);
+    free(guest);
+}

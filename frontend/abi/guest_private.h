@@ -1,0 +1,37 @@
+/* guest_private.h: what guest.c, mapping.c and call.c share and nobody else sees. */
+#ifndef MC_GUEST_PRIVATE_H
+#define MC_GUEST_PRIVATE_H
+
+#include "guest.h"
+
+#include <pthread.h>
+
+struct mc_guest_private {
+    /* set once by mc_guest_open */
+    uint64_t ram_bytes;
+    uint64_t meta_bytes;
+    pthread_t mapper;
+    int mapping;                    /* the mapper runs */
+    int kept_ram;                   /* mc_guest_keep_ram was called */
+    /* under ring_locks[ring] */
+    pthread_mutex_t ring_locks[2];
+    uint64_t next_ids[2];
+    int broken[2];                  /* the status that ended the ring, or 0 */
+    /* atomic */
+    uint32_t *used;                 /* per area: generation + 1 under which it was first used */
+    int stop;
+    int gone;                       /* the hypervisor was found dead */
+    int install_status;             /* why INSTALL failed during the allocation under way */
+    uint64_t claims;                /* odd while the mapper holds an area */
+    pthread_mutex_t claim_lock;     /* held while claims is odd */
+};
+
+/* mapping.c: the mc_prepare_fn of a guest, and its mapper thread. */
+int mc_prepare(void *guest, uint32_t area, uint32_t word);
+int mc_mapper_start(struct mc_guest *guest);
+void mc_mapper_stop(struct mc_guest *guest);
+
+/* call.c: MC_OK with the lock held, or MC_ETIMEOUT. */
+int mc_lock_within(pthread_mutex_t *lock, uint64_t timeout_ns);
+
+#endif
