@@ -35,7 +35,7 @@
 
 /* cdef-begin */
 #define MC_MAX_DOMAINS 64
-#define MC_NEED_SLAB (-3000)
+enum mc_need_slab { MC_NEED_SLAB = -3000 };  /* tmem asks for a slab area, then again */
 
 enum mc_area_state {
     MC_A_HARD = 0,

@@ -39,7 +39,7 @@ enum mc_op {
 enum mc_path { MC_PATH_LOCAL = 0, MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
 
 #define MC_GROW_AREAS_MAX 64
-#define MC_TMEM_BAD (-2000)
+enum mc_tmem_bad { MC_TMEM_BAD = -2000 };
 /* cdef-end */
 
 #endif
