@@ -52,7 +52,7 @@ def make_ffi(
     directories = sorted({str(path.parent.relative_to(ROOT)) for path in all_headers})
     ffi.set_source(
         module,
-        "#define _GNU_SOURCE\n" + includes + "\n" + preamble,
+        includes + "\n" + preamble,
         sources=[str(path.relative_to(ROOT)) for path in all_sources],
         include_dirs=directories,
         depends=[str(path.relative_to(ROOT)) for path in all_headers],
