@@ -87,7 +87,7 @@ def _failures(
     if not _same(plan, again, 0):
         yield Failure("pure", f"{_text(plan)}, then {_text(again)} from a new instance", view)
     if not _same(_reordered_plan(plan, order), shuffled, 1):
-        yield Failure("equivariant", f"domains reordered as {order.tolist()[:8]} fare otherwise", view)
+        yield Failure("equivariant", f"differs for the order {order.tolist()[:8]}", view)
     yield from _limits(plan, view)
 
 

@@ -16,7 +16,6 @@ name that is built in means the built-in policy, whatever other packages declare
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 import sys
 from collections.abc import Mapping
@@ -95,18 +94,15 @@ def _is_of(value: type, module: ModuleType) -> bool:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Run ``path`` as a module of its own name; read anew each time, so that edits count."""
+    """Run ``path`` as a module of its own name, anew each time; leaves no file beside it."""
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    module_name = f"memcoord_policy_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise PolicyError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # msgspec looks a class's annotations up there
+    module = ModuleType(f"memcoord_policy_{path.stem}_{digest}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # msgspec looks a class's annotations up there
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except Exception as error:  # the user's file may raise anything
-        del sys.modules[module_name]
+        del sys.modules[module.__name__]
         where = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         raise PolicyError(f"{path}: {where}{type(error).__name__}: {error}") from error
     return module

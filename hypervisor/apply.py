@@ -1,0 +1,103 @@
+"""Put a checked plan into force, shrinks before grows.
+
+Owns: the order in which targets are sent, and the rule that RAM grows only into memory that is
+there. Called by the coordinator, once per tick; what equals the target in force is not sent.
+
+tmem: a target is an admission limit. Sent in the order shrink, unlimited to limited, grow, the
+limited targets never exceed capacity in sum at any moment. A grow need not wait for the pages
+themselves: the pool refuses a put while none is free, and a domain above its own target can take
+none, so a freed page goes to whom the plan means it for at once instead of lying idle for a tick.
+
+RAM: 1. send the shrinks; 2. take a new snapshot if any was sent, because free areas come back at
+once; 3. what is free, less slack, less what other targets promise and have not got yet, is shared
+among the growers in proportion, in whole areas. The rest waits: the next tick plans, or keeps, and
+tries again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypervisor.public.backend import Backend, DomainSnapshot, HostSnapshot
+from hypervisor.public.errors import InternalError, MemcoordError
+from hypervisor.public.units import AREA_FRAMES, DomId
+from hypervisor.snapshot_view import Present
+from policies import CheckedPlan, Plan
+
+UNLIMITED_PAGES = -1  # the backend's word for it
+
+
+@dataclass(frozen=True)
+class Move:
+    """One target that was to change: from ``old`` to ``wanted``, in fact to ``new``."""
+
+    index: int  # in ``present``
+    old: int
+    wanted: int
+    new: int
+    refusal: str = ""  # what the backend said
+
+
+def apply_tmem(backend: Backend, present: Present, plan: CheckedPlan) -> list[Move]:
+    """Send the tmem targets of ``plan`` that differ from those in force."""
+    if plan.tmem is None:
+        return []
+    moves = []
+    for index, (_, now) in enumerate(present):
+        target = int(plan.tmem[index])
+        wanted = UNLIMITED_PAGES if target == Plan.UNLIMITED else target
+        if wanted != now.tmem_target_pages:
+            moves.append(Move(index, now.tmem_target_pages, wanted, wanted))
+    return [_send(backend.set_tmem_target, present, move) for move in sorted(moves, key=_phase)]
+
+
+def _phase(move: Move) -> int:
+    if move.old == UNLIMITED_PAGES:
+        return 1
+    return 0 if 0 <= move.wanted < move.old else 2
+
+
+def apply_ram(
+    backend: Backend, host: HostSnapshot, present: Present, plan: CheckedPlan
+) -> list[Move]:
+    """Send the RAM targets of ``plan`` that differ; grows only as far as memory has arrived."""
+    if plan.ram is None:
+        return []
+    wanted = [int(target) for target in plan.ram]
+    old = [now.target_frames for _, now in present]
+    done = [
+        _send(backend.set_target, present, Move(index, old[index], wanted[index], wanted[index]))
+        for index in range(len(present))
+        if wanted[index] < old[index]
+    ]
+    growers = [index for index in range(len(present)) if wanted[index] > old[index]]
+    if not growers:
+        return done
+    if done:
+        host = backend.snapshot()
+    spare = max(host.free_frames - host.slack_frames - sum(map(_promised, host.domains)), 0)
+    asked = sum(wanted[index] - old[index] for index in growers)
+    for index in growers:
+        growth = wanted[index] - old[index]
+        if asked > spare:
+            growth = growth * spare // asked // AREA_FRAMES * AREA_FRAMES
+        move = Move(index, old[index], wanted[index], old[index] + growth)
+        done.append(_send(backend.set_target, present, move) if growth else move)
+    return done
+
+
+def _promised(now: DomainSnapshot) -> int:
+    """Frames a domain may ask for at any time, by its target in force."""
+    return max(now.target_frames - now.installed_frames, 0)
+
+
+def _send(send: Callable[[DomId, int], None], present: Present, move: Move) -> Move:
+    """Do it; a refusal concerns this domain only and must not keep the others from theirs."""
+    try:
+        send(present[move.index][0].domid, move.new)
+    except InternalError:
+        raise
+    except MemcoordError as error:
+        return Move(move.index, move.old, move.wanted, move.old, str(error))
+    return move

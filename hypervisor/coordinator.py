@@ -1,0 +1,240 @@
+"""The slow path: once per interval, look at everybody, ask the policy, move the targets.
+
+Owns: which domains are coordinated, the last valid plan, the journal. Called by the hypervisor's
+main thread only. Fine-grained enforcement is the backend's, on every put and install.
+
+One tick: 1. one snapshot; 2. a view of it; 3. ``policy.plan(view)`` with a deadline, checked; 4.
+when that fails, a ``PolicyFault`` is reported and the last valid plan is used instead; 5. shrinks,
+then grows; 6. domains using more than they were granted are reported. Memory keeps flowing
+whatever the policy does: grants and puts never wait for a tick.
+
+The last valid plan, kept through faults: domains that left drop out. A domain it does not know is
+unlimited when all it knows are (greedy), else it gets an equal share and all are scaled to
+capacity. Before the first valid plan every target stays as it was opened.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hypervisor.apply import apply_ram, apply_tmem
+from hypervisor.config import DomainConfig, HypervisorConfig
+from hypervisor.decisions import Decision, Journal
+from hypervisor.policy_runner import Stalled, ThreadRunner
+from hypervisor.public.backend import Backend, HostSnapshot
+from hypervisor.public.errors import PolicyFault
+from hypervisor.public.units import DomId
+from hypervisor.scribe import Scribe
+from hypervisor.snapshot_view import Member, Present, view_of
+from hypervisor.violations import Violation, find_violations
+from policies import CheckedPlan, Plan, PlanError, Policy, View, check_plan
+from policies.base import name_of
+
+FAULT_TEXT_MAX = 300
+NOTHING = CheckedPlan(None, None, None, {}, {})
+
+Runner = Callable[[Callable[[], object], float], object]
+
+
+@dataclass(frozen=True)
+class TickReport:
+    """What one tick saw and did."""
+
+    tick: int
+    time_ns: int
+    host: HostSnapshot
+    decisions: tuple[Decision, ...]
+    violations: tuple[Violation, ...]
+    fault: PolicyFault | None
+    stalled: bool
+    waiting_frames: int  # RAM growth that waits for memory
+
+
+@dataclass
+class Statistics:
+    """Counts since start."""
+
+    policy: str
+    ticks: int = 0
+    faults: int = 0
+    stalls: int = 0
+    decisions: int = 0
+    refusals: int = 0
+    violations: int = 0
+    last_plan_tick: int = -1  # tick of the last valid plan
+
+
+class Coordinator:
+    """Ticks. ``runner(call, deadline_s)`` runs the policy; a test may give a plain call."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        policy: Policy,
+        *,
+        config: HypervisorConfig,
+        clock: Callable[[], int] = time.monotonic_ns,
+        runner: Runner | None = None,
+    ) -> None:
+        self._backend = backend
+        self._policy = policy
+        self._config = config
+        self._clock = clock
+        self._runner = runner if runner is not None else ThreadRunner()
+        self._members: dict[DomId, Member] = {}
+        self._kept_tmem: dict[DomId, int] = {}
+        self._kept_ram: dict[DomId, int] = {}
+        self._fault = ""  # of the tick before
+        self._last_ns = clock()
+        self._journal = Journal()
+        self._statistics = Statistics(policy=name_of(policy))
+
+    def domain_opened(self, domid: DomId, config: DomainConfig) -> None:
+        """Coordinate ``domid`` from the next tick on; its targets stay as opened until then."""
+        self._members[domid] = Member(domid, config)
+
+    def domain_closed(self, domid: DomId) -> None:
+        """Forget ``domid``; its last decisions can still be asked for. Unknown ones are ignored."""
+        for known in (self._members, self._kept_tmem, self._kept_ram):
+            known.pop(domid, None)
+
+    def pin(
+        self, domid: DomId, *, tmem_pages: int | None = None, ram_frames: int | None = None
+    ) -> None:
+        """Hold a target against the policy from the next tick on; -1 lets the policy have it again.
+
+        KeyError when ``domid`` is not coordinated.
+        """
+        member = self._members[domid]
+        if tmem_pages is not None:
+            member.pinned_tmem_pages = tmem_pages if tmem_pages >= 0 else None
+        if ram_frames is not None:
+            member.pinned_ram_frames = ram_frames if ram_frames >= 0 else None
+
+    def why(self, name: str) -> list[Decision]:
+        """The last decisions about the domain called ``name``, oldest first."""
+        return self._journal.of(name)
+
+    def statistics(self) -> Statistics:
+        """A copy of the counts."""
+        return replace(self._statistics)
+
+    def tick(self) -> TickReport:
+        """One round. InternalError of the backend passes through; nothing a policy does, does."""
+        tick, now_ns = self._statistics.ticks, self._clock()
+        host = self._backend.snapshot()
+        present = [
+            (self._members[now.domid], now)
+            for now in sorted(host.domains, key=lambda now: now.domid)
+            if now.domid in self._members
+        ]
+        elapsed_s = max(now_ns - self._last_ns, 0) / 1e9
+        view = view_of(host, present, tick=tick, interval_s=elapsed_s)
+        plan, fault, stalled = self._decide(view, present)
+        rule = self._statistics.policy if fault is None else "last valid plan kept"
+        scribe = Scribe(tick, now_ns, view, plan, rule)
+        decisions = self._note_fault(fault, scribe, present)
+        decisions += scribe.tmem(apply_tmem(self._backend, present, plan))
+        decisions += scribe.ram(apply_ram(self._backend, host, present, plan), present)
+        for decision in decisions:
+            self._journal.add(decision)
+        violations = find_violations(host, present)
+        for member, now in present:
+            member.seen, member.age = now, member.age + 1
+        self._last_ns = now_ns
+        self._count(decisions, violations, fault, stalled)
+        return TickReport(
+            tick=tick,
+            time_ns=now_ns,
+            host=host,
+            decisions=tuple(decisions),
+            violations=violations,
+            fault=fault,
+            stalled=stalled,
+            waiting_frames=sum(member.waiting_frames for member, _ in present),
+        )
+
+    def _decide(self, view: View, present: Present) -> tuple[CheckedPlan, PolicyFault | None, bool]:
+        """The policy's plan, or the last valid one with the fault and whether it stalled."""
+        deadline_s = self._config.policy_deadline_ms / 1000
+        stalled = False
+        try:
+            plan = check_plan(self._runner(lambda: self._policy.plan(view), deadline_s), view)
+        except Stalled as error:
+            why, stalled = str(error), True
+        except PlanError as error:
+            why = f"answered nonsense: {error}"
+        except Exception as error:  # the author's code may raise anything
+            why = f"raised {_describe(error)}"
+        else:
+            self._keep(plan, present)
+            self._statistics.last_plan_tick = view.tick
+            return plan, None, False
+        fault = PolicyFault(self._statistics.policy, why[:FAULT_TEXT_MAX])
+        return self._last_valid(view, present), fault, stalled
+
+    def _keep(self, plan: CheckedPlan, present: Present) -> None:
+        domids = [member.domid for member, _ in present]
+        if plan.tmem is not None:
+            self._kept_tmem = dict(zip(domids, plan.tmem.tolist(), strict=True))
+        if plan.ram is not None:
+            self._kept_ram = dict(zip(domids, plan.ram.tolist(), strict=True))
+
+    def _last_valid(self, view: View, present: Present) -> CheckedPlan:
+        """The kept plan, made to fit the domains and the capacity there are now."""
+        domids = [member.domid for member, _ in present]
+        plan = NOTHING
+        if self._kept_tmem:
+            free = all(target == Plan.UNLIMITED for target in self._kept_tmem.values())
+            other = Plan.UNLIMITED if free else view.capacity // max(len(view), 1)
+            tmem = np.array([self._kept_tmem.get(domid, other) for domid in domids], dtype=float)
+            limited = tmem != Plan.UNLIMITED
+            total = tmem[limited].sum()
+            if total > view.capacity:
+                tmem[limited] *= view.capacity / total
+            plan = check_plan(Plan(tmem=tmem), view)
+        if self._kept_ram:
+            ram = [self._kept_ram.get(now.domid, now.target_frames) for _, now in present]
+            try:
+                checked = check_plan(Plan(ram=ram), view)
+            except PlanError:  # newcomers made it too much: targets in force stay as they are
+                return plan
+            plan = replace(plan, ram=checked.ram, ram_clamps=checked.ram_clamps)
+        return plan
+
+    def _note_fault(
+        self, fault: PolicyFault | None, scribe: Scribe, present: Present
+    ) -> list[Decision]:
+        """A line for everybody when a fault begins, changes or ends; not one per tick."""
+        text = "" if fault is None else str(fault)
+        if text == self._fault:
+            return []
+        self._fault = text
+        return scribe.news(f"{text}; last valid plan kept" if text else "policy answers", present)
+
+    def _count(
+        self,
+        decisions: list[Decision],
+        violations: tuple[Violation, ...],
+        fault: PolicyFault | None,
+        stalled: bool,
+    ) -> None:
+        counts = self._statistics
+        counts.ticks += 1
+        counts.faults += fault is not None
+        counts.stalls += stalled
+        counts.decisions += sum(decision.new != decision.old for decision in decisions)
+        counts.refusals += sum("refused" in decision.clamp for decision in decisions)
+        counts.violations += len(violations)
+
+
+def _describe(error: Exception) -> str:
+    """Type and text of an exception whose own ``__str__`` may raise."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__

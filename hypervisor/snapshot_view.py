@@ -1,0 +1,114 @@
+"""From the backend's counters to what a policy sees.
+
+Owns: ``Member``, what the coordinator remembers of a domain between ticks, and the translation of
+a ``HostSnapshot`` into a ``View``. Pure apart from ``Member``'s fields. Called by the coordinator
+only.
+
+Counters become deltas against the snapshot before. What the guest says of itself is clipped to what
+can be true before it enters any sum. A domain that has no target of its own and attends its first
+tick is shown with an equal share, so that a late starter neither begins with nothing nor with all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hypervisor.config import DomainConfig
+from hypervisor.public.backend import DomainSnapshot, HostSnapshot
+from hypervisor.public.units import DomId
+from policies import View
+
+GUEST_COUNT_MAX = 1 << 53  # beyond it float64 is not exact
+
+
+@dataclass
+class Member:
+    """One domain under coordination. The coordinator writes it."""
+
+    domid: DomId
+    config: DomainConfig
+    age: int = 0  # ticks attended
+    seen: DomainSnapshot | None = None  # at its last tick
+    pinned_tmem_pages: int | None = None  # the operator's word; the policy has none then
+    pinned_ram_frames: int | None = None
+    waiting_frames: int = 0  # RAM growth planned but not there yet
+    excess_ticks: int = 0  # consecutive ticks above what it was granted
+
+
+Present = Sequence[tuple[Member, DomainSnapshot]]
+
+
+def view_of(host: HostSnapshot, present: Present, *, tick: int, interval_s: float) -> View:
+    """The view of ``present`` (in domid order) at this tick."""
+    capacity = host.tmem_capacity_pages
+    ram_capacity = max(host.total_frames - host.slack_frames, 0)
+
+    def column(read: Callable[[Member, DomainSnapshot], float]) -> np.ndarray:
+        return np.array([read(member, now) for member, now in present], dtype=np.float64)
+
+    def target(member: Member, now: DomainSnapshot) -> int:
+        if now.tmem_target_pages >= 0:
+            return now.tmem_target_pages
+        return capacity // len(present) if member.age == 0 else capacity
+
+    def limits(member: Member) -> tuple[int, int, int, int]:
+        return _tmem_limits(member, capacity) + _ram_limits(member)
+
+    limit = np.array([limits(member) for member, _ in present], dtype=np.float64).reshape(-1, 4)
+    return View(
+        capacity=capacity,
+        ram_capacity=ram_capacity,
+        tick=tick,
+        interval_s=interval_s,
+        names=tuple(now.name for _, now in present),
+        used=column(lambda _, now: now.tmem_used_pages),
+        target=column(target),
+        minimum=limit[:, 0].copy(),
+        maximum=limit[:, 1].copy(),
+        weight=column(lambda member, _: member.config.weight),
+        priority=column(lambda member, _: member.config.priority),
+        puts=column(_delta("puts")),
+        failed_puts=column(_delta("puts_failed")),
+        failed_puts_total=column(lambda _, now: now.puts_failed),
+        gets=column(_delta("gets")),
+        hits=column(_delta("gets_hit")),
+        swap_ins=column(_delta("guest_swap_ins")),
+        ram_current=column(lambda _, now: now.current_frames),
+        ram_target=column(lambda _, now: now.target_frames),
+        ram_used=column(lambda _, now: min(_count(now.guest_used_frames), now.current_frames)),
+        ram_minimum=limit[:, 2].copy(),
+        ram_maximum=limit[:, 3].copy(),
+        age=column(lambda member, _: member.age),
+        idle=np.full(len(present), np.nan),
+        credits=np.full(len(present), np.nan),
+    )
+
+
+def _delta(name: str) -> Callable[[Member, DomainSnapshot], int]:
+    """Rise of a counter since the tick before, or since attach; a falling one counts as still."""
+
+    def read(member: Member, now: DomainSnapshot) -> int:
+        before = _count(getattr(member.seen, name)) if member.seen is not None else 0
+        return max(_count(getattr(now, name)) - before, 0)
+
+    return read
+
+
+def _count(value: int) -> int:
+    return min(max(value, 0), GUEST_COUNT_MAX)
+
+
+def _tmem_limits(member: Member, capacity: int) -> tuple[int, int]:
+    if member.pinned_tmem_pages is not None:
+        return member.pinned_tmem_pages, member.pinned_tmem_pages
+    config = member.config
+    return config.tmem_min_pages, capacity if config.tmem_max_pages < 0 else config.tmem_max_pages
+
+
+def _ram_limits(member: Member) -> tuple[int, int]:
+    if member.pinned_ram_frames is not None:
+        return member.pinned_ram_frames, member.pinned_ram_frames
+    return member.config.boot_frames, member.config.maxmem_frames

@@ -1,0 +1,43 @@
+"""Domains that really use more memory than they were granted.
+
+Owns: the rule. Called by the coordinator each tick; the hypervisor process acts on it as its
+``on_violation`` setting says. What a domain uses is read from the kernel (``st_blocks``), not
+asked.
+
+Between a populate and its grant, and between a reclaim and its punch, memory is there that the
+ledger gives nobody; the host's ready frames bound it. One area of tolerance covers what moved
+while the counters were read. Whoever is above both for EXCESS_TICKS ticks in a row is reported,
+each tick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypervisor.public.backend import HostSnapshot
+from hypervisor.public.units import AREA_FRAMES, DomId
+from hypervisor.snapshot_view import Present
+
+EXCESS_TICKS = 2
+TOLERANCE_FRAMES = AREA_FRAMES
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A domain whose memory is really larger than what it was granted; frames of 4 KiB."""
+
+    domid: DomId
+    name: str
+    resident_frames: int
+    allowed_frames: int
+
+
+def find_violations(host: HostSnapshot, present: Present) -> tuple[Violation, ...]:
+    """Who is above what it may have, for long enough; counts it in each ``Member``."""
+    found = []
+    for member, now in present:
+        allowed = now.installed_frames + host.ready_frames + TOLERANCE_FRAMES
+        member.excess_ticks = member.excess_ticks + 1 if now.resident_frames > allowed else 0
+        if member.excess_ticks >= EXCESS_TICKS:
+            found.append(Violation(member.domid, now.name, now.resident_frames, allowed))
+    return tuple(found)
