@@ -51,7 +51,9 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_ended_children_are_reported_once_with_how_they_ended(tmp_path: Path, module: MakeModule) -> None:
+def test_ended_children_are_reported_once_with_how_they_ended(
+    tmp_path: Path, module: MakeModule
+) -> None:
     with Launcher(tmp_path) as launcher:
         good = launcher.start("good", module("good", "print('hello')"))
         bad = launcher.start("bad", module("bad", "raise SystemExit('page 7 is wrong\\n \\n')"))
@@ -93,7 +95,9 @@ def test_a_stopped_child_is_ended_too(
     assert child.returncode == -signal.SIGKILL
 
 
-def test_a_child_that_was_asked_gets_time_to_end_by_itself(tmp_path: Path, module: MakeModule) -> None:
+def test_a_child_that_was_asked_gets_time_to_end_by_itself(
+    tmp_path: Path, module: MakeModule
+) -> None:
     path = tmp_path / "asked"
     name = module(
         "polite",

@@ -1,0 +1,322 @@
+"""One scenario under one policy: a hypervisor process, its domains, and what became of them.
+
+Owns: the order of a run and the verdict on every process.
+  1. hypervisor.json and a file per domain are written; the hypervisor starts and answers a ping.
+  2. domains start at their time; statistics are read until every domain has ended.
+  3. the hypervisor is asked to shut down; whatever remains is ended; sockets are removed.
+A domain that dies is noted and the run goes on. The hypervisor's death, a signal, or a run that
+stands still for STALL_S ends it. Called by ``testbed.run`` from the main thread.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from hypervisor.public import messages
+from hypervisor.public.errors import MemcoordError, PeerGone
+from testbed import control_client
+from testbed.launcher import ASK_S, Child, Interrupts, Launcher
+from testbed.page_trace import PageTrace
+from testbed.progress import RunProgress
+from testbed.report import DomainResult, PolicyResult
+from testbed.rundir import RunDir, check_socket_path
+from testbed.scenario import Domain, Scenario, to_hypervisor_config
+from testbed.series import Series
+from testbed.workloads import GuestConfig, GuestResult
+
+#: The first start on a machine compiles every numba kernel.
+READY_S = 300.0
+PING_MS = 500
+POLL_MS = 50
+#: No reference done and nothing ended for this long: the run is stuck.
+STALL_S = 60.0
+#: What domains get to notice that the hypervisor died, and to say so.
+FAREWELL_S = 15.0
+SOCKETS = (
+    messages.ATTACH_SOCKET,
+    messages.CONTROL_SOCKET,
+    messages.STATS_SOCKET,
+    messages.DOORBELL_SOCKET,
+)
+PUBLICATIONS_MAX = 1000
+
+
+class RunBroken(MemcoordError):
+    """A run cannot go on; the text is one line for the report."""
+
+
+class RunInterrupted(RunBroken):
+    """A signal asked for the end."""
+
+
+@dataclass
+class Guest:
+    """One domain of the run: its part of the scenario, its process, its latest statistics."""
+
+    spec: Domain
+    number: int
+    child: Child | None = None
+    statistics: dict[str, Any] = field(default_factory=dict)
+    result: DomainResult | None = None
+
+
+class PolicyRun:
+    """Run ``scenario`` under ``policy`` in ``directory``, a fresh directory inside the run's."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        policy: str,
+        directory: Path,
+        *,
+        run: RunDir,
+        series: Series,
+        progress: RunProgress,
+        interrupts: Interrupts,
+        traces: dict[str, PageTrace],
+    ) -> None:
+        self._scenario = scenario
+        self._policy = policy
+        self._directory = directory
+        self._run = run
+        self._series = series
+        self._progress = progress
+        self._interrupts = interrupts
+        self._guests = [Guest(domain, index + 1) for index, domain in enumerate(scenario.domain)]
+        self._total = sum(
+            len(traces[domain.workload.trace]) * domain.workload.repeat
+            for domain in scenario.domain
+        )
+        self._ticks = 0
+        self._begin_s = 0.0
+
+    def execute(self) -> PolicyResult:
+        """Run to the end and leave no process; never raises for what a child does."""
+        begin_s = time.monotonic()
+        error = ""
+        self._progress.begin(self._policy, self._total)
+        self._prepare()
+        with Launcher(self._directory) as launcher, zmq.Context() as context:
+            hypervisor = self._start_process(
+                launcher, "hypervisor", "testbed.hypervisor_process", str(self._directory), "0"
+            )
+            with context.socket(zmq.SUB) as statistics:
+                try:
+                    self._wait_ready(launcher, hypervisor)
+                    self._subscribe(statistics)
+                    self._drive(launcher, hypervisor, statistics)
+                except RunBroken as broken:
+                    error = str(broken)
+                    self._event("run-broken", reason=error)
+                self._end(launcher, hypervisor, statistics, interrupted=bool(error))
+        self._remove_scratch()
+        return PolicyResult(
+            policy=self._policy,
+            domains=[self._result_of(guest) for guest in self._guests],
+            wall_s=time.monotonic() - begin_s,
+            ticks=self._ticks,
+            error=error,
+        )
+
+    # Before.
+
+    def _prepare(self) -> None:
+        check_socket_path(self._directory / messages.DOORBELL_SOCKET)
+        self._directory.mkdir(mode=0o700)
+        config = to_hypervisor_config(self._scenario, self._policy)
+        self._write("hypervisor.json", config)
+        for guest in self._guests:
+            work = guest.spec.workload
+            config_of_guest = GuestConfig(
+                directory=str(self._directory),
+                name=guest.spec.name,
+                number=guest.number,
+                trace=work.trace,
+                repeat=work.repeat,
+                resident_frames=work.resident.frames,
+                swap_file=str(self._directory / f"{guest.spec.name}.swap"),
+            )
+            self._write(f"{guest.spec.name}.json", config_of_guest)
+        folder = self._directory.name
+        scratch = [*SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]
+        self._run.record_files(f"{folder}/{name}" for name in scratch)
+
+    def _write(self, name: str, content: msgspec.Struct) -> None:
+        data = msgspec.json.format(msgspec.json.encode(content), indent=2)
+        (self._directory / name).write_bytes(data + b"\n")
+
+    def _start_process(self, launcher: Launcher, name: str, module: str, *arguments: str) -> Child:
+        child = launcher.start(name, module, *arguments)
+        self._run.record_process(name, child.pid)
+        self._event("started", process=name, pid=child.pid)
+        return child
+
+    def _wait_ready(self, launcher: Launcher, hypervisor: Child) -> None:
+        self._progress.note("starting the hypervisor (the first run compiles its kernels)")
+        deadline_s = time.monotonic() + READY_S
+        while time.monotonic() < deadline_s:
+            self._check(launcher, hypervisor)
+            try:
+                control_client.call(self._directory, "ping", timeout_ms=PING_MS)
+            except PeerGone:
+                time.sleep(POLL_MS / 1000)
+            else:
+                self._event("ready", process="hypervisor")
+                return
+        raise RunBroken(f"the hypervisor was not ready after {READY_S:.0f} s")
+
+    def _subscribe(self, statistics: zmq.Socket[bytes]) -> None:
+        statistics.linger = 0
+        statistics.rcvhwm = PUBLICATIONS_MAX
+        statistics.subscribe(b"")
+        statistics.connect(f"ipc://{self._directory / messages.STATS_SOCKET}")
+
+    # During.
+
+    def _drive(self, launcher: Launcher, hypervisor: Child, statistics: zmq.Socket[bytes]) -> None:
+        self._progress.note("running")
+        self._begin_s = moved_s = time.monotonic()
+        done_before = -1
+        while any(guest.result is None for guest in self._guests):
+            now_s = time.monotonic()
+            for guest in self._guests:
+                if guest.child is None and now_s - self._begin_s >= guest.spec.start_after_s:
+                    self._start_guest(launcher, guest)
+                    moved_s = now_s
+            statistics.poll(POLL_MS)
+            self._read(statistics)
+            self._check(launcher, hypervisor)
+            done = self._done()
+            self._progress.advance(done, self._total)
+            waiting = any(guest.child is None for guest in self._guests)
+            if done != done_before or waiting:
+                done_before, moved_s = done, now_s
+            elif now_s - moved_s > STALL_S:
+                raise RunBroken(f"no reference was done for {STALL_S:.0f} s")
+
+    def _start_guest(self, launcher: Launcher, guest: Guest) -> None:
+        name = guest.spec.name
+        config = str(self._directory / f"{name}.json")
+        guest.child = self._start_process(launcher, name, "testbed.guest_process", config)
+
+    def _read(self, statistics: zmq.Socket[bytes]) -> None:
+        for _ in range(PUBLICATIONS_MAX):
+            try:
+                message = messages.decode(statistics.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            except messages.BadMessage as error:
+                raise RunBroken(f"statistics cannot be read: {error}") from None
+            if not isinstance(message, messages.Publication):
+                raise RunBroken(f"statistics hold a {type(message).__name__}")
+            self._ticks += 1
+            self._series.add(self._policy, message, time.monotonic() - self._begin_s)
+            by_name = {guest.spec.name: guest for guest in self._guests}
+            for domain in message.domains:
+                if guest := by_name.get(domain.get("name", "")):
+                    guest.statistics = domain
+
+    def _check(self, launcher: Launcher, hypervisor: Child) -> None:
+        """Note who ended; RunBroken when the run cannot go on."""
+        ended = launcher.reap()
+        for guest in self._guests:
+            if guest.child in ended:
+                self._judge(guest)
+        if hypervisor in ended:
+            self._event("died", process="hypervisor", how=hypervisor.how_it_ended())
+            raise RunBroken(f"the hypervisor died: {hypervisor.how_it_ended()}")
+        if self._interrupts.received is not None:
+            raise RunInterrupted(f"interrupted by {self._interrupts.received.name}")
+
+    def _done(self) -> int:
+        return sum(
+            guest.result.references if guest.result else guest.statistics.get("guest_references", 0)
+            for guest in self._guests
+        )
+
+    # After.
+
+    def _end(
+        self,
+        launcher: Launcher,
+        hypervisor: Child,
+        statistics: zmq.Socket[bytes],
+        *,
+        interrupted: bool,
+    ) -> None:
+        """Stop the domains that still run, then the hypervisor, each within named bounds."""
+        children = [guest.child for guest in self._guests if guest.child is not None]
+        if interrupted and hypervisor.returncode is not None:
+            # They notice by themselves; what they say belongs in the report.
+            launcher.wait(children, FAREWELL_S)
+        for guest in self._guests:
+            if guest.child is not None and guest.result is None:
+                stopped = guest.child.process.poll() is None
+                launcher.stop([guest.child])
+                self._judge(guest, stopped=stopped)
+        if hypervisor.returncode is None:
+            try:
+                control_client.call(self._directory, "shutdown")
+            except MemcoordError as error:
+                self._event("shutdown-refused", reason=str(error))
+                launcher.stop([hypervisor])
+            launcher.stop([hypervisor], ask_s=ASK_S)
+            self._event("ended", process="hypervisor", how=hypervisor.how_it_ended())
+        self._read(statistics)
+
+    def _judge(self, guest: Guest, *, stopped: bool = False) -> None:
+        assert guest.child is not None
+        how = guest.child.how_it_ended()
+        code = guest.child.returncode
+        if stopped:
+            guest.result = self._last_seen(guest, "stopped", "the run ended before it")
+        elif code == 0:
+            guest.result = self._answer_of(guest, guest.child.stdout_path)
+        elif code is not None and code < 0:
+            guest.result = self._last_seen(guest, "killed", how)
+        else:
+            guest.result = self._last_seen(guest, "failed", how)
+        self._event(guest.result.state, process=guest.spec.name, how=how)
+        self._progress.note(f"{guest.spec.name} {guest.result.state}")
+
+    def _answer_of(self, guest: Guest, path: Path) -> DomainResult:
+        try:
+            answer = msgspec.json.decode(path.read_bytes(), type=GuestResult)
+        except msgspec.DecodeError as error:
+            return self._last_seen(guest, "failed", f"no result: {error}")
+        return DomainResult(
+            domain=guest.spec.name,
+            workload=guest.spec.workload.trace,
+            **msgspec.structs.asdict(answer),
+        )
+
+    def _last_seen(self, guest: Guest, state: str, reason: str) -> DomainResult:
+        seen = guest.statistics
+        return DomainResult(
+            domain=guest.spec.name,
+            workload=guest.spec.workload.trace,
+            state=state,
+            reason=reason,
+            references=seen.get("guest_references", 0),
+            faults=seen.get("guest_faults", 0),
+            tmem_hits=seen.get("gets_hit", 0),
+            swap_ins=seen.get("guest_swap_ins", 0),
+            swap_outs=seen.get("guest_swap_outs", 0),
+            failed_puts=seen.get("puts_failed", 0),
+        )
+
+    def _result_of(self, guest: Guest) -> DomainResult:
+        return guest.result or self._last_seen(guest, "stopped", "the run ended before it started")
+
+    def _remove_scratch(self) -> None:
+        for name in [*SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]:
+            (self._directory / name).unlink(missing_ok=True)
+
+    def _event(self, event: str, **fields: Any) -> None:
+        self._run.event(self._policy, event, **fields)

@@ -1,0 +1,145 @@
+"""``memcoord run``: one scenario under several policies, compared.
+
+Owns: the run directory of a run from creation to ``finish``, the order of the policies, and what is
+printed. What happens under one policy is ``policy_run``'s.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from hypervisor.public.errors import ConfigError
+from policies import loader
+from testbed import rundir
+from testbed.launcher import Interrupts
+from testbed.page_trace import load_trace
+from testbed.policy_run import PolicyRun
+from testbed.progress import RunProgress
+from testbed.report import (
+    PolicyResult,
+    RunReport,
+    charts,
+    closing,
+    json_report,
+    rich_table,
+    set_gains,
+    text_report,
+)
+from testbed.scenario import Scenario, load
+from testbed.series import Series
+
+EXIT_FAILED = 1
+EXIT_SIGNAL = 128
+POLICIES_MAX = 16
+LABEL_CHARACTERS_MAX = 24
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.=-]+")
+
+
+def run_command(
+    scenario: str | None,
+    policies: Sequence[str],
+    as_json: bool,
+    run_dir: str | None,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Run and report; returns the exit code: 0, 1 (something broke), 128 + signal.
+
+    ConfigError or PolicyError, before anything is started, when an argument is wrong.
+    """
+    what = load(scenario, overrides)
+    names = list(policies) or list(what.policies)
+    if len(names) > POLICIES_MAX:
+        raise ConfigError("--policy", f"{len(names)} policies, at most {POLICIES_MAX}")
+    if len(set(names)) != len(names):
+        raise ConfigError("--policy", "one policy is named twice")
+    for name in names:
+        loader.load(name)
+    with Interrupts() as interrupts:
+        run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
+        state = "failed"
+        try:
+            with Series(run.path) as series:
+                report = _run_all(what, names, run, series, interrupts)
+            run.write("report.json", json_report(report) + b"\n")
+            run.write("report.txt", text_report(report, series.samples).encode())
+            state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
+        finally:
+            run.finish(state)
+    _print(report, series, as_json)
+    return report.exit_code
+
+
+def _plain(what: Scenario) -> dict[str, object]:
+    plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(what))
+    return plain
+
+
+def _run_all(
+    what: Scenario,
+    names: list[str],
+    run: rundir.RunDir,
+    series: Series,
+    interrupts: Interrupts,
+) -> RunReport:
+    begin_s = time.monotonic()
+    traces = {name: load_trace(name) for name in {d.workload.trace for d in what.domain}}
+    results: list[PolicyResult] = []
+    with RunProgress() as progress:
+        for index, name in enumerate(names):
+            policy_run = PolicyRun(
+                what,
+                name,
+                run.path / _label(index, name),
+                run=run,
+                series=series,
+                progress=progress,
+                interrupts=interrupts,
+                traces=traces,
+            )
+            results.append(policy_run.execute())
+            if interrupts.received is not None:
+                break
+    set_gains(results)
+    return RunReport(
+        scenario=what.name,
+        run_dir=str(run.path),
+        exit_code=_exit_code(results, interrupts.received),
+        wall_s=time.monotonic() - begin_s,
+        tmem_capacity_pages=series.capacity_pages,
+        policies=results,
+    )
+
+
+def _label(index: int, policy: str) -> str:
+    """A directory's name: short, because sockets lie in it, and one of its own per policy."""
+    text = Path(policy).name if ".py" in policy else policy
+    return f"{index + 1}-{_UNSAFE.sub('-', text)[:LABEL_CHARACTERS_MAX]}"
+
+
+def _exit_code(results: list[PolicyResult], received: signal.Signals | None) -> int:
+    if received is not None:
+        return EXIT_SIGNAL + received
+    return 0 if all(result.good for result in results) else EXIT_FAILED
+
+
+def _print(report: RunReport, series: Series, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json_report(report).decode() + "\n")
+        return
+    console = Console()
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    if not console.is_terminal:
+        sys.stdout.write(text_report(report, series.samples, unicode=unicode))
+        return
+    console.print(rich_table(report))
+    for line in [*charts(report, series.samples, unicode=unicode), "", *closing(report)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,186 @@
+"""Replay: every reference is checked, and memory that loses or mixes up pages is caught."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hypervisor.public.errors import ConfigError
+from testbed._loops import ffi, lib
+from testbed.page_trace import SHIPPED, PageTrace, load_trace, parse_trace
+from testbed.workloads import CHUNK_REFERENCES, Replay, WrongContent
+
+PAGE_BYTES = 4096
+FRAMES = 3
+
+
+class FakeMemory:
+    """FRAMES frames, FIFO; evicted pages go to a dict, and so does every chance to go wrong."""
+
+    def __init__(self, buffer: mmap.mmap) -> None:
+        self.buffer = buffer
+        self.resident: dict[int, int] = {}
+        self.swap: dict[int, bytes] = {}
+        self.written: set[int] = set()
+        self.on_swap_in: Callable[[int, bytes], bytes] = lambda page, data: data
+
+    def access(self, page: int, write: bool) -> int:
+        if write:
+            self.written.add(page)
+        if page in self.resident:
+            return self.resident[page]
+        frame = len(self.resident)
+        if frame == FRAMES:
+            victim = next(iter(self.resident))
+            frame = self.resident.pop(victim)
+            if victim in self.written:
+                self.swap[victim] = self.buffer[frame * PAGE_BYTES : (frame + 1) * PAGE_BYTES]
+                self.written.discard(victim)
+        self.resident[page] = frame
+        data = self.swap.get(page, b"\xdb" * PAGE_BYTES)
+        self.buffer[frame * PAGE_BYTES : (frame + 1) * PAGE_BYTES] = self.on_swap_in(page, data)
+        return frame
+
+
+@pytest.fixture
+def memory() -> Iterator[FakeMemory]:
+    buffer = mmap.mmap(-1, FRAMES * PAGE_BYTES)
+    yield FakeMemory(buffer)
+    buffer.close()
+
+
+@pytest.fixture
+def replay(memory: FakeMemory) -> Iterator[Callable[[PageTrace], Replay]]:
+    view = ffi.from_buffer(memory.buffer)
+    base = int(ffi.cast("uintptr_t", view))
+    yield lambda trace: Replay(trace, memory, lib, name="vm7", number=7, base_address=base)
+    ffi.release(view)
+
+
+def trace_of(*references: tuple[int, int]) -> PageTrace:
+    pages = [page for page, _ in references]
+    return PageTrace("test", pages, bytes(flag for _, flag in references), max(pages) + 1)
+
+
+SWEEP = trace_of(*((page, page & 1) for page in range(8)))
+
+
+def test_every_reference_but_the_first_of_a_page_is_verified(
+    replay: Callable[[PageTrace], Replay],
+) -> None:
+    reported: list[int] = []
+    work = replay(SWEEP)
+    work.run(5, reported.append)
+    assert work.references == 5 * 8
+    assert work.pages_verified == 5 * 8 - 8
+    assert reported == [8, 16, 24, 32, 40]
+
+
+def test_first_touch_counts_as_a_write_even_when_it_reads(
+    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+) -> None:
+    replay(trace_of((0, 0), (1, 0), (0, 0))).run(1, lambda done: None)
+    assert memory.written == {0, 1}
+
+
+def test_long_traces_are_reported_chunk_by_chunk(
+    replay: Callable[[PageTrace], Replay],
+) -> None:
+    reported: list[int] = []
+    length = 2 * CHUNK_REFERENCES + 5
+    replay(trace_of(*((0, 1) for _ in range(length)))).run(1, reported.append)
+    assert reported == [CHUNK_REFERENCES, 2 * CHUNK_REFERENCES, length]
+
+
+@pytest.mark.parametrize("writes", [0, 1], ids=["before a read", "before a write"])
+def test_one_flipped_bit_is_caught_and_named(
+    memory: FakeMemory, replay: Callable[[PageTrace], Replay], writes: int
+) -> None:
+    def flip(page: int, data: bytes) -> bytes:
+        return data[:1000] + bytes([data[1000] ^ 4]) + data[1001:] if page == 5 else data
+
+    work = replay(trace_of(*((page, 1) for page in range(8)), (5, writes)))
+    work.run(1, lambda done: None)  # page 5 is in memory: nothing was read back yet
+    memory.on_swap_in = flip
+    with pytest.raises(WrongContent) as caught:
+        work.run(1, lambda done: None)
+    assert (caught.value.domain, caught.value.page, caught.value.word) == ("vm7", 5, 125)
+    assert caught.value.version == (2 if writes else 1)
+    assert "domain vm7, page 5" in str(caught.value)
+
+
+def test_an_older_version_of_the_same_page_is_caught(
+    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+) -> None:
+    old: dict[int, bytes] = {}
+    memory.on_swap_in = lambda page, data: (
+        old.setdefault(page, data) if page in memory.swap else data
+    )
+    with pytest.raises(WrongContent):
+        replay(trace_of(*((page, 1) for page in range(8)))).run(4, lambda done: None)
+
+
+def test_another_page_in_its_place_is_caught(
+    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+) -> None:
+    memory.on_swap_in = lambda page, data: memory.swap.get(page ^ 1, data)
+    with pytest.raises(WrongContent):
+        replay(SWEEP).run(2, lambda done: None)
+
+
+def test_a_lost_page_is_caught(memory: FakeMemory, replay: Callable[[PageTrace], Replay]) -> None:
+    memory.on_swap_in = lambda page, data: bytes(PAGE_BYTES)
+    with pytest.raises(WrongContent):
+        replay(SWEEP).run(2, lambda done: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "references", "pages"),
+    [("sort", 305_275, 1_844), ("cc1", 470_101, 3_439), ("sqlite", 8_395, 1_049)],
+)
+def test_shipped_traces_are_whole(name: str, references: int, pages: int) -> None:
+    trace = load_trace(name)
+    assert (len(trace), trace.page_count) == (references, pages)
+    assert set(trace.pages) == set(range(pages))
+    assert set(trace.writes) == {0, 1}
+    assert name in SHIPPED
+
+
+def test_a_trace_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("page,dt,flags\n3,1,1\n0,9,2\n")
+    trace = load_trace(str(path))
+    assert (trace.pages, trace.writes, trace.page_count) == ([3, 0], b"\x01\x00", 4)
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ([], "first line"),
+        (["page,flags"], "first line"),
+        (["page,dt,flags"], "no references"),
+        (["page,dt,flags", "1,2"], "line 2"),
+        (["page,dt,flags", "1,1,0", "x,1,0"], "line 3"),
+        (["page,dt,flags", "-1,1,0"], "page -1"),
+        (["page,dt,flags", f"{1 << 24},1,0"], "page 16777216"),
+    ],
+)
+def test_a_bad_trace_names_the_line(lines: list[str], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        parse_trace("bad", lines)
+
+
+@pytest.mark.parametrize("name", ["sorted", "missing.csv", "trace.txt"])
+def test_an_unknown_workload_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError):
+        load_trace(name)
+
+
+def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.csv.xz"
+    path.write_bytes(b"not xz")
+    with pytest.raises(ConfigError, match="broken.csv.xz"):
+        load_trace(str(path))
