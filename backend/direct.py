@@ -47,6 +47,7 @@ class DirectBackend:
         self._names: dict[DomId, str] = {}
         self._copy = ffi.new("struct mc_host *")
         self._keep: list[Any] = []
+        self.tmem: Any = None
         tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
         self._open_tmem(min(tmem_areas, total_areas))
         self.event_fd = int(self._host.event_fd)

@@ -220,8 +220,8 @@ class Hypervisor:
         self._ticks += 1
         self._backend.beat()
         self._listener.expire()
-        for fault in report.faults:
-            self._on_event("policy-fault", {"why": str(fault)})
+        if report.fault is not None:
+            self._on_event("policy-fault", {"why": str(report.fault)})
         for violation in report.violations:
             self._violated(violation)
         self._control.publish(self._publication())
@@ -262,13 +262,11 @@ class Hypervisor:
                 bad = {"bad_messages": self._control.bad, "refused": self._listener.refused}
                 return self._statistics() | {"control": bad}
             case "why":
-                return self._coordinator.why(args["domain"])
+                return msgspec.to_builtins(self._coordinator.why(args["domain"]))
             case "mem-set":
                 return self._mem_set(self._entry_named(args["domain"]), args["target_frames"])
             case "tmem-set":
-                entry = self._entry_named(args["domain"])
-                self._backend.set_tmem_target(entry.domid, max(args["target_pages"], -1))
-                return None
+                return self._tmem_set(self._entry_named(args["domain"]), args["target_pages"])
             case "detach":
                 return self._detach(self._entry_named(args["domain"]), "asked for")
             case "shutdown":
@@ -279,3 +277,10 @@ class Hypervisor:
         if not 0 <= target_frames <= entry.config.maxmem_frames:
             raise ConfigError("target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)")
         self._backend.set_target(entry.domid, target_frames)
+        self._coordinator.pin(entry.domid, ram_frames=target_frames)
+
+    def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
+        """Pin mm_target against the policy; below 0 lets the policy have it again."""
+        pages = max(target_pages, -1)
+        self._backend.set_tmem_target(entry.domid, pages)
+        self._coordinator.pin(entry.domid, tmem_pages=pages)

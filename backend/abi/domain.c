@@ -93,6 +93,7 @@ static int boot(struct mc_host *host, struct mc_domain *domain, uint32_t boot_ar
         if (!status)
             domain->counters.grants[path]--;    /* what it boots with is not a grant */
     }
+    domain->growing = 0;
     mc_host_unlock(host);
     return status;
 }

@@ -95,6 +95,7 @@ struct mc_domain {
     uint32_t counts[9];         /* areas in each state */
     uint32_t target_areas;
     uint32_t credit_areas;      /* wholly free areas to keep granted ahead of need */
+    uint32_t growing;           /* it asked, and has not given back since: gets an area ready */
     uint32_t broken_status;     /* minus enum mc_status that broke it, 0 while it is fine */
     uint64_t credit_seen;       /* control.credit_taken as last read */
     struct mc_domain_counters counters;

@@ -111,6 +111,7 @@ uint32_t mc_supply_take(struct mc_host *host, struct mc_domain *domain, uint32_t
 {
     uint32_t taken = 0;
 
+    domain->growing = 0;
     while (taken < areas && take_one(host, domain, 1))
         taken++;
     return taken;
@@ -270,6 +271,7 @@ int mc_supply_grow(struct mc_host *host, struct mc_domain *domain, int *path)
     *path = MC_PATH_RING;
     if (domain->counts[MC_A_INSTALLED] >= domain->target_areas)
         return MC_ETARGET;
+    domain->growing = 1;
     if (domain->counts[MC_A_READY]) {
         if (host->free_areas <= host->slack_areas && take_from_donor(host, domain))
             *path = MC_PATH_TRANSFER;

@@ -58,7 +58,8 @@ static int give_credit(struct mc_host *host, struct mc_domain *domain)
 /* A domain that grows gets one area ready; what it populates counts as used. */
 static int make_ready(struct mc_host *host, struct mc_domain *domain)
 {
-    if (domain->counts[MC_A_READY] || domain->counts[MC_A_POPULATING])
+    if (domain->counts[MC_A_READY] || domain->counts[MC_A_POPULATING] ||
+        !(domain->growing || mc_domain_credit(domain)))
         return 0;
     return !mc_supply_ready(host, domain);
 }

@@ -1,0 +1,282 @@
+"""The direct mechanism, through its Backend face on one side and bare ring records on the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from guest_double import GuestDouble
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backend.direct import DirectBackend
+from hypervisor.public._abi import lib
+from hypervisor.public.backend import DomainSpec, HostSnapshot
+from hypervisor.public.errors import NoMemory, Status
+from hypervisor.public.units import AREA_FRAMES, DomId
+
+AREA = AREA_FRAMES
+
+
+@pytest.fixture
+def backend() -> Iterator[DirectBackend]:
+    """Sixteen areas, two of them slack."""
+    made = DirectBackend(total_frames=16 * AREA, slack_frames=2 * AREA, spin_ns=0)
+    yield made
+    made.validate()
+    made.stop()
+
+
+def spec(name: str, maxmem: int = 8, boot: int = 0, target: int | None = None, credit: int = 0):
+    """A domain, sizes in areas."""
+    wanted = maxmem if target is None else target
+    return DomainSpec(name, maxmem * AREA, boot * AREA, wanted * AREA, credit_areas=credit)
+
+
+def settle(backend: DirectBackend, done: Callable[[HostSnapshot], bool]) -> HostSnapshot:
+    """Wait (bounded) until the worker has brought the ledger where the test expects it."""
+    until = time.monotonic() + 10
+    while not done(backend.snapshot()):
+        assert time.monotonic() < until, backend.snapshot()
+        time.sleep(0.002)
+    return backend.snapshot()
+
+
+def ledger(snapshot: HostSnapshot) -> int:
+    return (
+        snapshot.free_frames + snapshot.installed_frames + snapshot.ready_frames
+        + snapshot.tmem_frames
+    )
+
+
+def test_boot_memory_is_there_and_really_backed(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=3, target=3)))
+    vm1 = backend.snapshot().domains[0]
+    assert vm1.current_frames == vm1.resident_frames == 3 * AREA
+    frames = {guest.alloc() for _ in range(3 * AREA)}
+    assert len(frames) == 3 * AREA
+    assert guest.alloc() == Status.ENOMEM
+    guest.close()
+
+
+def test_memory_that_is_not_there_is_refused_and_nothing_leaks(backend: DirectBackend) -> None:
+    with pytest.raises(NoMemory):
+        backend.open(DomId(0), spec("vm1", maxmem=20, boot=20))
+    snapshot = backend.snapshot()
+    assert snapshot.free_frames == 16 * AREA
+    assert snapshot.domains == ()
+
+
+def test_grow_takes_free_memory_up_to_the_target(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", target=2)))
+    assert guest.grow() == (1, lib.MC_PATH_RING)
+    assert guest.grow(5)[0] == 1
+    assert guest.grow()[0] == Status.ETARGET
+    backend.set_target(DomId(0), 3 * AREA)
+    assert guest.grow()[0] == 1
+    assert backend.snapshot().domains[0].grants_ring == 3
+    guest.close()
+
+
+def test_a_full_host_takes_from_the_idle_donor(backend: DirectBackend) -> None:
+    donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
+    receiver = GuestDouble(backend.open(DomId(1), spec("receiver")))
+    frame = donor.alloc(9)
+    donor.bytes_of(frame)[:4] = b"mine"
+    granted, path = receiver.grow()
+    assert (granted, path) == (1, lib.MC_PATH_TRANSFER)
+    settle(backend, lambda s: s.domains[0].resident_frames <= 13 * AREA)
+    assert donor.bytes_of(frame)[:4] == b"mine"
+    got = receiver.alloc(9)
+    assert bytes(receiver.bytes_of(got)[:]) == bytes(4096)
+    donor.close()
+    receiver.close()
+
+
+def test_nothing_left_is_a_clean_no(backend: DirectBackend) -> None:
+    donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
+    for _ in range(14):
+        donor.alloc(9)
+    receiver = GuestDouble(backend.open(DomId(1), spec("receiver")))
+    assert receiver.grow()[0] == Status.ENOMEM
+    donor.close()
+    receiver.close()
+
+
+def test_a_soft_reclaimed_area_comes_back_by_install(backend: DirectBackend) -> None:
+    donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
+    receiver = GuestDouble(backend.open(DomId(1), spec("receiver", maxmem=2)))
+    assert receiver.grow(2)[0] == 2
+    settle(backend, lambda s: s.domains[0].resident_frames == 12 * AREA)
+    evicted = [
+        area for area in range(14) if lib.mc_area_word(donor.frames, area) & lib.MC_AREA_EVICTED
+    ]
+    assert len(evicted) == 2
+    assert receiver.send(lib.MC_OP_RELEASE, 2)[0] == 2
+    settle(backend, lambda s: s.free_frames >= 4 * AREA)
+    assert donor.send(lib.MC_OP_INSTALL, evicted[0])[0] == 0
+    assert not lib.mc_area_word(donor.frames, evicted[0]) & lib.MC_AREA_EVICTED
+    assert backend.snapshot().domains[0].resident_frames == 13 * AREA
+    donor.close()
+    receiver.close()
+
+
+def test_a_lower_target_takes_free_areas_at_once(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=6)))
+    guest.alloc()
+    backend.set_target(DomId(0), 2 * AREA)
+    settle(backend, lambda s: s.domains[0].resident_frames == 2 * AREA)
+    assert guest.grow()[0] == Status.ETARGET
+    guest.close()
+
+
+def test_credit_is_kept_topped_up(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", credit=2)))
+    settle(backend, lambda s: s.domains[0].grants_credit == 2)
+    assert guest.alloc(9) >= 0
+    guest.control.credit_taken += 1
+    lib.mc_eventfd_ring(guest.handles.bell_fd)
+    settle(backend, lambda s: s.domains[0].grants_credit == 3)
+    guest.close()
+
+
+def test_closing_gives_every_frame_back(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=5, credit=2)))
+    for _ in range(700):
+        guest.alloc()
+    backend.close(DomId(0))
+    assert backend.snapshot().free_frames == 16 * AREA
+    guest.close()
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "status"),
+    [
+        (99, (), Status.EOP),
+        (lib.MC_OP_GROW, (0,), Status.EINDEX),
+        (lib.MC_OP_GROW, (65,), Status.EINDEX),
+        (lib.MC_OP_GROW, (2**64 - 1,), Status.EINDEX),
+        (lib.MC_OP_RELEASE, (2**63,), Status.EINDEX),
+        (lib.MC_OP_INSTALL, (8,), Status.EINDEX),
+        (lib.MC_OP_INSTALL, (0,), Status.EFOREIGN),
+    ],
+)
+def test_bad_requests_are_answered_and_counted(
+    backend: DirectBackend, op: int, args: tuple[int, ...], status: Status
+) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1")))
+    assert guest.send(op, *args)[0] == status
+    assert backend.snapshot().domains[0].bad_requests == 1
+    guest.close()
+
+
+def test_a_spent_error_budget_breaks_that_domain_only() -> None:
+    backend = DirectBackend(
+        total_frames=8 * AREA, slack_frames=0, tmem_max_frames=0, spin_ns=0, error_budget=3
+    )
+    bad = GuestDouble(backend.open(DomId(0), spec("bad", maxmem=2)))
+    good = GuestDouble(backend.open(DomId(1), spec("good", maxmem=2)))
+    for _ in range(4):
+        bad.send(77)
+    assert backend.broken() == [(DomId(0), "error budget spent")]
+    assert good.grow()[0] == 1
+    backend.close(DomId(0))
+    bad.close()
+    good.close()
+    backend.stop()
+
+
+def test_a_producer_that_runs_away_breaks_its_ring(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1")))
+    guest.ring(tmem=False).req_prod += 1000
+    lib.mc_eventfd_ring(guest.handles.bell_fd)
+    until = time.monotonic() + 10
+    while not backend.broken():
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    assert backend.broken() == [(DomId(0), "ring: ERUNAWAY")]
+    guest.close()
+
+
+def test_tmem_over_the_ring_keeps_pages_and_refuses_foreign_frames(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=1)))
+    pool, _ = guest.send(lib.MC_OP_NEW_POOL, 1 | 1 << 24, tmem=True)
+    assert pool == 0
+    source, sink = guest.alloc(), guest.alloc()
+    guest.bytes_of(source)[:] = bytes(range(256)) * 16
+    assert guest.send(lib.MC_OP_PUT, 5 << 32 | pool, 1, 2, 3, source, tmem=True)[0] == 1
+    assert guest.send(lib.MC_OP_GET, 5 << 32 | pool, 1, 2, 3, sink, tmem=True)[0] == 1
+    assert guest.bytes_of(sink)[:] == guest.bytes_of(source)[:]
+    assert guest.send(lib.MC_OP_GET, 6 << 32 | pool, 1, 2, 3, sink, tmem=True)[0] == 0
+    foreign = guest.send(lib.MC_OP_PUT, pool, 0, 0, 0, 5 * AREA, tmem=True)[0]
+    assert foreign == lib.MC_TMEM_BAD + Status.EFOREIGN
+    outside = guest.send(lib.MC_OP_PUT, pool, 0, 0, 0, 2**63, tmem=True)[0]
+    assert outside == lib.MC_TMEM_BAD + Status.EINDEX
+    assert backend.snapshot().tmem_frames == AREA
+    guest.close()
+
+
+def test_tmem_gives_memory_up_when_a_domain_needs_it(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=1)))
+    pool, _ = guest.send(lib.MC_OP_NEW_POOL, 1 << 24, tmem=True)  # ephemeral
+    source = guest.alloc()
+    for index in range(13 * AREA):
+        guest.bytes_of(source)[:8] = index.to_bytes(8, "little")
+        guest.send(lib.MC_OP_PUT, index << 32 | pool, 0, 0, 0, source, tmem=True)
+        if backend._host.free_areas <= 2:
+            break
+    before = backend.snapshot().tmem_frames
+    assert before > 0
+    assert guest.grow(3) == (3, lib.MC_PATH_TRANSFER)
+    after = backend.snapshot()
+    assert after.tmem_frames < before
+    assert ledger(after) == after.total_frames
+    guest.close()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["grow", "release", "alloc", "free", "target", "reopen"]),
+            st.integers(0, 1),
+            st.integers(0, 8),
+        ),
+        max_size=30,
+    )
+)
+def test_any_order_of_requests_conserves_the_host(steps: list[tuple[str, int, int]]) -> None:
+    backend = DirectBackend(
+        total_frames=10 * AREA, slack_frames=AREA, tmem_max_frames=0, spin_ns=0
+    )
+    specs = [spec("vm0", credit=1), spec("vm1")]
+    guests = [GuestDouble(backend.open(DomId(i), specs[i])) for i in (0, 1)]
+    held: list[list[int]] = [[], []]
+    for step, who, amount in steps:
+        guest = guests[who]
+        if step == "grow":
+            guest.grow(amount + 1)
+        elif step == "release":
+            guest.send(lib.MC_OP_RELEASE, amount + 1)
+        elif step == "alloc":
+            frame = guest.alloc(9)
+            if frame >= 0:
+                held[who].append(frame)
+        elif step == "free" and held[who]:
+            assert guest.free(held[who].pop(), 9) == 0
+        elif step == "target":
+            backend.set_target(DomId(who), amount * AREA)
+        elif step == "reopen":
+            backend.close(DomId(who))
+            guest.close()
+            held[who].clear()
+            guests[who] = GuestDouble(backend.open(DomId(who), specs[who]))
+        backend.validate()
+        snapshot = backend.snapshot()
+        assert ledger(snapshot) == snapshot.total_frames
+        for domain, frames in zip(snapshot.domains, held, strict=True):
+            assert len(frames) * AREA <= domain.current_frames
+    for guest in guests:
+        guest.close()
+    backend.stop()
