@@ -108,7 +108,7 @@ def _clamp(
     free = unlimited & ~capped
     promised = low[~free].sum()
     if promised > capacity:
-        low = low * capacity // promised
+        low = np.floor(low * (capacity / promised)).astype(np.int64)
     held = np.where(free, 0, np.clip(asked, low, high))
     excess = int(held.sum()) - capacity
     taken = np.zeros_like(held)

@@ -1,0 +1,129 @@
+"""From a text to a policy, and what is said when that cannot be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies import PolicyError, View, available, load
+from policies.smart_alloc import SmartAlloc
+
+EXAMPLES = Path(__file__).parent / "example_policy.py"
+
+
+def smart(text: str, **params: object) -> tuple[float, int]:
+    policy = load(text, params)
+    assert isinstance(policy, SmartAlloc)
+    return policy.params.P, policy.params.threshold
+
+
+def test_parameters_come_from_the_text() -> None:
+    assert smart("smart-alloc:P=0.75,threshold=50") == (0.75, 50)
+    assert smart("smart-alloc: P = 4 ,") == (4, 64)
+
+
+def test_parameters_come_from_toml_and_the_text_wins() -> None:
+    assert smart("smart-alloc", P=3, threshold=7) == (3, 7)
+    assert smart("smart-alloc:P=5", P=3, threshold=7) == (5, 7)
+
+
+def test_a_file_with_parameters_works_as_documented() -> None:
+    policy = load(f"{EXAMPLES}:FloorThenDemand:floor=100")
+    view = View.of(capacity=1000, used=[10, 20, 0], failed_puts=[0, 10, 0])
+    planned = np.asarray(policy.plan(view).tmem)
+    assert planned.tolist() == [275, 625, 100]
+
+
+def test_a_class_without_params_works() -> None:
+    view = View.of(capacity=100, used=[0, 0], weight=[3, 1])
+    assert np.asarray(load(f"{EXAMPLES}:ByWeight").plan(view).tmem).tolist() == [75, 25]
+
+
+def test_a_file_is_read_anew_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    text = (
+        "from policies import Plan\nclass Mine:\n    name = '{}'\n    def plan(self, view): ...\n"
+    )
+    names = []
+    for name in ("one", "two"):
+        path.write_text(text.format(name))
+        names.append(load(f"{path}:Mine").name)  # type: ignore[attr-defined]
+    assert names == ["one", "two"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+REFUSED = [
+    ("nope", "no policy 'nope'; there are greedy, smart-alloc, static-alloc"),
+    ("", "'' is no policy"),
+    ("a b", "'a b' is no policy"),
+    ("greedy:x=1", "greedy: x: this policy takes no parameters"),
+    ("smart-alloc:P", "'P' is no parameter: write KEY=VALUE"),
+    ("smart-alloc:P=1,P=2", "smart-alloc: P: given twice"),
+    ("smart-alloc:Q=1", "smart-alloc: Q: no such parameter; it takes P, threshold"),
+    ("smart-alloc:P=x", "smart-alloc: P: Expected float, got str, got 'x'"),
+    ("smart-alloc:P=0", "smart-alloc: P: Expected float > 0.0, got '0'"),
+    ("smart-alloc:P=nan", "smart-alloc: P: "),
+    ("smart-alloc:threshold=-1", "smart-alloc: threshold: Expected int >= 0, got '-1'"),
+    ("smart-alloc:threshold=1.5", "smart-alloc: threshold: "),
+    ("missing.py:Mine", "missing.py: no such file"),
+    (f"{EXAMPLES}:Nobody", "example_policy.py: has no Nobody"),
+    (f"{EXAMPLES}:Plan", "is no class with plan"),
+    (f"{EXAMPLES}:FloorThenDemand:floor=-2", "FloorThenDemand: floor: Expected int >= 0"),
+    (f"{EXAMPLES}:FloorThenDemand:flor=2", "flor: no such parameter; it takes floor"),
+    (str(EXAMPLES), "name the class, as "),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), REFUSED)
+def test_what_cannot_be_loaded_is_named(text: str, words: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        load(text)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+BROKEN_FILES = [
+    ("import nothing_of_this_name", "ModuleNotFoundError"),
+    ("x = (", "line 1: SyntaxError"),
+    ("class Mine:\n    plan = 3", "is no class with plan"),
+    ("def Mine(): ...", "is no class with plan"),
+    ("class Mine:\n    def __init__(self, x): ...\n    def plan(self, v): ...", "TypeError"),
+    ("class Mine:\n    Params = int\n    def plan(self, v): ...", "derived from PolicyParams"),
+]
+
+
+@pytest.mark.parametrize(("source", "words"), BROKEN_FILES)
+def test_a_broken_file_is_named(tmp_path: Path, source: str, words: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    with pytest.raises(PolicyError) as caught:
+        load(f"{path}:Mine")
+    assert words in str(caught.value)
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that declares two policies, one of which cannot be imported."""
+    (tmp_path / "some_plug_in.py").write_text("class Mine:\n    def plan(self, view): ...\n")
+    info = tmp_path / "some_plug_in-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: some-plug-in\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[memcoord.policies]\nmine = some_plug_in:Mine\ngone = no_such_module:Mine\n"
+        "greedy = some_plug_in:Mine\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("plug_in")
+def test_entry_points_are_found_by_name() -> None:
+    assert available()["mine"] == "some_plug_in:Mine"
+    assert available()["greedy"] == "built in"
+    assert type(load("mine")).__name__ == "Mine"
+    assert type(load("greedy")).__name__ == "Greedy"
+    with pytest.raises(PolicyError, match="gone: cannot import no_such_module:Mine"):
+        load("gone")
+
+
+def test_what_is_built_in_is_listed() -> None:
+    assert {"greedy", "static-alloc", "smart-alloc"} <= set(available())
