@@ -25,7 +25,12 @@
  *   5. slot: store row, then free mask. From here on allocations are private to the thread.
  * A failure at any step undoes the steps before it in reverse order.
  *
- * Who may call: threads of the domain, each with a slot of its own; a slot is not thread-safe.
+ * A frame in a slot has its row bit set, so a free puts it into the caller's slot, without touching
+ * a shared line, when the slot holds that row or holds nothing.
+ *
+ * Who may call: threads of the domain, each with a slot of its own; a slot is not thread-safe. Two
+ * threads that free one block at the same time are a bug of the caller, not always detected.
+ * The sources: layout.c (the region at rest), frames.c, search.h and claims.h (both private).
  */
 #ifndef MC_FRAMES_H
 #define MC_FRAMES_H
@@ -94,11 +99,17 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes);
 /* Either side: fill a view from a region that was formatted here or passed mc_meta_check. */
 int mc_frames_bind(struct mc_frames *frames, void *meta);
 
+/* A slot (0..MC_SLOTS - 1) for thread `owner`, not 0; MC_ESLOT when all are claimed. */
 int mc_slot_claim(struct mc_frames *frames, uint32_t owner);
 int mc_slot_release(struct mc_frames *frames, int slot);    /* drains first */
 int mc_slot_drain(struct mc_frames *frames, int slot);
 
+/* Block of 2^order frames (0..9), aligned to its size: its first frame; MC_ENOMEM, MC_EINDEX for an
+ * unknown order, MC_ESLOT. MC_ENOMEM can be reported while another thread is between claiming and
+ * giving back; what the caller's own slot holds is drained and tried before. */
 int64_t mc_frames_alloc(struct mc_frames *frames, int slot, int order);
+/* MC_EINDEX out of range or misaligned, MC_ENEVER, MC_EDOUBLE, or MC_EORDER when the frame belongs
+ * to a block of another order; then nothing was changed. */
 int mc_frames_free(struct mc_frames *frames, int slot, uint64_t frame, int order);
 /* Order 0, up to count; returns how many were given (0 when nothing is left). */
 int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, uint64_t count);
@@ -113,7 +124,8 @@ int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uin
 /* Quiescent only: check I1 to I4. On a violation *where names the area. */
 int mc_frames_validate(const struct mc_frames *frames, uint32_t *where);
 /* Quiescent only: after a thread died in the middle, rebuild slots, rows, areas and trees from
- * the heads. Frames the dead thread had been given stay taken. Returns frames regained. */
+ * the heads. Frames the dead thread had been given stay taken. All slots become empty and stay
+ * claimed: release those of the dead. Returns frames regained, what slots held included. */
 int64_t mc_frames_recover(struct mc_frames *frames);
 /* Any time; exact when quiescent. */
 void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_statistics *out);
