@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +42,13 @@ def data_dir() -> Path:
     if not where.is_dir():
         pytest.skip("no data: set MEMCOORD_DATA")
     return where
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """As ``tmp_path``, with a path short enough for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="mc-") as path:
+        yield Path(path).resolve()
 
 
 @pytest.fixture(scope="session")

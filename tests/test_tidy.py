@@ -70,10 +70,15 @@ def python_complaints(path: Path, text: str) -> list[str]:
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > FUNCTION_LINES_MAX:
                 found.append(f"{path}:{node.lineno}: {node.name} has {length} lines")
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id == "print" and str(path) not in MAY_PRINT:
-                found.append(f"{path}:{node.lineno}: prints")
+        elif _prints(node) and str(path) not in MAY_PRINT:
+            found.append(f"{path}: prints")
     return found
+
+
+def _prints(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    )
 
 
 def test_every_source_is_tidy(checkout: Path) -> None:
@@ -94,7 +99,7 @@ def test_every_python_source_is_tidy(checkout: Path) -> None:
     "text",
     [
         "x" * (LINE_COLUMNS_MAX + 1),
-        "# TO" "DO later",
+        "# TODO later",
         "blank at the end ",
         "\n" * (FILE_LINES_MAX + 1),
     ],

@@ -1,4 +1,4 @@
-"""Goal: what is installed is complete and is ours alone. Method: build it, as a user's pip would."""
+"""Goal: what is installed is complete and ours alone. Method: build it, as a user's pip does."""
 
 from __future__ import annotations
 
