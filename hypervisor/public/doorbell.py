@@ -28,8 +28,8 @@ from hypervisor.public.errors import InternalError
 if TYPE_CHECKING:
     import zmq
 
-#: Messages a ZmqBell takes off its socket in one wait; what is left only makes the next wait short.
-DRAIN_MAX = 64
+#: Messages a ZmqBell queues on arrival and takes in one wait; more only make the next wait short.
+DRAIN_MAX = 1024
 _NS_PER_S = 1_000_000_000
 _MS_PER_S = 1_000
 
@@ -117,28 +117,29 @@ class ZmqBell:
     """A pair of ZeroMQ PAIR sockets; a ring is an empty message.
 
     A ring that finds the queue full is dropped: the message ahead of it has not left this process,
-    so it will reach the other end after what this ring announces. A ring that finds no peer yet
-    is owed, and sent when the peer's first message shows that it is there.
+    so it will reach the other end after what this ring announces. The end that binds has no queue
+    before its peer has connected; a ring it makes then is owed until the peer's first message.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], *, met: bool) -> None:
         import zmq
 
         self._zmq = zmq
         self._socket = socket
+        self._met = met  # there is a queue to the peer
         self._owed = False
 
     @classmethod
     def bind(cls, context: zmq.Context[Any], endpoint: str) -> ZmqBell:
         """The end that owns ``endpoint``, for example ``ipc://DIRECTORY/doorbell.ipc``."""
-        bell = cls(_pair(context))
+        bell = cls(_pair(context), met=False)
         bell._socket.bind(endpoint)
         return bell
 
     @classmethod
     def connect(cls, context: zmq.Context[Any], endpoint: str) -> ZmqBell:
         """The other end. Its first message tells the binding end that somebody is there."""
-        bell = cls(_pair(context))
+        bell = cls(_pair(context), met=True)
         bell._socket.connect(endpoint)
         bell.notify()
         return bell
@@ -148,20 +149,21 @@ class ZmqBell:
         # A send that does not block looks at most once a millisecond whether the queue has drained,
         # so it may call a queue full that the other end has emptied long ago. Reading EVENTS looks
         # now. Only after that does "full" mean that a message is still to leave.
-        if not self._sent():
-            self._socket.get(self._zmq.EVENTS)
-            self._owed = not self._sent()
+        if self._sent():
+            return
+        self._socket.get(self._zmq.EVENTS)
+        self._owed = not self._sent() and not self._met
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until a message is there, then take all that have arrived."""
-        if self._owed:
-            self._owed = False
-            self.notify()
         if not self._socket.poll(_milliseconds(timeout_s)):
             return False
         with contextlib.suppress(self._zmq.Again):
             for _ in range(DRAIN_MAX):
                 self._socket.recv(self._zmq.NOBLOCK)
+        self._met = True
+        if self._owed:
+            self.notify()
         return True
 
     def close(self) -> None:
@@ -184,7 +186,7 @@ def _pair(context: zmq.Context[Any]) -> zmq.Socket[bytes]:
     # One message is as good as many. With a queue of one the sender hears of each departure, which
     # is what makes a full queue a promise that a message is still on its way.
     socket.set(zmq.SNDHWM, 1)
-    socket.set(zmq.RCVHWM, 1)
+    socket.set(zmq.RCVHWM, DRAIN_MAX)
     return socket
 
 

@@ -32,24 +32,39 @@ class Loops(NamedTuple):
     lib: Any
 
 
-@pytest.fixture(scope="session")
-def loops(tmp_path_factory: pytest.TempPathFactory) -> Loops:
-    library = tmp_path_factory.mktemp("loops") / "loops.so"
-    sources = [ABI / f"{name}.c" for name in NAMES[1:]] + [HERE / "ring_loops.c"]
-    subprocess.run(
-        ["cc", *COMPILE_ARGS, "-Werror", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ABI}"]
-        + ["-o", str(library), *map(str, sources)],
-        check=True,
-        timeout=WATCHDOG_S,
-    )
+def compile_loops(directory: Path, backing: Path) -> Loops:
+    library = directory / "loops.so"
+    sources = [ABI / "ring.c", ABI / "bell.c", backing, HERE / "ring_loops.c"]
+    options = [*COMPILE_ARGS, "-Werror", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ABI}"]
+    subprocess.run(["cc", *options, "-o", library, *sources], check=True, timeout=WATCHDOG_S)
     ffi = FFI()
     for header in [ABI / f"{name}.h" for name in NAMES] + [HERE / "ring_loops.c"]:
         ffi.cdef(cdef_of(header))
     return Loops(ffi, ffi.dlopen(str(library)))
 
 
+@pytest.fixture(scope="session")
+def loops(tmp_path_factory: pytest.TempPathFactory) -> Loops:
+    return compile_loops(tmp_path_factory.mktemp("loops"), ABI / "backing.c")
+
+
+@pytest.fixture(scope="session")
+def loops_without_populate(tmp_path_factory: pytest.TempPathFactory) -> Loops:
+    """The same where the kernel refuses MADV_POPULATE_*, as those before 5.14 do."""
+    directory = tmp_path_factory.mktemp("old_kernel")
+    backing = directory / "backing_old.c"
+    backing.write_text(
+        "#include <sys/mman.h>\n"
+        "#undef MADV_POPULATE_READ\n#define MADV_POPULATE_READ 9998\n"
+        "#undef MADV_POPULATE_WRITE\n#define MADV_POPULATE_WRITE 9999\n"
+        '#include "backing.c"\n',
+        encoding="ascii",
+    )
+    return compile_loops(directory, backing)
+
+
 class Processes:
-    """Children by fork; each ends with its function's result as exit code, or dies with the test."""
+    """Children by fork, whose function's result is their exit code; they die with the test."""
 
     def __init__(self) -> None:
         self._running: set[int] = set()

@@ -30,14 +30,17 @@ class Channel:
         self.fd = self.lib.mc_memfd(b"ring", RING_BYTES)
         assert self.fd >= 0
         self.eventfds = [self.lib.mc_eventfd(1), self.lib.mc_eventfd(1)]
-        self.lib.mc_ring_format(self.ring(self.map()))
+        self.mappings: list[int] = []
+        self.ring = self.ring_at(self.map())
+        self.lib.mc_ring_format(self.ring)
 
     def map(self) -> int:
         address = self.lib.mc_map(self.fd, RING_BYTES)
         assert address > 0
+        self.mappings.append(address)
         return int(address)
 
-    def ring(self, address: int) -> Any:
+    def ring_at(self, address: int) -> Any:
         return self.ffi.cast("struct mc_ring *", address)
 
     def loop(self, side: int, **options: int) -> Any:
@@ -48,7 +51,7 @@ class Channel:
             return self.ffi.cast("uint32_t *", address + WORDS_OFFSET + of_side * 64 + index * 4)
 
         loop = self.ffi.new("struct loop *")
-        loop.ring = self.ring(address)
+        loop.ring = self.ring_at(address)
         loop.hear_word, loop.hear_waiters = word(side, 0), word(side, 1)
         loop.ring_word, loop.ring_waiters = word(1 - side, 0), word(1 - side, 1)
         loop.hear_fd, loop.ring_fd = self.eventfds[side], self.eventfds[1 - side]
@@ -59,6 +62,8 @@ class Channel:
         return loop
 
     def close(self) -> None:
+        for address in self.mappings:
+            assert self.lib.mc_unmap(address, RING_BYTES) == 0
         for fd in [self.fd, *self.eventfds]:
             os.close(fd)
 
@@ -121,7 +126,7 @@ def test_the_death_of_one_end_is_a_timeout_for_the_other(
     other = processes.start(
         lambda: ends[survivor](channel.loop(survivor, **options | {"liveness_ns": 300_000_000}))
     )
-    shared = channel.ring(channel.map())
+    shared = channel.ring
     deadline_s = time.monotonic() + 10
     while shared.rsp_prod < 1000 and time.monotonic() < deadline_s:
         time.sleep(0.001)

@@ -1,0 +1,175 @@
+"""The kernel's memory calls: what they seal, align, give, free and refuse."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+FRAME = 4096
+AREA = 2 << 20
+F_ADD_SEALS, F_GET_SEALS = 1033, 1034
+SEAL_SEAL, SEAL_SHRINK, SEAL_GROW = 1, 2, 4
+
+
+@pytest.fixture
+def memfd(loops: Any) -> Iterator[int]:
+    fd = loops.lib.mc_memfd(b"test", 4 * AREA)
+    assert fd >= 0
+    yield fd
+    os.close(fd)
+
+
+@contextmanager
+def mapped(loops: Any, fd: int, size: int) -> Iterator[tuple[int, memoryview]]:
+    address = loops.lib.mc_map(fd, size) if fd >= 0 else loops.lib.mc_map_anonymous(size)
+    assert address > 0
+    yield address, memoryview(loops.ffi.buffer(loops.ffi.cast("char *", address), size))
+    assert loops.lib.mc_unmap(address, size) == 0
+
+
+def spans() -> Iterator[tuple[int, int, str]]:
+    """Start, end and permissions of every mapping of this process."""
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        for line in maps:
+            addresses, permissions = line.split()[:2]
+            start, end = addresses.split("-")
+            yield int(start, 16), int(end, 16), permissions
+
+
+def is_mapped(address: int) -> bool:
+    return any(start <= address < end for start, end, _ in spans())
+
+
+def reserved_bytes() -> int:
+    return sum(end - start for start, end, permissions in spans() if permissions == "---p")
+
+
+def test_a_memfd_has_its_size_for_ever(memfd: int) -> None:
+    assert os.fstat(memfd).st_size == 4 * AREA
+    assert fcntl.fcntl(memfd, F_GET_SEALS) == SEAL_SEAL | SEAL_SHRINK | SEAL_GROW
+    for size in (0, AREA, 5 * AREA):
+        with pytest.raises(PermissionError):
+            os.ftruncate(memfd, size)
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(memfd, F_ADD_SEALS, 8)
+    assert not os.get_inheritable(memfd)
+
+
+@pytest.mark.parametrize("size", [0, 2**63, 2**64 - 1])
+def test_a_memfd_of_no_possible_size_is_refused(loops: Any, size: int) -> None:
+    before = os.listdir("/proc/self/fd")
+    assert loops.lib.mc_memfd(b"test", size) == -errno.EINVAL
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("size", [1, FRAME, AREA - FRAME, AREA, 3 * AREA + FRAME])
+@pytest.mark.parametrize("source", ["memfd", "anonymous"])
+def test_a_mapping_is_aligned_and_takes_no_more_than_its_size(
+    loops: Any, size: int, source: str
+) -> None:
+    fd = loops.lib.mc_memfd(b"test", size) if source == "memfd" else -1
+    before = reserved_bytes()
+    with mapped(loops, fd, size) as (address, memory):
+        assert address % AREA == 0
+        memory[0] = memory[size - 1] = 7
+        assert reserved_bytes() == before, "what alignment reserved is given back"
+    assert not is_mapped(address)
+    if fd >= 0:
+        os.close(fd)
+
+
+def test_two_mappings_are_one_memory(loops: Any, memfd: int) -> None:
+    with (
+        mapped(loops, memfd, 4 * AREA) as (first, one),
+        mapped(loops, memfd, 4 * AREA) as (
+            second,
+            other,
+        ),
+    ):
+        assert first != second
+        one[AREA + 5] = 99
+        assert other[AREA + 5] == 99
+
+
+def test_a_mapping_beyond_the_end_of_its_memfd_is_refused(loops: Any, memfd: int) -> None:
+    assert loops.lib.mc_map(memfd, 4 * AREA + 1) == -errno.EINVAL
+    assert loops.lib.mc_map(memfd, 0) == -errno.EINVAL
+    assert loops.lib.mc_map(memfd, 2**64 - FRAME) == -errno.EINVAL
+    assert loops.lib.mc_map(-1, AREA) == -errno.EBADF
+    assert loops.lib.mc_map_anonymous(2**64 - FRAME) == -errno.EINVAL
+    assert loops.lib.mc_map_anonymous(2**56) == -errno.ENOMEM
+
+
+@pytest.mark.parametrize("kernel", ["this", "before 5.14"])
+def test_populating_gives_exactly_the_range_and_keeps_what_is_there(
+    kernel: str, request: pytest.FixtureRequest, memfd: int
+) -> None:
+    loops = request.getfixturevalue("loops" if kernel == "this" else "loops_without_populate")
+    with mapped(loops, memfd, 4 * AREA) as (address, memory):
+        assert loops.lib.mc_resident_bytes(memfd) == 0
+        memory[AREA] = 42
+        assert loops.lib.mc_populate_write(address + AREA, AREA) == 0
+        assert loops.lib.mc_resident_bytes(memfd) == AREA
+        assert memory[AREA] == 42
+        assert loops.lib.mc_populate_write(address + AREA, AREA) == 0, "again costs nothing"
+        assert loops.lib.mc_resident_bytes(memfd) == AREA
+        with mapped(loops, memfd, 4 * AREA) as (other, seen):
+            assert loops.lib.mc_populate_read(other + AREA, AREA) == 0
+            assert seen[AREA] == 42
+        assert loops.lib.mc_resident_bytes(memfd) == AREA
+
+
+def test_a_punched_area_is_gone_in_every_mapping_and_returns_as_zeros(
+    loops: Any, memfd: int
+) -> None:
+    with mapped(loops, memfd, 4 * AREA) as (_, one), mapped(loops, memfd, 4 * AREA) as (_, other):
+        one[: 2 * AREA] = b"\x55" * (2 * AREA)
+        assert other[AREA] == 0x55
+        assert loops.lib.mc_resident_bytes(memfd) == 2 * AREA
+        assert loops.lib.mc_punch(memfd, AREA, AREA) == 0
+        assert loops.lib.mc_resident_bytes(memfd) == AREA
+        assert other[AREA - 1] == 0x55
+        assert bytes(other[AREA : 2 * AREA]) == bytes(AREA)
+        assert os.fstat(memfd).st_size == 4 * AREA
+
+
+def test_discarded_anonymous_memory_returns_as_zeros(loops: Any) -> None:
+    with mapped(loops, -1, 2 * AREA) as (address, memory):
+        memory[:AREA] = b"\x55" * AREA
+        memory[AREA] = 1
+        assert loops.lib.mc_discard(address, AREA) == 0
+        assert bytes(memory[:AREA]) == bytes(AREA)
+        assert memory[AREA] == 1
+
+
+def test_bad_ranges_are_minus_errno_and_touch_nothing(loops: Any, memfd: int) -> None:
+    with mapped(loops, memfd, 4 * AREA) as (address, _):
+        for populate in (loops.lib.mc_populate_write, loops.lib.mc_populate_read):
+            assert populate(address + 1, FRAME) == -errno.EINVAL
+            assert populate(address, 2**64 - 1) < 0
+            assert populate(0, FRAME) == -errno.ENOMEM
+            assert loops.lib.mc_resident_bytes(memfd) == 0
+        assert loops.lib.mc_discard(address + 1, FRAME) == -errno.EINVAL
+        assert loops.lib.mc_unmap(address + 1, FRAME) == -errno.EINVAL
+        assert loops.lib.mc_punch(memfd, 0, 0) == -errno.EINVAL
+        assert loops.lib.mc_punch(memfd, 2**64 - FRAME, FRAME) == -errno.EINVAL
+        assert loops.lib.mc_punch(-1, 0, FRAME) == -errno.EBADF
+        assert loops.lib.mc_resident_bytes(-1) == -errno.EBADF
+        assert loops.lib.mc_resident_bytes(memfd) == 0
+
+
+def test_huge_pages_are_found_out_by_trying(loops: Any) -> None:
+    before = os.listdir("/proc/self/fd")
+    found = loops.lib.mc_shmem_thp()
+    assert found in (0, 1)
+    assert loops.lib.mc_shmem_thp() == found
+    assert os.listdir("/proc/self/fd") == before
+    with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", encoding="ascii") as knob:
+        if "[never]" in knob.read():
+            assert found == 0
