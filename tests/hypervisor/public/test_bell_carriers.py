@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
@@ -89,6 +91,12 @@ def pair(open_end: Opener) -> Iterator[tuple[Doorbell, Doorbell]]:
         for bell in ends:
             hush(bell)
         yield ends
+
+
+@contextmanager
+def memory_view(memory: mmap.mmap) -> Iterator[memoryview]:
+    with memoryview(memory) as view, view.cast("Q") as words:
+        yield words
 
 
 def hush(bell: Doorbell) -> None:
@@ -184,6 +192,35 @@ def test_two_processes_wake_each_other_without_a_loss(open_end: Opener, processe
         os.close(go_read)
         os.close(go_write)
     processes.kill(child)
+
+
+@pytest.mark.process
+def test_a_ring_right_after_the_last_one_was_taken_is_heard(
+    open_end: Opener, processes: Any
+) -> None:
+    """The answer comes by memory, so the ringing end never looks at its own carrier: a queue it
+    believes full may be empty by then."""
+    rings = 3000
+    with mmap.mmap(-1, 4096) as memory, memory_view(memory) as words:
+
+        def hear() -> int:
+            with open_end(0) as bell:
+                while words[1] < rings:
+                    if words[0] == words[1] and not bell.wait(LIVENESS_S):
+                        return 1
+                    words[1] = words[0]
+            return 0
+
+        child = processes.start(hear)
+        with open_end(1) as bell:
+            for number in range(1, rings + 1):
+                words[0] = number
+                bell.notify()
+                deadline_s = time.monotonic() + 2 * LIVENESS_S
+                while words[1] != number and time.monotonic() < deadline_s:
+                    os.sched_yield()
+                assert words[1] == number, f"ring {number} was lost"
+            assert processes.result(child) == 0
 
 
 class End:
