@@ -1,0 +1,201 @@
+"""Which page is where: hash chains, lists and the cells they run through.
+
+Owns: the cells, the two hash tables and every list. The hash is multilinear over 32-bit halves with
+secret keys (Lemire and Kaser, "Strongly universal string hashing is fast"): two different keys meet
+with probability 2^-32 whatever a guest chooses, so no guest can grow a long chain. Kernels take the
+state as ``s``, a pointer to its int64 words; a cell number of 0 means none. Used by the kernels.
+"""
+
+# Kernel arguments are typed by numba; annotations would only repeat "int".
+# ruff: noqa: ANN001, ANN201
+
+from __future__ import annotations
+
+from numba import int64, njit, uint64
+
+from tmem.layout import (
+    CELL_CHAIN,
+    CELL_INDEX,
+    CELL_MATES,
+    CELL_OID,
+    CELL_OWNER,
+    CELL_WORDS,
+    H_CELLS,
+    H_CELLS_TOUCHED,
+    H_FIRST_FREE_CELL,
+    H_FREE_CELLS,
+    H_KEYS,
+    H_OBJECT_BUCKET_COUNT,
+    H_OBJECT_BUCKETS,
+    H_OBJECTS,
+    H_PAGE_BUCKET_COUNT,
+    H_PAGE_BUCKETS,
+    P_OBJECTS,
+    P_OBJECTS_MAX,
+    POOL_WORDS,
+    POOLS,
+)
+from tmem.machine import cells_at, oids_at
+
+LOW = 0xFFFFFFFF
+
+
+@njit
+def field(s, cell, column):
+    """One word of a cell."""
+    return int64(cells_at(s[H_CELLS])[cell * CELL_WORDS + column])
+
+
+@njit
+def set_field(s, cell, column, value):
+    """Write one word of a cell."""
+    cells_at(s[H_CELLS])[cell * CELL_WORDS + column] = value
+
+
+@njit
+def append(s, anchor, cell, links):
+    """Put a cell at the tail of the list of ``anchor``; ``links`` is the list's column."""
+    last = field(s, anchor, links + 1)
+    set_field(s, cell, links, anchor)
+    set_field(s, cell, links + 1, last)
+    set_field(s, last, links, cell)
+    set_field(s, anchor, links + 1, cell)
+
+
+@njit
+def unlink(s, cell, links):
+    """Take a cell out of the list it is in."""
+    after = field(s, cell, links)
+    before = field(s, cell, links + 1)
+    set_field(s, before, links, after)
+    set_field(s, after, links + 1, before)
+
+
+@njit
+def take_cell(s):
+    """A cell nobody uses; the caller has checked that one is free."""
+    s[H_FREE_CELLS] -= 1
+    cell = s[H_FIRST_FREE_CELL]
+    if cell != 0:
+        s[H_FIRST_FREE_CELL] = field(s, cell, CELL_CHAIN)
+        return cell
+    cell = s[H_CELLS_TOUCHED]
+    s[H_CELLS_TOUCHED] = cell + 1
+    return cell
+
+
+@njit
+def free_cell(s, cell):
+    """Give a cell back; its other words keep stale values that nobody reads."""
+    set_field(s, cell, CELL_CHAIN, s[H_FIRST_FREE_CELL])
+    s[H_FIRST_FREE_CELL] = cell
+    s[H_FREE_CELLS] += 1
+
+
+@njit
+def key(s, number):
+    """One secret key of the hash."""
+    return uint64(s[H_KEYS + number])
+
+
+@njit
+def page_bucket(s, object_cell, index):
+    """Bucket of a page; the top half of the hash, scaled to the table without a division."""
+    mixed = key(s, 0) + key(s, 1) * uint64(object_cell) + key(s, 2) * uint64(index)
+    return (int64(mixed >> uint64(32)) * s[H_PAGE_BUCKET_COUNT]) >> 32
+
+
+@njit
+def object_bucket(s, pool, oid0, oid1, oid2):
+    """Bucket of an object."""
+    low, half = uint64(LOW), uint64(32)
+    mixed = key(s, 0) + key(s, 1) * uint64(pool)
+    mixed += key(s, 2) * (oid0 & low) + key(s, 3) * (oid0 >> half)
+    mixed += key(s, 4) * (oid1 & low) + key(s, 5) * (oid1 >> half)
+    mixed += key(s, 6) * (oid2 & low) + key(s, 7) * (oid2 >> half)
+    return (int64(mixed >> half) * s[H_OBJECT_BUCKET_COUNT]) >> 32
+
+
+@njit
+def find_object(s, pool, oid0, oid1, oid2):
+    """The object's cell, or 0: an object exists when it holds a page."""
+    bucket = object_bucket(s, pool, oid0, oid1, oid2)
+    cell = int64(cells_at(s[H_OBJECT_BUCKETS])[bucket])
+    oids = oids_at(s[H_CELLS])
+    while cell != 0:
+        at = cell * (CELL_WORDS // 2) + CELL_OID
+        if (
+            field(s, cell, CELL_OWNER) == pool
+            and oids[at] == oid0
+            and oids[at + 1] == oid1
+            and oids[at + 2] == oid2
+        ):
+            return cell
+        cell = field(s, cell, CELL_CHAIN)
+    return 0
+
+
+@njit
+def find_page(s, object_cell, index):
+    """The cell of a page of this object, or 0."""
+    cell = int64(cells_at(s[H_PAGE_BUCKETS])[page_bucket(s, object_cell, index)])
+    while cell != 0:
+        if field(s, cell, CELL_OWNER) == object_cell and field(s, cell, CELL_INDEX) == index:
+            return cell
+        cell = field(s, cell, CELL_CHAIN)
+    return 0
+
+
+@njit
+def chain(s, table, bucket, cell):
+    """Put a cell at the head of a hash chain; ``table`` is the header word of the buckets."""
+    buckets = cells_at(s[table])
+    set_field(s, cell, CELL_CHAIN, int64(buckets[bucket]))
+    buckets[bucket] = cell
+
+
+@njit
+def unchain(s, table, bucket, cell):
+    """Take a cell out of the hash chain it is in."""
+    buckets = cells_at(s[table])
+    before = int64(buckets[bucket])
+    after = field(s, cell, CELL_CHAIN)
+    if before == cell:
+        buckets[bucket] = after
+        return
+    while field(s, before, CELL_CHAIN) != cell:
+        before = field(s, before, CELL_CHAIN)
+    set_field(s, before, CELL_CHAIN, after)
+
+
+@njit
+def new_object(s, pool, oid0, oid1, oid2):
+    """Make an object without pages; the caller adds one at once."""
+    cell = take_cell(s)
+    oids = oids_at(s[H_CELLS])
+    at = cell * (CELL_WORDS // 2) + CELL_OID
+    oids[at] = oid0
+    oids[at + 1] = oid1
+    oids[at + 2] = oid2
+    set_field(s, cell, CELL_OWNER, pool)
+    set_field(s, cell, CELL_MATES, cell)
+    set_field(s, cell, CELL_MATES + 1, cell)
+    chain(s, H_OBJECT_BUCKETS, object_bucket(s, pool, oid0, oid1, oid2), cell)
+    s[H_OBJECTS] += 1
+    p = POOLS + pool * POOL_WORDS
+    s[p + P_OBJECTS] += 1
+    s[p + P_OBJECTS_MAX] = max(s[p + P_OBJECTS_MAX], s[p + P_OBJECTS])
+    return cell
+
+
+@njit
+def free_object(s, cell):
+    """Forget an object whose last page has gone."""
+    oids = oids_at(s[H_CELLS])
+    at = cell * (CELL_WORDS // 2) + CELL_OID
+    pool = field(s, cell, CELL_OWNER)
+    bucket = object_bucket(s, pool, oids[at], oids[at + 1], oids[at + 2])
+    unchain(s, H_OBJECT_BUCKETS, bucket, cell)
+    free_cell(s, cell)
+    s[H_OBJECTS] -= 1
+    s[POOLS + pool * POOL_WORDS + P_OBJECTS] -= 1

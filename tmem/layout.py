@@ -1,0 +1,277 @@
+"""Where everything lies in the state of a pool: one block of memory, no Python object per page.
+
+Owns: the offsets every kernel uses and the block itself (``State``). The block starts with int64
+words (header, clients, pools), then the arrays the header points to:
+
+  cells    one 40-byte descriptor per page and per object, in one arena with one free list
+  buckets  heads of the hash chains: one array for pages, one for objects
+  frames   per 4 KiB frame of the slab: its page cell, or FRAME_FREE | next free frame + 1
+  areas    per 2 MiB area of the slab: size, used frames, first free frame, next open area
+
+A cell is ten u32. Cell 0 means none; memory of zeroes is an empty pool, so nothing is touched
+before it is used. Lists are circular and doubly linked through a cell that only anchors them:
+
+  word    0      1       2 3         4 5          6 7        8      9
+  page    chain  object  its object  its client   eviction   index  frame
+  object  chain  pool    its pages   oid[0]       oid[1]     oid[2]          (three u64)
+
+Per page of capacity this is 40 * 4/3 + 4 + 2 + 4 < 64 bytes: the arena holds a third more cells
+than pages, so the pool is full use with three pages per object or more.
+Single owner: whoever runs a kernel owns the whole block. Used by the kernels and by ``tmem.pool``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+PAGE_BYTES = 4096
+AREA_PAGES = 512
+AREA_BYTES = AREA_PAGES * PAGE_BYTES
+MAX_AREAS = 32768
+MAX_CLIENTS = 64
+POOLS_PER_CLIENT = 16
+MAX_POOLS = MAX_CLIENTS * POOLS_PER_CLIENT
+
+# Header words.
+HEADER_FIELDS = (
+    "cells",  # addresses of the arrays
+    "page_buckets",
+    "object_buckets",
+    "frames",
+    "areas",
+    "slab",  # host address of area 0
+    "page_bucket_count",
+    "object_bucket_count",
+    "cell_count",
+    "max_areas",
+    "max_pages",  # frames that may ever be grown: the last area may be a part of one
+    "free_cells",  # cells that may still be taken
+    "cells_touched",  # cells ever taken; those beyond are still zero
+    "first_free_cell",
+    "open_area",  # first area with a free frame, + 1
+    "held_areas",
+    "held_frames",
+    "free_frames",
+    "pages",
+    "objects",
+    "zero_pages",
+    "ephemeral_pages",
+    "ephemeral_stored",  # those of them that hold a frame
+    "operations",
+    "errors",
+    "evicted",
+    "relocated",
+)
+(
+    H_CELLS,
+    H_PAGE_BUCKETS,
+    H_OBJECT_BUCKETS,
+    H_FRAMES,
+    H_AREAS,
+    H_SLAB,
+    H_PAGE_BUCKET_COUNT,
+    H_OBJECT_BUCKET_COUNT,
+    H_CELL_COUNT,
+    H_MAX_AREAS,
+    H_MAX_PAGES,
+    H_FREE_CELLS,
+    H_CELLS_TOUCHED,
+    H_FIRST_FREE_CELL,
+    H_OPEN_AREA,
+    H_HELD_AREAS,
+    H_HELD_FRAMES,
+    H_FREE_FRAMES,
+    H_PAGES,
+    H_OBJECTS,
+    H_ZERO_PAGES,
+    H_EPHEMERAL_PAGES,
+    H_EPHEMERAL_STORED,
+    H_OPERATIONS,
+    H_ERRORS,
+    H_EVICTED,
+    H_RELOCATED,
+) = range(len(HEADER_FIELDS))
+H_KEYS = 32  # eight secret words of the hash
+KEY_COUNT = 8
+HEADER_WORDS = 40
+
+# Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
+CLIENT_FIELDS = (
+    "is_open",
+    "mm_target",
+    "used_pages",
+    "ephemeral_pages",
+    "persistent_pages",
+    "puts",
+    "puts_succ",
+    "puts_failed_target",
+    "puts_failed_nomem",
+    "puts_failed_nospc",
+    "gets",
+    "gets_hit",
+    "flushes",
+    "evicted",
+    "errors",
+    "reserved",
+)
+(
+    C_IS_OPEN,
+    C_MM_TARGET,
+    C_USED_PAGES,
+    C_EPHEMERAL_PAGES,
+    C_PERSISTENT_PAGES,
+    C_PUTS,
+    C_PUTS_SUCC,
+    C_PUTS_FAILED_TARGET,
+    C_PUTS_FAILED_NOMEM,
+    C_PUTS_FAILED_NOSPC,
+    C_GETS,
+    C_GETS_HIT,
+    C_FLUSHES,
+    C_EVICTED,
+    C_ERRORS,
+    _,
+) = range(len(CLIENT_FIELDS))
+CLIENT_WORDS = len(CLIENT_FIELDS)
+CLIENTS = HEADER_WORDS
+
+# Words of a pool; the number of a pool is client * 16 + slot.
+POOL_FIELDS = (
+    "is_open",
+    "is_persistent",
+    "uuid_lo",
+    "uuid_hi",
+    "pages",
+    "pages_max",
+    "objects",
+    "objects_max",
+    "puts",
+    "puts_good",
+    "puts_replaced",
+    "puts_dropped",
+    "puts_failed",
+    "gets",
+    "gets_hit",
+    "page_flushes",
+    "page_flushes_hit",
+    "object_flushes",
+    "object_flushes_hit",
+)
+(
+    P_IS_OPEN,
+    P_IS_PERSISTENT,
+    P_UUID_LO,
+    P_UUID_HI,
+    P_PAGES,
+    P_PAGES_MAX,
+    P_OBJECTS,
+    P_OBJECTS_MAX,
+    P_PUTS,
+    P_PUTS_GOOD,
+    P_PUTS_REPLACED,
+    P_PUTS_DROPPED,
+    P_PUTS_FAILED,
+    P_GETS,
+    P_GETS_HIT,
+    P_PAGE_FLUSHES,
+    P_PAGE_FLUSHES_HIT,
+    P_OBJECT_FLUSHES,
+    P_OBJECT_FLUSHES_HIT,
+) = range(len(POOL_FIELDS))
+POOL_WORDS = len(POOL_FIELDS)
+POOLS = CLIENTS + MAX_CLIENTS * CLIENT_WORDS
+FIXED_WORDS = POOLS + MAX_POOLS * POOL_WORDS
+
+# Columns of a cell. A list column is the next cell; the one after it is the previous cell.
+CELL_WORDS = 10
+CELL_CHAIN, CELL_OWNER, CELL_MATES = 0, 1, 2
+CELL_OF_CLIENT, CELL_EVICTION, CELL_INDEX, CELL_FRAME = 4, 6, 8, 9
+CELL_OID = 2  # in u64 words of the cell
+NO_FRAME = 0xFFFFFFFF  # the page is all zero and holds no storage
+FRAME_FREE = 1 << 31
+
+# Anchors: cells that only hold the ends of a list.
+EVICT_STORED = 1  # ephemeral pages that hold a frame, in put order
+EVICT_ZERO = 2  # ephemeral pages without one; evicting them frees a cell only
+CLIENT_ANCHORS = 3  # two per client: ephemeral, persistent
+FIRST_CELL = CLIENT_ANCHORS + 2 * MAX_CLIENTS
+
+# Columns of an area.
+AREA_WORDS = 4
+AREA_SIZE, AREA_USED, AREA_FIRST_FREE, AREA_NEXT = range(AREA_WORDS)
+
+SPARE_CELLS = 64  # so that a pool of a few pages is not short of objects
+
+assert len(HEADER_FIELDS) <= H_KEYS
+assert H_KEYS + KEY_COUNT == HEADER_WORDS
+assert MAX_AREAS * AREA_PAGES * 2 < FRAME_FREE, "a cell number never looks like a free frame"
+
+
+def cells_for(pages: int) -> int:
+    """Cells a pool of ``pages`` has for its pages and objects together, anchors not counted."""
+    return pages + pages // 3 + SPARE_CELLS
+
+
+class State:
+    """The memory block of one pool and its views. Alive as long as anybody uses ``address``."""
+
+    def __init__(self, max_areas: int, max_pages: int, slab: int, keys: list[int]) -> None:
+        pages = max_areas * AREA_PAGES
+        cell_count = FIRST_CELL + cells_for(pages)
+        sizes = {  # in u32
+            H_CELLS: cell_count * CELL_WORDS,
+            H_PAGE_BUCKETS: max(pages, 1),
+            H_OBJECT_BUCKETS: pages // 2 + 1,
+            H_FRAMES: pages,
+            H_AREAS: max_areas * AREA_WORDS,
+        }
+        starts: dict[int, int] = {}
+        end = FIXED_WORDS
+        for header, size in sizes.items():
+            starts[header] = end
+            end += -(-size // 2)
+        #: the block, in int64 words; zeroes are an empty pool, so no page of it is touched yet
+        self.words: npt.NDArray[np.int64] = np.zeros(end, dtype=np.int64)
+        self.address = int(self.words.ctypes.data)
+        views = {
+            header: self.words[start:].view(np.uint32)[: sizes[header]]
+            for header, start in starts.items()
+        }
+        self.cells = views[H_CELLS].reshape(cell_count, CELL_WORDS)
+        self.page_buckets = views[H_PAGE_BUCKETS]
+        self.object_buckets = views[H_OBJECT_BUCKETS]
+        self.frames = views[H_FRAMES]
+        self.areas = views[H_AREAS].reshape(max_areas, AREA_WORDS)
+        self.header = self.words[:HEADER_WORDS]
+        self.clients = _records(self.words, CLIENTS, MAX_CLIENTS, CLIENT_FIELDS)
+        self.pools = _records(self.words, POOLS, MAX_POOLS, POOL_FIELDS)
+        for header, start in starts.items():
+            self.header[header] = self.address + start * 8
+        self._format(max_areas, max_pages, slab, cell_count, keys)
+
+    def _format(
+        self, max_areas: int, max_pages: int, slab: int, cell_count: int, keys: list[int]
+    ) -> None:
+        self.header[H_SLAB] = slab
+        self.header[H_PAGE_BUCKET_COUNT] = len(self.page_buckets)
+        self.header[H_OBJECT_BUCKET_COUNT] = len(self.object_buckets)
+        self.header[H_CELL_COUNT] = cell_count
+        self.header[H_MAX_AREAS] = max_areas
+        self.header[H_MAX_PAGES] = max_pages
+        self.header[H_FREE_CELLS] = cell_count - FIRST_CELL
+        self.header[H_CELLS_TOUCHED] = FIRST_CELL
+        self.header[H_KEYS : H_KEYS + KEY_COUNT] = np.array(keys, dtype=np.uint64).view(np.int64)
+        anchors = np.arange(FIRST_CELL, dtype=np.uint32)
+        for column in (CELL_OF_CLIENT, CELL_EVICTION):
+            self.cells[:FIRST_CELL, column] = anchors
+            self.cells[:FIRST_CELL, column + 1] = anchors
+
+
+def _records(
+    words: npt.NDArray[np.int64], start: int, count: int, fields: tuple[str, ...]
+) -> npt.NDArray[np.void]:
+    """A view of ``count`` records of named int64 fields: ``view["used_pages"][client]``."""
+    record = np.dtype([(name, np.int64) for name in fields])
+    view: npt.NDArray[np.void] = words[start : start + count * len(fields)].view(record)
+    return view

@@ -1,0 +1,163 @@
+"""``Tmem``: a pool of 4 KiB pages, as Python sees it.
+
+Owns: the state block, the slab of an embedded pool, and the Python face of every operation.
+Operations answer with Xen's codes (``tmem.Code``) as plain integers; exceptions mean wrong use:
+TypeError or OverflowError for an argument that is no integer of its range, BufferError or
+ValueError for a buffer that is not contiguous or not writable, TmemError for one that is not 4096
+bytes. Clients are numbered 0 to 63, pools 0 to 15 within a client.
+
+Embedded, any thread may call (the GIL serialises). Once the C service runs on this pool (see
+``tmem.serve``), call methods only under the service's lock; ``clients`` may be used at any time.
+"""
+
+from __future__ import annotations
+
+import mmap
+import random
+import secrets
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tmem import serve, statistics, walk
+from tmem.codes import Code, Op, PoolFlag, TmemError
+from tmem.layout import AREA_BYTES, AREA_PAGES, KEY_COUNT, MAX_AREAS, State
+
+#: name of an object: three u64
+Oid = tuple[int, int, int]
+
+_BAD_BUFFER = int(Code.BAD_BUFFER)
+
+
+class Tmem:
+    """A page pool. Embedded: ``Tmem(pages=1024)``. In a hypervisor: ``Tmem(slab=a, max_areas=n)``.
+
+    ``pages`` may be used at once; ``max_areas`` (2 MiB each) bounds what ``grow`` may add. With
+    ``slab``, pages live in the caller's memory from that address on, which must outlive the pool;
+    otherwise the pool maps its own. ``seed`` fixes the secret hash keys, for repeatable runs only.
+    """
+
+    def __init__(
+        self,
+        pages: int = 0,
+        *,
+        max_areas: int | None = None,
+        slab: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        areas = -(-pages // AREA_PAGES)
+        most = areas if max_areas is None else max_areas
+        if not 0 <= areas <= most <= MAX_AREAS:
+            raise TmemError(f"{pages} pages do not fit in {most} areas of at most {MAX_AREAS}")
+        if areas < most and pages % AREA_PAGES:
+            raise TmemError(f"a pool that can grow starts with whole areas, not {pages} pages")
+        self._memory: mmap.mmap | None = None
+        if slab is None:
+            self._memory = mmap.mmap(-1, max(most, 1) * AREA_BYTES)
+            slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
+        source = secrets.SystemRandom() if seed is None else random.Random(seed)
+        keys = [source.getrandbits(64) for _ in range(KEY_COUNT)]
+        most_pages = pages if areas == most else most * AREA_PAGES
+        self._state = State(most, most_pages, slab, keys)
+        #: the state as the compiled entries want it; alive as long as this object
+        self.state_address = self._state.address
+        for area in range(areas):
+            self.grow(area)
+
+    @property
+    def clients(self) -> npt.NDArray[np.void]:
+        """Live counters, shape (64,), named int64 fields (``layout.CLIENT_FIELDS``).
+
+        ``clients["mm_target"][c] = pages`` sets a target at any time; everything else is read only
+        by agreement, and may be read at any time.
+        """
+        return self._state.clients
+
+    def open_client(self, client: int) -> int:
+        """Make a client: 0; EEXIST when it is open already, EPERM when not 0 to 63."""
+        return int(serve.open_client.ctypes(self.state_address, client))
+
+    def close_client(self, client: int) -> int:
+        """Free all that a client has: the number of pages; ENODEV when it is not open."""
+        return int(serve.close_client.ctypes(self.state_address, client))
+
+    def new_pool(
+        self, client: int, flags: int = PoolFlag.VERSION, uuid: tuple[int, int] = (0, 0)
+    ) -> int:
+        """Make a pool: its slot, the lowest free; EPERM, ENODEV.
+
+        ``flags`` are Xen's (``tmem.PoolFlag``) and must carry ``VERSION``; ephemeral unless
+        ``PERSISTENT``. ``uuid``: two u64, low first.
+        """
+        return int(
+            serve.control(
+                self.state_address, int(Op.NEW_POOL), client, int(flags), uuid[0], uuid[1], 0, 0
+            )
+        )
+
+    def destroy_pool(self, client: int, pool: int) -> int:
+        """Free a pool and its pages: DONE, or ABSENT (no error) when there is none."""
+        return int(
+            serve.control(self.state_address, int(Op.DESTROY_POOL), client, pool, 0, 0, 0, 0)
+        )
+
+    def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
+        """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
+
+        Returns DONE, TARGET, ENOMEM, ENOSPC (duplicate put: the old page is gone) or ENODEV.
+        ``index`` is a u32.
+        """
+        code: int = serve.put_buffer(
+            self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
+        )
+        return code if code != _BAD_BUFFER else _not_a_page(page)
+
+    def get(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
+        """Fill ``page``, a writable buffer of 4096 bytes; from an ephemeral pool the page is gone.
+
+        Returns DONE, or with ``page`` untouched ABSENT, EEMPTY or ENODEV.
+        """
+        code: int = serve.get_buffer(
+            self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
+        )
+        return code if code != _BAD_BUFFER else _not_a_page(page)
+
+    def flush_page(self, client: int, pool: int, oid: Oid, index: int) -> int:
+        """Forget a page: DONE whether or not it was there; ENODEV without such a pool."""
+        return int(serve.control(self.state_address, int(Op.FLUSH_PAGE), client, pool, *oid, index))
+
+    def flush_object(self, client: int, pool: int, oid: Oid) -> int:
+        """Forget every page of an object: DONE whether or not it was there; ENODEV."""
+        return int(serve.control(self.state_address, int(Op.FLUSH_OBJECT), client, pool, *oid, 0))
+
+    def grow(self, area: int) -> int:
+        """Take area number ``area`` of the slab into use: 0; EPERM when out of range or held."""
+        return int(serve.grow.ctypes(self.state_address, area))
+
+    def shrink(self) -> int:
+        """Give up one whole area: its number, free for other use now.
+
+        Evicts ephemeral pages in put order, as few as it takes; -1, with nothing changed, when
+        what must stay does not fit in one area less.
+        """
+        return int(serve.shrink.ctypes(self.state_address))
+
+    def statistics(self) -> statistics.Statistics:
+        """A frozen snapshot of every counter."""
+        return statistics.snapshot(self._state)
+
+    def eviction_order(self) -> list[walk.Handle]:
+        """Every ephemeral page as (client, pool, oid, index), the next victim first.
+
+        Pages of zeroes come last: they hold no memory and go only when descriptors run out.
+        """
+        return walk.eviction_order(self._state)
+
+    def validate(self) -> None:
+        """Walk everything; TmemBroken names the first invariant that does not hold. Slow."""
+        walk.validate(self._state)
+
+
+def _not_a_page(page: Any) -> int:
+    raise TmemError(f"a page is 4096 bytes, this buffer has {memoryview(page).nbytes}")

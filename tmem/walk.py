@@ -1,0 +1,247 @@
+"""Walking a pool from outside the kernels: invariants, eviction order.
+
+Owns: ``validate``, which trusts no counter and no list, and derives each from another. Plain Python
+on copies of the arrays, on purpose: it shares no code with what it checks. Slow; for tests, and for
+an operator who suspects something. Used by ``tmem.pool``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from tmem import layout
+from tmem.codes import TmemBroken
+from tmem.layout import HEADER_FIELDS, State
+
+#: client, pool slot, oid, index
+Handle = tuple[int, int, tuple[int, int, int], int]
+
+_MASK = (1 << 64) - 1
+
+
+def eviction_order(state: State) -> list[Handle]:
+    """Every ephemeral page, the next victim first."""
+    walk = _Walk(state)
+    return [
+        walk.handle(page)
+        for anchor in (layout.EVICT_STORED, layout.EVICT_ZERO)
+        for page in walk.linked(anchor, layout.CELL_EVICTION)
+    ]
+
+
+def validate(state: State) -> None:
+    """TmemBroken when an invariant does not hold."""
+    walk = _Walk(state)
+    walk.check_index()
+    walk.check_lists()
+    walk.check_frames()
+    walk.check_counters()
+
+
+def _need(holds: bool, what: str) -> None:
+    if not holds:
+        raise TmemBroken(what)
+
+
+class _Walk:
+    """Copies of the arrays of a pool, and what was found in them."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.header = dict(zip(HEADER_FIELDS, state.header.tolist(), strict=False))
+        self.keys = [key & _MASK for key in state.header[layout.H_KEYS :].tolist()]
+        touched = self.header["cells_touched"]
+        self.cells: list[list[int]] = state.cells[:touched].tolist()
+        self.objects = self._chained(state.object_buckets)
+        self.pages = self._chained(state.page_buckets)
+
+    def _chained(self, buckets: np.ndarray) -> dict[int, int]:
+        """Every cell on a hash chain of a table, with its bucket."""
+        found: dict[int, int] = {}
+        for bucket in np.flatnonzero(buckets).tolist():
+            cell = int(buckets[bucket])
+            while cell:
+                _need(layout.FIRST_CELL <= cell < len(self.cells), f"chain leads to cell {cell}")
+                _need(cell not in found, f"cell {cell} is on two chains, or on one twice")
+                found[cell] = bucket
+                cell = self.cells[cell][layout.CELL_CHAIN]
+        return found
+
+    def linked(self, anchor: int, links: int) -> Iterator[int]:
+        """The cells of one list, checking the way back."""
+        before, cell = anchor, self.cells[anchor][links]
+        for _ in range(len(self.cells)):
+            _need(self.cells[cell][links + 1] == before, f"list of {anchor}: {cell} points astray")
+            if cell == anchor:
+                return
+            yield cell
+            before, cell = cell, self.cells[cell][links]
+        raise TmemBroken(f"list of cell {anchor} never ends")
+
+    def pool_of(self, page: int) -> int:
+        """Number of the pool a page is in."""
+        return self.cells[self.cells[page][layout.CELL_OWNER]][layout.CELL_OWNER]
+
+    def oid(self, cell: int) -> tuple[int, int, int]:
+        """Name of an object."""
+        w = self.cells[cell][2 * layout.CELL_OID :]
+        return w[0] | w[1] << 32, w[2] | w[3] << 32, w[4] | w[5] << 32
+
+    def handle(self, page: int) -> Handle:
+        """Full name of a page."""
+        client, slot = divmod(self.pool_of(page), layout.POOLS_PER_CLIENT)
+        index = self.cells[page][layout.CELL_INDEX]
+        return client, slot, self.oid(self.cells[page][layout.CELL_OWNER]), index
+
+    def is_persistent(self, page: int) -> bool:
+        """Whether a page is in a persistent pool."""
+        return bool(self.state.pools["is_persistent"][self.pool_of(page)])
+
+    def check_index(self) -> None:
+        """Every cell is a page, an object or free; each is on the chain its key hashes to."""
+        free = []
+        cell = self.header["first_free_cell"]
+        while cell:
+            _need(cell not in free[-1:] and len(free) < len(self.cells), "free cells in a ring")
+            free.append(cell)
+            cell = self.cells[cell][layout.CELL_CHAIN]
+        everything = [*self.objects, *self.pages, *free]
+        expected = list(range(layout.FIRST_CELL, len(self.cells)))
+        _need(sorted(everything) == expected, "a cell is lost, or used twice")
+        left = self.header["cell_count"] - len(self.cells) + len(free)
+        _need(self.header["free_cells"] == left, "free_cells is wrong")
+        for cell, bucket in self.objects.items():
+            words = [self.cells[cell][layout.CELL_OWNER], *self.cells[cell][4:10]]
+            _need(self._bucket(words, "object") == bucket, f"object {cell} is on a foreign chain")
+        for cell, bucket in self.pages.items():
+            owner = self.cells[cell][layout.CELL_OWNER]
+            _need(owner in self.objects, f"page {cell} belongs to {owner}, which is no object")
+            words = [owner, self.cells[cell][layout.CELL_INDEX]]
+            _need(self._bucket(words, "page") == bucket, f"page {cell} is on a foreign chain")
+        names = [(self.cells[cell][layout.CELL_OWNER], self.oid(cell)) for cell in self.objects]
+        _need(len(set(names)) == len(names), "one object exists twice")
+        handles = [self.handle(page) for page in self.pages]
+        _need(len(set(handles)) == len(handles), "one page exists twice")
+
+    def _bucket(self, words: list[int], table: str) -> int:
+        mixed = self.keys[0] + sum(k * w for k, w in zip(self.keys[1:], words, strict=False))
+        return ((mixed & _MASK) >> 32) * self.header[f"{table}_bucket_count"] >> 32
+
+    def check_lists(self) -> None:
+        """Each page is in its object's, its client's and its eviction list, and in no other."""
+        mates = {}
+        for cell in self.objects:
+            pages = list(self.linked(cell, layout.CELL_MATES))
+            _need(bool(pages), f"object {cell} has no page")
+            mates.update({page: cell for page in pages})
+        owners = {page: self.cells[page][layout.CELL_OWNER] for page in self.pages}
+        _need(mates == owners, "an object's list is not its pages")
+        anchors = {}
+        for anchor in range(layout.CLIENT_ANCHORS, layout.FIRST_CELL):
+            anchors.update({p: anchor for p in self.linked(anchor, layout.CELL_OF_CLIENT)})
+        expected = {
+            page: layout.CLIENT_ANCHORS
+            + self.pool_of(page) // layout.POOLS_PER_CLIENT * 2
+            + self.is_persistent(page)
+            for page in self.pages
+        }
+        _need(anchors == expected, "a client's list is not its pages")
+        queued = {
+            page: anchor
+            for anchor in (layout.EVICT_STORED, layout.EVICT_ZERO)
+            for page in self.linked(anchor, layout.CELL_EVICTION)
+        }
+        expected = {
+            page: layout.EVICT_STORED if self.frame(page) is not None else layout.EVICT_ZERO
+            for page in self.pages
+            if not self.is_persistent(page)
+        }
+        _need(queued == expected, "the eviction order is not the ephemeral pages")
+
+    def frame(self, page: int) -> int | None:
+        """Frame a page is stored in; None for a page of zeroes."""
+        frame = self.cells[page][layout.CELL_FRAME]
+        return None if frame == layout.NO_FRAME else frame
+
+    def check_frames(self) -> None:
+        """Each frame of a held area is one page's, or on the free list of its area."""
+        stored = {self.frame(page): page for page in self.pages if self.frame(page) is not None}
+        frames = self.state.frames
+        found: dict[int | None, int] = {}
+        areas_open, free_frames, held = set(), 0, 0
+        for area, (size, used, first_free, _) in enumerate(self.state.areas.tolist()):
+            if not size:
+                continue
+            start = area * layout.AREA_PAGES
+            owners = frames[start : start + size].tolist()
+            free, at = set(), first_free
+            while at:
+                frame = at - 1
+                _need(0 <= frame - start < size and frame not in free, f"area {area}: free list")
+                _need(bool(owners[frame - start] & layout.FRAME_FREE), f"frame {frame} is not free")
+                free.add(frame)
+                at = owners[frame - start] & (layout.FRAME_FREE - 1)
+            found.update(
+                {f: owners[f - start] for f in range(start, start + size) if f not in free}
+            )
+            _need(used == size - len(free), f"area {area}: used {used}, free {len(free)}")
+            if free:
+                areas_open.add(area)
+            free_frames += len(free)
+            held += size
+        _need(found == stored, "a frame's page does not have that frame")
+        listed, area_next = [], self.header["open_area"]
+        while area_next and len(listed) <= len(areas_open):
+            listed.append(area_next - 1)
+            area_next = int(self.state.areas[area_next - 1, layout.AREA_NEXT])
+        _need(sorted(listed) == sorted(areas_open), "open areas are not those with a free frame")
+        _need(self.header["held_areas"] == int((self.state.areas[:, 0] > 0).sum()), "held_areas")
+        _need(self.header["held_frames"] == held, "held_frames")
+        _need(self.header["free_frames"] == free_frames, "free_frames")
+
+    def check_counters(self) -> None:
+        """Every counter of what there is equals what there is; sums add up."""
+        ephemeral = [page for page in self.pages if not self.is_persistent(page)]
+        zero = [page for page in self.pages if self.frame(page) is None]
+        now = {
+            "pages": len(self.pages),
+            "objects": len(self.objects),
+            "zero_pages": len(zero),
+            "ephemeral_pages": len(ephemeral),
+            "ephemeral_stored": len(set(ephemeral) - set(zero)),
+        }
+        for name, count in now.items():
+            _need(self.header[name] == count, f"{name} is {self.header[name]}, not {count}")
+        in_pool = Counter(self.pool_of(page) for page in self.pages)
+        objects = Counter(self.cells[cell][layout.CELL_OWNER] for cell in self.objects)
+        kinds = Counter(
+            (self.pool_of(page) // layout.POOLS_PER_CLIENT, self.is_persistent(page))
+            for page in self.pages
+        )
+        for number, pool in enumerate(self.state.pools):
+            if pool["is_open"]:
+                self._check_pool(number, pool, in_pool[number], objects[number])
+            else:
+                _need(in_pool[number] == 0, f"closed pool {number} has pages")
+        for number, client in enumerate(self.state.clients):
+            kept = kinds[number, False], kinds[number, True]
+            has = int(client["ephemeral_pages"]), int(client["persistent_pages"])
+            _need(kept == has, f"client {number} counts {has}, has {kept}")
+            _need(int(client["used_pages"]) == sum(kept), f"client {number}: used_pages")
+            failed = sum(int(client[f"puts_failed_{why}"]) for why in ("target", "nomem", "nospc"))
+            _need(client["puts"] == client["puts_succ"] + failed, f"client {number}: puts")
+            _need(client["gets_hit"] <= client["gets"], f"client {number}: gets")
+
+    def _check_pool(self, number: int, pool: np.void, pages: int, objects: int) -> None:
+        client = number // layout.POOLS_PER_CLIENT
+        _need(bool(self.state.clients["is_open"][client]), f"pool {number} has no client")
+        _need(int(pool["pages"]) == pages, f"pool {number} counts {pool['pages']}, has {pages}")
+        _need(int(pool["objects"]) == objects, f"pool {number}: objects")
+        _need(pool["pages_max"] >= pages and pool["objects_max"] >= objects, "a maximum is less")
+        done = int(pool["puts_good"] + pool["puts_dropped"] + pool["puts_failed"])
+        _need(int(pool["puts"]) == done, f"pool {number}: puts")
+        _need(pool["puts_replaced"] <= pool["puts_good"], f"pool {number}: puts_replaced")
+        _need(pool["gets_hit"] <= pool["gets"], f"pool {number}: gets")
