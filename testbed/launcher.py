@@ -54,7 +54,7 @@ def end_with_parent(fd: int = 0) -> None:
 
 @dataclass
 class Child:
-    """One process of a run. ``returncode`` is None while it runs, negative when a signal ended it."""
+    """One process of a run."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -63,10 +63,12 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """Its process id, meaningful until it was reaped."""
         return self.process.pid
 
     @property
     def returncode(self) -> int | None:
+        """None while it runs (as last looked at), negative when a signal ended it."""
         return self.process.returncode
 
     def last_stderr_line(self) -> str:

@@ -10,6 +10,7 @@ stands still for STALL_S ends it. Called by ``testbed.run`` from the main thread
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ import zmq
 
 from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError, PeerGone
-from testbed import control_client
+from testbed import control_client, rundir
 from testbed.launcher import ASK_S, Child, Interrupts, Launcher
 from testbed.page_trace import PageTrace
 from testbed.progress import RunProgress
@@ -30,6 +31,8 @@ from testbed.scenario import Domain, Scenario, to_hypervisor_config
 from testbed.series import Series
 from testbed.workloads import GuestConfig, GuestResult
 
+HYPERVISOR_MODULE = "testbed.hypervisor_process"
+GUEST_MODULE = "testbed.guest_process"
 #: The first start on a machine compiles every numba kernel.
 READY_S = 300.0
 PING_MS = 500
@@ -44,7 +47,12 @@ SOCKETS = (
     messages.STATS_SOCKET,
     messages.DOORBELL_SOCKET,
 )
+#: Those of the running hypervisor, linked in the run directory itself.
+LINKS = (messages.CONTROL_SOCKET, messages.STATS_SOCKET)
 PUBLICATIONS_MAX = 1000
+NOTICES_MAX = 8
+#: What the hypervisor logs (``hypervisor.loop``) that belongs into the report.
+NOTABLE = ("policy-fault", "violation")
 
 
 class RunBroken(MemcoordError):
@@ -104,7 +112,7 @@ class PolicyRun:
         self._prepare()
         with Launcher(self._directory) as launcher, zmq.Context() as context:
             hypervisor = self._start_process(
-                launcher, "hypervisor", "testbed.hypervisor_process", str(self._directory), "0"
+                launcher, "hypervisor", HYPERVISOR_MODULE, str(self._directory), "0"
             )
             with context.socket(zmq.SUB) as statistics:
                 try:
@@ -114,7 +122,7 @@ class PolicyRun:
                 except RunBroken as broken:
                     error = str(broken)
                     self._event("run-broken", reason=error)
-                self._end(launcher, hypervisor, statistics, interrupted=bool(error))
+                error = self._end(launcher, hypervisor, statistics) or error
         self._remove_scratch()
         return PolicyResult(
             policy=self._policy,
@@ -122,6 +130,7 @@ class PolicyRun:
             wall_s=time.monotonic() - begin_s,
             ticks=self._ticks,
             error=error,
+            notices=self._notices(),
         )
 
     # Before.
@@ -145,7 +154,11 @@ class PolicyRun:
             self._write(f"{guest.spec.name}.json", config_of_guest)
         folder = self._directory.name
         scratch = [*SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]
-        self._run.record_files(f"{folder}/{name}" for name in scratch)
+        self._run.record_files([*(f"{folder}/{name}" for name in scratch), *LINKS])
+        for name in LINKS:
+            # Whoever is given the run directory finds the hypervisor that serves now.
+            (self._run.path / name).unlink(missing_ok=True)
+            (self._run.path / name).symlink_to(Path(folder) / name)
 
     def _write(self, name: str, content: msgspec.Struct) -> None:
         data = msgspec.json.format(msgspec.json.encode(content), indent=2)
@@ -203,7 +216,7 @@ class PolicyRun:
     def _start_guest(self, launcher: Launcher, guest: Guest) -> None:
         name = guest.spec.name
         config = str(self._directory / f"{name}.json")
-        guest.child = self._start_process(launcher, name, "testbed.guest_process", config)
+        guest.child = self._start_process(launcher, name, GUEST_MODULE, config)
 
     def _read(self, statistics: zmq.Socket[bytes]) -> None:
         for _ in range(PUBLICATIONS_MAX):
@@ -242,33 +255,32 @@ class PolicyRun:
 
     # After.
 
-    def _end(
-        self,
-        launcher: Launcher,
-        hypervisor: Child,
-        statistics: zmq.Socket[bytes],
-        *,
-        interrupted: bool,
-    ) -> None:
-        """Stop the domains that still run, then the hypervisor, each within named bounds."""
-        children = [guest.child for guest in self._guests if guest.child is not None]
-        if interrupted and hypervisor.returncode is not None:
-            # They notice by themselves; what they say belongs in the report.
-            launcher.wait(children, FAREWELL_S)
+    def _end(self, launcher: Launcher, hypervisor: Child, statistics: zmq.Socket[bytes]) -> str:
+        """Stop the domains that still run, then the hypervisor, each within named bounds.
+
+        Returns what was wrong with the hypervisor, or an empty string.
+        """
+        if hypervisor.returncode is not None:
+            # The domains notice by themselves; what they say belongs in the report.
+            launcher.wait([guest.child for guest in self._guests if guest.child], FAREWELL_S)
         for guest in self._guests:
             if guest.child is not None and guest.result is None:
                 stopped = guest.child.process.poll() is None
                 launcher.stop([guest.child])
                 self._judge(guest, stopped=stopped)
-        if hypervisor.returncode is None:
-            try:
-                control_client.call(self._directory, "shutdown")
-            except MemcoordError as error:
-                self._event("shutdown-refused", reason=str(error))
-                launcher.stop([hypervisor])
-            launcher.stop([hypervisor], ask_s=ASK_S)
-            self._event("ended", process="hypervisor", how=hypervisor.how_it_ended())
-        self._read(statistics)
+        if hypervisor.returncode is not None:
+            return ""
+        with contextlib.suppress(RunBroken):
+            self._read(statistics)
+        try:
+            control_client.call(self._directory, "shutdown")
+        except MemcoordError as error:
+            self._event("shutdown-refused", reason=str(error))
+            launcher.stop([hypervisor])
+        launcher.stop([hypervisor], ask_s=ASK_S)
+        how = hypervisor.how_it_ended()
+        self._event("ended", process="hypervisor", how=how)
+        return f"the hypervisor did not end well: {how}" if hypervisor.returncode else ""
 
     def _judge(self, guest: Guest, *, stopped: bool = False) -> None:
         assert guest.child is not None
@@ -317,6 +329,25 @@ class PolicyRun:
     def _remove_scratch(self) -> None:
         for name in [*SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]:
             (self._directory / name).unlink(missing_ok=True)
+        for name in LINKS:
+            (self._run.path / name).unlink(missing_ok=True)
+
+    def _notices(self) -> list[str]:
+        """What the hypervisor logged that the user must see, each text once."""
+        notices: list[str] = []
+        path = self._directory / rundir.EVENTS
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                event = msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.DecodeError:
+                continue  # the last line of a hypervisor that was killed
+            if event.get("event") in NOTABLE and len(notices) < NOTICES_MAX:
+                known = ("time_ns", "source", "event")
+                what = ", ".join(f"{k} {v}" for k, v in event.items() if k not in known)
+                text = f"{event['event']}: {what}"
+                if text not in notices:
+                    notices.append(text)
+        return notices
 
     def _event(self, event: str, **fields: Any) -> None:
         self._run.event(self._policy, event, **fields)

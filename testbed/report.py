@@ -1,6 +1,7 @@
 """What a run found: results per domain and policy, the gain over greedy, and how they are shown.
 
-Owns: the result types, their arithmetic, and ``report.txt`` / ``report.json``. Pure; ``run`` prints.
+Owns: the result types, their arithmetic, and the two forms of the report file.
+Pure; ``testbed.run`` prints.
 """
 
 from __future__ import annotations
@@ -42,13 +43,17 @@ class DomainResult(msgspec.Struct, kw_only=True):
 
 
 class PolicyResult(msgspec.Struct, kw_only=True):
-    """The same scenario under one policy; ``error`` is empty unless the run itself broke."""
+    """The same scenario under one policy; ``error`` is empty unless the run itself broke.
+
+    ``notices`` are what the hypervisor complained about, such as faults of the policy.
+    """
 
     policy: str
     domains: list[DomainResult]
     wall_s: float = 0.0
     ticks: int = 0
     error: str = ""
+    notices: list[str] = msgspec.field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -161,7 +166,10 @@ def charts(report: RunReport, samples: Sequence[Sample], *, unicode: bool) -> li
 
 def closing(report: RunReport) -> list[str]:
     """What went wrong, if anything, how much was verified, and where everything is."""
-    lines = [f"{policy.policy}: {policy.error}" for policy in report.policies if policy.error]
+    lines = []
+    for policy in report.policies:
+        problems = [policy.error] if policy.error else []
+        lines += [f"{policy.policy}: {problem}" for problem in [*problems, *policy.notices]]
     if report.error:
         lines.append(report.error)
     results = [result for policy in report.policies for result in policy.domains]

@@ -79,7 +79,7 @@ def run_command(
 
 
 def _plain(what: Scenario) -> dict[str, object]:
-    plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(what))
+    plain: dict[str, object] = msgspec.to_builtins(what, enc_hook=int)
     return plain
 
 

@@ -71,9 +71,11 @@ class Memory(Protocol):
 class Content(Protocol):
     """What fills and checks pages: ``testbed._loops.lib``."""
 
-    def mc_content_fill(self, address: int, domain: int, page: int, version: int) -> None: ...
+    def mc_content_fill(self, address: int, domain: int, page: int, version: int) -> None:
+        """Write the content of a version of a page."""
 
-    def mc_content_check(self, address: int, domain: int, page: int, version: int) -> int: ...
+    def mc_content_check(self, address: int, domain: int, page: int, version: int) -> int:
+        """The index of the first wrong word, or -1."""
 
 
 class Replay:

@@ -68,7 +68,7 @@ def test_no_gain_without_greedy() -> None:
     smart = PolicyResult(policy="smart-alloc", domains=[result("vm1", 5.0)])
     set_gains([smart])
     assert smart.domains[0].gain_percent is None
-    assert list(rows([smart]))[0][HEADINGS.index("gain over greedy")] == "-"
+    assert next(rows([smart]))[HEADINGS.index("gain over greedy")] == "-"
 
 
 def test_good_means_that_every_domain_was_done() -> None:

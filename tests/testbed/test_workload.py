@@ -182,5 +182,5 @@ def test_an_unknown_workload_is_refused(name: str) -> None:
 def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.csv.xz"
     path.write_bytes(b"not xz")
-    with pytest.raises(ConfigError, match="broken.csv.xz"):
+    with pytest.raises(ConfigError, match="broken"):
         load_trace(str(path))
