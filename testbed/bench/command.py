@@ -1,0 +1,110 @@
+"""``memcoord bench``: run one bench, keep its samples, print its table or its JSON.
+
+Owns: what the benches have in common around the measuring: run directory, progress, output.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hypervisor.public.errors import ConfigError
+from testbed import rundir
+from testbed.bench import grant, machine, ring
+from testbed.bench.harness import ROUNDS_DEFAULT, ROUNDS_MAX, ROUNDS_MIN, Sheet
+from testbed.bench.lab import Lab
+
+BENCHES = {"grant": (grant.run, grant.TARGETS), "ring": (ring.run, ring.TARGETS)}
+FEW_ROUNDS = f"fewer than {ROUNDS_MIN} rounds: a look, not a measurement"
+COLUMNS = ("min", "p50", "p90", "p99", "p999", "max")
+TABLE_WIDTH = 132
+
+
+def bench(which: str, as_json: bool, rounds: int | None, out: str | None) -> int:
+    """Run the bench named ``which`` and print it; returns the exit code, 0 also for a missed target.
+
+    ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
+    ConfigError for an unknown bench, a bad number of rounds or an unusable directory.
+    """
+    if which not in BENCHES:
+        raise ConfigError("bench", f"{which!r} is unknown: choose {' or '.join(BENCHES)}")
+    rounds = ROUNDS_DEFAULT if rounds is None else rounds
+    if not 1 <= rounds <= ROUNDS_MAX:
+        raise ConfigError("--rounds", f"must be 1 to {ROUNDS_MAX}")
+    run = rundir.create(f"bench-{which}", path=out)
+    state = "failed"
+    try:
+        result = measure(run, which, rounds)
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    finally:
+        run.finish(state)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    else:
+        show(result, Console(width=None if sys.stdout.isatty() else TABLE_WIDTH))
+        sys.stdout.write(f"samples: {run.path}\n")
+    return 0
+
+
+def measure(run: rundir.RunDir, which: str, rounds: int) -> dict[str, Any]:
+    """Run one bench in ``run`` and save its samples; the result is what ``--json`` prints."""
+    measure_rounds, targets = BENCHES[which]
+    placement = machine.pair()
+    facts = machine.describe(placement)
+    if rounds < ROUNDS_MIN:
+        facts["warnings"].append(FEW_ROUNDS)
+    sheet = Sheet(which, targets)
+    console = Console(stderr=True)
+    columns = (TextColumn(f"bench {which}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar, Lab(run) as lab:
+        task = bar.add_task("", total=rounds)
+        measure_rounds(lab, sheet, rounds, placement, lambda done: bar.update(task, completed=done))
+    result = sheet.result(machine.finish(facts))
+    sheet.save(run.path, result)
+    return result
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """Print the rows, then the ratios beside what they must reach."""
+    rows = Table(title=f"bench {result['bench']}, nanoseconds per operation", title_justify="left")
+    rows.add_column("row")
+    for name in ("count", *COLUMNS):
+        rows.add_column(name, justify="right")
+    for name, row in result["rows"].items():
+        figures = [f"{row[column]:,.1f}" for column in COLUMNS]
+        rows.add_row(name, f"{row['count']:,}", *figures)
+    console.print(rows)
+    ratios = Table(title="ratios of medians", title_justify="left")
+    ratios.add_column("ratio")
+    for name in ("measured", "must", "aim", "reached"):
+        ratios.add_column(name, justify="right")
+    for key, target in result["targets"].items():
+        measured = target["measured"]
+        text = "" if measured is None else f"{measured:.3f}"
+        ratios.add_row(key, text, f"{target['must']:g}", f"{target['aim']:g}", target["reached"])
+    for key, ratio in result["ratios"].items():
+        if key not in result["targets"]:
+            ratios.add_row(key, f"{ratio:.3f}", "", "", "")
+    console.print(ratios)
+    for name, row in result["rows"].items():
+        notes = [row["note"]] if "note" in row else []
+        notes += [f"{key} {value}" for key, value in row.items() if key in row_extras(row)]
+        if notes:
+            console.print(f"{name}: {'; '.join(notes)}", highlight=False)
+    for warning in result["machine"]["warnings"]:
+        console.print(f"warning: {warning}", highlight=False)
+
+
+def row_extras(row: Mapping[str, Any]) -> list[str]:
+    """The keys of a row that only its own bench knows."""
+    common = {"unit", "count", "rounds", "ops_per_sample", "note", *COLUMNS}
+    return [key for key in row if key not in common]

@@ -1,0 +1,164 @@
+"""What a bench measured: rows of samples, round by round, and ratios between them.
+
+Owns: the arithmetic of every bench and the shape of its JSON. Nothing here measures.
+Rules: a sample is nanoseconds per operation, of `ops_per_sample` operations timed together. All
+rows of a bench are measured once in every round, in the same order (A B A B ...), so that a slow
+minute of the machine falls on both sides of a ratio. A ratio is the median over the rounds of A's
+round medians, divided by the same of B. numpy is imported here, hence only in the bench's parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS_MIN = 5
+ROUNDS_DEFAULT = 11
+ROUNDS_MAX = 1000
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+DIGITS = 3
+
+Samples = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a ratio must reach and what it aims at; both are upper limits."""
+
+    must: float
+    aim: float
+
+
+@dataclass
+class Row:
+    """One row: its samples by round, in nanoseconds per operation."""
+
+    name: str
+    ops_per_sample: int
+    note: str
+    extra: dict[str, Any] = field(default_factory=dict)
+    rounds: list[Samples] = field(default_factory=list)
+
+    def samples(self) -> Samples:
+        """Every sample of every round, in the order measured."""
+        return np.concatenate(self.rounds)
+
+    def median_ns(self) -> float:
+        """The median over the rounds of the rounds' medians."""
+        return float(np.median([np.median(samples) for samples in self.rounds]))
+
+    def summary(self) -> dict[str, Any]:
+        """The row as the JSON shows it. A quantile is a sample that was measured (nearest rank)."""
+        samples = self.samples()
+        quantiles = np.quantile(samples, list(QUANTILES.values()), method="inverted_cdf")
+        numbers = {
+            "min": samples.min(),
+            **dict(zip(QUANTILES, quantiles, strict=True)),
+            "max": samples.max(),
+        }
+        return {
+            "unit": "ns",
+            "count": int(samples.size),
+            **{name: round(float(value), DIGITS) for name, value in numbers.items()},
+            "ops_per_sample": self.ops_per_sample,
+            "rounds": len(self.rounds),
+            **({"note": self.note} if self.note else {}),
+            **self.extra,
+        }
+
+
+class Sheet:
+    """All rows of one bench, in the order in which they first came."""
+
+    def __init__(self, bench: str, targets: Mapping[str, Target]) -> None:
+        self.bench = bench
+        self.rows: dict[str, Row] = {}
+        self._targets = dict(targets)
+        self._ratios = list(targets)
+
+    def add(self, name: str, sample_ns: bytes, ops_per_sample: int, note: str = "") -> Row:
+        """Add one round of a row: native uint64, the nanoseconds of each sample as timed.
+
+        ValueError when there is no sample, or the row was sampled differently before.
+        """
+        samples = np.frombuffer(sample_ns, np.uint64).astype(np.float64) / ops_per_sample
+        row = self.rows.setdefault(name, Row(name, ops_per_sample, note))
+        if samples.size == 0:
+            raise ValueError(f"{name}: a round without a sample")
+        if row.ops_per_sample != ops_per_sample:
+            raise ValueError(f"{name}: {ops_per_sample} operations a sample, before "
+                             f"{row.ops_per_sample}")
+        row.rounds.append(samples)
+        return row
+
+    def also_ratio(self, key: str) -> None:
+        """Report a ratio that has no target."""
+        self._ratios.append(key)
+
+    def ratio(self, key: str) -> float:
+        """``"A/B"``: the median of A over that of B; KeyError when a row is missing.
+
+        ValueError when B took no measurable time.
+        """
+        over, _, under = key.partition("/")
+        divisor = self.rows[under].median_ns()
+        if divisor <= 0:
+            raise ValueError(f"{under}: too short for the clock")
+        return self.rows[over].median_ns() / divisor
+
+    def ratios(self) -> dict[str, float]:
+        """Every ratio whose two rows were measured."""
+        known = [key for key in self._ratios if set(key.split("/")) <= set(self.rows)]
+        return {key: round(self.ratio(key), DIGITS + 1) for key in known}
+
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """Each target beside what was measured: reached "aim" or "must", "missed", "unmeasured"."""
+        ratios = self.ratios()
+        return {
+            key: {
+                "must": target.must,
+                "aim": target.aim,
+                "measured": ratios.get(key),
+                "reached": verdict(ratios.get(key), target),
+            }
+            for key, target in self._targets.items()
+        }
+
+    def result(self, machine: Mapping[str, Any]) -> dict[str, Any]:
+        """The object ``--json`` prints."""
+        return {
+            "bench": self.bench,
+            "machine": dict(machine),
+            "rows": {name: row.summary() for name, row in self.rows.items()},
+            "ratios": self.ratios(),
+            "targets": self.verdicts(),
+        }
+
+    def save(self, directory: Path, result: Mapping[str, Any]) -> None:
+        """Write ``BENCH.json``, and per row ``BENCH-ROW.npy`` with a line of samples per round.
+
+        A round with fewer samples than the longest is filled with NaN.
+        """
+        for name, row in self.rows.items():
+            longest = max(samples.size for samples in row.rounds)
+            table = np.full((len(row.rounds), longest), np.nan)
+            for line, samples in zip(table, row.rounds, strict=True):
+                line[: samples.size] = samples
+            np.save(directory / f"{self.bench}-{name}.npy", table)
+        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
+        (directory / f"{self.bench}.json").write_bytes(text + b"\n")
+
+
+def verdict(ratio: float | None, target: Target) -> str:
+    """How far ``ratio`` got: "aim", "must", "missed", or "unmeasured"."""
+    if ratio is None:
+        return "unmeasured"
+    if ratio <= target.aim:
+        return "aim"
+    return "must" if ratio <= target.must else "missed"

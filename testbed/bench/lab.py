@@ -1,0 +1,161 @@
+"""The processes of a bench: real hypervisors, and the processes that are measured.
+
+Owns: starting them in the bench's directory, calling the measured ones, ending all of them. The
+bench's parent uses it as a context manager; what it started is gone when it is left.
+Rules: every wait has a limit. A measured process never shares a CPU with its parent's waiting,
+because the parent sleeps in poll.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from hypervisor.config import HypervisorConfig, check
+from hypervisor.public.errors import MemcoordError, PeerGone
+from testbed.control_client import call
+from testbed.launcher import Child, Launcher
+from testbed.rundir import LONGEST_SOCKET, RunDir, check_socket_path
+
+HYPERVISOR = "testbed.hypervisor_process"
+SUBJECT = "testbed.bench.subject"
+ADDRESS = "bench.sock"
+STDIN = "0"  # the hypervisor ends when this fd does: with its parent
+START_S = 60.0
+CALL_S = 120.0
+PING_MS = 500
+POLL_S = 0.02
+
+
+class BenchError(MemcoordError):
+    """A process of the bench failed; the text is its own account of it."""
+
+
+class Host:
+    """One hypervisor process."""
+
+    def __init__(self, run_dir: Path, child: Child) -> None:
+        self.run_dir = run_dir
+        self.pid = child.pid
+        self._child = child
+
+    def await_ready(self) -> None:
+        """Until it answers on its control socket, at most START_S; BenchError when it ended."""
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                call(self.run_dir, "ping", timeout_ms=PING_MS)
+                return
+            except PeerGone:
+                if self._child.process.poll() is not None:
+                    raise BenchError(f"hypervisor: {self._child.how_it_ended()}") from None
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_S)
+
+    def domain(self, name: str) -> dict[str, Any]:
+        """The statistics of one domain."""
+        found = [entry for entry in call(self.run_dir, "statistics")["domains"]
+                 if entry["name"] == name]
+        if not found:
+            raise BenchError(f"the hypervisor knows no domain {name}")
+        return dict(found[0])
+
+
+class Remote:
+    """One measured process; ``call`` runs a method of its ``Subject``."""
+
+    def __init__(self, child: Child, joined: socket.socket) -> None:
+        self.pid = child.pid
+        self._child = child
+        self._joined = joined
+        self._connection = Connection(joined.dup().detach())
+
+    def call(self, op: str, **args: Any) -> Any:
+        """What ``Subject.op(**args)`` returns; BenchError when it raised, ended or takes CALL_S."""
+        self._connection.send((op, args))
+        return self._answer(op)
+
+    def give_fds(self, fds: list[int]) -> list[int]:
+        """Pass file descriptors; returns their numbers over there."""
+        self._connection.send(("receive_fds", {}))
+        socket.send_fds(self._joined, [b"f"], fds)
+        numbers: list[int] = self._answer("receive_fds")
+        return numbers
+
+    def _answer(self, op: str) -> Any:
+        if not self._connection.poll(CALL_S):
+            raise BenchError(f"{op}: no answer within {CALL_S:.0f} s")
+        try:
+            succeeded, answer = self._connection.recv()
+        except EOFError:
+            self._child.process.wait(CALL_S)
+            raise BenchError(f"{op}: {self._child.how_it_ended()}") from None
+        if not succeeded:
+            raise BenchError(f"{op}: {answer}")
+        return answer
+
+    def close(self) -> None:
+        """Hang up: the process ends."""
+        self._connection.close()
+        self._joined.close()
+
+
+class Lab:
+    """All processes of one bench; they and their files are named in the manifest of ``run``."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.directory = run.path
+        self._run = run
+        self._launcher = Launcher(run.path)
+        self._remotes: list[Remote] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._address = run.path / ADDRESS
+
+    def __enter__(self) -> Self:
+        self._run.record_files([ADDRESS])
+        self._listener.bind(str(self._address))
+        self._listener.listen()
+        self._listener.settimeout(START_S)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for remote in self._remotes:
+            remote.close()
+        self._launcher.stop(list(self._launcher.children))
+        self._listener.close()
+        self._address.unlink(missing_ok=True)
+
+    def host(self, name: str, config: HypervisorConfig) -> Host:
+        """Start a hypervisor in a run directory of its own and wait until it serves."""
+        check(config)
+        run_dir = self.directory / name
+        check_socket_path(run_dir / LONGEST_SOCKET)
+        run_dir.mkdir(mode=0o700)
+        (run_dir / "hypervisor.json").write_bytes(msgspec.json.encode(config))
+        child = self._launcher.start(name, HYPERVISOR, str(run_dir), STDIN)
+        self._run.record_process(name, child.pid)
+        host = Host(run_dir, child)
+        host.await_ready()
+        return host
+
+    def remote(self, name: str, *options: str) -> Remote:
+        """Start a process to be measured."""
+        child = self._launcher.start(name, SUBJECT, str(self._address), *options)
+        self._run.record_process(name, child.pid)
+        joined, _ = self._listener.accept()
+        joined.settimeout(None)
+        remote = Remote(child, joined)
+        self._remotes.append(remote)
+        return remote

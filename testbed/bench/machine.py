@@ -1,0 +1,84 @@
+"""The machine as a bench saw it: the facts of ``testbed.machine``, and who ran on which CPU.
+
+Owns: the ``machine`` object of a bench's JSON, and the choice of the CPUs a bench measures on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed import machine
+from testbed._loops import lib
+
+CORES_FOR_SPINNING = 4
+WAKE_WARNING = (
+    f"fewer than {CORES_FOR_SPINNING} cores: a spinning side can take the core that the other side "
+    "or the hypervisor's worker needs; rows that spin vary more than on a larger machine"
+)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the two ends of a round trip run: the domain's thread and the serving process."""
+
+    domain_cpu: int
+    serving_cpu: int
+
+    @property
+    def one_cpu(self) -> bool:
+        return self.domain_cpu == self.serving_cpu
+
+
+def pair() -> Placement:
+    """Two CPUs this process may use, of different cores if there are such; else one twice."""
+    allowed = sorted(os.sched_getaffinity(0))
+    first = allowed[0]
+    shared = _siblings(first)
+    others = [cpu for cpu in allowed if cpu not in shared] or allowed[1:] or [first]
+    return Placement(first, others[0])
+
+
+def place(pid: int, cpu: int) -> None:
+    """Move every thread a process has now to one CPU; threads that just ended are no error."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(task.name), {cpu})
+
+
+def describe(placement: Placement) -> dict[str, Any]:
+    """What a result depends on; ``load_1m`` here is that before the bench."""
+    facts = machine.describe()
+    facts["load_before_1m"] = facts.pop("load_1m")
+    # Written in sysfs and really given are two things: this asks the kernel for one and looks.
+    facts["shmem_2m_given"] = bool(lib.mc_shmem_thp() == 1)
+    facts["libc"] = " ".join(platform.libc_ver())
+    facts["versions"] = machine.versions()
+    facts["clock_resolution_ns"] = round(time.get_clock_info("monotonic").resolution * 1e9)
+    facts["domain_cpu"] = placement.domain_cpu
+    facts["serving_cpu"] = placement.serving_cpu
+    facts["same_core"] = placement.serving_cpu in _siblings(placement.domain_cpu)
+    facts["virtual_machine"] = " hypervisor" in machine.read_text("/proc/cpuinfo")
+    facts["warnings"] = [WAKE_WARNING] if machine.cores() < CORES_FOR_SPINNING else []
+    return facts
+
+
+def finish(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with the load after the bench."""
+    return {**facts, "load_after_1m": machine.load()}
+
+
+def _siblings(cpu: int) -> set[int]:
+    """CPUs that share the core of ``cpu``, itself included."""
+    text = machine.read_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    found = {cpu}
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        if low.isdigit():
+            found.update(range(int(low), int(high if high.isdigit() else low) + 1))
+    return found

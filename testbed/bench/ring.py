@@ -1,0 +1,135 @@
+"""``memcoord bench ring``: a message to the hypervisor and back, beside what the kernel offers.
+
+Owns: the rows, their order within a round, where each end runs, and the target.
+Every row of ours is a NOP record on the memory ring of a real domain, answered by the service
+thread of a real hypervisor. One hypervisor spins as it would in use; the other never spins, and
+neither does the domain that asks it. The floors beside them (eventfd, socket, ZeroMQ) are answered
+by a process that does nothing else, placed on the CPU of the hypervisor. Rows ending in
+``_same_cpu`` have both ends on one CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from hypervisor.config import DomainConfig, HypervisorConfig
+from hypervisor.public.units import AREA_FRAMES, RING_SLOTS
+from testbed.bench import machine
+from testbed.bench.harness import Sheet, Target
+from testbed.bench.lab import Lab, Remote
+
+TARGETS = {"rtt_sleep_eventfd/eventfd_rtt": Target(1.3, 1.05)}
+ALSO = (
+    "rtt_sleep_eventfd_same_cpu/eventfd_rtt_same_cpu",
+    "rtt_sleep_zmq/zmq_req_rep_rtt",
+    "rtt_spin/unix_socket_rtt",
+)
+SPIN_SAMPLES = 5000
+SLEEP_SAMPLES = 1000
+ZMQ_SAMPLES = 300
+BATCH_SAMPLES = 1000
+BATCH_RECORDS = 32
+RECORD_BYTES = 64
+EVENTFD_BYTES = 8
+DOMAIN_FRAMES = 4 * AREA_FRAMES
+SAME_CPU = "_same_cpu"
+
+assert BATCH_RECORDS <= RING_SLOTS
+
+
+class RingBench:
+    """One run of the bench; ``round`` measures every row once more."""
+
+    def __init__(self, lab: Lab, sheet: Sheet, placement: machine.Placement) -> None:
+        self._sheet, self._placement = sheet, placement
+        for key in ALSO:
+            sheet.also_ratio(key)
+        self._spinning = lab.host("h0", _config(-1, "spin"))
+        self._sleeping = lab.host("h1", _config(0, "sleep", "zmq"))
+        self._subject, self._peer = lab.remote("subject"), lab.remote("peer")
+        self._subject.call("attach", run_dir=str(self._spinning.run_dir), name="spin")
+        self._subject.call("attach", run_dir=str(self._sleeping.run_dir), name="sleep")
+        self._subject.call("attach_zmq", run_dir=str(self._sleeping.run_dir), name="zmq")
+        self._subject.call("spin", key="sleep", spin_ns=0)
+        self._endpoint = f"ipc://{lab.directory / 'echo.ipc'}"
+        self._peer.call("serve_zmq", endpoint=self._endpoint)
+        self._floors = _connect(self._subject, self._peer)
+
+    def round(self) -> None:
+        """Measure every row once, in both placements where there are two CPUs."""
+        self._place(self._placement.serving_cpu)
+        self._spin()
+        self._sleep("")
+        if not self._placement.one_cpu:
+            self._place(self._placement.domain_cpu)
+            self._sleep(SAME_CPU)
+
+    def _place(self, serving_cpu: int) -> None:
+        for process in (self._spinning, self._sleeping, self._peer):
+            machine.place(process.pid, serving_cpu)
+        self._subject.call("place", cpu=self._placement.domain_cpu)
+
+    def _spin(self) -> None:
+        add, call = self._sheet.add, self._subject.call
+        samples, slept = call("ring", key="spin", count=SPIN_SAMPLES, batch=1)
+        add("rtt_spin", samples, 1).extra["slept"] = round(slept, 4)
+        samples, _ = call("ring", key="spin", count=BATCH_SAMPLES, batch=BATCH_RECORDS)
+        add("record_batch32", samples, BATCH_RECORDS, "per record, 32 under one doorbell")
+
+    def _sleep(self, suffix: str) -> None:
+        add, call = self._sheet.add, self._subject.call
+        note = "both ends on one CPU" if suffix else ""
+        samples, slept = call("ring", key="sleep", count=SLEEP_SAMPLES, batch=1)
+        row = add("rtt_sleep_eventfd" + suffix, samples, 1, note)
+        row.extra["slept"] = round(slept, 4)
+        for name, (read_fd, write_fd, size) in self._floors.items():
+            samples = call(
+                "call_fds", read_fd=read_fd, write_fd=write_fd, size=size, count=SLEEP_SAMPLES
+            )
+            add(name + suffix, samples, 1, note)
+        samples = call("ring_zmq", count=ZMQ_SAMPLES)
+        add("rtt_sleep_zmq" + suffix, samples, 1, note)
+        samples = call("call_zmq", endpoint=self._endpoint, size=RECORD_BYTES, count=ZMQ_SAMPLES)
+        add("zmq_req_rep_rtt" + suffix, samples, 1, note)
+
+
+def run(
+    lab: Lab,
+    sheet: Sheet,
+    rounds: int,
+    placement: machine.Placement,
+    done: Callable[[int], None],
+) -> None:
+    """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
+    bench = RingBench(lab, sheet, placement)
+    for index in range(rounds):
+        bench.round()
+        done(index + 1)
+
+
+def _config(spin_ns: int, *names: str) -> HypervisorConfig:
+    domains = tuple(
+        DomainConfig(name, DOMAIN_FRAMES, 0, DOMAIN_FRAMES, credit_areas=0) for name in names
+    )
+    return HypervisorConfig(
+        total_frames=4 * len(names) * DOMAIN_FRAMES, spin_ns=spin_ns, tmem_max_pages=0, domains=domains
+    )
+
+
+def _connect(subject: Remote, peer: Remote) -> dict[str, tuple[int, int, int]]:
+    """The floors' row names, each with the subject's fds and the size of a message."""
+    ours, theirs = socket.socketpair()
+    there, back = os.eventfd(0), os.eventfd(0)
+    fds = [ours.fileno(), theirs.fileno(), there, back]
+    near, _, near_there, near_back = subject.give_fds(fds)
+    _, far, far_there, far_back = peer.give_fds(fds)
+    for close in (ours.detach(), theirs.detach(), there, back):
+        os.close(close)
+    peer.call("serve_fds", read_fd=far_there, write_fd=far_back, size=EVENTFD_BYTES)
+    peer.call("serve_fds", read_fd=far, write_fd=far, size=RECORD_BYTES)
+    return {
+        "eventfd_rtt": (near_back, near_there, EVENTFD_BYTES),
+        "unix_socket_rtt": (near, near, RECORD_BYTES),
+    }
