@@ -60,14 +60,15 @@ def run(
 @app.command()
 def hypervisor(
     config: Annotated[
-        str | None, typer.Argument(help="hypervisor.json; default: open host.")
+        str | None,
+        typer.Argument(help="A scenario or hypervisor.json (default: a host open to any domain)."),
     ] = None,
     run_dir: RunDirOption = None,
 ) -> None:
-    """Serve domains until ended: the hypervisor process by itself."""
-    from testbed.hypervisor_process import serve
+    """Serve domains that others start, until interrupted: the hypervisor by itself."""
+    from testbed.host import host_command
 
-    raise typer.Exit(serve(config, run_dir))
+    raise typer.Exit(host_command(config, run_dir))
 
 
 @app.command()

@@ -34,7 +34,7 @@ SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less its final zero
 LONGEST_SOCKET = "doorbell.ipc"
 MANIFEST_BYTES_MAX = 1 << 20
 RUNS_MAX = 10_000
-SLUG_MAX = 16
+SLUG_MAX = 12
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
@@ -131,7 +131,7 @@ def create(
 
     ConfigError when the path is too long for a socket or in use, RunDirError when not writable.
     """
-    name = f"{_utc('%Y%m%dT%H%M%S')}-{_UNSAFE.sub('-', scenario)[:SLUG_MAX]}-{secrets.token_hex(3)}"
+    name = f"{_utc('%y%m%d-%H%M%S')}-{_UNSAFE.sub('-', scenario)[:SLUG_MAX]}-{secrets.token_hex(2)}"
     where = Path(path).absolute() if path else (base or default_base()) / name
     check_socket_path(where / LONGEST_SOCKET)
     if (where / MANIFEST).exists():

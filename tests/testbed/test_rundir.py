@@ -110,7 +110,7 @@ def test_the_newest_live_run_is_found_and_dead_ones_are_not(short_path: Path) ->
     with pytest.raises(ConfigError, match="no run is live"):
         rundir.newest_live(short_path)
     run = rundir.create("main", base=short_path)
-    dead = short_path / "99990101T000000-later-000000"
+    dead = short_path / "999999-000000-later-0000"
     dead.mkdir()
     gone = [msgspec.structs.replace(run.manifest.processes[0], start_ticks=1)]
     manifest = msgspec.structs.replace(run.manifest, processes=gone)
