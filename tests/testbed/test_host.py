@@ -1,4 +1,4 @@
-"""Goal: a hypervisor by itself is configured from a file, a scenario or nothing, and says if not."""
+"""Goal: a hypervisor by itself takes a file, a scenario or nothing, and says what is wrong."""
 
 from __future__ import annotations
 
