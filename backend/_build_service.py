@@ -13,9 +13,7 @@ from hypervisor.public._cdef import ROOT, make_ffi
 _ABI = ROOT / "backend" / "abi"
 _SOURCES = ("host", "supply", "domain", "service", "worker")
 
-ffi = make_ffi(
-    "backend._service", [_ABI / "host.h"], [_ABI / f"{name}.c" for name in _SOURCES]
-)
+ffi = make_ffi("backend._service", [_ABI / "host.h"], [_ABI / f"{name}.c" for name in _SOURCES])
 
 if __name__ == "__main__":
     os.chdir(ROOT)

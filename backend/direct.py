@@ -19,7 +19,16 @@ from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 
 THREAD_STOP_S = 10.0
 
-_PATHS = ("local", "credit", "ring", "transfer")
+#: Fields of a snapshot, and the counters of a tmem client each is the sum of.
+_TMEM_FIELDS = {
+    "tmem_used_pages": ("used_pages",),
+    "tmem_target_pages": ("mm_target",),
+    "puts": ("puts",),
+    "puts_failed": ("puts_failed_target", "puts_failed_nomem", "puts_failed_nospc"),
+    "gets": ("gets",),
+    "gets_hit": ("gets_hit",),
+    "flushes": ("flushes",),
+}
 
 
 class DirectBackend:
@@ -68,14 +77,15 @@ class DirectBackend:
         slab = int(lib.mc_map_anonymous(areas * AREA_BYTES))
         if slab < 0:
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
-        self.tmem = Tmem(pages=0, max_pages=areas * AREA_FRAMES, slab_address=slab)
+        self._slab, self._slab_bytes = slab, areas * AREA_BYTES
+        self.tmem = Tmem(max_areas=areas, slab=slab)
         entries = serve.entry_points(self.tmem)
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
-        hooks.state, hooks.slab, hooks.slab_areas = entries.state, slab, areas
+        hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas
+        kinds = dict(ffi.typeof("struct mc_tmem_hooks").fields)
         for name in ("execute", "grow", "shrink", "open_client", "close_client"):
-            address = getattr(entries, name)
-            setattr(hooks, name, ffi.cast(ffi.typeof(hooks).fields_by_name(name), address))
+            setattr(hooks, name, ffi.cast(kinds[name].type, getattr(entries, name)))
         self._host.slab_used = self._slab_used
         self._host.tmem_areas_max = areas
         self._keep.append(entries)
@@ -93,7 +103,9 @@ class DirectBackend:
             spec.doorbell == "zmq",
         )
         if status == Status.ENOMEM:
-            raise NoMemory(f"{spec.name}: the host has no {spec.boot_frames} frames to boot it with")
+            raise NoMemory(
+                f"{spec.name}: the host has no {spec.boot_frames} frames to boot it with"
+            )
         _check(status, f"open {spec.name}")
         self._names[domid] = spec.name
         self.set_tmem_target(domid, spec.tmem_target_pages)
@@ -119,7 +131,7 @@ class DirectBackend:
     def set_tmem_target(self, domid: DomId, pages: int) -> None:
         """Set mm_target in pages; -1 is no limit. Enforced on every put from now on."""
         if self.tmem is not None:
-            self.tmem.set_target(domid, pages)
+            self.tmem.clients["mm_target"][domid] = pages
         control = self._host.domains[domid].control
         control.tmem_target_pages = pages & 0xFFFFFFFFFFFFFFFF
 
@@ -172,7 +184,7 @@ class DirectBackend:
     def _domain_snapshot(self, domain: Any) -> DomainSnapshot:
         domid = DomId(domain.domid)
         control, counters = domain.control, domain.counters
-        client = self.tmem.client(domid) if self.tmem is not None else None
+        tmem = self._tmem_counters(domid)
         backed = sum(domain.counts) - domain.counts[lib.MC_A_HARD] - domain.counts[lib.MC_A_SOFT]
         return DomainSnapshot(
             domid=domid,
@@ -186,13 +198,7 @@ class DirectBackend:
             grants_ring=counters.grants[lib.MC_PATH_RING],
             grants_transfer=counters.grants[lib.MC_PATH_TRANSFER],
             reclaimed_areas=counters.reclaimed_areas,
-            tmem_used_pages=client.used if client else 0,
-            tmem_target_pages=client.target if client else -1,
-            puts=client.puts if client else 0,
-            puts_failed=client.puts_failed if client else 0,
-            gets=client.gets if client else 0,
-            gets_hit=client.gets_hit if client else 0,
-            flushes=client.flushes if client else 0,
+            **tmem,
             ring_requests=counters.requests,
             bad_requests=counters.bad_requests,
             broken=domain.phase == lib.MC_BROKEN,
@@ -203,6 +209,12 @@ class DirectBackend:
             guest_references=control.references,
             guest_credit_dry=control.credit_dry,
         )
+
+    def _tmem_counters(self, domid: DomId) -> dict[str, int]:
+        if self.tmem is None:
+            return dict.fromkeys(_TMEM_FIELDS, 0)
+        client = self.tmem.clients[domid]
+        return {name: sum(int(client[c]) for c in of) for name, of in _TMEM_FIELDS.items()}
 
     def validate(self) -> None:
         """InternalError if the ledger does not add up."""
@@ -224,6 +236,8 @@ class DirectBackend:
             self.close(domid)
         lib.mc_host_close(self._host)
         self._host = None
+        if self.tmem is not None:
+            lib.mc_unmap(self._slab, self._slab_bytes)
 
 
 def _check(status: int, what: str) -> None:

@@ -71,7 +71,9 @@ def check(config: HypervisorConfig) -> None:
 
 def _check_domain(key: str, domain: DomainConfig) -> None:
     if not 1 <= len(domain.name) <= 32 or not domain.name.isidentifier():
-        raise ConfigError(f"{key}.name", f"{domain.name!r} must be an identifier of 1 to 32 letters")
+        raise ConfigError(
+            f"{key}.name", f"{domain.name!r} must be an identifier of 1 to 32 letters"
+        )
     if domain.maxmem_frames < AREA_FRAMES:
         raise ConfigError(f"{key}.maxmem_frames", f"must be at least {AREA_FRAMES} (one area)")
     if not 0 <= domain.boot_frames <= domain.target_frames <= domain.maxmem_frames:

@@ -1,8 +1,8 @@
 """The control plane: ZeroMQ ROUTER for requests, PUB for statistics, ROUTER for doorbells.
 
 Owns: the sockets ``control.ipc``, ``stats.ipc`` and ``doorbell.ipc`` in the run directory.
-Rules: main thread only; nothing here blocks. Whatever does not decode to a known request is counted,
-logged once by the caller (``bad`` rises), and answered only if it carried a request id.
+Rules: main thread only; nothing here blocks. Whatever does not decode to a known request is
+counted, logged once by the caller (``bad`` rises), and answered only if it carried a request id.
 """
 
 from __future__ import annotations

@@ -275,7 +275,9 @@ class Hypervisor:
 
     def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
         if not 0 <= target_frames <= entry.config.maxmem_frames:
-            raise ConfigError("target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)")
+            raise ConfigError(
+                "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
+            )
         self._backend.set_target(entry.domid, target_frames)
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
 

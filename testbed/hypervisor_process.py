@@ -1,8 +1,8 @@
 """The hypervisor process: where backend, policy, coordinator and control plane are wired together.
 
 ``python -P -m testbed.hypervisor_process RUN_DIR [WATCH_FD]`` reads ``hypervisor.json`` in RUN_DIR
-and serves until it is asked to shut down, gets SIGTERM or SIGINT, or WATCH_FD ends (its parent died).
-Ready when ``control.ipc`` answers ``ping``. Events go to ``events.jsonl`` beside the sockets.
+and serves until it is asked to shut down, gets SIGTERM or SIGINT, or WATCH_FD ends (its parent
+died). Ready when ``control.ipc`` answers ``ping``. Events go to ``events.jsonl`` there.
 """
 
 from __future__ import annotations

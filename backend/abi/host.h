@@ -1,7 +1,7 @@
 /* host.h: the host's memory, who holds it, and the threads that move it.
  *
- * Owns:  everything that is private to the hypervisor process: the ledger, the backing state of every
- *        area of every domain, the backend half of every ring, the hooks into the tmem pool.
+ * Owns:  everything that is private to the hypervisor process: the ledger, the backing state of
+ *        every area of every domain, the backend half of every ring, the hooks into the tmem pool.
  * Rules: mc_host.lock guards all of it. It is never held across a system call that moves memory
  *        (populate, punch): such an area is first marked in transit, so nobody else picks it.
  *        Decisions are made from this private state only; what a guest wrote is a hint that is

@@ -5,8 +5,8 @@
  *      responses and ring the guest's bell if it sleeps.
  *   2. nothing anywhere: spin for the current budget, looking again.
  *   3. still nothing: arm every ring, look once more, sleep in epoll.
- * The spin budget doubles when a request comes within spin_ns of the last one and halves when a spin
- * was in vain, so that an idle or a crowded host does not burn a CPU.
+ * The spin budget doubles when a request comes within spin_ns of the last one and halves when a
+ * spin was in vain, so that an idle or a crowded host does not burn a CPU.
  * A record is copied out of the ring before it is looked at; frame and area numbers are checked
  * against the private state. A domain whose ring is broken, or that spent its error budget, is
  * marked BROKEN, served no more, and reported to the main thread.

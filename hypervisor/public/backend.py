@@ -96,7 +96,7 @@ class Backend(Protocol):
         """Take back every frame and tmem page of a domain, dead or alive. Never fails."""
 
     def set_target(self, domid: DomId, frames: int) -> None:
-        """Set the RAM target; shrinking takes free areas at once, the rest as the guest frees it."""
+        """Set the RAM target; a lower one takes free areas at once, the rest as they are freed."""
 
     def set_tmem_target(self, domid: DomId, pages: int) -> None:
         """Set mm_target: puts beyond it fail from now on; nothing is pulled back. -1: no limit."""

@@ -15,7 +15,7 @@ one frame back with the reply carrying the same ``request_id``. Statistics on PU
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any
 
 import msgpack
 import msgspec
@@ -32,14 +32,17 @@ class BadMessage(ValueError):
     """Bytes that are no message of this protocol; the text says which field."""
 
 
-class _Message(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    pass
+# Not written in the class line: type checkers would then want ``frozen=True`` of every subclass.
+_SHAPE: dict[str, Any] = {"array_like": True, "frozen": True, "forbid_unknown_fields": True}
+
+
+class _Message(msgspec.Struct, **_SHAPE):
+    version: int
 
 
 class AttachRequest(_Message, tag="attach"):
     """Domain to hypervisor. ``maxmem_frames`` 0 means: as the hypervisor's configuration says."""
 
-    version: int
     name: str
     maxmem_frames: int
     doorbell: str = "futex"
@@ -48,7 +51,6 @@ class AttachRequest(_Message, tag="attach"):
 class Attached(_Message, tag="attached"):
     """Hypervisor to domain, with the fds ram, meta, eventfd in this order."""
 
-    version: int
     domid: int
     name: str
     ram_bytes: int
@@ -59,7 +61,6 @@ class Attached(_Message, tag="attached"):
 class Refused(_Message, tag="refused"):
     """Hypervisor to domain: ``code`` is one word a program may test, ``reason`` is for people."""
 
-    version: int
     code: str
     reason: str
 
@@ -67,7 +68,6 @@ class Refused(_Message, tag="refused"):
 class Request(_Message, tag="request"):
     """Client to hypervisor: ``op`` is one of ``OPS``, ``args`` its arguments by name."""
 
-    version: int
     request_id: int
     op: str
     args: dict[str, Any]
@@ -76,7 +76,6 @@ class Request(_Message, tag="request"):
 class Reply(_Message, tag="reply"):
     """Hypervisor to client: ``error`` is empty on success."""
 
-    version: int
     request_id: int
     error: str
     result: Any
@@ -85,14 +84,13 @@ class Reply(_Message, tag="reply"):
 class Publication(_Message, tag="stats"):
     """Hypervisor to subscribers, once per tick."""
 
-    version: int
     tick: int
     time_ns: int
     host: dict[str, int]
     domains: list[dict[str, Any]]
 
 
-Message = Union[AttachRequest, Attached, Refused, Request, Reply, Publication]
+Message = AttachRequest | Attached | Refused | Request | Reply | Publication
 
 #: Operations of ``Request`` and the arguments each takes.
 OPS: dict[str, dict[str, type]] = {
@@ -109,7 +107,8 @@ OPS: dict[str, dict[str, type]] = {
 
 def encode(message: Message) -> bytes:
     """The bytes of ``message``."""
-    return msgpack.packb(msgspec.to_builtins(message))
+    data: bytes = msgpack.packb(msgspec.to_builtins(message))
+    return data
 
 
 def decode(data: bytes) -> Message:
@@ -118,7 +117,7 @@ def decode(data: bytes) -> Message:
         raise BadMessage(f"{len(data)} bytes, more than {MESSAGE_BYTES_MAX}")
     try:
         raw = msgpack.unpackb(data, strict_map_key=True, max_str_len=MESSAGE_BYTES_MAX)
-        message = msgspec.convert(raw, Message)
+        message: Message = msgspec.convert(raw, Message)
     except Exception as error:  # msgpack raises many unrelated types on garbage
         raise BadMessage(str(error) or type(error).__name__) from None
     if message.version != VERSION:

@@ -61,7 +61,7 @@ struct mc_ring {
     struct mc_record slots[64];
 };
 
-/* One tree: free frames of its areas that nobody has claimed. Never promises more than its areas. */
+/* One tree: free frames of its areas that nobody has claimed; never more than its areas have. */
 struct mc_tree {
     _Atomic uint32_t free_frames;
     uint32_t pad[15];
@@ -165,6 +165,7 @@ _Static_assert(MC_AREA_ROWS * MC_ROW_FRAMES == MC_AREA_FRAMES, "rows fill an are
 _Static_assert(MC_AREA_FRAMES * MC_FRAME_BYTES == MC_AREA_BYTES, "frames fill an area");
 _Static_assert((MC_RING_SLOTS & (MC_RING_SLOTS - 1)) == 0, "a ring index wraps by a mask");
 _Static_assert(sizeof(((struct mc_ring *)0)->slots) / 64 == MC_RING_SLOTS, "slots as named");
-_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2, "shared words are lock-free");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
+               "shared words are lock-free");
 
 #endif
