@@ -234,7 +234,9 @@ static uint32_t mend_area(struct mc_frames *frames, uint32_t area)
     }
     word &= ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_HUGE);
     if (word & MC_AREA_RECLAIMED) {         /* not the guest's: nothing in it can be handed out */
-        memset(heads, MC_HEAD_FREED, MC_AREA_FRAMES);
+        for (uint32_t frame = 0; frame < MC_AREA_FRAMES; frame++)
+            if (mc_head_taken(heads[frame]))
+                heads[frame] = MC_HEAD_FREED;
         memset(rows, 0, MC_AREA_ROWS * sizeof rows[0]);
         frames->areas[area] = word | MC_AREA_HUGE;
         return 1;

@@ -205,6 +205,7 @@ static int64_t search(struct mc_frames *frames, struct mc_slot *own, try_fn try,
             if (atomic_load_explicit(&frames->trees[tree].free_frames, memory_order_relaxed)
                 < least) {
                 step = MC_TREE_AREAS - area % MC_TREE_AREAS;
+                step = step < count - area ? step : count - area;
             } else if ((word & MC_AREA_FREE_MASK) >= here
                        && (evicted || !(word & MC_AREA_EVICTED))) {
                 int64_t result = try(frames, own, area, size, evicted);
