@@ -9,16 +9,12 @@ reference, down to the word. Runs in the domain's process; never imports numba.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from hypervisor.public.errors import MemcoordError
 from testbed.page_trace import PageTrace
-
-#: References between two reports of progress.
-CHUNK_REFERENCES = 2048
 
 
 class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +87,6 @@ class Replay:
         number: int,
         base_address: int,
     ) -> None:
-        self.references = 0
         self.pages_verified = 0
         self._trace = trace
         self._memory = memory
@@ -101,26 +96,18 @@ class Replay:
         self._base = base_address
         self._versions = array("Q", bytes(8 * trace.page_count))
 
-    def run(self, repeat: int, report: Callable[[int], None]) -> None:
-        """Replay the trace ``repeat`` times; WrongContent at the first wrong byte.
-
-        ``report`` is called with the number of references done, every CHUNK_REFERENCES.
-        """
-        pages, writes = self._trace.pages, self._trace.writes
+    def run(self, repeat: int) -> None:
+        """Replay the trace ``repeat`` times; WrongContent at the first wrong byte."""
         for _ in range(repeat):
-            for start in range(0, len(pages), CHUNK_REFERENCES):
-                end = start + CHUNK_REFERENCES
-                self._replay(pages[start:end], writes[start:end])
-                self.references += min(end, len(pages)) - start
-                report(self.references)
+            self._replay()
 
-    def _replay(self, pages: list[int], writes: bytes) -> None:
+    def _replay(self) -> None:
         # The hot loop: about a microsecond per reference, so everything it needs is a local.
         access, versions = self._memory.access, self._versions
         fill, check = self._content.mc_content_fill, self._content.mc_content_check
         number, base = self._number, self._base
         verified = 0
-        for page, written in zip(pages, writes, strict=True):
+        for page, written in zip(self._trace.pages, self._trace.writes, strict=True):
             version = versions[page]
             # A page nobody wrote yet gets its first version now, whatever the reference is.
             writing = written or not version

@@ -1,0 +1,77 @@
+"""A domain's process: attach, hold a working set, replay a trace, answer in one line.
+
+``python -P -m testbed.guest_process CONFIG`` with a ``GuestConfig`` as JSON. Prints a
+``GuestResult`` as one line of JSON on stdout and exits with 0; on failure one line on stderr says
+why, exit 1. Ends at once when stdin closes (its launcher is gone).
+Imports neither numba nor zmq: a domain starts as fast as Python does.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+import frontend
+from frontend.manager import GuestMemory
+from frontend.swapfile import SwapFile
+from hypervisor.public.errors import MemcoordError
+from testbed._loops import lib
+from testbed.launcher import end_with_parent
+from testbed.page_trace import load_trace
+from testbed.workloads import GuestConfig, GuestResult, Replay
+
+
+def run(config: GuestConfig) -> GuestResult:
+    """Do the domain's work; MemcoordError says what stopped it. Time counts from the first page."""
+    trace = load_trace(config.trace)
+    with (
+        frontend.attach(config.directory, config.name) as domain,
+        SwapFile(config.swap_file, trace.page_count) as swap,
+        GuestMemory(domain, trace.page_count, config.resident_frames, swap) as memory,
+    ):
+        replay = Replay(
+            trace,
+            memory,
+            lib,
+            name=config.name,
+            number=config.number,
+            base_address=domain.address,
+        )
+        begin_s = time.perf_counter()
+        replay.run(config.repeat)
+        run_s = time.perf_counter() - begin_s
+        counted = memory.statistics()
+        memory.validate()
+    return GuestResult(
+        references=counted.references,
+        faults=counted.faults,
+        tmem_hits=counted.tmem_hits,
+        swap_ins=counted.swap_ins,
+        swap_outs=counted.swap_outs,
+        failed_puts=counted.failed_puts,
+        pages_verified=replay.pages_verified,
+        run_s=run_s,
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of the process."""
+    if len(argv) != 2:
+        sys.stderr.write("usage: python -P -m testbed.guest_process CONFIG\n")
+        return 2
+    end_with_parent()
+    config = msgspec.json.decode(Path(argv[1]).read_bytes(), type=GuestConfig)
+    try:
+        result = run(config)
+    except MemcoordError as error:
+        sys.stderr.write(f"{config.name}: {error}\n")
+        return 1
+    sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
