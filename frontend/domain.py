@@ -1,0 +1,290 @@
+"""A domain, seen from inside: its memory, and what it may ask of the hypervisor.
+
+Owns: the one object a guest program holds, and the life of its mapping, fds and threads.
+Rules: any thread may use a domain. ``close`` it once no other thread is inside one of its calls;
+afterwards ``alloc`` and the like raise ValueError, and views of its memory stay readable and
+writable but hold zeroes and reach nobody. A domain does not survive ``os.fork``.
+A call that needs the hypervisor raises PeerGone within a bounded time when that is dead; what the
+domain holds stays usable.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from frontend._guest import ffi, lib
+from frontend.statistics import DomainStatistics
+from frontend.tmem_client import TmemClient
+from hypervisor.public.errors import InternalError, NoMemory, error_of
+from hypervisor.public.units import FRAME_BYTES, DomId, Frame, Frames
+
+if TYPE_CHECKING:
+    import socket
+
+    from hypervisor.public.messages import Attached
+
+
+@dataclass(frozen=True)
+class Handles:
+    """The fds handed over at attach. The domain owns them once its constructor has returned."""
+
+    ram: int
+    meta: int
+    bell: int
+
+
+class Domain:
+    """An attached domain; ``frontend.attach`` makes it. A context manager that closes it.
+
+    ``alloc(order=0)`` gives the first of ``2**order`` frames (order 0 to 9), NoMemory when the
+    hypervisor has none for it; ``free(frame, order=0)`` takes them back, BadFrame when they cannot
+    be meant. Both cost about as much as calling an empty function.
+    """
+
+    alloc: Callable[..., Frame]
+    free: Callable[..., None]
+
+    def __init__(self, attached: Attached, handles: Handles, connection: socket.socket) -> None:
+        out = ffi.new("struct mc_guest **")
+        status = lib.mc_guest_open(
+            out, handles.ram, handles.meta, handles.bell, connection.fileno(),
+            attached.ram_bytes, attached.meta_bytes, attached.spin_ns,
+        )  # fmt: skip
+        if status < 0:
+            raise error_of(status, f"domain {attached.name}")
+        self._guest: Any = out[0]
+        functions: list[Any] = []
+        self._binding: Any = lib.mc_python_bind(self._guest, id(functions), id(_raise))
+        if self._binding == ffi.NULL:
+            lib.mc_guest_close(self._guest)
+            raise NoMemory("the process has no memory for a domain")
+        self.alloc, self.free, self._slot_call = functions
+        self._connection, self._bell_fd = connection, handles.bell
+        self.name = attached.name
+        self.domid = DomId(attached.domid)
+        self.maxmem_frames = Frames(attached.ram_bytes // FRAME_BYTES)
+        self.closed = False
+        self._control: Any = self._guest.control
+        self._ram = ffi.buffer(self._guest.ram, attached.ram_bytes)
+        #: All of the domain's RAM, bytes, writable; frame f at ``f * FRAME_BYTES``. Touch only
+        #: frames that are allocated: any other is not the domain's to touch.
+        self.memory = memoryview(self._ram).cast("B")
+        self.tmem = TmemClient(self)
+        os.close(handles.ram)  # the mappings stay
+        os.close(handles.meta)
+
+    def __enter__(self) -> Domain:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Frames
+
+    def alloc_many(self, count: int) -> array[int]:
+        """``count`` single frames as ``array('I')``: all of them, or NoMemory and none."""
+        frames = array("I", bytes(4 * count))
+        given = self._slot_call(lib.MC_SLOT_ALLOC_MANY, frames.buffer_info()[0], count)
+        if given == count:
+            return frames
+        if given > 0:
+            self.free_many(frames[:given])
+        what = f"{count} frames, of which there were {max(given, 0)}"
+        raise error_of(given if given < 0 else lib.MC_ENOMEM, what)
+
+    def free_many(self, frames: Iterable[int]) -> None:
+        """Free single frames, in order; BadFrame names the first that cannot be freed."""
+        wanted = frames if isinstance(frames, array) and frames.typecode == "I" else None
+        if wanted is None:
+            wanted = array("I", frames)
+        status = ffi.new("int *")
+        freed = self._slot_call(
+            lib.MC_SLOT_FREE_MANY, wanted.buffer_info()[0], len(wanted), _address(status)
+        )
+        if freed < 0:
+            raise error_of(freed, "free_many")
+        if freed < len(wanted):
+            raise error_of(status[0], "free_many", wanted[freed])
+
+    def alloc_areas(self, count: int) -> Frame:
+        """The first frame of ``count`` (1 to 16) consecutive areas of 2 MiB."""
+        return Frame(self._checked(f"{count} areas", lib.MC_SLOT_ALLOC_AREAS, count))
+
+    def free_areas(self, frame: int, count: int) -> None:
+        """Free what ``alloc_areas(count)`` gave."""
+        status = self._slot_call(lib.MC_SLOT_FREE_AREAS, frame, count)
+        if status < 0:
+            raise error_of(status, "free_areas", frame, lib.MC_AREA_ORDER)
+
+    def view(self, frame: int) -> memoryview:
+        """The 4096 bytes of ``frame``, writable. Keep it: making one costs more than ``alloc``."""
+        if not 0 <= frame < self.maxmem_frames:
+            raise error_of(lib.MC_EINDEX, "view", frame)
+        return self.memory[frame * FRAME_BYTES : (frame + 1) * FRAME_BYTES]
+
+    # What the hypervisor gives and takes
+
+    def request(self, frames: int) -> Frames:
+        """Ask for ``frames`` more, in whole areas; how many came, or NoMemory."""
+        path = ffi.new("int *")
+        gained = lib.mc_guest_request(self._open_guest(), frames, path)
+        if gained < 0:
+            raise error_of(gained, f"request of {frames} frames")
+        return Frames(gained)
+
+    def release(self, frames: int) -> Frames:
+        """Give back at most ``frames``, in whole free areas; how many the hypervisor took."""
+        return Frames(self._checked(f"release of {frames}", lib.MC_SLOT_RELEASE, frames))
+
+    def drain(self) -> None:
+        """Let go of the free frames held for this process's threads, so that areas get whole."""
+        self._checked("drain", lib.MC_SLOT_DRAIN)
+
+    @property
+    def current_frames(self) -> Frames:
+        """What the domain holds, by the hypervisor's count."""
+        return Frames(self._open_control().current_frames)
+
+    @property
+    def target_frames(self) -> Frames:
+        """What the policy wants the domain to hold."""
+        return Frames(self._open_control().target_frames)
+
+    @property
+    def heartbeat(self) -> int:
+        """Rises with every tick of the coordinator."""
+        return int(self._open_control().heartbeat)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the hypervisor lives and serves this domain."""
+        return bool(lib.mc_guest_alive(self._open_guest()))
+
+    def report(
+        self,
+        *,
+        used_frames: int = 0,
+        faults: int = 0,
+        swap_ins: int = 0,
+        swap_outs: int = 0,
+        references: int = 0,
+    ) -> None:
+        """Publish what the guest really uses and did so far, for the policy and the reports."""
+        control = self._open_control()
+        control.used_frames = used_frames
+        control.faults = faults
+        control.swap_ins = swap_ins
+        control.swap_outs = swap_outs
+        control.references = references
+
+    def statistics(self) -> DomainStatistics:
+        """Every counter, now."""
+        guest, control = self._open_guest(), self._control
+        counted = ffi.new("struct mc_frames_statistics *")
+        lib.mc_frames_statistics(ffi.addressof(guest.frames), counted)
+        ring = guest.grown_areas[lib.MC_PATH_RING]
+        transfer = guest.grown_areas[lib.MC_PATH_TRANSFER]
+        asked = ring + transfer
+        return DomainStatistics(
+            current_frames=self.current_frames,
+            target_frames=self.target_frames,
+            used_frames=Frames(control.used_frames),
+            free_frames=Frames(counted.free_frames + counted.slot_frames),
+            allocs=counted.allocs,
+            frees=counted.frees,
+            refills=counted.refills,
+            calls=guest.calls,
+            sleeps=guest.sleeps,
+            mapped_areas=guest.mapped_areas,
+            credit_areas=max(control.credit_taken - asked, 0),
+            ring_areas=ring,
+            transfer_areas=transfer,
+            credit_dry=control.credit_dry,
+        )
+
+    # For compiled loops
+
+    @property
+    def guest_address(self) -> int:
+        """Address of the ``struct mc_guest``."""
+        return _address(self._open_guest())
+
+    @property
+    def address(self) -> int:
+        """Address of frame 0."""
+        return _address(self._open_guest().ram)
+
+    def claim_slot(self) -> int:
+        """A slot of its own for a thread that allocates without the GIL."""
+        frames = ffi.addressof(self._open_guest().frames)
+        slot = lib.mc_slot_claim(frames, _thread_id())
+        if slot < 0:
+            raise error_of(slot, "no slot left: every thread that allocates by itself needs one")
+        return int(slot)
+
+    def release_slot(self, slot: int) -> None:
+        """Give a slot back; what it held becomes free to all."""
+        status = lib.mc_slot_release(ffi.addressof(self._open_guest().frames), slot)
+        if status < 0:
+            raise error_of(status, f"slot {slot}")
+
+    def call(self, ring: int, records: Any, count: int) -> None:
+        """Send ``count`` records of ``struct mc_record[]``; the responses replace them."""
+        status = lib.mc_guest_call(self._open_guest(), ring, records, count)
+        if status < 0:
+            raise error_of(status, "ring call")
+
+    def close(self) -> None:
+        """Leave the hypervisor. Everything the domain held goes back to it. May be called twice."""
+        if self.closed:
+            return
+        if lib.mc_python_unbind(self._binding) < 0:
+            raise InternalError(f"domain {self.name}: a thread does not come back from a call")
+        self.closed = True
+        # Whoever still looks at the memory must not crash. The last one to let go unmaps it.
+        if lib.mc_guest_keep_ram(self._guest) == 0:
+            finalizer = weakref.finalize(
+                self._ram, lib.mc_unmap, _address(self._guest.ram), len(self._ram)
+            )
+            finalizer.atexit = False
+        self.memory.release()
+        del self._ram
+        lib.mc_guest_close(self._guest)
+        self._connection.close()
+        os.close(self._bell_fd)
+
+    def _checked(self, what: str, op: int, *args: int) -> int:
+        result: int = self._slot_call(op, *args)
+        if result < 0:
+            raise error_of(result, what)
+        return result
+
+    def _open_guest(self) -> Any:
+        if self.closed:
+            raise ValueError("the domain is closed")
+        return self._guest
+
+    def _open_control(self) -> Any:
+        if self.closed:
+            raise ValueError("the domain is closed")
+        return self._control
+
+
+def _raise(status: int, frame: int, order: int) -> NoReturn:
+    what = f"2**{order} frames" if frame < 0 else f"frame {frame}"
+    raise error_of(status, what, frame, order)
+
+
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+def _thread_id() -> int:
+    import threading
+
+    return threading.get_native_id()

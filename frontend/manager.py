@@ -1,0 +1,338 @@
+"""The guest memory manager: more virtual pages than the domain has frames.
+
+Owns: where every virtual page is, and moving it. A page is in exactly one of these places:
+
+  never touched    no bytes anywhere; its first touch fills a frame
+  resident         in a frame; the least recently used is the next victim
+  in tmem          put to frontswap (a persistent private pool) when evicted
+  on disk          in the swap file, when tmem refused it
+
+A page read back from disk is resident and keeps its place on disk until it is written to, so that
+evicting it again need not write. A page read back from tmem is flushed there at once, in the same
+batch: that makes room for the victim, and no put is ever a duplicate, so that no refused put can
+drop an old copy somebody relies on.
+
+A fault is one batch on the tmem ring: get the page into the spare frame, flush it, put the victim.
+The victim's frame is the next spare. So ``resident_frames`` pages need one frame more.
+
+Rules: one thread; it owns what it allocates from the domain. A frame is the page's until the next
+``access``. After PeerGone the pages in tmem are lost and the manager is of no more use; after
+SwapError every page is still where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from frontend.domain import Domain
+from frontend.swapfile import SwapError, SwapFile
+from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
+from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS, Frames, PoolId
+
+#: References between two looks at the target; a power of two.
+BALANCE_REFERENCES = 1024
+#: tmem's answer to a put that stored, a get that found.
+DONE = 1
+
+_BALANCE_MASK = BALANCE_REFERENCES - 1
+_ZEROES = bytes(FRAME_BYTES)
+
+assert BALANCE_REFERENCES & _BALANCE_MASK == 0, "the look is timed by a mask"
+
+
+@dataclass(frozen=True)
+class GuestMemoryStatistics:
+    """What a manager did so far. Counters only rise."""
+
+    references: int
+    faults: int  # references to a page that was not resident
+    first_touches: int  # faults on a page never touched
+    tmem_hits: int  # faults served by tmem
+    swap_ins: int  # faults served by the swap file
+    swap_outs: int  # pages written to the swap file
+    puts: int  # pages offered to tmem
+    failed_puts: int  # of those, refused
+    moved: int  # pages moved to another frame to empty an area
+    resident_frames: Frames
+
+
+class GuestMemory:
+    """Virtual pages 0 to ``pages - 1`` over at most ``resident_frames`` frames, fewer when the
+    domain's target is lower.
+
+    ``first_touch(page, frame)`` fills the frame of a page that was never touched; without it such
+    a page is zeroes. ``tmem=False`` swaps to disk only.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        pages: int,
+        resident_frames: int,
+        swap: SwapFile,
+        *,
+        first_touch: Callable[[int, int], None] | None = None,
+        tmem: bool = True,
+    ) -> None:
+        if resident_frames < 1:
+            raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
+        if swap.pages < pages:
+            raise ConfigError("swap", f"holds {swap.pages} pages, {pages} are needed")
+        self.pages, self.resident_frames = pages, resident_frames
+        self.references = self.faults = self.first_touches = self.tmem_hits = self.moved = 0
+        self.swap_ins = self.swap_outs = self.puts = self.failed_puts = 0
+        self._domain, self._swap = domain, swap
+        self._first_touch = first_touch or self._zero
+        self._resident: OrderedDict[int, int] = OrderedDict()  # page -> frame, oldest use first
+        self._recent = self._resident.move_to_end
+        self._spares: list[int] = []
+        self._in_tmem: set[int] = set()
+        self._on_disk: set[int] = set()
+        self._limit = self._wanted_limit()
+        self._pool = domain.tmem.new_pool(persistent=True) if tmem else None
+        self._batch = domain.tmem.batch()
+
+    def __enter__(self) -> GuestMemory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def access(self, page: int, write: bool = False) -> int:
+        """The frame that holds ``page`` until the next call; ``write``: it will be written to.
+
+        Raises IndexError, SwapError, PeerGone, or NoMemory when there is not one frame.
+        """
+        self.references += 1
+        if not self.references & _BALANCE_MASK:
+            self.balance()
+        frame = self._resident.get(page)
+        if frame is None:
+            frame = self._fault(page)
+        else:
+            self._recent(page)
+        if write:
+            self._on_disk.discard(page)
+        return frame
+
+    def balance(self) -> None:
+        """Follow the domain's target, giving frames back if need be, and report what is used.
+
+        Called every BALANCE_REFERENCES; an idle guest calls it by itself.
+        """
+        self._limit = self._wanted_limit()
+        while len(self._resident) > self._limit:
+            self._evict(min(len(self._resident) - self._limit, RING_SLOTS))
+        domain = self._domain
+        excess = domain.current_frames - domain.target_frames
+        if excess >= AREA_FRAMES:
+            if len(self._resident) < self._limit:
+                self._free_spares()
+            self._empty_areas(excess // AREA_FRAMES)
+            domain.drain()
+            domain.release(excess)
+        self._report()
+
+    def resize(self, resident_frames: int) -> None:
+        """Hold at most ``resident_frames`` pages from now on."""
+        if resident_frames < 1:
+            raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
+        self.resident_frames = resident_frames
+        self.balance()
+        if len(self._resident) < self._limit:
+            self._free_spares()
+
+    def statistics(self) -> GuestMemoryStatistics:
+        """Every counter, now."""
+        return GuestMemoryStatistics(
+            references=self.references,
+            faults=self.faults,
+            first_touches=self.first_touches,
+            tmem_hits=self.tmem_hits,
+            swap_ins=self.swap_ins,
+            swap_outs=self.swap_outs,
+            puts=self.puts,
+            failed_puts=self.failed_puts,
+            moved=self.moved,
+            resident_frames=Frames(len(self._resident)),
+        )
+
+    def validate(self) -> None:
+        """InternalError if a page is in two places, or a frame holds two."""
+        frames = [*self._resident.values(), *self._spares]
+        broken = {
+            "a page is resident and in tmem": self._in_tmem & self._resident.keys(),
+            "a page is in tmem and on disk": self._in_tmem & self._on_disk,
+            "a frame holds two pages": len(frames) - len(set(frames)),
+        }
+        for what, found in broken.items():
+            if found:
+                raise InternalError(f"guest memory: {what}: {found}")
+
+    def close(self) -> None:
+        """Free the frames and the tmem pool; the swap file stays the caller's."""
+        self._report()
+        with contextlib.suppress(PeerGone):  # then the pool died with the hypervisor
+            if self._pool is not None:
+                self._domain.tmem.destroy_pool(self._pool)
+        self._domain.free_many([*self._resident.values(), *self._spares])
+        self._resident.clear()
+        self._spares.clear()
+        self._in_tmem.clear()
+        self._on_disk.clear()
+        self._pool = None
+
+    def _wanted_limit(self) -> int:
+        # One frame of the target is the spare.
+        return max(min(self.resident_frames, self._domain.target_frames - 1), 1)
+
+    def _fault(self, page: int) -> int:
+        if not 0 <= page < self.pages:
+            raise IndexError(f"page {page} of {self.pages}")
+        self.faults += 1
+        frame = self._free_frame()
+        victim = next(iter(self._resident)) if len(self._resident) >= self._limit else None
+        if page in self._in_tmem:
+            pool, oid, index = self._handle(page)
+            self._batch.get(pool, oid, index, frame)
+            self._batch.flush_page(pool, oid, index)
+        if victim is not None:
+            self._offer(victim)
+        answers = self._batch.submit()
+        try:
+            self._load(page, frame, answers)
+        except BaseException:
+            self._spares.append(frame)
+            raise
+        else:
+            # Before the victim is settled, which may fail: by now tmem has forgotten the page.
+            self._resident[page] = frame
+        finally:
+            if victim is not None:
+                self._settle(victim, answers[-1] if self._pool is not None else 0)
+        return frame
+
+    def _load(self, page: int, frame: int, answers: list[int]) -> None:
+        if page in self._in_tmem:
+            if answers[0] != DONE:
+                raise InternalError(f"tmem lost page {page}: it answered {answers[0]}")
+            self._in_tmem.discard(page)
+            self.tmem_hits += 1
+        elif page in self._on_disk:
+            self._swap.read(page, self._domain.view(frame))
+            self.swap_ins += 1
+        else:
+            self._first_touch(page, frame)
+            self.first_touches += 1
+
+    def _free_frame(self) -> int:
+        """A frame for the page to come; NoMemory when there is neither one nor a victim."""
+        if self._spares:
+            return self._spares.pop()
+        try:
+            return self._domain.alloc()
+        except NoMemory:
+            if not self._resident:
+                raise
+            # Until the next look at the target, asking again would only cost time.
+            self._limit = len(self._resident)
+            self._evict(1)
+            return self._spares.pop()
+
+    def _evict(self, count: int) -> None:
+        """Evict the ``count`` (at most RING_SLOTS) least recently used pages; frames to spare."""
+        victims = [page for page, _ in zip(self._resident, range(count), strict=False)]
+        for page in victims:
+            self._offer(page)
+        answers = self._batch.submit() or [0] * len(victims)
+        failed: SwapError | None = None
+        for page, answer in zip(victims, answers, strict=True):
+            try:
+                self._settle(page, answer)
+            except SwapError as error:  # the others have been put already
+                failed = error
+        self._free_spares()
+        if failed is not None:
+            raise failed
+
+    def _offer(self, page: int) -> None:
+        if self._pool is None:
+            return
+        pool, oid, index = self._handle(page)
+        self._batch.put(pool, oid, index, self._resident[page])
+        self.puts += 1
+
+    def _settle(self, page: int, answer: int) -> None:
+        """Evict ``page``, which tmem has taken or refused."""
+        if answer == DONE:
+            self._in_tmem.add(page)
+            self._on_disk.discard(page)
+        else:
+            self.failed_puts += self._pool is not None
+            if page not in self._on_disk:
+                self._swap.write(page, self._domain.view(self._resident[page]))
+                self.swap_outs += 1
+                self._on_disk.add(page)
+        self._spares.append(self._resident.pop(page))
+
+    def _free_spares(self) -> None:
+        """All but one."""
+        if len(self._spares) > 1:
+            self._domain.free_many(self._spares[1:])
+            del self._spares[1:]
+
+    def _empty_areas(self, count: int) -> None:
+        """Move pages together so that ``count`` areas of the domain are wholly free."""
+        held = Counter(frame // AREA_FRAMES for frame in self._resident.values())
+        held.update(frame // AREA_FRAMES for frame in self._spares)
+        free_areas = self._domain.current_frames // AREA_FRAMES - len(held)
+        missing = count - free_areas
+        if missing <= 0:
+            return
+        emptied = {area for area, _ in held.most_common()[::-1][:missing]}
+        unsuited: list[int] = []
+        left: list[int] = []
+        try:
+            for page, frame in list(self._resident.items()):
+                if frame // AREA_FRAMES in emptied:
+                    self._resident[page] = self._moved(frame, emptied, unsuited)
+                    left.append(frame)
+            for index, frame in enumerate(self._spares):
+                if frame // AREA_FRAMES in emptied:
+                    self._spares[index] = self._moved(frame, emptied, unsuited)
+                    left.append(frame)
+        except NoMemory:
+            pass  # what could be moved was; the rest is given back when pages leave
+        self._domain.free_many(unsuited + left)
+
+    def _moved(self, frame: int, emptied: set[int], unsuited: list[int]) -> int:
+        """Another frame with the same bytes, outside the areas to be emptied."""
+        while True:  # at most as often as those areas have free frames
+            other = self._domain.alloc()
+            if other // AREA_FRAMES not in emptied:
+                break
+            unsuited.append(other)
+        self._domain.view(other)[:] = self._domain.view(frame)
+        self.moved += 1
+        return other
+
+    def _handle(self, page: int) -> tuple[PoolId, tuple[int, int, int], int]:
+        """As Linux' frontswap names swap entries, for a swap device of number 0."""
+        if self._pool is None:
+            raise InternalError("a page in tmem, and no pool")
+        return self._pool, (page & 15, 0, 0), page >> 4
+
+    def _zero(self, page: int, frame: int) -> None:
+        self._domain.view(frame)[:] = _ZEROES
+
+    def _report(self) -> None:
+        self._domain.report(
+            used_frames=len(self._resident) + len(self._spares),
+            faults=self.faults,
+            swap_ins=self.swap_ins,
+            swap_outs=self.swap_outs,
+            references=self.references,
+        )

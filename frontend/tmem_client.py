@@ -1,0 +1,148 @@
+"""tmem from inside a domain: put, get and flush pages, one by one or in batches.
+
+Owns: turning calls into records of the tmem ring (``hypervisor/public/abi/ops.h``). The page data
+never passes through Python: a record names a frame, the hypervisor copies.
+A page is named by (pool, oid, index): ``oid`` three integers of 64 bits, ``index`` one of 32.
+
+Answers are tmem's own numbers: put 1 stored, get 1 found and 0 absent, flush 1; below 0 the reason
+of a refusal. A put of a page that is there already and is refused has dropped the old copy.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+from frontend._guest import ffi, lib
+from hypervisor.public.errors import BadFrame, MemcoordError, NoMemory, Status, error_of
+from hypervisor.public.units import RING_SLOTS, PoolId
+
+if TYPE_CHECKING:
+    from frontend.domain import Domain
+
+Oid = tuple[int, int, int]
+
+_PERSISTENT = 1
+_VERSION = 1 << 24  # of the pool request; anything else is refused
+_RECORD = struct.Struct("<HHIQq5Q")
+_RECORD_BYTES = 64
+_NOT_A_RECORD = lib.MC_TMEM_BAD
+_PUT, _GET = lib.MC_OP_PUT, lib.MC_OP_GET
+_FLUSH_PAGE, _FLUSH_OBJECT = lib.MC_OP_FLUSH_PAGE, lib.MC_OP_FLUSH_OBJECT
+
+assert _RECORD.size == _RECORD_BYTES
+
+
+class TmemClient:
+    """The domain's tmem. Threads may share it; their requests are sent one after the other."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._lock = threading.Lock()
+        self._records: Any = ffi.new("struct mc_record[1]")
+        self._bytes = ffi.buffer(self._records)
+
+    def new_pool(self, persistent: bool, uuid: tuple[int, int] = (0, 0)) -> PoolId:
+        """A pool: persistent (frontswap) or ephemeral (cleancache); NoMemory when none is left."""
+        flags = (_PERSISTENT if persistent else 0) | _VERSION
+        pool = self._send(lib.MC_OP_NEW_POOL, flags, *uuid)
+        if pool < 0:
+            raise NoMemory(f"no new tmem pool: tmem answered {pool}")
+        return PoolId(pool)
+
+    def destroy_pool(self, pool: int) -> bool:
+        """Forget a pool and its pages; False when there was none."""
+        return self._send(lib.MC_OP_DESTROY_POOL, pool) == 1
+
+    def put(self, pool: int, oid: Oid, index: int, frame: int) -> int:
+        """Store a copy of ``frame``; 1 stored, otherwise refused."""
+        return self._send(_PUT, pool | index << 32, *oid, frame)
+
+    def get(self, pool: int, oid: Oid, index: int, frame: int) -> int:
+        """Copy a page into ``frame``; 1 found. From an ephemeral pool the page is gone then."""
+        return self._send(_GET, pool | index << 32, *oid, frame)
+
+    def flush_page(self, pool: int, oid: Oid, index: int) -> int:
+        """Forget a page, there or not."""
+        return self._send(_FLUSH_PAGE, pool | index << 32, *oid)
+
+    def flush_object(self, pool: int, oid: Oid) -> int:
+        """Forget every page of an object."""
+        return self._send(_FLUSH_OBJECT, pool, *oid)
+
+    def batch(self) -> TmemBatch:
+        """A batch to fill and submit, again and again, by one thread."""
+        return TmemBatch(self._domain)
+
+    def _send(
+        self, op: int, arg0: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, arg4: int = 0
+    ) -> int:
+        with self._lock:
+            try:
+                _RECORD.pack_into(self._bytes, 0, op, 0, 0, 0, 0, arg0, arg1, arg2, arg3, arg4)
+            except struct.error as error:
+                raise ValueError(f"out of range for a tmem record: {error}") from None
+            self._domain.call(lib.MC_RING_TMEM, self._records, 1)
+            status: int = self._records[0].status
+        if status < _NOT_A_RECORD:
+            raise refused_record(status, arg4)
+        return status
+
+
+class TmemBatch:
+    """Up to ``RING_SLOTS`` records, served in the order they were added, for one doorbell."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+        self._records: Any = ffi.new("struct mc_record[]", RING_SLOTS)
+        self._bytes = ffi.buffer(self._records)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, pool: int, oid: Oid, index: int, frame: int) -> None:
+        """Add a put of ``frame``."""
+        self._add(_PUT, pool | index << 32, oid, frame)
+
+    def get(self, pool: int, oid: Oid, index: int, frame: int) -> None:
+        """Add a get into ``frame``."""
+        self._add(_GET, pool | index << 32, oid, frame)
+
+    def flush_page(self, pool: int, oid: Oid, index: int) -> None:
+        """Add the flush of a page."""
+        self._add(_FLUSH_PAGE, pool | index << 32, oid, 0)
+
+    def flush_object(self, pool: int, oid: Oid) -> None:
+        """Add the flush of an object."""
+        self._add(_FLUSH_OBJECT, pool, oid, 0)
+
+    def submit(self) -> list[int]:
+        """Send everything added; the answers, in order. The batch is empty afterwards.
+
+        A malformed record does not stop the others: see ``refused_record`` for its answer.
+        """
+        count, self._count = self._count, 0
+        if count:
+            self._domain.call(lib.MC_RING_TMEM, self._records, count)
+        return [self._records[i].status for i in range(count)]
+
+    def _add(self, op: int, arg0: int, oid: Oid, frame: int) -> None:
+        if self._count == RING_SLOTS:
+            raise ValueError(f"a batch holds at most {RING_SLOTS} records")
+        try:
+            _RECORD.pack_into(
+                self._bytes, self._count * _RECORD_BYTES, op, 0, 0, 0, 0, arg0, *oid, frame
+            )
+        except struct.error as error:
+            raise ValueError(f"out of range for a tmem record: {error}") from None
+        self._count += 1
+
+
+def refused_record(status: int, frame: int) -> MemcoordError:
+    """The error for an answer at or below MC_TMEM_BAD: the record itself was wrong."""
+    code = status - _NOT_A_RECORD
+    if code == Status.EFOREIGN:
+        return BadFrame(frame, 0, Status.EFOREIGN)
+    return error_of(code, "tmem request", frame)
