@@ -1,0 +1,151 @@
+"""The control plane: requests answered, everything else counted and survived."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from hypervisor.control import ControlPlane
+from hypervisor.public.errors import ConfigError
+from hypervisor.public.messages import (
+    CONTROL_SOCKET,
+    MESSAGE_BYTES_MAX,
+    STATS_SOCKET,
+    VERSION,
+    Publication,
+    Reply,
+    Request,
+    decode,
+    encode,
+)
+
+WAIT_MS = 5000
+
+
+class Plane:
+    """A control plane that echoes, and a client."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.control = ControlPlane(run_dir, self._serve)
+        self.context = zmq.Context()
+        self.client = self.connect()
+
+    def _serve(self, op: str, args: dict[str, Any]) -> Any:
+        if op == "why":
+            raise ConfigError("domain", f"no domain named {args['domain']!r}")
+        return [op, args]
+
+    def connect(self) -> zmq.Socket[bytes]:
+        made = self.context.socket(zmq.DEALER)
+        made.setsockopt(zmq.LINGER, 0)
+        made.connect(f"ipc://{self.run_dir / CONTROL_SOCKET}")
+        return made
+
+    def handle(self) -> None:
+        self.control.control.poll(WAIT_MS)
+        self.control.handle()
+
+    def ask(self, *frames: bytes) -> Reply | None:
+        self.client.send_multipart(list(frames))
+        self.handle()
+        if not self.client.poll(200):
+            return None
+        message = decode(self.client.recv())
+        assert isinstance(message, Reply)
+        return message
+
+    def close(self) -> None:
+        self.client.close(0)
+        self.context.term()
+        self.control.close()
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Plane]:
+    made = Plane(tmp_path)
+    yield made
+    made.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def request(op: str, **args: Any) -> bytes:
+    return encode(Request(VERSION, 42, op, args))
+
+
+def test_a_request_is_answered_under_its_id(plane: Plane) -> None:
+    assert plane.ask(request("ping")) == Reply(VERSION, 42, "", ["ping", {}])
+
+
+def test_a_refusal_is_an_answer(plane: Plane) -> None:
+    reply = plane.ask(request("why", domain="vm9"))
+    assert reply is not None
+    assert "vm9" in reply.error
+    assert plane.control.bad == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (request("reboot"), "unknown op"),
+        (request("ping", x=1), "takes"),
+        (request("mem-set", domain="vm1", target_frames="many"), "wants int"),
+        (request("mem-set", domain="vm1", target_frames=True), "wants int"),
+        (request("why"), "takes"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(plane: Plane, data: bytes, names: str) -> None:
+    reply = plane.ask(data)
+    assert reply is not None
+    assert names in reply.error
+    assert plane.control.bad == 1
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b""],
+        [b"\xff" * 50],
+        [request("ping")[:-2]],
+        [b"1", b"2", b"3", b"4", b"5"],
+        [encode(Reply(VERSION, 1, "", None))],
+    ],
+)
+def test_garbage_is_counted_and_not_answered(plane: Plane, frames: list[bytes]) -> None:
+    assert plane.ask(*frames) is None
+    assert plane.control.bad == 1
+    assert plane.ask(request("ping")) is not None
+
+
+def test_an_oversize_message_costs_its_sender_the_connection(plane: Plane) -> None:
+    rude = plane.connect()
+    rude.send(b"x" * (MESSAGE_BYTES_MAX + 1))
+    assert plane.ask(request("ping")) is not None
+    assert plane.control.bad == 0
+    rude.close(0)
+
+
+def test_bytes_that_are_not_zeromq_are_survived(plane: Plane) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+        raw.connect(str(plane.run_dir / CONTROL_SOCKET))
+        raw.send(b"GET / HTTP/1.0\r\n\r\n" * 50)
+    assert plane.ask(request("ping")) is not None
+
+
+def test_subscribers_get_statistics(plane: Plane) -> None:
+    subscriber = plane.context.socket(zmq.SUB)
+    subscriber.setsockopt(zmq.LINGER, 0)
+    subscriber.subscribe(b"")
+    subscriber.connect(f"ipc://{plane.run_dir / STATS_SOCKET}")
+    sent = Publication(VERSION, 1, 2, {"free_frames": 3}, [{"name": "vm1"}])
+    for _ in range(100):
+        plane.control.publish(sent)
+        if subscriber.poll(50):
+            break
+    assert decode(subscriber.recv()) == sent
+    subscriber.close(0)
