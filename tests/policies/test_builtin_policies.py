@@ -16,7 +16,7 @@ def smart(P: float, threshold: int = 50) -> SmartAlloc:
 def checked(policy: Policy, view: View) -> list[int]:
     tmem = check_plan(policy.plan(view), view).tmem
     assert tmem is not None
-    return tmem.tolist()
+    return [int(target) for target in tmem]
 
 
 def test_greedy_limits_nobody() -> None:

@@ -47,4 +47,4 @@ def test_params_are_frozen() -> None:
         floor: int = 3
 
     with pytest.raises(AttributeError):
-        Params().floor = 4  # type: ignore[misc]
+        Params().floor = 4

@@ -1,0 +1,129 @@
+"""From counters to a view, and from memory really used to violations."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hypervisor.config import DomainConfig
+from hypervisor.public.backend import DomainSnapshot, HostSnapshot
+from hypervisor.public.units import AREA_FRAMES, DomId
+from hypervisor.snapshot_view import Member, view_of
+from hypervisor.violations import find_violations
+
+PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0)
+HOST = HostSnapshot(
+    total_frames=64 * AREA_FRAMES,
+    slack_frames=2 * AREA_FRAMES,
+    free_frames=64 * AREA_FRAMES,
+    installed_frames=0,
+    ready_frames=0,
+    tmem_frames=0,
+    tmem_used_pages=0,
+    tmem_capacity_pages=1000,
+    domains=(),
+)
+
+
+def domain(domid: int, **values: Any) -> DomainSnapshot:
+    fixed = {"domid": DomId(domid), "name": f"vm{domid}", "tmem_target_pages": -1}
+    return DomainSnapshot(**PLAIN | fixed | values)
+
+
+def member(domid: int, **values: Any) -> Member:
+    plain: dict[str, Any] = {"name": f"vm{domid}", "maxmem_frames": 4096, "boot_frames": 512}
+    return Member(DomId(domid), DomainConfig(**plain | {"target_frames": 1024} | values))
+
+
+def test_counters_become_deltas() -> None:
+    one, two = member(1, priority=4), member(2, weight=3.0)
+    now_one = domain(1, puts=10, puts_failed=4, gets=6, gets_hit=5, guest_swap_ins=1)
+    now_two = domain(2, puts=7)
+    first = view_of(HOST, [(one, now_one), (two, now_two)], tick=0, interval_s=0.5)
+    assert first.names == ("vm1", "vm2")
+    assert first.puts.tolist() == [10, 7]
+    assert first.failed_puts.tolist() == [4, 0]
+    assert (first.weight.tolist(), first.priority.tolist()) == ([1, 3], [4, 0])
+    one.seen, two.seen, one.age = now_one, now_two, 1
+    now_one = replace(now_one, puts=15, puts_failed=5, gets=7, guest_swap_ins=3, tmem_used_pages=9)
+    second = view_of(HOST, [(one, now_one), (two, now_two)], tick=1, interval_s=0.5)
+    assert (second.tick, second.interval_s) == (1, 0.5)
+    assert second.puts.tolist() == [5, 0]
+    assert second.failed_puts.tolist() == [1, 0]
+    assert second.failed_puts_total.tolist() == [5, 0]
+    assert (second.gets.tolist(), second.hits.tolist()) == ([1, 0], [0, 0])
+    assert second.swap_ins.tolist() == [2, 0]
+    assert second.used.tolist() == [9, 0]
+    assert second.age.tolist() == [1, 0]
+
+
+def test_limits_come_from_the_configuration_and_the_operator() -> None:
+    pinned = member(3)
+    pinned.pinned_tmem_pages, pinned.pinned_ram_frames = 11, 2048
+    members = [member(1), member(2, tmem_min_pages=5, tmem_max_pages=70), pinned]
+    present = [(one, domain(one.domid)) for one in members]
+    view = view_of(HOST, present, tick=0, interval_s=1)
+    assert view.minimum.tolist() == [0, 5, 11]
+    assert view.maximum.tolist() == [1000, 70, 11]
+    assert view.ram_minimum.tolist() == [512, 512, 2048]
+    assert view.ram_maximum.tolist() == [4096, 4096, 2048]
+    assert (view.capacity, view.ram_capacity) == (1000, 62 * AREA_FRAMES)
+
+
+def test_without_a_target_a_domain_is_shown_a_share_first_and_then_everything() -> None:
+    one = member(1)
+    present = [(one, domain(1)), (member(2), domain(2, tmem_target_pages=77))]
+    assert view_of(HOST, present, tick=0, interval_s=1).target.tolist() == [500, 77]
+    one.age = 1
+    assert view_of(HOST, present, tick=1, interval_s=1).target.tolist() == [1000, 77]
+
+
+@pytest.mark.parametrize("lie", [-5, 1 << 63, (1 << 64) - 1])
+def test_what_a_guest_says_is_clipped(lie: int) -> None:
+    one = member(1)
+    now = domain(1, guest_swap_ins=lie, guest_used_frames=lie, current_frames=100)
+    view = view_of(HOST, [(one, now)], tick=0, interval_s=1)
+    assert 0 <= view.swap_ins[0] <= 1 << 53
+    assert 0 <= view.ram_used[0] <= 100
+
+
+def test_a_counter_that_falls_counts_as_still() -> None:
+    one = member(1)
+    one.seen = domain(1, guest_swap_ins=9)
+    view = view_of(HOST, [(one, domain(1, guest_swap_ins=3))], tick=0, interval_s=1)
+    assert view.swap_ins.tolist() == [0]
+
+
+def test_no_domain_is_a_view_too() -> None:
+    assert len(view_of(HOST, [], tick=0, interval_s=1)) == 0
+
+
+def excess(one: Member, areas: int, ready_areas: int = 0) -> int:
+    host = replace(HOST, ready_frames=ready_areas * AREA_FRAMES)
+    now = domain(1, installed_frames=4 * AREA_FRAMES, resident_frames=(4 + areas) * AREA_FRAMES)
+    return len(find_violations(host, [(one, now)]))
+
+
+def test_excess_is_a_violation_in_its_second_tick_and_from_then_on() -> None:
+    one = member(1)
+    assert [excess(one, 2) for _ in range(4)] == [0, 1, 1, 1]
+
+
+def test_one_area_or_what_is_ready_is_no_violation() -> None:
+    one = member(1)
+    assert [excess(one, 1) for _ in range(4)] == [0, 0, 0, 0]
+    assert [excess(one, 3, ready_areas=2) for _ in range(4)] == [0, 0, 0, 0]
+
+
+def test_a_pause_starts_the_count_again() -> None:
+    one = member(1)
+    assert [excess(one, areas) for areas in (2, 0, 2, 0, 2, 2)] == [0, 0, 0, 0, 0, 1]
+
+
+def test_a_violation_says_who_and_how_much() -> None:
+    one = member(1)
+    one.excess_ticks = 1
+    now = domain(1, installed_frames=512, resident_frames=5000)
+    (violation,) = find_violations(HOST, [(one, now)])
+    assert (violation.domid, violation.name) == (1, "vm1")
+    assert (violation.resident_frames, violation.allowed_frames) == (5000, 1024)
