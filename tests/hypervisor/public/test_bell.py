@@ -51,7 +51,7 @@ def waiting(bell: Bell, count: int = 1) -> Iterator[list[int]]:
         time.sleep(0.0005)
     yield statuses
     for thread in threads:
-        thread.join(30)
+        thread.join(LONG_NS / 2e9)
         assert not thread.is_alive()
 
 
