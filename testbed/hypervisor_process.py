@@ -44,12 +44,16 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     from backend.direct import DirectBackend
     from hypervisor.coordinator import Coordinator
     from hypervisor.loop import Hypervisor
+    from policies import PolicyError
     from policies.loader import load
 
     check(config)
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     run_dir.chmod(RUN_DIR_MODE)
-    policy = load(config.policy)
+    try:
+        policy = load(config.policy)
+    except PolicyError as error:
+        raise ConfigError("policy", str(error)) from None
     with contextlib.ExitStack() as stack:
         events = stack.enter_context((run_dir / EVENTS_FILE).open("a", encoding="utf-8"))
 

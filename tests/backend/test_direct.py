@@ -45,7 +45,9 @@ def settle(backend: DirectBackend, done: Callable[[HostSnapshot], bool]) -> Host
 
 def ledger(snapshot: HostSnapshot) -> int:
     return (
-        snapshot.free_frames + snapshot.installed_frames + snapshot.ready_frames
+        snapshot.free_frames
+        + snapshot.installed_frames
+        + snapshot.ready_frames
         + snapshot.tmem_frames
     )
 
@@ -247,9 +249,7 @@ def test_tmem_gives_memory_up_when_a_domain_needs_it(backend: DirectBackend) -> 
     )
 )
 def test_any_order_of_requests_conserves_the_host(steps: list[tuple[str, int, int]]) -> None:
-    backend = DirectBackend(
-        total_frames=10 * AREA, slack_frames=AREA, tmem_max_frames=0, spin_ns=0
-    )
+    backend = DirectBackend(total_frames=10 * AREA, slack_frames=AREA, tmem_max_frames=0, spin_ns=0)
     specs = [spec("vm0", credit=1), spec("vm1")]
     guests = [GuestDouble(backend.open(DomId(i), specs[i])) for i in (0, 1)]
     held: list[list[int]] = [[], []]

@@ -136,9 +136,7 @@ def test_another_user_is_refused_before_it_says_anything(tmp_path: Path) -> None
     ("error", "code"),
     [(NoMemory("none"), "no-memory"), (AttachRefused("name-taken", "vm1"), "name-taken")],
 )
-def test_what_the_host_refuses_reaches_the_domain(
-    door: Door, error: Exception, code: str
-) -> None:
+def test_what_the_host_refuses_reaches_the_domain(door: Door, error: Exception, code: str) -> None:
     door.refuse_with = error
     message, _ = ask(door, GOOD)
     assert isinstance(message, Refused)
