@@ -10,8 +10,9 @@ none, so a freed page goes to whom the plan means it for at once instead of lyin
 
 RAM: 1. send the shrinks; 2. take a new snapshot if any was sent, because free areas come back at
 once; 3. what is free, less slack, less what other targets promise and have not got yet, is shared
-among the growers in proportion, in whole areas. The rest waits: the next tick plans, or keeps, and
-tries again.
+among the growers in proportion. The rest waits: the next tick plans, or keeps, and tries again. RAM
+moves in whole areas, so targets are rounded down to them; what a backend would round up by itself
+would differ from the plan, and be sent again, at every tick.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def apply_ram(
     """Send the RAM targets of ``plan`` that differ; grows only as far as memory has arrived."""
     if plan.ram is None:
         return []
-    wanted = [int(target) for target in plan.ram]
+    wanted = [int(target) // AREA_FRAMES * AREA_FRAMES for target in plan.ram]
     old = [now.target_frames for _, now in present]
     done = [
         _send(backend.set_target, present, Move(index, old[index], wanted[index], wanted[index]))

@@ -142,7 +142,7 @@ class Coordinator:
         decisions += scribe.ram(apply_ram(self._backend, host, present, plan), present)
         for decision in decisions:
             self._journal.add(decision)
-        violations = find_violations(host, present)
+        violations = find_violations(present)
         for member, now in present:
             member.seen, member.age = now, member.age + 1
         self._last_ns = now_ns

@@ -18,7 +18,7 @@ import numpy as np
 
 from hypervisor.config import DomainConfig
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
-from hypervisor.public.units import DomId
+from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from policies import View
 
 GUEST_COUNT_MAX = 1 << 53  # beyond it float64 is not exact
@@ -109,6 +109,7 @@ def _tmem_limits(member: Member, capacity: int) -> tuple[int, int]:
 
 
 def _ram_limits(member: Member) -> tuple[int, int]:
+    low, high = member.config.boot_frames, member.config.maxmem_frames
     if member.pinned_ram_frames is not None:
-        return member.pinned_ram_frames, member.pinned_ram_frames
-    return member.config.boot_frames, member.config.maxmem_frames
+        low = high = member.pinned_ram_frames
+    return areas_of(low) * AREA_FRAMES, areas_of(high) * AREA_FRAMES

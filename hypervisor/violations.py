@@ -4,17 +4,15 @@ Owns: the rule. Called by the coordinator each tick; the hypervisor process acts
 ``on_violation`` setting says. What a domain uses is read from the kernel (``st_blocks``), not
 asked.
 
-Between a populate and its grant, and between a reclaim and its punch, memory is there that the
-ledger gives nobody; the host's ready frames bound it. One area of tolerance covers what moved
-while the counters were read. Whoever is above both for EXCESS_TICKS ticks in a row is reported,
-each tick.
+``installed_frames`` counts every area of the domain that is backed, on its way in or out included.
+One area of tolerance covers what moved while the counters were read. Whoever is above that for
+EXCESS_TICKS ticks in a row is reported, each tick.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypervisor.public.backend import HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
 from hypervisor.snapshot_view import Present
 
@@ -32,11 +30,11 @@ class Violation:
     allowed_frames: int
 
 
-def find_violations(host: HostSnapshot, present: Present) -> tuple[Violation, ...]:
+def find_violations(present: Present) -> tuple[Violation, ...]:
     """Who is above what it may have, for long enough; counts it in each ``Member``."""
     found = []
     for member, now in present:
-        allowed = now.installed_frames + host.ready_frames + TOLERANCE_FRAMES
+        allowed = now.installed_frames + TOLERANCE_FRAMES
         member.excess_ticks = member.excess_ticks + 1 if now.resident_frames > allowed else 0
         if member.excess_ticks >= EXCESS_TICKS:
             found.append(Violation(member.domid, now.name, now.resident_frames, allowed))

@@ -65,17 +65,9 @@ class Fake:
 
     def snapshot(self) -> HostSnapshot:
         installed = sum(now.installed_frames for now in self.domains.values())
-        return HostSnapshot(
-            total_frames=TOTAL,
-            slack_frames=SLACK,
-            free_frames=TOTAL - installed,
-            installed_frames=installed,
-            ready_frames=0,
-            tmem_frames=0,
-            tmem_used_pages=0,
-            tmem_capacity_pages=self.capacity,
-            domains=tuple(reversed(self.domains.values())),
-        )
+        domains = tuple(reversed(self.domains.values()))
+        free = TOTAL - installed
+        return HostSnapshot(TOTAL, SLACK, free, installed, 0, 0, 0, self.capacity, domains)
 
     def validate(self) -> None:
         domains = self.domains.values()
@@ -289,6 +281,15 @@ def test_ram_that_is_there_is_shared_among_growers_in_proportion() -> None:
     holding(world, 10, 10, 30)
     world.tick()
     assert world.host.calls == [("ram", 3, 12 * 512), ("ram", 1, 18 * 512), ("ram", 2, 14 * 512)]
+
+
+def test_ram_moves_in_whole_areas_and_is_sent_once() -> None:
+    world = World(Scripted([lambda view: Plan(ram=[1500.0])]))
+    holding(world, 10)
+    world.tick()
+    assert world.host.calls == [("ram", 1, 2 * 512)]
+    world.tick()
+    assert world.host.calls == []
 
 
 def test_boot_memory_and_maxmem_bound_a_ram_target() -> None:
