@@ -41,8 +41,10 @@ class Code(IntEnum):
     #: put: there is no free page; nothing was changed, grow the pool and ask again. Between the
     #: service and the pool only, never a guest's answer.
     NEED_SLAB = -3000
-    #: Python's put or get: the buffer is not one page; raised as ``TmemError``.
-    BAD_BUFFER = -3001
+    #: Python only: the index is not a u32; raised as OverflowError.
+    BAD_INDEX = -3001
+    #: Python only: the buffer is not one page; raised as ``TmemError``.
+    BAD_BUFFER = -3002
 
 
 class Op(IntEnum):

@@ -11,7 +11,7 @@ state as ``s``, a pointer to its int64 words; a cell number of 0 means none. Use
 
 from __future__ import annotations
 
-from numba import int64, njit, uint64
+from numba import int64, uint64
 
 from tmem.layout import (
     CELL_CHAIN,
@@ -24,7 +24,6 @@ from tmem.layout import (
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_FREE_CELLS,
-    H_KEYS,
     H_OBJECT_BUCKET_COUNT,
     H_OBJECT_BUCKETS,
     H_OBJECTS,
@@ -35,24 +34,12 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import cells_at, oids_at
+from tmem.machine import cells_at, field, kernel, key, oids_at, set_field
 
 LOW = 0xFFFFFFFF
 
 
-@njit
-def field(s, cell, column):
-    """One word of a cell."""
-    return int64(cells_at(s[H_CELLS])[cell * CELL_WORDS + column])
-
-
-@njit
-def set_field(s, cell, column, value):
-    """Write one word of a cell."""
-    cells_at(s[H_CELLS])[cell * CELL_WORDS + column] = value
-
-
-@njit
+@kernel
 def append(s, anchor, cell, links):
     """Put a cell at the tail of the list of ``anchor``; ``links`` is the list's column."""
     last = field(s, anchor, links + 1)
@@ -62,7 +49,7 @@ def append(s, anchor, cell, links):
     set_field(s, anchor, links + 1, cell)
 
 
-@njit
+@kernel
 def unlink(s, cell, links):
     """Take a cell out of the list it is in."""
     after = field(s, cell, links)
@@ -71,7 +58,7 @@ def unlink(s, cell, links):
     set_field(s, after, links + 1, before)
 
 
-@njit
+@kernel
 def take_cell(s):
     """A cell nobody uses; the caller has checked that one is free."""
     s[H_FREE_CELLS] -= 1
@@ -84,7 +71,7 @@ def take_cell(s):
     return cell
 
 
-@njit
+@kernel
 def free_cell(s, cell):
     """Give a cell back; its other words keep stale values that nobody reads."""
     set_field(s, cell, CELL_CHAIN, s[H_FIRST_FREE_CELL])
@@ -92,20 +79,14 @@ def free_cell(s, cell):
     s[H_FREE_CELLS] += 1
 
 
-@njit
-def key(s, number):
-    """One secret key of the hash."""
-    return uint64(s[H_KEYS + number])
-
-
-@njit
+@kernel
 def page_bucket(s, object_cell, index):
     """Bucket of a page; the top half of the hash, scaled to the table without a division."""
     mixed = key(s, 0) + key(s, 1) * uint64(object_cell) + key(s, 2) * uint64(index)
     return (int64(mixed >> uint64(32)) * s[H_PAGE_BUCKET_COUNT]) >> 32
 
 
-@njit
+@kernel
 def object_bucket(s, pool, oid0, oid1, oid2):
     """Bucket of an object."""
     low, half = uint64(LOW), uint64(32)
@@ -116,7 +97,7 @@ def object_bucket(s, pool, oid0, oid1, oid2):
     return (int64(mixed >> half) * s[H_OBJECT_BUCKET_COUNT]) >> 32
 
 
-@njit
+@kernel
 def find_object(s, pool, oid0, oid1, oid2):
     """The object's cell, or 0: an object exists when it holds a page."""
     bucket = object_bucket(s, pool, oid0, oid1, oid2)
@@ -135,7 +116,7 @@ def find_object(s, pool, oid0, oid1, oid2):
     return 0
 
 
-@njit
+@kernel
 def find_page(s, object_cell, index):
     """The cell of a page of this object, or 0."""
     cell = int64(cells_at(s[H_PAGE_BUCKETS])[page_bucket(s, object_cell, index)])
@@ -146,7 +127,7 @@ def find_page(s, object_cell, index):
     return 0
 
 
-@njit
+@kernel
 def chain(s, table, bucket, cell):
     """Put a cell at the head of a hash chain; ``table`` is the header word of the buckets."""
     buckets = cells_at(s[table])
@@ -154,7 +135,7 @@ def chain(s, table, bucket, cell):
     buckets[bucket] = cell
 
 
-@njit
+@kernel
 def unchain(s, table, bucket, cell):
     """Take a cell out of the hash chain it is in."""
     buckets = cells_at(s[table])
@@ -168,7 +149,7 @@ def unchain(s, table, bucket, cell):
     set_field(s, before, CELL_CHAIN, after)
 
 
-@njit
+@kernel
 def new_object(s, pool, oid0, oid1, oid2):
     """Make an object without pages; the caller adds one at once."""
     cell = take_cell(s)
@@ -188,7 +169,7 @@ def new_object(s, pool, oid0, oid1, oid2):
     return cell
 
 
-@njit
+@kernel
 def free_object(s, cell):
     """Forget an object whose last page has gone."""
     oids = oids_at(s[H_CELLS])

@@ -12,10 +12,8 @@ evicted in put order. Every argument but ``s`` may come from a guest. Compiled b
 
 from __future__ import annotations
 
-from numba import njit
-
 from tmem import codes
-from tmem.index import field, find_object, find_page, new_object, set_field
+from tmem.index import find_object, find_page, new_object
 from tmem.layout import (
     C_FLUSHES,
     C_GETS,
@@ -62,7 +60,7 @@ from tmem.layout import (
     POOLS,
     POOLS_PER_CLIENT,
 )
-from tmem.machine import clear_page, copy_page
+from tmem.machine import clear_page, copy_page, field, kernel, set_field
 from tmem.pages import add_page, drop_page, evict, is_zero, queue, unqueue
 from tmem.slab import frame_address, free_frame, take_frame
 
@@ -78,7 +76,7 @@ FLAGS_VERSION_SHIFT = 24
 SPEC_VERSION = 1
 
 
-@njit
+@kernel
 def pool_of(s, client, slot):
     """The pool in a slot of a client, or -1."""
     if client < 0 or client >= MAX_CLIENTS or slot < 0 or slot >= POOLS_PER_CLIENT:
@@ -87,7 +85,7 @@ def pool_of(s, client, slot):
     return pool if s[POOLS + pool * POOL_WORDS + P_IS_OPEN] else -1
 
 
-@njit
+@kernel
 def insert(s, pool, object_cell, oid0, oid1, oid2, index, data, may_ask):
     """Put of a new page."""
     c = CLIENTS + (pool // POOLS_PER_CLIENT) * CLIENT_WORDS
@@ -109,7 +107,7 @@ def insert(s, pool, object_cell, oid0, oid1, oid2, index, data, may_ask):
     return DONE
 
 
-@njit
+@kernel
 def replace(s, pool, page, data, may_ask):
     """Duplicate put: new data in the old place. A page that gains or loses its storage goes to the
     tail of the other eviction order, which is the one case where the place changes."""
@@ -142,7 +140,7 @@ def replace(s, pool, page, data, may_ask):
     return DONE
 
 
-@njit
+@kernel
 def put_page(s, client, slot, oid0, oid1, oid2, index, data, may_ask):
     """PUT. ``may_ask``: answer NEED_SLAB, with nothing changed, rather than evict for a frame."""
     pool = pool_of(s, client, slot)
@@ -172,7 +170,7 @@ def put_page(s, client, slot, oid0, oid1, oid2, index, data, may_ask):
     return code
 
 
-@njit
+@kernel
 def get_page(s, client, slot, oid0, oid1, oid2, index, data):
     """GET. Exclusive in ephemeral pools; a miss leaves the guest's page as it was."""
     pool = pool_of(s, client, slot)
@@ -199,7 +197,7 @@ def get_page(s, client, slot, oid0, oid1, oid2, index, data):
     return DONE
 
 
-@njit
+@kernel
 def flush_page(s, pool, oid0, oid1, oid2, index):
     """FLUSH_PAGE of a valid pool."""
     p = POOLS + pool * POOL_WORDS
@@ -213,7 +211,7 @@ def flush_page(s, pool, oid0, oid1, oid2, index):
     return DONE
 
 
-@njit
+@kernel
 def flush_object(s, pool, oid0, oid1, oid2):
     """FLUSH_OBJECT of a valid pool: every page of one object."""
     p = POOLS + pool * POOL_WORDS
@@ -231,7 +229,7 @@ def flush_object(s, pool, oid0, oid1, oid2):
     return DONE
 
 
-@njit
+@kernel
 def new_pool(s, client, flags, uuid_lo, uuid_hi):
     """NEW_POOL: the lowest free slot. A shared pool, for which nobody is authorised, silently
     becomes a private one, as in Xen."""
@@ -254,7 +252,7 @@ def new_pool(s, client, flags, uuid_lo, uuid_hi):
     return EPERM
 
 
-@njit
+@kernel
 def destroy_pool(s, client, slot):
     """DESTROY_POOL: DONE, or ABSENT when there is no such pool."""
     pool = pool_of(s, client, slot)
@@ -272,7 +270,7 @@ def destroy_pool(s, client, slot):
     return DONE
 
 
-@njit
+@kernel
 def open_client(s, client):
     """Make a client without pools or limit: 0; EEXIST when it is open, EPERM for a bad number."""
     if client < 0 or client >= MAX_CLIENTS:
@@ -287,7 +285,7 @@ def open_client(s, client):
     return 0
 
 
-@njit
+@kernel
 def close_client(s, client):
     """Forget a client with all it has: the pages freed, or ENODEV. Its counters stay readable."""
     if client < 0 or client >= MAX_CLIENTS or not s[CLIENTS + client * CLIENT_WORDS + C_IS_OPEN]:

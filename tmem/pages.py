@@ -10,16 +10,14 @@ evicting it would free no memory. Used by ``tmem.kernels`` and ``tmem.serve``.
 
 from __future__ import annotations
 
-from numba import int64, njit
+from numba import int64
 
 from tmem.index import (
     append,
     chain,
-    field,
     free_cell,
     free_object,
     page_bucket,
-    set_field,
     take_cell,
     unchain,
     unlink,
@@ -60,14 +58,14 @@ from tmem.layout import (
     POOLS,
     POOLS_PER_CLIENT,
 )
-from tmem.machine import cells_at, copy_page, words_at
+from tmem.machine import cells_at, copy_page, field, kernel, set_field, words_at
 from tmem.slab import close_area, emptiest_area, frame_address, free_frame, take_frame
 
 PAGE_WORDS = PAGE_BYTES // 8
 ZERO_STEP = 8  # words looked at together: one cache line
 
 
-@njit
+@kernel
 def is_zero(page):
     """Whether a page is all zero; looks at one line only when its first line is not."""
     words = words_at(page)
@@ -80,7 +78,7 @@ def is_zero(page):
     return True
 
 
-@njit
+@kernel
 def queue(s, page, stored):
     """Put an ephemeral page at the tail of the eviction order."""
     append(s, EVICT_STORED if stored else EVICT_ZERO, page, CELL_EVICTION)
@@ -88,7 +86,7 @@ def queue(s, page, stored):
         s[H_EPHEMERAL_STORED] += 1
 
 
-@njit
+@kernel
 def unqueue(s, page, stored):
     """Take an ephemeral page out of the eviction order."""
     unlink(s, page, CELL_EVICTION)
@@ -96,7 +94,7 @@ def unqueue(s, page, stored):
         s[H_EPHEMERAL_STORED] -= 1
 
 
-@njit
+@kernel
 def drop_page(s, page):
     """Forget a page, and its object with the last one."""
     object_cell = field(s, page, CELL_OWNER)
@@ -126,7 +124,7 @@ def drop_page(s, page):
         free_object(s, object_cell)
 
 
-@njit
+@kernel
 def evict(s, order):
     """Drop the first page of an eviction order; whether there was one."""
     page = field(s, order, CELL_EVICTION)
@@ -139,7 +137,7 @@ def evict(s, order):
     return True
 
 
-@njit
+@kernel
 def add_page(s, pool, object_cell, index, data, stored):
     """Make the cell of a new page and fill it; the caller has made room."""
     page = take_cell(s)
@@ -170,7 +168,7 @@ def add_page(s, pool, object_cell, index, data, stored):
     s[p + P_PAGES_MAX] = max(s[p + P_PAGES_MAX], s[p + P_PAGES])
 
 
-@njit
+@kernel
 def shrink(s):
     """Give up one whole area: its number, or -1 when the pages that stay need it. Evicts in put
     order until an area's worth is free, then empties the area with the fewest pages."""

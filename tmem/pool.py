@@ -15,19 +15,22 @@ from __future__ import annotations
 import mmap
 import random
 import secrets
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from tmem import serve, statistics, walk
 from tmem.codes import Code, Op, PoolFlag, TmemError
-from tmem.layout import AREA_BYTES, AREA_PAGES, KEY_COUNT, MAX_AREAS, State
+from tmem.layout import AREA_BYTES, AREA_PAGES, KEY_COUNT, MAX_AREAS, MAX_CLIENTS, State
 
 #: name of an object: three u64
 Oid = tuple[int, int, int]
 
-_BAD_BUFFER = int(Code.BAD_BUFFER)
+# Looking up a member of an enumeration costs as much as a flush.
+_WRONG_USE = int(Code.BAD_INDEX)  # it and what lies below is raised, not answered
+_FLUSH_PAGE, _FLUSH_OBJECT = int(Op.FLUSH_PAGE), int(Op.FLUSH_OBJECT)
+_NEW_POOL, _DESTROY_POOL = int(Op.NEW_POOL), int(Op.DESTROY_POOL)
 
 
 class Tmem:
@@ -76,10 +79,14 @@ class Tmem:
 
     def open_client(self, client: int) -> int:
         """Make a client: 0; EEXIST when it is open already, EPERM when not 0 to 63."""
+        if not 0 <= client < MAX_CLIENTS:
+            return int(Code.EPERM)
         return int(serve.open_client.ctypes(self.state_address, client))
 
     def close_client(self, client: int) -> int:
         """Free all that a client has: the number of pages; ENODEV when it is not open."""
+        if not 0 <= client < MAX_CLIENTS:
+            return int(Code.ENODEV)
         return int(serve.close_client.ctypes(self.state_address, client))
 
     def new_pool(
@@ -90,17 +97,15 @@ class Tmem:
         ``flags`` are Xen's (``tmem.PoolFlag``) and must carry ``VERSION``; ephemeral unless
         ``PERSISTENT``. ``uuid``: two u64, low first.
         """
-        return int(
-            serve.control(
-                self.state_address, int(Op.NEW_POOL), client, int(flags), uuid[0], uuid[1], 0, 0
-            )
+        code: int = serve.control(
+            self.state_address, _NEW_POOL, client, int(flags), uuid[0], uuid[1], 0, 0
         )
+        return code
 
     def destroy_pool(self, client: int, pool: int) -> int:
         """Free a pool and its pages: DONE, or ABSENT (no error) when there is none."""
-        return int(
-            serve.control(self.state_address, int(Op.DESTROY_POOL), client, pool, 0, 0, 0, 0)
-        )
+        code: int = serve.control(self.state_address, _DESTROY_POOL, client, pool, 0, 0, 0, 0)
+        return code
 
     def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
@@ -111,7 +116,7 @@ class Tmem:
         code: int = serve.put_buffer(
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
         )
-        return code if code != _BAD_BUFFER else _not_a_page(page)
+        return code if code > _WRONG_USE else _refuse(code, index, page)
 
     def get(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Fill ``page``, a writable buffer of 4096 bytes; from an ephemeral pool the page is gone.
@@ -121,18 +126,22 @@ class Tmem:
         code: int = serve.get_buffer(
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
         )
-        return code if code != _BAD_BUFFER else _not_a_page(page)
+        return code if code > _WRONG_USE else _refuse(code, index, page)
 
     def flush_page(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """Forget a page: DONE whether or not it was there; ENODEV without such a pool."""
-        return int(serve.control(self.state_address, int(Op.FLUSH_PAGE), client, pool, *oid, index))
+        code: int = serve.control(self.state_address, _FLUSH_PAGE, client, pool, *oid, index)
+        return code if code > _WRONG_USE else _refuse(code, index)
 
     def flush_object(self, client: int, pool: int, oid: Oid) -> int:
         """Forget every page of an object: DONE whether or not it was there; ENODEV."""
-        return int(serve.control(self.state_address, int(Op.FLUSH_OBJECT), client, pool, *oid, 0))
+        code: int = serve.control(self.state_address, _FLUSH_OBJECT, client, pool, *oid, 0)
+        return code
 
     def grow(self, area: int) -> int:
         """Take area number ``area`` of the slab into use: 0; EPERM when out of range or held."""
+        if not 0 <= area < MAX_AREAS:
+            return int(Code.EPERM)
         return int(serve.grow.ctypes(self.state_address, area))
 
     def shrink(self) -> int:
@@ -159,5 +168,7 @@ class Tmem:
         walk.validate(self._state)
 
 
-def _not_a_page(page: Any) -> int:
+def _refuse(code: int, index: int, page: Any = b"") -> NoReturn:
+    if code == Code.BAD_INDEX:
+        raise OverflowError(f"an index is a u32, not {index}")
     raise TmemError(f"a page is 4096 bytes, this buffer has {memoryview(page).nbytes}")

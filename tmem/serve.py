@@ -14,14 +14,14 @@ Importing this module compiles or loads every kernel; ``tmem.cache.warm`` does j
 """
 
 # Kernel arguments are typed by their signatures; annotations would only repeat them.
-# ruff: noqa: ANN001, ANN201, ANN202, ANN401
+# ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from numba import cfunc, int64, njit, types, uint64
+from numba import cfunc, int64, njit, uint64
 
 from tmem import codes, kernels, pages, slab
 from tmem.cache import cached_kernels
@@ -33,22 +33,23 @@ from tmem.layout import (
     H_OPERATIONS,
     MAX_CLIENTS,
 )
-from tmem.machine import oids_at, page_address, readable_page, words_at, writable_page
+from tmem.machine import kernel, oids_at, page_address, readable_page, words_at, writable_page
 
 if TYPE_CHECKING:
     from tmem.pool import Tmem
 
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = (int(op) for op in codes.Op)
 EFAULT, ENODEV, ENOSYS = int(codes.Code.EFAULT), int(codes.Code.ENODEV), int(codes.Code.ENOSYS)
-NEED_SLAB, BAD_BUFFER = int(codes.Code.NEED_SLAB), int(codes.Code.BAD_BUFFER)
+NEED_SLAB = int(codes.Code.NEED_SLAB)
+BAD_INDEX, BAD_BUFFER = int(codes.Code.BAD_INDEX), int(codes.Code.BAD_BUFFER)
 
 # struct mc_record, in u64 words: op is the low half-word of word 0, arg[] starts at word 3.
 RECORD_ARG = 3
 OP_MASK = 0xFFFF
-LOW_HALF = 0xFFFFFFFF
+LOW_HALF = INDEX_MAX = 0xFFFFFFFF
 
 
-@njit
+@kernel
 def counted(s, client, code):
     """Count an operation and whether it failed; returns its code."""
     if code == NEED_SLAB:
@@ -61,7 +62,7 @@ def counted(s, client, code):
     return code
 
 
-@njit
+@kernel
 def without_page(s, op, client, word, oid0, oid1, oid2, index):
     """Every operation that moves no data. ``word`` is arg[0] of the record: pool or flags."""
     if op == NEW_POOL:
@@ -82,8 +83,10 @@ def _put_buffer(state, client, slot, oid0, oid1, oid2, index, page):
     data = page_address(page)
     if data == 0:
         return BAD_BUFFER
+    if not 0 <= index <= INDEX_MAX:
+        return BAD_INDEX
     s = words_at(state)
-    code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, data, 0)
+    code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, data, int64(0))
     return counted(s, client, code)
 
 
@@ -91,12 +94,16 @@ def _get_buffer(state, client, slot, oid0, oid1, oid2, index, page):
     data = page_address(page)
     if data == 0:
         return BAD_BUFFER
+    if not 0 <= index <= INDEX_MAX:
+        return BAD_INDEX
     s = words_at(state)
     code = kernels.get_page(s, client, slot, oid0, oid1, oid2, index, data)
     return counted(s, client, code)
 
 
 def _control(state, op, client, word, oid0, oid1, oid2, index):
+    if not 0 <= index <= INDEX_MAX:
+        return BAD_INDEX
     s = words_at(state)
     code = without_page(s, op, client, word, oid0, oid1, oid2, index)
     return counted(s, client, code)
@@ -137,7 +144,7 @@ def _close_client(state, client):
     return kernels.close_client(words_at(int64(state)), client)
 
 
-_KEY = (int64, int64, int64, uint64, uint64, uint64, types.uint32)
+_KEY = (int64, int64, int64, uint64, uint64, uint64, int64)
 with cached_kernels() as _cache:
     # A dispatcher looks at the types of every argument; its compiled function, called directly,
     # converts them and raises on what cannot be converted. Half the time of a hot call.

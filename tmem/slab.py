@@ -10,7 +10,7 @@ Used by the kernels; ``shrink`` stands in ``tmem.kernels`` because it evicts.
 
 from __future__ import annotations
 
-from numba import int64, njit
+from numba import int64
 
 from tmem.layout import (
     AREA_FIRST_FREE,
@@ -31,18 +31,18 @@ from tmem.layout import (
     H_SLAB,
     PAGE_BYTES,
 )
-from tmem.machine import cells_at
+from tmem.machine import cells_at, kernel
 
 EPERM = -1
 
 
-@njit
+@kernel
 def frame_address(s, frame):
     """Host address of a frame."""
     return s[H_SLAB] + frame * PAGE_BYTES
 
 
-@njit
+@kernel
 def take_frame(s, page):
     """A free frame for ``page``; the caller has checked that there is one."""
     areas, frames = cells_at(s[H_AREAS]), cells_at(s[H_FRAMES])
@@ -59,7 +59,7 @@ def take_frame(s, page):
     return frame
 
 
-@njit
+@kernel
 def free_frame(s, frame):
     """Give a frame back to its area."""
     areas, frames = cells_at(s[H_AREAS]), cells_at(s[H_FRAMES])
@@ -75,7 +75,7 @@ def free_frame(s, frame):
     s[H_FREE_FRAMES] += 1
 
 
-@njit
+@kernel
 def add_area(s, area):
     """Hold an absent area: 0, or EPERM. The last area of an embedded pool may be a part of one."""
     if area < 0 or area >= s[H_MAX_AREAS]:
@@ -100,7 +100,7 @@ def add_area(s, area):
     return 0
 
 
-@njit
+@kernel
 def emptiest_area(s):
     """The whole area with the fewest used frames, the lowest of equals; -1 when none is held."""
     areas = cells_at(s[H_AREAS])
@@ -112,7 +112,7 @@ def emptiest_area(s):
     return best
 
 
-@njit
+@kernel
 def close_area(s, area):
     """Take a whole area out of use: no frame of it is handed out any more. The caller moves its
     used frames away, for which other areas have room."""
