@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from hypervisor.public._abi import ffi, lib
+
 from hypervisor.public.backend import DomainHandles
 
 ANSWER_S = 10.0

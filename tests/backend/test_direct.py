@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from guest_double import GuestDouble
+from hypervisor.public._abi import lib
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.direct import DirectBackend
-from hypervisor.public._abi import lib
 from hypervisor.public.backend import DomainSpec, HostSnapshot
 from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.units import AREA_FRAMES, DomId
@@ -28,7 +28,9 @@ def backend() -> Iterator[DirectBackend]:
     made.stop()
 
 
-def spec(name: str, maxmem: int = 8, boot: int = 0, target: int | None = None, credit: int = 0):
+def spec(
+    name: str, maxmem: int = 8, boot: int = 0, target: int | None = None, credit: int = 0
+) -> DomainSpec:
     """A domain, sizes in areas."""
     wanted = maxmem if target is None else target
     return DomainSpec(name, maxmem * AREA, boot * AREA, wanted * AREA, credit_areas=credit)
