@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import Plan, PlanError, View, check_plan
@@ -125,6 +125,7 @@ def cases(draw: st.DrawFn) -> tuple[View, list[float]]:
     return view, targets
 
 
+@settings(deadline=None)
 @given(cases())
 def test_a_checked_plan_keeps_every_limit(case: tuple[View, list[float]]) -> None:
     view, targets = case
@@ -143,6 +144,7 @@ def test_a_checked_plan_keeps_every_limit(case: tuple[View, list[float]]) -> Non
         assert set(changed) <= set(plan.tmem_clamps)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_checking_twice_changes_nothing_more(case: tuple[View, list[float]]) -> None:
     view, targets = case
