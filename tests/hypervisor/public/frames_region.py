@@ -47,6 +47,12 @@ class Region:
     def heads(self) -> bytes:
         return bytes(self.ffi.buffer(self.frames.heads, self.areas * AREA_FRAMES))
 
+    def taken(self) -> list[bool]:
+        """Per frame: handed out, by its head."""
+        return [
+            head not in (self.lib.MC_HEAD_NEVER, self.lib.MC_HEAD_FREED) for head in self.heads()
+        ]
+
     def broken_area(self) -> int | None:
         """None when validate() holds, else the area it names."""
         where = self.ffi.new("uint32_t *")

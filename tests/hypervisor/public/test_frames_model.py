@@ -183,9 +183,7 @@ class Allocator(RuleBasedStateMachine):
         if expected == 0:
             return
         before = self.region.image()
-        status = self.lib.mc_frames_free_areas(
-            self.frames, self.slots[slot], first * AREA, count
-        )
+        status = self.lib.mc_frames_free_areas(self.frames, self.slots[slot], first * AREA, count)
         assert status == expected
         assert self.region.image() == before
 

@@ -98,9 +98,6 @@ class Arena:
     def tags(self) -> tuple[int, ...]:
         return struct.unpack_from(f"<{AREAS * AREA_FRAMES}I", self.table, TAGS_OFFSET)
 
-    def taken(self) -> list[bool]:
-        return [head not in (0, self.region.lib.MC_HEAD_FREED) for head in self.region.heads()]
-
     def free_block(self, slot: int, block: int) -> None:
         frame, kind = block // TAG_KINDS, block % TAG_KINDS - 1
         lib, frames = self.region.lib, self.region.frames
@@ -167,7 +164,7 @@ def test_processes_and_host_lose_no_frame_in_ten_million_calls(arena: Arena, wor
     assert all(arena.counters(TRANSITIONS_OFFSET)[:5])
     assert arena.region.broken_area() is None
     # What is left lies in the mailbox; its tags and the heads agree on every frame.
-    assert [tag != 0 for tag in arena.tags()] == arena.taken()
+    assert [tag != 0 for tag in arena.tags()] == arena.region.taken()
     slot = arena.region.slot()
     arena.free_mailbox(slot)
     arena.assert_all_free(slot)
@@ -193,7 +190,7 @@ def test_a_process_killed_anywhere_costs_nothing_but_what_it_held(
         assert arena.region.lib.mc_frames_recover(arena.region.frames) >= 0
         assert arena.region.broken_area() is None
         tagged = [tag != 0 for tag in arena.tags()]
-        taken = arena.taken()
+        taken = arena.region.taken()
         assert not any(tag and not held for tag, held in zip(tagged, taken, strict=True))
         # At most one call was under way: handed out and not yet tagged, or untagged, not yet free.
         assert sum(taken) - sum(tagged) <= BLOCK_FRAMES_MAX
