@@ -131,7 +131,7 @@ def _shmem_thp() -> Check:
         meaning = "a 2 MiB grant is one page: populate and punch take tens of microseconds"
     else:
         meaning = (
-            "a 2 MiB grant is 512 pages: about 30 times slower to populate and punch; as root: "
+            "a 2 MiB grant is 512 pages, far slower to populate and 30 times slower to punch; as root: "
             "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
         )
     value = f"{setting}, {'2 MiB pages measured' if real else 'no 2 MiB pages'}"
@@ -209,15 +209,14 @@ def _compiled() -> Check:
 
 
 def _numba_cache() -> Check:
-    wanted = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    where = Path(wanted) if wanted else Path.home() / ".cache"
+    where = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "memcoord"
     while not where.exists() and where != where.parent:
         where = where.parent
     try:
         with tempfile.TemporaryFile(dir=where):
             pass
     except OSError:
-        meaning = "every run compiles tmem again: set NUMBA_CACHE_DIR to a writable directory"
+        meaning = "every run compiles tmem again: set XDG_CACHE_HOME to a writable directory"
         return Check("numba cache", f"{where} not writable", "warn", meaning)
     return Check("numba cache", str(where), "ok", "tmem's kernels are compiled once")
 

@@ -61,6 +61,11 @@ def test_a_machine_without_a_compiler_still_gets_answers(
     assert by_name()["C compiler"].level == "warn"
 
 
+def test_a_cache_that_cannot_be_written_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    assert by_name()["numba cache"].level == "warn"
+
+
 def test_json_names_the_worst_level() -> None:
     good, bad = doctor.Check("a", "1", "ok", "m"), doctor.Check("b", "2", "bad", "m")
     assert doctor.to_json([good])["worst"] == "ok"
