@@ -14,7 +14,8 @@
 /* cdef-begin */
 /* A memfd of exactly `bytes`, sealed against shrinking, growing and further sealing. */
 int mc_memfd(const char *name, uint64_t bytes);
-/* Map the whole fd shared, aligned to 2 MiB, MADV_HUGEPAGE asked; address, or minus errno. */
+/* Map the whole fd shared, aligned to 2 MiB, MADV_HUGEPAGE asked; address, or minus errno. A fd
+ * shorter than `bytes` is refused with -EINVAL: a touch beyond its end would be a SIGBUS. */
 int64_t mc_map(int fd, uint64_t bytes);
 int mc_unmap(uint64_t address, uint64_t bytes);
 /* Anonymous reserve-only mapping, aligned to 2 MiB. */

@@ -132,6 +132,7 @@ int mc_eventfd_wait(int fd)
 struct pingpong {
     uint32_t ping, ping_waiters, pong, pong_waiters;
     uint64_t deadline_ns;
+    uint64_t round_ns;              /* median, once asked; UINT64_MAX when none ended in time */
 };
 
 static uint64_t remaining_ns(const struct pingpong *pair)
@@ -141,7 +142,7 @@ static uint64_t remaining_ns(const struct pingpong *pair)
     return now_ns < pair->deadline_ns ? pair->deadline_ns - now_ns : 0;
 }
 
-static void *answer_pings(void *argument)
+static void *answer(void *argument)
 {
     struct pingpong *pair = argument;
 
@@ -160,8 +161,9 @@ static int compare_u64(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-static uint64_t median_round_ns(struct pingpong *pair)
+static void *ask(void *argument)
 {
+    struct pingpong *pair = argument;
     uint64_t rounds_ns[CALIBRATE_ROUNDS_MAX];
     uint32_t done = 0;
 
@@ -173,31 +175,61 @@ static uint64_t median_round_ns(struct pingpong *pair)
             break;
         rounds_ns[done++] = mc_clock_ns() - start_ns;
     }
-    if (done == 0)
-        return UINT64_MAX;
-    qsort(rounds_ns, done, sizeof rounds_ns[0], compare_u64);
-    return rounds_ns[done / 2];
+    if (done > 0) {
+        qsort(rounds_ns, done, sizeof rounds_ns[0], compare_u64);
+        pair->round_ns = rounds_ns[done / 2];
+    }
+    return NULL;
+}
+
+/* A thread on the first CPU of *allowed, which is taken out of the set. */
+static int start_on(cpu_set_t *allowed, pthread_t *thread, void *(*run)(void *), void *argument)
+{
+    pthread_attr_t attributes;
+    cpu_set_t one;
+    size_t cpu = 0;
+    int failed;
+
+    while (!CPU_ISSET(cpu, allowed))
+        cpu++;
+    CPU_CLR(cpu, allowed);
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (pthread_attr_init(&attributes) != 0)
+        return MC_EKERNEL;
+    failed = pthread_attr_setaffinity_np(&attributes, sizeof one, &one) ||
+             pthread_create(thread, &attributes, run, argument);
+    pthread_attr_destroy(&attributes);
+    return failed ? MC_EKERNEL : MC_OK;
 }
 
 uint64_t mc_spin_calibrate_ns(void)
 {
-    struct pingpong pair = {.deadline_ns = mc_clock_ns() + CALIBRATE_NS_MAX};
+    struct pingpong pair = {
+        .deadline_ns = mc_clock_ns() + CALIBRATE_NS_MAX,
+        .round_ns = UINT64_MAX,
+    };
     sigset_t all, before;
     cpu_set_t allowed;
-    pthread_t thread;
-    uint64_t one_way_ns;
-    int failed;
+    pthread_t answerer, asker;
+    int answering, asking = MC_EKERNEL;
 
-    /* With one CPU the peer cannot run while this side spins. */
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) < 2)
+    /* With one CPU the peer cannot run while this side spins. With more, a side spins only while
+     * its peer is on another CPU, so that is the wake-up to measure: left alone the scheduler
+     * would bring the two threads together. */
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2)
         return 0;
-    sigfillset(&all);               /* the helper must not run the host program's handlers */
+    sigfillset(&all);               /* the threads must not run the host program's handlers */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&thread, NULL, answer_pings, &pair);
+    answering = start_on(&allowed, &answerer, answer, &pair);
+    if (answering == MC_OK)
+        asking = start_on(&allowed, &asker, ask, &pair);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
+    if (asking == MC_OK)
+        pthread_join(asker, NULL);
+    if (answering == MC_OK)
+        pthread_join(answerer, NULL);
+    if (asking != MC_OK)
         return 0;
-    one_way_ns = median_round_ns(&pair) / 2;
-    pthread_join(thread, NULL);
-    return one_way_ns < MC_SPIN_MAX_NS ? one_way_ns : MC_SPIN_MAX_NS;
+    return pair.round_ns / 2 < MC_SPIN_MAX_NS ? pair.round_ns / 2 : MC_SPIN_MAX_NS;
 }

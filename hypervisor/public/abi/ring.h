@@ -15,9 +15,9 @@
  * response always finds its slot free.
  *
  * Private indices live in mc_front and mc_back; the shared words are only what the peer must see.
- * The backend never reads back a word it wrote. A req_prod more than MC_RING_SLOTS ahead of what
- * was consumed is MC_ERUNAWAY; a record whose seq is not its index is MC_ETORN. Both are final for
- * the ring: the caller detaches the domain.
+ * The backend never reads back a word it wrote. A req_prod behind what was consumed, or more than
+ * MC_RING_SLOTS ahead of what was answered, is MC_ERUNAWAY; a record whose seq is not its index is
+ * MC_ETORN. Both are final for the ring: the caller detaches the domain.
  *
  * Who may call: one thread per end at a time.
  */
@@ -44,6 +44,7 @@ struct mc_back {
 };
 
 void mc_ring_format(struct mc_ring *ring);
+/* Both ends start where mc_ring_format left the ring; nobody joins a ring in use. */
 void mc_front_bind(struct mc_front *front, struct mc_ring *ring);
 void mc_back_bind(struct mc_back *back, struct mc_ring *ring);
 
