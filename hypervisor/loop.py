@@ -74,6 +74,7 @@ class Hypervisor:
         self._listener = AttachListener(run_dir, self._admit)
         self._stopping = False
         self._bad_logged = 0
+        self._last_fault = ""
         self._ticks = 0
 
     def run(self) -> None:
@@ -197,6 +198,7 @@ class Hypervisor:
             boot_frames=config.boot_frames,
             target_frames=config.target_frames,
             credit_areas=config.credit_areas,
+            tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
         )
         handles = self._backend.open(domid, spec)
@@ -220,8 +222,10 @@ class Hypervisor:
         self._ticks += 1
         self._backend.beat()
         self._listener.expire()
-        if report.fault is not None:
-            self._on_event("policy-fault", {"why": str(report.fault)})
+        fault = "" if report.fault is None else str(report.fault)
+        if fault and fault != self._last_fault:  # a policy may fail every tick of a long run
+            self._on_event("policy-fault", {"why": fault})
+        self._last_fault = fault
         for violation in report.violations:
             self._violated(violation)
         self._control.publish(self._publication())
@@ -262,7 +266,7 @@ class Hypervisor:
                 bad = {"bad_messages": self._control.bad, "refused": self._listener.refused}
                 return self._statistics() | {"control": bad}
             case "why":
-                return msgspec.to_builtins(self._coordinator.why(args["domain"]))
+                return self._why(args["domain"])
             case "mem-set":
                 return self._mem_set(self._entry_named(args["domain"]), args["target_frames"])
             case "tmem-set":
@@ -273,12 +277,23 @@ class Hypervisor:
                 return self.shutdown()
         raise InternalError(f"op {op} is checked but not served")
 
+    def _why(self, name: str) -> Any:
+        """Decisions about a domain, attached or gone."""
+        decisions = self._coordinator.why(name)
+        if not decisions:
+            self._entry_named(name)
+        return msgspec.to_builtins(decisions)
+
     def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
-        if not 0 <= target_frames <= entry.config.maxmem_frames:
+        """Pin the RAM target against the policy; -1 lets the policy have it again."""
+        if not -1 <= target_frames <= entry.config.maxmem_frames:
             raise ConfigError(
                 "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
             )
-        self._backend.set_target(entry.domid, target_frames)
+        released = target_frames < 0
+        self._backend.set_target(
+            entry.domid, entry.config.target_frames if released else target_frames
+        )
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:

@@ -207,10 +207,14 @@ def test_targets_are_set_asked_for_and_explained(start: Callable[..., Host]) -> 
         frame = dom.alloc()
         dom.view(frame)[:1] = b"x"
         assert dom.tmem.put(pool, (0, 0, 0), 0, frame) < 0
-        for domain, frames in (("vm9", 1), ("vm1", -1)):
+        for domain, frames in (("vm9", 1), ("vm1", -2)):
             with pytest.raises(Refused):
                 host.ask("mem-set", domain=domain, target_frames=frames)
         assert isinstance(host.ask("why", domain="vm1"), list)
+        with pytest.raises(Refused, match="vm9"):
+            host.ask("why", domain="vm9")
+        host.ask("mem-set", domain="vm1", target_frames=-1)
+        assert dom.target_frames == 4 * AREA
 
 
 def test_a_domain_that_takes_more_than_it_was_granted_is_stopped(
