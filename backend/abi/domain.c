@@ -209,10 +209,12 @@ int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint32_t target_a
     if (domid >= MC_MAX_DOMAINS)
         return MC_EINDEX;
     domain = &host->domains[domid];
-    if (mc_phase_of(domain) != MC_ACTIVE)
+    if (mc_phase_of(domain) == MC_EMPTY)
         return MC_ESTATE;
     if (target_areas > domain->areas)
         return MC_EINDEX;
+    if (mc_phase_of(domain) != MC_ACTIVE)       /* broken meanwhile: about to be closed */
+        return MC_OK;
     mc_host_lock(host);
     domain->target_areas = target_areas;
     atomic_store(&domain->control->target_frames, (uint64_t)target_areas * MC_AREA_FRAMES);
