@@ -31,11 +31,11 @@ uint64_t mc_spin_calibrate_ns(void);
 
 void mc_bell_ring(uint32_t *word, uint32_t *waiters);
 /* Sleep until the word differs from seen, or timeout_ns passes. 0, or MC_ETIMEOUT; MC_EKERNEL when
- * word is no memory to sleep on. Signals neither end nor prolong the sleep. */
+ * the kernel refuses the word (misaligned). Signals neither end nor prolong the sleep. */
 int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t timeout_ns);
 
-/* eventfd, close-on-exec, blocking as given. Each returns >= 0 or MC_EKERNEL. wait: 1 when it was
- * rung since the last wait, 0 when not (nonblocking only). A ring of a full counter is a success. */
+/* eventfd, close-on-exec, blocking as given. Each returns >= 0 or MC_EKERNEL. A ring of a full
+ * counter is a success. wait: 1 when rung since the last wait, 0 when not (nonblocking only). */
 int mc_eventfd(int nonblocking);
 int mc_eventfd_ring(int fd);
 int mc_eventfd_wait(int fd);

@@ -98,6 +98,14 @@ def test_a_timeout_beyond_all_clocks_still_wakes(bell: Bell) -> None:
     assert bell.wait(0, 2**64 - 1) == 0
 
 
+def test_a_word_the_kernel_refuses_is_a_kernel_error(loops: Any) -> None:
+    memory = loops.ffi.new("uint8_t[16]")
+    crooked = loops.ffi.cast("uint32_t *", memory + 1)
+    waiters = loops.ffi.cast("uint32_t *", memory + 8)
+    assert loops.lib.mc_bell_wait(crooked, waiters, 0, LONG_NS) == loops.lib.MC_EKERNEL
+    assert waiters[0] == 0
+
+
 @pytest.mark.process
 def test_signals_do_not_shorten_a_sleep(bell: Bell, processes: Any) -> None:
     ready_read, ready_write = os.pipe()
