@@ -68,7 +68,7 @@ def hypervisor(
     """Serve domains that others start, until interrupted: the hypervisor by itself."""
     from testbed.host import host_command
 
-    raise typer.Exit(host_command(config, run_dir))
+    raise typer.Exit(host_command(config, run_dir, typer.echo))
 
 
 @app.command()

@@ -131,8 +131,8 @@ def _shmem_thp() -> Check:
         meaning = "a 2 MiB grant is one page: populate and punch take tens of microseconds"
     else:
         meaning = (
-            "a 2 MiB grant is 512 pages, far slower to populate and 30 times slower to punch; as root: "
-            "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+            "a 2 MiB grant is 512 pages, slower to populate and 30 times slower to punch; as "
+            "root: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
         )
     value = f"{setting}, {'2 MiB pages measured' if real else 'no 2 MiB pages'}"
     return Check("THP for shared memory", value, "ok" if real else "warn", meaning)

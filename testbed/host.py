@@ -7,6 +7,7 @@ user may attach to.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -27,8 +28,10 @@ SOCKETS = (
 )
 
 
-def host_command(source: str | None, run_dir: str | None) -> int:
-    """Serve until SIGINT, SIGTERM or a shutdown request; the exit code.
+def host_command(
+    source: str | None, run_dir: str | None, tell: Callable[[str], None] = lambda _: None
+) -> int:
+    """Serve until SIGINT, SIGTERM or a shutdown request; the exit code. ``tell`` gets one line.
 
     ConfigError when the configuration or the directory cannot be used.
     """
@@ -37,6 +40,7 @@ def host_command(source: str | None, run_dir: str | None) -> int:
     state = "failed"
     try:
         run.record_files(SOCKETS)
+        tell(f"serving {run.path}; Ctrl-C ends it")
         code = serve(config, run.path)
         state = "finished" if code == 0 else "failed"
     finally:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from hypervisor.config import HypervisorConfig
-from hypervisor.public.errors import ConfigError
-from testbed import host, rundir, scenario
+from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
+from testbed import control_client, host, rundir, scenario
+
+STEP_S = 0.05
+#: The first start on a machine compiles kernels.
+READY_STEPS_MAX = 2000
+END_S = 30
 
 
 def test_nothing_means_an_open_host() -> None:
@@ -60,3 +70,47 @@ def test_the_run_directory_tells_how_it_ended(
     assert rundir.read_manifest(one).state == "finished"
     assert rundir.read_manifest(two).state == "failed"
     assert "attach.sock" in rundir.read_manifest(one).files
+
+
+def wait_ready(run_dir: Path, process: subprocess.Popen[str]) -> None:
+    """Until the hypervisor answers a ping, a bounded number of times."""
+    for _ in range(READY_STEPS_MAX):
+        assert process.poll() is None, process.communicate()[1]
+        try:
+            control_client.call(run_dir, "ping", timeout_ms=500)
+        except PeerGone:
+            time.sleep(STEP_S)
+        else:
+            return
+    pytest.fail("the hypervisor never answered")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_real_one_and_leaves_no_socket(
+    short_path: Path, number: signal.Signals
+) -> None:
+    run_dir = short_path / "hv"
+    packages = str(Path(host.__file__).resolve().parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "testbed", "hypervisor", "--run-dir", str(run_dir)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": packages},
+        process_group=0,
+    ) as process:
+        try:
+            wait_ready(run_dir, process)
+            assert rundir.live(rundir.read_manifest(run_dir))
+            with pytest.raises(MemcoordError, match="vm9"):
+                control_client.call(run_dir, "why", domain="vm9")
+            process.send_signal(number)
+            out, err = process.communicate(timeout=END_S)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (0, "")
+    assert out == f"serving {run_dir}; Ctrl-C ends it\n"
+    assert rundir.read_manifest(run_dir).state == "finished"
+    assert sorted(entry.name for entry in run_dir.iterdir()) == ["events.jsonl", "manifest.json"]
