@@ -288,31 +288,30 @@ class GuestMemory:
         """Move pages together so that ``count`` areas of the domain are wholly free."""
         held = Counter(frame // AREA_FRAMES for frame in self._resident.values())
         held.update(frame // AREA_FRAMES for frame in self._spares)
-        free_areas = self._domain.current_frames // AREA_FRAMES - len(held)
-        missing = count - free_areas
-        if missing <= 0:
+        keep = self._domain.current_frames // AREA_FRAMES - count
+        kept = {area for area, _ in held.most_common(keep)}
+        if len(held) <= keep:
             return
-        emptied = {area for area, _ in held.most_common()[::-1][:missing]}
         unsuited: list[int] = []
         left: list[int] = []
         try:
             for page, frame in list(self._resident.items()):
-                if frame // AREA_FRAMES in emptied:
-                    self._resident[page] = self._moved(frame, emptied, unsuited)
+                if frame // AREA_FRAMES not in kept:
+                    self._resident[page] = self._moved(frame, kept, unsuited)
                     left.append(frame)
             for index, frame in enumerate(self._spares):
-                if frame // AREA_FRAMES in emptied:
-                    self._spares[index] = self._moved(frame, emptied, unsuited)
+                if frame // AREA_FRAMES not in kept:
+                    self._spares[index] = self._moved(frame, kept, unsuited)
                     left.append(frame)
         except NoMemory:
             pass  # what could be moved was; the rest is given back when pages leave
         self._domain.free_many(unsuited + left)
 
-    def _moved(self, frame: int, emptied: set[int], unsuited: list[int]) -> int:
-        """Another frame with the same bytes, outside the areas to be emptied."""
-        while True:  # at most as often as those areas have free frames
+    def _moved(self, frame: int, kept: set[int], unsuited: list[int]) -> int:
+        """Another frame with the same bytes, in one of the areas kept."""
+        while True:  # at most as often as the domain has free frames elsewhere
             other = self._domain.alloc()
-            if other // AREA_FRAMES not in emptied:
+            if other // AREA_FRAMES in kept:
                 break
             unsuited.append(other)
         self._domain.view(other)[:] = self._domain.view(frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import socket
@@ -141,6 +142,8 @@ class FakeHypervisor:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            if self.connection is not None:
+                self.connection.close()
             self.request = decode(connection.recv(65536))
             self.connection = connection
             try:
@@ -182,6 +185,7 @@ class FakeHypervisor:
             return True
         for old_back, old in self._kept:
             lib.mc_back_push(old_back, old)
+            self._publish(old_back)
         self._kept.clear()
         lib.mc_back_push(back, record)
         self._publish(back)
@@ -213,7 +217,8 @@ class FakeHypervisor:
         if op == lib.MC_OP_GROW:
             return self._grow(record, arg)
         if op == lib.MC_OP_RELEASE:
-            return sum([self.reclaim(area) for area in range(self.areas)][:arg])
+            taken = (area for area in range(self.areas) if self.reclaim(area))
+            return len(list(itertools.islice(taken, arg)))
         if op == lib.MC_OP_INSTALL:
             if self.install_status:
                 return self.install_status
