@@ -1,0 +1,85 @@
+"""A ``Tmem`` driven as the C service drives it: by address, with records, never through Python."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+
+import numpy as np
+
+from tmem import Tmem
+from tmem.serve import entry_points
+
+I64, U64 = ctypes.c_int64, ctypes.c_uint64
+RECORD = struct.Struct("=HHIQq5Q")  # struct mc_record
+PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = range(16, 22)
+NEED_SLAB = -3000
+
+
+class ServiceCalls:
+    """The same operations as ``Tmem``, through the compiled entries."""
+
+    def __init__(self, tmem: Tmem) -> None:
+        self.entries = entry_points(tmem)
+        self._tmem = tmem  # keeps the state alive
+        self._execute = ctypes.CFUNCTYPE(I64, U64, U64, U64, I64, I64)(self.entries.execute)
+        self._grow = ctypes.CFUNCTYPE(I64, U64, I64)(self.entries.grow)
+        self._shrink = ctypes.CFUNCTYPE(I64, U64)(self.entries.shrink)
+        self._open = ctypes.CFUNCTYPE(I64, U64, I64)(self.entries.open_client)
+        self._close = ctypes.CFUNCTYPE(I64, U64, I64)(self.entries.close_client)
+
+    def record(
+        self,
+        op: int,
+        client: int,
+        args: tuple[int, ...],
+        page: np.ndarray | None = None,
+        may_ask: int = 0,
+    ) -> int:
+        """Execute one record of exactly these words."""
+        words = [*args, 0, 0, 0, 0, 0][:5]
+        record = ctypes.create_string_buffer(RECORD.pack(op, 0, 0, 0, 0, *words), 64)
+        address = 0 if page is None else page.ctypes.data
+        return self._execute(
+            self.entries.state_address, ctypes.addressof(record), address, client, may_ask
+        )
+
+    def open_client(self, client: int) -> int:
+        return self._open(self.entries.state_address, client)
+
+    def close_client(self, client: int) -> int:
+        return self._close(self.entries.state_address, client)
+
+    def grow(self, area: int) -> int:
+        return self._grow(self.entries.state_address, area)
+
+    def shrink(self) -> int:
+        return self._shrink(self.entries.state_address)
+
+    def new_pool(self, client: int, flags: int) -> int:
+        return self.record(NEW_POOL, client, (flags,))
+
+    def destroy_pool(self, client: int, slot: int) -> int:
+        return self.record(DESTROY_POOL, client, (slot,))
+
+    def put(
+        self,
+        client: int,
+        slot: int,
+        oid: tuple[int, int, int],
+        index: int,
+        page: np.ndarray,
+        may_ask: int = 0,
+    ) -> int:
+        return self.record(PUT, client, (slot | index << 32, *oid), page, may_ask)
+
+    def get(
+        self, client: int, slot: int, oid: tuple[int, int, int], index: int, page: np.ndarray
+    ) -> int:
+        return self.record(GET, client, (slot | index << 32, *oid), page)
+
+    def flush_page(self, client: int, slot: int, oid: tuple[int, int, int], index: int) -> int:
+        return self.record(FLUSH_PAGE, client, (slot | index << 32, *oid))
+
+    def flush_object(self, client: int, slot: int, oid: tuple[int, int, int]) -> int:
+        return self.record(FLUSH_OBJECT, client, (slot, *oid))
