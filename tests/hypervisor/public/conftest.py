@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import subprocess
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +71,11 @@ class Processes:
         self._running: set[int] = set()
 
     def start(self, function: Callable[[], int]) -> int:
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # CPython 3.12 warns of threads, which libraries of other tests may have left running;
+            # the child uses none of their locks.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             code = 255
             try:
