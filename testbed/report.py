@@ -7,8 +7,10 @@ Pure; ``testbed.run`` prints.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
+from rich import box
 from rich.table import Table
 
 from testbed.chart import ASCII, BLOCKS, tmem_chart
@@ -111,7 +113,6 @@ def rows(policies: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
     for policy in policies:
         for result in policy.domains:
             gain = result.gain_percent
-            state = result.state if result.state == DONE else f"{result.state}: {result.reason}"
             yield (
                 policy.policy,
                 result.domain,
@@ -123,20 +124,23 @@ def rows(policies: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
                 f"{result.failed_puts:,}",
                 f"{result.run_s:.2f} s",
                 "-" if gain is None else f"{gain:+.1f} %",
-                state,
+                result.state,
             )
 
 
-def rich_table(report: RunReport) -> Table:
-    """The table for a terminal."""
-    table = Table(title=f"scenario {report.scenario}", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in _TEXT_COLUMNS else "right")
+def rich_tables(report: RunReport) -> Iterator[Table]:
+    """The same for a terminal, a table per policy; fits into 80 columns."""
     for policy in report.policies:
+        title = f"{report.scenario} under {policy.policy}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+        table.padding = (0, 0)
+        for heading in ("domain", *HEADINGS[3:]):
+            # Words of a heading stand one above the other, so that numbers decide the width.
+            justify: Literal["left", "right"] = "left" if heading in _TEXT_COLUMNS else "right"
+            table.add_column("\n".join(heading.rsplit(" ", 1)), justify=justify)
         for row in rows([policy]):
-            table.add_row(*row)
-        table.add_section()
-    return table
+            table.add_row(f"{row[1]} {row[2].rpartition('/')[2]}", *row[3:])
+        yield table
 
 
 def plain_table(report: RunReport) -> list[str]:
@@ -169,6 +173,7 @@ def closing(report: RunReport) -> list[str]:
     lines = []
     for policy in report.policies:
         problems = [policy.error] if policy.error else []
+        problems += [f"{r.domain} {r.state}: {r.reason}" for r in policy.domains if r.state != DONE]
         lines += [f"{policy.policy}: {problem}" for problem in [*problems, *policy.notices]]
     if report.error:
         lines.append(report.error)

@@ -29,7 +29,7 @@ from testbed.report import (
     charts,
     closing,
     json_report,
-    rich_table,
+    rich_tables,
     set_gains,
     text_report,
 )
@@ -140,6 +140,7 @@ def _print(report: RunReport, series: Series, as_json: bool) -> None:
     if not console.is_terminal:
         sys.stdout.write(text_report(report, series.samples, unicode=unicode))
         return
-    console.print(rich_table(report))
+    for table in rich_tables(report):
+        console.print(table)
     for line in [*charts(report, series.samples, unicode=unicode), "", *closing(report)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

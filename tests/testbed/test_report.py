@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from testbed.chart import ASCII, BLOCKS, tmem_chart
 from testbed.report import (
@@ -15,6 +17,7 @@ from testbed.report import (
     closing,
     json_report,
     plain_table,
+    rich_tables,
     rows,
     set_gains,
     text_report,
@@ -78,7 +81,7 @@ def test_good_means_that_every_domain_was_done() -> None:
     assert not PolicyResult(policy="greedy", domains=[result("vm1", 1.0, state="killed")]).good
 
 
-def test_plain_table_is_aligned_and_names_what_went_wrong() -> None:
+def test_plain_table_is_aligned() -> None:
     killed = result("vm2", 0.0, state="killed", reason="killed by SIGKILL")
     greedy = PolicyResult(policy="greedy", domains=[result("vm1", 1.0, references=305275), killed])
     lines = plain_table(report_of(greedy, exit_code=1))
@@ -86,13 +89,30 @@ def test_plain_table_is_aligned_and_names_what_went_wrong() -> None:
     end = lines[0].index("references") + len("references")
     assert lines[1][:end].endswith(" 305,275")
     assert lines[2][:end].endswith(" 0")
-    assert lines[2].endswith("killed: killed by SIGKILL")
+    assert lines[2].endswith("killed")
+
+
+def test_tables_for_a_terminal_fit_into_80_columns() -> None:
+    counts = dict.fromkeys(
+        ("references", "faults", "tmem_hits", "swap_ins", "failed_puts"), 234_567
+    )
+    killed = result("vm1", 23.45, state="stopped", gain_percent=-100.0, **counts)
+    greedy = PolicyResult(policy="greedy", domains=[killed])
+    console = Console(width=80, file=io.StringIO())
+    for table in rich_tables(report_of(greedy)):
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("234,567") == 5
+    assert "stopped" in text
+    assert "…" not in text
 
 
 def test_closing_says_what_broke() -> None:
-    broken = PolicyResult(policy="greedy", domains=[result("vm1", 1.0)], error="it died")
+    killed = result("vm2", 0.0, state="killed", reason="killed by SIGKILL")
+    broken = PolicyResult(policy="greedy", domains=[killed], error="it died")
     text = "\n".join(closing(report_of(broken, exit_code=1)))
     assert "greedy: it died" in text
+    assert "greedy: vm2 killed: killed by SIGKILL" in text
     assert "/somewhere" in text
     assert "all right" not in text
 
