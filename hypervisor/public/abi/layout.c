@@ -124,11 +124,12 @@ static uint32_t scan_heads(uint8_t *heads, uint64_t rows[MC_AREA_ROWS], int mend
     uint32_t wrong = 0, next;
     memset(rows, 0, MC_AREA_ROWS * sizeof rows[0]);
     for (uint32_t frame = 0; frame < MC_AREA_FRAMES; frame = next) {
-        uint32_t count = 1u << (heads[frame] - 1) % 32;
+        uint32_t head = heads[frame];
         next = frame + 1;
         if (!mc_head_taken(heads[frame]))
             continue;
-        if (heads[frame] > MC_MAX_ROW_ORDER + 1 || frame % count != 0) {
+        uint32_t count = head <= MC_MAX_ROW_ORDER + 1 ? 1u << (head - 1) : 0;
+        if (count == 0 || frame % count != 0) {
             wrong++;
             if (mend)
                 heads[frame] = MC_HEAD_FREED;

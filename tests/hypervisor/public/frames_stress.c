@@ -205,8 +205,12 @@ static int work(char **argument)
     return mc_slot_release(&self.frames, self.slot) == MC_OK ? FINE : REFUSED;
 }
 
+/* The word said wholly free: then no bit, no head and no holder may say otherwise. */
 static void check_empty(const struct mc_frames *frames, struct table *table, uint32_t area)
 {
+    for (uint32_t row = area * MC_AREA_ROWS; row < (area + 1) * MC_AREA_ROWS; row++)
+        if (__atomic_load_n(&frames->rows[row], __ATOMIC_ACQUIRE) != 0)
+            exit(STOLEN);
     for (uint32_t k = 0; k < MC_AREA_FRAMES; k++)
         if (table->tags[area * MC_AREA_FRAMES + k] != 0
             || mc_frames_is_taken(frames, (uint64_t)area * MC_AREA_FRAMES + k))
