@@ -14,6 +14,11 @@ static inline void touch(uint8_t *page, uint64_t operation)
     ((volatile uint8_t *)page)[operation % LINES_PER_PAGE * LINE_BYTES] = 1;
 }
 
+static inline void touch_first(uint8_t *page)
+{
+    *(volatile uint8_t *)page = 1;
+}
+
 static uint64_t minor_faults(void)
 {
     struct rusage usage;
@@ -66,7 +71,7 @@ int mcb_malloc_fresh(uint64_t *samples, uint32_t count, uint32_t ops, uint64_t b
             if (block == NULL)
                 break;
             for (uint64_t page = 0; page < bytes / MC_FRAME_BYTES; page++)
-                touch(block + page * MC_FRAME_BYTES, i + page);
+                touch_first(block + page * MC_FRAME_BYTES);
             blocks[held++] = block;
         }
         samples[s] = mc_clock_ns() - start;
@@ -132,7 +137,7 @@ int mcb_grant_fresh(struct mc_guest *guest, int slot, uint64_t *sample, uint32_t
         int64_t frame = mc_guest_alloc(guest, slot, 0);
         if (frame < 0)
             return (int)frame;
-        touch(guest->ram + ((uint64_t)frame << MC_FRAME_SHIFT), i);
+        touch_first(guest->ram + ((uint64_t)frame << MC_FRAME_SHIFT));
         frames[i] = (uint32_t)frame;
     }
     *sample = mc_clock_ns() - start;
@@ -153,16 +158,15 @@ void mcb_mark_slot(const struct mc_guest *guest, int slot, uint8_t *touched)
 
 int mcb_hold_touched(struct mc_guest *guest, int slot, uint32_t limit, uint8_t *touched)
 {
-    for (uint32_t held = 1; held <= limit; held++) {
+    uint32_t held = 0;
+    for (uint32_t fresh = 0; held < limit && fresh < MC_AREA_FRAMES; held++) {
         int64_t frame = mc_guest_alloc(guest, slot, 0);
         if (frame < 0)
             return (int)frame;
-        if (!touched[frame]) {
-            touched[frame] = 1;
-            return (int)held;
-        }
+        fresh = touched[frame] ? 0 : fresh + 1;
+        touched[frame] = 1;
     }
-    return (int)limit;
+    return (int)held;
 }
 
 static int count_areas(const struct mc_guest *guest, int only_mapped)
@@ -193,7 +197,7 @@ int mcb_free_areas(const struct mc_guest *guest)
 static void touch_area(struct mc_guest *guest, uint64_t first)
 {
     for (uint64_t i = 0; i < MC_AREA_FRAMES; i++)
-        touch(guest->ram + ((first + i) << MC_FRAME_SHIFT), i);
+        touch_first(guest->ram + ((first + i) << MC_FRAME_SHIFT));
 }
 
 int mcb_grant_area(struct mc_guest *guest, int slot, uint64_t *sample, int *path)

@@ -20,14 +20,15 @@ from testbed.bench import grant, machine, ring
 from testbed.bench.harness import ROUNDS_DEFAULT, ROUNDS_MAX, ROUNDS_MIN, Sheet
 from testbed.bench.lab import Lab
 
-BENCHES = {"grant": (grant.run, grant.TARGETS), "ring": (ring.run, ring.TARGETS)}
+BENCHES = {"grant": (grant.run, grant.PLAN), "ring": (ring.run, ring.PLAN)}
 FEW_ROUNDS = f"fewer than {ROUNDS_MIN} rounds: a look, not a measurement"
 COLUMNS = ("min", "p50", "p90", "p99", "p999", "max")
+WHOLE_FROM_NS = 1000
 TABLE_WIDTH = 132
 
 
 def bench(which: str, as_json: bool, rounds: int | None, out: str | None) -> int:
-    """Run the bench named ``which`` and print it; returns the exit code, 0 also for a missed target.
+    """Run the bench named ``which`` and print it; the exit code is 0 for a missed target too.
 
     ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
     ConfigError for an unknown bench, a bad number of rounds or an unusable directory.
@@ -57,15 +58,18 @@ def bench(which: str, as_json: bool, rounds: int | None, out: str | None) -> int
 
 def measure(run: rundir.RunDir, which: str, rounds: int) -> dict[str, Any]:
     """Run one bench in ``run`` and save its samples; the result is what ``--json`` prints."""
-    measure_rounds, targets = BENCHES[which]
+    measure_rounds, plan = BENCHES[which]
     placement = machine.pair()
     facts = machine.describe(placement)
     if rounds < ROUNDS_MIN:
         facts["warnings"].append(FEW_ROUNDS)
-    sheet = Sheet(which, targets)
+    sheet = Sheet(plan)
     console = Console(stderr=True)
     columns = (TextColumn(f"bench {which}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar, Lab(run) as lab:
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        Lab(run) as lab,
+    ):
         task = bar.add_task("", total=rounds)
         measure_rounds(lab, sheet, rounds, placement, lambda done: bar.update(task, completed=done))
     result = sheet.result(machine.finish(facts))
@@ -76,15 +80,15 @@ def measure(run: rundir.RunDir, which: str, rounds: int) -> dict[str, Any]:
 def show(result: Mapping[str, Any], console: Console) -> None:
     """Print the rows, then the ratios beside what they must reach."""
     rows = Table(title=f"bench {result['bench']}, nanoseconds per operation", title_justify="left")
-    rows.add_column("row")
+    rows.add_column("row", no_wrap=True)
     for name in ("count", *COLUMNS):
         rows.add_column(name, justify="right")
     for name, row in result["rows"].items():
-        figures = [f"{row[column]:,.1f}" for column in COLUMNS]
+        figures = [_short(row[column]) for column in COLUMNS]
         rows.add_row(name, f"{row['count']:,}", *figures)
     console.print(rows)
     ratios = Table(title="ratios of medians", title_justify="left")
-    ratios.add_column("ratio")
+    ratios.add_column("ratio", no_wrap=True)
     for name in ("measured", "must", "aim", "reached"):
         ratios.add_column(name, justify="right")
     for key, target in result["targets"].items():
@@ -102,6 +106,10 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             console.print(f"{name}: {'; '.join(notes)}", highlight=False)
     for warning in result["machine"]["warnings"]:
         console.print(f"warning: {warning}", highlight=False)
+
+
+def _short(value_ns: float) -> str:
+    return f"{value_ns:,.0f}" if value_ns >= WHOLE_FROM_NS else f"{value_ns:.1f}"
 
 
 def row_extras(row: Mapping[str, Any]) -> list[str]:

@@ -13,32 +13,55 @@ import os
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable
 
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, FRAME_BYTES
 from testbed.bench import machine
-from testbed.bench.harness import Row, Sheet, Target
+from testbed.bench.harness import BenchPlan, Row, Sheet, Target
 from testbed.bench.lab import BenchError, Host, Lab
 from testbed.launcher import ROOT
 from testbed.machine import read_text
 
-TARGETS = {
-    "grant_local_4k/malloc_warm_4k": Target(0.6, 0.3),
-    "grant_credit_4k/malloc_fresh_4k": Target(0.3, 0.1),
-    "grant_batch64_4k/malloc_warm_4k": Target(0.1, 0.03),
-    "python_grant_4k/python_bytearray_4k": Target(0.6, 0.4),
-    "grant_transfer_2m/malloc_fresh_2m": Target(2.0, 1.0),
-    "import_frontend/import_zmq_msgpack": Target(1.5, 1.1),
-}
-ALSO = (
-    "grant_local_4k/malloc_warm_4k_single_threaded",
-    "grant_batch64_4k/malloc_warm_4k_single_threaded",
-    "grant_ring_2m/malloc_fresh_2m",
-    "grant_transfer_2m_back_to_back/malloc_fresh_2m",
-    "python_grant_4k/python_numpy_4k",
-    "populate_4k/malloc_fresh_4k",
+PLAN = BenchPlan(
+    bench="grant",
+    targets={
+        "grant_local_4k/malloc_warm_4k": Target(0.6, 0.3),
+        "grant_credit_4k/malloc_fresh_4k": Target(0.3, 0.1),
+        "grant_batch64_4k/malloc_warm_4k": Target(0.1, 0.03),
+        "python_grant_4k/python_bytearray_4k": Target(0.6, 0.4),
+        "grant_transfer_2m/malloc_fresh_2m": Target(2.0, 1.0),
+        "import_frontend/import_zmq_msgpack": Target(1.5, 1.1),
+    },
+    also=(
+        "grant_local_4k/malloc_warm_4k_single_threaded",
+        "grant_batch64_4k/malloc_warm_4k_single_threaded",
+        "grant_ring_2m/malloc_fresh_2m",
+        "grant_ring_2m_back_to_back/malloc_fresh_2m",
+        "grant_transfer_2m_back_to_back/malloc_fresh_2m",
+        "python_grant_4k/python_numpy_4k",
+        "populate_4k/malloc_fresh_4k",
+    ),
+    notes={
+        "empty_loop": "the loop and two clock reads around nothing",
+        "malloc_warm_4k": "glibc, in the domain's process, whose threads make malloc lock",
+        "malloc_warm_4k_single_threaded": "glibc, in a process of one thread",
+        "malloc_fresh_4k": "glibc; held to the end of the round, then freed and malloc_trim(0)",
+        "malloc_fresh_2m": "glibc; held to the end of the round, then freed and malloc_trim(0)",
+        "grant_batch64_4k": "per page",
+        "grant_credit_4k": "granted during this run, never touched before, held",
+        "populate_4k": "per page: what the hypervisor spends ahead of need",
+        "map_4k": "per page: what the domain's mapper spends ahead of need",
+        "grant_ring_2m": "20 ms between grants, in which the host prepares one area",
+        "grant_ring_2m_back_to_back": "no pause: the host populates while the domain waits",
+        "grant_transfer_2m": "20 ms between grants, in which the host prepares one area",
+        "grant_transfer_2m_back_to_back": "no pause: the host populates while the domain waits",
+        "import_nothing": "whole: python -c 'pass'",
+        "import_frontend": "whole: python -c 'import frontend'",
+        "import_zmq_msgpack": "whole: python -c 'import zmq, msgpack'",
+    },
 )
 
 WARM_OPS = 64
@@ -54,7 +77,7 @@ WARM_UP_TRANSFERS = 3
 IMPORT_SAMPLES = 3
 SPARE_AREAS = 8
 SLACK_AREAS = 2
-HELD_AREAS_PER_ROUND = 2  # what the rows that recycle leave touched
+HELD_AREAS_PER_ROUND = 3  # what is held so that only frames never touched are left
 DONOR_WAIT_S = 5.0
 DONOR_POLL_S = 0.02
 PATH_NAMES = ("local", "credit", "ring", "transfer")
@@ -70,17 +93,17 @@ class GrantBench:
 
     def __init__(self, lab: Lab, sheet: Sheet, rounds: int, placement: machine.Placement) -> None:
         self._sheet = sheet
-        for key in ALSO:
-            sheet.also_ratio(key)
         self._transfers = 0
         grown = rounds * (AREA_SAMPLES + HURRIED_SAMPLES) + WARM_UP_TRANSFERS + SPARE_AREAS
         credit = rounds * (FRESH_SAMPLES + HELD_AREAS_PER_ROUND) + SPARE_AREAS
-        _check_memory((credit + 2 * grown) * AREA_BYTES)
+        wanted_bytes = (credit + 2 * grown) * AREA_BYTES
+        _check_memory(wanted_bytes)
         roomy = lab.host("h0", _roomy(credit, grown))
         self._full = lab.host("h1", _full(grown))
         self._donor = lab.remote("donor")
         self._subject = lab.remote("subject")
         self._plain = lab.remote("plain", "--single-threaded")
+        self._plain.call("warm_machine", size=wanted_bytes)
         self._start(roomy, grown, placement)
 
     def _start(self, roomy: Host, grown: int, placement: machine.Placement) -> None:
@@ -103,31 +126,29 @@ class GrantBench:
             measure()
 
     def finish(self) -> None:
-        """Report the transfers only if the donor's memory is really gone."""
+        """Report the transfers only if the donor's memory is really gone; BenchError otherwise."""
         gone = self._await_donor()
+        if gone < (self._transfers - SLACK_AREAS) * AREA_FRAMES:
+            raise BenchError(
+                f"{self._transfers} areas were transferred, but the donor lost {gone} frames "
+                "(st_blocks): rows of transfer cannot be reported"
+            )
         for name in ("grant_transfer_2m", "grant_transfer_2m_back_to_back"):
-            if name not in self._sheet.rows:
-                continue
-            row = self._sheet.rows[name]
-            row.extra["donor_frames_before"] = self._donor_before
-            row.extra["donor_frames_after"] = self._donor_before - gone
-            row.extra["transfers"] = self._transfers
-            if gone < (self._transfers - SLACK_AREAS) * AREA_FRAMES:
-                del self._sheet.rows[name]
-                note = f"{name} not reported: of {self._transfers} areas the donor lost only {gone}"
-                raise BenchError(f"{note} frames (st_blocks)")
+            self._sheet.rows[name].extra |= {
+                "transfers": self._transfers,
+                "donor_frames_before": self._donor_before,
+                "donor_frames_after": self._donor_before - gone,
+            }
 
     def _warm(self) -> None:
         warm = {"count": WARM_SAMPLES, "ops": WARM_OPS}
         add, call = self._sheet.add, self._subject.call
-        add("empty_loop", call("empty", **warm), WARM_OPS, "the loop and two clock reads, alone")
-        add("malloc_warm_4k", call("malloc_warm", **warm, size=FRAME_BYTES), WARM_OPS,
-            "glibc; the process has threads, so malloc locks")
+        add("empty_loop", call("empty", **warm), WARM_OPS)
+        add("malloc_warm_4k", call("malloc_warm", **warm, size=FRAME_BYTES), WARM_OPS)
         add("grant_local_4k", call("grant_local", key="credit", **warm), WARM_OPS)
-        add("grant_batch64_4k", call("grant_batch", key="credit", count=WARM_SAMPLES), WARM_OPS,
-            "per page")
-        plain = self._plain.call("malloc_warm", **warm, size=FRAME_BYTES)
-        add("malloc_warm_4k_single_threaded", plain, WARM_OPS, "a process without threads")
+        add("grant_batch64_4k", call("grant_batch", key="credit", count=WARM_SAMPLES), WARM_OPS)
+        alone = self._plain.call("malloc_warm", **warm, size=FRAME_BYTES)
+        add("malloc_warm_4k_single_threaded", alone, WARM_OPS)
 
     def _python(self) -> None:
         warm = {"count": PYTHON_SAMPLES, "ops": WARM_OPS}
@@ -140,49 +161,39 @@ class GrantBench:
     def _fresh(self) -> None:
         add, call = self._sheet.add, self._subject.call
         samples, faults = call("malloc_fresh", count=FRESH_SAMPLES, ops=FRESH_OPS, size=FRAME_BYTES)
-        row = add("malloc_fresh_4k", samples, FRESH_OPS,
-                  "glibc; blocks held to the end of the round, then freed and malloc_trim(0)")
-        _keep_lowest(row, "page_faults_per_page", faults)
-
+        _keep_lowest(add("malloc_fresh_4k", samples, FRESH_OPS), "page_faults_per_page", faults)
         samples, dry, thrown = call("grant_credit", key="credit", count=FRESH_SAMPLES)
         if samples:
-            row = add("grant_credit_4k", samples, FRESH_OPS,
-                      "frames granted during this run, never touched before, held")
+            row = add("grant_credit_4k", samples, FRESH_OPS)
             _count(row, "credit_ran_dry", dry)
             _count(row, "samples_not_fresh", thrown)
-
         writes, reads = call("populate", count=POPULATE_SAMPLES)
-        add("populate_4k", writes, FRESH_OPS, "per page: what the hypervisor spends in advance")
-        add("map_4k", reads, FRESH_OPS, "per page: what the domain's mapper spends in advance")
+        add("populate_4k", writes, FRESH_OPS)
+        add("map_4k", reads, FRESH_OPS)
 
     def _areas(self) -> None:
-        samples, faults = self._subject.call(
-            "malloc_fresh", count=AREA_SAMPLES, ops=1, size=AREA_BYTES
-        )
-        row = self._sheet.add("malloc_fresh_2m", samples, 1,
-                              "glibc; held to the end of the round, then freed and trimmed")
-        _keep_lowest(row, "page_faults_per_page", faults)
+        add, call = self._sheet.add, self._subject.call
+        samples, faults = call("malloc_fresh", count=AREA_SAMPLES, ops=1, size=AREA_BYTES)
+        _keep_lowest(add("malloc_fresh_2m", samples, 1), "page_faults_per_page", faults)
         for key, name in (("ring", "grant_ring_2m"), ("taker", "grant_transfer_2m")):
             self._area(key, name, AREA_SAMPLES, PAUSE_S)
             self._area(key, f"{name}_back_to_back", HURRIED_SAMPLES, 0.0)
 
     def _area(self, key: str, name: str, count: int, pause_s: float) -> None:
         samples, paths = self._subject.call("grant_area", key=key, count=count, pause_s=pause_s)
-        note = f"{pause_s * 1000:.0f} ms between grants" if pause_s else "no pause between grants"
-        row = self._sheet.add(name, samples, 1, note)
+        row = self._sheet.add(name, samples, 1)
         for path in paths:
             _count(row, f"path_{PATH_NAMES[path]}", 1)
         if key == "taker":
             self._transfers += count
 
     def _imports(self) -> None:
-        samples: dict[str, list[int]] = {name: [] for name in IMPORTS}
+        samples = {name: array("Q") for name in IMPORTS}
         for _ in range(IMPORT_SAMPLES):
             for name, code in IMPORTS.items():
                 samples[name].append(_run_python(code))
-        for name, times in samples.items():
-            data = b"".join(time_ns.to_bytes(8, sys.byteorder) for time_ns in times)
-            self._sheet.add(name, data, 1, f"whole: python -c '{IMPORTS[name]}'")
+        for name, times_ns in samples.items():
+            self._sheet.add(name, times_ns.tobytes(), 1)
 
     def _donor_frames(self) -> int:
         return int(self._full.domain("donor")["resident_frames"])
@@ -216,18 +227,18 @@ def _roomy(credit: int, ring: int) -> HypervisorConfig:
     return HypervisorConfig(
         total_frames=(credit + ring + SLACK_AREAS + SPARE_AREAS) * AREA_FRAMES,
         slack_frames=SLACK_AREAS * AREA_FRAMES,
-        tmem_max_pages=0,
         domains=(_domain("credit", credit, credit_areas=1), _domain("ring", ring)),
     )
 
 
 def _full(grown: int) -> HypervisorConfig:
-    # One area more than the donor's and the slack: the taker's, populated ahead of need.
-    donor = DomainConfig("donor", *[grown * AREA_FRAMES] * 3, credit_areas=0)
+    # Two areas more than the donor's and the slack: the taker's first, and the one populated ahead
+    # of its next need. From then on the host is full.
+    frames = grown * AREA_FRAMES
+    donor = DomainConfig("donor", frames, frames, frames, credit_areas=0)
     return HypervisorConfig(
-        total_frames=(grown + SLACK_AREAS + 1) * AREA_FRAMES,
+        total_frames=(grown + SLACK_AREAS + 2) * AREA_FRAMES,
         slack_frames=SLACK_AREAS * AREA_FRAMES,
-        tmem_max_pages=0,
         domains=(donor, _domain("taker", grown)),
     )
 

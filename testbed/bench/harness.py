@@ -35,11 +35,20 @@ class Target:
     aim: float
 
 
+@dataclass(frozen=True)
+class BenchPlan:
+    """What a bench reports besides its samples: ratios with and without targets, notes on rows."""
+
+    bench: str
+    targets: Mapping[str, Target]
+    also: tuple[str, ...]
+    notes: Mapping[str, str]
+
+
 @dataclass
 class Row:
     """One row: its samples by round, in nanoseconds per operation."""
 
-    name: str
     ops_per_sample: int
     note: str
     extra: dict[str, Any] = field(default_factory=dict)
@@ -76,30 +85,24 @@ class Row:
 class Sheet:
     """All rows of one bench, in the order in which they first came."""
 
-    def __init__(self, bench: str, targets: Mapping[str, Target]) -> None:
-        self.bench = bench
+    def __init__(self, plan: BenchPlan) -> None:
+        self.plan = plan
         self.rows: dict[str, Row] = {}
-        self._targets = dict(targets)
-        self._ratios = list(targets)
 
-    def add(self, name: str, sample_ns: bytes, ops_per_sample: int, note: str = "") -> Row:
+    def add(self, name: str, sample_ns: bytes, ops_per_sample: int) -> Row:
         """Add one round of a row: native uint64, the nanoseconds of each sample as timed.
 
         ValueError when there is no sample, or the row was sampled differently before.
         """
         samples = np.frombuffer(sample_ns, np.uint64).astype(np.float64) / ops_per_sample
-        row = self.rows.setdefault(name, Row(name, ops_per_sample, note))
+        row = self.rows.setdefault(name, Row(ops_per_sample, self.plan.notes.get(name, "")))
         if samples.size == 0:
             raise ValueError(f"{name}: a round without a sample")
         if row.ops_per_sample != ops_per_sample:
-            raise ValueError(f"{name}: {ops_per_sample} operations a sample, before "
-                             f"{row.ops_per_sample}")
+            before = row.ops_per_sample
+            raise ValueError(f"{name}: {ops_per_sample} operations a sample, before {before}")
         row.rounds.append(samples)
         return row
-
-    def also_ratio(self, key: str) -> None:
-        """Report a ratio that has no target."""
-        self._ratios.append(key)
 
     def ratio(self, key: str) -> float:
         """``"A/B"``: the median of A over that of B; KeyError when a row is missing.
@@ -114,7 +117,8 @@ class Sheet:
 
     def ratios(self) -> dict[str, float]:
         """Every ratio whose two rows were measured."""
-        known = [key for key in self._ratios if set(key.split("/")) <= set(self.rows)]
+        keys = [*self.plan.targets, *self.plan.also]
+        known = [key for key in keys if set(key.split("/")) <= set(self.rows)]
         return {key: round(self.ratio(key), DIGITS + 1) for key in known}
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
@@ -127,13 +131,13 @@ class Sheet:
                 "measured": ratios.get(key),
                 "reached": verdict(ratios.get(key), target),
             }
-            for key, target in self._targets.items()
+            for key, target in self.plan.targets.items()
         }
 
     def result(self, machine: Mapping[str, Any]) -> dict[str, Any]:
         """The object ``--json`` prints."""
         return {
-            "bench": self.bench,
+            "bench": self.plan.bench,
             "machine": dict(machine),
             "rows": {name: row.summary() for name, row in self.rows.items()},
             "ratios": self.ratios(),
@@ -150,9 +154,9 @@ class Sheet:
             table = np.full((len(row.rounds), longest), np.nan)
             for line, samples in zip(table, row.rounds, strict=True):
                 line[: samples.size] = samples
-            np.save(directory / f"{self.bench}-{name}.npy", table)
+            np.save(directory / f"{self.plan.bench}-{name}.npy", table)
         text = msgspec.json.format(msgspec.json.encode(result), indent=2)
-        (directory / f"{self.bench}.json").write_bytes(text + b"\n")
+        (directory / f"{self.plan.bench}.json").write_bytes(text + b"\n")
 
 
 def verdict(ratio: float | None, target: Target) -> str:

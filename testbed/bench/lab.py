@@ -8,6 +8,7 @@ because the parent sleeps in poll.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from multiprocessing.connection import Connection
@@ -61,8 +62,9 @@ class Host:
 
     def domain(self, name: str) -> dict[str, Any]:
         """The statistics of one domain."""
-        found = [entry for entry in call(self.run_dir, "statistics")["domains"]
-                 if entry["name"] == name]
+        found = [
+            entry for entry in call(self.run_dir, "statistics")["domains"] if entry["name"] == name
+        ]
         if not found:
             raise BenchError(f"the hypervisor knows no domain {name}")
         return dict(found[0])
@@ -79,22 +81,26 @@ class Remote:
 
     def call(self, op: str, **args: Any) -> Any:
         """What ``Subject.op(**args)`` returns; BenchError when it raised, ended or takes CALL_S."""
-        self._connection.send((op, args))
+        self._send(op, args)
         return self._answer(op)
 
     def give_fds(self, fds: list[int]) -> list[int]:
         """Pass file descriptors; returns their numbers over there."""
-        self._connection.send(("receive_fds", {}))
+        self._send("receive_fds", {})
         socket.send_fds(self._joined, [b"f"], fds)
         numbers: list[int] = self._answer("receive_fds")
         return numbers
+
+    def _send(self, op: str, args: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # it ended: waiting for the answer says how
+            self._connection.send((op, args))
 
     def _answer(self, op: str) -> Any:
         if not self._connection.poll(CALL_S):
             raise BenchError(f"{op}: no answer within {CALL_S:.0f} s")
         try:
             succeeded, answer = self._connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self._child.process.wait(CALL_S)
             raise BenchError(f"{op}: {self._child.how_it_ended()}") from None
         if not succeeded:
@@ -111,12 +117,12 @@ class Lab:
     """All processes of one bench; they and their files are named in the manifest of ``run``."""
 
     def __init__(self, run: RunDir) -> None:
-        self.directory = run.path
         self._run = run
         self._launcher = Launcher(run.path)
         self._remotes: list[Remote] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._address = run.path / ADDRESS
+        self._sockets = [self._address]
 
     def __enter__(self) -> Self:
         self._run.record_files([ADDRESS])
@@ -135,12 +141,13 @@ class Lab:
             remote.close()
         self._launcher.stop(list(self._launcher.children))
         self._listener.close()
-        self._address.unlink(missing_ok=True)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
 
     def host(self, name: str, config: HypervisorConfig) -> Host:
         """Start a hypervisor in a run directory of its own and wait until it serves."""
         check(config)
-        run_dir = self.directory / name
+        run_dir = self._run.path / name
         check_socket_path(run_dir / LONGEST_SOCKET)
         run_dir.mkdir(mode=0o700)
         (run_dir / "hypervisor.json").write_bytes(msgspec.json.encode(config))
@@ -149,6 +156,14 @@ class Lab:
         host = Host(run_dir, child)
         host.await_ready()
         return host
+
+    def endpoint(self, name: str) -> str:
+        """A ZeroMQ address in the bench's directory, for a process of this lab to bind."""
+        path = self._run.path / name
+        check_socket_path(path)
+        self._run.record_files([name])
+        self._sockets.append(path)
+        return f"ipc://{path}"
 
     def remote(self, name: str, *options: str) -> Remote:
         """Start a process to be measured."""

@@ -32,6 +32,7 @@ class Placement:
 
     @property
     def one_cpu(self) -> bool:
+        """Whether there is no second CPU to use."""
         return self.domain_cpu == self.serving_cpu
 
 

@@ -5,7 +5,8 @@ Every row of ours is a NOP record on the memory ring of a real domain, answered 
 thread of a real hypervisor. One hypervisor spins as it would in use; the other never spins, and
 neither does the domain that asks it. The floors beside them (eventfd, socket, ZeroMQ) are answered
 by a process that does nothing else, placed on the CPU of the hypervisor. Rows ending in
-``_same_cpu`` have both ends on one CPU.
+``_same_cpu`` have both ends on one CPU. Before each round trip of a row that sleeps, the caller
+yields for REST_NS, so that the other end has really fallen asleep.
 """
 
 from __future__ import annotations
@@ -17,24 +18,37 @@ from collections.abc import Callable
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.units import AREA_FRAMES, RING_SLOTS
 from testbed.bench import machine
-from testbed.bench.harness import Sheet, Target
+from testbed.bench.harness import BenchPlan, Sheet, Target
 from testbed.bench.lab import Lab, Remote
 
-TARGETS = {"rtt_sleep_eventfd/eventfd_rtt": Target(1.3, 1.05)}
-ALSO = (
-    "rtt_sleep_eventfd_same_cpu/eventfd_rtt_same_cpu",
-    "rtt_sleep_zmq/zmq_req_rep_rtt",
-    "rtt_spin/unix_socket_rtt",
+PLAN = BenchPlan(
+    bench="ring",
+    targets={"rtt_sleep_eventfd/eventfd_rtt": Target(1.3, 1.05)},
+    also=(
+        "rtt_sleep_eventfd_same_cpu/eventfd_rtt_same_cpu",
+        "rtt_sleep_zmq/zmq_req_rep_rtt",
+        "rtt_spin/unix_socket_rtt",
+    ),
+    notes={
+        "rtt_spin": "no pause; both ends spin as long as the hypervisor calibrated",
+        "record_batch32": "per record, 32 under one doorbell; spinning as rtt_spin",
+        "rtt_sleep_eventfd": "to the hypervisor by eventfd, back by futex",
+        "eventfd_rtt": "8 bytes, compiled at both ends",
+        "unix_socket_rtt": "64 bytes, compiled at both ends",
+        "rtt_sleep_zmq": "64 bytes; the hypervisor relays, the domain's end is Python",
+        "zmq_req_rep_rtt": "64 bytes, Python at both ends, ipc",
+    },
 )
+SAME_CPU = "_same_cpu"
 SPIN_SAMPLES = 5000
 SLEEP_SAMPLES = 1000
 ZMQ_SAMPLES = 300
 BATCH_SAMPLES = 1000
 BATCH_RECORDS = 32
+REST_NS = 20_000  # between two round trips of rows that sleep, so that the other end does
 RECORD_BYTES = 64
 EVENTFD_BYTES = 8
 DOMAIN_FRAMES = 4 * AREA_FRAMES
-SAME_CPU = "_same_cpu"
 
 assert BATCH_RECORDS <= RING_SLOTS
 
@@ -44,8 +58,6 @@ class RingBench:
 
     def __init__(self, lab: Lab, sheet: Sheet, placement: machine.Placement) -> None:
         self._sheet, self._placement = sheet, placement
-        for key in ALSO:
-            sheet.also_ratio(key)
         self._spinning = lab.host("h0", _config(-1, "spin"))
         self._sleeping = lab.host("h1", _config(0, "sleep", "zmq"))
         self._subject, self._peer = lab.remote("subject"), lab.remote("peer")
@@ -53,7 +65,7 @@ class RingBench:
         self._subject.call("attach", run_dir=str(self._sleeping.run_dir), name="sleep")
         self._subject.call("attach_zmq", run_dir=str(self._sleeping.run_dir), name="zmq")
         self._subject.call("spin", key="sleep", spin_ns=0)
-        self._endpoint = f"ipc://{lab.directory / 'echo.ipc'}"
+        self._endpoint = lab.endpoint("echo.ipc")
         self._peer.call("serve_zmq", endpoint=self._endpoint)
         self._floors = _connect(self._subject, self._peer)
 
@@ -75,24 +87,25 @@ class RingBench:
         add, call = self._sheet.add, self._subject.call
         samples, slept = call("ring", key="spin", count=SPIN_SAMPLES, batch=1)
         add("rtt_spin", samples, 1).extra["slept"] = round(slept, 4)
-        samples, _ = call("ring", key="spin", count=BATCH_SAMPLES, batch=BATCH_RECORDS)
-        add("record_batch32", samples, BATCH_RECORDS, "per record, 32 under one doorbell")
+        samples, slept = call("ring", key="spin", count=BATCH_SAMPLES, batch=BATCH_RECORDS)
+        row = add("record_batch32", samples, BATCH_RECORDS)
+        row.extra["slept"] = round(slept, 4)
 
     def _sleep(self, suffix: str) -> None:
         add, call = self._sheet.add, self._subject.call
-        note = "both ends on one CPU" if suffix else ""
-        samples, slept = call("ring", key="sleep", count=SLEEP_SAMPLES, batch=1)
-        row = add("rtt_sleep_eventfd" + suffix, samples, 1, note)
+        rest = {"rest_ns": REST_NS}
+        samples, slept = call("ring", key="sleep", count=SLEEP_SAMPLES, batch=1, **rest)
+        row = add("rtt_sleep_eventfd" + suffix, samples, 1)
         row.extra["slept"] = round(slept, 4)
         for name, (read_fd, write_fd, size) in self._floors.items():
-            samples = call(
-                "call_fds", read_fd=read_fd, write_fd=write_fd, size=size, count=SLEEP_SAMPLES
-            )
-            add(name + suffix, samples, 1, note)
-        samples = call("ring_zmq", count=ZMQ_SAMPLES)
-        add("rtt_sleep_zmq" + suffix, samples, 1, note)
-        samples = call("call_zmq", endpoint=self._endpoint, size=RECORD_BYTES, count=ZMQ_SAMPLES)
-        add("zmq_req_rep_rtt" + suffix, samples, 1, note)
+            fds = {"read_fd": read_fd, "write_fd": write_fd, "size": size}
+            samples = call("call_fds", **fds, count=SLEEP_SAMPLES, **rest)
+            add(name + suffix, samples, 1)
+        samples = call("ring_zmq", count=ZMQ_SAMPLES, **rest)
+        add("rtt_sleep_zmq" + suffix, samples, 1)
+        echo = {"endpoint": self._endpoint, "size": RECORD_BYTES}
+        samples = call("call_zmq", **echo, count=ZMQ_SAMPLES, **rest)
+        add("zmq_req_rep_rtt" + suffix, samples, 1)
 
 
 def run(
@@ -114,7 +127,7 @@ def _config(spin_ns: int, *names: str) -> HypervisorConfig:
         DomainConfig(name, DOMAIN_FRAMES, 0, DOMAIN_FRAMES, credit_areas=0) for name in names
     )
     return HypervisorConfig(
-        total_frames=4 * len(names) * DOMAIN_FRAMES, spin_ns=spin_ns, tmem_max_pages=0, domains=domains
+        total_frames=4 * len(names) * DOMAIN_FRAMES, spin_ns=spin_ns, domains=domains
     )
 
 

@@ -70,12 +70,21 @@ class Subject:
         """Run the measuring thread on one CPU from now on."""
         os.sched_setaffinity(0, {cpu})
 
+    def warm_machine(self, size: int) -> None:
+        """Use ``size`` bytes once and give them back. In a virtual machine, memory that it never
+        used costs its host several times what the bench is to measure."""
+        address = _ok(lib.mc_map_anonymous(size), "warm-up memory")
+        lib.mc_populate_write(address, size)  # a smaller machine is only less warm
+        lib.mc_unmap(address, size)
+
     def empty(self, count: int, ops: int) -> bytes:
+        """The loop around nothing."""
         samples = _samples(count)
         lib.mcb_empty(samples, count, ops)
         return _bytes(samples)
 
     def malloc_warm(self, count: int, ops: int, size: int) -> bytes:
+        """malloc, touch, free."""
         samples = _samples(count)
         _ok(lib.mcb_malloc_warm(samples, count, ops, size), "malloc")
         return _bytes(samples)
@@ -87,12 +96,14 @@ class Subject:
         return _bytes(samples), faults[0] / (count * ops * size / FRAME_BYTES)
 
     def grant_local(self, key: str, count: int, ops: int) -> bytes:
+        """alloc, touch, free of frames the domain holds."""
         at, samples = self._attached[key], _samples(count)
         _ok(lib.mcb_grant_local(at.guest, at.slot, samples, count, ops), "grant local")
         lib.mcb_mark_slot(at.guest, at.slot, at.touched)
         return _bytes(samples)
 
     def grant_batch(self, key: str, count: int) -> bytes:
+        """The same, 64 at a time; each sample is one batch."""
         at, samples = self._attached[key], _samples(count)
         _ok(lib.mcb_grant_batch(at.guest, at.slot, samples, count, at.touched), "grant batch")
         lib.mcb_mark_slot(at.guest, at.slot, at.touched)
@@ -103,8 +114,8 @@ class Subject:
         were thrown away because a frame in them had been touched before."""
         at, samples, thrown = self._attached[key], array("Q"), 0
         sample, recycled = _samples(1), ffi.new("uint32_t *")
-        dry = int(at.guest.control.credit_dry)
         _ok(lib.mcb_hold_touched(at.guest, at.slot, HOLD_FRAMES_MAX, at.touched), "hold")
+        dry = int(at.guest.control.credit_dry)
         for _ in range(count):
             self._await_credit(at)
             status = lib.mcb_grant_fresh(
@@ -161,33 +172,35 @@ class Subject:
         before, guest.spin_ns = int(guest.spin_ns), spin_ns
         return before
 
-    def ring(self, key: str, count: int, batch: int) -> tuple[bytes, float]:
+    def ring(self, key: str, count: int, batch: int, rest_ns: int = 0) -> tuple[bytes, float]:
         """NOP round trips; also the share of them that slept."""
         at, samples = self._attached[key], _samples(count)
         sleeps = int(at.guest.sleeps)
-        _ok(lib.mcb_ring_nop(at.guest, samples, count, batch), "ring")
+        _ok(lib.mcb_ring_nop(at.guest, samples, count, batch, rest_ns), "ring")
         return _bytes(samples), (int(at.guest.sleeps) - sleeps) / count
 
-    def ring_zmq(self, count: int) -> bytes:
+    def ring_zmq(self, count: int, rest_ns: int) -> bytes:
         """NOP round trips of the domain attached by ``attach_zmq``."""
-        return self._zmq_domain.round_trips(count).tobytes()
+        return self._zmq_domain.round_trips(count, rest_ns).tobytes()
 
     def receive_fds(self) -> list[int]:
         """Take file descriptors the parent sent beside this call."""
         return self._receive_fds()
 
-    def call_fds(self, read_fd: int, write_fd: int, size: int, count: int) -> bytes:
+    def call_fds(self, read_fd: int, write_fd: int, size: int, count: int, rest_ns: int) -> bytes:
+        """Round trips over two file descriptors."""
         samples = _samples(count)
-        _ok(lib.mcb_fd_call(read_fd, write_fd, size, samples, count), "fd round trip")
+        status = lib.mcb_fd_call(read_fd, write_fd, size, samples, count, rest_ns)
+        _ok(status, "fd round trip")
         return _bytes(samples)
 
     def serve_fds(self, read_fd: int, write_fd: int, size: int) -> None:
         """Echo on a thread, until the other end closes."""
         _thread(lib.mcb_fd_echo, read_fd, write_fd, size)
 
-    def call_zmq(self, endpoint: str, size: int, count: int) -> bytes:
+    def call_zmq(self, endpoint: str, size: int, count: int, rest_ns: int) -> bytes:
         """REQ round trips."""
-        return _zmq_call(self._zmq(endpoint, "REQ"), bytes(size), count)
+        return _zmq_call(self._zmq(endpoint, "REQ"), bytes(size), count, rest_ns)
 
     def serve_zmq(self, endpoint: str) -> None:
         """REP echo on a thread."""
@@ -197,16 +210,17 @@ class Subject:
         import zmq  # here only: not every measured process has a use for it
 
         if endpoint not in self._sockets:
-            made = zmq.Context.instance().socket(getattr(zmq, kind))
+            made: Any = zmq.Context.instance().socket(getattr(zmq, kind))
             made.linger = 0
             (made.bind if kind == "REP" else made.connect)(endpoint)
             self._sockets[endpoint] = made
         return self._sockets[endpoint]
 
 
-def _zmq_call(made: Any, message: bytes, count: int) -> bytes:
+def _zmq_call(made: Any, message: bytes, count: int, rest_ns: int) -> bytes:
     samples = array("Q")
     for _ in range(count):
+        lib.mcb_rest(rest_ns)
         start = time.perf_counter_ns()
         made.send(message)
         made.recv()
@@ -253,7 +267,7 @@ def main(address: str, single_threaded: bool) -> None:
         while True:
             try:
                 op, args = connection.recv()
-            except EOFError:
+            except (EOFError, OSError):  # it hung up, or was killed
                 return
             try:
                 answer = (True, getattr(subject, op)(**args))

@@ -53,12 +53,13 @@ class ZmqDomain:
         end.linger = 0
         end.identity = name.encode()
         end.connect(f"ipc://{Path(run_dir) / messages.DOORBELL_SOCKET}")
-        self._bell = ZmqBell(end)
+        self._bell = ZmqBell(end, met=True)
 
-    def round_trips(self, count: int) -> array[int]:
+    def round_trips(self, count: int, rest_ns: int) -> array[int]:
         """Nanoseconds of each of ``count`` NOP records, sent one by one; never spins."""
         samples, record = array("Q"), ffi.new("struct mc_record *")
         for _ in range(count):
+            lib.mcb_rest(rest_ns)
             start = time.perf_counter_ns()
             self._call(record)
             samples.append(time.perf_counter_ns() - start)
