@@ -11,11 +11,11 @@ domain holds stays usable.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from frontend._guest import ffi, lib
 from frontend.statistics import DomainStatistics
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from hypervisor.public.messages import Attached
 
 
-@dataclass(frozen=True)
-class Handles:
+class Handles(NamedTuple):
     """The fds handed over at attach. The domain owns them once its constructor has returned."""
 
     ram: int
@@ -222,7 +221,7 @@ class Domain:
     def claim_slot(self) -> int:
         """A slot of its own for a thread that allocates without the GIL."""
         frames = ffi.addressof(self._open_guest().frames)
-        slot = lib.mc_slot_claim(frames, _thread_id())
+        slot = lib.mc_slot_claim(frames, threading.get_native_id())
         if slot < 0:
             raise error_of(slot, "no slot left: every thread that allocates by itself needs one")
         return int(slot)
@@ -282,9 +281,3 @@ def _raise(status: int, frame: int, order: int) -> NoReturn:
 
 def _address(pointer: Any) -> int:
     return int(ffi.cast("uintptr_t", pointer))
-
-
-def _thread_id() -> int:
-    import threading
-
-    return threading.get_native_id()

@@ -5,13 +5,12 @@ Owns: ``DomainStatistics``, a frozen copy taken by ``Domain.statistics()``. Coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from hypervisor.public.units import Frames
 
 
-@dataclass(frozen=True)
-class DomainStatistics:
+class DomainStatistics(msgspec.Struct, frozen=True):
     """One domain at one instant, as its own process sees it. Frames are of 4 KiB."""
 
     current_frames: Frames  # what the domain holds

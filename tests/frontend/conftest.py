@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,23 @@ def make_hypervisor(tmp_path: Path) -> Iterator[MakeHypervisor]:
     yield make
     for hypervisor in made:
         hypervisor.stop()
+
+
+@pytest.fixture
+def settle() -> Callable[[Any], None]:
+    """Wait until a domain's mapper has mapped, and given back, every free area."""
+
+    def wait(domain: Any) -> None:
+        deadline = time.monotonic() + JOIN_S
+        while True:
+            counted = domain.statistics()
+            areas = counted.current_frames // lib.MC_AREA_FRAMES
+            if counted.mapped_areas >= areas and counted.free_frames == counted.current_frames:
+                return
+            assert time.monotonic() < deadline, counted
+            time.sleep(0.001)
+
+    return wait
 
 
 @pytest.fixture

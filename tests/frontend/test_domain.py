@@ -33,8 +33,9 @@ def hypervisor(make_hypervisor: Any) -> Any:
 
 
 @pytest.fixture
-def domain(hypervisor: Any) -> Any:
+def domain(hypervisor: Any, settle: Any) -> Any:
     with frontend.attach(hypervisor.path) as attached:
+        settle(attached)
         yield attached
 
 
@@ -60,7 +61,6 @@ def test_frames_are_distinct_and_their_bytes_are_the_hypervisors_too(
 
 @pytest.mark.parametrize("order", range(10))
 def test_every_order_is_aligned_and_comes_back(domain: Domain, order: int) -> None:
-    mapped(domain, 2)
     frame = domain.alloc(order)
     assert frame % (1 << order) == 0
     domain.free(frame, order)
@@ -121,7 +121,6 @@ def test_many_at_once(domain: Domain) -> None:
 
 
 def test_areas(domain: Domain) -> None:
-    mapped(domain, 2)
     frame = domain.alloc_areas(2)
     assert frame % AREA == 0
     with pytest.raises(BadFrame):
@@ -158,19 +157,16 @@ def test_alloc_many_is_all_or_nothing(domain: Domain) -> None:
 
 def test_request_and_release_move_whole_areas(domain: Domain, hypervisor: Any) -> None:
     hypervisor.spare_areas = 2
-    mapped(domain, 2)
     assert domain.request(1) == AREA
     assert domain.request(3 * AREA) == AREA
     with pytest.raises(NoMemory):
         domain.request(1)
-    mapped(domain, 2)
     domain.free(domain.alloc())
     assert domain.release(AREA - 1) == 0
     assert domain.release(2 * AREA) >= AREA
 
 
 def test_an_evicted_area_is_installed_before_it_is_used(domain: Domain, hypervisor: Any) -> None:
-    mapped(domain, 2)
     wait_for(lambda: hypervisor.evict(0) and hypervisor.evict(1))
     frames = domain.alloc_many(2 * AREA)
     installs = [arg for op, arg in hypervisor.requests if op == lib.MC_OP_INSTALL]
@@ -180,7 +176,6 @@ def test_an_evicted_area_is_installed_before_it_is_used(domain: Domain, hypervis
 
 
 def test_a_refused_install_is_out_of_memory(domain: Domain, hypervisor: Any) -> None:
-    mapped(domain, 2)
     wait_for(lambda: hypervisor.evict(0) and hypervisor.evict(1))
     hypervisor.install_status = hypervisor.grow_status = lib.MC_ENOMEM
     with pytest.raises(NoMemory):
@@ -193,7 +188,6 @@ def test_a_refused_install_is_out_of_memory(domain: Domain, hypervisor: Any) -> 
 def test_credit_is_mapped_in_the_background_and_its_use_is_told(
     domain: Domain, hypervisor: Any
 ) -> None:
-    mapped(domain, 2)
     taken = hypervisor.control.credit_taken
     hypervisor.grant(2)
     hypervisor.ring_credit()
@@ -211,7 +205,6 @@ def test_credit_is_mapped_in_the_background_and_its_use_is_told(
 def test_a_reclaimed_area_is_mapped_again_under_its_next_generation(
     domain: Domain, hypervisor: Any
 ) -> None:
-    mapped(domain, 2)
     wait_for(lambda: hypervisor.reclaim(1))
     hypervisor.grant(1)
     hypervisor.ring_credit()

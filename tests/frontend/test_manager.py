@@ -63,8 +63,9 @@ def hypervisor(make_hypervisor: Any) -> Any:
 
 
 @pytest.fixture
-def domain(hypervisor: Any) -> Any:
+def domain(hypervisor: Any, settle: Any) -> Any:
     with frontend.attach(hypervisor.path) as attached:
+        settle(attached)
         yield attached
 
 

@@ -1,0 +1,125 @@
+"""Joining a hypervisor: the handshake over its ``attach.sock``, for ``frontend.attach``.
+
+Owns: connecting, the ``AttachRequest``, and the checks on what comes back. The steps stand in
+``hypervisor.public.messages``. Whatever goes wrong, no fd stays open.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from frontend.domain import Domain, Handles
+from hypervisor.public.errors import AttachRefused, ConfigError, PeerGone, RingBroken, Status
+from hypervisor.public.messages import (
+    ATTACH_SOCKET,
+    MESSAGE_BYTES_MAX,
+    VERSION,
+    Attached,
+    AttachRequest,
+    BadMessage,
+    Refused,
+    decode,
+    encode,
+)
+from hypervisor.public.units import AREA_BYTES, MAX_AREAS
+
+#: Between two tries to connect.
+RETRY_S = 0.02
+#: ram, meta, eventfd.
+HANDED_FDS = 3
+#: Room for more than that, so that too many are seen, and closed.
+FDS_MAX = 8
+
+
+def join(
+    path: str, name: str, maxmem_frames: int, doorbell: str, timeout_s: float, wait: bool
+) -> Domain:
+    """See ``frontend.attach``."""
+    if doorbell != "futex":
+        raise ConfigError("doorbell", f"{doorbell!r}: a frontend of this version has only 'futex'")
+    if os.path.isdir(path) or os.path.basename(path) != ATTACH_SOCKET:
+        path = os.path.join(path, ATTACH_SOCKET)
+    deadline = time.monotonic() + timeout_s
+    connection = _connect(path, deadline, wait)
+    try:
+        request = AttachRequest(VERSION, name or f"vm{os.getpid()}", maxmem_frames, doorbell)
+        answer, fds = _exchange(connection, request, path, deadline)
+        try:
+            _check(answer, fds)
+            connection.settimeout(None)
+            return Domain(answer, Handles(ram=fds[0], meta=fds[1], bell=fds[2]), connection)
+        except BaseException:
+            _close_all(fds)
+            raise
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _connect(target: str, deadline: float, wait: bool) -> socket.socket:
+    while True:  # until the deadline
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            connection.settimeout(max(deadline - time.monotonic(), RETRY_S))
+            connection.connect(target)
+            return connection
+        except (OSError, ValueError) as error:
+            connection.close()
+            if not wait or time.monotonic() + RETRY_S > deadline:
+                raise PeerGone(
+                    f"no hypervisor listens at {target} ({error}): "
+                    "start one with `memcoord hypervisor`"
+                ) from None
+        time.sleep(RETRY_S)
+
+
+def _exchange(
+    connection: socket.socket, request: AttachRequest, target: str, deadline: float
+) -> tuple[Attached, list[int]]:
+    """The answer and the fds that came with it; none is left open when this raises."""
+    fds: list[int] = []
+    try:
+        connection.send(encode(request))
+        connection.settimeout(max(deadline - time.monotonic(), RETRY_S))
+        data, fds, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX + 1, FDS_MAX)
+        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            raise BadMessage("the answer was cut short")
+        answer = decode(data) if data else None
+    except OSError as error:
+        raise PeerGone(f"the hypervisor at {target} does not answer: {error}") from None
+    except BadMessage as error:
+        _close_all(fds)
+        raise RingBroken(f"attach answer: {error}", Status.ELAYOUT) from None
+    if isinstance(answer, Attached):
+        return answer, fds
+    _close_all(fds)
+    if isinstance(answer, Refused):
+        raise AttachRefused(answer.code, answer.reason)
+    if answer is None:
+        raise PeerGone(f"the hypervisor at {target} closed the connection without an answer")
+    raise RingBroken(f"attach answer: a {type(answer).__name__}", Status.ELAYOUT)
+
+
+def _check(answer: Attached, fds: list[int]) -> None:
+    """RingBroken when the fds are not what ``answer`` says they are."""
+    areas = answer.ram_bytes // AREA_BYTES
+    if len(fds) != HANDED_FDS:
+        raise RingBroken(f"attach: {len(fds)} fds, wanted {HANDED_FDS}", Status.ELAYOUT)
+    if answer.ram_bytes % AREA_BYTES or not 1 <= areas <= MAX_AREAS:
+        raise RingBroken(f"attach: ram of {answer.ram_bytes} bytes", Status.ELAYOUT)
+    if answer.spin_ns < 0:
+        raise RingBroken(f"attach: spin of {answer.spin_ns} ns", Status.ELAYOUT)
+    sizes = (os.fstat(fds[0]).st_size, os.fstat(fds[1]).st_size)
+    if sizes != (answer.ram_bytes, answer.meta_bytes):
+        raise RingBroken(
+            f"attach: ram and meta of {sizes[0]} and {sizes[1]} bytes, "
+            f"announced {answer.ram_bytes} and {answer.meta_bytes}",
+            Status.ELAYOUT,
+        )
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
