@@ -122,7 +122,8 @@ class PolicyRun:
                 except RunBroken as broken:
                     error = str(broken)
                     self._event("run-broken", reason=error)
-                error = self._end(launcher, hypervisor, statistics) or error
+                ended = self._end(launcher, hypervisor, statistics)
+                error = error or ended
         self._remove_scratch()
         return PolicyResult(
             policy=self._policy,
