@@ -87,7 +87,7 @@ class GuestMemory:
         self._domain, self._swap = domain, swap
         self._first_touch = first_touch or self._zero
         self._resident: OrderedDict[int, int] = OrderedDict()  # page -> frame, oldest use first
-        self._recent = self._resident.move_to_end
+        self._find, self._recent = self._resident.get, self._resident.move_to_end
         self._spares: list[int] = []
         self._in_tmem: set[int] = set()
         self._on_disk: set[int] = set()
@@ -109,7 +109,7 @@ class GuestMemory:
         self.references += 1
         if not self.references & _BALANCE_MASK:
             self.balance()
-        frame = self._resident.get(page)
+        frame = self._find(page)
         if frame is None:
             frame = self._fault(page)
         else:

@@ -28,10 +28,13 @@ _VERSION = 1 << 24  # of the pool request; anything else is refused
 _RECORD = struct.Struct("<HHIQq5Q")
 _RECORD_BYTES = 64
 _NOT_A_RECORD = lib.MC_TMEM_BAD
+_STATUS_WORD, _RECORD_WORDS = 2, 8
+_RING = lib.MC_RING_TMEM
 _PUT, _GET = lib.MC_OP_PUT, lib.MC_OP_GET
 _FLUSH_PAGE, _FLUSH_OBJECT = lib.MC_OP_FLUSH_PAGE, lib.MC_OP_FLUSH_OBJECT
 
-assert _RECORD.size == _RECORD_BYTES
+assert _RECORD.size == _RECORD_BYTES == _RECORD_WORDS * 8
+assert ffi.offsetof("struct mc_record", "status") == _STATUS_WORD * 8
 
 
 class TmemClient:
@@ -42,6 +45,7 @@ class TmemClient:
         self._lock = threading.Lock()
         self._records: Any = ffi.new("struct mc_record[1]")
         self._bytes = ffi.buffer(self._records)
+        self._words = memoryview(self._bytes).cast("B").cast("q")
 
     def new_pool(self, persistent: bool, uuid: tuple[int, int] = (0, 0)) -> PoolId:
         """A pool: persistent (frontswap) or ephemeral (cleancache); NoMemory when none is left."""
@@ -83,8 +87,8 @@ class TmemClient:
                 _RECORD.pack_into(self._bytes, 0, op, 0, 0, 0, 0, arg0, arg1, arg2, arg3, arg4)
             except struct.error as error:
                 raise ValueError(f"out of range for a tmem record: {error}") from None
-            self._domain.call(lib.MC_RING_TMEM, self._records, 1)
-            status: int = self._records[0].status
+            self._domain.call(_RING, self._records, 1)
+            status: int = self._words[_STATUS_WORD]
         if status < _NOT_A_RECORD:
             raise refused_record(status, arg4)
         return status
@@ -97,6 +101,7 @@ class TmemBatch:
         self._domain = domain
         self._records: Any = ffi.new("struct mc_record[]", RING_SLOTS)
         self._bytes = ffi.buffer(self._records)
+        self._words = memoryview(self._bytes).cast("B").cast("q")
         self._count = 0
 
     def __len__(self) -> int:
@@ -125,8 +130,8 @@ class TmemBatch:
         """
         count, self._count = self._count, 0
         if count:
-            self._domain.call(lib.MC_RING_TMEM, self._records, count)
-        return [self._records[i].status for i in range(count)]
+            self._domain.call(_RING, self._records, count)
+        return self._words[_STATUS_WORD : count * _RECORD_WORDS : _RECORD_WORDS].tolist()
 
     def _add(self, op: int, arg0: int, oid: Oid, frame: int) -> None:
         if self._count == RING_SLOTS:
