@@ -83,6 +83,7 @@ class Series:
             if len(self.samples) < SAMPLES_MAX:
                 used, target = domain.get("tmem_used_pages", 0), domain.get("tmem_target_pages", -1)
                 self.samples.append(Sample(policy, time_s, name, used, target))
+        self._file.flush()  # whoever looks while the run lasts sees whole ticks
 
 
 def _number(domain: dict[str, Any], column: str) -> int | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -74,14 +75,16 @@ class Job:
         return [json.loads(line) for line in lines]
 
     def pid_of(self, name: str) -> int:
-        """The pid of a process of the run, once it works: the domain is attached."""
+        """The pid of a process of the run; of a domain, once it has done part of its work."""
 
-        def attached() -> bool:
-            logs = [path.read_text() for path in self.directory.glob("*/events.jsonl")]
-            return any('"attached"' in log and f'"{name}"' in log for log in logs)
+        def works() -> bool:
+            path = self.directory / "series.csv"
+            text = path.read_text() if path.exists() else ""
+            rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+            return any(r["domain"] == name and int(r["guest_references"]) > 0 for r in rows)
 
         if name != "hypervisor":
-            self.until(attached)
+            self.until(works)
         self.until(lambda: self._started(name) is not None)
         pid = self._started(name)
         assert pid is not None
