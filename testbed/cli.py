@@ -129,39 +129,38 @@ def clean(
 @app.command()
 def why(vm: str, run_dir: RunDirOption = None, as_json: Json = False) -> None:
     """Tell which rule led to a domain's targets."""
+    from testbed.listing import decision_lines
+
     answer = _control(run_dir, "why", domain=vm)
-    _show(as_json, {"domain": vm, "why": answer}, _answer_lines(answer))
+    _show(as_json, {"domain": vm, "why": answer}, decision_lines(vm, answer))
 
 
 @app.command("mem-set")
 def mem_set(
     vm: str,
-    size: Annotated[str, typer.Argument(help="For example '64 MiB' or '512 pages'.")],
+    size: Annotated[str, typer.Argument(help="'64 MiB', a number of frames, or 'auto'.")],
     run_dir: RunDirOption = None,
     as_json: Json = False,
 ) -> None:
-    """Set a domain's memory target."""
-    frames = _frames("SIZE", size)
-    answer = _control(run_dir, "mem-set", domain=vm, target_frames=frames)
-    result = {"domain": vm, "target_frames": frames, "result": answer}
-    _show(as_json, result, [f"{vm}: target {frames} frames"])
+    """Pin a domain's memory target; 'auto' gives it back to the policy."""
+    frames = _pages("SIZE", size)
+    _control(run_dir, "mem-set", domain=vm, target_frames=frames)
+    told = "the policy's again" if frames < 0 else f"{frames} frames"
+    _show(as_json, {"domain": vm, "target_frames": frames}, [f"{vm}: memory target {told}"])
 
 
 @app.command("tmem-set")
 def tmem_set(
     vm: str,
-    pages: Annotated[str, typer.Argument(help="Pages, a size such as '8 MiB', or 'unlimited'.")],
+    size: Annotated[str, typer.Argument(help="'8 MiB', a number of pages, or 'auto'.")],
     run_dir: RunDirOption = None,
     as_json: Json = False,
 ) -> None:
-    """Set a domain's tmem target (mm_target)."""
-    if pages == "unlimited":
-        target = -1
-    else:
-        target = int(pages) if pages.isdecimal() else _frames("PAGES", pages)
-    answer = _control(run_dir, "tmem-set", domain=vm, target_pages=target)
-    result = {"domain": vm, "target_pages": target, "result": answer}
-    _show(as_json, result, [f"{vm}: tmem target {pages if target < 0 else f'{target} pages'}"])
+    """Pin a domain's tmem target (mm_target); 'auto' gives it back to the policy."""
+    pages = _pages("SIZE", size)
+    _control(run_dir, "tmem-set", domain=vm, target_pages=pages)
+    told = "the policy's again" if pages < 0 else f"{pages} pages"
+    _show(as_json, {"domain": vm, "target_pages": pages}, [f"{vm}: tmem target {told}"])
 
 
 def main() -> None:
@@ -199,19 +198,17 @@ def _control(run_dir: str | None, op: str, **args: Any) -> Any:
     return call(Path(run_dir) if run_dir else newest_live(), op, **args)
 
 
-def _frames(key: str, size: str) -> int:
+def _pages(key: str, size: str) -> int:
     from hypervisor.public.units import FRAME_BYTES, parse_bytes
 
+    if size == "auto":
+        return -1
+    if size.isdecimal():
+        return int(size)
     try:
         return parse_bytes(size) // FRAME_BYTES
     except ValueError as error:
         raise ConfigError(key, str(error)) from None
-
-
-def _answer_lines(answer: Any) -> list[str]:
-    if isinstance(answer, dict):
-        return [f"{key}: {value}" for key, value in answer.items()]
-    return [str(item) for item in answer] if isinstance(answer, list) else [str(answer)]
 
 
 def _show(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:

@@ -1,6 +1,6 @@
 """What runs there are: ``memcoord ls``.
 
-Owns: reading run directories and asking live hypervisors for their domains. Returns plain values;
+Owns: reading run directories, and asking live hypervisors for their domains and decisions. Returns plain values;
 the command prints them.
 """
 
@@ -9,18 +9,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from hypervisor.decisions import Decision
 from hypervisor.public.errors import MemcoordError
 from testbed import control_client
 from testbed.rundir import RunDirError, live, read_manifest, runs
 
 LIST_TIMEOUT_MS = 1000
+SHOWN = (
+    "domid",
+    "name",
+    "current_frames",
+    "target_frames",
+    "tmem_used_pages",
+    "tmem_target_pages",
+)
 
 
 def list_runs(base: Path | None = None) -> list[dict[str, Any]]:
     """Every run below ``base``, newest first.
 
     ``state`` is what the manifest says, or ``live``, or ``dead`` for a run that never ended itself.
-    A live run has ``domains`` as its hypervisor lists them, and ``problem`` when it does not.
+    A live run has ``domains``, and ``problem`` when it does not.
     """
     return [_describe(path) for path in runs(base)]
 
@@ -43,10 +54,16 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def domains(run_dir: Path, timeout_ms: int = control_client.TIMEOUT_MS) -> list[dict[str, Any]]:
-    """The domains of a live run, as its hypervisor's ``list`` answers."""
-    answer = control_client.call(run_dir, "list", timeout_ms)
-    found = answer.get("domains", answer) if isinstance(answer, dict) else answer
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    """The domains of a live run: the columns SHOWN of its hypervisor's ``statistics``."""
+    answer = control_client.call(run_dir, "statistics", timeout_ms)
+    found = answer.get("domains", []) if isinstance(answer, dict) else []
+    return [{key: row.get(key) for key in SHOWN} for row in found if isinstance(row, dict)]
+
+
+def decision_lines(vm: str, answer: list[dict[str, Any]]) -> list[str]:
+    """The hypervisor's answer to ``why`` as lines, oldest decision first."""
+    decisions = msgspec.convert(answer, list[Decision])
+    return [str(decision) for decision in decisions] or [f"{vm}: no target of it was ever changed"]
 
 
 def run_lines(found: list[dict[str, Any]]) -> list[str]:
@@ -62,5 +79,9 @@ def run_lines(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _domain_line(domain: dict[str, Any]) -> str:
-    rest = "  ".join(f"{key} {value}" for key, value in domain.items() if key != "name")
-    return f"  {domain.get('name', '?')}  {rest}"
+    target = domain["tmem_target_pages"]
+    limit = "no limit" if target is None or target < 0 else f"of {target}"
+    return (
+        f"  {domain['name']:12} frames {domain['current_frames']} of {domain['target_frames']}"
+        f"  tmem {domain['tmem_used_pages']} {limit}"
+    )

@@ -113,9 +113,13 @@ class RunDir:
 
 def default_base() -> Path:
     """``$XDG_STATE_HOME/memcoord/runs``, or the same below ``~/.local/state``."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    home = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return home / "memcoord" / "runs"
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():
+        try:
+            state = Path.home() / ".local" / "state"
+        except RuntimeError:
+            raise ConfigError("--run-dir", "there is no home directory; name one") from None
+    return state / "memcoord" / "runs"
 
 
 def create(

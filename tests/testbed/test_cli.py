@@ -66,7 +66,7 @@ def test_without_json_it_prints_lines(memcoord: Command, arguments: list[str]) -
     [
         (["why", "vm1"], "no run is live"),
         (["mem-set", "vm1", "lots"], "SIZE"),
-        (["tmem-set", "vm1", "lots"], "PAGES"),
+        (["tmem-set", "vm1", "lots"], "SIZE"),
         (["clean", "--run-dir", "/nonexistent"], "--run-dir"),
     ],
 )
@@ -133,7 +133,8 @@ def test_usage_errors_are_exit_2(memcoord: Command, arguments: list[str]) -> Non
         (["mem-set", "vm1", "4 MiB"], "mem-set", {"domain": "vm1", "target_frames": 1024}),
         (["tmem-set", "vm1", "300"], "tmem-set", {"domain": "vm1", "target_pages": 300}),
         (["tmem-set", "vm1", "1 MiB"], "tmem-set", {"domain": "vm1", "target_pages": 256}),
-        (["tmem-set", "vm1", "unlimited"], "tmem-set", {"domain": "vm1", "target_pages": -1}),
+        (["tmem-set", "vm1", "auto"], "tmem-set", {"domain": "vm1", "target_pages": -1}),
+        (["mem-set", "vm1", "auto"], "mem-set", {"domain": "vm1", "target_frames": -1}),
     ],
 )
 def test_control_verbs_ask_the_named_run(
@@ -146,9 +147,9 @@ def test_control_verbs_ask_the_named_run(
 ) -> None:
     asked: list[tuple[Path, str, Mapping[str, Any]]] = []
 
-    def call(run_dir: Path, op: str, **args: Any) -> str:
+    def call(run_dir: Path, op: str, **args: Any) -> list[object]:
         asked.append((run_dir, op, args))
-        return "as you say"
+        return []
 
     monkeypatch.setattr("testbed.control_client.call", call)
     code, out, _ = memcoord(*arguments, "--run-dir", str(tmp_path), "--json")

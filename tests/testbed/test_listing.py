@@ -12,10 +12,11 @@ import msgspec
 import pytest
 import zmq
 
+from hypervisor.decisions import Decision
 from hypervisor.public import messages
 from hypervisor.public.errors import ConfigError, PeerGone
 from testbed import control_client, rundir
-from testbed.listing import list_runs, run_lines
+from testbed.listing import SHOWN, decision_lines, list_runs, run_lines
 
 ANSWER_MS = 5000
 Answer = Callable[[messages.Request], list[bytes]]
@@ -50,13 +51,22 @@ def reply(request: messages.Request, result: Any = None, error: str = "") -> byt
 
 def test_a_live_run_lists_its_domains(short_path: Path) -> None:
     run = rundir.create("main", base=short_path)
-    domains = [{"name": "vm1", "domid": 1, "current_frames": 512}]
-    with hypervisor(run.path, lambda request: [reply(request, domains)]) as seen:
+    domain = dict.fromkeys(SHOWN, 512) | {"name": "vm1", "tmem_target_pages": -1}
+    answer = {"domains": [domain | {"puts": 3}], "host": {}}
+    with hypervisor(run.path, lambda request: [reply(request, answer)]) as seen:
         found = list_runs(short_path)
     run.finish("finished")
-    assert seen[0].op == "list"
-    assert (found[0]["state"], found[0]["domains"]) == ("live", domains)
-    assert "vm1" in run_lines(found)[1]
+    assert seen[0].op == "statistics"
+    assert (found[0]["state"], found[0]["domains"]) == ("live", [domain])
+    assert run_lines(found)[1].split()[0] == "vm1"
+    assert run_lines(found)[1].endswith("no limit")
+
+
+def test_decisions_are_told_one_by_one() -> None:
+    made = Decision(3, 0, "vm1", "tmem", -1, 300, rule="demand rose")
+    lines = decision_lines("vm1", [msgspec.to_builtins(made)])
+    assert lines == [str(made)]
+    assert decision_lines("vm1", []) == ["vm1: no target of it was ever changed"]
 
 
 def test_ended_dead_and_broken_runs_are_told_apart(short_path: Path) -> None:
