@@ -1,7 +1,7 @@
 """What runs there are: ``memcoord ls``.
 
-Owns: reading run directories, and asking live hypervisors for their domains and decisions. Returns plain values;
-the command prints them.
+Owns: reading run directories, and asking live hypervisors for their domains and decisions. Returns
+plain values and lines; the command prints them.
 """
 
 from __future__ import annotations
