@@ -51,7 +51,7 @@ class Tmem:
     ) -> None:
         areas = -(-pages // AREA_PAGES)
         most = areas if max_areas is None else max_areas
-        if not 0 <= areas <= most <= MAX_AREAS:
+        if pages < 0 or not areas <= most <= MAX_AREAS:
             raise TmemError(f"{pages} pages do not fit in {most} areas of at most {MAX_AREAS}")
         if areas < most and pages % AREA_PAGES:
             raise TmemError(f"a pool that can grow starts with whole areas, not {pages} pages")

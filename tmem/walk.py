@@ -34,11 +34,14 @@ def eviction_order(state: State) -> list[Handle]:
 
 def validate(state: State) -> None:
     """TmemBroken when an invariant does not hold."""
-    walk = _Walk(state)
-    walk.check_index()
-    walk.check_lists()
-    walk.check_frames()
-    walk.check_counters()
+    try:
+        walk = _Walk(state)
+        walk.check_index()
+        walk.check_lists()
+        walk.check_frames()
+        walk.check_counters()
+    except IndexError as error:
+        raise TmemBroken("a link leads out of its array") from error
 
 
 def _need(holds: bool, what: str) -> None:

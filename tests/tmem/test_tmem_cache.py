@@ -1,0 +1,49 @@
+"""Goal: kernels are cached for the user, and a place that cannot be written does no harm."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ASK = "import tmem.cache as c; d = c.directory(); print(d, d.is_dir())"
+
+
+def ask(code: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.strip()
+
+
+def test_the_directory_is_the_users_and_names_the_sources(tmp_path: Path) -> None:
+    by_xdg = ask(ASK, XDG_CACHE_HOME=str(tmp_path)).split()
+    by_home = ask(ASK, HOME=str(tmp_path)).split()
+    assert Path(by_xdg[0]).parent == tmp_path / "memcoord"
+    assert Path(by_home[0]).parent == tmp_path / ".cache" / "memcoord"
+    assert Path(by_xdg[0]).name == Path(by_home[0]).name
+    assert by_xdg[1] == by_home[1] == "True"
+
+
+def test_without_a_writable_place_a_private_one_is_used_and_removed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place, existed = ask(ASK, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path)).split()
+    assert existed == "True"
+    assert Path(place).parent == tmp_path
+    assert not Path(place).exists()
+
+
+def test_numba_is_told_only_while_kernels_are_declared(tmp_path: Path) -> None:
+    code = """
+from numba.core import config
+from tmem.cache import cached_kernels, directory
+before = config.CACHE_DIR
+with cached_kernels() as enabled:
+    print(enabled, config.CACHE_DIR == str(directory()), end=" ")
+print(config.CACHE_DIR == before)
+"""
+    assert ask(code, XDG_CACHE_HOME=str(tmp_path)) == "True True True"
