@@ -126,6 +126,7 @@ class GuestMemory:
         self._limit = self._wanted_limit()
         while len(self._resident) > self._limit:
             self._evict(min(len(self._resident) - self._limit, RING_SLOTS))
+            self._free_spares()
         domain = self._domain
         excess = domain.current_frames - domain.target_frames
         if excess >= AREA_FRAMES:
@@ -237,9 +238,10 @@ class GuestMemory:
         except NoMemory:
             if not self._resident:
                 raise
-            # Until the next look at the target, asking again would only cost time.
-            self._limit = len(self._resident)
-            self._evict(1)
+            # Asking again before the next look at the target would only cost time, so live within
+            # what there is: one page fewer, whose frame is the spare of the next fault.
+            self._limit = max(len(self._resident) - 1, 1)
+            self._evict(2)
             return self._spares.pop()
 
     def _evict(self, count: int) -> None:
@@ -254,7 +256,6 @@ class GuestMemory:
                 self._settle(page, answer)
             except SwapError as error:  # the others have been put already
                 failed = error
-        self._free_spares()
         if failed is not None:
             raise failed
 

@@ -138,7 +138,7 @@ static int await(struct call *call, uint32_t seen, uint64_t deadline_ns)
 
 static int run(struct call *call)
 {
-    uint64_t deadline_ns = mc_clock_ns() + MC_CALL_TIMEOUT_NS;
+    uint64_t deadline_ns = mc_clock_ns() + call->guest->timeout_ns;
 
     for (;;) {          /* every round answers a request, drops a stale answer, or awaits */
         uint32_t seen = atomic_load(&call->guest->control->guest_bell);
@@ -168,7 +168,7 @@ int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, u
         return MC_EINDEX;
     if (__atomic_load_n(&own->gone, __ATOMIC_RELAXED))
         return MC_EGONE;
-    if (mc_lock_within(&own->ring_locks[ring], MC_CALL_TIMEOUT_NS) != MC_OK)
+    if (mc_lock_within(&own->ring_locks[ring], guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
     status = own->broken[ring];
     if (status == MC_OK) {

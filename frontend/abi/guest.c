@@ -43,8 +43,8 @@ static uint64_t claims_of(const struct mc_guest *guest)
 static int64_t make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas,
                          struct patience *spent)
 {
-    int status = __atomic_load_n(&guest->own->install_status, __ATOMIC_RELAXED), path;
     int64_t granted;
+    int path;
 
     if (((claims & 1) || claims_of(guest) != claims) && spent->waits < MC_GROW_TRIES_MAX) {
         spent->waits++;
@@ -52,8 +52,8 @@ static int64_t make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas
             pthread_mutex_unlock(&guest->own->claim_lock);
         return MC_OK;
     }
-    if (status == MC_EGONE || status == MC_ETIMEOUT)
-        return status;
+    if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
+        return MC_ETIMEOUT;
     if (spent->grows++ == MC_GROW_TRIES_MAX)
         return MC_ENOMEM;
     atomic_fetch_add_explicit(&guest->control->credit_dry, 1, memory_order_relaxed);
@@ -61,10 +61,9 @@ static int64_t make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas
     return granted < 0 ? granted : MC_OK;
 }
 
-/* One refused INSTALL speaks for every evicted area this allocation would come across. */
 static void begin_allocation(struct mc_guest *guest)
 {
-    __atomic_store_n(&guest->own->install_status, MC_OK, __ATOMIC_RELAXED);
+    __atomic_store_n(&guest->own->silent, 0, __ATOMIC_RELAXED);
 }
 
 int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
@@ -234,6 +233,7 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     guest->slot = -1;
     guest->bell_fd = bell_fd;
     guest->attach_fd = attach_fd;
+    guest->timeout_ns = MC_CALL_TIMEOUT_NS;
     guest->own->ram_bytes = ram_bytes;
     guest->own->meta_bytes = meta_bytes;
     guest->spin_ns = spin_ns < MC_SPIN_MAX_NS ? spin_ns : MC_SPIN_MAX_NS;

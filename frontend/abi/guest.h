@@ -13,6 +13,8 @@
  *   3. grow     nothing free: GROW one area on the memory ring (counted in control.credit_dry),
  *               then 2 again, at most MC_GROW_TRIES_MAX times; then MC_ENOMEM.
  *
+ * Use mc_guest_alloc rather than mc_frames_alloc, which prepares areas as well but never grows.
+ *
  * Mapper thread: sleeps on credit_bell. For every area that is wholly free, backed and not mapped it
  * claims the area (as an order-9 allocation, so that the hypervisor cannot take it meanwhile), maps
  * it with MADV_POPULATE_READ, and gives it back. A touch of a hole would make the kernel hand out a
@@ -51,6 +53,7 @@ struct mc_guest {
     uint64_t mapped_areas;          /* areas mapped in bulk, by whichever thread */
     uint64_t grown_areas[4];        /* areas gained by asking, by enum mc_path */
     struct mc_guest_private *own;
+    uint64_t timeout_ns;            /* of one call: MC_CALL_TIMEOUT_NS */
 };
 
 /* Map, check (mc_meta_check), bind, claim a slot, start the mapper. Returns 0 or a negative status;

@@ -21,7 +21,7 @@ struct mc_guest_private {
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;
     int gone;                       /* the hypervisor was found dead */
-    int install_status;             /* why INSTALL failed during the allocation under way */
+    int silent;                     /* an INSTALL of the allocation under way timed out */
     uint64_t claims;                /* odd while the mapper holds an area */
     pthread_mutex_t claim_lock;     /* held while claims is odd */
 };

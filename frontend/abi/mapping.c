@@ -41,16 +41,15 @@ static int map_area(struct mc_guest *guest, uint32_t area, uint32_t generation)
 static int install(struct mc_guest *guest, uint32_t area)
 {
     struct mc_record record = {.op = MC_OP_INSTALL, .arg = {area}};
-    int status = __atomic_load_n(&guest->own->install_status, __ATOMIC_RELAXED);
+    int status;
 
-    if (status != MC_OK)
-        return status;
+    /* An allocation tries several areas; it waits in vain for one of them only. */
+    if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
+        return MC_ETIMEOUT;
     status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
-    if (status == MC_OK && record.status < 0)
-        status = (int)record.status;
-    if (status != MC_OK)
-        __atomic_store_n(&guest->own->install_status, status, __ATOMIC_RELAXED);
-    return status;
+    if (status == MC_ETIMEOUT)
+        __atomic_store_n(&guest->own->silent, 1, __ATOMIC_RELAXED);
+    return status == MC_OK && record.status < 0 ? (int)record.status : status;
 }
 
 /* mc_prepare_fn: called with frames of the area claimed, and no ring lock held. */

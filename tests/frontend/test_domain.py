@@ -376,3 +376,23 @@ def test_answers_to_requests_given_up_are_dropped(
     hypervisor.ill = ""
     assert domain.request(1) == AREA
     assert guest_lib.mc_front_outstanding(front) == 0
+
+
+def test_a_hypervisor_that_is_silent_costs_one_timeout(domain: Domain, hypervisor: Any) -> None:
+    """An allocation that comes across two evicted areas waits for neither install but once."""
+    wait_for(lambda: hypervisor.evict(0) and hypervisor.evict(1))
+    guest = ffi.cast("struct mc_guest *", domain.guest_address)
+    assert guest.timeout_ns == guest_lib.MC_CALL_TIMEOUT_NS
+    guest.timeout_ns = 30_000_000
+    hypervisor.ill = "mute"
+    calls = domain.statistics().calls
+    with pytest.raises(PeerGone):
+        domain.alloc()
+    assert domain.statistics().calls == calls + 1
+    assert domain.alive
+    with pytest.raises(PeerGone):
+        domain.request(1)
+    guest.timeout_ns = guest_lib.MC_CALL_TIMEOUT_NS
+    hypervisor.ill = ""
+    domain.alloc()
+    assert domain.statistics().free_frames > 0
