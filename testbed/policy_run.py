@@ -50,7 +50,7 @@ SOCKETS = (
 #: Those of the running hypervisor, linked in the run directory itself.
 LINKS = (messages.CONTROL_SOCKET, messages.STATS_SOCKET)
 PUBLICATIONS_MAX = 1000
-NOTICES_MAX = 8
+NOTICES_MAX = 3
 #: What the hypervisor logs (``hypervisor.loop``) that belongs into the report.
 NOTABLE = ("policy-fault", "violation")
 
@@ -335,20 +335,19 @@ class PolicyRun:
 
     def _notices(self) -> list[str]:
         """What the hypervisor logged that the user must see, each text once."""
-        notices: list[str] = []
         path = self._directory / rundir.EVENTS
+        texts: dict[str, None] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 event = msgspec.json.decode(line, type=dict[str, Any])
             except msgspec.DecodeError:
                 continue  # the last line of a hypervisor that was killed
-            if event.get("event") in NOTABLE and len(notices) < NOTICES_MAX:
-                known = ("time_ns", "source", "event")
-                what = ", ".join(f"{k} {v}" for k, v in event.items() if k not in known)
-                text = f"{event['event']}: {what}"
-                if text not in notices:
-                    notices.append(text)
-        return notices
+            if event.get("event") in NOTABLE:
+                fields = {k: v for k, v in event.items() if k not in ("time_ns", "source", "event")}
+                texts[str(fields.get("why") or f"{event['event']}: {fields}")] = None
+        more = len(texts) - NOTICES_MAX
+        rest = [f"and {more} more in {path}"] if more > 0 else []
+        return [*texts][:NOTICES_MAX] + rest
 
     def _event(self, event: str, **fields: Any) -> None:
         self._run.event(self._policy, event, **fields)

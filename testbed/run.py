@@ -1,7 +1,12 @@
 """``memcoord run``: one scenario under several policies, compared.
 
 Owns: the run directory of a run from creation to ``finish``, the order of the policies, and what is
-printed. What happens under one policy is ``policy_run``'s.
+printed. What happens under one policy is ``policy_run``'s. In the run directory:
+
+    manifest.json, events.jsonl     as ``rundir`` says
+    series.csv                      a row per policy, tick and domain
+    report.txt, report.json         what was printed
+    1-greedy/, 2-.../               per policy: what each process was told, said and logged
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def test_a_good_run_reports_every_domain_under_every_policy(
     for policy in policies:
         assert [domain["domain"] for domain in policy["domains"]] == ["vm1", "vm2"]
         assert all(domain["state"] == "done" for domain in policy["domains"])
-        assert policy["notices"] == ["policy-fault: why NaN for vm1"]
+        assert policy["notices"] == ["NaN for vm1"]
     assert policies[1]["domains"][0]["gain_percent"] == 0.0
     with (tmp_path / "run" / "series.csv").open() as file:
         rows = list(csv.DictReader(file))
