@@ -96,14 +96,12 @@ class GrantBench:
         self._transfers = 0
         grown = rounds * (AREA_SAMPLES + HURRIED_SAMPLES) + WARM_UP_TRANSFERS + SPARE_AREAS
         credit = rounds * (FRESH_SAMPLES + HELD_AREAS_PER_ROUND) + SPARE_AREAS
-        wanted_bytes = (credit + 2 * grown) * AREA_BYTES
-        _check_memory(wanted_bytes)
+        _check_memory((credit + 2 * grown) * AREA_BYTES)
         roomy = lab.host("h0", _roomy(credit, grown))
         self._full = lab.host("h1", _full(grown))
         self._donor = lab.remote("donor")
         self._subject = lab.remote("subject")
         self._plain = lab.remote("plain", "--single-threaded")
-        self._plain.call("warm_machine", size=wanted_bytes)
         self._start(roomy, grown, placement)
 
     def _start(self, roomy: Host, grown: int, placement: machine.Placement) -> None:

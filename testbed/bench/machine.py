@@ -21,6 +21,10 @@ WAKE_WARNING = (
     f"fewer than {CORES_FOR_SPINNING} cores: a spinning side can take the core that the other side "
     "or the hypervisor's worker needs; rows that spin vary more than on a larger machine"
 )
+VM_WARNING = (
+    "a virtual machine: a page that its own host must find first costs several times as much, and "
+    "waking an idle CPU is an exit to the host; tails show it, on both sides of a ratio"
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def describe(placement: Placement) -> dict[str, Any]:
     facts["serving_cpu"] = placement.serving_cpu
     facts["same_core"] = placement.serving_cpu in _siblings(placement.domain_cpu)
     facts["virtual_machine"] = " hypervisor" in machine.read_text("/proc/cpuinfo")
-    facts["warnings"] = [WAKE_WARNING] if machine.cores() < CORES_FOR_SPINNING else []
+    few = machine.cores() < CORES_FOR_SPINNING
+    facts["warnings"] = [WAKE_WARNING] * few + [VM_WARNING] * facts["virtual_machine"]
     return facts
 
 

@@ -70,13 +70,6 @@ class Subject:
         """Run the measuring thread on one CPU from now on."""
         os.sched_setaffinity(0, {cpu})
 
-    def warm_machine(self, size: int) -> None:
-        """Use ``size`` bytes once and give them back. In a virtual machine, memory that it never
-        used costs its host several times what the bench is to measure."""
-        address = _ok(lib.mc_map_anonymous(size), "warm-up memory")
-        lib.mc_populate_write(address, size)  # a smaller machine is only less warm
-        lib.mc_unmap(address, size)
-
     def empty(self, count: int, ops: int) -> bytes:
         """The loop around nothing."""
         samples = _samples(count)
