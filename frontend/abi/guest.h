@@ -1,8 +1,8 @@
 /* guest.h: one process's attachment to its domain: allocator, rings, mapping, credit.
  *
- * Owns:  everything of a domain that is private to the guest process. Nothing here is shared memory.
- * Rules: mc_guest_open after the handshake gave the fds; mc_guest_close once, last. Functions may be
- *        called from any thread without the GIL; a slot is used by one thread at a time; ring calls
+ * Owns:  everything of a domain that is private to the guest process; nothing here is shared memory
+ * Rules: mc_guest_open after the handshake gave the fds; mc_guest_close once, last. Functions may
+ *        be called from any thread without the GIL; one thread at a time uses a slot; ring calls
  *        are serialised by the guest's own lock, one lock per ring.
  *
  * An allocation, fastest way first:
@@ -15,8 +15,8 @@
  *
  * Use mc_guest_alloc rather than mc_frames_alloc, which prepares areas as well but never grows.
  *
- * Mapper thread: sleeps on credit_bell. For every area that is wholly free, backed and not mapped it
- * claims the area (as an order-9 allocation, so that the hypervisor cannot take it meanwhile), maps
+ * Mapper thread: sleeps on credit_bell. For every area that is wholly free, backed and not mapped,
+ * it claims the area (as an order-9 allocation, so that the hypervisor cannot take it), maps
  * it with MADV_POPULATE_READ, and gives it back. A touch of a hole would make the kernel hand out a
  * page the hypervisor never granted; claiming first is what excludes that.
  */
