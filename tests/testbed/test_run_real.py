@@ -169,6 +169,20 @@ def test_a_killed_domain_is_reported_and_the_other_finishes(job: Callable[..., J
     work.assert_nothing_is_left()
 
 
+def test_wrong_bytes_on_disk_fail_the_run_by_name(job: Callable[..., Job]) -> None:
+    work = job(60, "greedy")
+    work.pid_of("vm1")
+    swap = next(work.directory.glob("*/vm1.swap"))
+    with swap.open("r+b") as file:
+        file.write(b"\xdb" * swap.stat().st_size)
+    report = work.wait()
+    assert work.process.returncode == 1
+    assert states(report) == {"vm1": "failed", "vm2": "done"}
+    reason = report["policies"][0]["domains"][0]["reason"]
+    assert "wrong content: domain vm1, page " in reason
+    work.assert_nothing_is_left()
+
+
 def test_a_killed_hypervisor_ends_the_domains_with_a_clear_error(job: Callable[..., Job]) -> None:
     work = job(ENDLESS, "greedy")
     work.pid_of("vm1")
