@@ -26,6 +26,7 @@ from hypervisor.public.units import FRAME_BYTES, DomId, Frame, Frames
 if TYPE_CHECKING:
     import socket
 
+    from frontend.relay import ZmqRelay
     from hypervisor.public.messages import Attached
 
 
@@ -48,7 +49,13 @@ class Domain:
     alloc: Callable[..., Frame]
     free: Callable[..., None]
 
-    def __init__(self, attached: Attached, handles: Handles, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        attached: Attached,
+        handles: Handles,
+        connection: socket.socket,
+        relay: ZmqRelay | None = None,
+    ) -> None:
         out = ffi.new("struct mc_guest **")
         status = lib.mc_guest_open(
             out, handles.ram, handles.meta, handles.bell, connection.fileno(),
@@ -69,6 +76,9 @@ class Domain:
         self.maxmem_frames = Frames(attached.ram_bytes // FRAME_BYTES)
         self.closed = False
         self._control: Any = self._guest.control
+        self._relay = relay
+        if relay is not None:
+            relay.start(self._ring_guest)
         self._ram = ffi.buffer(self._guest.ram, attached.ram_bytes)
         #: All of the domain's RAM, bytes, writable; frame f at ``f * FRAME_BYTES``. Touch only
         #: frames that are allocated: any other is not the domain's to touch.
@@ -245,6 +255,8 @@ class Domain:
         if lib.mc_python_unbind(self._binding) < 0:
             raise InternalError(f"domain {self.name}: a thread does not come back from a call")
         self.closed = True
+        if self._relay is not None:
+            self._relay.stop()
         # Whoever still looks at the memory must not crash. The last one to let go unmaps it.
         if lib.mc_guest_keep_ram(self._guest) == 0:
             finalizer = weakref.finalize(
@@ -256,6 +268,11 @@ class Domain:
         lib.mc_guest_close(self._guest)
         self._connection.close()
         os.close(self._bell_fd)
+
+    def _ring_guest(self) -> None:
+        control = self._control
+        bell = ffi.addressof(control, "guest_bell"), ffi.addressof(control, "guest_waiters")
+        lib.mc_bell_ring(*bell)
 
     def _checked(self, what: str, op: int, *args: int) -> int:
         result: int = self._slot_call(op, *args)

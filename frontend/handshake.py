@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import time
+from typing import TYPE_CHECKING
 
 from frontend.domain import Domain, Handles
 from hypervisor.public.errors import AttachRefused, ConfigError, PeerGone, RingBroken, Status
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
+    DOORBELL_SOCKET,
     MESSAGE_BYTES_MAX,
     VERSION,
     Attached,
@@ -25,6 +27,11 @@ from hypervisor.public.messages import (
 )
 from hypervisor.public.units import AREA_BYTES, MAX_AREAS
 
+if TYPE_CHECKING:
+    from frontend.relay import ZmqRelay
+
+#: How doorbells may travel: on one host, or over ZeroMQ.
+DOORBELLS = ("futex", "zmq")
 #: Between two tries to connect.
 RETRY_S = 0.02
 #: ram, meta, eventfd.
@@ -37,8 +44,8 @@ def join(
     path: str, name: str, maxmem_frames: int, doorbell: str, timeout_s: float, wait: bool
 ) -> Domain:
     """See ``frontend.attach``."""
-    if doorbell != "futex":
-        raise ConfigError("doorbell", f"{doorbell!r}: a frontend of this version has only 'futex'")
+    if doorbell not in DOORBELLS:
+        raise ConfigError("doorbell", f"{doorbell!r} is none of {', '.join(DOORBELLS)}")
     if os.path.isdir(path) or os.path.basename(path) != ATTACH_SOCKET:
         path = os.path.join(path, ATTACH_SOCKET)
     deadline = time.monotonic() + timeout_s
@@ -46,16 +53,30 @@ def join(
     try:
         request = AttachRequest(VERSION, name or f"vm{os.getpid()}", maxmem_frames, doorbell)
         answer, fds = _exchange(connection, request, path, deadline)
+        relay = None
         try:
             _check(answer, fds)
             connection.settimeout(None)
-            return Domain(answer, Handles(ram=fds[0], meta=fds[1], bell=fds[2]), connection)
+            if doorbell == "zmq":
+                relay = _relay(os.path.dirname(path), answer.name)
+                os.close(fds[2])  # not this way
+                fds[2] = relay.bell_fd
+            handles = Handles(ram=fds[0], meta=fds[1], bell=fds[2])
+            return Domain(answer, handles, connection, relay)
         except BaseException:
+            if relay is not None:
+                relay.stop()
             _close_all(fds)
             raise
     except BaseException:
         connection.close()
         raise
+
+
+def _relay(run_dir: str, name: str) -> ZmqRelay:
+    from frontend.relay import ZmqRelay
+
+    return ZmqRelay(f"ipc://{os.path.join(run_dir, DOORBELL_SOCKET)}", name)
 
 
 def _connect(target: str, deadline: float, wait: bool) -> socket.socket:

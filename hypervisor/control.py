@@ -56,6 +56,8 @@ class ControlPlane:
         made.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES_MAX)
         made.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES_MAX)
         made.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        if kind == zmq.ROUTER:
+            made.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a domain's name may come again
         made.bind(f"ipc://{path}")
         return made
 

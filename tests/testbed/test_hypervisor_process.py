@@ -229,6 +229,22 @@ def test_a_domain_that_takes_more_than_it_was_granted_is_stopped(
     assert host.free_frames() == 32 * AREA
 
 
+def test_doorbells_travel_over_zeromq(start: Callable[..., Host]) -> None:
+    host = start(spin_ns=0)
+    for _ in range(2):  # the second attaches under the name of the first
+        with frontend.attach(
+            host.run_dir, name="vm1", maxmem_frames=4 * AREA, doorbell="zmq"
+        ) as dom:
+            assert len(dom.alloc_many(2 * AREA)) == 2 * AREA
+            pool = dom.tmem.new_pool(persistent=True)
+            frame = dom.alloc()
+            for index in range(200):
+                assert dom.tmem.put(pool, (1, 2, 3), index, frame) == 1
+            assert dom.statistics().sleeps > 100
+            assert host.ask("list")[0]["doorbell"] == "zmq"
+        host.wait(lambda: not host.ask("list"))
+
+
 def test_two_hypervisors_keep_out_of_each_others_way(start: Callable[..., Host]) -> None:
     hosts = [start(), start()]
     doms = [frontend.attach(h.run_dir, name="vm1", maxmem_frames=2 * AREA) for h in hosts]

@@ -1,0 +1,89 @@
+"""A domain's doorbells over ZeroMQ, where its rings cannot be slept on together.
+
+Owns: one DEALER to the hypervisor's ``doorbell.ipc``, and the thread that stands between it and the
+domain's own sleeping places: the compiled half rings an eventfd and sleeps on a futex as always.
+
+  to the hypervisor   eventfd (rung by guest.c)  -> empty message
+  to the domain       empty message              -> futex word ``guest_bell``
+
+Rules: made before the domain is, ``start`` once its memory is mapped, ``stop`` before it goes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from hypervisor.public.errors import InternalError
+
+#: Bells coalesce, so a short queue loses nothing.
+QUEUE_MESSAGES_MAX = 64
+JOIN_S = 5.0
+
+
+class ZmqRelay:
+    """Carry doorbells for the domain ``name`` to and from ``endpoint``."""
+
+    def __init__(self, endpoint: str, name: str) -> None:
+        #: What the domain rings instead of the hypervisor's eventfd; the domain closes it.
+        self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._context = zmq.Context()
+        self._dealer = self._context.socket(zmq.DEALER)
+        self._dealer.setsockopt(zmq.LINGER, 0)
+        self._dealer.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES_MAX)
+        self._dealer.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES_MAX)
+        self._dealer.setsockopt(zmq.IDENTITY, name.encode())
+        self._dealer.connect(endpoint)
+        self._thread: threading.Thread | None = None
+
+    def start(self, ring_guest: Callable[[], None]) -> None:
+        """Begin; the first message makes the domain known to the hypervisor's socket."""
+        self._dealer.send(b"")
+        self._thread = threading.Thread(
+            target=self._run, args=(ring_guest,), name="doorbell-relay", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the socket."""
+        os.eventfd_write(self._stop_fd, 1)
+        if self._thread is not None:
+            self._thread.join(JOIN_S)
+            if self._thread.is_alive():
+                raise InternalError("the doorbell relay does not stop")
+        self._dealer.close(0)
+        self._context.term()
+        os.close(self._stop_fd)
+
+    def _run(self, ring_guest: Callable[[], None]) -> None:
+        poller = zmq.Poller()
+        poller.register(self._dealer, zmq.POLLIN)
+        poller.register(self.bell_fd, zmq.POLLIN)
+        poller.register(self._stop_fd, zmq.POLLIN)
+        while True:
+            ready = {source for source, _ in poller.poll()}
+            if self._stop_fd in ready:
+                return
+            if self.bell_fd in ready:
+                os.eventfd_read(self.bell_fd)
+                self._send()
+            if self._dealer in ready:
+                self._drain()
+                ring_guest()
+
+    def _send(self) -> None:
+        try:
+            self._dealer.send(b"", zmq.NOBLOCK)
+        except zmq.Again:  # the queue is full of bells already
+            return
+
+    def _drain(self) -> None:
+        for _ in range(QUEUE_MESSAGES_MAX):
+            try:
+                self._dealer.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
