@@ -62,6 +62,7 @@ def describe(placement: Placement) -> dict[str, Any]:
     facts["load_before_1m"] = facts.pop("load_1m")
     # Written in sysfs and really given are two things: this asks the kernel for one and looks.
     facts["shmem_2m_given"] = bool(lib.mc_shmem_thp() == 1)
+    facts["spin_calibrated_ns"] = int(lib.mc_spin_calibrate_ns())
     facts["libc"] = " ".join(platform.libc_ver())
     facts["versions"] = machine.versions()
     facts["clock_resolution_ns"] = round(time.get_clock_info("monotonic").resolution * 1e9)

@@ -2,11 +2,12 @@
 
 Owns: the rows, their order within a round, where each end runs, and the target.
 Every row of ours is a NOP record on the memory ring of a real domain, answered by the service
-thread of a real hypervisor. One hypervisor spins as it would in use; the other never spins, and
-neither does the domain that asks it. The floors beside them (eventfd, socket, ZeroMQ) are answered
-by a process that does nothing else, placed on the CPU of the hypervisor. Rows ending in
-``_same_cpu`` have both ends on one CPU. Before each round trip of a row that sleeps, the caller
-yields for REST_NS, so that the other end has really fallen asleep.
+thread of a real hypervisor. One hypervisor may spin for SPIN_NS, whatever it would have calibrated
+(which the machine's facts show); the other never spins, and neither does the domain that asks it.
+The floors beside them (eventfd, socket, ZeroMQ) are answered by a process that does nothing else,
+placed on the CPU of the hypervisor. Rows ending in ``_same_cpu`` have both ends on one CPU. Before
+each round trip of a row that sleeps, the caller yields for REST_NS, so that the other end has
+really fallen asleep.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.units import AREA_FRAMES, RING_SLOTS
+from testbed._loops import lib
 from testbed.bench import machine
 from testbed.bench.harness import BenchPlan, Sheet, Target
 from testbed.bench.lab import Lab, Remote
@@ -30,7 +32,7 @@ PLAN = BenchPlan(
         "rtt_spin/unix_socket_rtt",
     ),
     notes={
-        "rtt_spin": "no pause; both ends spin as long as the hypervisor calibrated",
+        "rtt_spin": "no pause; each end spins up to 20 us before it sleeps",
         "record_batch32": "per record, 32 under one doorbell; spinning as rtt_spin",
         "rtt_sleep_eventfd": "to the hypervisor by eventfd, back by futex",
         "eventfd_rtt": "8 bytes, compiled at both ends",
@@ -40,6 +42,7 @@ PLAN = BenchPlan(
     },
 )
 SAME_CPU = "_same_cpu"
+SPIN_NS = int(lib.MC_SPIN_MAX_NS)
 SPIN_SAMPLES = 5000
 SLEEP_SAMPLES = 1000
 ZMQ_SAMPLES = 300
@@ -58,7 +61,7 @@ class RingBench:
 
     def __init__(self, lab: Lab, sheet: Sheet, placement: machine.Placement) -> None:
         self._sheet, self._placement = sheet, placement
-        self._spinning = lab.host("h0", _config(-1, "spin"))
+        self._spinning = lab.host("h0", _config(SPIN_NS, "spin"))
         self._sleeping = lab.host("h1", _config(0, "sleep", "zmq"))
         self._subject, self._peer = lab.remote("subject"), lab.remote("peer")
         self._subject.call("attach", run_dir=str(self._spinning.run_dir), name="spin")
