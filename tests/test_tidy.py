@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,14 @@ def test_an_untidy_python_source_is_found(text: str) -> None:
     assert len(python_complaints(Path("any.py"), text)) == 1
 
 
-def test_test_files_have_names_of_their_own(checkout: Path) -> None:
-    names = [path.name for path in (checkout / "tests").rglob("test_*.py")]
-    assert sorted(names) == sorted(set(names))
+def test_helpers_have_names_of_their_own(checkout: Path) -> None:
+    # Their directories are all on the path of the tests: a second one of a name is never imported.
+    names = [
+        path.stem
+        for path in (checkout / "tests").rglob("*.py")
+        if not path.name.startswith(("test_", "conftest"))
+    ]
+    assert sorted(names) == sorted(set(names) - set(FOLDERS) - sys.stdlib_module_names)
 
 
 def test_nothing_of_one_machine_is_written_down(checkout: Path) -> None:
