@@ -76,19 +76,23 @@ class Job:
 
     def pid_of(self, name: str) -> int:
         """The pid of a process of the run; of a domain, once it has done part of its work."""
-
-        def works() -> bool:
-            path = self.directory / "series.csv"
-            text = path.read_text() if path.exists() else ""
-            rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-            return any(r["domain"] == name and int(r["guest_references"]) > 0 for r in rows)
-
         if name != "hypervisor":
-            self.until(works)
+            self.until_counted(name, "guest_references")
         self.until(lambda: self._started(name) is not None)
         pid = self._started(name)
         assert pid is not None
         return pid
+
+    def until_counted(self, domain: str, column: str) -> None:
+        """Wait until the series shows something other than 0."""
+
+        def counted() -> bool:
+            path = self.directory / "series.csv"
+            text = path.read_text() if path.exists() else ""
+            rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+            return any(row["domain"] == domain and int(row[column]) > 0 for row in rows)
+
+        self.until(counted)
 
     def until(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + LIMIT_S
@@ -171,7 +175,7 @@ def test_a_killed_domain_is_reported_and_the_other_finishes(job: Callable[..., J
 
 def test_wrong_bytes_on_disk_fail_the_run_by_name(job: Callable[..., Job]) -> None:
     work = job(60, "greedy")
-    work.pid_of("vm1")
+    work.until_counted("vm1", "guest_swap_ins")
     swap = next(work.directory.glob("*/vm1.swap"))
     with swap.open("r+b") as file:
         file.write(b"\xdb" * swap.stat().st_size)
