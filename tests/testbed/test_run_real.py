@@ -162,7 +162,7 @@ def test_a_short_run_verifies_every_page_under_both_policies(job: Callable[..., 
 
 
 def test_a_killed_domain_is_reported_and_the_other_finishes(job: Callable[..., Job]) -> None:
-    work = job(60, "greedy")
+    work = job(40, "greedy")
     os.kill(work.pid_of("vm1"), signal.SIGKILL)
     report = work.wait()
     assert work.process.returncode == 1
@@ -174,7 +174,7 @@ def test_a_killed_domain_is_reported_and_the_other_finishes(job: Callable[..., J
 
 
 def test_wrong_bytes_on_disk_fail_the_run_by_name(job: Callable[..., Job]) -> None:
-    work = job(60, "greedy")
+    work = job(40, "greedy")
     work.until_counted("vm1", "guest_swap_ins")
     swap = next(work.directory.glob("*/vm1.swap"))
     with swap.open("r+b") as file:
