@@ -136,10 +136,12 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, uint32_t areas, uint32_
     mc_host_lock(host);
     if (!status && host->tmem.open_client)
         status = (int)host->tmem.open_client(host->tmem.state, domid);
-    if (status)
+    if (status) {
         release_all(host, domain);
-    else
+    } else {
         mc_phase_set(domain, MC_ACTIVE);
+        __atomic_fetch_or(&host->attached, 1ull << domid, __ATOMIC_RELEASE);
+    }
     pthread_cond_signal(&host->own->work);
     mc_host_unlock(host);
     if (status) {
@@ -193,6 +195,7 @@ int mc_domain_close(struct mc_host *host, uint32_t domid)
     /* The pages go before the ledger says they are free. */
     mc_punch(domain->ram_fd, 0, (uint64_t)domain->areas * MC_AREA_BYTES);
     mc_host_lock(host);
+    __atomic_fetch_and(&host->attached, ~(1ull << domid), __ATOMIC_RELEASE);
     domain->control = NULL;
     release_all(host, domain);
     pthread_cond_signal(&host->own->work);

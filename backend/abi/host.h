@@ -120,6 +120,7 @@ struct mc_host {
     int event_fd;               /* eventfd: tells the main thread that a domain broke */
     int relay_fd;               /* eventfd: tells the relay that relay_mask has bits */
     uint64_t relay_mask;        /* atomic: domains whose guest bell rang */
+    uint64_t attached;          /* atomic: domains between open and close, one bit each */
     uint8_t *slab_used;         /* per slab area: tmem holds it */
     struct mc_tmem_hooks tmem;
     struct mc_domain domains[64];
@@ -172,6 +173,22 @@ void mc_wait_done(struct mc_host *host, uint64_t timeout_ns);
 static inline uint32_t mc_phase_of(const struct mc_domain *domain)
 {
     return __atomic_load_n(&domain->phase, __ATOMIC_ACQUIRE);
+}
+
+/* Domains to visit: for (mask = mc_attached(host); (domain = mc_next(host, &mask));) */
+static inline uint64_t mc_attached(const struct mc_host *host)
+{
+    return __atomic_load_n(&host->attached, __ATOMIC_ACQUIRE);
+}
+
+static inline struct mc_domain *mc_next(struct mc_host *host, uint64_t *mask)
+{
+    uint64_t left = *mask;
+
+    if (!left)
+        return NULL;
+    *mask = left & (left - 1);
+    return &host->domains[__builtin_ctzll(left)];
 }
 
 static inline void mc_phase_set(struct mc_domain *domain, uint32_t phase)

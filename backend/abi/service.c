@@ -190,10 +190,10 @@ static int visit(struct mc_host *host, struct mc_domain *domain)
 
 static int visit_all(struct mc_host *host)
 {
+    struct mc_domain *domain;
     int served = 0;
 
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
-        struct mc_domain *domain = &host->domains[i];
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         uint32_t phase = mc_phase_of(domain);
 
         if (phase == MC_ACTIVE) {
@@ -210,11 +210,10 @@ static int visit_all(struct mc_host *host)
 
 static int armed_and_idle(struct mc_host *host)
 {
+    struct mc_domain *domain;
     int pending = 0;
 
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
-        struct mc_domain *domain = &host->domains[i];
-
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) == MC_ACTIVE)
             pending |= mc_back_arm(&domain->rings[0]) | mc_back_arm(&domain->rings[1]);
         else if (mc_phase_of(domain) == MC_CLOSING)
@@ -226,13 +225,11 @@ static int armed_and_idle(struct mc_host *host)
 static void publish_cpu(struct mc_host *host)
 {
     uint32_t cpu = mc_cpu_now();
+    struct mc_domain *domain;
 
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
-        struct mc_domain *domain = &host->domains[i];
-
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         if (mc_phase_of(domain) == MC_ACTIVE)
             atomic_store_explicit(&domain->control->hypervisor_cpu, cpu, memory_order_relaxed);
-    }
 }
 
 static uint64_t next_budget(const struct mc_host *host, uint64_t budget_ns, int was_close)
@@ -254,7 +251,8 @@ int mc_service_run(struct mc_host *host)
             if (idle_since_ns && mc_clock_ns() - idle_since_ns <= host->spin_ns)
                 budget_ns = next_budget(host, budget_ns, 1);
             idle_since_ns = 0;
-            continue;
+            if (budget_ns)      /* without a spin to come, arming looks again as well */
+                continue;
         }
         if (!idle_since_ns)
             idle_since_ns = mc_clock_ns();

@@ -120,9 +120,9 @@ uint32_t mc_supply_take(struct mc_host *host, struct mc_domain *domain, uint32_t
 /* Withdraw an area populated ahead of need for another domain. */
 static int take_ready(struct mc_host *host, const struct mc_domain *receiver)
 {
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
-        struct mc_domain *donor = &host->domains[i];
+    struct mc_domain *donor;
 
+    for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
         if (donor == receiver || mc_phase_of(donor) != MC_ACTIVE || !donor->counts[MC_A_READY])
             continue;
         for (uint32_t area = 0; area < donor->areas; area++)
@@ -135,15 +135,13 @@ static int take_ready(struct mc_host *host, const struct mc_domain *receiver)
     return 0;
 }
 
-/* Who gives: first a domain above its target (hard), then the one with most to spare (soft), then
- * what was made ready for others. */
-static int take_from_donor(struct mc_host *host, const struct mc_domain *receiver)
+/* Who gives: first a domain above its target (hard), then the one with most to spare (soft). */
+static int take_spare(struct mc_host *host, const struct mc_domain *receiver)
 {
-    struct mc_domain *best = NULL;
+    struct mc_domain *best = NULL, *donor;
     uint32_t best_spare = 0;
 
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
-        struct mc_domain *donor = &host->domains[i];
+    for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
         uint32_t spare;
 
         if (donor == receiver || mc_phase_of(donor) != MC_ACTIVE)
@@ -156,9 +154,12 @@ static int take_from_donor(struct mc_host *host, const struct mc_domain *receive
             best_spare = spare;
         }
     }
-    if (best && take_one(host, best, 0))
-        return 1;
-    return take_ready(host, receiver);
+    return best && take_one(host, best, 0);
+}
+
+static int take_from_donor(struct mc_host *host, const struct mc_domain *receiver)
+{
+    return take_spare(host, receiver) || take_ready(host, receiver);
 }
 
 /* tmem gives one slab area back to the host; 1 if it did. */
@@ -232,15 +233,18 @@ static int64_t find_state(const struct mc_domain *domain, int state)
     return -1;
 }
 
-/* Populate one area ahead of need. 0, or MC_ENOMEM when the host has only its slack. */
+/* Populate one area ahead of need, or, when the host has only its slack, take what it will be made
+ * of from a domain that can spare it (never from another's ready area: two growing domains would
+ * take it in turns). 0 when something was done, or MC_ENOMEM. */
 int mc_supply_ready(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t area = find_state(domain, MC_A_HARD);
 
-    if (area < 0 || host->free_areas <= host->slack_areas ||
-        mc_domain_held(domain) >= domain->target_areas)
+    if (area < 0 || mc_domain_held(domain) >= domain->target_areas)
         return MC_ENOMEM;
-    return populate(host, domain, (uint32_t)area, MC_A_READY);
+    if (host->free_areas > host->slack_areas)
+        return populate(host, domain, (uint32_t)area, MC_A_READY);
+    return take_spare(host, domain) ? MC_OK : MC_ENOMEM;
 }
 
 /* Hand a ready area to the guest. 0, or MC_ENOMEM when none is ready. */

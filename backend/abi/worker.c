@@ -55,7 +55,8 @@ static int give_credit(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-/* A domain that grows gets one area ready; what it populates counts as used. */
+/* A domain that grows gets one area ready; what it populates counts as used. While a punch is due
+ * anywhere, what it will free is waited for. */
 static int make_ready(struct mc_host *host, struct mc_domain *domain)
 {
     if (domain->counts[MC_A_READY] || domain->counts[MC_A_POPULATING] ||
@@ -66,15 +67,15 @@ static int make_ready(struct mc_host *host, struct mc_domain *domain)
 
 static int step(struct mc_host *host)
 {
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++)
-        if (mc_phase_of(&host->domains[i]) == MC_ACTIVE && punch_run(host, &host->domains[i]))
-            return 1;
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++)
-        if (mc_phase_of(&host->domains[i]) == MC_ACTIVE && give_credit(host, &host->domains[i]))
-            return 1;
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++)
-        if (mc_phase_of(&host->domains[i]) == MC_ACTIVE && make_ready(host, &host->domains[i]))
-            return 1;
+    static int (*const jobs[])(struct mc_host *, struct mc_domain *) = {
+        punch_run, give_credit, make_ready,
+    };
+    struct mc_domain *domain;
+
+    for (uint32_t i = 0; i < sizeof jobs / sizeof *jobs; i++)
+        for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
+            if (mc_phase_of(domain) == MC_ACTIVE && jobs[i](host, domain))
+                return 1;
     return 0;
 }
 

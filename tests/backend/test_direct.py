@@ -98,6 +98,17 @@ def test_a_full_host_takes_from_the_idle_donor(backend: DirectBackend) -> None:
     receiver.close()
 
 
+def test_a_growing_domain_gets_an_area_ready_even_on_a_full_host(backend: DirectBackend) -> None:
+    donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
+    receiver = GuestDouble(backend.open(DomId(1), spec("receiver")))
+    assert receiver.grow() == (1, lib.MC_PATH_TRANSFER)
+    settle(backend, lambda s: s.domains[1].resident_frames == 2 * AREA)
+    now = settle(backend, lambda s: s.free_frames == s.slack_frames)
+    assert now.domains[0].resident_frames == 12 * AREA
+    donor.close()
+    receiver.close()
+
+
 def test_nothing_left_is_a_clean_no(backend: DirectBackend) -> None:
     donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
     for _ in range(14):
