@@ -124,6 +124,10 @@ class DirectBackend:
         _check(lib.mc_domain_close(self._host, domid), f"close domain {domid}")
         self._names.pop(domid, None)
 
+    def promise(self, frames: int) -> None:
+        """Keep ``frames`` of host memory for domains that have not come yet."""
+        lib.mc_host_promise(self._host, areas_of(frames))
+
     def set_target(self, domid: DomId, frames: int) -> None:
         """Set the RAM target in frames; free areas above it are taken at once."""
         _check(lib.mc_domain_set_target(self._host, domid, areas_of(frames)), "set target")
@@ -167,11 +171,11 @@ class DirectBackend:
         domains = tuple(self._domain_snapshot(host.domains[domid]) for domid in sorted(self._names))
         capacity = 0
         if self.tmem is not None:
-            room = max(host.free_areas - host.slack_areas, 0)
+            room = max(host.free_areas - host.slack_areas - host.promised_areas, 0)
             capacity = min(host.tmem_areas + room, host.tmem_areas_max) * AREA_FRAMES
         return HostSnapshot(
             total_frames=host.total_areas * AREA_FRAMES,
-            slack_frames=host.slack_areas * AREA_FRAMES,
+            slack_frames=(host.slack_areas + host.promised_areas) * AREA_FRAMES,
             free_frames=host.free_areas * AREA_FRAMES,
             installed_frames=host.installed_areas * AREA_FRAMES,
             ready_frames=(host.ready_areas + host.transit_areas) * AREA_FRAMES,

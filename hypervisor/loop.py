@@ -26,9 +26,14 @@ from hypervisor.control import ControlPlane
 from hypervisor.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.public.backend import Backend, DomainSpec
-from hypervisor.public.errors import AttachRefused, ConfigError, InternalError
+from hypervisor.public.errors import (
+    AttachRefused,
+    ConfigError,
+    InternalError,
+    MemcoordError,
+)
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
-from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId
+from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
 
 EVENT_BYTES = 8
 
@@ -72,6 +77,7 @@ class Hypervisor:
         self._domains = DomainTable()
         self._control = ControlPlane(run_dir, self._serve)
         self._listener = AttachListener(run_dir, self._admit)
+        self._promise()
         self._stopping = False
         self._bad_logged = 0
         self._last_fault = ""
@@ -201,7 +207,12 @@ class Hypervisor:
             tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
         )
-        handles = self._backend.open(domid, spec)
+        self._promise(excluding=config.name)
+        try:
+            handles = self._backend.open(domid, spec)
+        except MemcoordError:
+            self._promise()
+            raise
         self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection))
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
@@ -210,10 +221,20 @@ class Hypervisor:
         )
         return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
 
+    def _promise(self, excluding: str = "") -> None:
+        """Keep what every configured domain boots with until it is there."""
+        absent = [
+            domain
+            for domain in self._config.domains
+            if domain.name != excluding and self._domains.named(domain.name) is None
+        ]
+        self._backend.promise(sum(areas_of(d.boot_frames) * AREA_FRAMES for d in absent))
+
     def _detach(self, entry: DomainEntry, reason: str) -> None:
         self._domains.remove(entry.domid)
         self._coordinator.domain_closed(entry.domid)
         self._backend.close(entry.domid)
+        self._promise()
         entry.connection.close()
         self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 

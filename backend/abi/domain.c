@@ -205,6 +205,14 @@ int mc_domain_close(struct mc_host *host, uint32_t domid)
     return MC_OK;
 }
 
+void mc_host_promise(struct mc_host *host, uint32_t areas)
+{
+    mc_host_lock(host);
+    host->promised_areas = areas;
+    pthread_cond_signal(&host->own->work);
+    mc_host_unlock(host);
+}
+
 int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint32_t target_areas)
 {
     struct mc_domain *domain;

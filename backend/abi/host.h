@@ -113,7 +113,7 @@ struct mc_host {
     uint32_t error_budget;
     uint32_t stop;              /* atomic */
     uint32_t service_running;   /* atomic */
-    uint32_t spare;
+    uint32_t promised_areas;    /* kept for domains that have not come yet to boot with */
     uint64_t spin_ns;
     int epoll_fd;
     int kick_fd;                /* eventfd: wakes the service thread */
@@ -142,6 +142,8 @@ int mc_host_validate(struct mc_host *host, uint32_t *where);
 int mc_domain_open(struct mc_host *host, uint32_t domid, uint32_t areas, uint32_t boot_areas,
                    uint32_t target_areas, uint32_t credit_areas, int relayed);
 int mc_domain_close(struct mc_host *host, uint32_t domid);
+/* Keep this many free areas for domains to come; nobody else is given them. */
+void mc_host_promise(struct mc_host *host, uint32_t areas);
 int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint32_t target_areas);
 
 /* service.c and worker.c: run until mc_host_stop, on a thread each. */
@@ -189,6 +191,12 @@ static inline struct mc_domain *mc_next(struct mc_host *host, uint64_t *mask)
         return NULL;
     *mask = left & (left - 1);
     return &host->domains[__builtin_ctzll(left)];
+}
+
+/* 1 when there is more free than the slack and what is promised. */
+static inline int mc_has_free(const struct mc_host *host)
+{
+    return host->free_areas > host->slack_areas + host->promised_areas;
 }
 
 static inline void mc_phase_set(struct mc_domain *domain, uint32_t phase)

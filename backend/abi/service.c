@@ -104,7 +104,7 @@ static int64_t serve_tmem(struct mc_host *host, struct mc_domain *domain, struct
     }
     status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
     if (status == MC_NEED_SLAB) {
-        if (host->free_areas > host->slack_areas && host->tmem_areas < host->tmem_areas_max)
+        if (mc_has_free(host) && host->tmem_areas < host->tmem_areas_max)
             grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
     }

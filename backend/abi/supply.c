@@ -190,7 +190,7 @@ static void wait_for_transit(struct mc_host *host)
  * from somebody. 0, or MC_ENOMEM. The lock may be released meanwhile. */
 static int find_free(struct mc_host *host, const struct mc_domain *domain, int *path)
 {
-    if (host->free_areas > host->slack_areas)
+    if (mc_has_free(host))
         return MC_OK;
     if (take_from_donor(host, domain)) {
         *path = MC_PATH_TRANSFER;
@@ -242,7 +242,7 @@ int mc_supply_ready(struct mc_host *host, struct mc_domain *domain)
 
     if (area < 0 || mc_domain_held(domain) >= domain->target_areas)
         return MC_ENOMEM;
-    if (host->free_areas > host->slack_areas)
+    if (mc_has_free(host))
         return populate(host, domain, (uint32_t)area, MC_A_READY);
     return take_spare(host, domain) ? MC_OK : MC_ENOMEM;
 }
@@ -277,7 +277,7 @@ int mc_supply_grow(struct mc_host *host, struct mc_domain *domain, int *path)
         return MC_ETARGET;
     domain->growing = 1;
     if (domain->counts[MC_A_READY]) {
-        if (host->free_areas <= host->slack_areas && take_from_donor(host, domain))
+        if (!mc_has_free(host) && take_from_donor(host, domain))
             *path = MC_PATH_TRANSFER;
         pthread_cond_signal(&host->own->work);
         return mc_supply_grant(host, domain, *path);

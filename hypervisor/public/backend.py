@@ -76,7 +76,7 @@ class HostSnapshot:
     """The host's ledger; installed + ready + tmem + free == total, always. Frames of 4 KiB."""
 
     total_frames: int
-    slack_frames: int  # kept free so that a transfer need not wait for a punch
+    slack_frames: int  # kept free: for transfers, and for domains to come to boot with
     free_frames: int
     installed_frames: int
     ready_frames: int  # populated ahead of a grant
@@ -94,6 +94,9 @@ class Backend(Protocol):
 
     def close(self, domid: DomId) -> None:
         """Take back every frame and tmem page of a domain, dead or alive. Never fails."""
+
+    def promise(self, frames: int) -> None:
+        """Keep ``frames`` free for domains that have not come yet; the boot frames of each."""
 
     def set_target(self, domid: DomId, frames: int) -> None:
         """Set the RAM target; a lower one takes free areas at once, the rest as they are freed."""

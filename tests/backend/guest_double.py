@@ -62,8 +62,19 @@ class GuestDouble:
         return status, args[0]
 
     def alloc(self, order: int = 0) -> int:
-        """A frame from what the domain holds, or a status."""
-        return int(lib.mc_frames_alloc(self.frames, self.slot, order))
+        """A frame from what the domain holds, or a status; asks INSTALL where backing is missing."""
+        frame = int(lib.mc_frames_alloc(self.frames, self.slot, order))
+        if frame < 0 or not self.word(frame // lib.MC_AREA_FRAMES) & lib.MC_AREA_EVICTED:
+            return frame
+        status, _ = self.send(lib.MC_OP_INSTALL, frame // lib.MC_AREA_FRAMES)
+        if status < 0:
+            assert self.free(frame, order) == 0
+            return status
+        return frame
+
+    def word(self, area: int) -> int:
+        """The area's word."""
+        return int(lib.mc_area_word(self.frames, area))
 
     def free(self, frame: int, order: int = 0) -> int:
         """Give a frame back to the domain's allocator."""

@@ -72,6 +72,15 @@ def test_memory_that_is_not_there_is_refused_and_nothing_leaks(backend: DirectBa
     assert snapshot.domains == ()
 
 
+def test_what_is_promised_is_kept(backend: DirectBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", maxmem=16)))
+    backend.promise(10 * AREA)
+    assert guest.grow(16)[0] == 4
+    backend.promise(0)
+    assert guest.grow(16)[0] == 10
+    guest.close()
+
+
 def test_grow_takes_free_memory_up_to_the_target(backend: DirectBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", target=2)))
     assert guest.grow() == (1, lib.MC_PATH_RING)
@@ -124,14 +133,12 @@ def test_a_soft_reclaimed_area_comes_back_by_install(backend: DirectBackend) -> 
     receiver = GuestDouble(backend.open(DomId(1), spec("receiver", maxmem=2)))
     assert receiver.grow(2)[0] == 2
     settle(backend, lambda s: s.domains[0].resident_frames == 12 * AREA)
-    evicted = [
-        area for area in range(14) if lib.mc_area_word(donor.frames, area) & lib.MC_AREA_EVICTED
-    ]
+    evicted = [area for area in range(14) if donor.word(area) & lib.MC_AREA_EVICTED]
     assert len(evicted) == 2
     assert receiver.send(lib.MC_OP_RELEASE, 2)[0] == 2
     settle(backend, lambda s: s.free_frames >= 4 * AREA)
     assert donor.send(lib.MC_OP_INSTALL, evicted[0])[0] == 0
-    assert not lib.mc_area_word(donor.frames, evicted[0]) & lib.MC_AREA_EVICTED
+    assert not donor.word(evicted[0]) & lib.MC_AREA_EVICTED
     assert backend.snapshot().domains[0].resident_frames == 13 * AREA
     donor.close()
     receiver.close()
@@ -250,7 +257,7 @@ def test_tmem_gives_memory_up_when_a_domain_needs_it(backend: DirectBackend) -> 
     guest.close()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     steps=st.lists(
         st.tuples(
