@@ -37,7 +37,7 @@ PLAN = BenchPlan(
         "rtt_sleep_eventfd": "to the hypervisor by eventfd, back by futex",
         "eventfd_rtt": "8 bytes, compiled at both ends",
         "unix_socket_rtt": "64 bytes, compiled at both ends",
-        "rtt_sleep_zmq": "64 bytes; the hypervisor relays, the domain's end is Python",
+        "rtt_sleep_zmq": "64 bytes; a thread at each end relays between ZeroMQ and the ring",
         "zmq_req_rep_rtt": "64 bytes, Python at both ends, ipc",
     },
 )
@@ -66,8 +66,11 @@ class RingBench:
         self._subject, self._peer = lab.remote("subject"), lab.remote("peer")
         self._subject.call("attach", run_dir=str(self._spinning.run_dir), name="spin")
         self._subject.call("attach", run_dir=str(self._sleeping.run_dir), name="sleep")
-        self._subject.call("attach_zmq", run_dir=str(self._sleeping.run_dir), name="zmq")
-        self._subject.call("spin", key="sleep", spin_ns=0)
+        self._subject.call(
+            "attach", run_dir=str(self._sleeping.run_dir), name="zmq", doorbell="zmq"
+        )
+        for key in ("sleep", "zmq"):
+            self._subject.call("spin", key=key, spin_ns=0)
         self._endpoint = lab.endpoint("echo.ipc")
         self._peer.call("serve_zmq", endpoint=self._endpoint)
         self._floors = _connect(self._subject, self._peer)
@@ -104,8 +107,9 @@ class RingBench:
             fds = {"read_fd": read_fd, "write_fd": write_fd, "size": size}
             samples = call("call_fds", **fds, count=SLEEP_SAMPLES, **rest)
             add(name + suffix, samples, 1)
-        samples = call("ring_zmq", count=ZMQ_SAMPLES, **rest)
-        add("rtt_sleep_zmq" + suffix, samples, 1)
+        samples, slept = call("ring", key="zmq", count=ZMQ_SAMPLES, batch=1, **rest)
+        row = add("rtt_sleep_zmq" + suffix, samples, 1)
+        row.extra["slept"] = round(slept, 4)
         echo = {"endpoint": self._endpoint, "size": RECORD_BYTES}
         samples = call("call_zmq", **echo, count=ZMQ_SAMPLES, **rest)
         add("zmq_req_rep_rtt" + suffix, samples, 1)

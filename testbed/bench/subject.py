@@ -37,10 +37,12 @@ FDS_MAX = 8
 class Attached:
     """One domain, and what the compiled loops need to know of it."""
 
-    def __init__(self, stack: contextlib.ExitStack, run_dir: str, name: str) -> None:
+    def __init__(
+        self, stack: contextlib.ExitStack, run_dir: str, name: str, doorbell: str
+    ) -> None:
         from frontend import attach  # here only: not every measured process is a domain
 
-        self.domain = stack.enter_context(attach(run_dir, name=name))
+        self.domain = stack.enter_context(attach(run_dir, name=name, doorbell=doorbell))
         self.guest: Any = ffi.cast("struct mc_guest *", self.domain.guest_address)
         self.slot = self.domain.claim_slot()
         self.touched: Any = ffi.new("uint8_t[]", self.guest.frames.area_count * AREA_FRAMES)
@@ -55,16 +57,9 @@ class Subject:
         self._attached: dict[str, Attached] = {}
         self._sockets: dict[str, Any] = {}
 
-    def attach(self, run_dir: str, name: str) -> None:
+    def attach(self, run_dir: str, name: str, doorbell: str = "futex") -> None:
         """Become domain ``name`` of the hypervisor at ``run_dir``; ``key`` means it from now on."""
-        self._attached[name] = Attached(self._stack, run_dir, name)
-
-    def attach_zmq(self, run_dir: str, name: str) -> None:
-        """The same, with doorbells over ZeroMQ; for ``ring_zmq`` only."""
-        from testbed.bench.zmq_domain import ZmqDomain  # here only: loads zmq
-
-        self._zmq_domain = ZmqDomain(run_dir, name)
-        self._stack.callback(self._zmq_domain.close)
+        self._attached[name] = Attached(self._stack, run_dir, name, doorbell)
 
     def place(self, cpu: int) -> None:
         """Run the measuring thread on one CPU from now on."""
@@ -171,10 +166,6 @@ class Subject:
         sleeps = int(at.guest.sleeps)
         _ok(lib.mcb_ring_nop(at.guest, samples, count, batch, rest_ns), "ring")
         return _bytes(samples), (int(at.guest.sleeps) - sleeps) / count
-
-    def ring_zmq(self, count: int, rest_ns: int) -> bytes:
-        """NOP round trips of the domain attached by ``attach_zmq``."""
-        return self._zmq_domain.round_trips(count, rest_ns).tobytes()
 
     def receive_fds(self) -> list[int]:
         """Take file descriptors the parent sent beside this call."""

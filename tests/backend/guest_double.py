@@ -62,7 +62,7 @@ class GuestDouble:
         return status, args[0]
 
     def alloc(self, order: int = 0) -> int:
-        """A frame from what the domain holds, or a status; asks INSTALL where backing is missing."""
+        """A frame of the domain's, or a status; asks INSTALL where backing is missing."""
         frame = int(lib.mc_frames_alloc(self.frames, self.slot, order))
         if frame < 0 or not self.word(frame // lib.MC_AREA_FRAMES) & lib.MC_AREA_EVICTED:
             return frame
