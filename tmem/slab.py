@@ -2,7 +2,7 @@
 
 Owns: the area and frame tables. An area is held or absent; held areas with a free frame are on the
 list of open areas, from whose head frames are taken, so a pool fills one area before the next.
-Used by the kernels; ``shrink`` stands in ``tmem.kernels`` because it evicts.
+Used by the kernels; ``shrink`` stands in ``tmem.pages`` because it evicts.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from numba import int64
 
+from tmem.codes import Code
 from tmem.layout import (
     AREA_FIRST_FREE,
     AREA_NEXT,
@@ -33,7 +34,7 @@ from tmem.layout import (
 )
 from tmem.machine import cells_at, kernel
 
-EPERM = -1
+EPERM = int(Code.EPERM)
 
 
 @kernel

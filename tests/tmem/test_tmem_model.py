@@ -15,7 +15,7 @@ from service_calls import NEED_SLAB, ServiceCalls
 from tmem_model import ZERO, Model, page_of
 
 from tmem import Tmem
-from tmem.layout import cells_for
+from tmem.layout import AREA_PAGES, cells_for
 
 # Mostly what exists: what does not is refused at once and changes nothing.
 CLIENTS = st.sampled_from([0] * 8 + [1] * 5 + [63, 64, -1])
@@ -31,21 +31,13 @@ MAX_AREAS = 3
 class TmemMachine(RuleBasedStateMachine):
     """Two pools and the model, in step."""
 
-    @initialize(
-        pages=st.sampled_from([0, 1, 2, 3, 5, 40]),
-        areas=st.sampled_from([-1, 0, 1, 2, 3, 3]),
-    )
-    def start(self, pages: int, areas: int) -> None:
-        if areas < 0:  # a few pages, in a part of an area
-            self.make = {"pages": pages, "seed": 7}
-            max_areas = -(-pages // 512)
-            self.model = Model(pages, set(), 0, cells_for(max_areas * 512))
-            self.part_areas = max_areas
-        else:
-            self.make = {"pages": areas * 512, "max_areas": MAX_AREAS, "seed": 7}
-            cells = cells_for(MAX_AREAS * 512)
-            self.model = Model(areas * 512, set(range(areas)), MAX_AREAS, cells)
-            self.part_areas = 0
+    def start(self, pages: int, max_areas: int) -> None:
+        """Begin with ``pages`` pages; ``max_areas`` 0: a part of one area that never changes."""
+        self.part_areas = 0 if max_areas else -(-pages // AREA_PAGES)
+        areas = set(range(pages // AREA_PAGES)) if max_areas else set()
+        cells = cells_for((max_areas or self.part_areas) * AREA_PAGES)
+        self.model = Model(pages, areas, max_areas, cells)
+        self.make = {"pages": pages, "max_areas": max_areas or None, "seed": 7}
         self.direct = Tmem(**self.make)
         self.served = Tmem(**self.make)
         self.service = ServiceCalls(self.served)
@@ -198,10 +190,27 @@ class TmemMachine(RuleBasedStateMachine):
             assert self.direct.eviction_order() == self.model.order()
 
 
-TestTmemModel = TmemMachine.TestCase
-TestTmemModel.settings = settings(
-    max_examples=100,
+class FewPages(TmemMachine):
+    """Everything evicts, or fails."""
+
+    @initialize(pages=st.sampled_from([2, 3, 1, 5, 40, 0]))
+    def begin(self, pages: int) -> None:
+        self.start(pages, 0)
+
+
+class FewAreas(TmemMachine):
+    """Areas come and go."""
+
+    @initialize(areas=st.sampled_from([2, 3, 1, 0]))
+    def begin(self, areas: int) -> None:
+        self.start(areas * AREA_PAGES, MAX_AREAS)
+
+
+_SETTINGS = settings(
+    max_examples=50,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+TestFewPages, TestFewAreas = FewPages.TestCase, FewAreas.TestCase
+TestFewPages.settings = TestFewAreas.settings = _SETTINGS

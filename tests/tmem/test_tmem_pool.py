@@ -67,6 +67,14 @@ def test_a_duplicate_put_keeps_its_place_in_the_eviction_order(tmem: Tmem) -> No
     assert tmem.statistics().clients[0].evicted == 1
 
 
+def test_a_put_may_evict_the_last_page_of_its_own_object() -> None:
+    tmem = with_pools(Tmem(pages=1))
+    for index in range(3):
+        assert put(tmem, 0, index, index) == Code.DONE
+    assert get(tmem, 0, 2) == (Code.DONE, page_of(2).tobytes())
+    assert tmem.statistics().objects == 0
+
+
 def test_persistent_pages_are_never_evicted(tmem: Tmem) -> None:
     for index in range(4):
         assert put(tmem, 1, index, index) == Code.DONE
@@ -194,6 +202,27 @@ def test_shrink_moves_what_must_stay() -> None:
     assert tmem.shrink() == -1
     assert tmem.grow(area) == 0
     assert tmem.grow(area) == tmem.grow(2) == tmem.grow(-1) == Code.EPERM
+
+
+@pytest.mark.parametrize("emptiest", [0, 1, 2])
+def test_shrink_takes_the_area_with_the_fewest_pages(emptiest: int) -> None:
+    tmem = with_pools(Tmem(pages=3 * 512))
+    for index in range(3 * 512):
+        assert tmem.put(0, 1, OID, index, page_of(index)) == Code.DONE
+    filled = [2, 1, 0].index(emptiest)  # the area held last is filled first
+    for index in range(3 * 512):
+        if index % 512 < (400 if index // 512 == filled else 60):
+            tmem.flush_page(0, 1, OID, index)
+    assert tmem.shrink() == emptiest
+    tmem.validate()
+    assert tmem.statistics().relocated == 112
+    for index in range(3 * 512):
+        kept = index % 512 >= (400 if index // 512 == filled else 60)
+        page = page_of(0).copy()
+        assert tmem.get(0, 1, OID, index, page) == kept
+        assert not kept or np.array_equal(page, page_of(index))
+    tmem.put(0, 1, OID, 9999, page_of(1))
+    tmem.validate()
 
 
 def test_shrink_evicts_the_oldest_and_no_more_than_needed() -> None:

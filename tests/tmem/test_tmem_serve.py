@@ -112,6 +112,13 @@ def test_a_pool_that_is_not_there(pool: int) -> None:
     assert service.record(DESTROY_POOL, 0, (pool,)) == Code.ABSENT
 
 
+def test_operations_without_an_index_take_the_whole_word_as_the_pool() -> None:
+    service = service_of(Tmem(pages=1))
+    assert service.record(FLUSH_OBJECT, 0, (1 | 1 << 32, *OID)) == Code.ENODEV
+    assert service.record(DESTROY_POOL, 0, (1 | 1 << 32,)) == Code.ABSENT
+    assert service.record(FLUSH_PAGE, 0, (1 | 1 << 32, *OID)) == Code.DONE
+
+
 def test_unknown_operations_and_clients() -> None:
     service = service_of(Tmem(pages=1))
     assert service.record(99, 0, (1,)) == service.record(0, 0, (1,)) == Code.ENOSYS
