@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define CLAIM_WAIT_NS 1000000000ull
+#define MC_NOINLINE __attribute__((noinline))
 
 /* How often one allocation has asked and waited. */
 struct patience {
@@ -66,7 +67,7 @@ static void begin_allocation(struct mc_guest *guest)
     __atomic_store_n(&guest->own->silent, 0, __ATOMIC_RELAXED);
 }
 
-int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
+static MC_NOINLINE int64_t alloc_asking(struct mc_guest *guest, int slot, int order)
 {
     struct patience spent = {0};
     int64_t frame, status;
@@ -83,12 +84,22 @@ int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
     return status;
 }
 
+int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
+{
+    int64_t frame = mc_frames_alloc(&guest->frames, slot, order);
+
+    return frame != MC_ENOMEM ? frame : alloc_asking(guest, slot, order);
+}
+
 int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uint64_t count)
 {
     struct patience spent = {0};
     uint64_t given = 0;
-    int64_t more, status;
+    int64_t more = mc_frames_alloc_many(&guest->frames, slot, out, count), status;
 
+    if (more < 0 || (uint64_t)more == count)
+        return more;
+    given = (uint64_t)more;
     begin_allocation(guest);
     for (;;) {          /* every round gains a frame or uses up some patience */
         uint64_t claims = claims_of(guest);

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ABI = ROOT / "hypervisor" / "public" / "abi"
 ABI_HEADERS = ("layout", "ops", "frames", "reclaim", "ring", "bell", "backing")
 COMPILE_ARGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
+#: Calls between the sources of a module need no detour; only its init function is seen outside.
+HIDDEN = "-fvisibility=hidden"
 LINK_ARGS = ["-pthread"]
 
 _REGION = re.compile(r"/\* cdef-begin \*/(.*?)/\* cdef-end \*/", re.DOTALL)
@@ -56,7 +58,7 @@ def make_ffi(
         sources=[str(path.relative_to(ROOT)) for path in all_sources],
         include_dirs=directories,
         depends=[str(path.relative_to(ROOT)) for path in all_headers],
-        extra_compile_args=COMPILE_ARGS,
+        extra_compile_args=[*COMPILE_ARGS, HIDDEN],
         extra_link_args=LINK_ARGS,
         define_macros=[("_CFFI_NO_LIMITED_API", None), ("_GNU_SOURCE", None)],
         py_limited_api=False,
