@@ -37,9 +37,7 @@ FDS_MAX = 8
 class Attached:
     """One domain, and what the compiled loops need to know of it."""
 
-    def __init__(
-        self, stack: contextlib.ExitStack, run_dir: str, name: str, doorbell: str
-    ) -> None:
+    def __init__(self, stack: contextlib.ExitStack, run_dir: str, name: str, doorbell: str) -> None:
         from frontend import attach  # here only: not every measured process is a domain
 
         self.domain = stack.enter_context(attach(run_dir, name=name, doorbell=doorbell))

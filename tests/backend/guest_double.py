@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from hypervisor.public._abi import ffi, lib
-
 from hypervisor.public.backend import DomainHandles
 
 ANSWER_S = 10.0
