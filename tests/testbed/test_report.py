@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -25,8 +26,8 @@ from testbed.report import (
 from testbed.series import Sample
 
 
-def result(domain: str, run_s: float, **fields: object) -> DomainResult:
-    return DomainResult(domain=domain, workload="sort", run_s=run_s, **fields)  # type: ignore[arg-type]
+def result(domain: str, run_s: float, **fields: Any) -> DomainResult:
+    return DomainResult(domain=domain, workload="sort", run_s=run_s, **fields)
 
 
 def report_of(*policies: PolicyResult, exit_code: int = 0) -> RunReport:

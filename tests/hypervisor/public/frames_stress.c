@@ -3,11 +3,11 @@
  *   frames_stress worker REGION TABLE ID SEED OPS MIX
  *   frames_stress host   REGION TABLE SEED
  *
- * REGION and TABLE are inherited memfds. Every frame has a tag in the table: a block is tagged after
- * it was handed out and untagged before it is freed, each by compare-and-swap, so a frame that two
- * holders were given at once fails a swap. Blocks change hands through a mailbox: most are freed by
- * a process that did not allocate them. A worker ends after OPS operations or when told to stop, and
- * frees what it holds; the host, when told. The exit code says what went wrong.
+ * REGION and TABLE are inherited memfds. Every frame has a tag in the table: a block is tagged
+ * after it was handed out and untagged before it is freed, each by compare-and-swap, so a frame
+ * that two holders were given at once fails a swap. Blocks change hands through a mailbox: most are
+ * freed by a process that did not allocate them. A worker ends after OPS operations or when told to
+ * stop, and frees what it holds; the host, when told. The exit code says what went wrong.
  */
 #include "frames.h"
 #include "reclaim.h"
