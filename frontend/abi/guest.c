@@ -72,7 +72,6 @@ static MC_NOINLINE int64_t alloc_asking(struct mc_guest *guest, int slot, int or
     struct patience spent = {0};
     int64_t frame, status;
 
-    begin_allocation(guest);
     do {
         uint64_t claims = claims_of(guest);
 
@@ -86,8 +85,10 @@ static MC_NOINLINE int64_t alloc_asking(struct mc_guest *guest, int slot, int or
 
 int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
 {
-    int64_t frame = mc_frames_alloc(&guest->frames, slot, order);
+    int64_t frame;
 
+    begin_allocation(guest);
+    frame = mc_frames_alloc(&guest->frames, slot, order);
     return frame != MC_ENOMEM ? frame : alloc_asking(guest, slot, order);
 }
 
@@ -95,12 +96,13 @@ int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uin
 {
     struct patience spent = {0};
     uint64_t given = 0;
-    int64_t more = mc_frames_alloc_many(&guest->frames, slot, out, count), status;
+    int64_t more, status;
 
+    begin_allocation(guest);
+    more = mc_frames_alloc_many(&guest->frames, slot, out, count);
     if (more < 0 || (uint64_t)more == count)
         return more;
     given = (uint64_t)more;
-    begin_allocation(guest);
     for (;;) {          /* every round gains a frame or uses up some patience */
         uint64_t claims = claims_of(guest);
 
