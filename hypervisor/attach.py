@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hypervisor.public.errors import AttachRefused, ConfigError, NoMemory
+from hypervisor.public.errors import AttachRefused, ConfigError, MemcoordError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
     VERSION,
@@ -139,6 +139,8 @@ class AttachListener:
             self._refuse(fileno, "no-memory", str(error))
         except AttachRefused as error:
             self._refuse(fileno, error.code, error.reason)
+        except MemcoordError as error:  # out of fds, say: this domain's loss, nobody else's
+            self._refuse(fileno, "failed", str(error))
         else:
             del self._pending[fileno]
             _send(connection, encode(answer), handles)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.attach import PENDING_MAX, REQUEST_BYTES_MAX, REQUEST_TIMEOUT_S, AttachListener
-from hypervisor.public.errors import AttachRefused, ConfigError, NoMemory
+from hypervisor.public.errors import AttachRefused, ConfigError, InternalError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
     VERSION,
@@ -134,7 +134,11 @@ def test_another_user_is_refused_before_it_says_anything(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(NoMemory("none"), "no-memory"), (AttachRefused("name-taken", "vm1"), "name-taken")],
+    [
+        (NoMemory("none"), "no-memory"),
+        (AttachRefused("name-taken", "vm1"), "name-taken"),
+        (InternalError("no fd left"), "failed"),
+    ],
 )
 def test_what_the_host_refuses_reaches_the_domain(door: Door, error: Exception, code: str) -> None:
     door.refuse_with = error
