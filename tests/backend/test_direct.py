@@ -17,6 +17,7 @@ from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 AREA = AREA_FRAMES
+WAIT_S = 60.0
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def spec(
 
 def settle(backend: DirectBackend, done: Callable[[HostSnapshot], bool]) -> HostSnapshot:
     """Wait (bounded) until the worker has brought the ledger where the test expects it."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + WAIT_S
     while not done(backend.snapshot()):
         assert time.monotonic() < until, backend.snapshot()
         time.sleep(0.002)
@@ -213,7 +214,7 @@ def test_a_producer_that_runs_away_breaks_its_ring(backend: DirectBackend) -> No
     guest = GuestDouble(backend.open(DomId(0), spec("vm1")))
     guest.ring(tmem=False).req_prod += 1000
     lib.mc_eventfd_ring(guest.handles.bell_fd)
-    until = time.monotonic() + 10
+    until = time.monotonic() + WAIT_S
     while not backend.broken():
         assert time.monotonic() < until
         time.sleep(0.002)

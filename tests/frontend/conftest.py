@@ -18,7 +18,7 @@ from hypervisor.public._abi import ffi, lib
 from hypervisor.public.messages import ATTACH_SOCKET, VERSION, Attached, decode, encode
 
 AREA_BYTES = lib.MC_AREA_BYTES
-JOIN_S = 10.0
+JOIN_S = 60.0
 
 Answer = Callable[["FakeHypervisor", socket.socket], None]
 
@@ -32,7 +32,8 @@ class FakeHypervisor:
 
     def __init__(self, directory: Path, areas: int, boot: int, spare_areas: int) -> None:
         self.path, self.areas, self.spare_areas = directory, areas, spare_areas
-        self.ill = ""
+        self._lock = threading.RLock()
+        self._ill = ""
         self.grow_status: int | None = None
         self.install_status = 0
         self.requests: list[tuple[int, int]] = []  # op and first argument
@@ -81,6 +82,16 @@ class FakeHypervisor:
             ring = ffi.cast("struct mc_ring *", pointer + offset)
             lib.mc_back_bind(ffi.addressof(self.backs, index), ring)
         self.memory = ffi.buffer(ffi.cast("char *", self.ram), self.ram_bytes)
+
+    @property
+    def ill(self) -> str:
+        """What goes wrong; set, it is true of every request not yet taken from a ring."""
+        return self._ill
+
+    @ill.setter
+    def ill(self, what: str) -> None:
+        with self._lock:
+            self._ill = what
 
     # What a hypervisor does with areas
 
@@ -159,7 +170,8 @@ class FakeHypervisor:
         for fd in (self.bell_fd, self._stop_fd):
             poll.register(fd, select.POLLIN)
         while True:
-            worked = [self._serve(ring) for ring in (0, 1)]
+            with self._lock:
+                worked = [self._serve(ring) for ring in (0, 1)]
             armed = [lib.mc_back_arm(ffi.addressof(self.backs, ring)) for ring in (0, 1)]
             if any(worked) or (any(armed) and not self.ill):
                 continue

@@ -16,7 +16,7 @@ from hypervisor.public._abi import lib
 from hypervisor.public.errors import BadFrame, MemcoordError, NoMemory, PeerGone, RingBroken
 
 AREA = 512
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def wait_for(condition: Any) -> None:

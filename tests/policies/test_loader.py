@@ -85,6 +85,12 @@ def test_what_cannot_be_loaded_is_named(text: str, words: str) -> None:
 BROKEN_FILES = [
     ("import nothing_of_this_name", "ModuleNotFoundError"),
     ("x = (", "line 1: SyntaxError"),
+    ("x = '\0'", "mine.py: SyntaxError"),
+    ("import sys; sys.exit(3)", "SystemExit: 3"),
+    (
+        "import sys\nclass Mine:\n    def __init__(self): sys.exit(3)\n    def plan(self, v): ...",
+        "SystemExit: 3",
+    ),
     ("class Mine:\n    plan = 3", "is no class with plan"),
     ("def Mine(): ...", "is no class with plan"),
     ("class Mine:\n    def __init__(self, x): ...\n    def plan(self, v): ...", "TypeError"),

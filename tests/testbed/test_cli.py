@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def test_without_json_it_prints_lines(memcoord: Command, arguments: list[str]) -
         (["why", "vm1"], "no run is live"),
         (["mem-set", "vm1", "lots"], "SIZE"),
         (["tmem-set", "vm1", "lots"], "SIZE"),
+        (["tmem-set", "vm1", "9" * 400 + " MiB"], "SIZE"),
         (["clean", "--run-dir", "/nonexistent"], "--run-dir"),
     ],
 )
@@ -78,6 +80,13 @@ def test_the_callers_mistake_is_one_line_and_exit_2(
     assert err.startswith("memcoord: ")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_a_number_no_message_can_carry_is_refused(memcoord: Command, tmp_path: Path) -> None:
+    (tmp_path / "control.ipc").touch()
+    code, out, err = memcoord("tmem-set", "vm1", "9" * 30, "--run-dir", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert "64 bits" in err
 
 
 def test_a_hypervisor_that_is_gone_is_exit_1(memcoord: Command, tmp_path: Path) -> None:
@@ -93,6 +102,8 @@ def test_a_hypervisor_that_is_gone_is_exit_1(memcoord: Command, tmp_path: Path) 
         (PolicyError("no policy 'x'"), 2),
         (PeerGone("gone"), 1),
         (MemcoordError("two\nlines"), 1),
+        (OSError(errno.EMFILE, "Too many open files"), 1),
+        (MemoryError(), 1),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 
 from testbed.launcher import EXIT_ORPHANED, Child, Interrupts, Launcher
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 STUBBORN = """
     import signal, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -142,7 +142,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path, module: MakeModu
         """,
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.pathsep.join(sys.path)}"}
-    parent = subprocess.Popen([sys.executable, "-m", "parent"], env=environment)
+    parent = subprocess.Popen([sys.executable, "-P", "-m", "parent"], env=environment)
     out = tmp_path / "orphan.out"
     try:
         deadline = time.monotonic() + LIMIT_S

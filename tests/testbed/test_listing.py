@@ -18,7 +18,8 @@ from hypervisor.public.errors import ConfigError, PeerGone
 from testbed import control_client, rundir
 from testbed.listing import SHOWN, decision_lines, list_runs, run_lines
 
-ANSWER_MS = 5000
+POLL_MS = 20
+JOIN_S = 30
 Answer = Callable[[messages.Request], list[bytes]]
 
 
@@ -28,10 +29,13 @@ def hypervisor(run_dir: Path, answer: Answer) -> Iterator[list[messages.Request]
     seen: list[messages.Request] = []
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.linger = 0
-        router.rcvtimeo = ANSWER_MS
+        over = threading.Event()
         router.bind(f"ipc://{run_dir / messages.CONTROL_SOCKET}")
 
         def serve() -> None:
+            while not router.poll(POLL_MS):
+                if over.is_set():
+                    return  # the client gave up before its request arrived
             peer, data = router.recv_multipart()
             request = messages.decode(data)
             assert isinstance(request, messages.Request)
@@ -41,8 +45,11 @@ def hypervisor(run_dir: Path, answer: Answer) -> Iterator[list[messages.Request]
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield seen
-        thread.join(ANSWER_MS / 1000)
+        try:
+            yield seen
+        finally:
+            over.set()
+            thread.join(JOIN_S)
 
 
 def reply(request: messages.Request, result: Any = None, error: str = "") -> bytes:

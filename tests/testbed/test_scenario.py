@@ -94,6 +94,7 @@ def set_key(raw: dict[str, Any], path: str, value: object) -> None:
         ("seed", -1, "seed"),
         ("interval_ms", 1, "interval_ms"),
         ("interval_ms", 1.5, "interval_ms"),
+        ("interval_ms", 10**12, "interval_ms"),
         ("policies", [], "policies"),
         ("policies", "greedy", "policies"),
         ("domain", [], "domain"),
@@ -102,6 +103,9 @@ def set_key(raw: dict[str, Any], path: str, value: object) -> None:
         ("memory", True, "memory"),
         ("memory", "6 MiB", "memory"),
         ("memory", "1 EiB", "memory"),
+        pytest.param("memory", "9" * 400 + " GiB", "memory", id="memory-text-beyond-float"),
+        pytest.param("memory", 4096 * 10**400, "memory", id="memory-number-beyond-float"),
+        ("tmem", "3 MiB", "tmem"),
         ("memory", "999999999 GiB", "memory"),
         ("slack", "1 MiB", "slack"),
         ("slack", -4096, "slack"),
@@ -111,6 +115,9 @@ def set_key(raw: dict[str, Any], path: str, value: object) -> None:
         ("domain.0.maxmem", "9999 GiB", "domain[0].maxmem"),
         ("domain.1.name", "vm1", "domain[1].name"),
         ("domain.1.name", "v m", "domain[1].name"),
+        ("domain.1.name", "vм1", "domain[1].name"),
+        ("domain.1.name", "hypervisor", "domain[1].name"),
+        ("domain.1.priority", 10**20, "domain[1].priority"),
         ("domain.1.weight", 0.0, "domain[1].weight"),
         ("domain.1.weight", float("inf"), "domain[1].weight"),
         ("domain.1.start_after_s", float("nan"), "domain[1].start_after_s"),
@@ -209,6 +216,6 @@ def test_a_file_is_read_and_its_syntax_checked(tmp_path: Path) -> None:
     file.write_bytes(b"#" * (scenario.FILE_BYTES_MAX + 1))
     with pytest.raises(ConfigError, match="larger"):
         scenario.load(str(file))
-    for missing in (str(tmp_path / "absent.toml"), "no-such-scenario"):
+    for missing in (str(tmp_path / "absent.toml"), "no-such-scenario", ""):
         with pytest.raises(ConfigError):
             scenario.load(missing)

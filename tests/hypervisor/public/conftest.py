@@ -23,7 +23,7 @@ from hypervisor.public._cdef import COMPILE_ARGS, cdef_of
 HERE = Path(__file__).resolve().parent
 ABI = HERE.parents[2] / "hypervisor" / "public" / "abi"
 NAMES = ("layout", "ring", "bell", "backing")
-WATCHDOG_S = 60.0
+WATCHDOG_S = 120.0
 
 
 class Loops(NamedTuple):

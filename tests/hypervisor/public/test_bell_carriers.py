@@ -23,7 +23,7 @@ from hypervisor.public.doorbell import (
     ZmqBell,
 )
 
-LIVENESS_S = 5.0
+LIVENESS_S = 20.0
 SHORT_S = 0.02
 RECORDS = 1_000_000
 SLOTS = 64

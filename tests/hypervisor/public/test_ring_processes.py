@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.process]
 
 RECORDS = 1_000_000
 RING_BYTES = 8192
-LIVENESS_NS = 5_000_000_000
+LIVENESS_NS = 20_000_000_000
+SILENCE_NS = 2_000_000_000  # more than a loaded machine keeps a process from running
 WORDS_OFFSET = 6144  # behind the ring: two bells, each on a line of its own
 
 
@@ -110,7 +111,7 @@ def test_no_wake_up_is_lost_when_both_ends_sleep_all_the_time(
 
     assert channel.lib.loop_front(front) == 0
     assert processes.result(child) == 0
-    assert front.sleeps >= 10_000, "three runs of each kind sleep far more than 20 000 times"
+    assert front.sleeps >= 1000, "the faster the other end, the fewer; far more on any machine"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -125,10 +126,10 @@ def test_the_death_of_one_end_is_a_timeout_for_the_other(
         lambda: ends[victim_side](channel.loop(victim_side, pause_max=50, **options))
     )
     other = processes.start(
-        lambda: ends[survivor](channel.loop(survivor, **options | {"liveness_ns": 300_000_000}))
+        lambda: ends[survivor](channel.loop(survivor, **options | {"liveness_ns": SILENCE_NS}))
     )
     shared = channel.ring
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + LIVENESS_NS / 1e9
     while shared.rsp_prod < 1000 and time.monotonic() < deadline_s:
         time.sleep(0.001)
     assert shared.rsp_prod >= 1000, "the two never got going"
