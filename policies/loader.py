@@ -68,7 +68,7 @@ def _from_name(name: str) -> type:
             return _class(point.load(), point.value)
         except PolicyError:
             raise
-        except Exception as error:  # another package's import may raise anything
+        except (Exception, SystemExit) as error:  # another package's import may raise anything
             raise PolicyError(f"{name}: cannot import {point.value}: {error}") from error
     raise PolicyError(f"no policy {name!r}; there are {', '.join(available())}, and FILE.py:CLASS")
 
@@ -101,9 +101,10 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[module.__name__] = module  # msgspec looks a class's annotations up there
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-    except Exception as error:  # the user's file may raise anything
+    except (Exception, SystemExit) as error:  # the user's file may raise anything
         del sys.modules[module.__name__]
-        where = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
+        line = error.lineno if isinstance(error, SyntaxError) else None
+        where = "" if line is None else f"line {line}: "
         raise PolicyError(f"{path}: {where}{type(error).__name__}: {error}") from error
     return module
 
@@ -136,7 +137,7 @@ def _make(label: str, kind: type, values: dict[str, Any]) -> Policy:
     arguments = () if params is None else (_convert(label, params, values),)
     try:
         policy: Policy = kind(*arguments)
-    except Exception as error:  # the author's __init__ may raise anything
+    except (Exception, SystemExit) as error:  # the author's __init__ may raise anything
         raise PolicyError(f"{label}: {type(error).__name__}: {error}") from error
     return policy
 
