@@ -13,6 +13,10 @@ from hypervisor.public.units import AREA_FRAMES, areas_of
 
 MAX_DOMAINS = 64
 INTERVAL_MS_MIN = 10
+INTERVAL_MS_MAX = 3_600_000
+NAME_CHARACTERS_MAX = 32
+#: A view's column holds these exactly.
+PRIORITY_MAX = 1 << 53
 
 
 class DomainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +49,14 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domains: tuple[DomainConfig, ...] = ()
 
 
+def check_name(name: str) -> str:
+    """Empty when a domain may be called ``name``, else what is wrong with it."""
+    # Names become file names, columns and words of log lines, whatever the locale.
+    if name.isascii() and name.isidentifier() and len(name) <= NAME_CHARACTERS_MAX:
+        return ""
+    return f"{name!r} must be an ASCII identifier of 1 to {NAME_CHARACTERS_MAX} characters"
+
+
 def check(config: HypervisorConfig) -> None:
     """ConfigError, naming the key, when the configuration cannot work."""
     names = [domain.name for domain in config.domains]
@@ -52,8 +64,8 @@ def check(config: HypervisorConfig) -> None:
         raise ConfigError("domains", f"{len(names)} domains, at most {MAX_DOMAINS}")
     if len(set(names)) != len(names):
         raise ConfigError("domains", "two domains have one name")
-    if config.interval_ms < INTERVAL_MS_MIN:
-        raise ConfigError("interval_ms", f"must be at least {INTERVAL_MS_MIN}")
+    if not INTERVAL_MS_MIN <= config.interval_ms <= INTERVAL_MS_MAX:
+        raise ConfigError("interval_ms", f"must be {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}")
     if config.on_violation not in ("report", "stop"):
         raise ConfigError("on_violation", "must be 'report' or 'stop'")
     if config.slack_frames < 0 or config.slack_frames % AREA_FRAMES:
@@ -70,10 +82,9 @@ def check(config: HypervisorConfig) -> None:
 
 
 def _check_domain(key: str, domain: DomainConfig) -> None:
-    if not 1 <= len(domain.name) <= 32 or not domain.name.isidentifier():
-        raise ConfigError(
-            f"{key}.name", f"{domain.name!r} must be an identifier of 1 to 32 letters"
-        )
+    problem = check_name(domain.name)
+    if problem:
+        raise ConfigError(f"{key}.name", problem)
     if domain.maxmem_frames < AREA_FRAMES:
         raise ConfigError(f"{key}.maxmem_frames", f"must be at least {AREA_FRAMES} (one area)")
     if not 0 <= domain.boot_frames <= domain.target_frames <= domain.maxmem_frames:
@@ -82,3 +93,5 @@ def _check_domain(key: str, domain: DomainConfig) -> None:
         raise ConfigError(f"{key}.credit_areas", "must be 0 to 64")
     if domain.weight <= 0:
         raise ConfigError(f"{key}.weight", "must be above 0")
+    if abs(domain.priority) > PRIORITY_MAX:
+        raise ConfigError(f"{key}.priority", f"must be {-PRIORITY_MAX} to {PRIORITY_MAX}")

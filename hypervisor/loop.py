@@ -21,7 +21,7 @@ import msgspec
 import zmq
 
 from hypervisor.attach import AttachListener
-from hypervisor.config import DomainConfig, HypervisorConfig
+from hypervisor.config import DomainConfig, HypervisorConfig, check_name
 from hypervisor.control import ControlPlane
 from hypervisor.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
@@ -180,8 +180,9 @@ class Hypervisor:
             raise AttachRefused(
                 "unknown-domain", f"{request.name!r} is not in the configuration of this run"
             )
-        if not (request.name.isidentifier() and len(request.name) <= 32):
-            raise AttachRefused("bad-name", "a name is an identifier of 1 to 32 letters")
+        problem = check_name(request.name)
+        if problem:
+            raise AttachRefused("bad-name", problem)
         if not AREA_FRAMES <= request.maxmem_frames <= MAX_AREAS * AREA_FRAMES:
             raise AttachRefused("maxmem", f"must be {AREA_FRAMES} to {MAX_AREAS * AREA_FRAMES}")
         return DomainConfig(
@@ -319,6 +320,9 @@ class Hypervisor:
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
         """Pin mm_target against the policy; below 0 lets the policy have it again."""
+        total = self._config.total_frames
+        if target_pages > total:
+            raise ConfigError("target", f"must be 0 to {total} pages (all host memory)")
         pages = max(target_pages, -1)
         self._backend.set_tmem_target(entry.domid, pages)
         self._coordinator.pin(entry.domid, tmem_pages=pages)

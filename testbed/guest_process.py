@@ -30,7 +30,9 @@ def run(config: GuestConfig) -> GuestResult:
     with (
         frontend.attach(config.directory, config.name) as domain,
         SwapFile(config.swap_file, trace.page_count) as swap,
-        GuestMemory(domain, trace.page_count, config.resident_frames, swap) as memory,
+        GuestMemory(
+            domain, trace.page_count, config.resident_frames, swap, tmem=config.tmem
+        ) as memory,
     ):
         replay = Replay(
             trace,

@@ -178,7 +178,10 @@ class Launcher:
 
 
 class Interrupts:
-    """While entered, SIGINT, SIGTERM and SIGHUP only set ``received``; main thread only."""
+    """While entered, SIGINT, SIGTERM and SIGHUP only set ``received``; main thread only.
+
+    One that is ignored, as under ``nohup``, stays ignored.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -186,7 +189,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

@@ -151,6 +151,7 @@ class PolicyRun:
                 repeat=work.repeat,
                 resident_frames=work.resident.frames,
                 swap_file=str(self._directory / f"{guest.spec.name}.swap"),
+                tmem=self._scenario.tmem != 0,
             )
             self._write(f"{guest.spec.name}.json", config_of_guest)
         folder = self._directory.name
@@ -344,7 +345,8 @@ class PolicyRun:
                 continue  # the last line of a hypervisor that was killed
             if event.get("event") in NOTABLE:
                 fields = {k: v for k, v in event.items() if k not in ("time_ns", "source", "event")}
-                texts[str(fields.get("why") or f"{event['event']}: {fields}")] = None
+                text = str(fields.get("why") or f"{event['event']}: {fields}")
+                texts[" ".join(text.split())] = None
         more = len(texts) - NOTICES_MAX
         rest = [f"and {more} more in {path}"] if more > 0 else []
         return [*texts][:NOTICES_MAX] + rest

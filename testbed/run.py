@@ -11,6 +11,7 @@ printed. What happens under one policy is ``policy_run``'s. In the run directory
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import sys
@@ -66,21 +67,30 @@ def run_command(
         raise ConfigError("--policy", f"{len(names)} policies, at most {POLICIES_MAX}")
     if len(set(names)) != len(names):
         raise ConfigError("--policy", "one policy is named twice")
-    for name in names:
-        loader.load(name)
+    with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
+        for name in names:
+            loader.load(name)
     with Interrupts() as interrupts:
         run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
         state = "failed"
         try:
             with Series(run.path) as series:
                 report = _run_all(what, names, run, series, interrupts)
-            run.write("report.json", json_report(report) + b"\n")
-            run.write("report.txt", text_report(report, series.samples).encode())
+            _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
         finally:
             run.finish(state)
     _print(report, series, as_json)
     return report.exit_code
+
+
+def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
+    """Write the report's files; a disk that is full costs them, not what is printed."""
+    try:
+        run.write("report.txt", text_report(report, series.samples).encode())
+        run.write("report.json", json_report(report) + b"\n")
+    except rundir.RunDirError as error:
+        report.error, report.exit_code = str(error), report.exit_code or EXIT_FAILED
 
 
 def _plain(what: Scenario) -> dict[str, object]:

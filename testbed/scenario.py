@@ -29,6 +29,9 @@ FILE_BYTES_MAX = 1 << 20
 START_AFTER_S_MAX = 3600.0
 REPEAT_MAX = 10_000
 SEED_MAX = (1 << 63) - 1
+SIZE_MAX = 1 << 62
+#: Files of a run directory are named after its processes.
+RESERVED_NAMES = ("hypervisor",)
 
 _AT = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"field `([^`]+)`")
@@ -76,7 +79,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     domain: tuple[Domain, ...]
     seed: int = 1
     slack: Size = Size(2 * AREA_FRAMES * FRAME_BYTES)
-    tmem: Size | None = None  # None: all host memory that no domain has installed
+    tmem: Size | None = None  # None: all host memory that no domain has installed; 0: no tmem
     interval_ms: int = 1000
     policies: tuple[str, ...] = ("greedy", "smart-alloc")
 
@@ -86,7 +89,7 @@ def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
 
     ``overrides`` are ``key=value`` with a path of the file as key: ``domain[0].ram=4 MiB``.
     """
-    wanted = source or DEFAULT
+    wanted = DEFAULT if source is None else source
     try:
         raw = tomllib.loads(_read(wanted))
     except tomllib.TOMLDecodeError as error:
@@ -121,6 +124,8 @@ def check(scenario: Scenario) -> None:
     _wants(len(scenario.policies) > 0, "policies", "name at least one policy")
     area = AREA_FRAMES * FRAME_BYTES
     _wants(scenario.slack % area == 0, "slack", f"must be a multiple of {area >> 20} MiB")
+    tmem = scenario.tmem or 0
+    _wants(tmem % area == 0, "tmem", f"must be a multiple of {area >> 20} MiB; 0 for none")
     _wants(
         scenario.memory <= machine.usable_bytes(),
         "memory",
@@ -179,11 +184,9 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
 
 
 def _check_domain(key: str, domain: Domain) -> None:
-    _wants(
-        domain.name.isidentifier() and len(domain.name) <= 32,
-        f"{key}.name",
-        f"{domain.name!r} must be an identifier of 1 to 32 letters",
-    )
+    problem = config.check_name(domain.name)
+    _wants(not problem, f"{key}.name", problem)
+    _wants(domain.name not in RESERVED_NAMES, f"{key}.name", f"{domain.name!r} is taken")
     one_area = AREA_FRAMES * FRAME_BYTES
     _wants(
         one_area <= domain.maxmem <= one_area * MAX_AREAS,
@@ -212,6 +215,8 @@ def _check_domain(key: str, domain: Domain) -> None:
     _wants(0 <= domain.credit_areas <= 64, f"{key}.credit_areas", "must be 0 to 64")
     finite = math.isfinite(domain.weight) and domain.weight > 0
     _wants(finite, f"{key}.weight", "must be a number above 0")
+    most = config.PRIORITY_MAX
+    _wants(abs(domain.priority) <= most, f"{key}.priority", f"must be {-most} to {most}")
     if domain.tmem_max is not None:
         _wants(domain.tmem_min <= domain.tmem_max, f"{key}.tmem_max", "must not be below tmem_min")
 
@@ -230,7 +235,9 @@ def _size(kind: type, value: Any) -> Any:
         number = parse_bytes(value)
     else:
         raise ValueError(f"{value!r} is not a size: write for example '64 MiB'")
-    if number < 0 or number % FRAME_BYTES:
+    if not 0 <= number <= SIZE_MAX:
+        raise ValueError(f"a size is 0 to {SIZE_MAX} bytes")
+    if number % FRAME_BYTES:
         raise ValueError(f"{number} bytes are not a whole number of {FRAME_BYTES}-byte frames")
     return Size(number)
 

@@ -21,7 +21,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a domain's process is told; a JSON file in the run directory.
 
     ``directory`` holds the hypervisor's sockets. ``number`` (1 and above) tells the domain's pages
-    from those of every other.
+    from those of every other. Without ``tmem`` the guest swaps to disk only.
     """
 
     directory: str
@@ -31,6 +31,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repeat: int
     resident_frames: int
     swap_file: str
+    tmem: bool = True
 
 
 class GuestResult(msgspec.Struct, frozen=True):

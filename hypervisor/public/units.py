@@ -24,7 +24,7 @@ MAX_AREAS = 32768
 SLOTS = 16
 RING_SLOTS = 64
 
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|pages|frames)?\s*$")
+_SIZE = re.compile(r"^\s*(\d{1,20}(?:\.\d{1,20})?)\s*(B|KiB|MiB|GiB|pages|frames)?\s*$")
 _BYTES = {
     None: 1,
     "B": 1,
