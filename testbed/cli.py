@@ -178,9 +178,11 @@ def main() -> None:
         if not _is_policy_error(error):
             raise
         _fail(error, EXIT_USAGE)
+    except (OSError, MemoryError) as error:  # the machine's limit, not a defect of ours
+        _fail(f"the system refused: {error or 'out of memory'}", EXIT_FAILED)
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: Exception | str, code: int) -> None:
     typer.echo(f"memcoord: {' '.join(str(error).split())}", err=True)
     sys.exit(code)
 

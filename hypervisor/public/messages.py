@@ -133,6 +133,9 @@ def check_args(request: Request) -> str:
     if set(request.args) != set(wanted):
         return f"{request.op}: takes {sorted(wanted)}, got {sorted(request.args)}"
     for name, kind in wanted.items():
-        if type(request.args[name]) is not kind:
+        value = request.args[name]
+        if type(value) is not kind:
             return f"{request.op}.{name}: wants {kind.__name__}"
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            return f"{request.op}.{name}: does not fit into 64 bits"
     return ""
