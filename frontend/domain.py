@@ -104,7 +104,9 @@ class Domain:
         if given > 0:
             self.free_many(frames[:given])
         what = f"{count} frames, of which there were {max(given, 0)}"
-        raise error_of(given if given < 0 else lib.MC_ENOMEM, what)
+        # Too few frames say nothing of why; without a hypervisor there will never be more.
+        reason = lib.MC_ENOMEM if self.alive else lib.MC_EGONE
+        raise error_of(given if given < 0 else reason, what)
 
     def free_many(self, frames: Iterable[int]) -> None:
         """Free single frames, in order; BadFrame names the first that cannot be freed."""

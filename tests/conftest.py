@@ -1,9 +1,10 @@
-"""Fixtures of every test: no leaks, where the data is, which environment this is."""
+"""Fixtures of every test: no leaks, signals as usual, where the data is, which environment this is."""
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +18,15 @@ SETTLE_STEPS = 1000
 SETTLE_STEP_S = 0.02
 #: What an fd of ours points at. Libraries may open ordinary files once and keep them.
 COUNTED_FDS = ("/memfd:", "anon_inode:[eventfd]", "anon_inode:[userfaultfd]", "pipe:", "socket:")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_heard() -> None:
+    """Whoever started the tests, in the background or under nohup, may have signals ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            own = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, own)
 
 
 @pytest.fixture(autouse=True)

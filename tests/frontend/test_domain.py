@@ -302,6 +302,10 @@ def test_death_of_the_hypervisor_is_a_clear_error_and_what_is_held_stays(
     frames = domain.alloc_many(2 * AREA)
     domain.view(frames[0])[:] = b"k" * 4096
     hypervisor.die()
+    domain.free(frames.pop())
+    with pytest.raises(PeerGone):
+        domain.alloc_many(2)  # there is one
+    frames.append(domain.alloc())
     for call in (domain.alloc, lambda: domain.request(1), lambda: domain.release(AREA),
                  lambda: domain.tmem.put(0, (0, 0, 0), 0, frames[0])):  # fmt: skip
         with pytest.raises(PeerGone):
