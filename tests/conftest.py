@@ -1,4 +1,4 @@
-"""Fixtures of every test: no leaks, signals as usual, where the data is, which environment this is."""
+"""Fixtures of every test: no leaks, signals as usual, where the data is."""
 
 from __future__ import annotations
 
