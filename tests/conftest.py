@@ -12,12 +12,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTLE_STEPS = 1000
 SETTLE_STEP_S = 0.02
 #: What an fd of ours points at. Libraries may open ordinary files once and keep them.
 COUNTED_FDS = ("/memfd:", "anon_inode:[eventfd]", "anon_inode:[userfaultfd]", "pipe:", "socket:")
+
+
+# An example may take as long as the machine needs. Under tox the same examples are tried each time,
+# so that a change is blamed only for what it broke; run pytest itself to try others.
+settings.register_profile(
+    "memcoord",
+    deadline=None,
+    derandomize="TOX_ENV_NAME" in os.environ,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("memcoord")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from frames_region import Region
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -253,7 +252,6 @@ class Allocator(RuleBasedStateMachine):
         assert seen["evicted_areas"] * AREA == (self.granted & ~self.backed).bit_count()
 
 
-@pytest.mark.timeout(60)
 def test_any_sequence_of_calls_agrees_with_the_model() -> None:
     run_state_machine_as_test(
         Allocator,
