@@ -82,6 +82,27 @@ def test_refused(make_hypervisor: Any, open_fds: Callable[[], int]) -> None:
     assert open_fds() <= before
 
 
+def test_refused_before_the_request_was_read(tmp_path: Path) -> None:
+    """As a peer of another user is: answered and closed at once, whoever is faster."""
+    refusal = encode(Refused(VERSION, "other-user", "not yours"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / ATTACH_SOCKET))
+        listener.listen()
+        for pause_s in (0.0, 0.02) * 10:
+            server = threading.Thread(target=_refuse_next, args=(listener, refusal, pause_s))
+            server.start()
+            with pytest.raises(AttachRefused, match="not yours"):
+                frontend.attach(tmp_path)
+            server.join()
+
+
+def _refuse_next(listener: socket.socket, refusal: bytes, pause_s: float) -> None:
+    connection, _ = listener.accept()
+    time.sleep(pause_s)
+    connection.send(refusal)
+    connection.close()
+
+
 def _attached(hypervisor: Any, **changes: Any) -> bytes:
     fields = {
         "version": VERSION,

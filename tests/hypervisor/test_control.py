@@ -86,6 +86,10 @@ def test_a_request_is_answered_under_its_id(plane: Plane) -> None:
     assert plane.ask(request("ping")) == Reply(VERSION, 42, "", ["ping", {}])
 
 
+def test_an_answer_that_is_no_unicode_is_refused_and_survived(plane: Plane) -> None:
+    PLACEHOLDER
+
+
 def test_a_refusal_is_an_answer(plane: Plane) -> None:
     assert "vm9" in plane.ask(request("why", domain="vm9")).error
     assert plane.control.bad == 0

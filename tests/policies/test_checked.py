@@ -53,6 +53,14 @@ def test_rounds_down_and_leaves_what_is_none() -> None:
     assert not plan.tmem_clamps
 
 
+def test_a_reason_becomes_one_short_line_that_can_be_sent() -> None:
+    view = View.of(capacity=10, used=[0, 0])
+    why = check_plan(Plan(why=["two\nlines \ud800", "x" * 10_000]), view).why
+    assert why is not None
+    assert why[0] == "two lines ?"
+    assert len(why[1]) == WHY_CHARACTERS_MAX
+
+
 def test_the_plan_is_a_copy() -> None:
     mine = np.array([1.0, 2.0])
     plan = check_plan(Plan(tmem=mine), VIEW)

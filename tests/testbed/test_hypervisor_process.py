@@ -14,10 +14,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import zmq
 
 import frontend
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import AttachRefused, MemcoordError, PeerGone
+from hypervisor.public.messages import STATS_SOCKET, Publication, decode
 from hypervisor.public.units import AREA_FRAMES
 from testbed.control_client import Refused, call
 
@@ -26,6 +28,7 @@ AREA = AREA_FRAMES
 WAIT_S = 120.0  # the first start on a machine compiles kernels
 
 ANSWER_MS = 60_000
+KILL_ROUNDS = 10
 
 #: A domain that allocates and fills tmem until somebody kills it.
 BUSY = """
@@ -76,7 +79,11 @@ class Host:
         return [event for event in map(json.loads, whole.splitlines()) if event["event"] == kind]
 
     def busy(self, name: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-P", "-c", BUSY, str(self.run_dir), name]
+        return self.run(BUSY, name)
+
+    def run(self, code: str, name: str) -> subprocess.Popen[str]:
+        """A domain's process that has printed "up"."""
+        command = [sys.executable, "-P", "-c", code, str(self.run_dir), name]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.children.append(child)
         assert child.stdout is not None
@@ -101,6 +108,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ho
     yield make
     for host in hosts:
         host.close()
+
+
+def all_is_back(statistics: dict[str, Any]) -> bool:
+    """Whether no domain is there and the host has every frame and page."""
+    host = statistics["host"]
+    given = host["installed_frames"] + host["ready_frames"] + host["tmem_used_pages"]
+    kept = host["free_frames"] + host["tmem_frames"]
+    return statistics["domains"] == [] and given == 0 and kept == host["total_frames"]
 
 
 def test_memory_travels_and_comes_back(start: Callable[..., Host]) -> None:
@@ -139,6 +154,51 @@ def test_a_killed_domain_leaves_nothing_and_the_others_notice_nothing(
         assert now["host"]["tmem_used_pages"] == 0
         assert now["host"]["installed_frames"] == mine["current_frames"]
         assert len(host.events("detached")) == 6
+
+
+def test_what_a_killed_domain_had_is_back_within_one_tick(start: Callable[..., Host]) -> None:
+    host = start()
+    with zmq.Context() as context, context.socket(zmq.SUB) as statistics:
+        statistics.linger = 0
+        statistics.rcvtimeo = ANSWER_MS
+        statistics.subscribe(b"")
+        statistics.connect(f"ipc://{host.run_dir / STATS_SOCKET}")
+        victim = host.busy("victim")
+        host.wait(lambda: host.ask("statistics")["host"]["tmem_used_pages"] > 0)
+        victim.kill()
+        victim.wait()
+        last_tick = host.ask("ping")["ticks"]  # of those that may not have seen it die
+        while (publication := decode(statistics.recv())).tick <= last_tick:
+            continue
+    assert isinstance(publication, Publication)
+    assert all_is_back({"host": publication.host, "domains": publication.domains}), publication
+
+
+#: A domain that attaches, grows, stores and ends, over and over, until somebody kills it.
+RESTLESS = """
+import sys, frontend
+print("up", flush=True)
+while True:
+    with frontend.attach(sys.argv[1], name=sys.argv[2], maxmem_frames=4 * 512) as dom:
+        frames = dom.alloc_many(3 * 512)
+        pool = dom.tmem.new_pool(persistent=True)
+        for index in range(50):
+            dom.tmem.put(pool, (1, 2, 3), index, frames[index])
+        dom.free_many(frames)
+        dom.release(2 * 512)
+"""
+
+
+def test_a_domain_may_be_killed_at_any_moment(start: Callable[..., Host]) -> None:
+    host = start()
+    for round_ in range(KILL_ROUNDS):
+        victim = host.run(RESTLESS, f"victim{round_}")
+        time.sleep(0.0037 * round_)  # somewhere in its cycle of some milliseconds
+        victim.kill()
+        victim.wait()
+        # It may have asked to attach right before its end, and is admitted first.
+        host.wait(lambda: all_is_back(host.ask("statistics")))
+    assert host.process.poll() is None
 
 
 def test_a_killed_hypervisor_is_a_clear_error(start: Callable[..., Host]) -> None:
@@ -213,6 +273,9 @@ def test_targets_are_set_asked_for_and_explained(start: Callable[..., Host]) -> 
         for domain, frames in (("vm9", 1), ("vm1", -2)):
             with pytest.raises(Refused):
                 host.ask("mem-set", domain=domain, target_frames=frames)
+        for pages in (32 * AREA + 1, (1 << 63) - 1):
+            with pytest.raises(Refused, match="all host memory"):
+                host.ask("tmem-set", domain="vm1", target_pages=pages)
         assert isinstance(host.ask("why", domain="vm1"), list)
         with pytest.raises(Refused, match="vm9"):
             host.ask("why", domain="vm9")

@@ -5,6 +5,7 @@ The run under a policy is a stand-in; the real one is in test_run_real.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from hypervisor.config import HypervisorConfig
+from policies.greedy import Greedy
+from testbed.hypervisor_process import serve
 from testbed.launcher import Interrupts
 from testbed.report import DomainResult, PolicyResult
 from testbed.run import run_command
@@ -106,3 +110,21 @@ workload = {{ kind = "page-trace", trace = "{trace}", resident = "4 pages" }}
     assert domain["pages_verified"] == 56
     assert domain["swap_ins"] > 0
     assert domain["tmem_hits"] == 0
+
+
+def test_ctrl_c_that_an_import_swallows_still_ends_the_hypervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(text: str) -> object:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return Greedy()
+
+    monkeypatch.setattr("policies.loader.load", load)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert serve(HypervisorConfig(total_frames=2048, tmem_max_pages=0), tmp_path) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
