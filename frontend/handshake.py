@@ -6,6 +6,7 @@ Owns: connecting, the ``AttachRequest``, and the checks on what comes back. The 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -102,9 +103,10 @@ def _exchange(
     """The answer and the fds that came with it; none is left open when this raises."""
     fds: list[int] = []
     try:
-        connection.send(encode(request))
+        with contextlib.suppress(BrokenPipeError):  # refused already: the answer says why
+            connection.send(encode(request))
         connection.settimeout(max(deadline - time.monotonic(), RETRY_S))
-        data, fds, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX + 1, FDS_MAX)
+        data, fds, flags = _receive(connection)
         if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
             raise BadMessage("the answer was cut short")
         answer = decode(data) if data else None
@@ -121,6 +123,14 @@ def _exchange(
     if answer is None:
         raise PeerGone(f"the hypervisor at {target} closed the connection without an answer")
     raise RingBroken(f"attach answer: a {type(answer).__name__}", Status.ELAYOUT)
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int], int]:
+    try:
+        data, fds, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX + 1, FDS_MAX)
+    except ConnectionResetError:  # closed before it read the request; what it said is still there
+        data, fds, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX + 1, FDS_MAX)
+    return data, fds, flags
 
 
 def _check(answer: Attached, fds: list[int]) -> None:
