@@ -89,8 +89,7 @@ class ControlPlane:
                 result = self._serve(request.op, request.args)
             except MemcoordError as refusal:
                 error = str(refusal)
-        reply = encode(Reply(VERSION, request.request_id, error, result))
-        self._send([*frames[:-1], reply])
+        self._send([*frames[:-1], _reply(request.request_id, error, result)])
 
     def _send(self, frames: list[bytes]) -> None:
         try:
@@ -127,3 +126,11 @@ class ControlPlane:
         self._context.term()
         for path in self._paths:
             path.unlink(missing_ok=True)
+
+
+def _reply(request_id: int, error: str, result: Any) -> bytes:
+    try:
+        return encode(Reply(VERSION, request_id, error, result))
+    except ValueError as wrong:  # text that is no Unicode, from a policy say
+        why = f"the answer cannot be sent: {type(wrong).__name__}"
+        return encode(Reply(VERSION, request_id, why, None))

@@ -21,6 +21,8 @@ from policies.base import Column, Plan, View
 
 Targets = NDArray[np.int64]
 
+WHY_CHARACTERS_MAX = 200
+
 
 class PlanError(ValueError):
     """A plan breaks ``clause``; ``domain`` names the first culprit, or is empty."""
@@ -131,4 +133,10 @@ def _reasons(plan: Plan, view: View) -> tuple[str, ...] | None:
     texts = plan.why
     if not isinstance(texts, list | tuple | np.ndarray) or len(texts) != len(view):
         raise PlanError("length", f"why must hold {len(view)} texts, one per domain")
-    return tuple(str(text) for text in texts)
+    return tuple(_plain(text) for text in texts)
+
+
+def _plain(text: object) -> str:
+    """One line that any message can carry."""
+    line = " ".join(str(text).split())[:WHY_CHARACTERS_MAX]
+    return line.encode("utf-8", "replace").decode()

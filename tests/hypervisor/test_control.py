@@ -37,6 +37,8 @@ class Plane:
         self.client = self.connect()
 
     def _serve(self, op: str, args: dict[str, Any]) -> Any:
+        if args.get("domain") == "unprintable":
+            return "\ud800"
         if op == "why":
             raise ConfigError("domain", f"no domain named {args['domain']!r}")
         return [op, args]
@@ -87,7 +89,8 @@ def test_a_request_is_answered_under_its_id(plane: Plane) -> None:
 
 
 def test_an_answer_that_is_no_unicode_is_refused_and_survived(plane: Plane) -> None:
-    PLACEHOLDER
+    assert "UnicodeEncodeError" in plane.ask(request("why", domain="unprintable")).error
+    assert plane.ask(request("ping")).error == ""
 
 
 def test_a_refusal_is_an_answer(plane: Plane) -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import Plan, PlanError, View, check_plan
+from policies.checked import WHY_CHARACTERS_MAX
 
 VIEW = View.of(capacity=100, ram_capacity=1000, used=[0, 0], names=["red", "blue"])
 
