@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from testbed import machine
+from tmem import cache
 
 MIB = 1 << 20
 CORES_WANTED = 4
@@ -209,14 +210,17 @@ def _compiled() -> Check:
 
 
 def _numba_cache() -> Check:
-    where = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "memcoord"
+    meaning = "every run compiles tmem again: set XDG_CACHE_HOME to a writable directory"
+    try:
+        where = cache.home()
+    except RuntimeError:
+        return Check("numba cache", "no home directory", "warn", meaning)
     while not where.exists() and where != where.parent:
         where = where.parent
     try:
         with tempfile.TemporaryFile(dir=where):
             pass
     except OSError:
-        meaning = "every run compiles tmem again: set XDG_CACHE_HOME to a writable directory"
         return Check("numba cache", f"{where} not writable", "warn", meaning)
     return Check("numba cache", str(where), "ok", "tmem's kernels are compiled once")
 

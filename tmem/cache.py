@@ -3,17 +3,15 @@
 Owns: the choice of the cache directory, ``$XDG_CACHE_HOME`` or ``~/.cache``, then
 ``memcoord/numba-<hash>``. The hash covers every source of this package and numba's version, because
 numba looks at one file only and would miss a change in a function that a kernel calls. Where that
-directory cannot be written, a private one that is removed at exit; failing that, no cache.
+directory cannot be written there is no cache: a private one would outlive a process that is killed.
 The process' environment is left alone. Used by the modules that define kernels.
 """
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,23 +21,22 @@ from pathlib import Path
 DIGEST_CHARS = 16
 
 
+def home() -> Path:
+    """Where everything cached for this user lies; RuntimeError when there is no home directory."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (root if root.is_absolute() else Path.home() / ".cache") / "memcoord"
+
+
 @functools.cache
 def directory() -> Path | None:
     """The directory kernels are cached in, made if need be; None where nothing can be written."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    wanted = Path(root).expanduser() / "memcoord" / f"numba-{_digest()}"
     try:
+        wanted = home() / f"numba-{_digest()}"
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):
             return wanted
-    except (OSError, RuntimeError):  # RuntimeError: there is no home directory to expand
-        pass
-    try:
-        private = tempfile.mkdtemp(prefix="memcoord-numba-")
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return None
-    atexit.register(shutil.rmtree, private, ignore_errors=True)
-    return Path(private)
 
 
 @contextmanager

@@ -29,12 +29,17 @@ def test_the_directory_is_the_users_and_names_the_sources(tmp_path: Path) -> Non
     assert by_xdg[1] == by_home[1] == "True"
 
 
-def test_without_a_writable_place_a_private_one_is_used_and_removed(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    place, existed = ask(ASK, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path)).split()
-    assert existed == "True"
-    assert Path(place).parent == tmp_path
-    assert not Path(place).exists()
+def test_without_a_writable_place_nothing_is_cached_or_made(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    code = "import tmem.cache as c; print(c.directory())"
+    assert ask(code, XDG_CACHE_HOME=str(file), TMPDIR=str(tmp_path)) == "None"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_relative_directory_is_none_as_the_xdg_specification_says(tmp_path: Path) -> None:
+    place = ask(ASK, XDG_CACHE_HOME="here", HOME=str(tmp_path)).split()[0]
+    assert Path(place).parent == tmp_path / ".cache" / "memcoord"
 
 
 def test_numba_is_told_only_while_kernels_are_declared(tmp_path: Path) -> None:
