@@ -1,5 +1,23 @@
-"""``python -P -m testbed``: the ``memcoord`` command without its script."""
+"""``python -P -m testbed``, and what the ``memcoord`` script calls.
 
-from testbed.cli import main
+Owns: Ctrl-C while the command is still being imported, which is most of its start.
+"""
 
-main()
+from __future__ import annotations
+
+import sys
+
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command; never returns."""
+    try:
+        from testbed.cli import main as command
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    command()
+
+
+if __name__ == "__main__":
+    main()

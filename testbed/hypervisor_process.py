@@ -47,6 +47,15 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     from policies import PolicyError
     from policies.loader import load
 
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     check(config)
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     run_dir.chmod(RUN_DIR_MODE)
@@ -76,6 +85,8 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         stack.callback(host.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: host.shutdown())
+        if interrupted:  # what was being imported or compiled has swallowed the exception
+            host.shutdown()
         on_event("started", {"pid": os.getpid(), "policy": config.policy})
         host.run()
         on_event("stopped", {})
