@@ -79,7 +79,8 @@ def run_command(
             _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
         finally:
-            run.finish(state)
+            with contextlib.suppress(rundir.RunDirError):  # ``ls`` then calls it dead
+                run.finish(state)
     _print(report, series, as_json)
     return report.exit_code
 

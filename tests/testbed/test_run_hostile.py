@@ -65,7 +65,11 @@ def test_a_disk_that_is_full_at_the_end_does_not_cost_the_report(
     def write(self: RunDir, name: str, data: bytes) -> Path:
         raise RunDirError(self.path, f"{name}: No space left on device")
 
+    def finish(self: RunDir, state: str) -> None:
+        raise RunDirError(self.path, "manifest.json: No space left on device")
+
     monkeypatch.setattr(RunDir, "write", write)
+    monkeypatch.setattr(RunDir, "finish", finish)
     assert run() == 1
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert report["exit_code"] == 1
