@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 ABI = HERE.parents[2] / "hypervisor" / "public" / "abi"
 NAMES = ("layout", "ring", "bell", "backing")
 WATCHDOG_S = 120.0
+CC = os.environ.get("CC", "cc").split()
 
 
 class Loops(NamedTuple):
@@ -37,7 +38,7 @@ def compile_loops(directory: Path, backing: Path) -> Loops:
     library = directory / "loops.so"
     sources = [ABI / "ring.c", ABI / "bell.c", backing, HERE / "ring_loops.c"]
     options = [*COMPILE_ARGS, "-Werror", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ABI}"]
-    subprocess.run(["cc", *options, "-o", library, *sources], check=True, timeout=WATCHDOG_S)
+    subprocess.run([*CC, *options, "-o", library, *sources], check=True, timeout=WATCHDOG_S)
     ffi = FFI()
     for header in [ABI / f"{name}.h" for name in NAMES] + [HERE / "ring_loops.c"]:
         ffi.cdef(cdef_of(header))

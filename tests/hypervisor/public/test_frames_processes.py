@@ -29,6 +29,7 @@ OPS_IN_ALL = 10_000_000
 ENDLESS = 1 << 60
 KILL_ROUNDS = 12
 WATCHDOG_S = 120.0
+CC = os.environ.get("CC", "cc").split()
 STOP_OFFSET, OPS_OFFSET, GIVEN_OFFSET, TRANSITIONS_OFFSET = 0, 64, 128, 192
 MAILBOX_OFFSET, MAILBOX, TAGS_OFFSET = 256, 32, 4096
 TAG_KINDS, RUN_KIND = 32, 10
@@ -41,7 +42,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stress") / "frames_stress"
     sources = [ABI / f"{name}.c" for name in ("frames", "layout", "reclaim", "ring")]
     subprocess.run(
-        ["cc", *COMPILE_ARGS, "-Werror", "-D_GNU_SOURCE", f"-I{ABI}", "-o", str(path)]
+        [*CC, *COMPILE_ARGS, "-Werror", "-D_GNU_SOURCE", f"-I{ABI}", "-o", str(path)]
         + [str(source) for source in [*sources, HERE / "frames_stress.c"]],
         check=True,
         timeout=WATCHDOG_S,
