@@ -311,6 +311,14 @@ def test_doorbells_travel_over_zeromq(start: Callable[..., Host]) -> None:
         host.wait(lambda: not host.ask("list"))
 
 
+def test_nothing_it_makes_is_open_to_others(start: Callable[..., Host]) -> None:
+    host = start()
+    host.run_dir.chmod(0o755)  # as somebody might, later
+    made = [path for path in host.run_dir.iterdir() if path.name != "hypervisor.json"]
+    assert len(made) == 5
+    assert [path.name for path in made if path.stat().st_mode & 0o077] == []
+
+
 def test_two_hypervisors_keep_out_of_each_others_way(start: Callable[..., Host]) -> None:
     hosts = [start(), start()]
     doms = [frontend.attach(h.run_dir, name="vm1", maxmem_frames=2 * AREA) for h in hosts]
