@@ -56,6 +56,7 @@ class DirectBackend:
         self._names: dict[DomId, str] = {}
         self._copy = ffi.new("struct mc_host *")
         self._keep: list[Any] = []
+        self._beats = 0
         self.tmem: Any = None
         tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
         self._open_tmem(min(tmem_areas, total_areas))
@@ -141,8 +142,9 @@ class DirectBackend:
 
     def beat(self) -> None:
         """Raise every domain's heartbeat: the coordinator lives."""
-        for domid in self._names:
-            self._host.domains[domid].control.heartbeat += 1
+        self._beats += 1
+        for domid in self._names:  # stored, never read back: a guest can write there
+            self._host.domains[domid].control.heartbeat = self._beats
 
     def kick(self) -> None:
         """Wake the service thread: a doorbell arrived through the relay."""

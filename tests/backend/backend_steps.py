@@ -1,0 +1,40 @@
+"""What several tests of the backend do: describe a domain, wait for the worker, add up the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from backend.direct import DirectBackend
+from hypervisor.public.backend import DomainSpec, HostSnapshot
+from hypervisor.public.units import AREA_FRAMES
+
+AREA = AREA_FRAMES
+WAIT_S = 60.0
+
+
+def spec(
+    name: str, maxmem: int = 8, boot: int = 0, target: int | None = None, credit: int = 0
+) -> DomainSpec:
+    """A domain, sizes in areas."""
+    wanted = maxmem if target is None else target
+    return DomainSpec(name, maxmem * AREA, boot * AREA, wanted * AREA, credit_areas=credit)
+
+
+def settle(backend: DirectBackend, done: Callable[[HostSnapshot], bool]) -> HostSnapshot:
+    """Wait (bounded) until the worker has brought the ledger where the test expects it."""
+    until = time.monotonic() + WAIT_S
+    while not done(backend.snapshot()):
+        assert time.monotonic() < until, backend.snapshot()
+        time.sleep(0.002)
+    return backend.snapshot()
+
+
+def ledger(snapshot: HostSnapshot) -> int:
+    """Frames by all accounts; the total, at any time."""
+    return (
+        snapshot.free_frames
+        + snapshot.installed_frames
+        + snapshot.ready_frames
+        + snapshot.tmem_frames
+    )
