@@ -61,12 +61,13 @@ static int make_state(struct mc_domain *domain, uint32_t areas)
     return MC_OK;
 }
 
-static void tear_down(struct mc_domain *domain)
+static void tear_down(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t domid = domain->domid;
 
-    if (domain->ram_fd >= 0 && domain->areas)
-        mc_punch(domain->ram_fd, 0, (uint64_t)domain->areas * MC_AREA_BYTES);
+    /* The guest may hold the eventfd for longer: closing it here would leave it in the epoll. */
+    if (domain->bell_fd >= 0)
+        epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, domain->bell_fd, NULL);
     if (domain->ram)
         mc_unmap(domain->ram, (uint64_t)domain->areas * MC_AREA_BYTES);
     if (domain->meta)
@@ -98,10 +99,18 @@ static int boot(struct mc_host *host, struct mc_domain *domain, uint32_t boot_ar
     return status;
 }
 
+/* The pages go before the ledger says they are free. Nobody but the caller uses the domain. */
 static void release_all(struct mc_host *host, struct mc_domain *domain)
 {
+    mc_punch(domain->ram_fd, 0, (uint64_t)domain->areas * MC_AREA_BYTES);
+    mc_host_lock(host);
+    __atomic_fetch_and(&host->attached, ~(1ull << domain->domid), __ATOMIC_RELEASE);
+    domain->control = NULL;
     for (uint32_t area = 0; area < domain->areas; area++)
         mc_area_set(host, domain, area, MC_A_HARD);
+    pthread_cond_signal(&host->own->work);
+    pthread_cond_broadcast(&host->own->done);
+    mc_host_unlock(host);
 }
 
 int mc_domain_open(struct mc_host *host, uint32_t domid, uint32_t areas, uint32_t boot_areas,
@@ -123,7 +132,7 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, uint32_t areas, uint32_
     if (!status)
         status = make_state(domain, areas);
     if (status) {
-        tear_down(domain);
+        tear_down(host, domain);
         return status;
     }
     domain->target_areas = target_areas;
@@ -136,16 +145,15 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, uint32_t areas, uint32_
     mc_host_lock(host);
     if (!status && host->tmem.open_client)
         status = (int)host->tmem.open_client(host->tmem.state, domid);
-    if (status) {
-        release_all(host, domain);
-    } else {
+    if (!status) {
         mc_phase_set(domain, MC_ACTIVE);
         __atomic_fetch_or(&host->attached, 1ull << domid, __ATOMIC_RELEASE);
+        pthread_cond_signal(&host->own->work);
     }
-    pthread_cond_signal(&host->own->work);
     mc_host_unlock(host);
     if (status) {
-        tear_down(domain);
+        release_all(host, domain);
+        tear_down(host, domain);
         return status;
     }
     atomic_store(&domain->control->state, MC_STATE_OPEN);
@@ -192,16 +200,8 @@ int mc_domain_close(struct mc_host *host, uint32_t domid)
     if (host->tmem.close_client)
         host->tmem.close_client(host->tmem.state, domid);
     mc_host_unlock(host);
-    /* The pages go before the ledger says they are free. */
-    mc_punch(domain->ram_fd, 0, (uint64_t)domain->areas * MC_AREA_BYTES);
-    mc_host_lock(host);
-    __atomic_fetch_and(&host->attached, ~(1ull << domid), __ATOMIC_RELEASE);
-    domain->control = NULL;
     release_all(host, domain);
-    pthread_cond_signal(&host->own->work);
-    pthread_cond_broadcast(&host->own->done);
-    mc_host_unlock(host);
-    tear_down(domain);
+    tear_down(host, domain);
     return MC_OK;
 }
 
@@ -229,9 +229,7 @@ int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint32_t target_a
     mc_host_lock(host);
     domain->target_areas = target_areas;
     atomic_store(&domain->control->target_frames, (uint64_t)target_areas * MC_AREA_FRAMES);
-    for (uint32_t area = 0; area < domain->areas && mc_domain_held(domain) > target_areas; area++)
-        if (domain->states[area] == MC_A_READY)
-            mc_area_set(host, domain, area, MC_A_PUNCH_HARD);
+    mc_supply_withdraw(host, domain);
     if (mc_domain_held(domain) > target_areas)
         mc_supply_take(host, domain, mc_domain_held(domain) - target_areas);
     pthread_cond_signal(&host->own->work);

@@ -165,6 +165,7 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area, 
 int mc_domain_credit(const struct mc_domain *domain);
 int mc_supply_grow(struct mc_host *host, struct mc_domain *domain, int *path);
 int mc_supply_install(struct mc_host *host, struct mc_domain *domain, uint32_t area);
+uint32_t mc_supply_withdraw(struct mc_host *host, struct mc_domain *domain);
 uint32_t mc_supply_take(struct mc_host *host, struct mc_domain *domain, uint32_t areas);
 int mc_supply_ready(struct mc_host *host, struct mc_domain *domain);
 int mc_supply_grant(struct mc_host *host, struct mc_domain *domain, int path);
@@ -191,6 +192,12 @@ static inline struct mc_domain *mc_next(struct mc_host *host, uint64_t *mask)
         return NULL;
     *mask = left & (left - 1);
     return &host->domains[__builtin_ctzll(left)];
+}
+
+/* The service thread compares this with the budget without the lock. */
+static inline void mc_count_bad(struct mc_domain *domain)
+{
+    __atomic_fetch_add(&domain->counters.bad_requests, 1, __ATOMIC_RELAXED);
 }
 
 /* 1 when there is more free than the slack and what is promised. */

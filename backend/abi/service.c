@@ -150,7 +150,7 @@ static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
         record.status = ring ? serve_tmem(host, domain, &record)
                              : serve_memory(host, domain, &record);
         if (is_bad(ring, record.status))
-            domain->counters.bad_requests++;
+            mc_count_bad(domain);
         mc_host_unlock(host);
         served++;
         if (mc_back_push(&domain->rings[ring], &record))
@@ -182,7 +182,7 @@ static int visit(struct mc_host *host, struct mc_domain *domain)
         report_broken(host, domain, memory < 0 ? memory : tmem);
         return 0;
     }
-    if (domain->counters.bad_requests > host->error_budget)
+    if (__atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) > host->error_budget)
         report_broken(host, domain, MC_EPERM);
     note_credit(host, domain);
     return memory + tmem;
@@ -244,7 +244,8 @@ int mc_service_run(struct mc_host *host)
     struct epoll_event events[MC_EPOLL_EVENTS_MAX];
     uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
 
-    __atomic_store_n(&host->service_running, 1, __ATOMIC_RELEASE);
+    /* Before any phase is read: whoever closes a domain stores its phase, then reads this. */
+    __atomic_store_n(&host->service_running, 1, __ATOMIC_SEQ_CST);
     publish_cpu(host);
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
         if (visit_all(host)) {

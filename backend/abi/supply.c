@@ -117,6 +117,20 @@ uint32_t mc_supply_take(struct mc_host *host, struct mc_domain *domain, uint32_t
     return taken;
 }
 
+/* Withdraw what was populated ahead of need beyond the target; how many areas. */
+uint32_t mc_supply_withdraw(struct mc_host *host, struct mc_domain *domain)
+{
+    uint32_t withdrawn = 0;
+
+    for (uint32_t area = 0; area < domain->areas && domain->counts[MC_A_READY] &&
+                            mc_domain_held(domain) > domain->target_areas; area++)
+        if (domain->states[area] == MC_A_READY) {
+            mc_area_set(host, domain, area, MC_A_PUNCH_HARD);
+            withdrawn++;
+        }
+    return withdrawn;
+}
+
 /* Withdraw an area populated ahead of need for another domain. */
 static int take_ready(struct mc_host *host, const struct mc_domain *receiver)
 {
@@ -179,11 +193,26 @@ int mc_supply_tmem_give(struct mc_host *host)
     return 1;
 }
 
-static void wait_for_transit(struct mc_host *host)
+/* 1 when what the worker is about to punch brings more free than the slack and what is promised:
+ * then it is taken from the slack. */
+static int is_coming(struct mc_host *host)
+{
+    uint32_t due = 0;
+    struct mc_domain *domain;
+
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
+        if (mc_phase_of(domain) == MC_ACTIVE)
+            for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
+                due += domain->counts[state];
+    return host->free_areas + due > host->slack_areas + host->promised_areas;
+}
+
+static int wait_for_transit(struct mc_host *host)
 {
     pthread_cond_signal(&host->own->work);
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && !host->free_areas && host->transit_areas; i++)
         mc_wait_done(host, MC_TRANSIT_WAIT_NS);
+    return host->free_areas ? MC_OK : MC_ENOMEM;
 }
 
 /* Make sure the ledger has an area this domain may take; sets *path when it had to be taken away
@@ -192,11 +221,11 @@ static int find_free(struct mc_host *host, const struct mc_domain *domain, int *
 {
     if (mc_has_free(host))
         return MC_OK;
+    if (is_coming(host))
+        return wait_for_transit(host);
     if (take_from_donor(host, domain)) {
         *path = MC_PATH_TRANSFER;
-        if (!host->free_areas)
-            wait_for_transit(host);
-        return host->free_areas ? MC_OK : MC_ENOMEM;
+        return wait_for_transit(host);
     }
     if (mc_supply_tmem_give(host)) {
         *path = MC_PATH_TRANSFER;
@@ -206,7 +235,7 @@ static int find_free(struct mc_host *host, const struct mc_domain *domain, int *
 }
 
 /* Populate an area that is in no use; the lock is released meanwhile. Ends in `state`, or as it
- * was when the kernel has no memory. */
+ * was when the kernel has no memory (and due to be punched, should it keep what there is). */
 static int populate(struct mc_host *host, struct mc_domain *domain, uint32_t area, int state)
 {
     int was = domain->states[area], failed;
@@ -215,8 +244,8 @@ static int populate(struct mc_host *host, struct mc_domain *domain, uint32_t are
     domain->users++;
     mc_host_unlock(host);
     failed = mc_populate_write(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
-    if (failed)
-        mc_punch(domain->ram_fd, (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
+    if (failed && mc_punch(domain->ram_fd, (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES))
+        was = was == MC_A_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD;     /* the worker tries again */
     mc_host_lock(host);
     domain->users--;
     mc_area_set(host, domain, area, failed ? was : state);
@@ -256,7 +285,7 @@ int mc_supply_grant(struct mc_host *host, struct mc_domain *domain, int path)
         return MC_ENOMEM;
     if (mc_area_grant(&domain->frames, (uint32_t)area, domain->generations[area])) {
         /* The guest corrupted the word of an area it does not hold: the area is lost to it. */
-        domain->counters.bad_requests++;
+        mc_count_bad(domain);
         mc_area_set(host, domain, (uint32_t)area, MC_A_PUNCH_HARD);
         pthread_cond_signal(&host->own->work);
         return MC_ESTATE;
@@ -283,13 +312,22 @@ int mc_supply_grow(struct mc_host *host, struct mc_domain *domain, int *path)
         return mc_supply_grant(host, domain, *path);
     }
     status = find_free(host, domain, path);
-    if (status)
-        return status;
+    if (status) {       /* the last one may be on its way to this very domain */
+        for (int i = 0; i < MC_TRANSIT_WAITS_MAX && domain->counts[MC_A_POPULATING]; i++)
+            mc_wait_done(host, MC_TRANSIT_WAIT_NS);
+        return mc_supply_grant(host, domain, *path) == MC_OK ? MC_OK : status;
+    }
     area = find_state(domain, MC_A_HARD);
     if (area < 0)
         return MC_ETARGET;
     status = populate(host, domain, (uint32_t)area, MC_A_READY);
     return status ? status : mc_supply_grant(host, domain, *path);
+}
+
+/* A word that does not say evicted needs no telling: the area is backed, and that is the answer. */
+static void tell_installed(struct mc_domain *domain, uint32_t area)
+{
+    mc_area_install(&domain->frames, area, domain->generations[area]);
 }
 
 /* Give a soft-reclaimed area its backing again. */
@@ -300,11 +338,12 @@ int mc_supply_install(struct mc_host *host, struct mc_domain *domain, uint32_t a
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && domain->states[area] == MC_A_PUNCHING_SOFT; i++)
         mc_wait_done(host, MC_TRANSIT_WAIT_NS);
     switch (domain->states[area]) {
-    case MC_A_INSTALLED:
-        return mc_area_install(&domain->frames, area, domain->generations[area]);
     case MC_A_PUNCH_SOFT:       /* the worker has not begun: keep the pages */
         mc_area_set(host, domain, area, MC_A_INSTALLED);
-        return mc_area_install(&domain->frames, area, domain->generations[area]);
+        /* fall through */
+    case MC_A_INSTALLED:        /* or another thread of the guest has asked already */
+        tell_installed(domain, area);
+        return MC_OK;
     case MC_A_SOFT:
         break;
     default:
@@ -320,5 +359,6 @@ int mc_supply_install(struct mc_host *host, struct mc_domain *domain, uint32_t a
     if (status)
         return status;
     domain->counters.grants[path]++;
-    return mc_area_install(&domain->frames, area, domain->generations[area]);
+    tell_installed(domain, area);
+    return MC_OK;
 }

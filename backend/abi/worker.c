@@ -2,8 +2,9 @@
  *
  * Each round, at most one of:
  *   1. punch    areas taken from guests; neighbours in one call, so that the ledger gets them back.
- *   2. credit   grant a ready area to a domain that has less credit than it should, and ring.
- *   3. ready    populate one area ahead of need for a domain below its target.
+ *   2. withdraw what is ready beyond a target: the domain may not have it any more.
+ *   3. credit   grant a ready area to a domain that has less credit than it should, and ring.
+ *   4. ready    populate one area ahead of need for a domain below its target.
  * Then it looks again; with nothing to do it sleeps until signalled, at most MC_WORKER_SLEEP_NS.
  */
 #include "host.h"
@@ -18,10 +19,19 @@ static int is_due(int state)
     return state == MC_A_PUNCH_HARD || state == MC_A_PUNCH_SOFT;
 }
 
+/* What a punching area is afterwards: what the kernel refused to punch is due again. */
+static int punched(int state, int failed)
+{
+    if (state == MC_A_PUNCHING_HARD)
+        return failed ? MC_A_PUNCH_HARD : MC_A_HARD;
+    return failed ? MC_A_PUNCH_SOFT : MC_A_SOFT;
+}
+
 /* Punch the first run of due areas of a domain; 1 if there was one. */
 static int punch_run(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t first = 0, end;
+    int failed;
 
     if (!domain->counts[MC_A_PUNCH_HARD] && !domain->counts[MC_A_PUNCH_SOFT])
         return 0;
@@ -33,15 +43,19 @@ static int punch_run(struct mc_host *host, struct mc_domain *domain)
                                            ? MC_A_PUNCHING_HARD : MC_A_PUNCHING_SOFT);
     domain->users++;
     mc_host_unlock(host);
-    mc_punch(domain->ram_fd, (uint64_t)first * MC_AREA_BYTES,
-             (uint64_t)(end - first) * MC_AREA_BYTES);
+    failed = mc_punch(domain->ram_fd, (uint64_t)first * MC_AREA_BYTES,
+                      (uint64_t)(end - first) * MC_AREA_BYTES);
     mc_host_lock(host);
     domain->users--;
     for (uint32_t area = first; area < end; area++)
-        mc_area_set(host, domain, area, domain->states[area] == MC_A_PUNCHING_HARD
-                                            ? MC_A_HARD : MC_A_SOFT);
+        mc_area_set(host, domain, area, punched(domain->states[area], failed));
     pthread_cond_broadcast(&host->own->done);
-    return 1;
+    return !failed;
+}
+
+static int withdraw(struct mc_host *host, struct mc_domain *domain)
+{
+    return mc_supply_withdraw(host, domain) > 0;
 }
 
 static int give_credit(struct mc_host *host, struct mc_domain *domain)
@@ -68,7 +82,7 @@ static int make_ready(struct mc_host *host, struct mc_domain *domain)
 static int step(struct mc_host *host)
 {
     static int (*const jobs[])(struct mc_host *, struct mc_domain *) = {
-        punch_run, give_credit, make_ready,
+        punch_run, withdraw, give_credit, make_ready,
     };
     struct mc_domain *domain;
 

@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from backend_steps import WAIT_S, ledger, settle, spec
 from guest_double import GuestDouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.direct import DirectBackend
 from hypervisor.public._abi import lib
-from hypervisor.public.backend import DomainSpec, HostSnapshot
 from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 AREA = AREA_FRAMES
-WAIT_S = 60.0
-
-
-@pytest.fixture
-def backend() -> Iterator[DirectBackend]:
-    """Sixteen areas, two of them slack."""
-    made = DirectBackend(total_frames=16 * AREA, slack_frames=2 * AREA, spin_ns=0)
-    yield made
-    made.validate()
-    made.stop()
-
-
-def spec(
-    name: str, maxmem: int = 8, boot: int = 0, target: int | None = None, credit: int = 0
-) -> DomainSpec:
-    """A domain, sizes in areas."""
-    wanted = maxmem if target is None else target
-    return DomainSpec(name, maxmem * AREA, boot * AREA, wanted * AREA, credit_areas=credit)
-
-
-def settle(backend: DirectBackend, done: Callable[[HostSnapshot], bool]) -> HostSnapshot:
-    """Wait (bounded) until the worker has brought the ledger where the test expects it."""
-    until = time.monotonic() + WAIT_S
-    while not done(backend.snapshot()):
-        assert time.monotonic() < until, backend.snapshot()
-        time.sleep(0.002)
-    return backend.snapshot()
-
-
-def ledger(snapshot: HostSnapshot) -> int:
-    return (
-        snapshot.free_frames
-        + snapshot.installed_frames
-        + snapshot.ready_frames
-        + snapshot.tmem_frames
-    )
 
 
 def test_boot_memory_is_there_and_really_backed(backend: DirectBackend) -> None:
@@ -154,6 +119,78 @@ def test_an_area_comes_back_under_a_generation_it_never_had(backend: DirectBacke
         assert guest.grow()[0] == 1
         seen.append(guest.word(0) >> lib.MC_AREA_GENERATION_SHIFT)
     assert len(set(seen)) == len(seen)
+    guest.close()
+
+
+def test_an_area_that_is_installed_may_be_asked_for_again(backend: DirectBackend) -> None:
+    """Two threads of one guest that come across an evicted area both ask for it."""
+    donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=13)))
+    receiver = GuestDouble(backend.open(DomId(1), spec("receiver", maxmem=2)))
+    assert receiver.grow(2)[0] == 2
+    evicted = next(area for area in range(14) if donor.word(area) & lib.MC_AREA_EVICTED)
+    assert receiver.send(lib.MC_OP_RELEASE, 2)[0] > 0
+    assert [donor.send(lib.MC_OP_INSTALL, evicted)[0] for _ in range(3)] == [0, 0, 0]
+    assert backend.snapshot().domains[0].bad_requests == 0
+    donor.close()
+    receiver.close()
+
+
+def test_an_area_made_ready_beyond_the_target_goes_back(backend: DirectBackend) -> None:
+    donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=12, boot=8)))
+    receiver = GuestDouble(backend.open(DomId(1), spec("receiver", maxmem=2)))
+    backend.promise(6 * AREA)  # nothing left: the receiver is given what the donor has
+    assert receiver.grow(1) == (1, lib.MC_PATH_TRANSFER)
+    backend.promise(0)
+    backend.close(DomId(1))
+    evicted = [area for area in range(12) if donor.word(area) & lib.MC_AREA_EVICTED]
+    assert evicted
+    assert donor.grow()[0] == 1
+    settle(backend, lambda s: s.ready_frames == AREA)
+    held = backend.snapshot().domains[0].current_frames
+    backend.set_target(DomId(0), held + AREA)
+    assert donor.send(lib.MC_OP_INSTALL, evicted[0])[0] == 0
+    settle(backend, lambda s: s.domains[0].resident_frames == held + AREA)
+    donor.close()
+    receiver.close()
+
+
+def test_what_was_just_released_is_there_for_the_next(backend: DirectBackend) -> None:
+    """Released memory is punched by and by; meanwhile it is granted out of the slack."""
+    guests = [GuestDouble(backend.open(DomId(i), spec(f"vm{i}", maxmem=14))) for i in (0, 1)]
+    for turn in range(20):
+        here, there = guests[turn % 2], guests[1 - turn % 2]
+        here.grow(14)
+        frames = []
+        while (frame := here.alloc(9)) >= 0:
+            frames.append(frame)
+        assert there.grow()[0] in (1, Status.ENOMEM)
+        there.send(lib.MC_OP_RELEASE, 14)
+        for frame in frames[:2]:
+            assert here.free(frame, 9) == 0
+        assert here.send(lib.MC_OP_RELEASE, 2)[0] == 2
+        assert there.grow(2)[0] == 2
+        there.send(lib.MC_OP_RELEASE, 14)
+        for frame in frames[2:]:
+            assert here.free(frame, 9) == 0
+        here.send(lib.MC_OP_RELEASE, 14)
+    for guest in guests:
+        guest.close()
+
+
+def test_a_closed_domain_cannot_ring_any_more(backend: DirectBackend) -> None:
+    """A guest that outlives its domain still holds the eventfd."""
+
+    def watched() -> int:
+        info = Path(f"/proc/self/fdinfo/{backend._host.epoll_fd}").read_text()
+        return info.count("tfd:")
+
+    before = watched()
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1")))
+    kept = os.dup(guest.handles.bell_fd)
+    assert watched() == before + 1
+    backend.close(DomId(0))
+    assert watched() == before
+    os.close(kept)
     guest.close()
 
 
