@@ -24,6 +24,9 @@ from hypervisor.public.messages import (
 )
 
 GOOD = encode(AttachRequest(VERSION, "vm1", 512))
+LONG = encode(AttachRequest(VERSION, "v" * 300, 512))
+#: Well-formed, one byte more than allowed.
+TOO_LONG = encode(AttachRequest(VERSION, "v" * (300 + REQUEST_BYTES_MAX + 1 - len(LONG)), 512))
 
 
 class Clock:
@@ -109,6 +112,7 @@ def test_a_domain_gets_its_three_fds(door: Door) -> None:
         GOOD[:-1],
         GOOD + b"x",
         b"a" * (REQUEST_BYTES_MAX + 1),
+        TOO_LONG,
         encode(AttachRequest(VERSION + 1, "vm1", 512)),
         encode(Request(VERSION, 1, "ping", {})),
     ],
