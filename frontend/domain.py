@@ -114,9 +114,9 @@ class Domain:
         if wanted is None:
             wanted = array("I", frames)
         status = ffi.new("int *")
-        freed = self._slot_call(
-            lib.MC_SLOT_FREE_MANY, wanted.buffer_info()[0], len(wanted), _address(status)
-        )
+        with memoryview(wanted):  # while it is held nobody can resize, and so move, the array
+            address = wanted.buffer_info()[0]
+            freed = self._slot_call(lib.MC_SLOT_FREE_MANY, address, len(wanted), _address(status))
         if freed < 0:
             raise error_of(freed, "free_many")
         if freed < len(wanted):

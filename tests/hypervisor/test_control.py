@@ -73,11 +73,11 @@ class Plane:
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Iterator[Plane]:
-    made = Plane(tmp_path)
+def plane(short_path: Path) -> Iterator[Plane]:
+    made = Plane(short_path)
     yield made
     made.close()
-    assert list(tmp_path.iterdir()) == []
+    assert list(short_path.iterdir()) == []
 
 
 def request(op: str, **args: Any) -> bytes:
