@@ -8,13 +8,17 @@ the GIL on threads of their own, from the constructor until ``stop``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from backend._service import ffi, lib
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, HostSnapshot
-from hypervisor.public.errors import InternalError, NoMemory, Status, error_of
+from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 
 THREAD_STOP_S = 10.0
@@ -220,6 +224,45 @@ class DirectBackend:
         client = self.tmem.clients[domid]
         return {name: sum(int(client[c]) for c in of) for name, of in _TMEM_FIELDS.items()}
 
+    @contextlib.contextmanager
+    def _locked_tmem(self) -> Iterator[Any]:
+        """The pool, while the service thread keeps out of it."""
+        if self.tmem is None:
+            raise ConfigError("tmem", "this host has none")
+        lib.mc_host_lock(self._host)
+        try:
+            yield self.tmem
+        finally:
+            lib.mc_host_unlock(self._host)
+
+    def tmem_statistics(self) -> dict[str, Any]:
+        """``tmem.statistics.Statistics`` as plain values; clients are domids."""
+        with self._locked_tmem() as tmem:
+            counted = tmem.statistics()
+        plain: dict[str, Any] = msgspec.to_builtins(counted)
+        return plain
+
+    def tmem_freeze(self, domid: DomId | None) -> None:
+        """No growth of tmem for a domain, or for all that are attached now."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.freeze(domid), f"freeze {domid}")
+
+    def tmem_thaw(self, domid: DomId | None) -> None:
+        """Undo ``tmem_freeze``."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.thaw(domid), f"thaw {domid}")
+
+    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
+        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.set_weight(domid, weight), f"weigh {domid}")
+
+    def tmem_freeable_mb(self) -> int:
+        """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""
+        with self._locked_tmem() as tmem:
+            freeable: int = tmem.freeable_mb()
+        return freeable
+
     def validate(self) -> None:
         """InternalError if the ledger does not add up."""
         where = ffi.new("uint32_t *")
@@ -242,6 +285,11 @@ class DirectBackend:
         self._host = None
         if self.tmem is not None:
             lib.mc_unmap(self._slab, self._slab_bytes)
+
+
+def _done(code: int, what: str) -> None:
+    if code < 0:  # a client that is open cannot be refused this
+        raise InternalError(f"tmem: {what}: code {code}")
 
 
 def _check(status: int, what: str) -> None:

@@ -73,12 +73,12 @@ def hypervisor(
 
 @app.command()
 def bench(
-    which: Annotated[str, typer.Argument(help="grant or ring.")],
+    which: Annotated[str, typer.Argument(help="grant, ring or tmem.")],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
 ) -> None:
-    """Measure what a grant costs beside malloc, or a message beside the kernel's own."""
+    """Measure a grant beside malloc, a message beside the kernel's own, a page beside its rivals."""
     from testbed.bench.command import bench as bench_command
 
     raise typer.Exit(bench_command(which, as_json, rounds, out))
@@ -163,6 +163,73 @@ def tmem_set(
     _show(as_json, {"domain": vm, "target_pages": pages}, [f"{vm}: tmem target {told}"])
 
 
+@app.command("tmem-list")
+def tmem_list(
+    long: Annotated[bool, typer.Option("-l", "--long", help="Every counter, every pool.")] = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show what each domain has in tmem and how it fares; --json has every counter."""
+    from testbed.tmem_list import collect, lines
+
+    found = collect(_run_dir(run_dir), with_pools=long or as_json)
+    _show(as_json, found, lines(found, long=long))
+
+
+Everyone = Annotated[bool, typer.Option("--all", "-a", help="Every domain.")]
+
+
+@app.command("tmem-freeze")
+def tmem_freeze(
+    vm: Annotated[str | None, typer.Argument()] = None,
+    everyone: Everyone = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let a domain's tmem not grow: no new pages, until thawed."""
+    _tmem_freeze("tmem-freeze", vm, everyone, run_dir, as_json)
+
+
+@app.command("tmem-thaw")
+def tmem_thaw(
+    vm: Annotated[str | None, typer.Argument()] = None,
+    everyone: Everyone = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let a frozen domain's tmem grow again."""
+    _tmem_freeze("tmem-thaw", vm, everyone, run_dir, as_json)
+
+
+@app.command("tmem-weight")
+def tmem_weight(
+    vm: str,
+    weight: Annotated[int, typer.Argument(help="0: none of its own.")],
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Set a domain's share of ephemeral memory, relative to the weights of the others."""
+    _control(run_dir, "tmem-weight", domain=vm, weight=weight)
+    _show(as_json, {"domain": vm, "weight": weight}, [f"{vm}: weight {weight}"])
+
+
+@app.command("tmem-freeable")
+def tmem_freeable(run_dir: RunDirOption = None, as_json: Json = False) -> None:
+    """Tell how many MiB tmem could give back to the host now."""
+    answer = _control(run_dir, "tmem-freeable")
+    _show(as_json, answer, [f"{answer['freeable_mb']} MiB"])
+
+
+def _tmem_freeze(
+    op: str, vm: str | None, everyone: bool, run_dir: str | None, as_json: bool
+) -> None:
+    if (vm is None) != everyone:
+        raise ConfigError("VM", "name one domain, or say --all")
+    _control(run_dir, op, domain=vm or "")
+    told = "frozen" if op == "tmem-freeze" else "thawed"
+    _show(as_json, {"domain": vm, "state": told}, [f"{vm or 'every domain'}: tmem {told}"])
+
+
 def main() -> None:
     """The console script: run a verb, turn our errors into one line and an exit code."""
     try:
@@ -193,9 +260,14 @@ def _is_policy_error(error: ValueError) -> bool:
 
 def _control(run_dir: str | None, op: str, **args: Any) -> Any:
     from testbed.control_client import call
+
+    return call(_run_dir(run_dir), op, **args)
+
+
+def _run_dir(run_dir: str | None) -> Path:
     from testbed.rundir import newest_live
 
-    return call(Path(run_dir) if run_dir else newest_live(), op, **args)
+    return Path(run_dir) if run_dir else newest_live()
 
 
 def _pages(key: str, size: str) -> int:

@@ -1,0 +1,81 @@
+"""What the control plane does to tmem: list it, freeze and thaw domains, weigh them.
+
+Owns: the operations whose names begin with ``tmem-`` (all but ``tmem-set``, which is a target), and
+the part of a backend they need. Called by ``hypervisor.loop`` on the main thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from hypervisor.domains import DomainTable
+from hypervisor.public.errors import ConfigError
+from hypervisor.public.units import DomId
+
+#: The operations ``serve`` knows.
+TMEM_OPS = frozenset({"tmem-list", "tmem-freeze", "tmem-thaw", "tmem-weight", "tmem-freeable"})
+#: The weight of a domain is one of these; 0: weights do not matter to it.
+WEIGHT_MAX = 1_000_000
+
+
+class TmemBackend(Protocol):
+    """The tmem of a backend. ConfigError when the host has none."""
+
+    def tmem_statistics(self) -> dict[str, Any]:
+        """``tmem.statistics.Statistics`` as plain values."""
+
+    def tmem_freeze(self, domid: DomId | None) -> None:
+        """No growth for a domain, or for all that are attached now."""
+
+    def tmem_thaw(self, domid: DomId | None) -> None:
+        """Undo ``tmem_freeze``."""
+
+    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
+        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
+
+    def tmem_freeable_mb(self) -> int:
+        """MiB that tmem could give to the host now."""
+
+
+def serve(backend: TmemBackend, domains: DomainTable, op: str, args: dict[str, Any]) -> Any:
+    """Carry out one of ``TMEM_OPS``; a ``domain`` of "" means every domain."""
+    if op == "tmem-freeable":
+        return {"freeable_mb": backend.tmem_freeable_mb()}
+    domid = _domid(domains, args["domain"])
+    if op == "tmem-list":
+        return _list(backend.tmem_statistics(), domains, domid)
+    if op == "tmem-freeze":
+        return backend.tmem_freeze(domid)
+    if op == "tmem-thaw":
+        return backend.tmem_thaw(domid)
+    if domid is None:
+        raise ConfigError("domain", "name the domain whose weight is meant")
+    if not 0 <= args["weight"] <= WEIGHT_MAX:
+        raise ConfigError("weight", f"must be 0 to {WEIGHT_MAX}")
+    return backend.tmem_set_weight(domid, args["weight"])
+
+
+def _domid(domains: DomainTable, name: str) -> DomId | None:
+    if not name:
+        return None
+    entry = domains.named(name)
+    if entry is None:
+        raise ConfigError("domain", f"no domain named {name!r} is attached")
+    return entry.domid
+
+
+def _list(statistics: dict[str, Any], domains: DomainTable, only: DomId | None) -> dict[str, Any]:
+    """``host``, ``clients`` and, for one domain, its ``pools``: all of them fit no message."""
+    pools = statistics.pop("pools")
+    clients = statistics.pop("clients")
+    for client in clients:
+        entry = domains.get(DomId(client["client"]))
+        client["name"] = "" if entry is None else entry.name
+        client["pool_count"] = sum(pool["client"] == client["client"] for pool in pools)
+    if only is None:
+        return {"host": statistics, "clients": clients}
+    return {
+        "host": statistics,
+        "clients": [client for client in clients if client["client"] == only],
+        "pools": [pool for pool in pools if pool["client"] == only],
+    }

@@ -1,0 +1,111 @@
+"""Operations on tmem over the control plane: who is meant, what is told, what is refused."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from hypervisor.config import DomainConfig
+from hypervisor.domains import DomainEntry, DomainTable
+from hypervisor.public.errors import ConfigError
+from hypervisor.public.messages import MESSAGE_BYTES_MAX, OPS, VERSION, Reply, encode
+from hypervisor.public.units import DomId
+from hypervisor.tmem_control import TMEM_OPS, WEIGHT_MAX, serve
+
+COUNTERS = {f"counter_number_{n}": 2**63 for n in range(24)}
+
+
+class Fake:
+    """A backend's tmem with two clients; the second has two pools."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.counted: dict[str, Any] = {
+            "used_pages": 7,
+            "clients": [{"client": domid, "puts": domid} for domid in (0, 5)],
+            "pools": [{"client": 5, "slot": slot} for slot in (0, 2)],
+        }
+
+    def tmem_statistics(self) -> dict[str, Any]:
+        return deepcopy(self.counted)
+
+    def tmem_freeze(self, domid: DomId | None) -> None:
+        self.calls.append(("freeze", domid))
+
+    def tmem_thaw(self, domid: DomId | None) -> None:
+        self.calls.append(("thaw", domid))
+
+    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
+        self.calls.append(("weight", domid, weight))
+
+    def tmem_freeable_mb(self) -> int:
+        return 12
+
+
+@pytest.fixture
+def domains() -> Iterator[DomainTable]:
+    table, (one, other) = DomainTable(), socket.socketpair()
+    for domid, name, connection in ((0, "vm1", one), (5, "vm2", other)):
+        config = DomainConfig(name, maxmem_frames=512, boot_frames=0, target_frames=512)
+        table.add(DomainEntry(DomId(domid), config, 1, "futex", connection))
+    yield table
+    one.close()
+    other.close()
+
+
+def test_everybody_is_listed_without_pools_and_one_with(domains: DomainTable) -> None:
+    everyone = serve(Fake(), domains, "tmem-list", {"domain": ""})
+    assert everyone["host"] == {"used_pages": 7}
+    shown = [(row["name"], row["client"], row["pool_count"]) for row in everyone["clients"]]
+    assert shown == [("vm1", 0, 0), ("vm2", 5, 2)]
+    assert "pools" not in everyone
+    one = serve(Fake(), domains, "tmem-list", {"domain": "vm2"})
+    assert [row["name"] for row in one["clients"]] == ["vm2"]
+    assert [pool["slot"] for pool in one["pools"]] == [0, 2]
+
+
+def test_the_largest_lists_fit_a_message(domains: DomainTable) -> None:
+    full = Fake()
+    full.counted["clients"] = [{"client": domid, **COUNTERS} for domid in range(64)]
+    full.counted["pools"] = [
+        {"client": domid, "slot": slot, **COUNTERS} for domid in range(64) for slot in range(16)
+    ]
+    for name in ("", "vm2"):
+        listed = serve(full, domains, "tmem-list", {"domain": name})
+        assert len(encode(Reply(VERSION, 1, "", listed))) <= MESSAGE_BYTES_MAX
+
+
+def test_freezing_and_weighing(domains: DomainTable) -> None:
+    backend = Fake()
+    serve(backend, domains, "tmem-freeze", {"domain": "vm2"})
+    serve(backend, domains, "tmem-thaw", {"domain": ""})
+    serve(backend, domains, "tmem-weight", {"domain": "vm1", "weight": 3})
+    assert backend.calls == [("freeze", 5), ("thaw", None), ("weight", 0, 3)]
+    assert serve(backend, domains, "tmem-freeable", {}) == {"freeable_mb": 12}
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "names"),
+    [
+        ("tmem-list", {"domain": "vm9"}, "vm9"),
+        ("tmem-freeze", {"domain": "vm9"}, "vm9"),
+        ("tmem-weight", {"domain": "", "weight": 1}, "domain"),
+        ("tmem-weight", {"domain": "vm1", "weight": -1}, "weight"),
+        ("tmem-weight", {"domain": "vm1", "weight": WEIGHT_MAX + 1}, "weight"),
+    ],
+)
+def test_what_is_refused_changes_nothing(
+    domains: DomainTable, op: str, args: dict[str, Any], names: str
+) -> None:
+    backend = Fake()
+    with pytest.raises(ConfigError, match=names):
+        serve(backend, domains, op, args)
+    assert backend.calls == []
+
+
+def test_every_operation_has_its_arguments_declared() -> None:
+    assert {op for op in OPS if op.startswith("tmem-")} - {"tmem-set"} == TMEM_OPS
