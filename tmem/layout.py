@@ -1,22 +1,28 @@
 """Where everything lies in the state of a pool: one block of memory, no Python object per page.
 
 Owns: the offsets every kernel uses and the block itself (``State``). The block starts with int64
-words (header, clients, pools), then the arrays the header points to:
+words (header, clients, slots, pools), then the arrays the header points to:
 
-  cells    one 40-byte descriptor per page and per object, in one arena with one free list
-  buckets  heads of the hash chains: one array for pages, one for objects
-  frames   per 4 KiB frame of the slab: its page cell, or FRAME_FREE | next free frame + 1
+  cells    one 40-byte descriptor per page, object, shared content and logged invalidation, in one
+           arena with one free list
+  buckets  heads of the hash chains: for pages, for objects, and with dedup for contents
+  frames   per 4 KiB frame of the slab: who holds it (``FRAME_*``), or the next free frame
+  same     with dedup only, two words per frame: chain and hash of its content
   areas    per 2 MiB area of the slab: size, used frames, first free frame, next open area
 
 A cell is ten u32. Cell 0 means none; memory of zeroes is an empty pool, so nothing is touched
 before it is used. Lists are circular and doubly linked through a cell that only anchors them:
 
-  word    0      1       2 3         4 5          6 7        8      9
-  page    chain  object  its object  its client   eviction   index  frame
-  object  chain  pool    its pages   oid[0]       oid[1]     oid[2]          (three u64)
+  word     0      1         2 3         4 5          6 7        8      9
+  page     chain  object    its object  its client   eviction   index  store
+  object   chain  pool, u   its pages   oid[0]       oid[1]     oid[2]       u: client that used it
+  content  -      refs      frame                                        (last, in the high half)
+  gone     next   pool      index       oid[0]       oid[1]     oid[2]          (three u64 each)
 
-Per page of capacity this is 40 * 4/3 + 4 + 2 + 4 < 64 bytes: the arena holds a third more cells
-than pages, so the pool is full use with three pages per object or more.
+Where a page's data is (``store``): a frame of its own; NO_FRAME, all zero; STORE_SHARED | content
+cell; or STORE_PACKED | frame * 64 + slot, compressed. Per page a pool has room for, this is less
+than 64 bytes (``cells_for``): an arena a third larger than the pages, so that the pool is full use
+with three pages per object or more.
 Single owner: whoever runs a kernel owns the whole block. Used by the kernels and by ``tmem.pool``.
 """
 
@@ -31,7 +37,10 @@ AREA_BYTES = AREA_PAGES * PAGE_BYTES
 MAX_AREAS = 32768
 MAX_CLIENTS = 64
 POOLS_PER_CLIENT = 16
-MAX_POOLS = MAX_CLIENTS * POOLS_PER_CLIENT
+SLOT_COUNT = MAX_CLIENTS * POOLS_PER_CLIENT
+SHARED_POOLS = 16  # in the whole system, as in Xen
+MAX_POOLS = SLOT_COUNT + SHARED_POOLS  # private pools have the number of their slot
+AUTHORISATIONS = 16  # uuids per client
 
 # Header words.
 HEADER_FIELDS = (
@@ -46,21 +55,32 @@ HEADER_FIELDS = (
     "cell_count",
     "max_areas",
     "max_pages",  # frames that may ever be grown: the last area may be a part of one
+    "reserve_pages",  # frames that must be free before any put
     "free_cells",  # cells that may still be taken
     "cells_touched",  # cells ever taken; those beyond are still zero
     "first_free_cell",
     "open_area",  # first area with a free frame, + 1
+    "last_object",  # the object found last, a guess for the next; 0 when it has gone
     "held_areas",
     "held_frames",
-    "free_frames",
+    "free_frames",  # frames tmem may take: its free list and the host's heap
+    "heap_free",  # those of them that are the host's heap
+    "host_taken",  # free frames the host uses for itself
     "pages",
     "objects",
     "zero_pages",
     "ephemeral_pages",
-    "ephemeral_stored",  # those of them that hold a frame
+    "ephemeral_stored",  # frames that hold ephemeral pages only, as every frame does or does not
+    "total_weight",
+    "joined",  # number of the last join of a shared pool
     "operations",
     "errors",
     "evicted",
+    "evict_attempts",
+    "relinquished",
+    "relinquish_attempts",
+    "relinquish_evictions_max",
+    "failed_copies",
     "relocated",
 )
 (
@@ -75,71 +95,119 @@ HEADER_FIELDS = (
     H_CELL_COUNT,
     H_MAX_AREAS,
     H_MAX_PAGES,
+    H_RESERVE_PAGES,
     H_FREE_CELLS,
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_OPEN_AREA,
+    H_LAST_OBJECT,
     H_HELD_AREAS,
     H_HELD_FRAMES,
     H_FREE_FRAMES,
+    H_HEAP_FREE,
+    H_HOST_TAKEN,
     H_PAGES,
     H_OBJECTS,
     H_ZERO_PAGES,
     H_EPHEMERAL_PAGES,
     H_EPHEMERAL_STORED,
+    H_TOTAL_WEIGHT,
+    H_JOINED,
     H_OPERATIONS,
     H_ERRORS,
     H_EVICTED,
+    H_EVICT_ATTEMPTS,
+    H_RELINQUISHED,
+    H_RELINQUISH_ATTEMPTS,
+    H_RELINQUISH_EVICTIONS_MAX,
+    H_FAILED_COPIES,
     H_RELOCATED,
 ) = range(len(HEADER_FIELDS))
-H_KEYS = 32  # eight secret words of the hash
+H_KEYS = 48  # eight secret words of the hash
 KEY_COUNT = 8
-HEADER_WORDS = 40
+HEADER_WORDS = 56
 
 # Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
 CLIENT_FIELDS = (
     "is_open",
     "mm_target",
+    "quota",  # persistent pages it may have, -1: no limit
+    "weight",
+    "is_frozen",
+    "is_migrating",
+    "was_frozen",  # before it began to migrate
+    "first_gone",  # log of invalidations while migrating: cells
+    "last_gone",
     "used_pages",
     "ephemeral_pages",
+    "ephemeral_pages_max",
     "persistent_pages",
     "puts",
     "puts_succ",
     "puts_failed_target",
     "puts_failed_nomem",
     "puts_failed_nospc",
+    "puts_failed_frozen",
+    "puts_failed_fault",
     "gets",
     "gets_hit",
     "flushes",
+    "ephemeral_gets_hit",
+    "persistent_puts_succ",
+    "persistent_gets_hit",
     "evicted",
     "errors",
-    "reserved",
 )
 (
     C_IS_OPEN,
     C_MM_TARGET,
+    C_QUOTA,
+    C_WEIGHT,
+    C_IS_FROZEN,
+    C_IS_MIGRATING,
+    C_WAS_FROZEN,
+    C_FIRST_GONE,
+    C_LAST_GONE,
     C_USED_PAGES,
     C_EPHEMERAL_PAGES,
+    C_EPHEMERAL_PAGES_MAX,
     C_PERSISTENT_PAGES,
     C_PUTS,
     C_PUTS_SUCC,
     C_PUTS_FAILED_TARGET,
     C_PUTS_FAILED_NOMEM,
     C_PUTS_FAILED_NOSPC,
+    C_PUTS_FAILED_FROZEN,
+    C_PUTS_FAILED_FAULT,
     C_GETS,
     C_GETS_HIT,
     C_FLUSHES,
+    C_EPHEMERAL_GETS_HIT,
+    C_PERSISTENT_PUTS_SUCC,
+    C_PERSISTENT_GETS_HIT,
     C_EVICTED,
     C_ERRORS,
-    _,
 ) = range(len(CLIENT_FIELDS))
 CLIENT_WORDS = len(CLIENT_FIELDS)
 CLIENTS = HEADER_WORDS
 
-# Words of a pool; the number of a pool is client * 16 + slot.
+# The uuids a client may join, two words each; all ones is a free place.
+UUIDS = CLIENTS + MAX_CLIENTS * CLIENT_WORDS
+UUID_WORDS = 2 * AUTHORISATIONS
+
+# Per slot (client * 16 + slot): number of the pool it leads to, + 1, and when it joined that pool.
+SLOT_WORDS = 2
+SLOT_POOL, SLOT_JOINED = range(SLOT_WORDS)
+SLOTS = UUIDS + MAX_CLIENTS * UUID_WORDS
+
+# Words of a pool.
 POOL_FIELDS = (
     "is_open",
     "is_persistent",
+    "is_shared",
+    "owner",  # client all its pages are counted to
+    "slot",  # the owner's
+    "sharers",  # slots that lead to it
     "uuid_lo",
     "uuid_hi",
     "pages",
@@ -161,6 +229,10 @@ POOL_FIELDS = (
 (
     P_IS_OPEN,
     P_IS_PERSISTENT,
+    P_IS_SHARED,
+    P_OWNER,
+    P_SLOT,
+    P_SHARERS,
     P_UUID_LO,
     P_UUID_HI,
     P_PAGES,
@@ -180,22 +252,27 @@ POOL_FIELDS = (
     P_OBJECT_FLUSHES_HIT,
 ) = range(len(POOL_FIELDS))
 POOL_WORDS = len(POOL_FIELDS)
-POOLS = CLIENTS + MAX_CLIENTS * CLIENT_WORDS
+POOLS = SLOTS + SLOT_COUNT * SLOT_WORDS
 FIXED_WORDS = POOLS + MAX_POOLS * POOL_WORDS
 
 # Columns of a cell. A list column is the next cell; the one after it is the previous cell.
 CELL_WORDS = 10
 CELL_CHAIN, CELL_OWNER, CELL_MATES = 0, 1, 2
-CELL_OF_CLIENT, CELL_EVICTION, CELL_INDEX, CELL_FRAME = 4, 6, 8, 9
-CELL_OID = 2  # in u64 words of the cell
+CELL_OF_CLIENT, CELL_EVICTION, CELL_INDEX, CELL_STORE = 4, 6, 8, 9
+CELL_OID = 2  # in u64 words of an object
+OBJECT_POOL_BITS = 16  # the high half of an object's CELL_OWNER is the client that used it last
+OBJECT_POOL_MASK = (1 << OBJECT_POOL_BITS) - 1
+
+# Where the data of a page is; a plain number is its own frame.
 NO_FRAME = 0xFFFFFFFF  # the page is all zero and holds no storage
-FRAME_FREE = 1 << 31
+FRAME_FREE = 1 << 31  # | next free frame + 1
 
 # Anchors: cells that only hold the ends of a list.
-EVICT_STORED = 1  # ephemeral pages that hold a frame, in put order
-EVICT_ZERO = 2  # ephemeral pages without one; evicting them frees a cell only
-CLIENT_ANCHORS = 3  # two per client: ephemeral, persistent
-FIRST_CELL = CLIENT_ANCHORS + 2 * MAX_CLIENTS
+EVICT_STORED = 1  # ephemeral pages that hold storage, in put order
+EVICT_ZERO = 2  # ephemeral pages without; evicting them frees a cell only
+CLIENT_ANCHORS = 3  # three per client: the same two, and persistent pages
+ANCHOR_STORED, ANCHOR_ZERO, ANCHOR_PERSISTENT, ANCHORS_PER_CLIENT = range(4)
+FIRST_CELL = CLIENT_ANCHORS + ANCHORS_PER_CLIENT * MAX_CLIENTS
 
 # Columns of an area.
 AREA_WORDS = 4
@@ -216,7 +293,9 @@ def cells_for(pages: int) -> int:
 class State:
     """The memory block of one pool and its views. Alive as long as anybody uses ``address``."""
 
-    def __init__(self, max_areas: int, max_pages: int, slab: int, keys: list[int]) -> None:
+    def __init__(
+        self, max_areas: int, max_pages: int, slab: int, keys: list[int], reserve_pages: int = 0
+    ) -> None:
         pages = max_areas * AREA_PAGES
         cell_count = FIRST_CELL + cells_for(pages)
         sizes = {  # in u32
@@ -245,9 +324,12 @@ class State:
         self.areas = views[H_AREAS].reshape(max_areas, AREA_WORDS)
         self.header = self.words[:HEADER_WORDS]
         self.clients = _records(self.words, CLIENTS, MAX_CLIENTS, CLIENT_FIELDS)
+        self.uuids = self.words[UUIDS:SLOTS].reshape(MAX_CLIENTS, AUTHORISATIONS, 2)
+        self.slots = self.words[SLOTS:POOLS].reshape(MAX_CLIENTS, POOLS_PER_CLIENT, SLOT_WORDS)
         self.pools = _records(self.words, POOLS, MAX_POOLS, POOL_FIELDS)
         for header, start in starts.items():
             self.header[header] = self.address + start * 8
+        self.header[H_RESERVE_PAGES] = reserve_pages
         self._format(max_areas, max_pages, slab, cell_count, keys)
 
     def _format(

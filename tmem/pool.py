@@ -22,7 +22,20 @@ import numpy.typing as npt
 
 from tmem import serve, statistics, walk
 from tmem.codes import Code, Op, PoolFlag, TmemError
-from tmem.layout import AREA_BYTES, AREA_PAGES, KEY_COUNT, MAX_AREAS, MAX_CLIENTS, State
+from tmem.control import Control
+from tmem.layout import (
+    AREA_BYTES,
+    AREA_PAGES,
+    H_FREE_FRAMES,
+    H_HEAP_FREE,
+    KEY_COUNT,
+    MAX_AREAS,
+    MAX_CLIENTS,
+    POOLS_PER_CLIENT,
+    State,
+)
+
+RESERVE_PAGES = 256  # Xen's: 1 MiB
 
 #: name of an object: three u64
 Oid = tuple[int, int, int]
@@ -33,12 +46,15 @@ _FLUSH_PAGE, _FLUSH_OBJECT = int(Op.FLUSH_PAGE), int(Op.FLUSH_OBJECT)
 _NEW_POOL, _DESTROY_POOL = int(Op.NEW_POOL), int(Op.DESTROY_POOL)
 
 
-class Tmem:
+class Tmem(Control):
     """A page pool. Embedded: ``Tmem(pages=1024)``. In a hypervisor: ``Tmem(slab=a, max_areas=n)``.
 
     ``pages`` may be used at once; ``max_areas`` (2 MiB each) bounds what ``grow`` may add. With
     ``slab``, pages live in the caller's memory from that address on, which must outlive the pool;
     otherwise the pool maps its own. ``seed`` fixes the secret hash keys, for repeatable runs only.
+
+    ``reserve_pages`` must be free before any put, so that many of ``pages`` never hold data but
+    one: 256 by default, as in Xen; 0 with ``slab``, where the host keeps its own slack.
     """
 
     def __init__(
@@ -48,6 +64,7 @@ class Tmem:
         max_areas: int | None = None,
         slab: int | None = None,
         seed: int | None = None,
+        reserve_pages: int | None = None,
     ) -> None:
         areas = -(-pages // AREA_PAGES)
         most = areas if max_areas is None else max_areas
@@ -55,6 +72,10 @@ class Tmem:
             raise TmemError(f"{pages} pages do not fit in {most} areas of at most {MAX_AREAS}")
         if areas < most and pages % AREA_PAGES:
             raise TmemError(f"a pool that can grow starts with whole areas, not {pages} pages")
+        if reserve_pages is None:
+            reserve_pages = RESERVE_PAGES if slab is None else 0
+        if reserve_pages < 0:
+            raise TmemError(f"a reserve of {reserve_pages} pages cannot be")
         self._memory: mmap.mmap | None = None
         if slab is None:
             self._memory = mmap.mmap(-1, max(most, 1) * AREA_BYTES)
@@ -62,11 +83,12 @@ class Tmem:
         source = secrets.SystemRandom() if seed is None else random.Random(seed)
         keys = [source.getrandbits(64) for _ in range(KEY_COUNT)]
         most_pages = pages if areas == most else most * AREA_PAGES
-        self._state = State(most, most_pages, slab, keys)
+        self._state = State(most, most_pages, slab, keys, reserve_pages)
         #: the state as the compiled entries want it; alive as long as this object
         self.state_address = self._state.address
         for area in range(areas):
             self.grow(area)
+        self._state.header[H_HEAP_FREE] = self._state.header[H_FREE_FRAMES]
 
     @property
     def clients(self) -> npt.NDArray[np.void]:
@@ -84,7 +106,10 @@ class Tmem:
         return int(serve.open_client.ctypes(self.state_address, client))
 
     def close_client(self, client: int) -> int:
-        """Free all that a client has: the number of pages; ENODEV when it is not open."""
+        """Free all that a client has: the number of pages; ENODEV when it is not open.
+
+        A shared pool goes on with its other sharers.
+        """
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.ENODEV)
         return int(serve.close_client.ctypes(self.state_address, client))
@@ -110,7 +135,8 @@ class Tmem:
     def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
 
-        Returns DONE, TARGET, ENOMEM, ENOSPC (duplicate put: the old page is gone) or ENODEV.
+        Returns DONE, TARGET, EFROZEN, ENOMEM, ENOSPC (duplicate put: the old page is gone) or
+        ENODEV.
         ``index`` is a u32.
         """
         code: int = serve.put_buffer(
@@ -119,7 +145,8 @@ class Tmem:
         return code if code > _WRONG_USE else _refuse(code, index, page)
 
     def get(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
-        """Fill ``page``, a writable buffer of 4096 bytes; from an ephemeral pool the page is gone.
+        """Fill ``page``, a writable buffer of 4096 bytes. The page leaves a private ephemeral pool,
+        and is put last in the eviction order of a shared one.
 
         Returns DONE, or with ``page`` untouched ABSENT, EEMPTY or ENODEV.
         """
@@ -127,6 +154,24 @@ class Tmem:
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
         )
         return code if code > _WRONG_USE else _refuse(code, index, page)
+
+    def put_fault(self, client: int, pool: int, oid: Oid, index: int) -> int:
+        """A put whose page cannot be read: EFAULT, or what fails before. An old page is gone."""
+        return self._without_page(Op.PUT, client, pool, oid, index)
+
+    def get_fault(self, client: int, pool: int, oid: Oid, index: int) -> int:
+        """A get whose page cannot be written: EFAULT when there is a page, which stays; as get."""
+        return self._without_page(Op.GET, client, pool, oid, index)
+
+    def _without_page(self, op: Op, client: int, pool: int, oid: Oid, index: int) -> int:
+        """Execute a record as the C service does, with no page."""
+        if not 0 <= index <= serve.INDEX_MAX:
+            _refuse(int(Code.BAD_INDEX), index)
+        client = client if 0 <= client < MAX_CLIENTS else MAX_CLIENTS
+        pool = pool if 0 <= pool < POOLS_PER_CLIENT else POOLS_PER_CLIENT
+        record = np.array([int(op), 0, 0, pool | index << 32, *oid, 0], dtype=np.uint64)
+        address = int(record.ctypes.data)
+        return int(serve.execute.ctypes(self.state_address, address, 0, client, 0))
 
     def flush_page(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """Forget a page: DONE whether or not it was there; ENODEV without such a pool."""
@@ -157,7 +202,7 @@ class Tmem:
         return statistics.snapshot(self._state)
 
     def eviction_order(self) -> list[walk.Handle]:
-        """Every ephemeral page as (client, pool, oid, index), the next victim first.
+        """Every ephemeral page as (owner, its slot, oid, index), the next victim first.
 
         Pages of zeroes come last: they hold no memory and go only when descriptors run out.
         """

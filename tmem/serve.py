@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from numba import cfunc, int64, njit, uint64
 
-from tmem import codes, kernels, pages, slab
+from tmem import codes, evict, kernels, pools, slab
 from tmem.cache import cached_kernels
 from tmem.layout import (
     C_ERRORS,
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from tmem.pool import Tmem
 
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = (int(op) for op in codes.Op)
-EFAULT, ENODEV, ENOSYS = int(codes.Code.EFAULT), int(codes.Code.ENODEV), int(codes.Code.ENOSYS)
+RELINQUISH, FLUSH_TO_HOST = range(2)  # of ``host``
+ENODEV, ENOSYS = int(codes.Code.ENODEV), int(codes.Code.ENOSYS)
 NEED_SLAB = int(codes.Code.NEED_SLAB)
 BAD_INDEX, BAD_BUFFER = int(codes.Code.BAD_INDEX), int(codes.Code.BAD_BUFFER)
 
@@ -66,16 +67,16 @@ def counted(s, client, code):
 def without_page(s, op, client, word, oid0, oid1, oid2, index):
     """Every operation that moves no data. ``word`` is arg[0] of the record: pool or flags."""
     if op == NEW_POOL:
-        return kernels.new_pool(s, client, word, int64(oid0), int64(oid1))
+        return pools.new_pool(s, client, word, int64(oid0), int64(oid1))
     if op == DESTROY_POOL:
-        return kernels.destroy_pool(s, client, word)
-    pool = kernels.pool_of(s, client, word)
+        return pools.destroy_pool(s, client, word)
+    pool = pools.pool_of(s, client, word)
     if pool < 0:
         return ENODEV
     if op == FLUSH_PAGE:
-        return kernels.flush_page(s, pool, oid0, oid1, oid2, index)
+        return kernels.flush_page(s, client, pool, oid0, oid1, oid2, index)
     if op == FLUSH_OBJECT:
-        return kernels.flush_object(s, pool, oid0, oid1, oid2)
+        return kernels.flush_object(s, client, pool, oid0, oid1, oid2)
     return ENOSYS
 
 
@@ -119,8 +120,6 @@ def _execute(state, record, page, client, may_ask):
         if op != FLUSH_PAGE:
             slot = int64(word)
         code = without_page(s, op, client, slot, oid0, oid1, oid2, index)
-    elif page == 0:
-        code = EFAULT if kernels.pool_of(s, client, slot) >= 0 else ENODEV
     elif op == PUT:
         code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, int64(page), may_ask)
     else:
@@ -133,15 +132,22 @@ def _grow(state, area):
 
 
 def _shrink(state):
-    return pages.shrink(words_at(int64(state)))
+    return evict.shrink(words_at(int64(state)))
+
+
+def _host(state, op, amount):
+    s = words_at(int64(state))
+    if op == RELINQUISH:
+        return evict.relinquish(s, amount)
+    return evict.flush_to_host(s, amount)
 
 
 def _open_client(state, client):
-    return kernels.open_client(words_at(int64(state)), client)
+    return pools.open_client(words_at(int64(state)), client)
 
 
 def _close_client(state, client):
-    return kernels.close_client(words_at(int64(state)), client)
+    return pools.close_client(words_at(int64(state)), client)
 
 
 _KEY = (int64, int64, int64, uint64, uint64, uint64, int64)
@@ -161,6 +167,7 @@ with cached_kernels() as _cache:
     execute = _pointer(int64(uint64, uint64, uint64, int64, int64), _execute)
     grow = _pointer(int64(uint64, int64), _grow)
     shrink = _pointer(int64(uint64), _shrink)
+    host = _pointer(int64(uint64, int64, int64), _host)
     open_client = _pointer(int64(uint64, int64), _open_client)
     close_client = _pointer(int64(uint64, int64), _close_client)
 
@@ -170,8 +177,8 @@ class Entries:
     """Addresses for the C service. Valid as long as the ``Tmem`` they were made for is alive.
 
     ``record`` is a copy in the service's own memory of a ``struct mc_record``, ``page`` the host
-    address of the guest's 4096 bytes (0 when the operation needs none). Any content of the record
-    is safe. With ``may_ask`` a put that finds no free frame answers NEED_SLAB (-3000), nothing
+    address of the guest's 4096 bytes (0 when the operation needs none, or they cannot be touched).
+    Any content of the record is safe. With ``may_ask`` a put that finds no free frame answers NEED_SLAB (-3000), nothing
     changed; the service may grow the pool and then repeats it with ``may_ask`` 0.
     """
 
