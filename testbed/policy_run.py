@@ -151,6 +151,7 @@ class PolicyRun:
                 repeat=work.repeat,
                 resident_frames=work.resident.frames,
                 swap_file=str(self._directory / f"{guest.spec.name}.swap"),
+                program_file=work.program_file,
             )
             self._write(f"{guest.spec.name}.json", config_of_guest)
         folder = self._directory.name

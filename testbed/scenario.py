@@ -46,11 +46,16 @@ class Size(int):
 class PageTraceWorkload(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="page-trace"
 ):
-    """Replay a page-reference trace ``repeat`` times with ``resident`` pages of real frames."""
+    """Replay a page-reference trace ``repeat`` times with ``resident`` pages of real frames.
+
+    With ``program_file`` the pages of the program itself are mapped from a file and cached in
+    cleancache; without, every page is anonymous and is swapped.
+    """
 
     trace: str
     resident: Size
     repeat: int = 1
+    program_file: bool = False
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
