@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from backend._service import ffi, lib
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, HostSnapshot
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
+from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
 
@@ -39,7 +40,8 @@ class DirectBackend:
     """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
-    domain may send before it is reported by ``broken``.
+    domain may send before it is reported by ``broken``. ``tmem_entries`` stands in for
+    ``tmem.serve.entry_points``, for whoever wants to see the operations.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class DirectBackend:
         tmem_max_frames: int = -1,
         spin_ns: int = -1,
         error_budget: int = 64,
+        tmem_entries: Callable[[Any], Any] | None = None,
     ) -> None:
         out = ffi.new("struct mc_host **")
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
@@ -62,7 +65,7 @@ class DirectBackend:
         self._keep: list[Any] = []
         self.tmem: Any = None
         tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
-        self._open_tmem(min(tmem_areas, total_areas))
+        self._open_tmem(min(tmem_areas, total_areas), tmem_entries)
         self.event_fd = int(self._host.event_fd)
         self.relay_fd = int(self._host.relay_fd)
         self._threads = [
@@ -73,7 +76,7 @@ class DirectBackend:
             thread.daemon = True
             thread.start()
 
-    def _open_tmem(self, areas: int) -> None:
+    def _open_tmem(self, areas: int, entries_of: Callable[[Any], Any] | None) -> None:
         if areas <= 0:
             return
         from tmem import Tmem, serve
@@ -83,7 +86,7 @@ class DirectBackend:
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
         self._slab, self._slab_bytes = slab, areas * AREA_BYTES
         self.tmem = Tmem(max_areas=areas, slab=slab)
-        entries = serve.entry_points(self.tmem)
+        entries = (entries_of or serve.entry_points)(self.tmem)
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
         hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas
@@ -256,6 +259,15 @@ class DirectBackend:
         """Set the share of a domain in ephemeral memory; 0 is none of its own."""
         with self._locked_tmem() as tmem:
             _done(tmem.set_weight(domid, weight), f"weigh {domid}")
+
+    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
+        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
+        words = uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64
+        with self._locked_tmem() as tmem:
+            code = tmem.authorise(domid, words, allow)
+        if code == Code.ENOMEM:
+            raise NoMemory(f"{self._names[domid]} may share 16 pools at most; revoke one")
+        _done(code, f"authorise {domid}")
 
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""

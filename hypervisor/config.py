@@ -42,6 +42,7 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
     on_violation: str = "report"  # or "stop": detach a domain that uses more than it was granted
     error_budget: int = 64
+    tmem_record: str = ""  # file to append every tmem operation to, see testbed.tmem_record
     domains: tuple[DomainConfig, ...] = ()
 
 

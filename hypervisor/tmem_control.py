@@ -1,4 +1,4 @@
-"""What the control plane does to tmem: list it, freeze and thaw domains, weigh them.
+"""What the control plane does to tmem: list it; freeze, thaw, weigh and authorise domains.
 
 Owns: the operations whose names begin with ``tmem-`` (all but ``tmem-set``, which is a target), and
 the part of a backend they need. Called by ``hypervisor.loop`` on the main thread.
@@ -6,6 +6,7 @@ the part of a backend they need. Called by ``hypervisor.loop`` on the main threa
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Protocol
 
 from hypervisor.domains import DomainTable
@@ -13,9 +14,17 @@ from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import DomId
 
 #: The operations ``serve`` knows.
-TMEM_OPS = frozenset({"tmem-list", "tmem-freeze", "tmem-thaw", "tmem-weight", "tmem-freeable"})
-#: The weight of a domain is one of these; 0: weights do not matter to it.
-WEIGHT_MAX = 1_000_000
+TMEM_OPS = frozenset(
+    {
+        "tmem-list",
+        "tmem-freeze",
+        "tmem-thaw",
+        "tmem-weight",
+        "tmem-shared-auth",
+        "tmem-freeable",
+    }
+)
+WEIGHT_MAX = (1 << 32) - 1
 
 
 class TmemBackend(Protocol):
@@ -33,6 +42,9 @@ class TmemBackend(Protocol):
     def tmem_set_weight(self, domid: DomId, weight: int) -> None:
         """Set the share of a domain in ephemeral memory; 0 is none of its own."""
 
+    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
+        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
+
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now."""
 
@@ -49,10 +61,19 @@ def serve(backend: TmemBackend, domains: DomainTable, op: str, args: dict[str, A
     if op == "tmem-thaw":
         return backend.tmem_thaw(domid)
     if domid is None:
-        raise ConfigError("domain", "name the domain whose weight is meant")
+        raise ConfigError("domain", "name one")
+    if op == "tmem-shared-auth":
+        return backend.tmem_authorise(domid, _uuid(args["uuid"]), args["allow"])
     if not 0 <= args["weight"] <= WEIGHT_MAX:
         raise ConfigError("weight", f"must be 0 to {WEIGHT_MAX}")
     return backend.tmem_set_weight(domid, args["weight"])
+
+
+def _uuid(text: str) -> int:
+    try:
+        return uuid.UUID(text).int
+    except ValueError:
+        raise ConfigError("uuid", f"{text!r} is no uuid of 32 hexadecimal digits") from None
 
 
 def _domid(domains: DomainTable, name: str) -> DomId | None:
@@ -65,17 +86,24 @@ def _domid(domains: DomainTable, name: str) -> DomId | None:
 
 
 def _list(statistics: dict[str, Any], domains: DomainTable, only: DomId | None) -> dict[str, Any]:
-    """``host``, ``clients`` and, for one domain, its ``pools``: all of them fit no message."""
+    """``host``, ``clients`` and, for one domain, its ``pools``: all of them fit no message.
+
+    A pool is a client's when one of the client's slots leads to it.
+    """
     pools = statistics.pop("pools")
     clients = statistics.pop("clients")
     for client in clients:
         entry = domains.get(DomId(client["client"]))
         client["name"] = "" if entry is None else entry.name
-        client["pool_count"] = sum(pool["client"] == client["client"] for pool in pools)
+        client["pool_count"] = sum(_has(client["client"], pool) for pool in pools)
     if only is None:
         return {"host": statistics, "clients": clients}
     return {
         "host": statistics,
         "clients": [client for client in clients if client["client"] == only],
-        "pools": [pool for pool in pools if pool["client"] == only],
+        "pools": [pool for pool in pools if _has(only, pool)],
     }
+
+
+def _has(client: int, pool: dict[str, Any]) -> bool:
+    return any(sharer == client for sharer, _ in pool["sharers"])

@@ -49,12 +49,16 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
     ] = None,
     run_dir: RunDirOption = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the tmem operations here, for tmem-replay."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a scenario under one or more policies and compare them."""
     from testbed.run import run_command
 
-    raise typer.Exit(run_command(scenario, policy or [], as_json, run_dir, set_ or []))
+    raise typer.Exit(run_command(scenario, policy or [], as_json, run_dir, set_ or [], record))
 
 
 @app.command()
@@ -213,11 +217,35 @@ def tmem_weight(
     _show(as_json, {"domain": vm, "weight": weight}, [f"{vm}: weight {weight}"])
 
 
+@app.command("tmem-shared-auth")
+def tmem_shared_auth(
+    vm: str,
+    uuid: str,
+    revoke: Annotated[bool, typer.Option("--revoke", help="No longer.")] = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let a domain share the ephemeral pool of a uuid with others that may."""
+    _control(run_dir, "tmem-shared-auth", domain=vm, uuid=uuid, allow=not revoke)
+    told = "may not share" if revoke else "may share"
+    _show(as_json, {"domain": vm, "uuid": uuid, "allowed": not revoke}, [f"{vm} {told} {uuid}"])
+
+
 @app.command("tmem-freeable")
 def tmem_freeable(run_dir: RunDirOption = None, as_json: Json = False) -> None:
     """Tell how many MiB tmem could give back to the host now."""
     answer = _control(run_dir, "tmem-freeable")
     _show(as_json, answer, [f"{answer['freeable_mb']} MiB"])
+
+
+@app.command("tmem-replay")
+def tmem_replay(
+    file: Annotated[str | None, typer.Argument(help="A stream of rows (default: stdin).")] = None,
+) -> None:
+    """Replay a stream of tmem operations, one JSON array per line, and print what each answers."""
+    from testbed.tmem_replay import replay_command
+
+    raise typer.Exit(replay_command(file))
 
 
 def _tmem_freeze(

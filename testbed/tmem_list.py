@@ -56,7 +56,7 @@ def lines(found: dict[str, Any], *, long: bool) -> list[str]:
             told += _long(client)
         return told
     told.append(_row([heading for heading, _, _ in COLUMNS]))
-    told += [_row([_cell(client.get(key, "")) for _, _, key in COLUMNS]) for client in clients]
+    told += [_row([_cell(client, key) for _, _, key in COLUMNS]) for client in clients]
     return told
 
 
@@ -64,8 +64,9 @@ def _long(client: dict[str, Any]) -> list[str]:
     told = [f"domain {client['name']} (id {client['client']})", *_counters("  ", client)]
     for pool in client["pools"]:
         kind = "persistent" if pool["is_persistent"] else "ephemeral"
-        shared = "shared" if pool.get("is_shared") else "private"
-        told += [f"  pool {pool['slot']} ({kind}, {shared})", *_counters("    ", pool)]
+        slots = ", ".join(f"{domid}:{slot}" for domid, slot in pool["sharers"])
+        sharing = f"shared by {slots}" if pool["is_shared"] else "private"
+        told += [f"  pool {pool['slot']} ({kind}, {sharing})", *_counters("    ", pool)]
     return told
 
 
@@ -85,7 +86,8 @@ def _row(cells: list[str]) -> str:
     return " ".join(parts)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
+def _cell(client: dict[str, Any], key: str) -> str:
+    value = client[key]
+    if key.startswith("is_"):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -27,7 +27,7 @@ class Fake:
         self.counted: dict[str, Any] = {
             "used_pages": 7,
             "clients": [{"client": domid, "puts": domid} for domid in (0, 5)],
-            "pools": [{"client": 5, "slot": slot} for slot in (0, 2)],
+            "pools": [{"client": 5, "slot": slot, "sharers": [(5, slot)]} for slot in (0, 2)],
         }
 
     def tmem_statistics(self) -> dict[str, Any]:
@@ -41,6 +41,9 @@ class Fake:
 
     def tmem_set_weight(self, domid: DomId, weight: int) -> None:
         self.calls.append(("weight", domid, weight))
+
+    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
+        self.calls.append(("authorise", domid, uuid, allow))
 
     def tmem_freeable_mb(self) -> int:
         return 12
@@ -72,11 +75,28 @@ def test_the_largest_lists_fit_a_message(domains: DomainTable) -> None:
     full = Fake()
     full.counted["clients"] = [{"client": domid, **COUNTERS} for domid in range(64)]
     full.counted["pools"] = [
-        {"client": domid, "slot": slot, **COUNTERS} for domid in range(64) for slot in range(16)
+        {"client": domid, "slot": slot, "sharers": [(domid, slot)], **COUNTERS}
+        for domid in range(64)
+        for slot in range(16)
     ]
     for name in ("", "vm2"):
         listed = serve(full, domains, "tmem-list", {"domain": name})
         assert len(encode(Reply(VERSION, 1, "", listed))) <= MESSAGE_BYTES_MAX
+
+
+def test_a_shared_pool_is_listed_with_every_sharer(domains: DomainTable) -> None:
+    backend = Fake()
+    backend.counted["pools"][0]["sharers"] = [(5, 0), (0, 1), (0, 3)]
+    listed = serve(backend, domains, "tmem-list", {"domain": "vm1"})
+    assert [pool["slot"] for pool in listed["pools"]] == [0]
+    assert listed["clients"][0]["pool_count"] == 1
+
+
+def test_authorising_takes_a_uuid_as_it_is_written(domains: DomainTable) -> None:
+    backend = Fake()
+    args = {"domain": "vm1", "uuid": "00000000-0000-0001-0000-000000000002", "allow": False}
+    serve(backend, domains, "tmem-shared-auth", args)
+    assert backend.calls == [("authorise", 0, 1 << 64 | 2, False)]
 
 
 def test_freezing_and_weighing(domains: DomainTable) -> None:
@@ -94,6 +114,8 @@ def test_freezing_and_weighing(domains: DomainTable) -> None:
         ("tmem-list", {"domain": "vm9"}, "vm9"),
         ("tmem-freeze", {"domain": "vm9"}, "vm9"),
         ("tmem-weight", {"domain": "", "weight": 1}, "domain"),
+        ("tmem-shared-auth", {"domain": "", "uuid": "0" * 32, "allow": True}, "domain"),
+        ("tmem-shared-auth", {"domain": "vm1", "uuid": "all", "allow": True}, "uuid"),
         ("tmem-weight", {"domain": "vm1", "weight": -1}, "weight"),
         ("tmem-weight", {"domain": "vm1", "weight": WEIGHT_MAX + 1}, "weight"),
     ],
