@@ -48,6 +48,7 @@ from tmem.layout import (
     H_FAILED_COPIES,
     H_FREE_CELLS,
     H_FREE_FRAMES,
+    H_HEAP_FREE,
     H_RESERVE_PAGES,
     NO_FRAME,
     P_GETS,
@@ -92,14 +93,16 @@ def insert(s, client, pool, object_cell, oid0, oid1, oid2, index, data, may_ask)
     persistent = s[p + P_IS_PERSISTENT]
     if persistent and s[c + C_QUOTA] >= 0 and s[c + C_PERSISTENT_PAGES] >= s[c + C_QUOTA]:
         return ENOMEM
-    if data == 0:
-        return EFAULT
-    if s[H_FREE_FRAMES] == 0 and not is_zero(data):
+    if s[H_FREE_FRAMES] == 0 and (data == 0 or not is_zero(data)):
         if may_ask:
             return NEED_SLAB
         if not make_room(s, client, 1):
             return ENOMEM
         object_cell = find_object(s, pool, oid0, oid1, oid2)
+    if data == 0:
+        # The copy fails after the frame was taken: it goes to tmem's free list, not to the heap.
+        s[H_HEAP_FREE] = min(s[H_HEAP_FREE], s[H_FREE_FRAMES] - 1)
+        return EFAULT
     # Every turn evicts a page, so this ends. An eviction may take the object's last page.
     while s[H_FREE_CELLS] < 2 - (object_cell != 0):
         if not evict(s, client, EVICT_ZERO) and not evict(s, client, EVICT_STORED):
@@ -221,6 +224,20 @@ def get_page(s, client, slot, oid0, oid1, oid2, index, data):
         set_last_client(s, object_cell, client)
     else:
         drop_page(s, page)
+    return DONE
+
+
+@kernel
+def peek_page(s, client, slot, oid0, oid1, oid2, index, data):
+    """Read a page and change nothing, not even a counter."""
+    pool = pool_of(s, client, slot)
+    if pool < 0:
+        return ENODEV
+    object_cell = find_object(s, pool, oid0, oid1, oid2)
+    page = find_page(s, object_cell, index) if object_cell != 0 else 0
+    if page == 0:
+        return ABSENT
+    load(s, page, data)
     return DONE
 
 

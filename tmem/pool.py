@@ -31,6 +31,7 @@ from tmem.layout import (
     KEY_COUNT,
     MAX_AREAS,
     MAX_CLIENTS,
+    PAGE_BYTES,
     POOLS_PER_CLIENT,
     State,
 )
@@ -65,7 +66,11 @@ class Tmem(Control):
         slab: int | None = None,
         seed: int | None = None,
         reserve_pages: int | None = None,
+        dedup: bool = False,
+        compression: bool = False,
     ) -> None:
+        if dedup or compression:
+            raise TmemError("this pool keeps every page raw")
         areas = -(-pages // AREA_PAGES)
         most = areas if max_areas is None else max_areas
         if pages < 0 or not areas <= most <= MAX_AREAS:
@@ -163,15 +168,32 @@ class Tmem(Control):
         """A get whose page cannot be written: EFAULT when there is a page, which stays; as get."""
         return self._without_page(Op.GET, client, pool, oid, index)
 
+    def peek(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
+        """Fill ``page`` and change nothing, counters included: DONE, ABSENT or ENODEV."""
+        data = np.frombuffer(page, np.uint8)
+        if data.nbytes != PAGE_BYTES:
+            _refuse(int(Code.BAD_BUFFER), index, page)
+        if not data.flags.writeable:
+            raise BufferError("a page to be filled must be writable")
+        client, record = self._record(0, client, pool, oid, index)
+        address, target = int(record.ctypes.data), int(data.ctypes.data)
+        return int(serve.peek.ctypes(self.state_address, address, target, client))
+
     def _without_page(self, op: Op, client: int, pool: int, oid: Oid, index: int) -> int:
         """Execute a record as the C service does, with no page."""
+        client, record = self._record(op, client, pool, oid, index)
+        address = int(record.ctypes.data)
+        return int(serve.execute.ctypes(self.state_address, address, 0, client, 0))
+
+    def _record(
+        self, op: int, client: int, pool: int, oid: Oid, index: int
+    ) -> tuple[int, npt.NDArray[np.uint64]]:
+        """A client and a ``struct mc_record`` as the C service would pass them."""
         if not 0 <= index <= serve.INDEX_MAX:
             _refuse(int(Code.BAD_INDEX), index)
         client = client if 0 <= client < MAX_CLIENTS else MAX_CLIENTS
         pool = pool if 0 <= pool < POOLS_PER_CLIENT else POOLS_PER_CLIENT
-        record = np.array([int(op), 0, 0, pool | index << 32, *oid, 0], dtype=np.uint64)
-        address = int(record.ctypes.data)
-        return int(serve.execute.ctypes(self.state_address, address, 0, client, 0))
+        return client, np.array([int(op), 0, 0, pool | index << 32, *oid, 0], dtype=np.uint64)
 
     def flush_page(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """Forget a page: DONE whether or not it was there; ENODEV without such a pool."""

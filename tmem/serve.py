@@ -127,6 +127,14 @@ def _execute(state, record, page, client, may_ask):
     return counted(s, client, code)
 
 
+def _peek(state, record, page, client):
+    s, words = words_at(int64(state)), oids_at(int64(record))
+    word = words[RECORD_ARG]
+    oid0, oid1, oid2 = words[RECORD_ARG + 1], words[RECORD_ARG + 2], words[RECORD_ARG + 3]
+    slot, index = int64(word & uint64(LOW_HALF)), int64(word >> uint64(32))
+    return kernels.peek_page(s, client, slot, oid0, oid1, oid2, index, int64(page))
+
+
 def _grow(state, area):
     return slab.add_area(words_at(int64(state)), area)
 
@@ -165,6 +173,7 @@ with cached_kernels() as _cache:
     get_buffer = _entry(int64(*_KEY, writable_page), _get_buffer)
     control = _entry(int64(int64, *_KEY), _control)
     execute = _pointer(int64(uint64, uint64, uint64, int64, int64), _execute)
+    peek = _pointer(int64(uint64, uint64, uint64, int64), _peek)
     grow = _pointer(int64(uint64, int64), _grow)
     shrink = _pointer(int64(uint64), _shrink)
     host = _pointer(int64(uint64, int64, int64), _host)
@@ -178,8 +187,9 @@ class Entries:
 
     ``record`` is a copy in the service's own memory of a ``struct mc_record``, ``page`` the host
     address of the guest's 4096 bytes (0 when the operation needs none, or they cannot be touched).
-    Any content of the record is safe. With ``may_ask`` a put that finds no free frame answers NEED_SLAB (-3000), nothing
-    changed; the service may grow the pool and then repeats it with ``may_ask`` 0.
+    Any content of the record is safe. With ``may_ask`` a put that finds no free frame answers
+    NEED_SLAB (-3000), nothing changed; the service may grow the pool and then repeats it with
+    ``may_ask`` 0.
     """
 
     state_address: int  # uint64_t state of every call
