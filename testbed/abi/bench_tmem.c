@@ -11,13 +11,32 @@
 typedef int64_t (*execute_fn)(uint64_t state, uint64_t record, uint64_t page, int64_t client,
                               int64_t may_ask);
 
-static uint32_t next_page(struct mcb_set *set)
+/* One step of the walk: which page of the set, and which of the block. */
+struct step { uint32_t page, at; };
+
+static struct step next_step(struct mcb_set *set)
 {
-    uint32_t page = set->order[set->next];
+    struct step step = {set->order[set->next], set->next % set->block};
 
     if (++set->next == set->pages)
         set->next = 0;
-    return page;
+    return step;
+}
+
+static uint64_t address_of(const struct mcb_set *set, struct step step)
+{
+    return set->memory + (uint64_t)step.at * PAGE_BYTES;
+}
+
+static void stamp(struct mcb_set *set, int op, uint32_t ops)
+{
+    if (op != MC_OP_PUT || !set->stamp)
+        return;
+    for (uint32_t i = 0; i < ops; i++) {
+        struct step step = {0, (set->next + i) % set->pages % set->block};
+
+        *(uint64_t *)address_of(set, step) = ++set->stamp;
+    }
 }
 
 static void name_page(struct mc_record *record, int op, uint32_t slot, const struct mcb_set *set,
@@ -30,15 +49,18 @@ static void name_page(struct mc_record *record, int op, uint32_t slot, const str
     record->arg[3] = 0;
 }
 
-int mcb_memcpy(struct mcb_set *set, uint64_t target, uint64_t source, uint64_t *samples,
-               uint32_t count, uint32_t ops)
+int mcb_memcpy(struct mcb_set *set, int op, uint64_t store, uint64_t *samples, uint32_t count,
+               uint32_t ops)
 {
     for (uint32_t s = 0; s < count; s++) {
+        stamp(set, op, ops);
         uint64_t start = mc_clock_ns();
         for (uint32_t i = 0; i < ops; i++) {
-            uint64_t at = (uint64_t)next_page(set) * PAGE_BYTES;
+            struct step step = next_step(set);
+            void *ours = (void *)address_of(set, step);
+            void *theirs = (void *)(store + (uint64_t)step.page * PAGE_BYTES);
 
-            memcpy((void *)(target + at), (const void *)(source + at), PAGE_BYTES);
+            memcpy(op == MC_OP_PUT ? theirs : ours, op == MC_OP_PUT ? ours : theirs, PAGE_BYTES);
             __asm__ volatile("" ::: "memory"); /* so that no copy is left out */
         }
         samples[s] = mc_clock_ns() - start;
@@ -53,13 +75,13 @@ int mcb_tmem(const struct mcb_pool *pool, int op, struct mcb_set *set, uint64_t 
     struct mc_record record = {0};
 
     for (uint32_t s = 0; s < count; s++) {
+        stamp(set, op, ops);
         uint64_t start = mc_clock_ns();
         for (uint32_t i = 0; i < ops; i++) {
-            uint32_t page = next_page(set);
+            struct step step = next_step(set);
 
-            name_page(&record, op, pool->slot, set, page);
-            if (execute(pool->state, (uint64_t)&record,
-                        set->memory + (uint64_t)page * PAGE_BYTES, pool->client, 0) != 1)
+            name_page(&record, op, pool->slot, set, step.page);
+            if (execute(pool->state, (uint64_t)&record, address_of(set, step), pool->client, 0) != 1)
                 return MC_ESTATE;
         }
         samples[s] = mc_clock_ns() - start;
@@ -67,29 +89,29 @@ int mcb_tmem(const struct mcb_pool *pool, int op, struct mcb_set *set, uint64_t 
     return MC_OK;
 }
 
-int mcb_ring_tmem(struct mc_guest *guest, int op, uint32_t slot, const uint32_t *frames,
-                  struct mcb_set *set, uint64_t *samples, uint32_t count, uint32_t batch,
-                  uint64_t rest_ns)
+int mcb_ring_tmem(struct mc_guest *guest, int op, uint32_t slot, struct mcb_set *set,
+                  uint64_t *samples, uint32_t count, uint32_t ops, uint64_t rest_ns)
 {
     struct mc_record records[MC_RING_SLOTS] = {0};
 
-    if (batch < 1 || batch > MC_RING_SLOTS)
+    if (ops < 1 || ops > MC_RING_SLOTS)
         return MC_EINDEX;
     for (uint32_t s = 0; s < count; s++) {
+        stamp(set, op, ops);
         if (rest_ns)
             mcb_rest(rest_ns);
         uint64_t start = mc_clock_ns();
-        for (uint32_t i = 0; i < batch; i++) {
-            uint32_t page = next_page(set);
+        for (uint32_t i = 0; i < ops; i++) {
+            struct step step = next_step(set);
 
-            name_page(&records[i], op, slot, set, page);
-            records[i].arg[4] = frames[page];
+            name_page(&records[i], op, slot, set, step.page);
+            records[i].arg[4] = set->first_frame + step.at;
         }
-        int status = mc_guest_call(guest, MC_RING_TMEM, records, batch);
+        int status = mc_guest_call(guest, MC_RING_TMEM, records, ops);
         samples[s] = mc_clock_ns() - start;
         if (status < 0)
             return status;
-        for (uint32_t i = 0; i < batch; i++)
+        for (uint32_t i = 0; i < ops; i++)
             if (records[i].status != 1)
                 return MC_ESTATE;
     }

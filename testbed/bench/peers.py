@@ -3,7 +3,8 @@
 Owns: the clients of the rivals and the command lines of their servers. Every rival is used page by
 page from Python: one call, one page, an answer. Servers get no disk, no second thread and no TCP,
 their clients no library between Python and the socket, because that would be the slower part.
-Keys are made before the clock runs, as ours are.
+Keys are made before the clock runs, in the order in which they will be used, as ours are: position 0
+of a store is the page that is put first.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ Pages = Sequence[memoryview]
 class Store(Protocol):
     """Something pages can be put into and got back from."""
 
-    def put(self, numbers: Sequence[int]) -> None:
-        """Store the pages of these numbers, one by one."""
+    def put(self, start: int, stop: int) -> None:
+        """Store the pages at these positions, one by one."""
 
-    def get(self, numbers: Sequence[int]) -> None:
+    def get(self, start: int, stop: int) -> None:
         """Fetch them, one by one; KeyError when one is not there."""
 
-    def fetch(self, number: int) -> bytes:
+    def fetch(self, position: int) -> bytes:
         """One page, to look at."""
 
     def close(self) -> None:
@@ -48,25 +49,24 @@ class DictStore:
     """A dict of bytes. A get hands out a reference: nothing is copied."""
 
     def __init__(self, pages: Pages) -> None:
-        self._pages = pages
-        self._keys = [b"%d" % number for number in range(len(pages))]
+        self._work = [(b"%08d" % number, page) for number, page in enumerate(pages)]
         self._store: dict[bytes, bytes] = {}
 
-    def put(self, numbers: Sequence[int]) -> None:
+    def put(self, start: int, stop: int) -> None:
         """Store copies."""
-        store, keys, pages = self._store, self._keys, self._pages
-        for number in numbers:
-            store[keys[number]] = bytes(pages[number])
+        store = self._store
+        for key, page in self._work[start:stop]:
+            store[key] = bytes(page)
 
-    def get(self, numbers: Sequence[int]) -> None:
+    def get(self, start: int, stop: int) -> None:
         """Look up."""
-        store, keys = self._store, self._keys
-        for number in numbers:
-            store[keys[number]]
+        store = self._store
+        for key, _ in self._work[start:stop]:
+            store[key]
 
-    def fetch(self, number: int) -> bytes:
+    def fetch(self, position: int) -> bytes:
         """One page."""
-        return self._store[self._keys[number]]
+        return self._store[self._work[position][0]]
 
     def close(self) -> None:
         """Forget all."""
@@ -79,31 +79,30 @@ class LmdbStore:
     def __init__(self, pages: Pages, directory: Path) -> None:
         import lmdb  # here only: it may not be installed
 
-        self._pages = pages
-        self._keys = [b"%08d" % number for number in range(len(pages))]
+        self._work = [(b"%08d" % number, page) for number, page in enumerate(pages)]
         self._env: Any = lmdb.open(
             str(directory), map_size=LMDB_MAP_BYTES, sync=False, metasync=False, writemap=True
         )
 
-    def put(self, numbers: Sequence[int]) -> None:
+    def put(self, start: int, stop: int) -> None:
         """One write transaction a page."""
-        begin, keys, pages = self._env.begin, self._keys, self._pages
-        for number in numbers:
+        begin = self._env.begin
+        for key, page in self._work[start:stop]:
             with begin(write=True) as transaction:
-                transaction.put(keys[number], pages[number])
+                transaction.put(key, page)
 
-    def get(self, numbers: Sequence[int]) -> None:
+    def get(self, start: int, stop: int) -> None:
         """One read transaction a page."""
-        begin, keys = self._env.begin, self._keys
-        for number in numbers:
+        begin = self._env.begin
+        for key, _ in self._work[start:stop]:
             with begin() as transaction:
-                if transaction.get(keys[number]) is None:
-                    raise KeyError(number)
+                if transaction.get(key) is None:
+                    raise KeyError(key)
 
-    def fetch(self, number: int) -> bytes:
+    def fetch(self, position: int) -> bytes:
         """One page."""
         with self._env.begin() as transaction:
-            return bytes(transaction.get(self._keys[number]))
+            return bytes(transaction.get(self._work[position][0]))
 
     def close(self) -> None:
         """Close the file."""
@@ -121,44 +120,43 @@ class SocketStore:
     get_tail = b""
 
     def __init__(self, pages: Pages, path: Path) -> None:
-        keys = [b"%08d" % number for number in range(len(pages))]
-        self._pages = pages
-        self._puts = [self.put_head.replace(b"KEY", key) for key in keys]
-        self._gets = [self.get_request.replace(b"KEY", key) for key in keys]
-        self._start = len(self.get_head.replace(b"KEY", keys[0]))
+        named = [(b"%08d" % number, page) for number, page in enumerate(pages)]
+        tail = self.put_tail
+        self._puts = [(self.put_head.replace(b"KEY", key), page, tail) for key, page in named]
+        self._gets = [self.get_request.replace(b"KEY", key) for key, _ in named]
+        self._start = len(self.get_head.replace(b"KEY", named[0][0]))
         self._whole = self._start + PAGE_BYTES + len(self.get_tail)
         self._answer = bytearray(self._whole)
         self._view = memoryview(self._answer)
         self._socket = connect(path)
 
-    def put(self, numbers: Sequence[int]) -> None:
+    def put(self, start: int, stop: int) -> None:
         """One request a page."""
         send, receive, stored = self._socket.sendmsg, self._socket.recv, self.stored
-        heads, pages, tail = self._puts, self._pages, self.put_tail
-        whole = len(heads[0]) + PAGE_BYTES + len(tail)
-        for number in numbers:
-            if send((heads[number], pages[number], tail)) != whole:
+        whole = sum(map(len, self._puts[0]))
+        for parts in self._puts[start:stop]:
+            if send(parts) != whole:
                 raise OSError("the socket did not take a whole page")
             answer = receive(ANSWER_BYTES)
             if answer != stored:
                 raise OSError(f"a put was answered {answer!r}")
 
-    def get(self, numbers: Sequence[int]) -> None:
+    def get(self, start: int, stop: int) -> None:
         """One request a page, the answers into one buffer."""
         send, receive, view = self._socket.sendall, self._socket.recv_into, self._view
-        requests, whole, head = self._gets, self._whole, self.get_head[:1]
-        for number in numbers:
-            send(requests[number])
+        whole, head = self._whole, self.get_head[:1]
+        for request in self._gets[start:stop]:
+            send(request)
             at = 0
             while at < whole:
                 more = receive(view[at:])
                 at += more
                 if more == 0 or (at < whole and (view[:1] != head or at < self._start)):
-                    raise KeyError(number)
+                    raise KeyError(request)
 
-    def fetch(self, number: int) -> bytes:
+    def fetch(self, position: int) -> bytes:
         """One page."""
-        self.get((number,))
+        self.get(position, position + 1)
         return bytes(self._view[self._start : self._start + PAGE_BYTES])
 
     def close(self) -> None:

@@ -4,8 +4,8 @@ Owns: the rows, their order within a round, where each process runs, and the tar
 Three kinds of rows, all in one measured process: compiled loops on a pool embedded there, beside
 memcpy of the same pages; Python loops on that pool, beside a dict, LMDB, Redis and memcached; and a
 domain's puts and gets on the ring of a real hypervisor, beside a futex. The guest's side of every
-put and get is a block of memory as large as the set, so that a hot get and a hot memcpy read and
-write as much. Puts replace pages that are there, unless a row says otherwise; pages are random.
+put and get, memcpy and rivals included, is a block of 64 pages in the cache; the other side is as
+large as the set. Every put replaces a page that is there with one of another, random content.
 A rival that is not installed is left out and named. A server runs on whichever of the two CPUs it
 answers a put sooner from. The hypervisor spins on its own CPU, except in rows ending in ``_sleep``:
 there it never spins and shares the domain's CPU, as does the other end of ``futex_rtt``.
@@ -24,7 +24,7 @@ from hypervisor.public.units import AREA_FRAMES
 from testbed._loops import lib
 from testbed.bench import machine, peers, zram
 from testbed.bench.harness import BenchPlan, Sheet, Target
-from testbed.bench.lab import Host, Lab
+from testbed.bench.lab import Lab
 from testbed.bench.text import text_pages
 
 SKIPPABLE = ("lmdb", *peers.SERVERS, "zram")
@@ -85,6 +85,7 @@ BATCH_SAMPLES = 512
 BATCH_RECORDS = 32
 SLEEP_SAMPLES = 1000
 REST_NS = 20_000
+DOMAIN_FRAMES = 4 * AREA_FRAMES
 SPIN_NS = int(lib.MC_SPIN_MAX_NS)
 
 
@@ -95,9 +96,7 @@ class TmemBench:
         self._lab, self._sheet, self._placement = lab, sheet, placement
         self._subject, self._peer = lab.remote("subject"), lab.remote("peer")
         self._tmem("make_set", name="hot", pages=HOT_PAGES)
-        self._tmem("make_set", name="hot_other", pages=HOT_PAGES)
         self._tmem("make_set", name="random", pages=SET_PAGES)
-        self._tmem("make_set", name="random_other", pages=SET_PAGES)
         self._start_hosts()
         self._start_futex()
         self._start_pools()
@@ -108,8 +107,8 @@ class TmemBench:
         return self._subject.call("tmem", row=row, **args)
 
     def _start_hosts(self) -> None:
-        self._spinning = self._lab.host("h0", _config(SPIN_NS, "spin", SET_PAGES))
-        self._sleeping = self._lab.host("h1", _config(0, "sleep", HOT_PAGES))
+        self._spinning = self._lab.host("h0", _config(SPIN_NS, "spin"))
+        self._sleeping = self._lab.host("h1", _config(0, "sleep"))
         self._slots: dict[str, int] = {}
         for host, key, pages in (
             (self._spinning, "spin", "random"),
@@ -117,7 +116,12 @@ class TmemBench:
         ):
             self._subject.call("attach", run_dir=str(host.run_dir), name=key)
             self._slots[key] = self._tmem("join", key=key, name=key, pages=pages)
+            fill = {"what": "put", "pages": key, "slot": self._slots[key]}
+            count = HOT_PAGES if pages == "hot" else SET_PAGES
+            self._tmem("ring", key=key, **fill, count=count // BATCH_RECORDS, ops=BATCH_RECORDS)
         self._subject.call("spin", key="sleep", spin_ns=0)
+        import os as _o
+        if _o.environ.get("SPIN"): self._subject.call("spin", key="spin", spin_ns=int(_o.environ["SPIN"]))
         serving, ours = self._placement.serving_cpu, self._placement.domain_cpu
         self._subject.call("place", cpu=ours)
         for process, cpu in ((self._spinning, serving), (self._sleeping, ours), (self._peer, ours)):
@@ -139,6 +143,8 @@ class TmemBench:
         ):
             self._tmem("make_pool", name=name, pages=pages)
             self._tmem("fill_zero", pool=name, pages=zeroes)
+            for pages, count in (("hot", HOT_PAGES), ("random", SET_PAGES)):
+                self._tmem("walk", what="put", pool=name, pages=pages, count=count // OPS, ops=OPS)
 
     def _start_rivals(self) -> None:
         self._tmem("open_store", name="python", pages="random", pool="plain")
@@ -189,17 +195,18 @@ class TmemBench:
         samples = self._tmem("walk", what=op, pool=pool, pages=pages, count=count, ops=OPS)
         self._sheet.add(row, samples, OPS)
 
+    def _copy(self, row: str, what: str, pages: str, count: int) -> None:
+        samples = self._tmem("copy", what=what, pages=pages, count=count, ops=OPS)
+        self._sheet.add(row, samples, OPS)
+
     def _hot(self) -> None:
-        copied = {"pages": "hot", "other": "hot_other", "count": HOT_SAMPLES, "ops": OPS}
-        once = {"pool": "plain", "pages": "hot", "count": HOT_PAGES // OPS, "ops": OPS}
-        self._tmem("walk", what="put", **once)
-        self._sheet.add("memcpy_4k", self._tmem("copy", **copied), OPS)
+        self._copy("memcpy_4k", "get", "hot", HOT_SAMPLES)
         self._walk("get_hot", "get", "plain", "hot", HOT_SAMPLES)
+        self._copy("memcpy_4k_put", "put", "hot", HOT_SAMPLES)
         self._walk("put_hot", "put", "plain", "hot", HOT_SAMPLES)
 
     def _random(self) -> None:
-        copied = {"pages": "random", "other": "random_other", "count": SET_SAMPLES, "ops": OPS}
-        self._sheet.add("memcpy_4k_random", self._tmem("copy", **copied), OPS)
+        self._copy("memcpy_4k_random", "put", "random", SET_SAMPLES)
         self._walk("put", "put", "plain", "random", SET_SAMPLES)
         self._walk("get", "get", "plain", "random", SET_SAMPLES)
 
@@ -218,29 +225,26 @@ class TmemBench:
         self._walk("put_2m_pages", "put", "many", "random", SET_SAMPLES)
 
     def _ring(self) -> None:
-        self._ring_row("ring_put", "put", "spin", "random", RING_SAMPLES, 1)
-        self._ring_row("ring_put_batch32", "put", "spin", "random", BATCH_SAMPLES, BATCH_RECORDS)
+        self._ring_row("ring_put", "put", "spin", RING_SAMPLES, 1)
+        self._ring_row("ring_put_batch32", "put", "spin", BATCH_SAMPLES, BATCH_RECORDS)
 
     def _ring_row(
-        self, row: str, op: str, key: str, pages: str, count: int, batch: int, rest_ns: int = 0
+        self, row: str, op: str, key: str, count: int, batch: int, rest_ns: int = 0
     ) -> None:
         samples, slept = self._tmem(
             "ring",
             key=key,
             what=op,
-            name=key,
-            pages=pages,
+            pages=key,
             slot=self._slots[key],
             count=count,
-            batch=batch,
+            ops=batch,
             rest_ns=rest_ns,
         )
         self._sheet.add(row, samples, batch).extra["slept"] = round(slept, 4)
 
     def _asleep(self) -> None:
-        fill = {"what": "put", "name": "sleep", "pages": "hot", "slot": self._slots["sleep"]}
-        self._tmem("ring", key="sleep", **fill, count=HOT_PAGES, batch=1)
-        self._ring_row("ring_get_sleep", "get", "sleep", "hot", SLEEP_SAMPLES, 1, REST_NS)
+        self._ring_row("ring_get_sleep", "get", "sleep", SLEEP_SAMPLES, 1, REST_NS)
         call = {"fd": self._bells, "count": SLEEP_SAMPLES, "rest_ns": REST_NS}
         self._sheet.add("futex_rtt", self._subject.call("call_futex", **call), 1)
 
@@ -263,8 +267,7 @@ def run(
         done(index + 1)
 
 
-def _config(spin_ns: int, name: str, pages: int) -> HypervisorConfig:
-    areas = pages // AREA_FRAMES + 2
-    frames = areas * AREA_FRAMES
-    domain = DomainConfig(name, frames, frames, frames, credit_areas=0)
-    return HypervisorConfig(total_frames=4 * frames, spin_ns=spin_ns, domains=(domain,))
+def _config(spin_ns: int, name: str) -> HypervisorConfig:
+    domain = DomainConfig(name, DOMAIN_FRAMES, DOMAIN_FRAMES, DOMAIN_FRAMES, credit_areas=0)
+    total_frames = 2 * SET_PAGES + DOMAIN_FRAMES
+    return HypervisorConfig(total_frames=total_frames, spin_ns=spin_ns, domains=(domain,))

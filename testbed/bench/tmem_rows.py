@@ -1,10 +1,11 @@
 """The rows of ``memcoord bench tmem`` in the measured process: our pool, a domain's, the rivals.
 
 Owns: the sets of pages that every row walks, the pools embedded here, and the clients of the
-rivals. A set is 16,384 pages (or 128 for the hot one) in one block of memory, walked in one random
-order by every row: what is compared has copied the same pages. Compiled rows run loops in C that
-call the addresses the hypervisor's service thread calls (``tmem.serve.entry_points``); Python rows
-are loops in Python. Names and keys are made before the clock runs.
+rivals. A set is a number of names in one random order, which every row walks; the guest's side of
+it is a block of 64 pages, in the cache as a page just used is. Before the clock of a sample starts,
+every page about to be put gets a first word it never had: no two pages put are alike, so each is
+stored. Compiled rows run loops in C that call the addresses the hypervisor's service thread calls
+(``tmem.serve.entry_points``); Python rows are loops in Python over names and keys made before.
 Used by ``testbed.bench.subject`` only.
 """
 
@@ -14,7 +15,6 @@ import contextlib
 import mmap
 import random
 from array import array
-from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
@@ -24,7 +24,6 @@ from hypervisor.public.errors import error_of
 from hypervisor.public.units import FRAME_BYTES
 from testbed._loops import ffi, lib
 from testbed.bench import peers
-from testbed.bench.text import text_pages
 from tmem import PoolFlag, Tmem, serve
 
 CLIENT = 0
@@ -32,65 +31,85 @@ DONE = 1
 SEED = 20260
 PERSISTENT = PoolFlag.VERSION | PoolFlag.PERSISTENT
 OPS = {"put": lib.MC_OP_PUT, "get": lib.MC_OP_GET, "flush": lib.MC_OP_FLUSH_PAGE}
-FILL_OPS = 4096
-LATER_PAGES = 1 << 20  # object numbers below are the measured pages'
+BLOCK_PAGES = 64
+FILL_PAGES = 4096
+LOOKS = 4
+LATER_OBJECTS = 1 << 20  # below are the sets'
 
 
 class PageSet:
-    """Pages in memory of our own, their random order, and where the walk has got to."""
+    """Names of pages in their random order, how far the walk has got, and the guest's block."""
 
-    def __init__(self, pages: int, content: bytes, number: int) -> None:
+    def __init__(self, pages: int, number: int, content: bytes) -> None:
         self.pages = pages
-        self.memory = mmap.mmap(-1, len(content), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.memory[:] = content
-        order = list(range(pages))
-        random.Random(SEED + number).shuffle(order)
-        self._order = ffi.new("uint32_t[]", order)
-        self.order = order
+        self.order = list(range(pages))
+        random.Random(SEED + number).shuffle(self.order)
+        self._order = ffi.new("uint32_t[]", self.order)
+        self._memory = memory_of(content)
         self.walk: Any = ffi.new("struct mcb_set *")
         self.walk.order, self.walk.pages, self.walk.object = self._order, pages, number
-        self._block: Any = ffi.from_buffer(self.memory)
-        self.address = int(ffi.cast("uintptr_t", self._block))
-        self.walk.memory = self.address
-        whole = memoryview(self.memory)
-        starts = range(0, pages * FRAME_BYTES, FRAME_BYTES)
-        self.views = [whole[start : start + FRAME_BYTES] for start in starts]
+        self.walk.memory, self.walk.block = address_of(self._memory), BLOCK_PAGES
+        self.walk.stamp = 1
+        whole = memoryview(self._memory)
+        starts = range(0, BLOCK_PAGES * FRAME_BYTES, FRAME_BYTES)
+        #: the pages of the block; position p of the walk has page p % BLOCK_PAGES
+        self.block = [whole[start : start + FRAME_BYTES] for start in starts]
+        self._first_words = whole.cast("Q")[:: FRAME_BYTES // 8]
 
-    def chunk(self, ops: int) -> Sequence[int]:
-        """The numbers of the next ``ops`` pages; the walk moves on."""
+    def advance(self, pages: int) -> int:
+        """Move the walk on by ``pages``, which divides its length; where it was."""
         at = int(self.walk.next)
-        self.walk.next = (at + ops) % self.pages
-        return (self.order[at : at + ops] + self.order[:ops])[:ops]
+        self.walk.next = (at + pages) % self.pages
+        return at
+
+    def stamp(self, start: int, stop: int) -> None:
+        """Give the pages at these positions a content they never had."""
+        for position in range(start, stop):
+            self.walk.stamp += 1
+            self._first_words[position % BLOCK_PAGES] = self.walk.stamp
+
+
+def memory_of(content: bytes) -> mmap.mmap:
+    """Private memory that holds ``content``, aligned to pages."""
+    memory = mmap.mmap(-1, len(content), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = content
+    return memory
+
+
+def address_of(memory: mmap.mmap) -> int:
+    """Where it lies, as long as the object lives."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
 
 
 class TmemStore:
     """Our pool as Python sees it, beside the rivals."""
 
     def __init__(self, pages: PageSet, tmem: Tmem, slot: int) -> None:
-        self._tmem, self._slot, self._pages = tmem, slot, pages.views
+        self._tmem, self._slot = tmem, slot
         per, number = lib.MCB_OBJECT_PAGES, int(pages.walk.object)
-        self._names = [((n // per + 1, number, 0), n % per) for n in range(pages.pages)]
+        oids = [(n + 1, number, 0) for n in range(-(-pages.pages // per))]
+        indices = list(range(per))
+        named = [(oids[n // per], indices[n % per]) for n in pages.order]
+        self._work = [(*name, pages.block[p % BLOCK_PAGES]) for p, name in enumerate(named)]
         self._page = bytearray(FRAME_BYTES)
 
-    def put(self, numbers: Sequence[int]) -> None:
+    def put(self, start: int, stop: int) -> None:
         """One call a page."""
-        put, slot, names, pages = self._tmem.put, self._slot, self._names, self._pages
-        for number in numbers:
-            oid, index = names[number]
-            if put(CLIENT, slot, oid, index, pages[number]) != DONE:
-                raise KeyError(number)
+        put, slot = self._tmem.put, self._slot
+        for oid, index, page in self._work[start:stop]:
+            if put(CLIENT, slot, oid, index, page) != DONE:
+                raise KeyError(index)
 
-    def get(self, numbers: Sequence[int]) -> None:
+    def get(self, start: int, stop: int) -> None:
         """One call a page, into one buffer."""
-        get, slot, names, page = self._tmem.get, self._slot, self._names, self._page
-        for number in numbers:
-            oid, index = names[number]
+        get, slot, page = self._tmem.get, self._slot, self._page
+        for oid, index, _ in self._work[start:stop]:
             if get(CLIENT, slot, oid, index, page) != DONE:
-                raise KeyError(number)
+                raise KeyError(index)
 
-    def fetch(self, number: int) -> bytes:
+    def fetch(self, position: int) -> bytes:
         """One page."""
-        self.get((number,))
+        self.get(position, position + 1)
         return bytes(self._page)
 
     def close(self) -> None:
@@ -104,7 +123,7 @@ class TmemRows:
         self._sets: dict[str, PageSet] = {}
         self._pools: dict[str, tuple[Tmem, Any]] = {}
         self._stores: dict[str, peers.Store] = {}
-        self._frames: dict[str, Any] = {}
+        self._copies: dict[str, mmap.mmap] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -118,12 +137,11 @@ class TmemRows:
     ) -> None:
         self._stack.close()
 
-    def make_set(self, name: str, pages: int, text: bool = False) -> None:
-        """A set of random pages, or of compressible text."""
+    def make_set(self, name: str, pages: int) -> None:
+        """A set of random pages."""
         number = len(self._sets) + 1
-        source = random.Random(SEED - number)
-        content = text_pages(pages) if text else source.randbytes(pages * FRAME_BYTES)
-        self._sets[name] = PageSet(pages, content, number)
+        content = random.Random(SEED - number).randbytes(BLOCK_PAGES * FRAME_BYTES)
+        self._sets[name] = PageSet(pages, number, content)
 
     def make_pool(self, name: str, pages: int, **options: Any) -> None:
         """An embedded pool with one persistent pool of one client in it."""
@@ -138,21 +156,23 @@ class TmemRows:
 
     def fill_zero(self, pool: str, pages: int) -> None:
         """Make ``pages`` pages of zeroes resident, under names no set has."""
-        walk = ffi.new("struct mcb_set *")
-        order = ffi.new("uint32_t[]", list(range(FILL_OPS)))
-        zeroes = mmap.mmap(-1, FILL_OPS * FRAME_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        block = ffi.from_buffer(zeroes)
-        walk.order, walk.pages = order, FILL_OPS
-        walk.memory = int(ffi.cast("uintptr_t", block))
-        sample = ffi.new("uint64_t[1]")
-        for number in range(pages // FILL_OPS):
-            walk.object, walk.next = LATER_PAGES + number, 0
-            _ok(lib.mcb_tmem(self._pools[pool][1], OPS["put"], walk, sample, 1, FILL_OPS), "fill")
+        zero = PageSet(FILL_PAGES, 0, bytes(BLOCK_PAGES * FRAME_BYTES))
+        zero.walk.stamp = 0
+        sample = _samples(1)
+        for number in range(pages // FILL_PAGES):
+            zero.walk.object = LATER_OBJECTS + number
+            status = lib.mcb_tmem(
+                self._pools[pool][1], OPS["put"], zero.walk, sample, 1, FILL_PAGES
+            )
+            _ok(status, "fill")
 
-    def copy(self, pages: str, other: str, count: int, ops: int) -> bytes:
-        """memcpy from one set's memory to another's."""
-        source, target, samples = self._sets[pages], self._sets[other], _samples(count)
-        lib.mcb_memcpy(source.walk, target.address, source.address, samples, count, ops)
+    def copy(self, what: str, pages: str, count: int, ops: int) -> bytes:
+        """memcpy of what a put or a get of the set copies."""
+        page_set, samples = self._sets[pages], _samples(count)
+        if pages not in self._copies:
+            self._copies[pages] = memory_of(bytes(page_set.pages * FRAME_BYTES))
+        store = address_of(self._copies[pages])
+        lib.mcb_memcpy(page_set.walk, OPS[what], store, samples, count, ops)
         return _bytes(samples)
 
     def walk(self, what: str, pool: str, pages: str, count: int, ops: int) -> bytes:
@@ -165,21 +185,24 @@ class TmemRows:
     def open_store(self, name: str, pages: str, pool: str = "", path: str = "") -> None:
         """Connect to a rival, or to the embedded ``pool``; put every page once and look at some."""
         page_set = self._sets[pages]
+        views = [page_set.block[p % BLOCK_PAGES] for p in range(page_set.pages)]
         store: peers.Store
         if name == "python":
             tmem, at = self._pools[pool]
             store = TmemStore(page_set, tmem, int(at.slot))
         elif name == "dict":
-            store = peers.DictStore(page_set.views)
+            store = peers.DictStore(views)
         elif name == "lmdb":
-            store = peers.LmdbStore(page_set.views, Path(path))
+            store = peers.LmdbStore(views, Path(path))
         else:
-            store = peers.SERVERS[name][0](page_set.views, Path(path))
+            store = peers.SERVERS[name][0](views, Path(path))
         self._stack.callback(store.close)
         self._stores[name] = store
-        store.put(page_set.order)
-        for number in page_set.order[:4]:
-            if store.fetch(number) != page_set.views[number]:
+        for position in range(page_set.pages):
+            page_set.stamp(position, position + 1)
+            store.put(position, position + 1)
+        for position in range(page_set.pages - LOOKS, page_set.pages):
+            if store.fetch(position) != page_set.block[position % BLOCK_PAGES]:
                 raise ValueError(f"{name}: what it gave back is not what was put")
 
     def store(self, what: str, name: str, pages: str, count: int, ops: int) -> bytes:
@@ -187,19 +210,23 @@ class TmemRows:
         samples, page_set = array("Q"), self._sets[pages]
         call = getattr(self._stores[name], what)
         for _ in range(count):
-            numbers = page_set.chunk(ops)
+            at = page_set.advance(ops)
+            page_set.stamp(at, at + ops)
             start = perf_counter_ns()
-            call(numbers)
+            call(at, at + ops)
             samples.append(perf_counter_ns() - start)
         return samples.tobytes()
 
     def join(self, domain: Any, guest: Any, name: str, pages: str) -> int:
-        """As a domain: frames with the pages of a set in them, and a pool; returns its slot."""
-        page_set = self._sets[pages]
-        frames = domain.alloc_many(page_set.pages)
-        for frame, view in zip(frames, page_set.views, strict=True):
-            domain.view(frame)[:] = view
-        self._frames[name] = ffi.new("uint32_t[]", list(frames))
+        """As a domain: a set of its own, named as ``pages``, and a pool; returns its slot."""
+        like = self._sets[pages]
+        content = b"".join(like.block)
+        joined = PageSet(like.pages, int(like.walk.object), content)
+        joined.walk.first_frame = domain.alloc_areas(1)
+        at = joined.walk.first_frame * FRAME_BYTES
+        joined.walk.memory = domain.address + at
+        domain.memory[at : at + len(content)] = content
+        self._sets[name] = joined
         slot: int = domain.tmem.new_pool(persistent=True)
         return slot
 
@@ -208,19 +235,16 @@ class TmemRows:
         domain: Any,
         guest: Any,
         what: str,
-        name: str,
         pages: str,
         slot: int,
         count: int,
-        batch: int,
+        ops: int,
         rest_ns: int = 0,
     ) -> tuple[bytes, float]:
         """put or get of a set through the domain's tmem ring; also the share that slept."""
         samples, sleeps = _samples(count), int(guest.sleeps)
-        walk, frames = self._sets[pages].walk, self._frames[name]
-        status = lib.mcb_ring_tmem(
-            guest, OPS[what], slot, frames, walk, samples, count, batch, rest_ns
-        )
+        walk = self._sets[pages].walk
+        status = lib.mcb_ring_tmem(guest, OPS[what], slot, walk, samples, count, ops, rest_ns)
         _ok(status, f"ring {what}")
         return _bytes(samples), (int(guest.sleeps) - sleeps) / count
 
