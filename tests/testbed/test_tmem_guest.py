@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -118,6 +119,12 @@ def test_pages_travel_many_for_one_doorbell(domain: Domain) -> None:
     assert domain.tmem.put_many(pool, (1, 2, 3), range(32), frames[:32]) == [1] * 32
     assert domain.tmem.get_many(pool, (1, 2, 3), range(31, -1, -1), frames[32:]) == [1] * 32
     assert all(holds(domain, frame, 31 - index) for index, frame in enumerate(frames[32:]))
+
+
+def test_the_page_about_tmem_shows_what_works(run_dir: Path, checkout: Path) -> None:
+    text = (checkout / "docs" / "tmem.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(import frontend.*?)```", text, re.DOTALL)
+    exec(compile(source, "docs/tmem.md", "exec"), {"run_dir": run_dir})
 
 
 def test_tmem_list_tells_what_the_guest_did(domain: Domain, memcoord: Memcoord) -> None:
