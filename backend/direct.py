@@ -260,6 +260,11 @@ class DirectBackend:
         with self._locked_tmem() as tmem:
             _done(tmem.set_weight(domid, weight), f"weigh {domid}")
 
+    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
+        """Set the most persistent pages a domain may have; -1 is no limit."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.set_quota(domid, pages), f"limit {domid}")
+
     def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
         """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
         words = uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64

@@ -1,4 +1,4 @@
-"""What the control plane does to tmem: list it; freeze, thaw, weigh and authorise domains.
+"""What the control plane does to tmem: list it; freeze, thaw, weigh, limit, authorise domains.
 
 Owns: the operations whose names begin with ``tmem-`` (all but ``tmem-set``, which is a target), and
 the part of a backend they need. Called by ``hypervisor.loop`` on the main thread.
@@ -20,6 +20,7 @@ TMEM_OPS = frozenset(
         "tmem-freeze",
         "tmem-thaw",
         "tmem-weight",
+        "tmem-quota",
         "tmem-shared-auth",
         "tmem-freeable",
     }
@@ -41,6 +42,9 @@ class TmemBackend(Protocol):
 
     def tmem_set_weight(self, domid: DomId, weight: int) -> None:
         """Set the share of a domain in ephemeral memory; 0 is none of its own."""
+
+    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
+        """Set the most persistent pages a domain may have; -1 is no limit."""
 
     def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
         """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
@@ -64,6 +68,8 @@ def serve(backend: TmemBackend, domains: DomainTable, op: str, args: dict[str, A
         raise ConfigError("domain", "name one")
     if op == "tmem-shared-auth":
         return backend.tmem_authorise(domid, _uuid(args["uuid"]), args["allow"])
+    if op == "tmem-quota":
+        return backend.tmem_set_quota(domid, max(args["pages"], -1))
     if not 0 <= args["weight"] <= WEIGHT_MAX:
         raise ConfigError("weight", f"must be 0 to {WEIGHT_MAX}")
     return backend.tmem_set_weight(domid, args["weight"])

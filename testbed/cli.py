@@ -82,7 +82,7 @@ def bench(
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
 ) -> None:
-    """Measure a grant beside malloc, a message beside the kernel's own, a page beside its rivals."""
+    """Measure a grant beside malloc, a message beside the kernel's, a page beside its rivals."""
     from testbed.bench.command import bench as bench_command
 
     raise typer.Exit(bench_command(which, as_json, rounds, out))
@@ -215,6 +215,20 @@ def tmem_weight(
     """Set a domain's share of ephemeral memory, relative to the weights of the others."""
     _control(run_dir, "tmem-weight", domain=vm, weight=weight)
     _show(as_json, {"domain": vm, "weight": weight}, [f"{vm}: weight {weight}"])
+
+
+@app.command("tmem-quota")
+def tmem_quota(
+    vm: str,
+    size: Annotated[str, typer.Argument(help="'8 MiB', a number of pages, or 'none'.")],
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Limit the pages a domain swaps to tmem; those beyond go to its disk."""
+    pages = -1 if size == "none" else _pages("SIZE", size)
+    _control(run_dir, "tmem-quota", domain=vm, pages=pages)
+    told = "no quota" if pages < 0 else f"at most {pages} persistent pages"
+    _show(as_json, {"domain": vm, "quota_pages": pages}, [f"{vm}: {told}"])
 
 
 @app.command("tmem-shared-auth")

@@ -104,6 +104,7 @@ OPS: dict[str, dict[str, type]] = {
     "tmem-freeze": {"domain": str},
     "tmem-thaw": {"domain": str},
     "tmem-weight": {"domain": str, "weight": int},
+    "tmem-quota": {"domain": str, "pages": int},
     "tmem-shared-auth": {"domain": str, "uuid": str, "allow": bool},
     "tmem-freeable": {},
     "detach": {"domain": str},

@@ -42,6 +42,9 @@ class Fake:
     def tmem_set_weight(self, domid: DomId, weight: int) -> None:
         self.calls.append(("weight", domid, weight))
 
+    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
+        self.calls.append(("quota", domid, pages))
+
     def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
         self.calls.append(("authorise", domid, uuid, allow))
 
@@ -99,12 +102,13 @@ def test_authorising_takes_a_uuid_as_it_is_written(domains: DomainTable) -> None
     assert backend.calls == [("authorise", 0, 1 << 64 | 2, False)]
 
 
-def test_freezing_and_weighing(domains: DomainTable) -> None:
+def test_freezing_weighing_and_limiting(domains: DomainTable) -> None:
     backend = Fake()
     serve(backend, domains, "tmem-freeze", {"domain": "vm2"})
     serve(backend, domains, "tmem-thaw", {"domain": ""})
     serve(backend, domains, "tmem-weight", {"domain": "vm1", "weight": 3})
-    assert backend.calls == [("freeze", 5), ("thaw", None), ("weight", 0, 3)]
+    serve(backend, domains, "tmem-quota", {"domain": "vm1", "pages": -5})
+    assert backend.calls == [("freeze", 5), ("thaw", None), ("weight", 0, 3), ("quota", 0, -1)]
     assert serve(backend, domains, "tmem-freeable", {}) == {"freeable_mb": 12}
 
 

@@ -186,6 +186,10 @@ def test_a_frozen_domain_does_not_grow_until_it_is_thawed(
     assert tmem.put(pool, (1, 1, 1), 1, frame) == 1
     memcoord("tmem-weight", "vm1", "7")
     assert memcoord("tmem-list")["clients"][0]["weight"] == 7
+    memcoord("tmem-quota", "vm1", "2")
+    assert tmem.put(pool, (1, 1, 1), 2, frame) == -12
+    memcoord("tmem-quota", "vm1", "none")
+    assert tmem.put(pool, (1, 1, 1), 2, frame) == 1
     assert memcoord("tmem-freeable")["freeable_mb"] >= 1
     with pytest.raises(Refused, match="vm9"):
         call(run_dir, "tmem-freeze", domain="vm9")
