@@ -3,8 +3,8 @@
 Owns: the clients of the rivals and the command lines of their servers. Every rival is used page by
 page from Python: one call, one page, an answer. Servers get no disk, no second thread and no TCP,
 their clients no library between Python and the socket, because that would be the slower part.
-Keys are made before the clock runs, in the order in which they will be used, as ours are: position 0
-of a store is the page that is put first.
+Keys are made before the clock runs, in the order in which they will be used, as ours are: position
+0 of a store is the page that is put first.
 """
 
 from __future__ import annotations

@@ -50,10 +50,10 @@ PLAN = BenchPlan(
         "python_get/memcached_get",
     ),
     notes={
-        "memcpy_4k": "the hot set, 512 KiB, to as much",
-        "memcpy_4k_random": "64 MiB to as much, random order",
+        "memcpy_4k": "512 KiB, as a get copies it",
+        "memcpy_4k_put": "512 KiB, as a put copies it",
+        "memcpy_4k_random": "64 MiB, random order, as a put copies it",
         "put_hot": "512 KiB, again and again",
-        "put_hot_new": "512 KiB, each page flushed before, outside the samples",
         "put": "64 MiB, random order",
         "dict_get": "a reference, nothing is copied",
         "lmdb_put": "no sync, a transaction a page",
@@ -61,7 +61,6 @@ PLAN = BenchPlan(
         "ring_put_batch32": "per page, 32 records under one doorbell, hypervisor spinning",
         "ring_get_sleep": "hypervisor asleep, same CPU",
         "futex_rtt": "between two processes on one CPU, a page apart from any hypervisor",
-        "put_zero": "pages of zeroes, 512 KiB of them",
         "put_64k_pages": "64 MiB, random order, 65,536 pages of zeroes resident",
         "put_2m_pages": "the same, 2,097,152 pages of zeroes resident",
         "put_compressed": "text: put of a new page, and the background step that compresses it",
@@ -120,8 +119,6 @@ class TmemBench:
             count = HOT_PAGES if pages == "hot" else SET_PAGES
             self._tmem("ring", key=key, **fill, count=count // BATCH_RECORDS, ops=BATCH_RECORDS)
         self._subject.call("spin", key="sleep", spin_ns=0)
-        import os as _o
-        if _o.environ.get("SPIN"): self._subject.call("spin", key="spin", spin_ns=int(_o.environ["SPIN"]))
         serving, ours = self._placement.serving_cpu, self._placement.domain_cpu
         self._subject.call("place", cpu=ours)
         for process, cpu in ((self._spinning, serving), (self._sleeping, ours), (self._peer, ours)):
@@ -143,8 +140,8 @@ class TmemBench:
         ):
             self._tmem("make_pool", name=name, pages=pages)
             self._tmem("fill_zero", pool=name, pages=zeroes)
-            for pages, count in (("hot", HOT_PAGES), ("random", SET_PAGES)):
-                self._tmem("walk", what="put", pool=name, pages=pages, count=count // OPS, ops=OPS)
+            for of, count in (("hot", HOT_PAGES), ("random", SET_PAGES)):
+                self._tmem("walk", what="put", pool=name, pages=of, count=count // OPS, ops=OPS)
 
     def _start_rivals(self) -> None:
         self._tmem("open_store", name="python", pages="random", pool="plain")
