@@ -1,11 +1,11 @@
 """Frontswap: pages on their way to a swap device, kept in tmem as long as it takes them.
 
-Owns: one persistent private pool for all swap devices, and per device a bit for every slot that is
-in tmem. Linux' rules (``mm/frontswap.c``, ``drivers/xen/tmem.c``):
+Owns: one persistent private pool for all swap devices, and per device a map of the slots that are
+in tmem, a byte each. Linux' rules (``mm/frontswap.c``, ``drivers/xen/tmem.c``):
 
   store        refused -> the caller writes the page to the real swap device. Refused for a slot
-               that was in tmem -> its bit is cleared, because tmem has dropped the old copy.
-  load         only where the bit is set; never a device's stale bytes instead of tmem's.
+               that was in tmem -> it is unmarked, because tmem has dropped the old copy.
+  load         only of a slot that is marked; never a device's stale bytes instead of tmem's.
   invalidate   before a slot is used for another page, and when it is freed.
   swapoff      invalidates the device: 16 objects, one doorbell.
   shrink       a partial swapoff: pages are pulled back into the guest's RAM.
@@ -39,6 +39,8 @@ SELFSHRINK_HYSTERESIS = 20
 #: Pull a slot's page back into RAM: load it, free the slot. False when there is no RAM left.
 Unuse = Callable[[int, int], bool]
 
+_NO_POOL = PoolId(-1)
+
 
 def name_of(device: int, offset: int) -> tuple[Oid, int]:
     """Object and index of a swap slot."""
@@ -47,23 +49,19 @@ def name_of(device: int, offset: int) -> tuple[Oid, int]:
 
 @dataclass
 class _Device:
-    slots: int
-    bits: bytearray  # one bit per slot: its page is in tmem
+    held: bytearray  # one byte per slot: 1 when its page is in tmem
     stored: int = 0
 
-    def holds(self, offset: int) -> bool:
-        return bool(self.bits[offset >> 3] >> (offset & 7) & 1)
-
-    def mark(self, offset: int, held: bool) -> None:
-        if self.holds(offset) != held:
-            self.bits[offset >> 3] ^= 1 << (offset & 7)
-            self.stored += 1 if held else -1
+    def mark(self, offset: int, held: int) -> None:
+        self.stored += held - self.held[offset]
+        self.held[offset] = held
 
     def offsets(self) -> Iterator[int]:
         """Slots whose page is in tmem, ascending."""
-        for at, byte in enumerate(self.bits):
-            if byte:
-                yield from (at << 3 | bit for bit in range(8) if byte >> bit & 1)
+        offset = self.held.find(1)
+        while offset >= 0:
+            yield offset
+            offset = self.held.find(1, offset + 1)
 
 
 class Frontswap:
@@ -73,7 +71,7 @@ class Frontswap:
         self.exclusive_gets = exclusive_gets
         self.stores = self.failed_stores = self.loads = self.invalidates = 0
         self._tmem = tmem
-        self._pool: PoolId | None = None
+        self._pool = _NO_POOL
         self._devices: dict[int, _Device] = {}
         self._batch = tmem.batch()
 
@@ -83,9 +81,9 @@ class Frontswap:
             raise ConfigError("device", f"{device}: in use already, or not 0 to {DEVICES_MAX - 1}")
         if not 0 < slots <= SLOTS_MAX:
             raise ConfigError("slots", f"{slots}: must be 1 to {SLOTS_MAX}")
-        if self._pool is None:
+        if self._pool == _NO_POOL:
             self._pool = self._tmem.new_pool(persistent=True)
-        self._devices[device] = _Device(slots, bytearray(-(-slots // 8)))
+        self._devices[device] = _Device(bytearray(slots))
 
     def swapoff(self, device: int) -> None:
         """Forget a device and its pages in tmem; the guest has read what it still wanted."""
@@ -94,10 +92,10 @@ class Frontswap:
 
     def close(self) -> None:
         """Forget every device, and the pool."""
-        if self._pool is not None:
+        if self._pool != _NO_POOL:
             self._tmem.destroy_pool(self._pool)
         self._devices.clear()
-        self._pool = None
+        self._pool = _NO_POOL
 
     @property
     def stored_pages(self) -> int:
@@ -106,7 +104,7 @@ class Frontswap:
 
     def holds(self, device: int, offset: int) -> bool:
         """Whether the page of a slot is in tmem."""
-        return self._slot(device, offset).holds(offset)
+        return self._slot(device, offset).held[offset] == 1
 
     def offsets(self, device: int) -> list[int]:
         """The slots of a device whose page is in tmem, ascending."""
@@ -134,7 +132,7 @@ class Frontswap:
         found, batch = self._slot(device, offset), self._tmem.batch()
         places: list[int | None] = []
         for at, frame in enumerate(frames, start=offset):
-            held = at < found.slots and found.holds(at)
+            held = at < len(found.held) and found.held[at]
             places.append(self.add_load(batch, device, at, frame) if held else None)
         answers = batch.submit()
         for at, place in enumerate(places, start=offset):
@@ -144,19 +142,18 @@ class Frontswap:
 
     def invalidate_page(self, device: int, offset: int) -> None:
         """A slot is freed, or about to hold another page."""
-        slot = self._slot(device, offset)
-        if slot.holds(offset):
-            self._tmem.flush_page(self._made_pool(), *name_of(device, offset))
-            slot.mark(offset, False)
+        if self.holds(device, offset):
+            self._tmem.flush_page(self._pool, *name_of(device, offset))
+            self._devices[device].mark(offset, 0)
             self.invalidates += 1
 
     def invalidate_area(self, device: int) -> None:
         """Every slot of a device is free."""
         found = self._device(device)
         for number in range(DEVICE_OBJECTS):
-            self._batch.flush_object(self._made_pool(), (device << 4 | number, 0, 0))
+            self._batch.flush_object(self._pool, (device << 4 | number, 0, 0))
         self._batch.submit()
-        found.bits, found.stored = bytearray(len(found.bits)), 0
+        found.held, found.stored = bytearray(len(found.held)), 0
         self.invalidates += 1
 
     def shrink(
@@ -188,23 +185,26 @@ class Frontswap:
     def add_store(self, batch: TmemBatch, device: int, offset: int, frame: int) -> int:
         """Add a store; its answer, at the place returned, belongs to ``settle_store``."""
         self._slot(device, offset)
-        return batch.put(self._made_pool(), *name_of(device, offset), frame)
+        oid, index = name_of(device, offset)
+        return batch.put(self._pool, oid, index, frame)
 
     def settle_store(self, device: int, offset: int, frame: int, answer: int) -> bool:
         """What ``store`` returns. Any refusal leaves nothing of the slot in tmem."""
+        if answer == DONE:
+            self.stores += 1
+            self._devices[device].mark(offset, 1)
+            return True
         check_record(answer, frame)
-        stored = answer == DONE
-        self._slot(device, offset).mark(offset, stored)
-        self.stores += stored
-        self.failed_stores += not stored
-        return stored
+        self.failed_stores += 1
+        self._devices[device].mark(offset, 0)
+        return False
 
     def add_load(self, batch: TmemBatch, device: int, offset: int, frame: int) -> int:
         """Add a load of a slot that is in tmem; its answer belongs to ``settle_load``."""
         oid, index = name_of(device, offset)
-        place = batch.get(self._made_pool(), oid, index, frame)
+        place = batch.get(self._pool, oid, index, frame)
         if self.exclusive_gets:
-            batch.flush_page(self._made_pool(), oid, index)
+            batch.flush_page(self._pool, oid, index)
         return place
 
     def settle_load(self, device: int, offset: int, answer: int) -> None:
@@ -215,12 +215,7 @@ class Frontswap:
             )
         self.loads += 1
         if self.exclusive_gets:
-            self._slot(device, offset).mark(offset, False)
-
-    def _made_pool(self) -> PoolId:
-        if self._pool is None:
-            raise ConfigError("device", "there is none: swapon comes first")
-        return self._pool
+            self._devices[device].mark(offset, 0)
 
     def _device(self, device: int) -> _Device:
         found = self._devices.get(device)
@@ -229,9 +224,10 @@ class Frontswap:
         return found
 
     def _slot(self, device: int, offset: int) -> _Device:
-        found = self._device(device)
-        if not 0 <= offset < found.slots:
-            raise IndexError(f"slot {offset} of a swap device of {found.slots}")
+        found = self._devices.get(device)
+        if found is None or not 0 <= offset < len(found.held):
+            slots = len(self._device(device).held)
+            raise IndexError(f"slot {offset} of a swap device of {slots}")
         return found
 
 

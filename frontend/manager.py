@@ -335,20 +335,19 @@ class GuestMemory:
     def _settle(self, page: int, answer: int | None) -> None:
         """Evict ``page``, which frontswap has taken, refused or (None) not been offered."""
         if page not in self._file_pages:
-            if answer is not None and self._took(page, answer):
+            if answer is not None and self._frontswap is not None:
+                frame = self._resident[page]
+                stored = self._frontswap.settle_store(DEVICE, page, frame, answer)
+                self.failed_puts += not stored
+            else:
+                stored = False
+            if stored:
                 self._on_disk.discard(page)
             elif page not in self._on_disk:
                 self._swap.write(page, self._domain.view(self._resident[page]))
                 self.swap_outs += 1
                 self._on_disk.add(page)
         self._spares.append(self._resident.pop(page))
-
-    def _took(self, page: int, answer: int) -> bool:
-        if self._frontswap is None:
-            return False
-        took = self._frontswap.settle_store(DEVICE, page, self._resident[page], answer)
-        self.failed_puts += not took
-        return took
 
     def _has_room(self, pages: int) -> bool:
         return len(self._resident) + pages <= self._limit
