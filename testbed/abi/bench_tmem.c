@@ -81,7 +81,9 @@ int mcb_tmem(const struct mcb_pool *pool, int op, struct mcb_set *set, uint64_t 
             struct step step = next_step(set);
 
             name_page(&record, op, pool->slot, set, step.page);
-            if (execute(pool->state, (uint64_t)&record, address_of(set, step), pool->client, 0) != 1)
+            int64_t code = execute(pool->state, (uint64_t)&record, address_of(set, step),
+                                   pool->client, 0);
+            if (code != 1)
                 return MC_ESTATE;
         }
         samples[s] = mc_clock_ns() - start;
