@@ -5,8 +5,8 @@
  * Rules: every loop walks one `struct mcb_set`, so that all name the same pages in the same order:
  *        page n is (n / MCB_OBJECT_PAGES + 1, object, 0), index n % MCB_OBJECT_PAGES. The guest's
  *        side is a small block of pages, in the cache as a page just used is, taken in turn; the
- *        other side is as large as the set. Before the clock of a sample starts, every page about to
- *        be put gets a first word it never had, so that no two pages put are alike. A sample is
+ *        other side is as large as the set. Before the clock of a sample starts, every page about
+ *        to be put gets a first word it never had, so that no two pages put are alike. A sample is
  *        `ops` operations (at most the block; a batch for the ring). An operation that does not
  *        answer 1 ends the loop: what failed is no sample.
  * Each returns 0 or a negative enum mc_status; MC_ESTATE for an answer that was not 1.
