@@ -29,7 +29,9 @@ _TMEM_FIELDS = {
     "tmem_used_pages": ("used_pages",),
     "tmem_target_pages": ("mm_target",),
     "puts": ("puts",),
-    "puts_failed": ("puts_failed_target", "puts_failed_nomem", "puts_failed_nospc"),
+    "puts_failed": tuple(
+        f"puts_failed_{why}" for why in ("target", "nomem", "nospc", "frozen", "fault")
+    ),
     "gets": ("gets",),
     "gets_hit": ("gets_hit",),
     "flushes": ("flushes",),

@@ -20,10 +20,10 @@ COLUMNS = (
     ("POOLS", 5, "pool_count"),
     ("EPHEMERAL", 9, "ephemeral_pages"),
     ("PERSISTENT", 10, "persistent_pages"),
-    ("PUTS", 10, "puts"),
-    ("GETS", 10, "gets"),
-    ("HITS", 10, "gets_hit"),
-    ("EVICTED", 9, "evicted"),
+    ("PUTS", 9, "puts"),
+    ("GETS", 9, "gets"),
+    ("HITS", 9, "gets_hit"),
+    ("EVICTED", 8, "evicted"),
 )
 #: Columns of counters in the long form, of this width.
 LONG_WIDTH, LONG_COLUMNS = 32, 3

@@ -182,6 +182,8 @@ def test_a_frozen_domain_does_not_grow_until_it_is_thawed(
     assert tmem.put(pool, (1, 1, 1), 1, frame) == -1000
     assert tmem.put(pool, (1, 1, 1), 0, frame) == 1, "a page in its old place is no growth"
     assert memcoord("tmem-list")["clients"][0]["is_frozen"]
+    (counted,) = call(run_dir, "statistics")["domains"]
+    assert (counted["puts"], counted["puts_failed"]) == (3, 1)
     memcoord("tmem-thaw", "--all")
     assert tmem.put(pool, (1, 1, 1), 1, frame) == 1
     memcoord("tmem-weight", "vm1", "7")
