@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,6 +153,35 @@ def test_tmem_list_tells_what_the_guest_did(domain: Domain, memcoord: Memcoord) 
     assert "pool 0 (ephemeral, private)" in long
     assert "pool 1 (persistent, private)" in long
     assert len(long.splitlines()) > 20
+
+
+def test_what_is_listed_adds_up_while_a_domain_is_at_work(domain: Domain, run_dir: Path) -> None:
+    stop, frames = threading.Event(), [stamp(domain, domain.alloc(), 7) for _ in range(64)]
+    cached, swapped = (domain.tmem.new_pool(persistent=kind) for kind in (False, True))
+
+    def work() -> None:
+        while not stop.is_set():
+            for start in range(0, PAGES, 64):
+                indices = range(start, start + 64)
+                domain.tmem.put_many(cached, (1, 0, 0), indices, frames)
+                domain.tmem.put_many(swapped, (2, 0, 0), indices, frames)
+            domain.tmem.flush_object(swapped, (2, 0, 0))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        for _ in range(60):
+            listed = call(run_dir, "tmem-list", domain="vm1")
+            (vm1,) = listed["clients"]
+            failed = sum(count for name, count in vm1.items() if name.startswith("puts_failed_"))
+            assert vm1["puts"] == vm1["puts_succ"] + failed
+            assert vm1["puts"] == sum(pool["puts"] for pool in listed["pools"])
+            used = sum(pool["pages"] for pool in listed["pools"])
+            assert used == vm1["used_pages"] == listed["host"]["used_pages"]
+        assert vm1["puts"] > 0
+    finally:
+        stop.set()
+        worker.join(WAIT_S)
 
 
 def test_two_domains_share_a_filesystem_they_may_share(
