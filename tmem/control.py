@@ -17,12 +17,16 @@ from tmem.layout import (
     H_FREE_FRAMES,
     H_HEAP_FREE,
     H_HOST_TAKEN,
+    H_SAME_BUCKETS,
     H_TOTAL_WEIGHT,
     MAX_CLIENTS,
-    State,
+    POOLS_PER_CLIENT,
+    SLOT_POOL,
 )
+from tmem.state import State
 
 PAGES_PER_MB = 256
+COMPRESS_PAGES_MAX = 65536  # of one step, so that the lock is not held for more than a second
 KB_PER_PAGE = 4
 WEIGHT_MAX = 0xFFFFFFFF  # a u32 in Xen's ABI
 _NO_UUID = -1
@@ -119,6 +123,24 @@ class Control:
                 low, high = int(pool["uuid_lo"]) % 2**64, int(pool["uuid_hi"]) % 2**64
                 entries.append(PoolEntry(int(flags), slot, int(pool["pages"]), low, high))
         return len(entries), tuple(entries)
+
+    def set_dedup(self, client: int, pool: int, on: bool) -> int:
+        """Whether pages put into a pool from now on may share their content: 0; ENODEV. On at
+        first when the pool was made with ``dedup``, and never possible otherwise."""
+        if not self._is_open(client) or not 0 <= pool < POOLS_PER_CLIENT:
+            return int(Code.ENODEV)
+        number = int(self._state.slots[client, pool, SLOT_POOL]) - 1
+        if number < 0:
+            return int(Code.ENODEV)
+        if on and not self._state.header[H_SAME_BUCKETS]:
+            raise TmemError("this pool was made without dedup")
+        self._state.pools["dedup"][number] = on
+        return 0
+
+    def compress_step(self, budget_pages: int) -> int:
+        """Compress up to so many of the coldest raw pages: how many; 0 without compression."""
+        budget = min(max(budget_pages, 0), COMPRESS_PAGES_MAX)
+        return int(serve.compress.ctypes(self._state.address, budget))
 
     def flush_kb(self, kb: int) -> int:
         """Evict until ``kb`` KiB (rounded up to pages) are free, if that can be; then all that is

@@ -19,7 +19,6 @@ from tmem.layout import (
     C_WEIGHT,
     CELL_EVICTION,
     CELL_OF_CLIENT,
-    CELL_STORE,
     CLIENT_WORDS,
     CLIENTS,
     EVICT_STORED,
@@ -40,9 +39,10 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import cells_at, copy_page, field, kernel, set_field
-from tmem.pages import client_anchor, drop_page
+from tmem.machine import cells_at, copy_page, field, kernel
+from tmem.pages import client_anchor, dequeue, drop_page, enqueue
 from tmem.slab import close_area, emptiest_area, frame_address, take_frame
+from tmem.store import move, spare
 
 EVICTION_TRIES = 10  # failed evictions before a put gives up, as in Xen
 RELINQUISH_EVICTIONS = 10  # evictions before the host gives up asking for one page, as in Xen
@@ -64,14 +64,19 @@ def evict(s, client, order):
     """Drop one ephemeral page for ``client``; whether there was one. ``order`` is EVICT_STORED or
     EVICT_ZERO. No page of another client goes for one above its share that has pages itself."""
     s[H_EVICT_ATTEMPTS] += 1
-    page = field(s, order, CELL_EVICTION)
-    if page == order:
+    if field(s, order, CELL_EVICTION) == order:
         return False
+    anchor, links = order, CELL_EVICTION
     if is_above_share(s, client):
-        anchor = client_anchor(client, order - EVICT_STORED)
-        own = field(s, anchor, CELL_OF_CLIENT)
-        if own != anchor:
-            page = own
+        own = client_anchor(client, order - EVICT_STORED)
+        if field(s, own, CELL_OF_CLIENT) != own:
+            anchor, links = own, CELL_OF_CLIENT
+    page = field(s, anchor, links)
+    while spare(s, page):  # each page at most once
+        pool = pool_of_page(s, page)
+        dequeue(s, pool, page)
+        enqueue(s, pool, page)
+        page = field(s, anchor, links)
     owner = s[POOLS + pool_of_page(s, page) * POOL_WORDS + P_OWNER]
     s[CLIENTS + owner * CLIENT_WORDS + C_EVICTED] += 1
     s[H_EVICTED] += 1
@@ -136,10 +141,10 @@ def shrink(s):
     close_area(s, area)
     frames = cells_at(s[H_FRAMES])
     for frame in range(area * AREA_PAGES, (area + 1) * AREA_PAGES):
-        page = int64(frames[frame])
-        if page < FRAME_FREE:
-            moved = take_frame(s, page)
+        holder = int64(frames[frame])
+        if holder < FRAME_FREE:
+            moved = take_frame(s, holder)
             copy_page(frame_address(s, moved), frame_address(s, frame))
-            set_field(s, page, CELL_STORE, moved)
+            move(s, frame, moved, holder)
             s[H_RELOCATED] += 1
     return area

@@ -152,6 +152,17 @@ def find_page(s, object_cell, index):
 
 
 @kernel
+def is_page(s, page, object_cell, index):
+    """Whether a cell that was this page still is, evictions having happened meanwhile."""
+    cell = int64(cells_at(s[H_PAGE_BUCKETS])[page_bucket(s, object_cell, index)])
+    while cell != 0:
+        if cell == page:
+            return True
+        cell = field(s, cell, CELL_CHAIN)
+    return False
+
+
+@kernel
 def chain(s, table, bucket, cell):
     """Put a cell at the head of a hash chain; ``table`` is the header word of the buckets."""
     buckets = cells_at(s[table])

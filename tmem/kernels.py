@@ -17,7 +17,7 @@ from __future__ import annotations
 from tmem import codes
 from tmem.evict import evict, make_room
 from tmem.gone import drop_and_log
-from tmem.index import find_object, find_page, new_object, set_last_client
+from tmem.index import find_object, find_page, is_page, new_object, set_last_client
 from tmem.layout import (
     C_EPHEMERAL_GETS_HIT,
     C_FLUSHES,
@@ -38,6 +38,7 @@ from tmem.layout import (
     C_PUTS_SUCC,
     C_QUOTA,
     C_USED_PAGES,
+    CELL_INDEX,
     CELL_MATES,
     CELL_OWNER,
     CELL_STORE,
@@ -45,11 +46,14 @@ from tmem.layout import (
     CLIENTS,
     EVICT_STORED,
     EVICT_ZERO,
+    H_EVICTED,
     H_FAILED_COPIES,
     H_FREE_CELLS,
     H_FREE_FRAMES,
     H_HEAP_FREE,
     H_RESERVE_PAGES,
+    H_REWRITTEN,
+    H_SAME_BUCKETS,
     NO_FRAME,
     P_GETS,
     P_GETS_HIT,
@@ -70,15 +74,17 @@ from tmem.layout import (
     POOLS,
 )
 from tmem.machine import copy_page, field, kernel
-from tmem.pages import add_page, dequeue, discard, drop_page, enqueue, is_zero, load, store
+from tmem.pages import add_page, dequeue, drop_page, enqueue
 from tmem.pools import pool_of
 from tmem.slab import frame_address
+from tmem.store import discard, is_own, is_zero, load, store
 
 # Enumerations are slow to compile; the kernels use their plain values.
 DONE, ABSENT = int(codes.Code.DONE), int(codes.Code.ABSENT)
 ENOMEM, EFAULT, ENODEV = int(codes.Code.ENOMEM), int(codes.Code.EFAULT), int(codes.Code.ENODEV)
 ENOSPC, EEMPTY, EFROZEN = int(codes.Code.ENOSPC), int(codes.Code.EEMPTY), int(codes.Code.EFROZEN)
 TARGET, NEED_SLAB = int(codes.Code.TARGET), int(codes.Code.NEED_SLAB)
+EVICTED = 2  # between the kernels only
 
 
 @kernel
@@ -118,10 +124,10 @@ def insert(s, client, pool, object_cell, oid0, oid1, oid2, index, data, may_ask)
 @kernel
 def replace(s, client, pool, page, data, may_ask):
     """Duplicate put: new data in the old place, or neither. A page that gains or loses its storage
-    goes to the tail of the other eviction order, the one case where the place changes."""
+    goes to the tail of the other eviction order, the one case where the place changes. EVICTED
+    when the page itself had to make room: a new page is put then."""
     p = POOLS + pool * POOL_WORDS
     c = CLIENTS + s[p + P_OWNER] * CLIENT_WORDS
-    frame = field(s, page, CELL_STORE)
     over = s[p + P_IS_PERSISTENT] and s[c + C_QUOTA] >= 0
     if s[c + C_IS_MIGRATING] or (over and s[c + C_PERSISTENT_PAGES] > s[c + C_QUOTA]):
         drop_and_log(s, page)
@@ -130,19 +136,27 @@ def replace(s, client, pool, page, data, may_ask):
         drop_and_log(s, page)
         return EFAULT
     zero = is_zero(data)
-    if not zero and frame != NO_FRAME:
-        copy_page(frame_address(s, frame), data)
-    elif not zero or frame != NO_FRAME:
-        if not zero and s[H_FREE_FRAMES] == 0:
+    if not zero and is_own(s, page) and not s[H_SAME_BUCKETS]:
+        copy_page(frame_address(s, field(s, page, CELL_STORE)), data)
+    else:
+        if not zero and s[H_FREE_FRAMES] == 0 and not is_own(s, page):
             if may_ask:
                 return NEED_SLAB
+            evicted = s[H_EVICTED]
+            object_cell, index = field(s, page, CELL_OWNER), field(s, page, CELL_INDEX)
             if not make_room(s, client, 1):
                 drop_page(s, page)
                 return ENOSPC
-        dequeue(s, pool, page)
+            if s[H_EVICTED] != evicted and not is_page(s, page, object_cell, index):
+                return EVICTED
+        moves = zero != (field(s, page, CELL_STORE) == NO_FRAME)
+        if moves:
+            dequeue(s, pool, page)
         discard(s, pool, page)
         store(s, pool, page, data)
-        enqueue(s, pool, page)
+        if moves:
+            enqueue(s, pool, page)
+    s[H_REWRITTEN] = 1
     set_last_client(s, field(s, page, CELL_OWNER), client)
     return DONE
 
@@ -184,9 +198,10 @@ def put_page(s, client, slot, oid0, oid1, oid2, index, data, may_ask):
             return ENOMEM
     object_cell = find_object(s, pool, oid0, oid1, oid2)
     page = find_page(s, object_cell, index) if object_cell != 0 else 0
-    if page != 0:
-        code = replace(s, client, pool, page, data, may_ask)
-    else:
+    code = replace(s, client, pool, page, data, may_ask) if page != 0 else EVICTED
+    if code == EVICTED:
+        page = 0
+        object_cell = find_object(s, pool, oid0, oid1, oid2)
         code = insert(s, client, pool, object_cell, oid0, oid1, oid2, index, data, may_ask)
     if code != NEED_SLAB:
         count_put(s, client, pool, code, page != 0)

@@ -1,7 +1,7 @@
 """Where everything lies in the state of a pool: one block of memory, no Python object per page.
 
-Owns: the offsets every kernel uses and the block itself (``State``). The block starts with int64
-words (header, clients, slots, pools), then the arrays the header points to:
+Owns: the offsets every kernel uses. The block (``tmem.state``) starts with int64 words (header,
+clients, slots, pools), then the arrays the header points to:
 
   cells    one 40-byte descriptor per page, object, shared content and logged invalidation, in one
            arena with one free list
@@ -21,15 +21,12 @@ before it is used. Lists are circular and doubly linked through a cell that only
 
 Where a page's data is (``store``): a frame of its own; NO_FRAME, all zero; STORE_SHARED | content
 cell; or STORE_PACKED | frame * 64 + slot, compressed. Per page a pool has room for, this is less
-than 64 bytes (``cells_for``): an arena a third larger than the pages, so that the pool is full use
-with three pages per object or more.
+than 64 bytes (``cells_for``): an arena a third larger than the pages, so that all of the pool is of
+use with three pages per object or more.
 Single owner: whoever runs a kernel owns the whole block. Used by the kernels and by ``tmem.pool``.
 """
 
 from __future__ import annotations
-
-import numpy as np
-import numpy.typing as npt
 
 PAGE_BYTES = 4096
 AREA_PAGES = 512
@@ -49,9 +46,13 @@ HEADER_FIELDS = (
     "object_buckets",
     "frames",
     "areas",
+    "same_buckets",  # 0 without dedup
+    "same",
+    "scratch",  # one page
     "slab",  # host address of area 0
     "page_bucket_count",
     "object_bucket_count",
+    "same_bucket_count",
     "cell_count",
     "max_areas",
     "max_pages",  # frames that may ever be grown: the last area may be a part of one
@@ -82,6 +83,17 @@ HEADER_FIELDS = (
     "relinquish_evictions_max",
     "failed_copies",
     "relocated",
+    "dedup_across",  # contents may be shared between clients
+    "contents",  # that more than one page has had
+    "shared_pages",  # pages that have such a content
+    "deduped",
+    "compression",
+    "packed_pages",
+    "packed_bytes",  # what is left of them
+    "packed_frames",
+    "poor",  # pages that did not compress well enough
+    "cold",  # last page looked at in the eviction order, or its anchor
+    "rewritten",  # a page before a cold one is raw again
 )
 (
     H_CELLS,
@@ -89,9 +101,13 @@ HEADER_FIELDS = (
     H_OBJECT_BUCKETS,
     H_FRAMES,
     H_AREAS,
+    H_SAME_BUCKETS,
+    H_SAME,
+    H_SCRATCH,
     H_SLAB,
     H_PAGE_BUCKET_COUNT,
     H_OBJECT_BUCKET_COUNT,
+    H_SAME_BUCKET_COUNT,
     H_CELL_COUNT,
     H_MAX_AREAS,
     H_MAX_PAGES,
@@ -122,10 +138,21 @@ HEADER_FIELDS = (
     H_RELINQUISH_EVICTIONS_MAX,
     H_FAILED_COPIES,
     H_RELOCATED,
+    H_DEDUP_ACROSS,
+    H_CONTENTS,
+    H_SHARED_PAGES,
+    H_DEDUPED,
+    H_COMPRESSION,
+    H_PACKED_PAGES,
+    H_PACKED_BYTES,
+    H_PACKED_FRAMES,
+    H_POOR,
+    H_COLD,
+    H_REWRITTEN,
 ) = range(len(HEADER_FIELDS))
-H_KEYS = 48  # eight secret words of the hash
+H_KEYS = 64  # eight secret words of the hash
 KEY_COUNT = 8
-HEADER_WORDS = 56
+HEADER_WORDS = 72
 
 # Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
 CLIENT_FIELDS = (
@@ -138,6 +165,7 @@ CLIENT_FIELDS = (
     "was_frozen",  # before it began to migrate
     "first_gone",  # log of invalidations while migrating: cells
     "last_gone",
+    "cold",  # last page looked at of the persistent ones, or their anchor
     "used_pages",
     "ephemeral_pages",
     "ephemeral_pages_max",
@@ -168,6 +196,7 @@ CLIENT_FIELDS = (
     C_WAS_FROZEN,
     C_FIRST_GONE,
     C_LAST_GONE,
+    C_COLD,
     C_USED_PAGES,
     C_EPHEMERAL_PAGES,
     C_EPHEMERAL_PAGES_MAX,
@@ -207,6 +236,7 @@ POOL_FIELDS = (
     "is_shared",
     "owner",  # client all its pages are counted to
     "slot",  # the owner's
+    "dedup",
     "sharers",  # slots that lead to it
     "uuid_lo",
     "uuid_hi",
@@ -232,6 +262,7 @@ POOL_FIELDS = (
     P_IS_SHARED,
     P_OWNER,
     P_SLOT,
+    P_DEDUP,
     P_SHARERS,
     P_UUID_LO,
     P_UUID_HI,
@@ -253,7 +284,17 @@ POOL_FIELDS = (
 ) = range(len(POOL_FIELDS))
 POOL_WORDS = len(POOL_FIELDS)
 POOLS = SLOTS + SLOT_COUNT * SLOT_WORDS
-FIXED_WORDS = POOLS + MAX_POOLS * POOL_WORDS
+
+# Compressed pages: frames cut into slots of one size, twice so many classes as sizes, for
+# persistent and ephemeral pages do not share a frame. Per class: first frame with a free slot, + 1.
+PACKED_HEADER_BYTES = 64  # of such a frame: next, previous frame of the class, used slots
+SLOT_HEADER_BYTES = 8  # of a slot: page cell, length
+SLOTS_PER_FRAME = (56, 28, 18, 13, 10, 8, 6, 5, 4, 3, 2)
+SLOT_BYTES = tuple((4096 - PACKED_HEADER_BYTES) // n // 8 * 8 for n in SLOTS_PER_FRAME)
+PACKED_MAX_BYTES = SLOT_BYTES[-1] - SLOT_HEADER_BYTES  # 0.49 of a page; more would save nothing
+PACKED_CLASSES = 2 * len(SLOT_BYTES)
+PACKED = POOLS + MAX_POOLS * POOL_WORDS
+FIXED_WORDS = PACKED + PACKED_CLASSES
 
 # Columns of a cell. A list column is the next cell; the one after it is the previous cell.
 CELL_WORDS = 10
@@ -265,7 +306,22 @@ OBJECT_POOL_MASK = (1 << OBJECT_POOL_BITS) - 1
 
 # Where the data of a page is; a plain number is its own frame.
 NO_FRAME = 0xFFFFFFFF  # the page is all zero and holds no storage
+STORE_SHARED = 1 << 31  # | content cell, and
+STORE_SPARED = 1 << 30  # | when the page has been spared by an eviction once
+STORE_PACKED = 1 << 30  # | frame << PACKED_SLOT_BITS | slot
+STORE_MASK = STORE_PACKED - 1
+PACKED_SLOT_BITS = 6
+
+# Who holds a frame; a plain number is the page cell.
 FRAME_FREE = 1 << 31  # | next free frame + 1
+FRAME_SHARED = 1 << 30  # | content cell
+FRAME_PACKED = 1 << 29  # | class
+FRAME_MASK = FRAME_PACKED - 1
+
+# Per frame, with dedup: the next frame on its hash chain, + 1, or NOT_HASHED; and its hash.
+SAME_WORDS = 2
+NOT_HASHED = 0xFFFFFFFF
+CONTENT_REFS, CONTENT_FRAME, CONTENT_SCOPE = 1, 2, 3  # words of a content cell
 
 # Anchors: cells that only hold the ends of a list.
 EVICT_STORED = 1  # ephemeral pages that hold storage, in put order
@@ -278,82 +334,17 @@ FIRST_CELL = CLIENT_ANCHORS + ANCHORS_PER_CLIENT * MAX_CLIENTS
 AREA_WORDS = 4
 AREA_SIZE, AREA_USED, AREA_FIRST_FREE, AREA_NEXT = range(AREA_WORDS)
 
+PAGES_PER_OBJECT, DEDUP_PAGES_PER_OBJECT = 3, 5
 SPARE_CELLS = 64  # so that a pool of a few pages is not short of objects
 
 assert len(HEADER_FIELDS) <= H_KEYS
 assert H_KEYS + KEY_COUNT == HEADER_WORDS
-assert MAX_AREAS * AREA_PAGES * 2 < FRAME_FREE, "a cell number never looks like a free frame"
+MAX_PAGES = 1 << 28
+assert MAX_PAGES * 3 // 2 < FRAME_MASK, "a cell number never looks like anything else"
+assert MAX_AREAS * AREA_PAGES << PACKED_SLOT_BITS <= STORE_PACKED
 
 
-def cells_for(pages: int) -> int:
-    """Cells a pool of ``pages`` has for its pages and objects together, anchors not counted."""
-    return pages + pages // 3 + SPARE_CELLS
-
-
-class State:
-    """The memory block of one pool and its views. Alive as long as anybody uses ``address``."""
-
-    def __init__(
-        self, max_areas: int, max_pages: int, slab: int, keys: list[int], reserve_pages: int = 0
-    ) -> None:
-        pages = max_areas * AREA_PAGES
-        cell_count = FIRST_CELL + cells_for(pages)
-        sizes = {  # in u32
-            H_CELLS: cell_count * CELL_WORDS,
-            H_PAGE_BUCKETS: max(pages, 1),
-            H_OBJECT_BUCKETS: pages // 2 + 1,
-            H_FRAMES: pages,
-            H_AREAS: max_areas * AREA_WORDS,
-        }
-        starts: dict[int, int] = {}
-        end = FIXED_WORDS
-        for header, size in sizes.items():
-            starts[header] = end
-            end += -(-size // 2)
-        #: the block, in int64 words; zeroes are an empty pool, so no page of it is touched yet
-        self.words: npt.NDArray[np.int64] = np.zeros(end, dtype=np.int64)
-        self.address = int(self.words.ctypes.data)
-        views = {
-            header: self.words[start:].view(np.uint32)[: sizes[header]]
-            for header, start in starts.items()
-        }
-        self.cells = views[H_CELLS].reshape(cell_count, CELL_WORDS)
-        self.page_buckets = views[H_PAGE_BUCKETS]
-        self.object_buckets = views[H_OBJECT_BUCKETS]
-        self.frames = views[H_FRAMES]
-        self.areas = views[H_AREAS].reshape(max_areas, AREA_WORDS)
-        self.header = self.words[:HEADER_WORDS]
-        self.clients = _records(self.words, CLIENTS, MAX_CLIENTS, CLIENT_FIELDS)
-        self.uuids = self.words[UUIDS:SLOTS].reshape(MAX_CLIENTS, AUTHORISATIONS, 2)
-        self.slots = self.words[SLOTS:POOLS].reshape(MAX_CLIENTS, POOLS_PER_CLIENT, SLOT_WORDS)
-        self.pools = _records(self.words, POOLS, MAX_POOLS, POOL_FIELDS)
-        for header, start in starts.items():
-            self.header[header] = self.address + start * 8
-        self.header[H_RESERVE_PAGES] = reserve_pages
-        self._format(max_areas, max_pages, slab, cell_count, keys)
-
-    def _format(
-        self, max_areas: int, max_pages: int, slab: int, cell_count: int, keys: list[int]
-    ) -> None:
-        self.header[H_SLAB] = slab
-        self.header[H_PAGE_BUCKET_COUNT] = len(self.page_buckets)
-        self.header[H_OBJECT_BUCKET_COUNT] = len(self.object_buckets)
-        self.header[H_CELL_COUNT] = cell_count
-        self.header[H_MAX_AREAS] = max_areas
-        self.header[H_MAX_PAGES] = max_pages
-        self.header[H_FREE_CELLS] = cell_count - FIRST_CELL
-        self.header[H_CELLS_TOUCHED] = FIRST_CELL
-        self.header[H_KEYS : H_KEYS + KEY_COUNT] = np.array(keys, dtype=np.uint64).view(np.int64)
-        anchors = np.arange(FIRST_CELL, dtype=np.uint32)
-        for column in (CELL_OF_CLIENT, CELL_EVICTION):
-            self.cells[:FIRST_CELL, column] = anchors
-            self.cells[:FIRST_CELL, column + 1] = anchors
-
-
-def _records(
-    words: npt.NDArray[np.int64], start: int, count: int, fields: tuple[str, ...]
-) -> npt.NDArray[np.void]:
-    """A view of ``count`` records of named int64 fields: ``view["used_pages"][client]``."""
-    record = np.dtype([(name, np.int64) for name in fields])
-    view: npt.NDArray[np.void] = words[start : start + count * len(fields)].view(record)
-    return view
+def cells_for(pages: int, dedup: bool = False) -> int:
+    """Cells of a pool with room for ``pages``, for these and objects together, anchors not
+    counted. With dedup the arena is smaller, so that all the rest stays below 64 bytes a page."""
+    return pages + pages // (DEDUP_PAGES_PER_OBJECT if dedup else PAGES_PER_OBJECT) + SPARE_CELLS

@@ -1,8 +1,8 @@
 """Pages coming and going: made, dropped, filled, put last in the eviction order.
 
-Owns: what a page is part of (its object, its client's list, the eviction order, a frame of the
-slab) and the counters that follow from it. A page of zeroes holds no frame and is queued apart:
-evicting it would free no memory. Used by the kernels.
+Owns: what a page is part of (its object, its client's list, the eviction order) and the counters
+that follow from it. A page of zeroes is queued apart: evicting it would free no memory.
+Used by the kernels.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -26,6 +26,7 @@ from tmem.layout import (
     ANCHOR_STORED,
     ANCHOR_ZERO,
     ANCHORS_PER_CLIENT,
+    C_COLD,
     C_EPHEMERAL_PAGES,
     C_EPHEMERAL_PAGES_MAX,
     C_PERSISTENT_PAGES,
@@ -40,38 +41,20 @@ from tmem.layout import (
     CLIENT_WORDS,
     CLIENTS,
     EVICT_STORED,
+    H_COLD,
     H_EPHEMERAL_PAGES,
-    H_EPHEMERAL_STORED,
     H_PAGE_BUCKETS,
     H_PAGES,
-    H_ZERO_PAGES,
     NO_FRAME,
     P_IS_PERSISTENT,
     P_OWNER,
     P_PAGES,
     P_PAGES_MAX,
-    PAGE_BYTES,
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import clear_page, copy_page, field, kernel, set_field, words_at
-from tmem.slab import frame_address, free_frame, take_frame
-
-PAGE_WORDS = PAGE_BYTES // 8
-ZERO_STEP = 8  # words looked at together: one cache line
-
-
-@kernel
-def is_zero(page):
-    """Whether a page is all zero; looks at one line only when its first line is not."""
-    words = words_at(page)
-    for at in range(0, PAGE_WORDS, ZERO_STEP):
-        seen = 0
-        for word in range(at, at + ZERO_STEP):
-            seen |= words[word]
-        if seen != 0:
-            return False
-    return True
+from tmem.machine import field, kernel, set_field
+from tmem.store import discard, store
 
 
 @kernel
@@ -100,44 +83,17 @@ def enqueue(s, pool, page):
 
 @kernel
 def dequeue(s, pool, page):
-    """Take a page out of these lists."""
-    unlink(s, page, CELL_OF_CLIENT)
-    if not s[POOLS + pool * POOL_WORDS + P_IS_PERSISTENT]:
-        unlink(s, page, CELL_EVICTION)
-
-
-@kernel
-def store(s, pool, page, data):
-    """Keep a copy of the data for a page that has none; there is a free frame."""
-    if is_zero(data):
-        set_field(s, page, CELL_STORE, NO_FRAME)
-        s[H_ZERO_PAGES] += 1
-        return
-    frame = take_frame(s, page)
-    copy_page(frame_address(s, frame), data)
-    set_field(s, page, CELL_STORE, frame)
-    s[H_EPHEMERAL_STORED] += not s[POOLS + pool * POOL_WORDS + P_IS_PERSISTENT]
-
-
-@kernel
-def discard(s, pool, page):
-    """Give up what a page keeps; the caller drops it or stores anew."""
-    frame = field(s, page, CELL_STORE)
-    if frame == NO_FRAME:
-        s[H_ZERO_PAGES] -= 1
-        return
-    free_frame(s, frame)
-    s[H_EPHEMERAL_STORED] -= not s[POOLS + pool * POOL_WORDS + P_IS_PERSISTENT]
-
-
-@kernel
-def load(s, page, data):
-    """Copy what a page keeps."""
-    frame = field(s, page, CELL_STORE)
-    if frame == NO_FRAME:
-        clear_page(data)
+    """Take a page out of these lists. Where the compressor stands, it steps back."""
+    p = POOLS + pool * POOL_WORDS
+    if s[p + P_IS_PERSISTENT]:
+        cold = CLIENTS + s[p + P_OWNER] * CLIENT_WORDS + C_COLD
+        if s[cold] == page:
+            s[cold] = field(s, page, CELL_OF_CLIENT + 1)
     else:
-        copy_page(data, frame_address(s, frame))
+        if s[H_COLD] == page:
+            s[H_COLD] = field(s, page, CELL_EVICTION + 1)
+        unlink(s, page, CELL_EVICTION)
+    unlink(s, page, CELL_OF_CLIENT)
 
 
 @kernel

@@ -26,17 +26,21 @@ from tmem.control import Control
 from tmem.layout import (
     AREA_BYTES,
     AREA_PAGES,
+    H_COMPRESSION,
+    H_DEDUP_ACROSS,
     H_FREE_FRAMES,
     H_HEAP_FREE,
     KEY_COUNT,
     MAX_AREAS,
     MAX_CLIENTS,
+    MAX_PAGES,
     PAGE_BYTES,
     POOLS_PER_CLIENT,
-    State,
 )
+from tmem.state import State
 
 RESERVE_PAGES = 256  # Xen's: 1 MiB
+SMALLER = 2  # pages per frame expected of same-content pages and of compression
 
 #: name of an object: three u64
 Oid = tuple[int, int, int]
@@ -56,6 +60,11 @@ class Tmem(Control):
 
     ``reserve_pages`` must be free before any put, so that many of ``pages`` never hold data but
     one: 256 by default, as in Xen; 0 with ``slab``, where the host keeps its own slack.
+
+    ``dedup`` keeps pages of the same content of one client once, ``dedup_across_clients`` those of
+    all: a client can then find out what others have. ``compression`` lets ``compress_step`` work.
+    ``max_pages`` is how many pages there is room to describe, zero, same and compressed ones
+    included: with one of these options twice as many as fit raw, at 64 bytes each.
     """
 
     def __init__(
@@ -67,10 +76,10 @@ class Tmem(Control):
         seed: int | None = None,
         reserve_pages: int | None = None,
         dedup: bool = False,
+        dedup_across_clients: bool = False,
         compression: bool = False,
+        max_pages: int | None = None,
     ) -> None:
-        if dedup or compression:
-            raise TmemError("this pool keeps every page raw")
         areas = -(-pages // AREA_PAGES)
         most = areas if max_areas is None else max_areas
         if pages < 0 or not areas <= most <= MAX_AREAS:
@@ -81,14 +90,27 @@ class Tmem(Control):
             reserve_pages = RESERVE_PAGES if slab is None else 0
         if reserve_pages < 0:
             raise TmemError(f"a reserve of {reserve_pages} pages cannot be")
+        frames = pages if areas == most else most * AREA_PAGES
+        if max_pages is None:
+            max_pages = most * AREA_PAGES * (SMALLER if dedup or compression else 1)
+        if not 0 <= max_pages <= MAX_PAGES:
+            raise TmemError(f"a pool has room for 0 to {MAX_PAGES} pages, not {max_pages}")
         self._memory: mmap.mmap | None = None
         if slab is None:
             self._memory = mmap.mmap(-1, max(most, 1) * AREA_BYTES)
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
         source = secrets.SystemRandom() if seed is None else random.Random(seed)
         keys = [source.getrandbits(64) for _ in range(KEY_COUNT)]
-        most_pages = pages if areas == most else most * AREA_PAGES
-        self._state = State(most, most_pages, slab, keys, reserve_pages)
+        self._state = State(
+            frames,
+            slab,
+            keys,
+            max_pages=max_pages,
+            reserve_pages=reserve_pages,
+            dedup=dedup or dedup_across_clients,
+        )
+        self._state.header[H_DEDUP_ACROSS] = dedup_across_clients
+        self._state.header[H_COMPRESSION] = compression
         #: the state as the compiled entries want it; alive as long as this object
         self.state_address = self._state.address
         for area in range(areas):

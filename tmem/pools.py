@@ -17,6 +17,7 @@ from tmem.layout import (
     ANCHOR_PERSISTENT,
     ANCHOR_STORED,
     AUTHORISATIONS,
+    C_COLD,
     C_EPHEMERAL_PAGES,
     C_EPHEMERAL_PAGES_MAX,
     C_IS_OPEN,
@@ -30,8 +31,10 @@ from tmem.layout import (
     CLIENTS,
     H_JOINED,
     H_PAGES,
+    H_SAME_BUCKETS,
     H_TOTAL_WEIGHT,
     MAX_CLIENTS,
+    P_DEDUP,
     P_IS_OPEN,
     P_IS_PERSISTENT,
     P_IS_SHARED,
@@ -135,6 +138,7 @@ def new_pool(s, client, flags, uuid_lo, uuid_hi):
         s[p + P_IS_OPEN] = 1
         s[p + P_IS_PERSISTENT] = flags & FLAG_PERSISTENT
         s[p + P_IS_SHARED] = shared
+        s[p + P_DEDUP] = s[H_SAME_BUCKETS] != 0
         s[p + P_OWNER] = client
         s[p + P_SLOT] = slot
         s[p + P_UUID_LO] = uuid_lo
@@ -228,6 +232,7 @@ def open_client(s, client):
         s[c + word] = 0
     s[c + C_MM_TARGET] = -1
     s[c + C_QUOTA] = -1
+    s[c + C_COLD] = client_anchor(client, ANCHOR_PERSISTENT)
     for word in range(UUID_WORDS):
         s[UUIDS + client * UUID_WORDS + word] = NO_UUID
     s[c + C_IS_OPEN] = 1

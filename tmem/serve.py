@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from numba import cfunc, int64, njit, uint64
 
-from tmem import codes, evict, kernels, pools, slab
+from tmem import codes, evict, kernels, pools, slab, store
 from tmem.cache import cached_kernels
 from tmem.layout import (
     C_ERRORS,
@@ -150,6 +150,10 @@ def _host(state, op, amount):
     return evict.flush_to_host(s, amount)
 
 
+def _compress(state, budget):
+    return store.compress_step(words_at(int64(state)), budget)
+
+
 def _open_client(state, client):
     return pools.open_client(words_at(int64(state)), client)
 
@@ -176,6 +180,7 @@ with cached_kernels() as _cache:
     peek = _pointer(int64(uint64, uint64, uint64, int64), _peek)
     grow = _pointer(int64(uint64, int64), _grow)
     shrink = _pointer(int64(uint64), _shrink)
+    compress = _pointer(int64(uint64, int64), _compress)
     host = _pointer(int64(uint64, int64, int64), _host)
     open_client = _pointer(int64(uint64, int64), _open_client)
     close_client = _pointer(int64(uint64, int64), _close_client)
@@ -197,6 +202,7 @@ class Entries:
     #                        int64_t may_ask): the status of the operation
     grow: int  # int64_t (uint64_t state, int64_t area): 0, or -1 for an area it cannot take
     shrink: int  # int64_t (uint64_t state): the area given up, or -1
+    compress: int  # int64_t (uint64_t state, int64_t budget): pages compressed, 0 to the budget
     open_client: int  # int64_t (uint64_t state, int64_t client): 0, -17 open already, -1 no such
     close_client: int  # int64_t (uint64_t state, int64_t client): pages freed, or -19
 
@@ -208,6 +214,7 @@ def entry_points(tmem: Tmem) -> Entries:
         execute=execute.address,
         grow=grow.address,
         shrink=shrink.address,
+        compress=compress.address,
         open_client=open_client.address,
         close_client=close_client.address,
     )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tmem.layout import HEADER_FIELDS, SLOT_JOINED, SLOT_POOL, State
+from tmem.layout import HEADER_FIELDS, SLOT_JOINED, SLOT_POOL
+from tmem.state import State
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class PoolStatistics:
     slot: int
     is_persistent: bool
     is_shared: bool
+    dedup: bool
     sharers: tuple[tuple[int, int], ...]  # (client, slot) in the order they joined
     uuid_lo: int
     uuid_hi: int
@@ -96,13 +98,25 @@ class Statistics:
     relinquish_attempts: int
     relinquish_evictions_max: int
     failed_copies: int
+    contents: int  # kept once for several pages
+    shared_pages: int  # that have such a content
+    deduped: int  # puts that found their content there already
+    packed_pages: int  # compressed now, into packed_bytes, in packed_frames pages of memory
+    packed_bytes: int
+    packed_frames: int
+    poor: int  # tries of compression that saved too little
     relocated: int  # pages moved to another area when the slab shrank
     clients: tuple[ClientStatistics, ...]
     pools: tuple[PoolStatistics, ...]
 
+    @property
+    def compressed_to(self) -> float:
+        """Memory of the compressed pages as a part of what they would take raw; 1.0 for none."""
+        return self.packed_frames / self.packed_pages if self.packed_pages else 1.0
+
 
 _CLIENT_FIELDS = tuple(ClientStatistics.__dataclass_fields__)[1:]
-_POOL_FIELDS = tuple(PoolStatistics.__dataclass_fields__)[5:]
+_POOL_FIELDS = tuple(PoolStatistics.__dataclass_fields__)[6:]
 _RENAMED = {"held_pages": "held_frames", "free_pages": "free_frames", "used_pages": "pages"}
 _FIELDS = tuple(Statistics.__dataclass_fields__)[:-2]
 
@@ -140,6 +154,7 @@ def _pool_statistics(state: State, number: int) -> PoolStatistics:
         int(pool["slot"]),
         bool(pool["is_persistent"]),
         bool(pool["is_shared"]),
+        bool(pool["dedup"]),
         sharers(state, number),
         **named,
     )

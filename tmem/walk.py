@@ -14,7 +14,9 @@ import numpy as np
 
 from tmem import layout
 from tmem.codes import TmemBroken
-from tmem.layout import HEADER_FIELDS, State
+from tmem.layout import HEADER_FIELDS
+from tmem.state import State
+from tmem.walk_store import StoreWalk
 
 #: client, pool slot, oid, index
 Handle = tuple[int, int, tuple[int, int, int], int]
@@ -40,6 +42,7 @@ def validate(state: State) -> None:
         walk.check_index()
         walk.check_lists()
         walk.check_frames()
+        walk.store.check()
         walk.check_counters()
         walk.check_slots()
     except IndexError as error:
@@ -62,6 +65,12 @@ class _Walk:
         self.cells: list[list[int]] = state.cells[:touched].tolist()
         self.objects = self._chained(state.object_buckets)
         self.pages = self._chained(state.page_buckets)
+        self.store = StoreWalk(
+            state,
+            self.cells,
+            {p: (self.cells[p][layout.CELL_STORE], self.pool_of(p)) for p in self.pages},
+            _need,
+        )
 
     def _chained(self, buckets: np.ndarray) -> dict[int, int]:
         """Every cell on a hash chain of a table, with its bucket."""
@@ -126,7 +135,7 @@ class _Walk:
             _need(cell not in free[-1:] and len(free) < len(self.cells), "free cells in a ring")
             free.append(cell)
             cell = self.cells[cell][layout.CELL_CHAIN]
-        everything = [*self.objects, *self.pages, *self.gone(), *free]
+        everything = [*self.objects, *self.pages, *self.store.refs, *self.gone(), *free]
         expected = list(range(layout.FIRST_CELL, len(self.cells)))
         _need(sorted(everything) == expected, "a cell is lost, or used twice")
         left = self.header["cell_count"] - len(self.cells) + len(free)
@@ -193,23 +202,24 @@ class _Walk:
             if not self.is_persistent(page)
         }
         _need(queued == expected, "the eviction order is not the ephemeral pages")
+        cold = self.header["cold"]
+        _need(queued.get(cold, cold) == layout.EVICT_STORED, "the compressor stands elsewhere")
+        for number in np.flatnonzero(self.state.clients["is_open"]).tolist():
+            anchor = layout.CLIENT_ANCHORS + number * layout.ANCHORS_PER_CLIENT
+            anchor += layout.ANCHOR_PERSISTENT
+            cold = int(self.state.clients["cold"][number])
+            _need(anchors.get(cold, cold) == anchor, f"client {number}: the compressor's place")
 
     def kind(self, page: int) -> int:
         """Which of its client's lists a page belongs on."""
         if self.is_persistent(page):
             return layout.ANCHOR_PERSISTENT
-        return layout.ANCHOR_ZERO if self.frame(page) is None else layout.ANCHOR_STORED
-
-    def frame(self, page: int) -> int | None:
-        """Frame a page is stored in; None for a page of zeroes."""
-        frame = self.cells[page][layout.CELL_STORE]
-        return None if frame == layout.NO_FRAME else frame
+        return layout.ANCHOR_ZERO if page in self.store.zero else layout.ANCHOR_STORED
 
     def check_frames(self) -> None:
-        """Each frame of a held area is one page's, or on the free list of its area."""
-        stored = {self.frame(page): page for page in self.pages if self.frame(page) is not None}
+        """Each frame of a held area has a holder, or is on the free list of its area."""
         frames = self.state.frames
-        found: dict[int | None, int] = {}
+        found: dict[int, int] = {}
         areas_open, free_frames, held = set(), 0, 0
         for area, (size, used, first_free, _) in enumerate(self.state.areas.tolist()):
             if not size:
@@ -231,7 +241,7 @@ class _Walk:
                 areas_open.add(area)
             free_frames += len(free)
             held += size
-        _need(found == stored, "a frame's page does not have that frame")
+        _need(found == self.store.holders, "a frame's page does not have that frame")
         listed, area_next = [], self.header["open_area"]
         while area_next and len(listed) <= len(areas_open):
             listed.append(area_next - 1)
@@ -247,13 +257,10 @@ class _Walk:
     def check_counters(self) -> None:
         """Every counter of what there is equals what there is; sums add up."""
         ephemeral = [page for page in self.pages if not self.is_persistent(page)]
-        zero = [page for page in self.pages if self.frame(page) is None]
         now = {
             "pages": len(self.pages),
             "objects": len(self.objects),
-            "zero_pages": len(zero),
             "ephemeral_pages": len(ephemeral),
-            "ephemeral_stored": len(set(ephemeral) - set(zero)),
         }
         for name, count in now.items():
             _need(self.header[name] == count, f"{name} is {self.header[name]}, not {count}")

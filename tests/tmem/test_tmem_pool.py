@@ -11,7 +11,7 @@ import pytest
 from tmem_model import ZERO, page_of
 
 from tmem import Code, PoolFlag, Tmem, TmemError
-from tmem.layout import State
+from tmem.state import State
 
 EPHEMERAL, PERSISTENT = PoolFlag.VERSION, PoolFlag.VERSION | PoolFlag.PERSISTENT
 OID = (1, 2, 3)
@@ -246,11 +246,15 @@ def test_descriptors_run_out_before_memory_when_every_object_has_one_page() -> N
     tmem.validate()
 
 
-def test_metadata_is_at_most_64_bytes_a_page() -> None:
+@pytest.mark.parametrize("dedup", [False, True])
+def test_metadata_is_at_most_64_bytes_a_page(dedup: bool) -> None:
     def size(areas: int) -> int:
-        return State(areas, areas * 512, 0, [0] * 8).words.nbytes
+        pages = areas * 512 * (2 if dedup else 1)
+        state = State(areas * 512, 0, [0] * 8, max_pages=pages, dedup=dedup)
+        assert len(state.page_buckets) == pages
+        return state.words.nbytes
 
-    assert size(1001) - size(1) <= 64 * 1000 * 512
+    assert size(1001) - size(1) <= 64 * 1000 * 512 * (2 if dedup else 1)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, np.array, mmap.mmap])

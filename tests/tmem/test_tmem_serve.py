@@ -95,7 +95,7 @@ def test_a_refused_put_does_not_ask_for_memory() -> None:
 
 
 def test_a_record_without_a_page_is_a_fault() -> None:
-    tmem = Tmem(reserve_pages=0, pages=1)
+    tmem = Tmem(reserve_pages=0, pages=2)
     service = service_of(tmem)
     assert service.put(0, 1, OID, 1, page_of(1)) == Code.DONE
     for op in (PUT, GET):
