@@ -165,7 +165,10 @@ class Replay:
 
     def __init__(self, config: ReplayConfig, pool: Any = None) -> None:
         self.pool: Any = pool or Tmem(
-            pages=config.total_pages, reserve_pages=config.reserve_pages, **_storage(config)
+            pages=config.total_pages,
+            reserve_pages=config.reserve_pages,
+            dedup=config.dedup,
+            compression=config.compression,
         )
         self.damaged = 0  # pages that came back with other content
         self._compression = config.compression
@@ -301,11 +304,6 @@ class Replay:
             self.pool.peek(number, slot, oid, index, self._page)
             found.append([domids[number], slot, [*oid], index, self._seed()])
         return found
-
-
-def _storage(config: ReplayConfig) -> dict[str, bool]:
-    switches = {"dedup": config.dedup, "compression": config.compression}
-    return {name: True for name, on in switches.items() if on}
 
 
 class _NoMoreClients(Exception):

@@ -26,6 +26,7 @@ class Mix:
     objects: int = 24
     indices: int = 6
     guest: int = 400  # put, get, flush
+    put_part: float = 0.55  # of those, puts
     faults: int = 10
     shape: int = 6  # pools come and go
     host: int = 4  # freeze, weigh, limit, take memory
@@ -68,7 +69,7 @@ def _slot(r: random.Random) -> int:
 
 def _guest(r: random.Random, mix: Mix) -> Row:
     handle, kind = _handle(r, mix), r.random()
-    if kind < 0.55:
+    if kind < mix.put_part:
         return ["put", *handle, r.choice((0, 1, 2**64 - 1, r.getrandbits(64)))]
     if kind < 0.90:
         return ["get", *handle]
