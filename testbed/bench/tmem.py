@@ -72,6 +72,7 @@ SET_PAGES = 16384
 HOT_PAGES = 128
 TEXT_PAGES = 2048
 FEW_PAGES, MANY_PAGES = 1 << 16, 1 << 21
+TEXT_SAMPLES = TEXT_PAGES // AREA_FRAMES
 OPS = 64
 PYTHON_OPS = 16
 HOT_SAMPLES = 1000
@@ -142,6 +143,9 @@ class TmemBench:
             self._tmem("fill_zero", pool=name, pages=zeroes)
             for of, count in (("hot", HOT_PAGES), ("random", SET_PAGES)):
                 self._tmem("walk", what="put", pool=name, pages=of, count=count // OPS, ops=OPS)
+
+        self._tmem("make_text", name="text", pages=TEXT_PAGES)
+        self._tmem("make_pool", name="cold", pages=2 * TEXT_PAGES, compression=True)
 
     def _start_rivals(self) -> None:
         self._tmem("open_store", name="python", pages="random", pool="plain")
@@ -246,6 +250,10 @@ class TmemBench:
         self._sheet.add("futex_rtt", self._subject.call("call_futex", **call), 1)
 
     def _compressed(self) -> None:
+        samples, extra = self._tmem(
+            "put_compressed", pool="cold", pages="text", count=TEXT_SAMPLES, ops=AREA_FRAMES
+        )
+        self._sheet.add("put_compressed", samples, AREA_FRAMES).extra |= extra
         if self._zram is not None:
             self._sheet.add("zram_out", self._zram.page_out(self._text), AREA_FRAMES)
 

@@ -24,6 +24,7 @@ from hypervisor.public.errors import error_of
 from hypervisor.public.units import FRAME_BYTES
 from testbed._loops import ffi, lib
 from testbed.bench import peers
+from testbed.bench.text import text_pages
 from tmem import PoolFlag, Tmem, serve
 
 CLIENT = 0
@@ -34,6 +35,7 @@ OPS = {"put": lib.MC_OP_PUT, "get": lib.MC_OP_GET, "flush": lib.MC_OP_FLUSH_PAGE
 BLOCK_PAGES = 64
 FILL_PAGES = 4096
 LOOKS = 4
+STEP_PAGES, STEPS_MAX = 64, 64
 LATER_OBJECTS = 1 << 20  # below are the sets'
 
 
@@ -46,14 +48,14 @@ class PageSet:
         random.Random(SEED + number).shuffle(self.order)
         self._order = ffi.new("uint32_t[]", self.order)
         self._memory = memory_of(content)
+        whole = memoryview(self._memory)
+        starts = range(0, len(content), FRAME_BYTES)
+        #: the pages of the block; position p of the walk has page p % len(block)
+        self.block = [whole[start : start + FRAME_BYTES] for start in starts]
         self.walk: Any = ffi.new("struct mcb_set *")
         self.walk.order, self.walk.pages, self.walk.object = self._order, pages, number
-        self.walk.memory, self.walk.block = address_of(self._memory), BLOCK_PAGES
+        self.walk.memory, self.walk.block = address_of(self._memory), len(self.block)
         self.walk.stamp = 1
-        whole = memoryview(self._memory)
-        starts = range(0, BLOCK_PAGES * FRAME_BYTES, FRAME_BYTES)
-        #: the pages of the block; position p of the walk has page p % BLOCK_PAGES
-        self.block = [whole[start : start + FRAME_BYTES] for start in starts]
         self._first_words = whole.cast("Q")[:: FRAME_BYTES // 8]
 
     def advance(self, pages: int) -> int:
@@ -66,7 +68,7 @@ class PageSet:
         """Give the pages at these positions a content they never had."""
         for position in range(start, stop):
             self.walk.stamp += 1
-            self._first_words[position % BLOCK_PAGES] = self.walk.stamp
+            self._first_words[position % len(self.block)] = self.walk.stamp
 
 
 def memory_of(content: bytes) -> mmap.mmap:
@@ -143,6 +145,12 @@ class TmemRows:
         content = random.Random(SEED - number).randbytes(BLOCK_PAGES * FRAME_BYTES)
         self._sets[name] = PageSet(pages, number, content)
 
+    def make_text(self, name: str, pages: int) -> None:
+        """A set of text, all of it in the guest's memory, put as it is."""
+        made = PageSet(pages, len(self._sets) + 1, text_pages(pages))
+        made.walk.stamp = 0
+        self._sets[name] = made
+
     def make_pool(self, name: str, pages: int, **options: Any) -> None:
         """An embedded pool with one persistent pool of one client in it."""
         tmem = Tmem(pages=pages, **options)
@@ -181,6 +189,29 @@ class TmemRows:
         page_set = self._sets[pages]
         _ok(lib.mcb_tmem(self._pools[pool][1], OPS[what], page_set.walk, samples, count, ops), what)
         return _bytes(samples)
+
+    def put_compressed(
+        self, pool: str, pages: str, count: int, ops: int
+    ) -> tuple[bytes, dict[str, float]]:
+        """Puts of new pages, each sample followed by all the background steps it gives rise to.
+
+        Also the share of the pages that were compressed.
+        """
+        tmem, at = self._pools[pool]
+        samples, one, walk, packed = array("Q"), _samples(1), self._sets[pages].walk, 0
+        for _ in range(count):
+            start = int(walk.next)
+            _ok(lib.mcb_tmem(at, OPS["flush"], walk, one, 1, ops), "flush")
+            walk.next = start
+            begun = perf_counter_ns()
+            _ok(lib.mcb_tmem(at, OPS["put"], walk, one, 1, ops), "put")
+            for _ in range(STEPS_MAX):
+                done = tmem.compress_step(STEP_PAGES)
+                packed += done
+                if done == 0:
+                    break
+            samples.append(perf_counter_ns() - begun)
+        return samples.tobytes(), {"compressed": round(packed / (count * ops), 4)}
 
     def open_store(self, name: str, pages: str, pool: str = "", path: str = "") -> None:
         """Connect to a rival, or to the embedded ``pool``; put every page once and look at some."""
