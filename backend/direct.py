@@ -55,6 +55,8 @@ class DirectBackend:
         spin_ns: int = -1,
         error_budget: int = 64,
         tmem_entries: Callable[[Any], Any] | None = None,
+        tmem_dedup: bool = False,
+        tmem_compression: bool = False,
     ) -> None:
         out = ffi.new("struct mc_host **")
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
@@ -67,7 +69,8 @@ class DirectBackend:
         self._keep: list[Any] = []
         self.tmem: Any = None
         tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
-        self._open_tmem(min(tmem_areas, total_areas), tmem_entries)
+        options = {"dedup": tmem_dedup, "compression": tmem_compression}
+        self._open_tmem(min(tmem_areas, total_areas), tmem_entries, options)
         self.event_fd = int(self._host.event_fd)
         self.relay_fd = int(self._host.relay_fd)
         self._threads = [
@@ -78,7 +81,9 @@ class DirectBackend:
             thread.daemon = True
             thread.start()
 
-    def _open_tmem(self, areas: int, entries_of: Callable[[Any], Any] | None) -> None:
+    def _open_tmem(
+        self, areas: int, entries_of: Callable[[Any], Any] | None, options: dict[str, bool]
+    ) -> None:
         if areas <= 0:
             return
         from tmem import Tmem, serve
@@ -87,7 +92,7 @@ class DirectBackend:
         if slab < 0:
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
         self._slab, self._slab_bytes = slab, areas * AREA_BYTES
-        self.tmem = Tmem(max_areas=areas, slab=slab)
+        self.tmem = Tmem(max_areas=areas, slab=slab, **options)
         entries = (entries_of or serve.entry_points)(self.tmem)
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
@@ -275,6 +280,14 @@ class DirectBackend:
         if code == Code.ENOMEM:
             raise NoMemory(f"{self._names[domid]} may share 16 pools at most; revoke one")
         _done(code, f"authorise {domid}")
+
+    def tmem_compress(self, pages: int) -> int:
+        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+        if self.tmem is None:
+            return 0
+        with self._locked_tmem() as tmem:
+            packed: int = tmem.compress_step(pages)
+        return packed
 
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""

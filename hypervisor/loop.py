@@ -34,7 +34,7 @@ from hypervisor.public.errors import (
 )
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
-from hypervisor.tmem_control import TMEM_OPS, TmemBackend, serve
+from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
 
 EVENT_BYTES = 8
 
@@ -250,6 +250,8 @@ class Hypervisor:
         self._last_fault = fault
         for violation in report.violations:
             self._violated(violation)
+        if self._config.tmem_compression:
+            compress(self._backend)
         self._control.publish(self._publication())
 
     def _violated(self, violation: Any) -> None:

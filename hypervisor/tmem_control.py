@@ -1,7 +1,8 @@
-"""What the control plane does to tmem: list it; freeze, thaw, weigh, limit, authorise domains.
+"""What the main thread does to tmem: list it; freeze, thaw, weigh, limit, authorise; compress.
 
-Owns: the operations whose names begin with ``tmem-`` (all but ``tmem-set``, which is a target), and
-the part of a backend they need. Called by ``hypervisor.loop`` on the main thread.
+Owns: how much is compressed at a tick, the operations whose names begin with ``tmem-`` (all but
+``tmem-set``, which is a target), and the part of a backend they need. Called by
+``hypervisor.loop`` on the main thread.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ TMEM_OPS = frozenset(
     }
 )
 WEIGHT_MAX = (1 << 32) - 1
+#: At most so many pages are compressed at a tick; requests wait for a step, not for all of them.
+COMPRESS_PAGES_MAX = 256
+COMPRESS_STEP_PAGES = 16
 
 
 class TmemBackend(Protocol):
@@ -49,8 +53,18 @@ class TmemBackend(Protocol):
     def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
         """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
 
+    def tmem_compress(self, pages: int) -> int:
+        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now."""
+
+
+def compress(backend: TmemBackend) -> None:
+    """The background step of the cold tier."""
+    for _ in range(COMPRESS_PAGES_MAX // COMPRESS_STEP_PAGES):
+        if backend.tmem_compress(COMPRESS_STEP_PAGES) < COMPRESS_STEP_PAGES:
+            return
 
 
 def serve(backend: TmemBackend, domains: DomainTable, op: str, args: dict[str, Any]) -> Any:

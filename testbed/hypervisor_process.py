@@ -75,6 +75,8 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
             spin_ns=config.spin_ns,
             error_budget=config.error_budget,
             tmem_entries=recorder.entries if recorder else None,
+            tmem_dedup=config.tmem_dedup,
+            tmem_compression=config.tmem_compression,
         )
         stack.callback(backend.stop)
         coordinator = Coordinator(backend, policy, config=config)

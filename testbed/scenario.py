@@ -82,6 +82,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 1
     slack: Size = Size(2 * AREA_FRAMES * FRAME_BYTES)
     tmem: Size | None = None  # None: all host memory that no domain has installed
+    tmem_dedup: bool = False
+    tmem_compression: bool = False
     interval_ms: int = 1000
     policies: tuple[str, ...] = ("greedy", "smart-alloc")
 
@@ -164,6 +166,8 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
         total_frames=scenario.memory.frames,
         slack_frames=scenario.slack.frames,
         tmem_max_pages=_pages(scenario.tmem),
+        tmem_dedup=scenario.tmem_dedup,
+        tmem_compression=scenario.tmem_compression,
         policy=policy,
         interval_ms=scenario.interval_ms,
         domains=tuple(

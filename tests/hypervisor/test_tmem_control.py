@@ -14,7 +14,14 @@ from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import MESSAGE_BYTES_MAX, OPS, VERSION, Reply, encode
 from hypervisor.public.units import DomId
-from hypervisor.tmem_control import TMEM_OPS, WEIGHT_MAX, serve
+from hypervisor.tmem_control import (
+    COMPRESS_PAGES_MAX,
+    COMPRESS_STEP_PAGES,
+    TMEM_OPS,
+    WEIGHT_MAX,
+    compress,
+    serve,
+)
 
 COUNTERS = {f"counter_number_{n}": 2**63 for n in range(24)}
 
@@ -24,6 +31,7 @@ class Fake:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
+        self.raw_pages = 3 * COMPRESS_STEP_PAGES
         self.counted: dict[str, Any] = {
             "used_pages": 7,
             "clients": [{"client": domid, "puts": domid} for domid in (0, 5)],
@@ -50,6 +58,12 @@ class Fake:
 
     def tmem_freeable_mb(self) -> int:
         return 12
+
+    def tmem_compress(self, pages: int) -> int:
+        packed = min(self.raw_pages, pages)
+        self.raw_pages -= packed
+        self.calls.append(("compress", pages))
+        return packed
 
 
 @pytest.fixture
@@ -131,6 +145,15 @@ def test_what_is_refused_changes_nothing(
     with pytest.raises(ConfigError, match=names):
         serve(backend, domains, op, args)
     assert backend.calls == []
+
+
+def test_compression_goes_in_small_steps_and_ends() -> None:
+    backend = Fake()
+    compress(backend)
+    assert backend.calls == [("compress", COMPRESS_STEP_PAGES)] * 4
+    backend.raw_pages = 2 * COMPRESS_PAGES_MAX
+    compress(backend)
+    assert backend.raw_pages == COMPRESS_PAGES_MAX
 
 
 def test_every_operation_has_its_arguments_declared() -> None:

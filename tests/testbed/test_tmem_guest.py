@@ -33,10 +33,20 @@ Memcoord = Callable[..., Any]
 
 
 @pytest.fixture
-def run_dir(short_path: Path) -> Iterator[Path]:
+def options() -> dict[str, Any]:
+    """What a test wants of the hypervisor besides."""
+    return {}
+
+
+@pytest.fixture
+def run_dir(short_path: Path, options: dict[str, Any]) -> Iterator[Path]:
     """A hypervisor whose tmem may hold two areas."""
     config = HypervisorConfig(
-        total_frames=16 * AREA, open_attach=True, interval_ms=50, tmem_max_pages=2 * AREA
+        total_frames=16 * AREA,
+        open_attach=True,
+        interval_ms=50,
+        tmem_max_pages=2 * AREA,
+        **options,
     )
     (short_path / "hypervisor.json").write_bytes(msgspec.json.encode(config))
     command = [sys.executable, "-P", "-m", "testbed.hypervisor_process", str(short_path), "0"]
@@ -182,6 +192,25 @@ def test_what_is_listed_adds_up_while_a_domain_is_at_work(domain: Domain, run_di
     finally:
         stop.set()
         worker.join(WAIT_S)
+
+
+@pytest.mark.parametrize("options", [{"tmem_dedup": True, "tmem_compression": True}])
+def test_less_memory_holds_more_pages_and_every_byte(domain: Domain, run_dir: Path) -> None:
+    swap, frame = Frontswap(domain.tmem), domain.alloc()
+    swap.swapon(0, PAGES)
+    until = time.monotonic() + WAIT_S
+    for number in range(PAGES):  # 1,400 pages that compress, of which tmem holds 1,024 raw
+        text = stamp(domain, frame, max(number - 100, 0) + 1)
+        while not swap.store(0, number, text):
+            assert time.monotonic() < until, "nothing was compressed"
+            time.sleep(0.01)
+    host = call(run_dir, "tmem-list", domain="")["host"]
+    assert host["used_pages"] == PAGES
+    assert (host["contents"], host["shared_pages"]) == (1, 101)
+    assert host["packed_pages"] >= PAGES - 100 - 2 * AREA
+    for number in range(PAGES):
+        assert swap.load(0, number, frame)
+        assert holds(domain, frame, max(number - 100, 0) + 1)
 
 
 def test_two_domains_share_a_filesystem_they_may_share(
