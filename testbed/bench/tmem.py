@@ -63,8 +63,8 @@ PLAN = BenchPlan(
         "futex_rtt": "between two processes on one CPU, a page apart from any hypervisor",
         "put_64k_pages": "64 MiB, random order, 65,536 pages of zeroes resident",
         "put_2m_pages": "the same, 2,097,152 pages of zeroes resident",
-        "put_compressed": "text: put of a new page, and the background step that compresses it",
-        "zram_out": "text: MADV_PAGEOUT, lz4, per page",
+        "put_compressed": "text that halves: put of a new page and the step that compresses it",
+        "zram_out": "the same text: MADV_PAGEOUT, lz4, per page",
     },
     skippable=SKIPPABLE,
 )

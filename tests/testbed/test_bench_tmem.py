@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.process]
 
 OUR_ROWS = {
     "memcpy_4k", "get_hot", "put_hot", "put", "get", "python_put", "python_get", "dict_put",
-    "dict_get", "ring_put", "ring_put_batch32", "ring_get_sleep", "futex_rtt",
+    "dict_get", "ring_put", "ring_put_batch32", "ring_get_sleep", "futex_rtt", "put_compressed",
     "put_64k_pages", "put_2m_pages",
 }  # fmt: skip
 RIVAL_ROWS = {
@@ -37,7 +37,7 @@ RIVAL_ROWS = {
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few samples, small sets, and no device of the kernel's."""
-    for name in ("HOT", "SET", "PYTHON", "SOCKET", "TRIAL", "RING", "BATCH", "SLEEP"):
+    for name in ("HOT", "SET", "PYTHON", "SOCKET", "TRIAL", "RING", "BATCH", "SLEEP", "TEXT"):
         monkeypatch.setattr(tmem, f"{name}_SAMPLES", 4)
     monkeypatch.setattr(tmem, "SET_PAGES", 1024)
     monkeypatch.setattr(tmem, "TEXT_PAGES", 512)
@@ -69,6 +69,7 @@ def test_tmem(
         assert (key in result["ratios"]) == (set(key.split("/")) <= rows)
     assert "python_put/lmdb_put" not in result["ratios"]
     assert any("skipped lmdb: taken away" in text for text in result["machine"]["warnings"])
+    assert result["rows"]["put_compressed"]["compressed"] > 0.9
     assert result["rows"]["ring_put_batch32"]["ops_per_sample"] == tmem.BATCH_RECORDS
     same = ("get_hot", "memcpy_4k"), ("put_hot", "memcpy_4k"), ("put_2m_pages", "put_64k_pages")
     for ours, theirs in same:
