@@ -199,7 +199,7 @@ def test_domains_have_any_number_and_clients_are_few() -> None:
     assert told == [[0]] * 64 + [[-12], [1], [[31500, 0, OID, 0, 5]], [0], [0], [1, 5]]
 
 
-@pytest.mark.parametrize("config", [{}])
+@pytest.mark.parametrize("config", [{}, {"dedup": True}, {"compression": True}])
 def test_storage_does_not_show(config: dict[str, Any]) -> None:
     handles = [[0, number % 2, [number % 7, 0, 0], number] for number in range(400)]
     puts = [["put", *handle, number % 5] for number, handle in enumerate(handles)]

@@ -37,14 +37,10 @@ class Mix:
 def beginning(mix: Mix) -> Iterator[Row]:
     """Pools of every kind for every client."""
     for c in mix.clients:
-        if not mix.private_only:
-            for low, high in UUIDS[:2]:
-                yield ["auth", c, 1, low, high]
-        yield ["new_pool", c, VERSION, 0, 0]
-        yield ["new_pool", c, VERSION | 1, 0, 0]
-        if not mix.private_only:
-            for low, high in UUIDS[:2]:
-                yield ["new_pool", c, VERSION | 2, low, high]
+        for low, high in UUIDS[:2]:
+            yield ["auth", c, 0 if mix.private_only else 1, low, high]
+        for kind, uuid in zip((0, 1, 2, 2), (*UUIDS[2:], *UUIDS[:2]), strict=True):
+            yield ["new_pool", c, VERSION | kind, *uuid]
 
 
 def stream(seed: int, rows: int, mix: Mix) -> Iterator[Row]:
@@ -58,7 +54,7 @@ def stream(seed: int, rows: int, mix: Mix) -> Iterator[Row]:
 
 
 def _handle(r: random.Random, mix: Mix) -> Row:
-    oid = [r.randrange(mix.objects), 0, r.choice((0, 0, 2**64 - 1))]
+    oid = [int(mix.objects * r.random() ** 3), 0, r.choice((0, 0, 2**64 - 1))]
     index = r.randrange(mix.indices) if r.random() < 0.98 else 2**32 - 1
     return [r.choice(mix.clients), _slot(r), oid, index]
 
@@ -85,13 +81,13 @@ def _fault(r: random.Random, mix: Mix) -> Row:
 def _shape(r: random.Random, mix: Mix) -> Row:
     c, kind = r.choice(mix.clients), r.random()
     low, high = r.choice(UUIDS)
-    if kind < 0.45:
-        flags = r.choice((0, 0, 1, 1) if mix.private_only else (0, 1, 2, 2, 2, 3, 4, 8, 16))
+    if kind < 0.65:
+        flags = r.choice((0, 1, 2, 2, 2, 3, 4, 8, 16))
         return ["new_pool", c, flags | (VERSION if r.random() < 0.98 else 0), low, high]
-    if kind < 0.85:
+    if kind < 0.92:
         return ["destroy_pool", c, _slot(r)]
-    if kind < 0.97:
-        return ["get_pools", c] if mix.private_only else ["auth", c, r.randrange(2), low, high]
+    if kind < 0.99:
+        return ["auth", c, 0 if mix.private_only else r.randrange(2), low, high]
     return ["kill_client", c]
 
 
