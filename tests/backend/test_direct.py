@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from guest_double import GuestDouble
-from hypervisor.public._abi import lib
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.direct import DirectBackend
+from hypervisor.public._abi import lib
 from hypervisor.public.backend import DomainSpec, HostSnapshot
 from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.units import AREA_FRAMES, DomId
