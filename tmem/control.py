@@ -140,7 +140,7 @@ class Control:
     def compress_step(self, budget_pages: int) -> int:
         """Compress up to so many of the coldest raw pages: how many; 0 without compression."""
         budget = min(max(budget_pages, 0), COMPRESS_PAGES_MAX)
-        return int(serve.compress.ctypes(self._state.address, budget))
+        return int(serve.py_compress(self._state.address, budget))
 
     def flush_kb(self, kb: int) -> int:
         """Evict until ``kb`` KiB (rounded up to pages) are free, if that can be; then all that is
@@ -175,7 +175,7 @@ class Control:
         return pages
 
     def _host(self, op: int, amount: int) -> int:
-        return int(serve.host.ctypes(self._state.address, op, amount))
+        return int(serve.py_host(self._state.address, op, amount))
 
     def _is_open(self, client: int) -> bool:
         return 0 <= client < MAX_CLIENTS and bool(self._state.clients["is_open"][client])

@@ -28,6 +28,7 @@ from tmem.layout import (
     P_OWNER,
     POOL_WORDS,
     POOLS,
+    POOLS_PER_CLIENT,
 )
 from tmem.machine import field, kernel, oids_at, set_field
 from tmem.pages import drop_page
@@ -62,6 +63,25 @@ def drop_and_log(s, page):
     else:
         set_field(s, s[c + C_LAST_GONE], CELL_CHAIN, cell)
     s[c + C_LAST_GONE] = cell
+
+
+@kernel
+def take_gone(s, client, out):
+    """Take the oldest name off the log: 1, and ``out`` has slot, index and oid; 0 for none."""
+    c = CLIENTS + client * CLIENT_WORDS
+    cell = s[c + C_FIRST_GONE]
+    if cell == 0:
+        return 0
+    words, oids = oids_at(out), oids_at(s[H_CELLS])
+    words[0] = field(s, cell, CELL_OWNER) % POOLS_PER_CLIENT
+    words[1] = field(s, cell, GONE_INDEX)
+    for word in range(3):
+        words[2 + word] = oids[cell * (CELL_WORDS // 2) + CELL_OID + word]
+    s[c + C_FIRST_GONE] = field(s, cell, CELL_CHAIN)
+    if s[c + C_FIRST_GONE] == 0:
+        s[c + C_LAST_GONE] = 0
+    free_cell(s, cell)
+    return 1
 
 
 @kernel

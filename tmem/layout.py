@@ -162,7 +162,7 @@ CLIENT_FIELDS = (
     "weight",
     "is_frozen",
     "is_migrating",
-    "was_frozen",  # before it began to migrate
+    "is_saving",
     "first_gone",  # log of invalidations while migrating: cells
     "last_gone",
     "cold",  # last page looked at of the persistent ones, or their anchor
@@ -193,7 +193,7 @@ CLIENT_FIELDS = (
     C_WEIGHT,
     C_IS_FROZEN,
     C_IS_MIGRATING,
-    C_WAS_FROZEN,
+    C_IS_SAVING,
     C_FIRST_GONE,
     C_LAST_GONE,
     C_COLD,

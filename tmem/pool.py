@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tmem import serve, statistics, walk
+from tmem import batch, serve, statistics, walk
 from tmem.codes import Code, Op, PoolFlag, TmemError
 from tmem.control import Control
 from tmem.layout import (
@@ -130,7 +130,7 @@ class Tmem(Control):
         """Make a client: 0; EEXIST when it is open already, EPERM when not 0 to 63."""
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.EPERM)
-        return int(serve.open_client.ctypes(self.state_address, client))
+        return int(serve.py_open_client(self.state_address, client))
 
     def close_client(self, client: int) -> int:
         """Free all that a client has: the number of pages; ENODEV when it is not open.
@@ -139,7 +139,7 @@ class Tmem(Control):
         """
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.ENODEV)
-        return int(serve.close_client.ctypes(self.state_address, client))
+        return int(serve.py_close_client(self.state_address, client))
 
     def new_pool(
         self, client: int, flags: int = PoolFlag.VERSION, uuid: tuple[int, int] = (0, 0)
@@ -182,6 +182,21 @@ class Tmem(Control):
         )
         return code if code > _WRONG_USE else _refuse(code, index, page)
 
+    def put_many(self, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> batch.Codes:
+        """Put page k of ``pages`` at index k of ``indices``: the codes, int64 of shape (n,).
+
+        ``pages``: one contiguous buffer or array of n * 4096 bytes, used where it is. ``oid``: one
+        for all, or an array of u64 of shape (n, 3).
+        """
+        return batch.run(self, serve.PUT, client, pool, oid, indices, pages)
+
+    def get_many(self, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> batch.Codes:
+        """Fill page k of ``pages``, a writable buffer, from index k of ``indices``: the codes.
+
+        As ``put_many``; what is not found leaves its page as it was.
+        """
+        return batch.run(self, serve.GET, client, pool, oid, indices, pages)
+
     def put_fault(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """A put whose page cannot be read: EFAULT, or what fails before. An old page is gone."""
         return self._without_page(Op.PUT, client, pool, oid, index)
@@ -199,13 +214,13 @@ class Tmem(Control):
             raise BufferError("a page to be filled must be writable")
         client, record = self._record(0, client, pool, oid, index)
         address, target = int(record.ctypes.data), int(data.ctypes.data)
-        return int(serve.peek.ctypes(self.state_address, address, target, client))
+        return int(serve.py_peek(self.state_address, address, target, client))
 
     def _without_page(self, op: Op, client: int, pool: int, oid: Oid, index: int) -> int:
         """Execute a record as the C service does, with no page."""
         client, record = self._record(op, client, pool, oid, index)
         address = int(record.ctypes.data)
-        return int(serve.execute.ctypes(self.state_address, address, 0, client, 0))
+        return int(serve.py_execute(self.state_address, address, 0, client, 0))
 
     def _record(
         self, op: int, client: int, pool: int, oid: Oid, index: int
@@ -231,7 +246,7 @@ class Tmem(Control):
         """Take area number ``area`` of the slab into use: 0; EPERM when out of range or held."""
         if not 0 <= area < MAX_AREAS:
             return int(Code.EPERM)
-        return int(serve.grow.ctypes(self.state_address, area))
+        return int(serve.py_grow(self.state_address, area))
 
     def shrink(self) -> int:
         """Give up one whole area: its number, free for other use now.
@@ -239,7 +254,7 @@ class Tmem(Control):
         Evicts ephemeral pages in put order, as few as it takes; -1, with nothing changed, when
         what must stay does not fit in one area less.
         """
-        return int(serve.shrink.ctypes(self.state_address))
+        return int(serve.py_shrink(self.state_address))
 
     def statistics(self) -> statistics.Statistics:
         """A frozen snapshot of every counter."""

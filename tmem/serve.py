@@ -18,12 +18,13 @@ Importing this module compiles or loads every kernel; ``tmem.cache.warm`` does j
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from numba import cfunc, int64, njit, uint64
 
-from tmem import codes, evict, kernels, pools, slab, store
+from tmem import codes, evict, gone, kernels, pools, slab, store
 from tmem.cache import cached_kernels
 from tmem.layout import (
     C_ERRORS,
@@ -32,8 +33,17 @@ from tmem.layout import (
     H_ERRORS,
     H_OPERATIONS,
     MAX_CLIENTS,
+    PAGE_BYTES,
 )
-from tmem.machine import kernel, oids_at, page_address, readable_page, words_at, writable_page
+from tmem.machine import (
+    cells_at,
+    kernel,
+    oids_at,
+    page_address,
+    readable_page,
+    words_at,
+    writable_page,
+)
 
 if TYPE_CHECKING:
     from tmem.pool import Tmem
@@ -154,6 +164,25 @@ def _compress(state, budget):
     return store.compress_step(words_at(int64(state)), budget)
 
 
+def _many(state, op, client, slot, oids, stride, indices, data, codes, count):
+    s, names = words_at(state), oids_at(oids)
+    which, answers = cells_at(indices), words_at(codes)
+    for number in range(count):
+        at = number * stride
+        oid0, oid1, oid2, index = names[at], names[at + 1], names[at + 2], int64(which[number])
+        if op == PUT:
+            code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, data, int64(0))
+        else:
+            code = kernels.get_page(s, client, slot, oid0, oid1, oid2, index, data)
+        answers[number] = counted(s, client, code)
+        data += PAGE_BYTES
+    return count
+
+
+def _take_gone(state, client, out):
+    return gone.take_gone(words_at(int64(state)), client, out)
+
+
 def _open_client(state, client):
     return pools.open_client(words_at(int64(state)), client)
 
@@ -181,9 +210,23 @@ with cached_kernels() as _cache:
     grow = _pointer(int64(uint64, int64), _grow)
     shrink = _pointer(int64(uint64), _shrink)
     compress = _pointer(int64(uint64, int64), _compress)
+    many = _pointer(int64(*(int64,) * 10), _many)
+    take_gone = _pointer(int64(uint64, int64, int64), _take_gone)
     host = _pointer(int64(uint64, int64, int64), _host)
     open_client = _pointer(int64(uint64, int64), _open_client)
     close_client = _pointer(int64(uint64, int64), _close_client)
+
+
+def _with_gil(pointer: Any) -> Any:
+    """For Python: an ordinary ctypes function would let go of the GIL, which is the lock."""
+    count = len(pointer._sig.args)
+    return ctypes.PYFUNCTYPE(ctypes.c_int64, *(ctypes.c_int64,) * count)(pointer.address)
+
+
+py_execute, py_peek, py_many = _with_gil(execute), _with_gil(peek), _with_gil(many)
+py_grow, py_shrink, py_host = _with_gil(grow), _with_gil(shrink), _with_gil(host)
+py_compress, py_take_gone = _with_gil(compress), _with_gil(take_gone)
+py_open_client, py_close_client = _with_gil(open_client), _with_gil(close_client)
 
 
 @dataclass(frozen=True)
