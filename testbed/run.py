@@ -70,7 +70,7 @@ def run_command(
         raise ConfigError("--policy", "one policy is named twice")
     for name in names:
         loader.load(name)
-    recorded = None if record is None else _emptied(record)
+    recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
         state = "failed"
@@ -129,8 +129,10 @@ def _run_all(
     )
 
 
-def _emptied(record: str) -> Path:
+def _recorded(what: Scenario, record: str) -> Path:
     """The file to record in, made or emptied; ConfigError when that cannot be."""
+    if what.tmem_dedup or what.tmem_compression:
+        raise ConfigError("--record", "a stream cannot tell of dedup and compression")
     path = Path(record).resolve()
     try:
         path.write_bytes(b"")

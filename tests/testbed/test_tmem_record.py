@@ -20,6 +20,8 @@ import service_calls
 from service_calls import DESTROY_POOL, FLUSH_OBJECT, FLUSH_PAGE, GET, NEED_SLAB, NEW_POOL, PUT
 from tmem_model import page_of
 
+from hypervisor.public.errors import ConfigError
+from testbed.run import run_command
 from testbed.tmem_record import Recorder
 from testbed.tmem_replay import lines_of, replay
 from tmem import Code, Tmem
@@ -157,6 +159,26 @@ def test_what_no_row_can_say_is_left_out(tmp_path: Path, monkeypatch: pytest.Mon
     rows = [row[0] for row, _ in replayed(path)]
     assert rows == ["host_take", "destroy_pool", "kill_client"]
     assert before == "", "the stream is written in large parts"
+
+
+@pytest.mark.parametrize(
+    ("file", "extra", "wrong"),
+    [("stream", "tmem_dedup=true", "dedup"), ("no/stream", "seed=1", "No such file")],
+)
+def test_what_cannot_be_recorded_is_said_before_anything_starts(
+    tmp_path: Path, file: str, extra: str, wrong: str
+) -> None:
+    (tmp_path / "recorded.toml").write_text(SCENARIO)
+    with pytest.raises(ConfigError, match=wrong):
+        run_command(
+            str(tmp_path / "recorded.toml"),
+            [],
+            True,
+            str(tmp_path / "run"),
+            [extra],
+            str(tmp_path / file),
+        )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.process
