@@ -8,14 +8,19 @@ the GIL on threads of their own, from the constructor until ``stop``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import msgspec
 
 from backend._service import ffi, lib
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, HostSnapshot
-from hypervisor.public.errors import InternalError, NoMemory, Status, error_of
+from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
+from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
 
@@ -24,7 +29,9 @@ _TMEM_FIELDS = {
     "tmem_used_pages": ("used_pages",),
     "tmem_target_pages": ("mm_target",),
     "puts": ("puts",),
-    "puts_failed": ("puts_failed_target", "puts_failed_nomem", "puts_failed_nospc"),
+    "puts_failed": tuple(
+        f"puts_failed_{why}" for why in ("target", "nomem", "nospc", "frozen", "fault")
+    ),
     "gets": ("gets",),
     "gets_hit": ("gets_hit",),
     "flushes": ("flushes",),
@@ -35,7 +42,8 @@ class DirectBackend:
     """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
-    domain may send before it is reported by ``broken``.
+    domain may send before it is reported by ``broken``. ``tmem_entries`` stands in for
+    ``tmem.serve.entry_points``, for whoever wants to see the operations.
     """
 
     def __init__(
@@ -46,6 +54,9 @@ class DirectBackend:
         tmem_max_frames: int = -1,
         spin_ns: int = -1,
         error_budget: int = 64,
+        tmem_entries: Callable[[Any], Any] | None = None,
+        tmem_dedup: bool = False,
+        tmem_compression: bool = False,
     ) -> None:
         out = ffi.new("struct mc_host **")
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
@@ -59,7 +70,8 @@ class DirectBackend:
         self._beats = 0
         self.tmem: Any = None
         tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
-        self._open_tmem(min(tmem_areas, total_areas))
+        options = {"dedup": tmem_dedup, "compression": tmem_compression}
+        self._open_tmem(min(tmem_areas, total_areas), tmem_entries, options)
         self.event_fd = int(self._host.event_fd)
         self.relay_fd = int(self._host.relay_fd)
         self._threads = [
@@ -70,7 +82,9 @@ class DirectBackend:
             thread.daemon = True
             thread.start()
 
-    def _open_tmem(self, areas: int) -> None:
+    def _open_tmem(
+        self, areas: int, entries_of: Callable[[Any], Any] | None, options: dict[str, bool]
+    ) -> None:
         if areas <= 0:
             return
         from tmem import Tmem, serve
@@ -79,8 +93,8 @@ class DirectBackend:
         if slab < 0:
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
         self._slab, self._slab_bytes = slab, areas * AREA_BYTES
-        self.tmem = Tmem(max_areas=areas, slab=slab)
-        entries = serve.entry_points(self.tmem)
+        self.tmem = Tmem(max_areas=areas, slab=slab, **options)
+        entries = (entries_of or serve.entry_points)(self.tmem)
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
         hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas
@@ -222,6 +236,67 @@ class DirectBackend:
         client = self.tmem.clients[domid]
         return {name: sum(int(client[c]) for c in of) for name, of in _TMEM_FIELDS.items()}
 
+    @contextlib.contextmanager
+    def _locked_tmem(self) -> Iterator[Any]:
+        """The pool, while the service thread keeps out of it."""
+        if self.tmem is None:
+            raise ConfigError("tmem", "this host has none")
+        lib.mc_host_lock(self._host)
+        try:
+            yield self.tmem
+        finally:
+            lib.mc_host_unlock(self._host)
+
+    def tmem_statistics(self) -> dict[str, Any]:
+        """``tmem.statistics.Statistics`` as plain values; clients are domids."""
+        with self._locked_tmem() as tmem:
+            counted = tmem.statistics()
+        plain: dict[str, Any] = msgspec.to_builtins(counted)
+        return plain
+
+    def tmem_freeze(self, domid: DomId | None) -> None:
+        """No growth of tmem for a domain, or for all that are attached now."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.freeze(domid), f"freeze {domid}")
+
+    def tmem_thaw(self, domid: DomId | None) -> None:
+        """Undo ``tmem_freeze``."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.thaw(domid), f"thaw {domid}")
+
+    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
+        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.set_weight(domid, weight), f"weigh {domid}")
+
+    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
+        """Set the most persistent pages a domain may have; -1 is no limit."""
+        with self._locked_tmem() as tmem:
+            _done(tmem.set_quota(domid, pages), f"limit {domid}")
+
+    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
+        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
+        words = uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64
+        with self._locked_tmem() as tmem:
+            code = tmem.authorise(domid, words, allow)
+        if code == Code.ENOMEM:
+            raise NoMemory(f"{self._names[domid]} may share 16 pools at most; revoke one")
+        _done(code, f"authorise {domid}")
+
+    def tmem_compress(self, pages: int) -> int:
+        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+        if self.tmem is None:
+            return 0
+        with self._locked_tmem() as tmem:
+            packed: int = tmem.compress_step(pages)
+        return packed
+
+    def tmem_freeable_mb(self) -> int:
+        """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""
+        with self._locked_tmem() as tmem:
+            freeable: int = tmem.freeable_mb()
+        return freeable
+
     def validate(self) -> None:
         """InternalError if the ledger does not add up."""
         where = ffi.new("uint32_t *")
@@ -244,6 +319,11 @@ class DirectBackend:
         self._host = None
         if self.tmem is not None:
             lib.mc_unmap(self._slab, self._slab_bytes)
+
+
+def _done(code: int, what: str) -> None:
+    if code < 0:  # a client that is open cannot be refused this
+        raise InternalError(f"tmem: {what}: code {code}")
 
 
 def _check(status: int, what: str) -> None:

@@ -4,13 +4,15 @@ Owns: where every virtual page is, and moving it. A page is in exactly one of th
 
   never touched    no bytes anywhere; its first touch fills a frame
   resident         in a frame; the least recently used is the next victim
-  in tmem          put to frontswap (a persistent private pool) when evicted
+  in tmem          stored to frontswap when evicted
   on disk          in the swap file, when tmem refused it
 
 A page read back from disk is resident and keeps its place on disk until it is written to, so that
-evicting it again need not write. A page read back from tmem is flushed there at once, in the same
-batch: that makes room for the victim, and no put is ever a duplicate, so that no refused put can
-drop an old copy somebody relies on.
+evicting it again need not write. A page read back from frontswap is flushed there at once, in the
+same batch (exclusive gets): that makes room for the victim, and no store is ever a duplicate.
+
+Pages of a program's file are resident or in the file, and perhaps in cleancache: evicting one needs
+no write, and what tmem does with it does not matter. The first write to one makes it anonymous.
 
 A fault is one batch on the tmem ring: get the page into the spare frame, flush it, put the victim.
 The victim's frame is the next spare. So ``resident_frames`` pages need one frame more.
@@ -24,23 +26,33 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Protocol
 
+from frontend.cleancache import Cleancache
 from frontend.domain import Domain
+from frontend.frontswap import Frontswap, SelfShrink
 from frontend.swapfile import SwapError, SwapFile
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
-from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS, Frames, PoolId
+from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS, Frames
 
 #: References between two looks at the target; a power of two.
 BALANCE_REFERENCES = 1024
-#: tmem's answer to a put that stored, a get that found.
-DONE = 1
+#: The one swap device, and the one file of the program.
+DEVICE = INODE = 0
 
 _BALANCE_MASK = BALANCE_REFERENCES - 1
 _ZEROES = bytes(FRAME_BYTES)
 
 assert BALANCE_REFERENCES & _BALANCE_MASK == 0, "the look is timed by a mask"
+
+
+class ProgramFile(Protocol):
+    """What holds the pages of a program's file; ``SwapFile`` will do."""
+
+    def read(self, page: int, frame: memoryview) -> None:
+        """Fill ``frame`` with a page of the file."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,9 @@ class GuestMemoryStatistics:
     tmem_hits: int  # faults served by tmem
     swap_ins: int  # faults served by the swap file
     swap_outs: int  # pages written to the swap file
+    file_reads: int  # faults served by the program's file
     puts: int  # pages offered to tmem
-    failed_puts: int  # of those, refused
+    failed_puts: int  # of those, anonymous ones that were refused
     moved: int  # pages moved to another frame to empty an area
     resident_frames: Frames
 
@@ -64,7 +77,8 @@ class GuestMemory:
     domain's target is lower.
 
     ``first_touch(page, frame)`` fills the frame of a page that was never touched; without it such
-    a page is zeroes. ``tmem=False`` swaps to disk only.
+    a page is zeroes. ``program_pages`` are those mapped from ``program``. ``tmem=False`` swaps to
+    disk only.
     """
 
     def __init__(
@@ -75,25 +89,37 @@ class GuestMemory:
         swap: SwapFile,
         *,
         first_touch: Callable[[int, int], None] | None = None,
+        program: ProgramFile | None = None,
+        program_pages: Collection[int] = (),
         tmem: bool = True,
     ) -> None:
         if resident_frames < 1:
             raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
         if swap.pages < pages:
             raise ConfigError("swap", f"holds {swap.pages} pages, {pages} are needed")
+        if program is None and program_pages:
+            raise ConfigError("program", "there are pages of it, and no file to read them from")
         self.pages, self.resident_frames = pages, resident_frames
         self.references = self.faults = self.first_touches = self.tmem_hits = self.moved = 0
-        self.swap_ins = self.swap_outs = self.puts = self.failed_puts = 0
-        self._domain, self._swap = domain, swap
+        self.swap_ins = self.swap_outs = self.file_reads = self.puts = self.failed_puts = 0
+        self._domain, self._swap, self._program = domain, swap, program
+        self._file_pages = set(program_pages)
         self._first_touch = first_touch or self._zero
         self._resident: OrderedDict[int, int] = OrderedDict()  # page -> frame, oldest use first
         self._find, self._recent = self._resident.get, self._resident.move_to_end
         self._spares: list[int] = []
-        self._in_tmem: set[int] = set()
         self._on_disk: set[int] = set()
         self._limit = self._wanted_limit()
-        self._pool = domain.tmem.new_pool(persistent=True) if tmem else None
         self._batch = domain.tmem.batch()
+        self._self_shrink = SelfShrink()
+        self._frontswap: Frontswap | None = None
+        self._cleancache: Cleancache | None = None
+        if tmem:
+            self._frontswap = Frontswap(domain.tmem, exclusive_gets=True)
+            self._frontswap.swapon(DEVICE, pages)
+            if program is not None:
+                self._cleancache = Cleancache(domain.tmem)
+                self._filesystem = self._cleancache.mount()
 
     def __enter__(self) -> GuestMemory:
         return self
@@ -116,6 +142,7 @@ class GuestMemory:
             self._recent(page)
         if write:
             self._on_disk.discard(page)
+            self._file_pages.discard(page)
         return frame
 
     def balance(self) -> None:
@@ -146,6 +173,25 @@ class GuestMemory:
         if len(self._resident) < self._limit:
             self._free_spares()
 
+    def shrink_tmem(self, target_pages: int) -> int:
+        """Pull pages back from tmem until it holds ``target_pages`` anonymous ones; how many came.
+
+        None comes unless there is room for all of them.
+        """
+        if self._frontswap is None:
+            return 0
+        return self._frontswap.shrink(target_pages, self._unuse, self._has_room)
+
+    def self_shrink(self) -> int:
+        """Take pages back that a guest which does not swap any more left in tmem; how many came.
+
+        For a guest to call every ``frontswap.SELFSHRINK_S``.
+        """
+        if self._frontswap is None:
+            return 0
+        target = self._self_shrink.look(self._frontswap.stored_pages)
+        return 0 if target is None else self.shrink_tmem(target)
+
     def statistics(self) -> GuestMemoryStatistics:
         """Every counter, now."""
         return GuestMemoryStatistics(
@@ -155,6 +201,7 @@ class GuestMemory:
             tmem_hits=self.tmem_hits,
             swap_ins=self.swap_ins,
             swap_outs=self.swap_outs,
+            file_reads=self.file_reads,
             puts=self.puts,
             failed_puts=self.failed_puts,
             moved=self.moved,
@@ -164,9 +211,11 @@ class GuestMemory:
     def validate(self) -> None:
         """InternalError if a page is in two places, or a frame holds two."""
         frames = [*self._resident.values(), *self._spares]
+        swapped = set(self._frontswap.offsets(DEVICE)) if self._frontswap is not None else set()
         broken = {
-            "a page is resident and in tmem": self._in_tmem & self._resident.keys(),
-            "a page is in tmem and on disk": self._in_tmem & self._on_disk,
+            "a page is resident and in tmem": swapped & self._resident.keys(),
+            "a page is in tmem and on disk": swapped & self._on_disk,
+            "a page of the file was swapped": self._file_pages & (swapped | self._on_disk),
             "a frame holds two pages": len(frames) - len(set(frames)),
         }
         for what, found in broken.items():
@@ -177,14 +226,15 @@ class GuestMemory:
         """Free the frames and the tmem pool; the swap file stays the caller's."""
         self._report()
         with contextlib.suppress(PeerGone):  # then the pool died with the hypervisor
-            if self._pool is not None:
-                self._domain.tmem.destroy_pool(self._pool)
+            if self._frontswap is not None:
+                self._frontswap.close()
+            if self._cleancache is not None:
+                self._cleancache.unmount(self._filesystem)
+        self._frontswap = self._cleancache = None
         self._domain.free_many([*self._resident.values(), *self._spares])
         self._resident.clear()
         self._spares.clear()
-        self._in_tmem.clear()
         self._on_disk.clear()
-        self._pool = None
 
     def _wanted_limit(self) -> int:
         # One frame of the target is the spare.
@@ -196,15 +246,11 @@ class GuestMemory:
         self.faults += 1
         frame = self._free_frame()
         victim = next(iter(self._resident)) if len(self._resident) >= self._limit else None
-        if page in self._in_tmem:
-            pool, oid, index = self._handle(page)
-            self._batch.get(pool, oid, index, frame)
-            self._batch.flush_page(pool, oid, index)
-        if victim is not None:
-            self._offer(victim)
+        load = self._add_load(page, frame)
+        store = None if victim is None else self._add_store(victim)
         answers = self._batch.submit()
         try:
-            self._load(page, frame, answers)
+            self._load(page, frame, None if load is None else answers[load])
         except BaseException:
             self._spares.append(frame)
             raise
@@ -213,14 +259,29 @@ class GuestMemory:
             self._resident[page] = frame
         finally:
             if victim is not None:
-                self._settle(victim, answers[-1] if self._pool is not None else 0)
+                self._settle(victim, None if store is None else answers[store])
         return frame
 
-    def _load(self, page: int, frame: int, answers: list[int]) -> None:
-        if page in self._in_tmem:
-            if answers[0] != DONE:
-                raise InternalError(f"tmem lost page {page}: it answered {answers[0]}")
-            self._in_tmem.discard(page)
+    def _add_load(self, page: int, frame: int) -> int | None:
+        """Ask tmem for a page it may have; the place of the answer."""
+        if page in self._file_pages:
+            if self._cleancache is None:
+                return None
+            return self._cleancache.add_get(self._batch, self._filesystem, INODE, page, frame)
+        if self._frontswap is None or not self._frontswap.holds(DEVICE, page):
+            return None
+        return self._frontswap.add_load(self._batch, DEVICE, page, frame)
+
+    def _load(self, page: int, frame: int, answer: int | None) -> None:
+        """Fill ``frame``, which tmem may have done; ``answer`` None: it was not asked."""
+        if page in self._file_pages:
+            if answer is not None and self._cleancache and self._cleancache.settle_get(answer):
+                self.tmem_hits += 1
+            elif self._program is not None:
+                self._program.read(page, self._domain.view(frame))
+                self.file_reads += 1
+        elif answer is not None and self._frontswap is not None:
+            self._frontswap.settle_load(DEVICE, page, answer)
             self.tmem_hits += 1
         elif page in self._on_disk:
             self._swap.read(page, self._domain.view(frame))
@@ -247,37 +308,66 @@ class GuestMemory:
     def _evict(self, count: int) -> None:
         """Evict the ``count`` (at most RING_SLOTS) least recently used pages; frames to spare."""
         victims = [page for page, _ in zip(self._resident, range(count), strict=False)]
-        for page in victims:
-            self._offer(page)
-        answers = self._batch.submit() or [0] * len(victims)
+        places = [self._add_store(page) for page in victims]
+        answers = self._batch.submit()
         failed: SwapError | None = None
-        for page, answer in zip(victims, answers, strict=True):
+        for page, place in zip(victims, places, strict=True):
             try:
-                self._settle(page, answer)
+                self._settle(page, None if place is None else answers[place])
             except SwapError as error:  # the others have been put already
                 failed = error
         if failed is not None:
             raise failed
 
-    def _offer(self, page: int) -> None:
-        if self._pool is None:
-            return
-        pool, oid, index = self._handle(page)
-        self._batch.put(pool, oid, index, self._resident[page])
+    def _add_store(self, page: int) -> int | None:
+        """Offer a resident page to tmem; the place of an answer that matters."""
+        frame = self._resident[page]
+        if page in self._file_pages:
+            if self._cleancache is not None:
+                self._cleancache.add_put(self._batch, self._filesystem, INODE, page, frame)
+                self.puts += 1
+            return None
+        if self._frontswap is None:
+            return None
         self.puts += 1
+        return self._frontswap.add_store(self._batch, DEVICE, page, frame)
 
-    def _settle(self, page: int, answer: int) -> None:
-        """Evict ``page``, which tmem has taken or refused."""
-        if answer == DONE:
-            self._in_tmem.add(page)
-            self._on_disk.discard(page)
-        else:
-            self.failed_puts += self._pool is not None
-            if page not in self._on_disk:
+    def _settle(self, page: int, answer: int | None) -> None:
+        """Evict ``page``, which frontswap has taken, refused or (None) not been offered."""
+        if page not in self._file_pages:
+            if answer is not None and self._frontswap is not None:
+                frame = self._resident[page]
+                stored = self._frontswap.settle_store(DEVICE, page, frame, answer)
+                self.failed_puts += not stored
+            else:
+                stored = False
+            if stored:
+                self._on_disk.discard(page)
+            elif page not in self._on_disk:
                 self._swap.write(page, self._domain.view(self._resident[page]))
                 self.swap_outs += 1
                 self._on_disk.add(page)
         self._spares.append(self._resident.pop(page))
+
+    def _has_room(self, pages: int) -> bool:
+        return len(self._resident) + pages <= self._limit
+
+    def _unuse(self, device: int, page: int) -> bool:
+        """Pull a page back from tmem, as the next to be evicted; False when there is no frame."""
+        if self._frontswap is None:
+            return False
+        try:
+            frame = self._spares.pop() if self._spares else self._domain.alloc()
+        except NoMemory:
+            return False
+        try:
+            self._frontswap.load(device, page, frame)
+        except BaseException:
+            self._spares.append(frame)
+            raise
+        self._resident[page] = frame
+        self._resident.move_to_end(page, last=False)
+        return True
 
     def _free_spares(self) -> None:
         """All but one."""
@@ -318,12 +408,6 @@ class GuestMemory:
         self._domain.view(other)[:] = self._domain.view(frame)
         self.moved += 1
         return other
-
-    def _handle(self, page: int) -> tuple[PoolId, tuple[int, int, int], int]:
-        """As Linux' frontswap names swap entries, for a swap device of number 0."""
-        if self._pool is None:
-            raise InternalError("a page in tmem, and no pool")
-        return self._pool, (page & 15, 0, 0), page >> 4
 
     def _zero(self, page: int, frame: int) -> None:
         self._domain.view(frame)[:] = _ZEROES

@@ -1,4 +1,4 @@
-"""tmem from inside a domain: put, get and flush pages, one by one or in batches.
+"""tmem from inside a domain: put, get and flush pages, one by one or many for one doorbell.
 
 Owns: turning calls into records of the tmem ring (``hypervisor/public/abi/ops.h``). The page data
 never passes through Python: a record names a frame, the hypervisor copies.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from frontend._guest import ffi, lib
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 Oid = tuple[int, int, int]
 
-_PERSISTENT = 1
+#: tmem's answer to a put that stored, a get that found.
+DONE = 1
+#: Indices are numbers of 32 bits; the last one is INDEX_MAX.
+INDEX_MAX = (1 << 32) - 1
+
+_PERSISTENT, _SHARED = 1, 2
 _VERSION = 1 << 24  # of the pool request; anything else is refused
 _RECORD = struct.Struct("<HHIQq5Q")
 _RECORD_BYTES = 64
@@ -47,9 +53,15 @@ class TmemClient:
         self._bytes = ffi.buffer(self._records)
         self._words = memoryview(self._bytes).cast("B").cast("q")
 
-    def new_pool(self, persistent: bool, uuid: tuple[int, int] = (0, 0)) -> PoolId:
-        """A pool: persistent (frontswap) or ephemeral (cleancache); NoMemory when none is left."""
-        flags = (_PERSISTENT if persistent else 0) | _VERSION
+    def new_pool(
+        self, persistent: bool, uuid: tuple[int, int] = (0, 0), *, shared: bool = False
+    ) -> PoolId:
+        """A pool: persistent (frontswap) or ephemeral (cleancache); NoMemory when none is left.
+
+        ``shared`` asks for the pool of ``uuid`` together with other domains; a domain that is not
+        authorised for it silently gets a private one. Only ephemeral pools can be shared.
+        """
+        flags = (_PERSISTENT if persistent else 0) | (_SHARED if shared else 0) | _VERSION
         pool = self._send(lib.MC_OP_NEW_POOL, flags, *uuid)
         if pool < 0:
             raise NoMemory(f"no new tmem pool: tmem answered {pool}")
@@ -75,9 +87,52 @@ class TmemClient:
         """Forget every page of an object."""
         return self._send(_FLUSH_OBJECT, pool, *oid)
 
+    def put_many(
+        self, pool: int, oid: Oid, indices: Sequence[int], frames: Sequence[int]
+    ) -> list[int]:
+        """Put pages of one object, page ``indices[k]`` from ``frames[k]``; their answers, in order.
+
+        One doorbell per RING_SLOTS pages. Nothing is put when one of them fits no record.
+        """
+        return self._many(TmemBatch.put, pool, oid, indices, frames)
+
+    def get_many(
+        self, pool: int, oid: Oid, indices: Sequence[int], frames: Sequence[int]
+    ) -> list[int]:
+        """Get pages of one object, each into its frame; as ``put_many``."""
+        return self._many(TmemBatch.get, pool, oid, indices, frames)
+
+    def get_ahead(self, pool: int, oid: Oid, index: int, frames: Sequence[int]) -> list[int]:
+        """Read ahead: the page at ``index`` into ``frames[0]``, those that follow into the others.
+
+        One doorbell, at most RING_SLOTS frames. Beyond INDEX_MAX every page is absent. From an
+        ephemeral pool each page found is gone then, wanted or not.
+        """
+        if len(frames) > RING_SLOTS:
+            raise ValueError(f"{len(frames)} frames: a doorbell fetches at most {RING_SLOTS}")
+        indices = range(index, min(index + len(frames), INDEX_MAX + 1))
+        answers = self.get_many(pool, oid, indices, frames[: len(indices)])
+        return answers + [0] * (len(frames) - len(answers))
+
     def batch(self) -> TmemBatch:
         """A batch to fill and submit, again and again, by one thread."""
         return TmemBatch(self._domain)
+
+    def _many(
+        self,
+        add: Callable[..., int],
+        pool: int,
+        oid: Oid,
+        indices: Sequence[int],
+        frames: Sequence[int],
+    ) -> list[int]:
+        # All are filled before one is sent: a name that fits no record must not leave half a job.
+        batches: list[TmemBatch] = []
+        for place, (index, frame) in enumerate(zip(indices, frames, strict=True)):
+            if place % RING_SLOTS == 0:
+                batches.append(self.batch())
+            add(batches[-1], pool, oid, index, frame)
+        return [answer for batch in batches for answer in batch.submit()]
 
     def _send(
         self, op: int, arg0: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, arg4: int = 0
@@ -89,13 +144,15 @@ class TmemClient:
                 raise ValueError(f"out of range for a tmem record: {error}") from None
             self._domain.call(_RING, self._records, 1)
             status: int = self._words[_STATUS_WORD]
-        if status < _NOT_A_RECORD:
-            raise refused_record(status, arg4)
+        check_record(status, arg4)
         return status
 
 
 class TmemBatch:
-    """Up to ``RING_SLOTS`` records, served in the order they were added, for one doorbell."""
+    """Up to ``RING_SLOTS`` records, served in the order they were added, for one doorbell.
+
+    Adding one returns its place: where ``submit`` will have its answer.
+    """
 
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
@@ -107,21 +164,21 @@ class TmemBatch:
     def __len__(self) -> int:
         return self._count
 
-    def put(self, pool: int, oid: Oid, index: int, frame: int) -> None:
+    def put(self, pool: int, oid: Oid, index: int, frame: int) -> int:
         """Add a put of ``frame``."""
-        self._add(_PUT, pool | index << 32, oid, frame)
+        return self._add(_PUT, pool | index << 32, oid, frame)
 
-    def get(self, pool: int, oid: Oid, index: int, frame: int) -> None:
+    def get(self, pool: int, oid: Oid, index: int, frame: int) -> int:
         """Add a get into ``frame``."""
-        self._add(_GET, pool | index << 32, oid, frame)
+        return self._add(_GET, pool | index << 32, oid, frame)
 
-    def flush_page(self, pool: int, oid: Oid, index: int) -> None:
+    def flush_page(self, pool: int, oid: Oid, index: int) -> int:
         """Add the flush of a page."""
-        self._add(_FLUSH_PAGE, pool | index << 32, oid, 0)
+        return self._add(_FLUSH_PAGE, pool | index << 32, oid, 0)
 
-    def flush_object(self, pool: int, oid: Oid) -> None:
+    def flush_object(self, pool: int, oid: Oid) -> int:
         """Add the flush of an object."""
-        self._add(_FLUSH_OBJECT, pool, oid, 0)
+        return self._add(_FLUSH_OBJECT, pool, oid, 0)
 
     def submit(self) -> list[int]:
         """Send everything added; the answers, in order. The batch is empty afterwards.
@@ -133,16 +190,22 @@ class TmemBatch:
             self._domain.call(_RING, self._records, count)
         return self._words[_STATUS_WORD : count * _RECORD_WORDS : _RECORD_WORDS].tolist()
 
-    def _add(self, op: int, arg0: int, oid: Oid, frame: int) -> None:
-        if self._count == RING_SLOTS:
+    def _add(self, op: int, arg0: int, oid: Oid, frame: int) -> int:
+        place = self._count
+        if place == RING_SLOTS:
             raise ValueError(f"a batch holds at most {RING_SLOTS} records")
         try:
-            _RECORD.pack_into(
-                self._bytes, self._count * _RECORD_BYTES, op, 0, 0, 0, 0, arg0, *oid, frame
-            )
+            _RECORD.pack_into(self._bytes, place * _RECORD_BYTES, op, 0, 0, 0, 0, arg0, *oid, frame)
         except struct.error as error:
             raise ValueError(f"out of range for a tmem record: {error}") from None
-        self._count += 1
+        self._count = place + 1
+        return place
+
+
+def check_record(status: int, frame: int) -> None:
+    """Raise ``refused_record`` when an answer says that the record was wrong."""
+    if status < _NOT_A_RECORD:
+        raise refused_record(status, frame)
 
 
 def refused_record(status: int, frame: int) -> MemcoordError:

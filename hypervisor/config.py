@@ -39,6 +39,8 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     total_frames: int
     slack_frames: int = 2 * AREA_FRAMES
     tmem_max_pages: int = -1  # -1: all host memory no domain has installed
+    tmem_dedup: bool = False  # pages of the same content of one domain are kept once
+    tmem_compression: bool = False  # cold pages are compressed, a few at every tick
     policy: str = "greedy"  # "name", "name:P=2,threshold=64" or "path.py:Class"
     interval_ms: int = 1000
     policy_deadline_ms: int = 500
@@ -46,6 +48,7 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
     on_violation: str = "report"  # or "stop": detach a domain that uses more than it was granted
     error_budget: int = 64
+    tmem_record: str = ""  # file to append every tmem operation to, see testbed.tmem_record
     domains: tuple[DomainConfig, ...] = ()
 
 
@@ -68,6 +71,10 @@ def check(config: HypervisorConfig) -> None:
         raise ConfigError("interval_ms", f"must be {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}")
     if config.on_violation not in ("report", "stop"):
         raise ConfigError("on_violation", "must be 'report' or 'stop'")
+    if config.tmem_record and (config.tmem_dedup or config.tmem_compression):
+        raise ConfigError(
+            "tmem_record", "a stream tells what a pool without dedup and compression answers"
+        )
     if config.slack_frames < 0 or config.slack_frames % AREA_FRAMES:
         raise ConfigError("slack_frames", f"must be a multiple of {AREA_FRAMES}, at least 0")
     for index, domain in enumerate(config.domains):

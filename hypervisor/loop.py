@@ -34,6 +34,7 @@ from hypervisor.public.errors import (
 )
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
+from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
 
 EVENT_BYTES = 8
 
@@ -41,8 +42,8 @@ EVENT_BYTES = 8
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
-class RelayBackend(Backend, Protocol):
-    """A ``Backend`` with fds the loop must watch and doorbells it must carry."""
+class RelayBackend(Backend, TmemBackend, Protocol):
+    """A ``Backend`` with tmem, fds the loop must watch and doorbells it must carry."""
 
     event_fd: int
     relay_fd: int
@@ -250,6 +251,8 @@ class Hypervisor:
         self._last_fault = fault
         for violation in report.violations:
             self._violated(violation)
+        if self._config.tmem_compression:
+            compress(self._backend)
         self._control.publish(self._publication())
 
     def _violated(self, violation: Any) -> None:
@@ -276,6 +279,8 @@ class Hypervisor:
         return entry
 
     def _serve(self, op: str, args: dict[str, Any]) -> Any:
+        if op in TMEM_OPS:
+            return serve(self._backend, self._domains, op, args)
         match op:
             case "ping":
                 return {"pid": os.getpid(), "domains": len(self._domains), "ticks": self._ticks}

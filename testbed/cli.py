@@ -49,12 +49,16 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
     ] = None,
     run_dir: RunDirOption = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the tmem operations here, for tmem-replay."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a scenario under one or more policies and compare them."""
     from testbed.run import run_command
 
-    raise typer.Exit(run_command(scenario, policy or [], as_json, run_dir, set_ or []))
+    raise typer.Exit(run_command(scenario, policy or [], as_json, run_dir, set_ or [], record))
 
 
 @app.command()
@@ -73,12 +77,12 @@ def hypervisor(
 
 @app.command()
 def bench(
-    which: Annotated[str, typer.Argument(help="grant or ring.")],
+    which: Annotated[str, typer.Argument(help="grant, ring or tmem.")],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
 ) -> None:
-    """Measure what a grant costs beside malloc, or a message beside the kernel's own."""
+    """Measure a grant beside malloc, a message beside the kernel's, a page beside its rivals."""
     from testbed.bench.command import bench as bench_command
 
     raise typer.Exit(bench_command(which, as_json, rounds, out))
@@ -163,6 +167,111 @@ def tmem_set(
     _show(as_json, {"domain": vm, "target_pages": pages}, [f"{vm}: tmem target {told}"])
 
 
+@app.command("tmem-list")
+def tmem_list(
+    long: Annotated[bool, typer.Option("-l", "--long", help="Every counter, every pool.")] = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show what each domain has in tmem and how it fares; --json has every counter."""
+    from testbed.tmem_list import collect, lines
+
+    found = collect(_run_dir(run_dir), with_pools=long or as_json)
+    _show(as_json, found, lines(found, long=long))
+
+
+Everyone = Annotated[bool, typer.Option("--all", "-a", help="Every domain.")]
+
+
+@app.command("tmem-freeze")
+def tmem_freeze(
+    vm: Annotated[str | None, typer.Argument()] = None,
+    everyone: Everyone = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let a domain's tmem not grow: no new pages, until thawed."""
+    _tmem_freeze("tmem-freeze", vm, everyone, run_dir, as_json)
+
+
+@app.command("tmem-thaw")
+def tmem_thaw(
+    vm: Annotated[str | None, typer.Argument()] = None,
+    everyone: Everyone = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let a frozen domain's tmem grow again."""
+    _tmem_freeze("tmem-thaw", vm, everyone, run_dir, as_json)
+
+
+@app.command("tmem-weight")
+def tmem_weight(
+    vm: str,
+    weight: Annotated[int, typer.Argument(help="0: none of its own.")],
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Set a domain's share of ephemeral memory, relative to the weights of the others."""
+    _control(run_dir, "tmem-weight", domain=vm, weight=weight)
+    _show(as_json, {"domain": vm, "weight": weight}, [f"{vm}: weight {weight}"])
+
+
+@app.command("tmem-quota")
+def tmem_quota(
+    vm: str,
+    size: Annotated[str, typer.Argument(help="'8 MiB', a number of pages, or 'none'.")],
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Limit the pages a domain swaps to tmem; those beyond go to its disk."""
+    pages = -1 if size == "none" else _pages("SIZE", size)
+    _control(run_dir, "tmem-quota", domain=vm, pages=pages)
+    told = "no quota" if pages < 0 else f"at most {pages} persistent pages"
+    _show(as_json, {"domain": vm, "quota_pages": pages}, [f"{vm}: {told}"])
+
+
+@app.command("tmem-shared-auth")
+def tmem_shared_auth(
+    vm: str,
+    uuid: str,
+    revoke: Annotated[bool, typer.Option("--revoke", help="No longer.")] = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Let a domain share the ephemeral pool of a uuid with others that may."""
+    _control(run_dir, "tmem-shared-auth", domain=vm, uuid=uuid, allow=not revoke)
+    told = "may not share" if revoke else "may share"
+    _show(as_json, {"domain": vm, "uuid": uuid, "allowed": not revoke}, [f"{vm} {told} {uuid}"])
+
+
+@app.command("tmem-freeable")
+def tmem_freeable(run_dir: RunDirOption = None, as_json: Json = False) -> None:
+    """Tell how many MiB tmem could give back to the host now."""
+    answer = _control(run_dir, "tmem-freeable")
+    _show(as_json, answer, [f"{answer['freeable_mb']} MiB"])
+
+
+@app.command("tmem-replay")
+def tmem_replay(
+    file: Annotated[str | None, typer.Argument(help="A stream of rows (default: stdin).")] = None,
+) -> None:
+    """Replay a stream of tmem operations, one JSON array per line, and print what each answers."""
+    from testbed.tmem_replay import replay_command
+
+    raise typer.Exit(replay_command(file))
+
+
+def _tmem_freeze(
+    op: str, vm: str | None, everyone: bool, run_dir: str | None, as_json: bool
+) -> None:
+    if (vm is None) != everyone:
+        raise ConfigError("VM", "name one domain, or say --all")
+    _control(run_dir, op, domain=vm or "")
+    told = "frozen" if op == "tmem-freeze" else "thawed"
+    _show(as_json, {"domain": vm, "state": told}, [f"{vm or 'every domain'}: tmem {told}"])
+
+
 def main() -> None:
     """The console script: run a verb, turn our errors into one line and an exit code."""
     try:
@@ -195,9 +304,14 @@ def _is_policy_error(error: ValueError) -> bool:
 
 def _control(run_dir: str | None, op: str, **args: Any) -> Any:
     from testbed.control_client import call
+
+    return call(_run_dir(run_dir), op, **args)
+
+
+def _run_dir(run_dir: str | None) -> Path:
     from testbed.rundir import newest_live
 
-    return call(Path(run_dir) if run_dir else newest_live(), op, **args)
+    return Path(run_dir) if run_dir else newest_live()
 
 
 def _pages(key: str, size: str) -> int:

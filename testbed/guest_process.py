@@ -10,30 +10,43 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 import frontend
+from frontend.domain import Domain
 from frontend.manager import GuestMemory
 from frontend.swapfile import SwapFile
 from hypervisor.public.errors import MemcoordError
+from hypervisor.public.units import FRAME_BYTES
 from testbed._loops import lib
 from testbed.launcher import end_with_parent
-from testbed.page_trace import load_trace
-from testbed.workloads import GuestConfig, GuestResult, Replay
+from testbed.page_trace import PageTrace, load_trace
+from testbed.workloads import PROGRAM_VERSION, GuestConfig, GuestResult, Replay
 
 
 def run(config: GuestConfig) -> GuestResult:
     """Do the domain's work; MemcoordError says what stopped it. Time counts from the first page."""
     trace = load_trace(config.trace)
+    if not config.program_file:
+        trace = replace(trace, program=frozenset())
     with (
         frontend.attach(config.directory, config.name) as domain,
         SwapFile(config.swap_file, trace.page_count) as swap,
+        SwapFile(f"{config.swap_file}.program", trace.page_count) as program,
         GuestMemory(
-            domain, trace.page_count, config.resident_frames, swap, tmem=config.tmem
+            domain,
+            trace.page_count,
+            config.resident_frames,
+            swap,
+            program=program,
+            program_pages=trace.program,
+            tmem=config.tmem,
         ) as memory,
     ):
+        _write_program(program, trace, domain, config.number)
         replay = Replay(
             trace,
             memory,
@@ -56,7 +69,18 @@ def run(config: GuestConfig) -> GuestResult:
         failed_puts=counted.failed_puts,
         pages_verified=replay.pages_verified,
         run_s=run_s,
+        file_reads=counted.file_reads,
     )
+
+
+def _write_program(file: SwapFile, trace: PageTrace, domain: Domain, number: int) -> None:
+    """Write the program's pages; the file has no name any more, so that nothing is left of it."""
+    file.path.unlink()
+    frame = domain.alloc()
+    for page in sorted(trace.program):
+        lib.mc_content_fill(domain.address + frame * FRAME_BYTES, number, page, PROGRAM_VERSION)
+        file.write(page, domain.view(frame))
+    domain.free(frame)
 
 
 def main(argv: list[str]) -> int:

@@ -73,12 +73,20 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
+        recorder = None
+        if config.tmem_record:
+            from testbed.tmem_record import Recorder
+
+            recorder = stack.enter_context(Recorder(Path(config.tmem_record), config.total_frames))
         backend = DirectBackend(
             total_frames=config.total_frames,
             slack_frames=config.slack_frames,
             tmem_max_frames=config.tmem_max_pages,
             spin_ns=config.spin_ns,
             error_budget=config.error_budget,
+            tmem_entries=recorder.entries if recorder else None,
+            tmem_dedup=config.tmem_dedup,
+            tmem_compression=config.tmem_compression,
         )
         stack.callback(backend.stop)
         coordinator = Coordinator(backend, policy, config=config)

@@ -20,18 +20,23 @@ SHIPPED = {"sort": "sort_k64.csv.xz", "cc1": "cc1_k256.csv.xz", "sqlite": "sqlit
 SUFFIXES = (".csv", ".csv.xz")
 HEADER = "page,dt,flags"
 FLAG_WRITTEN = 1
+FLAG_FETCHED = 2
 PAGES_MAX = 1 << 24
 REFERENCES_MAX = 1 << 26
 
 
 @dataclass(frozen=True)
 class PageTrace:
-    """References in order: ``pages[i]`` (0..page_count-1) was written when ``writes[i]`` is 1."""
+    """References in order: ``pages[i]`` (0..page_count-1) was written when ``writes[i]`` is 1.
+
+    ``program`` are the pages of the program's own file: executed, and never written.
+    """
 
     name: str
     pages: list[int]
     writes: bytes
     page_count: int
+    program: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -67,6 +72,7 @@ def parse_trace(name: str, lines: Iterable[str]) -> PageTrace:
         raise ValueError(f"the first line must be {HEADER!r}")
     pages: list[int] = []
     writes = bytearray()
+    seen: dict[int, int] = {}  # every flag a page ever had
     for number, row in enumerate(rows, start=2):
         try:
             page, _, flags = map(int, row.split(","))
@@ -78,6 +84,9 @@ def parse_trace(name: str, lines: Iterable[str]) -> PageTrace:
             raise ValueError(f"more than {REFERENCES_MAX} references")
         pages.append(page)
         writes.append(flags & FLAG_WRITTEN)
+        seen[page] = seen.get(page, 0) | flags
     if not pages:
         raise ValueError("no references")
-    return PageTrace(name, pages, bytes(writes), max(pages) + 1)
+    kinds = FLAG_FETCHED | FLAG_WRITTEN
+    program = frozenset(page for page, flags in seen.items() if flags & kinds == FLAG_FETCHED)
+    return PageTrace(name, pages, bytes(writes), max(pages) + 1, program)

@@ -88,6 +88,7 @@ class PolicyRun:
         progress: RunProgress,
         interrupts: Interrupts,
         traces: dict[str, PageTrace],
+        record: Path | None = None,
     ) -> None:
         self._scenario = scenario
         self._policy = policy
@@ -96,6 +97,7 @@ class PolicyRun:
         self._series = series
         self._progress = progress
         self._interrupts = interrupts
+        self._record = record
         self._guests = [Guest(domain, index + 1) for index, domain in enumerate(scenario.domain)]
         self._total = sum(
             len(traces[domain.workload.trace]) * domain.workload.repeat
@@ -140,6 +142,8 @@ class PolicyRun:
         check_socket_path(self._directory / messages.DOORBELL_SOCKET)
         self._directory.mkdir(mode=0o700)
         config = to_hypervisor_config(self._scenario, self._policy)
+        if self._record is not None:
+            config = msgspec.structs.replace(config, tmem_record=str(self._record))
         self._write("hypervisor.json", config)
         for guest in self._guests:
             work = guest.spec.workload
@@ -152,6 +156,7 @@ class PolicyRun:
                 resident_frames=work.resident.frames,
                 swap_file=str(self._directory / f"{guest.spec.name}.swap"),
                 tmem=self._scenario.tmem != 0,
+                program_file=work.program_file,
             )
             self._write(f"{guest.spec.name}.json", config_of_guest)
         folder = self._directory.name

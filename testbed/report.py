@@ -38,6 +38,7 @@ class DomainResult(msgspec.Struct, kw_only=True):
     tmem_hits: int = 0
     swap_ins: int = 0
     swap_outs: int = 0
+    file_reads: int = 0
     failed_puts: int = 0
     pages_verified: int = 0
     run_s: float = 0.0

@@ -56,9 +56,11 @@ def run_command(
     as_json: bool,
     run_dir: str | None,
     overrides: Sequence[str] = (),
+    record: str | None = None,
 ) -> int:
     """Run and report; returns the exit code: 0, 1 (something broke), 128 + signal.
 
+    ``record``: a file for every tmem operation of the run, one policy after the other.
     ConfigError or PolicyError, before anything is started, when an argument is wrong.
     """
     what = load(scenario, overrides)
@@ -70,12 +72,13 @@ def run_command(
     with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
         for name in names:
             loader.load(name)
+    recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
         state = "failed"
         try:
             with Series(run.path) as series:
-                report = _run_all(what, names, run, series, interrupts)
+                report = _run_all(what, names, run, series, interrupts, recorded)
             _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
         finally:
@@ -105,6 +108,7 @@ def _run_all(
     run: rundir.RunDir,
     series: Series,
     interrupts: Interrupts,
+    record: Path | None,
 ) -> RunReport:
     begin_s = time.monotonic()
     traces = {name: load_trace(name) for name in {d.workload.trace for d in what.domain}}
@@ -120,6 +124,7 @@ def _run_all(
                 progress=progress,
                 interrupts=interrupts,
                 traces=traces,
+                record=record,
             )
             results.append(policy_run.execute())
             if interrupts.received is not None:
@@ -133,6 +138,18 @@ def _run_all(
         tmem_capacity_pages=series.capacity_pages,
         policies=results,
     )
+
+
+def _recorded(what: Scenario, record: str) -> Path:
+    """The file to record in, made or emptied; ConfigError when that cannot be."""
+    if what.tmem_dedup or what.tmem_compression:
+        raise ConfigError("--record", "a stream cannot tell of dedup and compression")
+    path = Path(record).resolve()
+    try:
+        path.write_bytes(b"")
+    except OSError as error:
+        raise ConfigError("--record", f"{path}: {error.strerror}") from None
+    return path
 
 
 def _label(index: int, policy: str) -> str:

@@ -49,11 +49,16 @@ class Size(int):
 class PageTraceWorkload(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="page-trace"
 ):
-    """Replay a page-reference trace ``repeat`` times with ``resident`` pages of real frames."""
+    """Replay a page-reference trace ``repeat`` times with ``resident`` pages of real frames.
+
+    With ``program_file`` the pages of the program itself are mapped from a file and cached in
+    cleancache; without, every page is anonymous and is swapped.
+    """
 
     trace: str
     resident: Size
     repeat: int = 1
+    program_file: bool = False
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +85,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 1
     slack: Size = Size(2 * AREA_FRAMES * FRAME_BYTES)
     tmem: Size | None = None  # None: all host memory that no domain has installed; 0: no tmem
+    tmem_dedup: bool = False
+    tmem_compression: bool = False
     interval_ms: int = 1000
     policies: tuple[str, ...] = ("greedy", "smart-alloc")
 
@@ -164,6 +171,8 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
         total_frames=scenario.memory.frames,
         slack_frames=scenario.slack.frames,
         tmem_max_pages=_pages(scenario.tmem),
+        tmem_dedup=scenario.tmem_dedup,
+        tmem_compression=scenario.tmem_compression,
         policy=policy,
         interval_ms=scenario.interval_ms,
         domains=tuple(

@@ -16,6 +16,9 @@ import msgspec
 from hypervisor.public.errors import MemcoordError
 from testbed.page_trace import PageTrace
 
+#: What the pages of a program's file hold before anything runs.
+PROGRAM_VERSION = 1
+
 
 class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a domain's process is told; a JSON file in the run directory.
@@ -32,6 +35,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resident_frames: int
     swap_file: str
     tmem: bool = True
+    program_file: bool = False
 
 
 class GuestResult(msgspec.Struct, frozen=True):
@@ -45,6 +49,7 @@ class GuestResult(msgspec.Struct, frozen=True):
     failed_puts: int
     pages_verified: int
     run_s: float
+    file_reads: int = 0
 
 
 class WrongContent(MemcoordError):
@@ -96,6 +101,8 @@ class Replay:
         self._number = number
         self._base = base_address
         self._versions = array("Q", bytes(8 * trace.page_count))
+        for page in trace.program:
+            self._versions[page] = PROGRAM_VERSION
 
     def run(self, repeat: int) -> None:
         """Replay the trace ``repeat`` times; WrongContent at the first wrong byte."""

@@ -19,19 +19,25 @@ class Code(IntEnum):
     ABSENT = 0
     #: new pool: bad flags or version, or no free slot; grow: not an absent area of this pool.
     EPERM = -1
-    #: put of a new page: no memory left, and nothing ephemeral to evict.
+    #: set weight, save: no such client, or it has no pool.
+    ENOENT = -2
+    #: put: no memory left, and nothing ephemeral to evict; or the client has its quota of
+    #: persistent pages. authorise: the client has sixteen uuids already.
     ENOMEM = -12
-    #: the guest page cannot be read or written.
+    #: the guest page cannot be read or written. put: the old page is gone; get: it stays.
     EFAULT = -14
-    #: open: the client is open already.
+    #: open, restore: the client is open already.
     EEXIST = -17
     #: no such client, or no such pool of this client.
     ENODEV = -19
-    #: duplicate put: no memory for the new data, and the old data has been dropped.
+    #: get pools: no such client.
+    EINVAL = -22
+    #: duplicate put: no memory for the new data (none left, above the quota, or the client is
+    #: being saved), and the old data has been dropped.
     ENOSPC = -28
     #: unknown operation on a valid pool.
     ENOSYS = -38
-    #: the client is frozen.
+    #: the client is frozen. put: nothing new was stored; flush: carried out all the same.
     EFROZEN = -1000
     #: get: the whole pool is empty; not counted as a get.
     EEMPTY = -1001

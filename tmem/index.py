@@ -24,11 +24,14 @@ from tmem.layout import (
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_FREE_CELLS,
+    H_LAST_OBJECT,
     H_OBJECT_BUCKET_COUNT,
     H_OBJECT_BUCKETS,
     H_OBJECTS,
     H_PAGE_BUCKET_COUNT,
     H_PAGE_BUCKETS,
+    OBJECT_POOL_BITS,
+    OBJECT_POOL_MASK,
     P_OBJECTS,
     P_OBJECTS_MAX,
     POOL_WORDS,
@@ -47,6 +50,16 @@ def append(s, anchor, cell, links):
     set_field(s, cell, links + 1, last)
     set_field(s, last, links, cell)
     set_field(s, anchor, links + 1, cell)
+
+
+@kernel
+def insert_first(s, anchor, cell, links):
+    """Put a cell at the head of the list of ``anchor``."""
+    first = field(s, anchor, links)
+    set_field(s, cell, links, first)
+    set_field(s, cell, links + 1, anchor)
+    set_field(s, first, links + 1, cell)
+    set_field(s, anchor, links, cell)
 
 
 @kernel
@@ -98,19 +111,30 @@ def object_bucket(s, pool, oid0, oid1, oid2):
 
 
 @kernel
+def is_object(s, cell, pool, oid0, oid1, oid2):
+    """Whether a cell is the object of this name."""
+    oids = oids_at(s[H_CELLS])
+    at = cell * (CELL_WORDS // 2) + CELL_OID
+    return (
+        oids[at] == oid0
+        and oids[at + 1] == oid1
+        and oids[at + 2] == oid2
+        and field(s, cell, CELL_OWNER) & OBJECT_POOL_MASK == pool
+    )
+
+
+@kernel
 def find_object(s, pool, oid0, oid1, oid2):
-    """The object's cell, or 0: an object exists when it holds a page."""
+    """The object's cell, or 0: an object exists when it holds a page. The last one is tried first:
+    guests walk through files and swap areas, and a good guess saves the hash and its misses."""
+    last = s[H_LAST_OBJECT]
+    if last != 0 and is_object(s, last, pool, oid0, oid1, oid2):
+        return last
     bucket = object_bucket(s, pool, oid0, oid1, oid2)
     cell = int64(cells_at(s[H_OBJECT_BUCKETS])[bucket])
-    oids = oids_at(s[H_CELLS])
     while cell != 0:
-        at = cell * (CELL_WORDS // 2) + CELL_OID
-        if (
-            field(s, cell, CELL_OWNER) == pool
-            and oids[at] == oid0
-            and oids[at + 1] == oid1
-            and oids[at + 2] == oid2
-        ):
+        if is_object(s, cell, pool, oid0, oid1, oid2):
+            s[H_LAST_OBJECT] = cell
             return cell
         cell = field(s, cell, CELL_CHAIN)
     return 0
@@ -125,6 +149,17 @@ def find_page(s, object_cell, index):
             return cell
         cell = field(s, cell, CELL_CHAIN)
     return 0
+
+
+@kernel
+def is_page(s, page, object_cell, index):
+    """Whether a cell that was this page still is, evictions having happened meanwhile."""
+    cell = int64(cells_at(s[H_PAGE_BUCKETS])[page_bucket(s, object_cell, index)])
+    while cell != 0:
+        if cell == page:
+            return True
+        cell = field(s, cell, CELL_CHAIN)
+    return False
 
 
 @kernel
@@ -147,6 +182,30 @@ def unchain(s, table, bucket, cell):
     while field(s, before, CELL_CHAIN) != cell:
         before = field(s, before, CELL_CHAIN)
     set_field(s, before, CELL_CHAIN, after)
+
+
+@kernel
+def pool_of_object(s, cell):
+    """The pool an object is in."""
+    return field(s, cell, CELL_OWNER) & OBJECT_POOL_MASK
+
+
+@kernel
+def pool_of_page(s, page):
+    """The pool a page is in."""
+    return pool_of_object(s, field(s, page, CELL_OWNER))
+
+
+@kernel
+def last_client(s, cell):
+    """The client that last put into an object, or got from it in a shared pool."""
+    return field(s, cell, CELL_OWNER) >> OBJECT_POOL_BITS
+
+
+@kernel
+def set_last_client(s, cell, client):
+    """Note who used an object last."""
+    set_field(s, cell, CELL_OWNER, pool_of_object(s, cell) | client << OBJECT_POOL_BITS)
 
 
 @kernel
@@ -174,7 +233,9 @@ def free_object(s, cell):
     """Forget an object whose last page has gone."""
     oids = oids_at(s[H_CELLS])
     at = cell * (CELL_WORDS // 2) + CELL_OID
-    pool = field(s, cell, CELL_OWNER)
+    pool = pool_of_object(s, cell)
+    if s[H_LAST_OBJECT] == cell:
+        s[H_LAST_OBJECT] = 0
     bucket = object_bucket(s, pool, oids[at], oids[at + 1], oids[at + 2])
     unchain(s, H_OBJECT_BUCKETS, bucket, cell)
     free_cell(s, cell)

@@ -1,29 +1,32 @@
 """Where everything lies in the state of a pool: one block of memory, no Python object per page.
 
-Owns: the offsets every kernel uses and the block itself (``State``). The block starts with int64
-words (header, clients, pools), then the arrays the header points to:
+Owns: the offsets every kernel uses. The block (``tmem.state``) starts with int64 words (header,
+clients, slots, pools), then the arrays the header points to:
 
-  cells    one 40-byte descriptor per page and per object, in one arena with one free list
-  buckets  heads of the hash chains: one array for pages, one for objects
-  frames   per 4 KiB frame of the slab: its page cell, or FRAME_FREE | next free frame + 1
+  cells    one 40-byte descriptor per page, object, shared content and logged invalidation, in one
+           arena with one free list
+  buckets  heads of the hash chains: for pages, for objects, and with dedup for contents
+  frames   per 4 KiB frame of the slab: who holds it (``FRAME_*``), or the next free frame
+  same     with dedup only, two words per frame: chain and hash of its content
   areas    per 2 MiB area of the slab: size, used frames, first free frame, next open area
 
 A cell is ten u32. Cell 0 means none; memory of zeroes is an empty pool, so nothing is touched
 before it is used. Lists are circular and doubly linked through a cell that only anchors them:
 
-  word    0      1       2 3         4 5          6 7        8      9
-  page    chain  object  its object  its client   eviction   index  frame
-  object  chain  pool    its pages   oid[0]       oid[1]     oid[2]          (three u64)
+  word     0      1         2 3         4 5          6 7        8      9
+  page     chain  object    its object  its client   eviction   index  store
+  object   chain  pool, u   its pages   oid[0]       oid[1]     oid[2]       u: client that used it
+  content  -      refs      frame                                        (last, in the high half)
+  gone     next   pool      index       oid[0]       oid[1]     oid[2]          (three u64 each)
 
-Per page of capacity this is 40 * 4/3 + 4 + 2 + 4 < 64 bytes: the arena holds a third more cells
-than pages, so the pool is full use with three pages per object or more.
+Where a page's data is (``store``): a frame of its own; NO_FRAME, all zero; STORE_SHARED | content
+cell; or STORE_PACKED | frame * 64 + slot, compressed. Per page a pool has room for, this is less
+than 64 bytes (``cells_for``): an arena a third larger than the pages, so that all of the pool is of
+use with three pages per object or more.
 Single owner: whoever runs a kernel owns the whole block. Used by the kernels and by ``tmem.pool``.
 """
 
 from __future__ import annotations
-
-import numpy as np
-import numpy.typing as npt
 
 PAGE_BYTES = 4096
 AREA_PAGES = 512
@@ -31,7 +34,10 @@ AREA_BYTES = AREA_PAGES * PAGE_BYTES
 MAX_AREAS = 32768
 MAX_CLIENTS = 64
 POOLS_PER_CLIENT = 16
-MAX_POOLS = MAX_CLIENTS * POOLS_PER_CLIENT
+SLOT_COUNT = MAX_CLIENTS * POOLS_PER_CLIENT
+SHARED_POOLS = 16  # in the whole system, as in Xen
+MAX_POOLS = SLOT_COUNT + SHARED_POOLS  # private pools have the number of their slot
+AUTHORISATIONS = 16  # uuids per client
 
 # Header words.
 HEADER_FIELDS = (
@@ -40,28 +46,54 @@ HEADER_FIELDS = (
     "object_buckets",
     "frames",
     "areas",
+    "same_buckets",  # 0 without dedup
+    "same",
+    "scratch",  # one page
     "slab",  # host address of area 0
     "page_bucket_count",
     "object_bucket_count",
+    "same_bucket_count",
     "cell_count",
     "max_areas",
     "max_pages",  # frames that may ever be grown: the last area may be a part of one
+    "reserve_pages",  # frames that must be free before any put
     "free_cells",  # cells that may still be taken
     "cells_touched",  # cells ever taken; those beyond are still zero
     "first_free_cell",
     "open_area",  # first area with a free frame, + 1
+    "last_object",  # the object found last, a guess for the next; 0 when it has gone
     "held_areas",
     "held_frames",
-    "free_frames",
+    "free_frames",  # frames tmem may take: its free list and the host's heap
+    "heap_free",  # those of them that are the host's heap
+    "host_taken",  # free frames the host uses for itself
     "pages",
     "objects",
     "zero_pages",
     "ephemeral_pages",
-    "ephemeral_stored",  # those of them that hold a frame
+    "ephemeral_stored",  # frames that hold ephemeral pages only, as every frame does or does not
+    "total_weight",
+    "joined",  # number of the last join of a shared pool
     "operations",
     "errors",
     "evicted",
+    "evict_attempts",
+    "relinquished",
+    "relinquish_attempts",
+    "relinquish_evictions_max",
+    "failed_copies",
     "relocated",
+    "dedup_across",  # contents may be shared between clients
+    "contents",  # that more than one page has had
+    "shared_pages",  # pages that have such a content
+    "deduped",
+    "compression",
+    "packed_pages",
+    "packed_bytes",  # what is left of them
+    "packed_frames",
+    "poor",  # pages that did not compress well enough
+    "cold",  # last page looked at in the eviction order, or its anchor
+    "rewritten",  # a page before a cold one is raw again
 )
 (
     H_CELLS,
@@ -69,77 +101,143 @@ HEADER_FIELDS = (
     H_OBJECT_BUCKETS,
     H_FRAMES,
     H_AREAS,
+    H_SAME_BUCKETS,
+    H_SAME,
+    H_SCRATCH,
     H_SLAB,
     H_PAGE_BUCKET_COUNT,
     H_OBJECT_BUCKET_COUNT,
+    H_SAME_BUCKET_COUNT,
     H_CELL_COUNT,
     H_MAX_AREAS,
     H_MAX_PAGES,
+    H_RESERVE_PAGES,
     H_FREE_CELLS,
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_OPEN_AREA,
+    H_LAST_OBJECT,
     H_HELD_AREAS,
     H_HELD_FRAMES,
     H_FREE_FRAMES,
+    H_HEAP_FREE,
+    H_HOST_TAKEN,
     H_PAGES,
     H_OBJECTS,
     H_ZERO_PAGES,
     H_EPHEMERAL_PAGES,
     H_EPHEMERAL_STORED,
+    H_TOTAL_WEIGHT,
+    H_JOINED,
     H_OPERATIONS,
     H_ERRORS,
     H_EVICTED,
+    H_EVICT_ATTEMPTS,
+    H_RELINQUISHED,
+    H_RELINQUISH_ATTEMPTS,
+    H_RELINQUISH_EVICTIONS_MAX,
+    H_FAILED_COPIES,
     H_RELOCATED,
+    H_DEDUP_ACROSS,
+    H_CONTENTS,
+    H_SHARED_PAGES,
+    H_DEDUPED,
+    H_COMPRESSION,
+    H_PACKED_PAGES,
+    H_PACKED_BYTES,
+    H_PACKED_FRAMES,
+    H_POOR,
+    H_COLD,
+    H_REWRITTEN,
 ) = range(len(HEADER_FIELDS))
-H_KEYS = 32  # eight secret words of the hash
+H_KEYS = 64  # eight secret words of the hash
 KEY_COUNT = 8
-HEADER_WORDS = 40
+HEADER_WORDS = 72
 
 # Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
 CLIENT_FIELDS = (
     "is_open",
     "mm_target",
+    "quota",  # persistent pages it may have, -1: no limit
+    "weight",
+    "is_frozen",
+    "is_migrating",
+    "is_saving",
+    "first_gone",  # log of invalidations while migrating: cells
+    "last_gone",
+    "cold",  # last page looked at of the persistent ones, or their anchor
     "used_pages",
     "ephemeral_pages",
+    "ephemeral_pages_max",
     "persistent_pages",
     "puts",
     "puts_succ",
     "puts_failed_target",
     "puts_failed_nomem",
     "puts_failed_nospc",
+    "puts_failed_frozen",
+    "puts_failed_fault",
     "gets",
     "gets_hit",
     "flushes",
+    "ephemeral_gets_hit",
+    "persistent_puts_succ",
+    "persistent_gets_hit",
     "evicted",
     "errors",
-    "reserved",
 )
 (
     C_IS_OPEN,
     C_MM_TARGET,
+    C_QUOTA,
+    C_WEIGHT,
+    C_IS_FROZEN,
+    C_IS_MIGRATING,
+    C_IS_SAVING,
+    C_FIRST_GONE,
+    C_LAST_GONE,
+    C_COLD,
     C_USED_PAGES,
     C_EPHEMERAL_PAGES,
+    C_EPHEMERAL_PAGES_MAX,
     C_PERSISTENT_PAGES,
     C_PUTS,
     C_PUTS_SUCC,
     C_PUTS_FAILED_TARGET,
     C_PUTS_FAILED_NOMEM,
     C_PUTS_FAILED_NOSPC,
+    C_PUTS_FAILED_FROZEN,
+    C_PUTS_FAILED_FAULT,
     C_GETS,
     C_GETS_HIT,
     C_FLUSHES,
+    C_EPHEMERAL_GETS_HIT,
+    C_PERSISTENT_PUTS_SUCC,
+    C_PERSISTENT_GETS_HIT,
     C_EVICTED,
     C_ERRORS,
-    _,
 ) = range(len(CLIENT_FIELDS))
 CLIENT_WORDS = len(CLIENT_FIELDS)
 CLIENTS = HEADER_WORDS
 
-# Words of a pool; the number of a pool is client * 16 + slot.
+# The uuids a client may join, two words each; all ones is a free place.
+UUIDS = CLIENTS + MAX_CLIENTS * CLIENT_WORDS
+UUID_WORDS = 2 * AUTHORISATIONS
+
+# Per slot (client * 16 + slot): number of the pool it leads to, + 1, and when it joined that pool.
+SLOT_WORDS = 2
+SLOT_POOL, SLOT_JOINED = range(SLOT_WORDS)
+SLOTS = UUIDS + MAX_CLIENTS * UUID_WORDS
+
+# Words of a pool.
 POOL_FIELDS = (
     "is_open",
     "is_persistent",
+    "is_shared",
+    "owner",  # client all its pages are counted to
+    "slot",  # the owner's
+    "dedup",
+    "sharers",  # slots that lead to it
     "uuid_lo",
     "uuid_hi",
     "pages",
@@ -161,6 +259,11 @@ POOL_FIELDS = (
 (
     P_IS_OPEN,
     P_IS_PERSISTENT,
+    P_IS_SHARED,
+    P_OWNER,
+    P_SLOT,
+    P_DEDUP,
+    P_SHARERS,
     P_UUID_LO,
     P_UUID_HI,
     P_PAGES,
@@ -180,98 +283,68 @@ POOL_FIELDS = (
     P_OBJECT_FLUSHES_HIT,
 ) = range(len(POOL_FIELDS))
 POOL_WORDS = len(POOL_FIELDS)
-POOLS = CLIENTS + MAX_CLIENTS * CLIENT_WORDS
-FIXED_WORDS = POOLS + MAX_POOLS * POOL_WORDS
+POOLS = SLOTS + SLOT_COUNT * SLOT_WORDS
+
+# Compressed pages: frames cut into slots of one size, twice so many classes as sizes, for
+# persistent and ephemeral pages do not share a frame. Per class: first frame with a free slot, + 1.
+PACKED_HEADER_BYTES = 64  # of such a frame: next, previous frame of the class, used slots
+SLOT_HEADER_BYTES = 8  # of a slot: page cell, length
+SLOTS_PER_FRAME = (56, 28, 18, 13, 10, 8, 6, 5, 4, 3, 2)
+SLOT_BYTES = tuple((4096 - PACKED_HEADER_BYTES) // n // 8 * 8 for n in SLOTS_PER_FRAME)
+PACKED_MAX_BYTES = SLOT_BYTES[-1] - SLOT_HEADER_BYTES  # 0.49 of a page; more would save nothing
+PACKED_CLASSES = 2 * len(SLOT_BYTES)
+PACKED = POOLS + MAX_POOLS * POOL_WORDS
+FIXED_WORDS = PACKED + PACKED_CLASSES
 
 # Columns of a cell. A list column is the next cell; the one after it is the previous cell.
 CELL_WORDS = 10
 CELL_CHAIN, CELL_OWNER, CELL_MATES = 0, 1, 2
-CELL_OF_CLIENT, CELL_EVICTION, CELL_INDEX, CELL_FRAME = 4, 6, 8, 9
-CELL_OID = 2  # in u64 words of the cell
+CELL_OF_CLIENT, CELL_EVICTION, CELL_INDEX, CELL_STORE = 4, 6, 8, 9
+CELL_OID = 2  # in u64 words of an object
+OBJECT_POOL_BITS = 16  # the high half of an object's CELL_OWNER is the client that used it last
+OBJECT_POOL_MASK = (1 << OBJECT_POOL_BITS) - 1
+
+# Where the data of a page is; a plain number is its own frame.
 NO_FRAME = 0xFFFFFFFF  # the page is all zero and holds no storage
-FRAME_FREE = 1 << 31
+STORE_SHARED = 1 << 31  # | content cell, and
+STORE_SPARED = 1 << 30  # | when the page has been spared by an eviction once
+STORE_PACKED = 1 << 30  # | frame << PACKED_SLOT_BITS | slot
+STORE_MASK = STORE_PACKED - 1
+PACKED_SLOT_BITS = 6
+
+# Who holds a frame; a plain number is the page cell.
+FRAME_FREE = 1 << 31  # | next free frame + 1
+FRAME_SHARED = 1 << 30  # | content cell
+FRAME_PACKED = 1 << 29  # | class
+FRAME_MASK = FRAME_PACKED - 1
+
+# Per frame, with dedup: the next frame on its hash chain, + 1, or NOT_HASHED; and its hash.
+SAME_WORDS = 2
+NOT_HASHED = 0xFFFFFFFF
+CONTENT_REFS, CONTENT_FRAME, CONTENT_SCOPE = 1, 2, 3  # words of a content cell
 
 # Anchors: cells that only hold the ends of a list.
-EVICT_STORED = 1  # ephemeral pages that hold a frame, in put order
-EVICT_ZERO = 2  # ephemeral pages without one; evicting them frees a cell only
-CLIENT_ANCHORS = 3  # two per client: ephemeral, persistent
-FIRST_CELL = CLIENT_ANCHORS + 2 * MAX_CLIENTS
+EVICT_STORED = 1  # ephemeral pages that hold storage, in put order
+EVICT_ZERO = 2  # ephemeral pages without; evicting them frees a cell only
+CLIENT_ANCHORS = 3  # three per client: the same two, and persistent pages
+ANCHOR_STORED, ANCHOR_ZERO, ANCHOR_PERSISTENT, ANCHORS_PER_CLIENT = range(4)
+FIRST_CELL = CLIENT_ANCHORS + ANCHORS_PER_CLIENT * MAX_CLIENTS
 
 # Columns of an area.
 AREA_WORDS = 4
 AREA_SIZE, AREA_USED, AREA_FIRST_FREE, AREA_NEXT = range(AREA_WORDS)
 
+PAGES_PER_OBJECT, DEDUP_PAGES_PER_OBJECT = 3, 5
 SPARE_CELLS = 64  # so that a pool of a few pages is not short of objects
 
 assert len(HEADER_FIELDS) <= H_KEYS
 assert H_KEYS + KEY_COUNT == HEADER_WORDS
-assert MAX_AREAS * AREA_PAGES * 2 < FRAME_FREE, "a cell number never looks like a free frame"
+MAX_PAGES = 1 << 28
+assert MAX_PAGES * 3 // 2 < FRAME_MASK, "a cell number never looks like anything else"
+assert MAX_AREAS * AREA_PAGES << PACKED_SLOT_BITS <= STORE_PACKED
 
 
-def cells_for(pages: int) -> int:
-    """Cells a pool of ``pages`` has for its pages and objects together, anchors not counted."""
-    return pages + pages // 3 + SPARE_CELLS
-
-
-class State:
-    """The memory block of one pool and its views. Alive as long as anybody uses ``address``."""
-
-    def __init__(self, max_areas: int, max_pages: int, slab: int, keys: list[int]) -> None:
-        pages = max_areas * AREA_PAGES
-        cell_count = FIRST_CELL + cells_for(pages)
-        sizes = {  # in u32
-            H_CELLS: cell_count * CELL_WORDS,
-            H_PAGE_BUCKETS: max(pages, 1),
-            H_OBJECT_BUCKETS: pages // 2 + 1,
-            H_FRAMES: pages,
-            H_AREAS: max_areas * AREA_WORDS,
-        }
-        starts: dict[int, int] = {}
-        end = FIXED_WORDS
-        for header, size in sizes.items():
-            starts[header] = end
-            end += -(-size // 2)
-        #: the block, in int64 words; zeroes are an empty pool, so no page of it is touched yet
-        self.words: npt.NDArray[np.int64] = np.zeros(end, dtype=np.int64)
-        self.address = int(self.words.ctypes.data)
-        views = {
-            header: self.words[start:].view(np.uint32)[: sizes[header]]
-            for header, start in starts.items()
-        }
-        self.cells = views[H_CELLS].reshape(cell_count, CELL_WORDS)
-        self.page_buckets = views[H_PAGE_BUCKETS]
-        self.object_buckets = views[H_OBJECT_BUCKETS]
-        self.frames = views[H_FRAMES]
-        self.areas = views[H_AREAS].reshape(max_areas, AREA_WORDS)
-        self.header = self.words[:HEADER_WORDS]
-        self.clients = _records(self.words, CLIENTS, MAX_CLIENTS, CLIENT_FIELDS)
-        self.pools = _records(self.words, POOLS, MAX_POOLS, POOL_FIELDS)
-        for header, start in starts.items():
-            self.header[header] = self.address + start * 8
-        self._format(max_areas, max_pages, slab, cell_count, keys)
-
-    def _format(
-        self, max_areas: int, max_pages: int, slab: int, cell_count: int, keys: list[int]
-    ) -> None:
-        self.header[H_SLAB] = slab
-        self.header[H_PAGE_BUCKET_COUNT] = len(self.page_buckets)
-        self.header[H_OBJECT_BUCKET_COUNT] = len(self.object_buckets)
-        self.header[H_CELL_COUNT] = cell_count
-        self.header[H_MAX_AREAS] = max_areas
-        self.header[H_MAX_PAGES] = max_pages
-        self.header[H_FREE_CELLS] = cell_count - FIRST_CELL
-        self.header[H_CELLS_TOUCHED] = FIRST_CELL
-        self.header[H_KEYS : H_KEYS + KEY_COUNT] = np.array(keys, dtype=np.uint64).view(np.int64)
-        anchors = np.arange(FIRST_CELL, dtype=np.uint32)
-        for column in (CELL_OF_CLIENT, CELL_EVICTION):
-            self.cells[:FIRST_CELL, column] = anchors
-            self.cells[:FIRST_CELL, column + 1] = anchors
-
-
-def _records(
-    words: npt.NDArray[np.int64], start: int, count: int, fields: tuple[str, ...]
-) -> npt.NDArray[np.void]:
-    """A view of ``count`` records of named int64 fields: ``view["used_pages"][client]``."""
-    record = np.dtype([(name, np.int64) for name in fields])
-    view: npt.NDArray[np.void] = words[start : start + count * len(fields)].view(record)
-    return view
+def cells_for(pages: int, dedup: bool = False) -> int:
+    """Cells of a pool with room for ``pages``, for these and objects together, anchors not
+    counted. With dedup the arena is smaller, so that all the rest stays below 64 bytes a page."""
+    return pages + pages // (DEDUP_PAGES_PER_OBJECT if dedup else PAGES_PER_OBJECT) + SPARE_CELLS

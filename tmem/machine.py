@@ -110,6 +110,20 @@ def copy_page(typing_context: Any, target: Any, source: Any) -> Any:
 
 
 @intrinsic
+def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
+    """memcpy of ``count`` bytes between two addresses."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte_pointer = ir.IntType(8).as_pointer()
+        target = builder.inttoptr(arguments[0], byte_pointer)
+        source = builder.inttoptr(arguments[1], byte_pointer)
+        cgutils.raw_memcpy(builder, target, source, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
 def clear_page(typing_context: Any, target: Any) -> Any:
     """memset of one page to zero."""
 

@@ -20,9 +20,27 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tmem import serve, statistics, walk
+from tmem import batch, serve, statistics, walk
 from tmem.codes import Code, Op, PoolFlag, TmemError
-from tmem.layout import AREA_BYTES, AREA_PAGES, KEY_COUNT, MAX_AREAS, MAX_CLIENTS, State
+from tmem.control import Control
+from tmem.layout import (
+    AREA_BYTES,
+    AREA_PAGES,
+    H_COMPRESSION,
+    H_DEDUP_ACROSS,
+    H_FREE_FRAMES,
+    H_HEAP_FREE,
+    KEY_COUNT,
+    MAX_AREAS,
+    MAX_CLIENTS,
+    MAX_PAGES,
+    PAGE_BYTES,
+    POOLS_PER_CLIENT,
+)
+from tmem.state import State
+
+RESERVE_PAGES = 256  # Xen's: 1 MiB
+SMALLER = 2  # pages per frame expected of same-content pages and of compression
 
 #: name of an object: three u64
 Oid = tuple[int, int, int]
@@ -33,12 +51,20 @@ _FLUSH_PAGE, _FLUSH_OBJECT = int(Op.FLUSH_PAGE), int(Op.FLUSH_OBJECT)
 _NEW_POOL, _DESTROY_POOL = int(Op.NEW_POOL), int(Op.DESTROY_POOL)
 
 
-class Tmem:
+class Tmem(Control):
     """A page pool. Embedded: ``Tmem(pages=1024)``. In a hypervisor: ``Tmem(slab=a, max_areas=n)``.
 
     ``pages`` may be used at once; ``max_areas`` (2 MiB each) bounds what ``grow`` may add. With
     ``slab``, pages live in the caller's memory from that address on, which must outlive the pool;
     otherwise the pool maps its own. ``seed`` fixes the secret hash keys, for repeatable runs only.
+
+    ``reserve_pages`` must be free before any put, so that many of ``pages`` never hold data but
+    one: 256 by default, as in Xen; 0 with ``slab``, where the host keeps its own slack.
+
+    ``dedup`` keeps pages of the same content of one client once, ``dedup_across_clients`` those of
+    all: a client can then find out what others have. ``compression`` lets ``compress_step`` work.
+    ``max_pages`` is how many pages there is room to describe, zero, same and compressed ones
+    included: with one of these options twice as many as fit raw, at 64 bytes each.
     """
 
     def __init__(
@@ -48,6 +74,11 @@ class Tmem:
         max_areas: int | None = None,
         slab: int | None = None,
         seed: int | None = None,
+        reserve_pages: int | None = None,
+        dedup: bool = False,
+        dedup_across_clients: bool = False,
+        compression: bool = False,
+        max_pages: int | None = None,
     ) -> None:
         areas = -(-pages // AREA_PAGES)
         most = areas if max_areas is None else max_areas
@@ -55,18 +86,36 @@ class Tmem:
             raise TmemError(f"{pages} pages do not fit in {most} areas of at most {MAX_AREAS}")
         if areas < most and pages % AREA_PAGES:
             raise TmemError(f"a pool that can grow starts with whole areas, not {pages} pages")
+        if reserve_pages is None:
+            reserve_pages = RESERVE_PAGES if slab is None else 0
+        if reserve_pages < 0:
+            raise TmemError(f"a reserve of {reserve_pages} pages cannot be")
+        frames = pages if areas == most else most * AREA_PAGES
+        if max_pages is None:
+            max_pages = most * AREA_PAGES * (SMALLER if dedup or compression else 1)
+        if not 0 <= max_pages <= MAX_PAGES:
+            raise TmemError(f"a pool has room for 0 to {MAX_PAGES} pages, not {max_pages}")
         self._memory: mmap.mmap | None = None
         if slab is None:
             self._memory = mmap.mmap(-1, max(most, 1) * AREA_BYTES)
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
         source = secrets.SystemRandom() if seed is None else random.Random(seed)
         keys = [source.getrandbits(64) for _ in range(KEY_COUNT)]
-        most_pages = pages if areas == most else most * AREA_PAGES
-        self._state = State(most, most_pages, slab, keys)
+        self._state = State(
+            frames,
+            slab,
+            keys,
+            max_pages=max_pages,
+            reserve_pages=reserve_pages,
+            dedup=dedup or dedup_across_clients,
+        )
+        self._state.header[H_DEDUP_ACROSS] = dedup_across_clients
+        self._state.header[H_COMPRESSION] = compression
         #: the state as the compiled entries want it; alive as long as this object
         self.state_address = self._state.address
         for area in range(areas):
             self.grow(area)
+        self._state.header[H_HEAP_FREE] = self._state.header[H_FREE_FRAMES]
 
     @property
     def clients(self) -> npt.NDArray[np.void]:
@@ -81,13 +130,16 @@ class Tmem:
         """Make a client: 0; EEXIST when it is open already, EPERM when not 0 to 63."""
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.EPERM)
-        return int(serve.open_client.ctypes(self.state_address, client))
+        return int(serve.py_open_client(self.state_address, client))
 
     def close_client(self, client: int) -> int:
-        """Free all that a client has: the number of pages; ENODEV when it is not open."""
+        """Free all that a client has: the number of pages; ENODEV when it is not open.
+
+        A shared pool goes on with its other sharers.
+        """
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.ENODEV)
-        return int(serve.close_client.ctypes(self.state_address, client))
+        return int(serve.py_close_client(self.state_address, client))
 
     def new_pool(
         self, client: int, flags: int = PoolFlag.VERSION, uuid: tuple[int, int] = (0, 0)
@@ -110,7 +162,8 @@ class Tmem:
     def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
 
-        Returns DONE, TARGET, ENOMEM, ENOSPC (duplicate put: the old page is gone) or ENODEV.
+        Returns DONE, TARGET, EFROZEN, ENOMEM, ENOSPC (duplicate put: the old page is gone) or
+        ENODEV.
         ``index`` is a u32.
         """
         code: int = serve.put_buffer(
@@ -119,7 +172,8 @@ class Tmem:
         return code if code > _WRONG_USE else _refuse(code, index, page)
 
     def get(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
-        """Fill ``page``, a writable buffer of 4096 bytes; from an ephemeral pool the page is gone.
+        """Fill ``page``, a writable buffer of 4096 bytes. The page leaves a private ephemeral pool,
+        and is put last in the eviction order of a shared one.
 
         Returns DONE, or with ``page`` untouched ABSENT, EEMPTY or ENODEV.
         """
@@ -127,6 +181,56 @@ class Tmem:
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
         )
         return code if code > _WRONG_USE else _refuse(code, index, page)
+
+    def put_many(self, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> batch.Codes:
+        """Put page k of ``pages`` at index k of ``indices``: the codes, int64 of shape (n,).
+
+        ``pages``: one contiguous buffer or array of n * 4096 bytes, used where it is. ``oid``: one
+        for all, or an array of u64 of shape (n, 3).
+        """
+        return batch.run(self, serve.PUT, client, pool, oid, indices, pages)
+
+    def get_many(self, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> batch.Codes:
+        """Fill page k of ``pages``, a writable buffer, from index k of ``indices``: the codes.
+
+        As ``put_many``; what is not found leaves its page as it was.
+        """
+        return batch.run(self, serve.GET, client, pool, oid, indices, pages)
+
+    def put_fault(self, client: int, pool: int, oid: Oid, index: int) -> int:
+        """A put whose page cannot be read: EFAULT, or what fails before. An old page is gone."""
+        return self._without_page(Op.PUT, client, pool, oid, index)
+
+    def get_fault(self, client: int, pool: int, oid: Oid, index: int) -> int:
+        """A get whose page cannot be written: EFAULT when there is a page, which stays; as get."""
+        return self._without_page(Op.GET, client, pool, oid, index)
+
+    def peek(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
+        """Fill ``page`` and change nothing, counters included: DONE, ABSENT or ENODEV."""
+        data = np.frombuffer(page, np.uint8)
+        if data.nbytes != PAGE_BYTES:
+            _refuse(int(Code.BAD_BUFFER), index, page)
+        if not data.flags.writeable:
+            raise BufferError("a page to be filled must be writable")
+        client, record = self._record(0, client, pool, oid, index)
+        address, target = int(record.ctypes.data), int(data.ctypes.data)
+        return int(serve.py_peek(self.state_address, address, target, client))
+
+    def _without_page(self, op: Op, client: int, pool: int, oid: Oid, index: int) -> int:
+        """Execute a record as the C service does, with no page."""
+        client, record = self._record(op, client, pool, oid, index)
+        address = int(record.ctypes.data)
+        return int(serve.py_execute(self.state_address, address, 0, client, 0))
+
+    def _record(
+        self, op: int, client: int, pool: int, oid: Oid, index: int
+    ) -> tuple[int, npt.NDArray[np.uint64]]:
+        """A client and a ``struct mc_record`` as the C service would pass them."""
+        if not 0 <= index <= serve.INDEX_MAX:
+            _refuse(int(Code.BAD_INDEX), index)
+        client = client if 0 <= client < MAX_CLIENTS else MAX_CLIENTS
+        pool = pool if 0 <= pool < POOLS_PER_CLIENT else POOLS_PER_CLIENT
+        return client, np.array([int(op), 0, 0, pool | index << 32, *oid, 0], dtype=np.uint64)
 
     def flush_page(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """Forget a page: DONE whether or not it was there; ENODEV without such a pool."""
@@ -142,7 +246,7 @@ class Tmem:
         """Take area number ``area`` of the slab into use: 0; EPERM when out of range or held."""
         if not 0 <= area < MAX_AREAS:
             return int(Code.EPERM)
-        return int(serve.grow.ctypes(self.state_address, area))
+        return int(serve.py_grow(self.state_address, area))
 
     def shrink(self) -> int:
         """Give up one whole area: its number, free for other use now.
@@ -150,14 +254,14 @@ class Tmem:
         Evicts ephemeral pages in put order, as few as it takes; -1, with nothing changed, when
         what must stay does not fit in one area less.
         """
-        return int(serve.shrink.ctypes(self.state_address))
+        return int(serve.py_shrink(self.state_address))
 
     def statistics(self) -> statistics.Statistics:
         """A frozen snapshot of every counter."""
         return statistics.snapshot(self._state)
 
     def eviction_order(self) -> list[walk.Handle]:
-        """Every ephemeral page as (client, pool, oid, index), the next victim first.
+        """Every ephemeral page as (owner, its slot, oid, index), the next victim first.
 
         Pages of zeroes come last: they hold no memory and go only when descriptors run out.
         """

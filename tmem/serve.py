@@ -18,12 +18,13 @@ Importing this module compiles or loads every kernel; ``tmem.cache.warm`` does j
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from numba import cfunc, int64, njit, uint64
 
-from tmem import codes, kernels, pages, slab
+from tmem import codes, evict, gone, kernels, pools, slab, store
 from tmem.cache import cached_kernels
 from tmem.layout import (
     C_ERRORS,
@@ -32,14 +33,24 @@ from tmem.layout import (
     H_ERRORS,
     H_OPERATIONS,
     MAX_CLIENTS,
+    PAGE_BYTES,
 )
-from tmem.machine import kernel, oids_at, page_address, readable_page, words_at, writable_page
+from tmem.machine import (
+    cells_at,
+    kernel,
+    oids_at,
+    page_address,
+    readable_page,
+    words_at,
+    writable_page,
+)
 
 if TYPE_CHECKING:
     from tmem.pool import Tmem
 
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = (int(op) for op in codes.Op)
-EFAULT, ENODEV, ENOSYS = int(codes.Code.EFAULT), int(codes.Code.ENODEV), int(codes.Code.ENOSYS)
+RELINQUISH, FLUSH_TO_HOST = range(2)  # of ``host``
+ENODEV, ENOSYS = int(codes.Code.ENODEV), int(codes.Code.ENOSYS)
 NEED_SLAB = int(codes.Code.NEED_SLAB)
 BAD_INDEX, BAD_BUFFER = int(codes.Code.BAD_INDEX), int(codes.Code.BAD_BUFFER)
 
@@ -66,16 +77,16 @@ def counted(s, client, code):
 def without_page(s, op, client, word, oid0, oid1, oid2, index):
     """Every operation that moves no data. ``word`` is arg[0] of the record: pool or flags."""
     if op == NEW_POOL:
-        return kernels.new_pool(s, client, word, int64(oid0), int64(oid1))
+        return pools.new_pool(s, client, word, int64(oid0), int64(oid1))
     if op == DESTROY_POOL:
-        return kernels.destroy_pool(s, client, word)
-    pool = kernels.pool_of(s, client, word)
+        return pools.destroy_pool(s, client, word)
+    pool = pools.pool_of(s, client, word)
     if pool < 0:
         return ENODEV
     if op == FLUSH_PAGE:
-        return kernels.flush_page(s, pool, oid0, oid1, oid2, index)
+        return kernels.flush_page(s, client, pool, oid0, oid1, oid2, index)
     if op == FLUSH_OBJECT:
-        return kernels.flush_object(s, pool, oid0, oid1, oid2)
+        return kernels.flush_object(s, client, pool, oid0, oid1, oid2)
     return ENOSYS
 
 
@@ -119,8 +130,6 @@ def _execute(state, record, page, client, may_ask):
         if op != FLUSH_PAGE:
             slot = int64(word)
         code = without_page(s, op, client, slot, oid0, oid1, oid2, index)
-    elif page == 0:
-        code = EFAULT if kernels.pool_of(s, client, slot) >= 0 else ENODEV
     elif op == PUT:
         code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, int64(page), may_ask)
     else:
@@ -128,20 +137,58 @@ def _execute(state, record, page, client, may_ask):
     return counted(s, client, code)
 
 
+def _peek(state, record, page, client):
+    s, words = words_at(int64(state)), oids_at(int64(record))
+    word = words[RECORD_ARG]
+    oid0, oid1, oid2 = words[RECORD_ARG + 1], words[RECORD_ARG + 2], words[RECORD_ARG + 3]
+    slot, index = int64(word & uint64(LOW_HALF)), int64(word >> uint64(32))
+    return kernels.peek_page(s, client, slot, oid0, oid1, oid2, index, int64(page))
+
+
 def _grow(state, area):
     return slab.add_area(words_at(int64(state)), area)
 
 
 def _shrink(state):
-    return pages.shrink(words_at(int64(state)))
+    return evict.shrink(words_at(int64(state)))
+
+
+def _host(state, op, amount):
+    s = words_at(int64(state))
+    if op == RELINQUISH:
+        return evict.relinquish(s, amount)
+    return evict.flush_to_host(s, amount)
+
+
+def _compress(state, budget):
+    return store.compress_step(words_at(int64(state)), budget)
+
+
+def _many(state, op, client, slot, oids, stride, indices, data, codes, count):
+    s, names = words_at(state), oids_at(oids)
+    which, answers = cells_at(indices), words_at(codes)
+    for number in range(count):
+        at = number * stride
+        oid0, oid1, oid2, index = names[at], names[at + 1], names[at + 2], int64(which[number])
+        if op == PUT:
+            code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, data, int64(0))
+        else:
+            code = kernels.get_page(s, client, slot, oid0, oid1, oid2, index, data)
+        answers[number] = counted(s, client, code)
+        data += PAGE_BYTES
+    return count
+
+
+def _take_gone(state, client, out):
+    return gone.take_gone(words_at(int64(state)), client, out)
 
 
 def _open_client(state, client):
-    return kernels.open_client(words_at(int64(state)), client)
+    return pools.open_client(words_at(int64(state)), client)
 
 
 def _close_client(state, client):
-    return kernels.close_client(words_at(int64(state)), client)
+    return pools.close_client(words_at(int64(state)), client)
 
 
 _KEY = (int64, int64, int64, uint64, uint64, uint64, int64)
@@ -159,10 +206,27 @@ with cached_kernels() as _cache:
     get_buffer = _entry(int64(*_KEY, writable_page), _get_buffer)
     control = _entry(int64(int64, *_KEY), _control)
     execute = _pointer(int64(uint64, uint64, uint64, int64, int64), _execute)
+    peek = _pointer(int64(uint64, uint64, uint64, int64), _peek)
     grow = _pointer(int64(uint64, int64), _grow)
     shrink = _pointer(int64(uint64), _shrink)
+    compress = _pointer(int64(uint64, int64), _compress)
+    many = _pointer(int64(*(int64,) * 10), _many)
+    take_gone = _pointer(int64(uint64, int64, int64), _take_gone)
+    host = _pointer(int64(uint64, int64, int64), _host)
     open_client = _pointer(int64(uint64, int64), _open_client)
     close_client = _pointer(int64(uint64, int64), _close_client)
+
+
+def _with_gil(pointer: Any) -> Any:
+    """For Python: an ordinary ctypes function would let go of the GIL, which is the lock."""
+    count = len(pointer._sig.args)
+    return ctypes.PYFUNCTYPE(ctypes.c_int64, *(ctypes.c_int64,) * count)(pointer.address)
+
+
+py_execute, py_peek, py_many = _with_gil(execute), _with_gil(peek), _with_gil(many)
+py_grow, py_shrink, py_host = _with_gil(grow), _with_gil(shrink), _with_gil(host)
+py_compress, py_take_gone = _with_gil(compress), _with_gil(take_gone)
+py_open_client, py_close_client = _with_gil(open_client), _with_gil(close_client)
 
 
 @dataclass(frozen=True)
@@ -170,9 +234,10 @@ class Entries:
     """Addresses for the C service. Valid as long as the ``Tmem`` they were made for is alive.
 
     ``record`` is a copy in the service's own memory of a ``struct mc_record``, ``page`` the host
-    address of the guest's 4096 bytes (0 when the operation needs none). Any content of the record
-    is safe. With ``may_ask`` a put that finds no free frame answers NEED_SLAB (-3000), nothing
-    changed; the service may grow the pool and then repeats it with ``may_ask`` 0.
+    address of the guest's 4096 bytes (0 when the operation needs none, or they cannot be touched).
+    Any content of the record is safe. With ``may_ask`` a put that finds no free frame answers
+    NEED_SLAB (-3000), nothing changed; the service may grow the pool and then repeats it with
+    ``may_ask`` 0.
     """
 
     state_address: int  # uint64_t state of every call
@@ -180,6 +245,7 @@ class Entries:
     #                        int64_t may_ask): the status of the operation
     grow: int  # int64_t (uint64_t state, int64_t area): 0, or -1 for an area it cannot take
     shrink: int  # int64_t (uint64_t state): the area given up, or -1
+    compress: int  # int64_t (uint64_t state, int64_t budget): pages compressed, 0 to the budget
     open_client: int  # int64_t (uint64_t state, int64_t client): 0, -17 open already, -1 no such
     close_client: int  # int64_t (uint64_t state, int64_t client): pages freed, or -19
 
@@ -191,6 +257,7 @@ def entry_points(tmem: Tmem) -> Entries:
         execute=execute.address,
         grow=grow.address,
         shrink=shrink.address,
+        compress=compress.address,
         open_client=open_client.address,
         close_client=close_client.address,
     )

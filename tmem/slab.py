@@ -24,6 +24,7 @@ from tmem.layout import (
     H_AREAS,
     H_FRAMES,
     H_FREE_FRAMES,
+    H_HEAP_FREE,
     H_HELD_AREAS,
     H_HELD_FRAMES,
     H_MAX_AREAS,
@@ -57,6 +58,7 @@ def take_frame(s, page):
         s[H_OPEN_AREA] = int64(areas[at + AREA_NEXT])
     frames[frame] = page
     s[H_FREE_FRAMES] -= 1
+    s[H_HEAP_FREE] = min(s[H_HEAP_FREE], s[H_FREE_FRAMES])  # tmem's own free list goes first
     return frame
 
 
@@ -133,3 +135,4 @@ def close_area(s, area):
     s[H_HELD_AREAS] -= 1
     s[H_HELD_FRAMES] -= AREA_PAGES
     s[H_FREE_FRAMES] -= free
+    s[H_HEAP_FREE] = min(s[H_HEAP_FREE], s[H_FREE_FRAMES])

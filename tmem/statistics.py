@@ -11,16 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tmem.layout import HEADER_FIELDS, POOLS_PER_CLIENT, State
+from tmem.layout import HEADER_FIELDS, SLOT_JOINED, SLOT_POOL
+from tmem.state import State
 
 
 @dataclass(frozen=True)
 class PoolStatistics:
     """One pool. A put is good, dropped or failed; a good one may have replaced a page."""
 
-    client: int
+    client: int  # the owner of a shared pool
     slot: int
     is_persistent: bool
+    is_shared: bool
+    dedup: bool
+    sharers: tuple[tuple[int, int], ...]  # (client, slot) in the order they joined
     uuid_lo: int
     uuid_hi: int
     pages: int
@@ -31,7 +35,7 @@ class PoolStatistics:
     puts_good: int
     puts_replaced: int
     puts_dropped: int  # duplicate puts that found no memory: the old page is gone too
-    puts_failed: int  # puts of new pages: no memory, or mm_target reached
+    puts_failed: int  # puts of new pages: no memory, a limit reached, frozen, a fault
     gets: int  # gets of an empty pool are not counted
     gets_hit: int
     page_flushes: int
@@ -42,76 +46,117 @@ class PoolStatistics:
 
 @dataclass(frozen=True)
 class ClientStatistics:
-    """One open client, since it was opened. ``puts`` is the sum of the four below it."""
+    """One open client, since it was opened. ``puts`` is the sum of the six below it."""
 
     client: int
     mm_target: int  # pages; -1: no limit
+    quota: int  # persistent pages; -1: no limit
+    weight: int
+    is_frozen: int
     used_pages: int
     ephemeral_pages: int
+    ephemeral_pages_max: int
     persistent_pages: int
     puts: int
     puts_succ: int
     puts_failed_target: int
     puts_failed_nomem: int
     puts_failed_nospc: int
+    puts_failed_frozen: int
+    puts_failed_fault: int
     gets: int
     gets_hit: int
     flushes: int
+    ephemeral_gets_hit: int
+    persistent_puts_succ: int
+    persistent_gets_hit: int
     evicted: int
     errors: int  # operations that answered a negative code
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The whole pool. ``held_pages`` is slab memory, ``free_pages`` the part that holds no data."""
+    """The whole pool. ``held_pages`` is slab memory, ``free_pages`` the part that holds no data;
+    the host's heap is a part of that, what the host took for itself is not."""
 
     held_areas: int
     held_pages: int
     free_pages: int
+    heap_free: int
+    host_taken: int
+    reserve_pages: int
     used_pages: int
     objects: int
     zero_pages: int  # pages of zeroes: they are used, but hold no slab memory
     ephemeral_pages: int
+    total_weight: int
     operations: int
     errors: int
     evicted: int
+    evict_attempts: int  # ten of them for a put that fails
+    relinquished: int
+    relinquish_attempts: int
+    relinquish_evictions_max: int
+    failed_copies: int
+    contents: int  # kept once for several pages
+    shared_pages: int  # that have such a content
+    deduped: int  # puts that found their content there already
+    packed_pages: int  # compressed now, into packed_bytes, in packed_frames pages of memory
+    packed_bytes: int
+    packed_frames: int
+    poor: int  # tries of compression that saved too little
     relocated: int  # pages moved to another area when the slab shrank
     clients: tuple[ClientStatistics, ...]
     pools: tuple[PoolStatistics, ...]
 
+    @property
+    def compressed_to(self) -> float:
+        """Memory of the compressed pages as a part of what they would take raw; 1.0 for none."""
+        return self.packed_frames / self.packed_pages if self.packed_pages else 1.0
+
 
 _CLIENT_FIELDS = tuple(ClientStatistics.__dataclass_fields__)[1:]
-_POOL_FIELDS = tuple(PoolStatistics.__dataclass_fields__)[3:]
+_POOL_FIELDS = tuple(PoolStatistics.__dataclass_fields__)[6:]
+_RENAMED = {"held_pages": "held_frames", "free_pages": "free_frames", "used_pages": "pages"}
+_FIELDS = tuple(Statistics.__dataclass_fields__)[:-2]
 
 
 def snapshot(state: State) -> Statistics:
     """Copy every counter. Consistent when nobody runs an operation meanwhile."""
     now = dict(zip(HEADER_FIELDS, state.header.tolist(), strict=False))
     return Statistics(
-        held_areas=now["held_areas"],
-        held_pages=now["held_frames"],
-        free_pages=now["free_frames"],
-        used_pages=now["pages"],
-        objects=now["objects"],
-        zero_pages=now["zero_pages"],
-        ephemeral_pages=now["ephemeral_pages"],
-        operations=now["operations"],
-        errors=now["errors"],
-        evicted=now["evicted"],
-        relocated=now["relocated"],
+        **{name: now[_RENAMED.get(name, name)] for name in _FIELDS},
         clients=tuple(
             ClientStatistics(client, **_named(state.clients[client], _CLIENT_FIELDS))
             for client in np.flatnonzero(state.clients["is_open"]).tolist()
         ),
         pools=tuple(
-            PoolStatistics(
-                pool // POOLS_PER_CLIENT,
-                pool % POOLS_PER_CLIENT,
-                bool(state.pools[pool]["is_persistent"]),
-                **_named(state.pools[pool], _POOL_FIELDS),
-            )
-            for pool in np.flatnonzero(state.pools["is_open"]).tolist()
+            _pool_statistics(state, number)
+            for number in np.flatnonzero(state.pools["is_open"]).tolist()
         ),
+    )
+
+
+def sharers(state: State, number: int) -> tuple[tuple[int, int], ...]:
+    """The slots that lead to a pool, as (client, slot), in the order they joined it."""
+    found = np.argwhere(state.slots[:, :, SLOT_POOL] == number + 1).tolist()
+    found.sort(key=lambda at: int(state.slots[at[0], at[1], SLOT_JOINED]))
+    return tuple((client, slot) for client, slot in found)
+
+
+def _pool_statistics(state: State, number: int) -> PoolStatistics:
+    pool = state.pools[number]
+    named = _named(pool, _POOL_FIELDS)
+    named["uuid_lo"] %= 2**64
+    named["uuid_hi"] %= 2**64
+    return PoolStatistics(
+        int(pool["owner"]),
+        int(pool["slot"]),
+        bool(pool["is_persistent"]),
+        bool(pool["is_shared"]),
+        bool(pool["dedup"]),
+        sharers(state, number),
+        **named,
     )
 
 

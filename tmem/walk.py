@@ -14,12 +14,15 @@ import numpy as np
 
 from tmem import layout
 from tmem.codes import TmemBroken
-from tmem.layout import HEADER_FIELDS, State
+from tmem.layout import HEADER_FIELDS
+from tmem.state import State
+from tmem.walk_store import StoreWalk
 
 #: client, pool slot, oid, index
 Handle = tuple[int, int, tuple[int, int, int], int]
 
 _MASK = (1 << 64) - 1
+_FAILURES = ("target", "nomem", "nospc", "frozen", "fault")
 
 
 def eviction_order(state: State) -> list[Handle]:
@@ -39,7 +42,9 @@ def validate(state: State) -> None:
         walk.check_index()
         walk.check_lists()
         walk.check_frames()
+        walk.store.check()
         walk.check_counters()
+        walk.check_slots()
     except IndexError as error:
         raise TmemBroken("a link leads out of its array") from error
 
@@ -60,6 +65,12 @@ class _Walk:
         self.cells: list[list[int]] = state.cells[:touched].tolist()
         self.objects = self._chained(state.object_buckets)
         self.pages = self._chained(state.page_buckets)
+        self.store = StoreWalk(
+            state,
+            self.cells,
+            {p: (self.cells[p][layout.CELL_STORE], self.pool_of(p)) for p in self.pages},
+            _need,
+        )
 
     def _chained(self, buckets: np.ndarray) -> dict[int, int]:
         """Every cell on a hash chain of a table, with its bucket."""
@@ -86,7 +97,15 @@ class _Walk:
 
     def pool_of(self, page: int) -> int:
         """Number of the pool a page is in."""
-        return self.cells[self.cells[page][layout.CELL_OWNER]][layout.CELL_OWNER]
+        return self.pool_of_object(self.cells[page][layout.CELL_OWNER])
+
+    def pool_of_object(self, cell: int) -> int:
+        """Number of the pool an object is in."""
+        return self.cells[cell][layout.CELL_OWNER] & layout.OBJECT_POOL_MASK
+
+    def owner(self, page: int) -> int:
+        """The client a page is counted to."""
+        return int(self.state.pools["owner"][self.pool_of(page)])
 
     def oid(self, cell: int) -> tuple[int, int, int]:
         """Name of an object."""
@@ -95,9 +114,14 @@ class _Walk:
 
     def handle(self, page: int) -> Handle:
         """Full name of a page."""
-        client, slot = divmod(self.pool_of(page), layout.POOLS_PER_CLIENT)
+        pool = self.state.pools[self.pool_of(page)]
         index = self.cells[page][layout.CELL_INDEX]
-        return client, slot, self.oid(self.cells[page][layout.CELL_OWNER]), index
+        return (
+            int(pool["owner"]),
+            int(pool["slot"]),
+            self.oid(self.cells[page][layout.CELL_OWNER]),
+            index,
+        )
 
     def is_persistent(self, page: int) -> bool:
         """Whether a page is in a persistent pool."""
@@ -111,23 +135,38 @@ class _Walk:
             _need(cell not in free[-1:] and len(free) < len(self.cells), "free cells in a ring")
             free.append(cell)
             cell = self.cells[cell][layout.CELL_CHAIN]
-        everything = [*self.objects, *self.pages, *free]
+        everything = [*self.objects, *self.pages, *self.store.refs, *self.gone(), *free]
         expected = list(range(layout.FIRST_CELL, len(self.cells)))
         _need(sorted(everything) == expected, "a cell is lost, or used twice")
         left = self.header["cell_count"] - len(self.cells) + len(free)
         _need(self.header["free_cells"] == left, "free_cells is wrong")
         for cell, bucket in self.objects.items():
-            words = [self.cells[cell][layout.CELL_OWNER], *self.cells[cell][4:10]]
+            words = [self.pool_of_object(cell), *self.cells[cell][4:10]]
             _need(self._bucket(words, "object") == bucket, f"object {cell} is on a foreign chain")
         for cell, bucket in self.pages.items():
             owner = self.cells[cell][layout.CELL_OWNER]
             _need(owner in self.objects, f"page {cell} belongs to {owner}, which is no object")
             words = [owner, self.cells[cell][layout.CELL_INDEX]]
             _need(self._bucket(words, "page") == bucket, f"page {cell} is on a foreign chain")
-        names = [(self.cells[cell][layout.CELL_OWNER], self.oid(cell)) for cell in self.objects]
+        names = [(self.pool_of_object(cell), self.oid(cell)) for cell in self.objects]
         _need(len(set(names)) == len(names), "one object exists twice")
         handles = [self.handle(page) for page in self.pages]
         _need(len(set(handles)) == len(handles), "one page exists twice")
+
+        last = self.header["last_object"]
+        _need(last == 0 or last in self.objects, "the object found last is none")
+
+    def gone(self) -> list[int]:
+        """The cells of the logs of invalidations."""
+        found: list[int] = []
+        for number, client in enumerate(self.state.clients):
+            cell, last = int(client["first_gone"]), 0
+            while cell:
+                _need(len(found) < len(self.cells), f"client {number}: the log never ends")
+                found.append(cell)
+                last, cell = cell, self.cells[cell][layout.CELL_CHAIN]
+            _need(last == client["last_gone"], f"client {number}: end of the log")
+        return found
 
     def _bucket(self, words: list[int], table: str) -> int:
         mixed = self.keys[0] + sum(k * w for k, w in zip(self.keys[1:], words, strict=False))
@@ -147,8 +186,8 @@ class _Walk:
             anchors.update({p: anchor for p in self.linked(anchor, layout.CELL_OF_CLIENT)})
         expected = {
             page: layout.CLIENT_ANCHORS
-            + self.pool_of(page) // layout.POOLS_PER_CLIENT * 2
-            + self.is_persistent(page)
+            + self.owner(page) * layout.ANCHORS_PER_CLIENT
+            + self.kind(page)
             for page in self.pages
         }
         _need(anchors == expected, "a client's list is not its pages")
@@ -158,22 +197,29 @@ class _Walk:
             for page in self.linked(anchor, layout.CELL_EVICTION)
         }
         expected = {
-            page: layout.EVICT_STORED if self.frame(page) is not None else layout.EVICT_ZERO
+            page: layout.EVICT_STORED + self.kind(page)
             for page in self.pages
             if not self.is_persistent(page)
         }
         _need(queued == expected, "the eviction order is not the ephemeral pages")
+        cold = self.header["cold"]
+        _need(queued.get(cold, cold) == layout.EVICT_STORED, "the compressor stands elsewhere")
+        for number in np.flatnonzero(self.state.clients["is_open"]).tolist():
+            anchor = layout.CLIENT_ANCHORS + number * layout.ANCHORS_PER_CLIENT
+            anchor += layout.ANCHOR_PERSISTENT
+            cold = int(self.state.clients["cold"][number])
+            _need(anchors.get(cold, cold) == anchor, f"client {number}: the compressor's place")
 
-    def frame(self, page: int) -> int | None:
-        """Frame a page is stored in; None for a page of zeroes."""
-        frame = self.cells[page][layout.CELL_FRAME]
-        return None if frame == layout.NO_FRAME else frame
+    def kind(self, page: int) -> int:
+        """Which of its client's lists a page belongs on."""
+        if self.is_persistent(page):
+            return layout.ANCHOR_PERSISTENT
+        return layout.ANCHOR_ZERO if page in self.store.zero else layout.ANCHOR_STORED
 
     def check_frames(self) -> None:
-        """Each frame of a held area is one page's, or on the free list of its area."""
-        stored = {self.frame(page): page for page in self.pages if self.frame(page) is not None}
+        """Each frame of a held area has a holder, or is on the free list of its area."""
         frames = self.state.frames
-        found: dict[int | None, int] = {}
+        found: dict[int, int] = {}
         areas_open, free_frames, held = set(), 0, 0
         for area, (size, used, first_free, _) in enumerate(self.state.areas.tolist()):
             if not size:
@@ -195,7 +241,7 @@ class _Walk:
                 areas_open.add(area)
             free_frames += len(free)
             held += size
-        _need(found == stored, "a frame's page does not have that frame")
+        _need(found == self.store.holders, "a frame's page does not have that frame")
         listed, area_next = [], self.header["open_area"]
         while area_next and len(listed) <= len(areas_open):
             listed.append(area_next - 1)
@@ -203,44 +249,46 @@ class _Walk:
         _need(sorted(listed) == sorted(areas_open), "open areas are not those with a free frame")
         _need(self.header["held_areas"] == int((self.state.areas[:, 0] > 0).sum()), "held_areas")
         _need(self.header["held_frames"] == held, "held_frames")
+        free_frames -= self.header["host_taken"]
         _need(self.header["free_frames"] == free_frames, "free_frames")
+        _need(0 <= self.header["heap_free"] <= free_frames, "heap_free")
+        _need(self.header["host_taken"] >= 0, "host_taken")
 
     def check_counters(self) -> None:
         """Every counter of what there is equals what there is; sums add up."""
         ephemeral = [page for page in self.pages if not self.is_persistent(page)]
-        zero = [page for page in self.pages if self.frame(page) is None]
         now = {
             "pages": len(self.pages),
             "objects": len(self.objects),
-            "zero_pages": len(zero),
             "ephemeral_pages": len(ephemeral),
-            "ephemeral_stored": len(set(ephemeral) - set(zero)),
         }
         for name, count in now.items():
             _need(self.header[name] == count, f"{name} is {self.header[name]}, not {count}")
         in_pool = Counter(self.pool_of(page) for page in self.pages)
-        objects = Counter(self.cells[cell][layout.CELL_OWNER] for cell in self.objects)
-        kinds = Counter(
-            (self.pool_of(page) // layout.POOLS_PER_CLIENT, self.is_persistent(page))
-            for page in self.pages
-        )
-        for number, pool in enumerate(self.state.pools):
-            if pool["is_open"]:
-                self._check_pool(number, pool, in_pool[number], objects[number])
-            else:
-                _need(in_pool[number] == 0, f"closed pool {number} has pages")
+        objects = Counter(self.pool_of_object(cell) for cell in self.objects)
+        kinds = Counter((self.owner(page), self.is_persistent(page)) for page in self.pages)
+        weights = self.state.clients["weight"]
+        _need(self.header["total_weight"] == int(weights.sum()), "total_weight")
+        open_pools = np.flatnonzero(self.state.pools["is_open"]).tolist()
+        _need(set(in_pool) <= set(open_pools), "a closed pool has pages")
+        for number in open_pools:
+            pool = self.state.pools[number]
+            self._check_pool(number, pool, in_pool[number], objects[number])
         for number, client in enumerate(self.state.clients):
             kept = kinds[number, False], kinds[number, True]
             has = int(client["ephemeral_pages"]), int(client["persistent_pages"])
             _need(kept == has, f"client {number} counts {has}, has {kept}")
             _need(int(client["used_pages"]) == sum(kept), f"client {number}: used_pages")
-            failed = sum(int(client[f"puts_failed_{why}"]) for why in ("target", "nomem", "nospc"))
+            failed = sum(int(client[f"puts_failed_{why}"]) for why in _FAILURES)
             _need(client["puts"] == client["puts_succ"] + failed, f"client {number}: puts")
+            _need(client["ephemeral_pages_max"] >= kept[0], f"client {number}: a maximum is less")
+            hits = client["ephemeral_gets_hit"] + client["persistent_gets_hit"]
+            _need(client["gets_hit"] == hits, f"client {number}: gets_hit")
             _need(client["gets_hit"] <= client["gets"], f"client {number}: gets")
 
     def _check_pool(self, number: int, pool: np.void, pages: int, objects: int) -> None:
-        client = number // layout.POOLS_PER_CLIENT
-        _need(bool(self.state.clients["is_open"][client]), f"pool {number} has no client")
+        owner = int(pool["owner"])
+        _need(bool(self.state.clients["is_open"][owner]), f"pool {number} has no client")
         _need(int(pool["pages"]) == pages, f"pool {number} counts {pool['pages']}, has {pages}")
         _need(int(pool["objects"]) == objects, f"pool {number}: objects")
         _need(pool["pages_max"] >= pages and pool["objects_max"] >= objects, "a maximum is less")
@@ -248,3 +296,25 @@ class _Walk:
         _need(int(pool["puts"]) == done, f"pool {number}: puts")
         _need(pool["puts_replaced"] <= pool["puts_good"], f"pool {number}: puts_replaced")
         _need(pool["gets_hit"] <= pool["gets"], f"pool {number}: gets")
+
+    def check_slots(self) -> None:
+        """Every slot leads to an open pool, every open pool has its slots, its owner's among them,
+        and no two shared pools have one uuid."""
+        uuids = set()
+        leading: dict[int, list[int]] = {}
+        pool_of_slot = self.state.slots[:, :, layout.SLOT_POOL].ravel()
+        for slot in np.flatnonzero(pool_of_slot).tolist():
+            leading.setdefault(int(pool_of_slot[slot]) - 1, []).append(slot)
+        open_pools = np.flatnonzero(self.state.pools["is_open"]).tolist()
+        _need(set(leading) == set(open_pools), "a slot leads to no pool, or no slot to a pool")
+        for number, slots in leading.items():
+            pool = self.state.pools[number]
+            _need(len(slots) == pool["sharers"], f"pool {number}: sharers")
+            home = int(pool["owner"]) * layout.POOLS_PER_CLIENT + int(pool["slot"])
+            _need(home in slots, f"pool {number}: its owner's slot leads elsewhere")
+            shared = number >= layout.SLOT_COUNT
+            _need(bool(pool["is_shared"]) == shared, f"pool {number}: is_shared")
+            _need(shared or slots == [number], f"private pool {number} has slots {slots}")
+            uuid = (int(pool["uuid_lo"]), int(pool["uuid_hi"]))
+            _need(not shared or uuid not in uuids, f"two shared pools of uuid {uuid}")
+            uuids |= {uuid} if shared else set()

@@ -100,6 +100,13 @@ OPS: dict[str, dict[str, type]] = {
     "why": {"domain": str},
     "mem-set": {"domain": str, "target_frames": int},
     "tmem-set": {"domain": str, "target_pages": int},
+    "tmem-list": {"domain": str},
+    "tmem-freeze": {"domain": str},
+    "tmem-thaw": {"domain": str},
+    "tmem-weight": {"domain": str, "weight": int},
+    "tmem-quota": {"domain": str, "pages": int},
+    "tmem-shared-auth": {"domain": str, "uuid": str, "allow": bool},
+    "tmem-freeable": {},
     "detach": {"domain": str},
     "shutdown": {},
 }

@@ -1,1 +1,1 @@
-"""The benches: what a grant costs beside malloc, and a ring round trip beside the kernel's own."""
+"""The benches: a grant beside malloc, a message beside the kernel's own, tmem beside its rivals."""

@@ -16,11 +16,15 @@ from rich.table import Table
 
 from hypervisor.public.errors import ConfigError
 from testbed import rundir
-from testbed.bench import grant, machine, ring
+from testbed.bench import grant, machine, ring, tmem
 from testbed.bench.harness import ROUNDS_DEFAULT, ROUNDS_MAX, ROUNDS_MIN, Sheet
 from testbed.bench.lab import Lab
 
-BENCHES = {"grant": (grant.run, grant.PLAN), "ring": (ring.run, ring.PLAN)}
+BENCHES = {
+    "grant": (grant.run, grant.PLAN),
+    "ring": (ring.run, ring.PLAN),
+    "tmem": (tmem.run, tmem.PLAN),
+}
 FEW_ROUNDS = f"fewer than {ROUNDS_MIN} rounds: a look, not a measurement"
 COLUMNS = ("min", "p50", "p90", "p99", "p999", "max")
 WHOLE_FROM_NS = 1000
@@ -72,6 +76,7 @@ def measure(run: rundir.RunDir, which: str, rounds: int) -> dict[str, Any]:
     ):
         task = bar.add_task("", total=rounds)
         measure_rounds(lab, sheet, rounds, placement, lambda done: bar.update(task, completed=done))
+    facts["warnings"] += [f"skipped {name}: {why}" for name, why in sheet.skipped.items()]
     result = sheet.result(machine.finish(facts))
     sheet.save(run.path, result)
     return result

@@ -43,6 +43,7 @@ class BenchPlan:
     targets: Mapping[str, Target]
     also: tuple[str, ...]
     notes: Mapping[str, str]
+    skippable: tuple[str, ...] = ()  # rivals that may be missing
 
 
 @dataclass
@@ -88,6 +89,8 @@ class Sheet:
     def __init__(self, plan: BenchPlan) -> None:
         self.plan = plan
         self.rows: dict[str, Row] = {}
+        self.skipped: dict[str, str] = {}  # rivals that take no part, and why
+        self.facts: dict[str, Any] = {}  # what the bench itself found out about the machine
 
     def add(self, name: str, sample_ns: bytes, ops_per_sample: int) -> Row:
         """Add one round of a row: native uint64, the nanoseconds of each sample as timed.
@@ -138,10 +141,11 @@ class Sheet:
         """The object ``--json`` prints."""
         return {
             "bench": self.plan.bench,
-            "machine": dict(machine),
+            "machine": {**machine, **self.facts},
             "rows": {name: row.summary() for name, row in self.rows.items()},
             "ratios": self.ratios(),
             "targets": self.verdicts(),
+            **({"skipped": list(self.skipped)} if self.plan.skippable else {}),
         }
 
     def save(self, directory: Path, result: Mapping[str, Any]) -> None:

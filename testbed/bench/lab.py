@@ -9,12 +9,14 @@ because the parent sleeps in poll.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import time
+from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -26,12 +28,16 @@ from testbed.rundir import LONGEST_SOCKET, RunDir, check_socket_path
 
 HYPERVISOR = "testbed.hypervisor_process"
 SUBJECT = "testbed.bench.subject"
+SERVER = "testbed.bench.server"
 ADDRESS = "bench.sock"
 STDIN = "0"  # the hypervisor ends when this fd does: with its parent
 START_S = 60.0
 CALL_S = 120.0
 PING_MS = 500
 POLL_S = 0.02
+
+
+Entered = TypeVar("Entered")
 
 
 class BenchError(MemcoordError):
@@ -123,6 +129,8 @@ class Lab:
         self._listener = socket.socket(socket.AF_UNIX)
         self._address = run.path / ADDRESS
         self._sockets = [self._address]
+        self._scratch: list[Path] = []
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self._run.record_files([ADDRESS])
@@ -137,12 +145,19 @@ class Lab:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with contextlib.ExitStack() as last:
+            last.callback(self._end)
+            last.push(self._stack)
+
+    def _end(self) -> None:
         for remote in self._remotes:
             remote.close()
         self._launcher.stop(list(self._launcher.children))
         self._listener.close()
         for path in self._sockets:
             path.unlink(missing_ok=True)
+        for path in self._scratch:
+            shutil.rmtree(path, ignore_errors=True)
 
     def host(self, name: str, config: HypervisorConfig) -> Host:
         """Start a hypervisor in a run directory of its own and wait until it serves."""
@@ -157,13 +172,34 @@ class Lab:
         host.await_ready()
         return host
 
-    def endpoint(self, name: str) -> str:
-        """A ZeroMQ address in the bench's directory, for a process of this lab to bind."""
+    def enter(self, resource: AbstractContextManager[Entered]) -> Entered:
+        """Something to be left again with the lab, before its processes are ended."""
+        return self._stack.enter_context(resource)
+
+    def scratch(self, name: str) -> Path:
+        """A directory of the bench's for a rival's files; gone with the lab."""
+        path = self._run.path / name
+        path.mkdir(mode=0o700)
+        self._scratch.append(path)
+        return path
+
+    def server(self, name: str, command: list[str]) -> Child:
+        """Start a rival's server; it ends with the bench, however that ends."""
+        child = self._launcher.start(name, SERVER, *command)
+        self._run.record_process(name, child.pid)
+        return child
+
+    def socket_path(self, name: str) -> Path:
+        """Where a process of this lab may bind a socket."""
         path = self._run.path / name
         check_socket_path(path)
         self._run.record_files([name])
         self._sockets.append(path)
-        return f"ipc://{path}"
+        return path
+
+    def endpoint(self, name: str) -> str:
+        """A ZeroMQ address in the bench's directory, for a process of this lab to bind."""
+        return f"ipc://{self.socket_path(name)}"
 
     def remote(self, name: str, *options: str) -> Remote:
         """Start a process to be measured."""

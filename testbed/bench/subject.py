@@ -11,6 +11,7 @@ Ends when its parent does. ``--single-threaded`` starts no thread, for malloc wi
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import sys
@@ -54,6 +55,8 @@ class Subject:
         self._receive_fds = fds
         self._attached: dict[str, Attached] = {}
         self._sockets: dict[str, Any] = {}
+        self._tmem: Any = None
+        self._pages: dict[int, Any] = {}  # shared with other processes, by fd
 
     def attach(self, run_dir: str, name: str, doorbell: str = "futex") -> None:
         """Become domain ``name`` of the hypervisor at ``run_dir``; ``key`` means it from now on."""
@@ -152,6 +155,17 @@ class Subject:
             lib.mcb_mark_slot(at.guest, at.guest.slot, at.touched)
         return samples.tobytes()
 
+    def tmem(self, row: str, **args: Any) -> Any:
+        """An operation of ``tmem_rows``: the pool embedded here, its rivals, a domain's pool."""
+        if self._tmem is None:
+            from testbed.bench.tmem_rows import TmemRows  # here only: it loads numba
+
+            self._tmem = self._stack.enter_context(TmemRows())
+        if "key" in args:
+            at = self._attached[args.pop("key")]
+            args |= {"domain": at.domain, "guest": at.guest}
+        return getattr(self._tmem, row)(**args)
+
     def spin(self, key: str, spin_ns: int) -> int:
         """Set how long this side spins; returns what it was."""
         guest = self._attached[key].guest
@@ -179,6 +193,21 @@ class Subject:
     def serve_fds(self, read_fd: int, write_fd: int, size: int) -> None:
         """Echo on a thread, until the other end closes."""
         _thread(lib.mcb_fd_echo, read_fd, write_fd, size)
+
+    def call_futex(self, fd: int, count: int, rest_ns: int) -> bytes:
+        """Round trips over two futex words in a shared page."""
+        samples = _samples(count)
+        _ok(lib.mcb_futex_call(self._bells(fd), samples, count, rest_ns), "futex round trip")
+        return _bytes(samples)
+
+    def serve_futex(self, fd: int) -> None:
+        """Answer them on a thread."""
+        _thread(lib.mcb_futex_echo, self._bells(fd))
+
+    def _bells(self, fd: int) -> Any:
+        if fd not in self._pages:
+            self._pages[fd] = ffi.from_buffer(mmap.mmap(fd, mmap.PAGESIZE))
+        return ffi.cast("struct mcb_bells *", self._pages[fd])
 
     def call_zmq(self, endpoint: str, size: int, count: int, rest_ns: int) -> bytes:
         """REQ round trips."""

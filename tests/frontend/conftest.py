@@ -40,6 +40,8 @@ class FakeHypervisor:
         self.pages: dict[tuple[int, ...], bytes] = {}
         self.tmem_capacity = 1 << 30
         self.pools = 0
+        self.ephemeral: set[int] = set()
+        self.asked_flags: list[int] = []  # of the pools asked for
         self.generations = [0] * areas
         self._kept: list[Any] = []
         self._map(areas)
@@ -254,18 +256,23 @@ class FakeHypervisor:
         op, args = record.op, [int(value) for value in record.arg]
         key, start = tuple(args[:4]), args[4] * lib.MC_FRAME_BYTES
         if op == lib.MC_OP_NEW_POOL:
+            self.asked_flags.append(args[0])
             self.pools += 1
+            if not args[0] & 1:
+                self.ephemeral.add(self.pools - 1)
             return self.pools - 1 if args[0] >> 24 == 1 else -1
         if op == lib.MC_OP_DESTROY_POOL:
             return self._forget(lambda page: page[0] & 0xFFFFFFFF == args[0])
         if op == lib.MC_OP_FLUSH_OBJECT:
-            self._forget(lambda page: page[1:] == key[1:])
-            return 1
+            whole = key[0] & 0xFFFFFFFF, *key[1:]
+            return self._forget(lambda page: (page[0] & 0xFFFFFFFF, *page[1:]) == whole)
         if op == lib.MC_OP_FLUSH_PAGE:
             self.pages.pop(key, None)
             return 1
         if op == lib.MC_OP_GET and key in self.pages:
             self.memory[start : start + lib.MC_FRAME_BYTES] = self.pages[key]
+            if key[0] & 0xFFFFFFFF in self.ephemeral:
+                del self.pages[key]
             return 1
         if op == lib.MC_OP_PUT:
             return self._put(key, start)

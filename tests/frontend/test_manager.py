@@ -288,3 +288,76 @@ def test_death_of_the_hypervisor_ends_it(domain: Domain, hypervisor: Any, swap: 
         hypervisor.die()
         with pytest.raises(PeerGone):
             memory.access(2)
+
+
+class ProgramFile:
+    """Pages of a program on disk; counts how often each is read."""
+
+    def __init__(self, pages: int) -> None:
+        self.pages, self.reads = range(pages), [0] * pages
+
+    def read(self, page: int, frame: memoryview) -> None:
+        self.reads[page] += 1
+        frame[:] = STAMP.pack(page, 1, page ^ 1, 99) * 128
+
+
+@pytest.mark.parametrize("capacity", [0, 40, 1 << 20])
+@pytest.mark.parametrize("tmem", [True, False])
+def test_pages_of_a_file_are_never_swapped_and_come_back(
+    domain: Domain, hypervisor: Any, swap: SwapFile, capacity: int, tmem: bool
+) -> None:
+    hypervisor.tmem_capacity, program = capacity, ProgramFile(80)
+    with GuestMemory(
+        domain, 200, 32, swap, program=program, program_pages=program.pages, tmem=tmem
+    ) as memory:
+        checked = Checked(memory, domain)
+        checked.versions.update(dict.fromkeys(program.pages, 1))
+        replay(checked, 200, 3000, seed=capacity)  # a third of it writes: those pages are anonymous
+        memory.validate()
+        counted = memory.statistics()
+        assert counted.file_reads == sum(program.reads)
+        by_path = counted.tmem_hits + counted.swap_ins + counted.file_reads + counted.first_touches
+        assert counted.faults == by_path
+    assert not hypervisor.pages
+
+
+def test_a_clean_page_of_a_file_is_read_once_while_cleancache_keeps_it(
+    domain: Domain, hypervisor: Any, swap: SwapFile
+) -> None:
+    program = ProgramFile(20)
+    with GuestMemory(domain, 20, 4, swap, program=program, program_pages=range(20)) as memory:
+        for _ in range(3):
+            for page in range(20):
+                assert domain.view(memory.access(page))[:8] == page.to_bytes(8, "little")
+        assert program.reads == [1] * 20
+        hypervisor.pages.clear()  # tmem may lose every one
+        for page in range(20):
+            assert domain.view(memory.access(page))[:8] == page.to_bytes(8, "little")
+        counted = memory.statistics()
+        assert (counted.tmem_hits, counted.file_reads) == (44, 36)
+        assert counted.swap_outs == counted.swap_ins == counted.failed_puts == 0
+    with pytest.raises(ConfigError, match="program"):
+        GuestMemory(domain, 20, 4, swap, program_pages=range(20))
+
+
+def test_an_idle_guest_takes_its_pages_back(
+    domain: Domain, hypervisor: Any, swap: SwapFile
+) -> None:
+    with GuestMemory(domain, 300, 100, swap) as memory:
+        checked = Checked(memory, domain)
+        for page in range(300):
+            checked.reference(page, True)
+        assert memory.shrink_tmem(100) == 0, "there is no room"
+        memory.resize(250)
+        assert memory.shrink_tmem(150) == 50
+        assert [memory.self_shrink() for _ in range(5)] == [0, 0, 0, 7, 7]
+        memory.validate()
+        assert len(hypervisor.pages) == 136
+        assert memory.shrink_tmem(0) == 0
+        memory.resize(300)
+        assert memory.shrink_tmem(0) == 136
+        assert not hypervisor.pages
+        before = memory.faults
+        for page in range(300):
+            checked.reference(page, False)
+        assert memory.faults == before

@@ -67,8 +67,8 @@ def test_a_batch_is_served_in_order_for_one_call(domain: Domain, hypervisor: Any
     first, second = domain.alloc(), domain.alloc()
     domain.view(first)[:4] = b"one "
     batch = domain.tmem.batch()
-    batch.put(0, OID, 0, first)
-    batch.get(0, OID, 0, second)
+    assert batch.put(0, OID, 0, first) == 0
+    assert batch.get(0, OID, 0, second) == 1
     batch.flush_page(0, OID, 0)
     batch.get(0, OID, 0, first)
     batch.flush_object(0, OID)
@@ -120,3 +120,52 @@ def test_no_pool_left(domain: Domain, hypervisor: Any) -> None:
     hypervisor.pools = -12  # the next answer is -12
     with pytest.raises(NoMemory, match="-12"):
         domain.tmem.new_pool(persistent=True)
+
+
+def test_many_pages_are_one_doorbell_for_a_ringful(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doorbells: list[int] = []
+    call = domain.call
+
+    def counted(ring: int, records: Any, count: int) -> None:
+        doorbells.append(count)
+        call(ring, records, count)
+
+    monkeypatch.setattr(domain, "call", counted)
+    frames = domain.alloc_many(150)
+    for number, frame in enumerate(frames):
+        domain.view(frame)[0] = number
+    assert domain.tmem.put_many(0, OID, range(150), frames) == [1] * 150
+    assert doorbells == [64, 64, 22]
+    back = domain.alloc_many(151)
+    assert domain.tmem.get_many(0, OID, range(151), back) == [1] * 150 + [0]
+    assert [domain.view(frame)[0] for frame in back[:150]] == list(range(150))
+    assert domain.tmem.put_many(0, OID, [], []) == []
+
+
+def test_many_pages_are_all_named_right_or_none_is_put(domain: Domain, hypervisor: Any) -> None:
+    frame = domain.alloc()
+    with pytest.raises(ValueError, match="out of range"):
+        domain.tmem.put_many(0, OID, [*range(100), -1], [frame] * 101)
+    with pytest.raises(ValueError, match="shorter"):
+        domain.tmem.put_many(0, OID, [1, 2], [frame])
+    assert not hypervisor.pages
+
+
+def test_read_ahead_fetches_the_pages_that_follow(domain: Domain, hypervisor: Any) -> None:
+    tmem, frames = domain.tmem, domain.alloc_many(4)
+    for index in (7, 8, 10):
+        domain.view(frames[0])[0] = index
+        tmem.put(0, OID, index, frames[0])
+    assert tmem.get_ahead(0, OID, 7, frames) == [1, 1, 0, 1]
+    assert [domain.view(frames[at])[0] for at in (0, 1, 3)] == [7, 8, 10]
+    assert tmem.get_ahead(0, OID, 0xFFFFFFFE, frames) == [0] * 4
+    with pytest.raises(ValueError, match="at most 64"):
+        tmem.get_ahead(0, OID, 0, range(65))
+
+
+def test_a_shared_pool_is_asked_for_with_its_flag(domain: Domain, hypervisor: Any) -> None:
+    domain.tmem.new_pool(persistent=False, uuid=(1, 2), shared=True)
+    domain.tmem.new_pool(persistent=True)
+    assert hypervisor.asked_flags == [1 << 24 | 2, 1 << 24 | 1]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
+from bench_results import assert_left_clean, result_of
 
 from hypervisor.public.errors import ConfigError
 from testbed import rundir
 from testbed.bench import grant, machine, ring
 from testbed.bench.command import bench
 from testbed.bench.lab import BenchError, Lab
-from testbed.processes import alive
 
 QUANTILES = ["min", "p50", "p90", "p99", "p999", "max"]
 GRANT_ROWS = {
@@ -36,32 +34,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(grant, f"{name}_SAMPLES", 2)
     for name in ("SPIN", "SLEEP", "ZMQ", "BATCH"):
         monkeypatch.setattr(ring, f"{name}_SAMPLES", 5)
-
-
-def result_of(which: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    before = os.sched_getaffinity(0)
-    assert bench(which, True, 1, str(out)) == 0
-    assert os.sched_getaffinity(0) == before
-    printed = capsys.readouterr().out
-    assert printed.count("\n") == 1
-    result: dict[str, Any] = msgspec.json.decode(printed)
-    assert msgspec.json.decode((out / f"{which}.json").read_bytes()) == result
-    for name, row in result["rows"].items():
-        assert row["unit"] == "ns"
-        assert row["count"] > 0
-        figures = [row[key] for key in QUANTILES]
-        assert figures == sorted(figures), name
-        assert (out / f"{which}-{name}.npy").is_file()
-    return result
-
-
-def assert_left_clean(out: Path) -> None:
-    manifest = rundir.read_manifest(out)
-    assert manifest.state == "finished"
-    others = [process for process in manifest.processes if process.pid != os.getpid()]
-    assert others
-    assert not [process for process in others if alive(process)]
-    assert not [path for path in out.rglob("*") if path.is_socket()]
 
 
 @pytest.mark.usefixtures("small")

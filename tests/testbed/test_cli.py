@@ -70,6 +70,9 @@ def test_without_json_it_prints_lines(memcoord: Command, arguments: list[str]) -
         (["tmem-set", "vm1", "lots"], "SIZE"),
         (["tmem-set", "vm1", "9" * 400 + " MiB"], "SIZE"),
         (["clean", "--run-dir", "/nonexistent"], "--run-dir"),
+        (["tmem-list"], "no run is live"),
+        (["tmem-freeze"], "VM"),
+        (["tmem-thaw", "vm1", "--all"], "VM"),
     ],
 )
 def test_the_callers_mistake_is_one_line_and_exit_2(

@@ -347,6 +347,7 @@ def test_a_broken_policy_is_named_and_memory_flows(
         ('{"total_frames": "many"}', "total_frames"),
         ('{"total_frames": 512, "slack_frames": 1024}', "total_frames"),
         ('{"total_frames": 8192, "policy": "magic"}', "magic"),
+        ('{"total_frames": 8192, "tmem_record": "x", "tmem_dedup": true}', "tmem_record"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_status_2(

@@ -37,9 +37,18 @@ name = "vm2"
 maxmem = "4 MiB"
 ram = "2 MiB"
 start_after_s = 0.1
-workload = {{ kind = "page-trace", trace = "sqlite", resident = "300 pages", repeat = {second} }}
+
+[domain.workload]
+kind = "page-trace"
+trace = "sqlite"
+resident = "300 pages"
+repeat = {second}
+program_file = true
 """
 ENDLESS = 10_000
+#: Pages of the sqlite trace, and how many of them are of the program's file.
+PAGES = 1_049
+FILE_PAGES = {"vm1": 0, "vm2": 291}
 
 pytestmark = pytest.mark.process
 
@@ -160,9 +169,13 @@ def test_a_short_run_verifies_every_page_under_both_policies(job: Callable[..., 
         for domain in policy["domains"]:
             assert domain["state"] == "done"
             assert domain["references"] == 4 * 8_395
-            # Every reference is verified but the first of each of the 1,049 pages.
-            assert domain["pages_verified"] == 4 * 8_395 - 1_049
-            assert domain["faults"] == domain["tmem_hits"] + domain["swap_ins"] + 1_049
+            # Every reference is verified but the first of each page that is of no file.
+            anonymous = PAGES - FILE_PAGES[domain["domain"]]
+            assert domain["pages_verified"] == 4 * 8_395 - anonymous
+            read = domain["swap_ins"] + domain["file_reads"]
+            assert domain["faults"] == domain["tmem_hits"] + read + anonymous
+            assert domain["file_reads"] >= FILE_PAGES[domain["domain"]]
+            assert (domain["file_reads"] > 0) == (domain["domain"] == "vm2")
             assert domain["tmem_hits"] > 0
             assert domain["failed_puts"] > 0
             assert domain["swap_ins"] > 0

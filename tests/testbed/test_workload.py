@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,21 @@ def test_a_trace_of_ones_own(tmp_path: Path) -> None:
     path.write_text("page,dt,flags\n3,1,1\n0,9,2\n")
     trace = load_trace(str(path))
     assert (trace.pages, trace.writes, trace.page_count) == ([3, 0], b"\x01\x00", 4)
+    assert trace.program == {0}
+
+
+def test_a_program_is_what_is_executed_and_never_written() -> None:
+    rows = ["page,dt,flags", "0,1,2", "1,1,2", "2,1,0", "3,1,1", "1,1,1", "0,1,0", "4,1,3"]
+    assert parse_trace("test", rows).program == {0}
+
+
+def test_pages_of_the_program_are_verified_from_the_start(
+    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+) -> None:
+    trace = replace(SWEEP, program=frozenset({2}))
+    with pytest.raises(WrongContent) as caught:
+        replay(trace).run(1)  # this memory has no program file
+    assert (caught.value.page, caught.value.version) == (2, 1)
 
 
 @pytest.mark.parametrize(

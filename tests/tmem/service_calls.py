@@ -37,7 +37,7 @@ class ServiceCalls:
         may_ask: int = 0,
     ) -> int:
         """Execute one record of exactly these words."""
-        words = [*args, 0, 0, 0, 0, 0][:5]
+        words = [word & 0xFFFFFFFFFFFFFFFF for word in [*args, 0, 0, 0, 0, 0][:5]]
         record = ctypes.create_string_buffer(RECORD.pack(op, 0, 0, 0, 0, *words), 64)
         address = 0 if page is None else page.ctypes.data
         return self._execute(

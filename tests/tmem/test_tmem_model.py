@@ -37,7 +37,7 @@ class TmemMachine(RuleBasedStateMachine):
         areas = set(range(pages // AREA_PAGES)) if max_areas else set()
         cells = cells_for((max_areas or self.part_areas) * AREA_PAGES)
         self.model = Model(pages, areas, max_areas, cells)
-        self.make = {"pages": pages, "max_areas": max_areas or None, "seed": 7}
+        self.make = {"pages": pages, "max_areas": max_areas or None, "seed": 7, "reserve_pages": 0}
         self.direct = Tmem(**self.make)
         self.served = Tmem(**self.make)
         self.service = ServiceCalls(self.served)

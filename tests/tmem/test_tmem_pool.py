@@ -11,7 +11,7 @@ import pytest
 from tmem_model import ZERO, page_of
 
 from tmem import Code, PoolFlag, Tmem, TmemError
-from tmem.layout import State
+from tmem.state import State
 
 EPHEMERAL, PERSISTENT = PoolFlag.VERSION, PoolFlag.VERSION | PoolFlag.PERSISTENT
 OID = (1, 2, 3)
@@ -20,7 +20,7 @@ OID = (1, 2, 3)
 @pytest.fixture
 def tmem() -> Tmem:
     """Four pages; client 0 with an ephemeral pool in slot 0 and a persistent one in slot 1."""
-    return with_pools(Tmem(pages=4))
+    return with_pools(Tmem(reserve_pages=0, pages=4))
 
 
 def with_pools(tmem: Tmem) -> Tmem:
@@ -68,7 +68,7 @@ def test_a_duplicate_put_keeps_its_place_in_the_eviction_order(tmem: Tmem) -> No
 
 
 def test_a_put_may_evict_the_last_page_of_its_own_object() -> None:
-    tmem = with_pools(Tmem(pages=1))
+    tmem = with_pools(Tmem(reserve_pages=0, pages=1))
     for index in range(3):
         assert put(tmem, 0, index, index) == Code.DONE
     assert get(tmem, 0, 2) == (Code.DONE, page_of(2).tobytes())
@@ -186,7 +186,7 @@ def test_a_dead_client_leaves_nothing(tmem: Tmem) -> None:
 
 
 def test_shrink_moves_what_must_stay() -> None:
-    tmem = with_pools(Tmem(pages=1024))
+    tmem = with_pools(Tmem(reserve_pages=0, pages=1024))
     for index in range(600):
         assert tmem.put(0, 1, OID, index, page_of(index)) == Code.DONE
     for index in range(0, 600, 2):
@@ -206,7 +206,7 @@ def test_shrink_moves_what_must_stay() -> None:
 
 @pytest.mark.parametrize("emptiest", [0, 1, 2])
 def test_shrink_takes_the_area_with_the_fewest_pages(emptiest: int) -> None:
-    tmem = with_pools(Tmem(pages=3 * 512))
+    tmem = with_pools(Tmem(reserve_pages=0, pages=3 * 512))
     for index in range(3 * 512):
         assert tmem.put(0, 1, OID, index, page_of(index)) == Code.DONE
     filled = [2, 1, 0].index(emptiest)  # the area held last is filled first
@@ -226,7 +226,7 @@ def test_shrink_takes_the_area_with_the_fewest_pages(emptiest: int) -> None:
 
 
 def test_shrink_evicts_the_oldest_and_no_more_than_needed() -> None:
-    tmem = with_pools(Tmem(pages=1024))
+    tmem = with_pools(Tmem(reserve_pages=0, pages=1024))
     for index in range(1000):
         tmem.put(0, 0, OID, index, page_of(index))
     assert tmem.shrink() >= 0
@@ -239,18 +239,22 @@ def test_shrink_evicts_the_oldest_and_no_more_than_needed() -> None:
 
 
 def test_descriptors_run_out_before_memory_when_every_object_has_one_page() -> None:
-    tmem = with_pools(Tmem(pages=512))
+    tmem = with_pools(Tmem(reserve_pages=0, pages=512))
     codes = [tmem.put(0, 1, (number, 0, 0), 0, page_of(1)) for number in range(512)]
     room = (512 + 512 // 3 + 64) // 2
     assert codes == [Code.DONE] * room + [Code.ENOMEM] * (512 - room)
     tmem.validate()
 
 
-def test_metadata_is_at_most_64_bytes_a_page() -> None:
+@pytest.mark.parametrize("dedup", [False, True])
+def test_metadata_is_at_most_64_bytes_a_page(dedup: bool) -> None:
     def size(areas: int) -> int:
-        return State(areas, areas * 512, 0, [0] * 8).words.nbytes
+        pages = areas * 512 * (2 if dedup else 1)
+        state = State(areas * 512, 0, [0] * 8, max_pages=pages, dedup=dedup)
+        assert len(state.page_buckets) == pages
+        return state.words.nbytes
 
-    assert size(1001) - size(1) <= 64 * 1000 * 512
+    assert size(1001) - size(1) <= 64 * 1000 * 512 * (2 if dedup else 1)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, np.array, mmap.mmap])
@@ -310,7 +314,7 @@ def test_integers_out_of_range_are_errors_or_codes(tmem: Tmem) -> None:
 
 @pytest.mark.parametrize("pages", [0, 1, 2, 3, 513])
 def test_a_pool_of_any_size_holds_that_many_pages(pages: int) -> None:
-    tmem = with_pools(Tmem(pages=pages))
+    tmem = with_pools(Tmem(reserve_pages=0, pages=pages))
     codes = [tmem.put(0, 1, OID, index, page_of(index)) for index in range(pages + 2)]
     assert codes == [Code.DONE] * pages + [Code.ENOMEM] * 2
     tmem.validate()

@@ -51,7 +51,7 @@ def service_of(tmem: Tmem) -> ServiceCalls:
     )
 )
 def test_any_record_gets_a_code(records: list[tuple[int, int, list[int]]]) -> None:
-    tmem = Tmem(pages=3)
+    tmem = Tmem(reserve_pages=0, pages=3)
     service = service_of(tmem)
     page = page_of(1)
     for op, client, args in records:
@@ -63,7 +63,7 @@ def test_any_record_gets_a_code(records: list[tuple[int, int, list[int]]]) -> No
 
 
 def test_a_full_pool_asks_for_memory_before_it_evicts() -> None:
-    tmem = Tmem(pages=512, max_areas=2)
+    tmem = Tmem(reserve_pages=0, pages=512, max_areas=2)
     service = service_of(tmem)
     for index in range(512):
         assert service.put(0, 0, OID, index, page_of(index), may_ask=1) == Code.DONE
@@ -76,7 +76,7 @@ def test_a_full_pool_asks_for_memory_before_it_evicts() -> None:
 
 
 def test_a_put_that_may_not_ask_evicts_or_fails() -> None:
-    tmem = Tmem(pages=2)
+    tmem = Tmem(reserve_pages=0, pages=2)
     service = service_of(tmem)
     for index in range(2):
         service.put(0, 0, OID, index, page_of(index))
@@ -88,39 +88,42 @@ def test_a_put_that_may_not_ask_evicts_or_fails() -> None:
 
 
 def test_a_refused_put_does_not_ask_for_memory() -> None:
-    tmem = Tmem(pages=0, max_areas=1)
+    tmem = Tmem(reserve_pages=0, pages=0, max_areas=1)
     service = service_of(tmem)
     tmem.clients["mm_target"][0] = 0
     assert service.put(0, 1, OID, 0, page_of(0), may_ask=1) == Code.TARGET
 
 
 def test_a_record_without_a_page_is_a_fault() -> None:
-    tmem = Tmem(pages=1)
+    tmem = Tmem(reserve_pages=0, pages=2)
     service = service_of(tmem)
+    assert service.put(0, 1, OID, 1, page_of(1)) == Code.DONE
     for op in (PUT, GET):
-        assert service.record(op, 0, (1, *OID)) == Code.EFAULT
         assert service.record(op, 0, (9, *OID)) == Code.ENODEV
-    assert tmem.statistics().clients[0].errors == 4
+    assert service.record(PUT, 0, (1, *OID)) == service.record(GET, 0, (1 | 1 << 32, *OID)) == -14
+    assert service.record(GET, 0, (1, *OID)) == Code.ABSENT
+    assert service.record(GET, 0, (0, *OID)) == Code.EEMPTY
+    assert tmem.statistics().clients[0].errors == 5
     tmem.validate()
 
 
 @pytest.mark.parametrize("pool", [2, 16, 2**31, 2**32 - 1])
 def test_a_pool_that_is_not_there(pool: int) -> None:
-    service = service_of(Tmem(pages=1))
+    service = service_of(Tmem(reserve_pages=0, pages=1))
     for op in (PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, 99, 0):
         assert service.record(op, 0, (pool, *OID), page_of(0)) == Code.ENODEV
     assert service.record(DESTROY_POOL, 0, (pool,)) == Code.ABSENT
 
 
 def test_operations_without_an_index_take_the_whole_word_as_the_pool() -> None:
-    service = service_of(Tmem(pages=1))
+    service = service_of(Tmem(reserve_pages=0, pages=1))
     assert service.record(FLUSH_OBJECT, 0, (1 | 1 << 32, *OID)) == Code.ENODEV
     assert service.record(DESTROY_POOL, 0, (1 | 1 << 32,)) == Code.ABSENT
     assert service.record(FLUSH_PAGE, 0, (1 | 1 << 32, *OID)) == Code.DONE
 
 
 def test_unknown_operations_and_clients() -> None:
-    service = service_of(Tmem(pages=1))
+    service = service_of(Tmem(reserve_pages=0, pages=1))
     assert service.record(99, 0, (1,)) == service.record(0, 0, (1,)) == Code.ENOSYS
     for client in (-(2**63), -1, 1, 64, 2**62):
         assert service.record(NEW_POOL, client, (1 << 24,)) == Code.ENODEV
@@ -132,7 +135,7 @@ def test_unknown_operations_and_clients() -> None:
 
 def test_a_target_set_by_another_thread_takes_effect() -> None:
     """The service thread holds no GIL; ``mm_target`` is written without its lock."""
-    tmem = Tmem(pages=64)
+    tmem = Tmem(reserve_pages=0, pages=64)
     service = service_of(tmem)
     refused = threading.Event()
 

@@ -26,7 +26,7 @@ COUNTERS = (
 @pytest.fixture
 def tmem() -> Tmem:
     """Both kinds of pages in both kinds of pools, and holes."""
-    tmem = Tmem(pages=1024, seed=3)
+    tmem = Tmem(reserve_pages=0, pages=1024, seed=3)
     tmem.open_client(0)
     for kind in (PoolFlag.EPHEMERAL, PoolFlag.PERSISTENT):
         slot = tmem.new_pool(0, PoolFlag.VERSION | kind)

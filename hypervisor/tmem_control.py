@@ -1,0 +1,129 @@
+"""What the main thread does to tmem: list it; freeze, thaw, weigh, limit, authorise; compress.
+
+Owns: how much is compressed at a tick, the operations whose names begin with ``tmem-`` (all but
+``tmem-set``, which is a target), and the part of a backend they need. Called by
+``hypervisor.loop`` on the main thread.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Protocol
+
+from hypervisor.domains import DomainTable
+from hypervisor.public.errors import ConfigError
+from hypervisor.public.units import DomId
+
+#: The operations ``serve`` knows.
+TMEM_OPS = frozenset(
+    {
+        "tmem-list",
+        "tmem-freeze",
+        "tmem-thaw",
+        "tmem-weight",
+        "tmem-quota",
+        "tmem-shared-auth",
+        "tmem-freeable",
+    }
+)
+WEIGHT_MAX = (1 << 32) - 1
+#: At most so many pages are compressed at a tick; requests wait for a step, not for all of them.
+COMPRESS_PAGES_MAX = 256
+COMPRESS_STEP_PAGES = 16
+
+
+class TmemBackend(Protocol):
+    """The tmem of a backend. ConfigError when the host has none."""
+
+    def tmem_statistics(self) -> dict[str, Any]:
+        """``tmem.statistics.Statistics`` as plain values."""
+
+    def tmem_freeze(self, domid: DomId | None) -> None:
+        """No growth for a domain, or for all that are attached now."""
+
+    def tmem_thaw(self, domid: DomId | None) -> None:
+        """Undo ``tmem_freeze``."""
+
+    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
+        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
+
+    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
+        """Set the most persistent pages a domain may have; -1 is no limit."""
+
+    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
+        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
+
+    def tmem_compress(self, pages: int) -> int:
+        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+
+    def tmem_freeable_mb(self) -> int:
+        """MiB that tmem could give to the host now."""
+
+
+def compress(backend: TmemBackend) -> None:
+    """The background step of the cold tier."""
+    for _ in range(COMPRESS_PAGES_MAX // COMPRESS_STEP_PAGES):
+        if backend.tmem_compress(COMPRESS_STEP_PAGES) < COMPRESS_STEP_PAGES:
+            return
+
+
+def serve(backend: TmemBackend, domains: DomainTable, op: str, args: dict[str, Any]) -> Any:
+    """Carry out one of ``TMEM_OPS``; a ``domain`` of "" means every domain."""
+    if op == "tmem-freeable":
+        return {"freeable_mb": backend.tmem_freeable_mb()}
+    domid = _domid(domains, args["domain"])
+    if op == "tmem-list":
+        return _list(backend.tmem_statistics(), domains, domid)
+    if op == "tmem-freeze":
+        return backend.tmem_freeze(domid)
+    if op == "tmem-thaw":
+        return backend.tmem_thaw(domid)
+    if domid is None:
+        raise ConfigError("domain", "name one")
+    if op == "tmem-shared-auth":
+        return backend.tmem_authorise(domid, _uuid(args["uuid"]), args["allow"])
+    if op == "tmem-quota":
+        return backend.tmem_set_quota(domid, max(args["pages"], -1))
+    if not 0 <= args["weight"] <= WEIGHT_MAX:
+        raise ConfigError("weight", f"must be 0 to {WEIGHT_MAX}")
+    return backend.tmem_set_weight(domid, args["weight"])
+
+
+def _uuid(text: str) -> int:
+    try:
+        return uuid.UUID(text).int
+    except ValueError:
+        raise ConfigError("uuid", f"{text!r} is no uuid of 32 hexadecimal digits") from None
+
+
+def _domid(domains: DomainTable, name: str) -> DomId | None:
+    if not name:
+        return None
+    entry = domains.named(name)
+    if entry is None:
+        raise ConfigError("domain", f"no domain named {name!r} is attached")
+    return entry.domid
+
+
+def _list(statistics: dict[str, Any], domains: DomainTable, only: DomId | None) -> dict[str, Any]:
+    """``host``, ``clients`` and, for one domain, its ``pools``: all of them fit no message.
+
+    A pool is a client's when one of the client's slots leads to it.
+    """
+    pools = statistics.pop("pools")
+    clients = statistics.pop("clients")
+    for client in clients:
+        entry = domains.get(DomId(client["client"]))
+        client["name"] = "" if entry is None else entry.name
+        client["pool_count"] = sum(_has(client["client"], pool) for pool in pools)
+    if only is None:
+        return {"host": statistics, "clients": clients}
+    return {
+        "host": statistics,
+        "clients": [client for client in clients if client["client"] == only],
+        "pools": [pool for pool in pools if _has(only, pool)],
+    }
+
+
+def _has(client: int, pool: dict[str, Any]) -> bool:
+    return any(sharer == client for sharer, _ in pool["sharers"])

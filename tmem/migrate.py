@@ -1,0 +1,123 @@
+"""Saving a client and restoring it in another pool, as migration and suspend do.
+
+Owns: the protocol. ``Saving(pool, client)`` freezes the client; ``image`` and ``pages`` are sent.
+``live`` lets its guest run on meanwhile: it may get and flush, puts fail, and what goes is logged.
+After the guest has stopped, ``invalidations`` are sent, then ``end``. The other side calls
+``restore`` with the image, ``put`` for each page and ``flush_page`` for each invalidation.
+Persistent pages only: ephemeral ones may vanish at any time, and this is one. How a page is stored
+makes no difference. Same rules of use as ``Tmem``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tmem import layout, serve
+from tmem.codes import Code, PoolFlag, TmemError
+from tmem.control import PoolEntry
+
+if TYPE_CHECKING:
+    from tmem.pool import Tmem
+
+Name = tuple[int, tuple[int, int, int], int]  # pool slot, oid, index
+
+
+@dataclass(frozen=True)
+class ClientImage:
+    """What a client is, without its pages."""
+
+    weight: int
+    quota: int
+    mm_target: int
+    uuids: tuple[tuple[int, int], ...]  # it may share pools of
+    pools: tuple[PoolEntry, ...]
+
+
+class Saving:
+    """A client being saved. TmemError when it has no pool, or is being saved already."""
+
+    def __init__(self, tmem: Tmem, client: int, live: bool = False) -> None:
+        count, pools = tmem.get_pools(client)
+        if count <= 0:
+            raise TmemError(f"client {client} has no pool to save")
+        self._tmem, self._client = tmem, client
+        words = tmem._state.clients[client]
+        if words["is_saving"]:
+            raise TmemError(f"client {client} is being saved already")
+        uuids = tmem._state.uuids[client].view(np.uint64).tolist()
+        self.image = ClientImage(
+            int(words["weight"]),
+            int(words["quota"]),
+            int(words["mm_target"]),
+            tuple((low, high) for low, high in uuids if (low, high) != (2**64 - 1, 2**64 - 1)),
+            pools,
+        )
+        self._was_frozen = int(words["is_frozen"])
+        for name, value in (("is_saving", 1), ("is_frozen", 1), ("is_migrating", int(live))):
+            tmem._state.clients[name][client] = value
+        self._names = list(self._persistent())
+
+    def _persistent(self) -> Iterator[Name]:
+        state = self._tmem._state
+        anchor = layout.CLIENT_ANCHORS + self._client * layout.ANCHORS_PER_CLIENT
+        anchor += layout.ANCHOR_PERSISTENT
+        cell = int(state.cells[anchor, layout.CELL_OF_CLIENT])
+        while cell != anchor:
+            page = state.cells[cell].tolist()
+            words = state.cells[page[layout.CELL_OWNER]].tolist()
+            pool = words[layout.CELL_OWNER] & layout.OBJECT_POOL_MASK
+            oid = words[4] | words[5] << 32, words[6] | words[7] << 32, words[8] | words[9] << 32
+            yield pool % layout.POOLS_PER_CLIENT, oid, page[layout.CELL_INDEX]
+            cell = page[layout.CELL_OF_CLIENT]
+
+    def pages(self) -> Iterator[tuple[Name, bytes]]:
+        """Every persistent page in put order, those flushed meanwhile left out. Once."""
+        page = bytearray(layout.PAGE_BYTES)
+        names, self._names = self._names, []
+        for name in names:
+            if self._tmem.peek(self._client, *name, page) == Code.DONE:
+                yield name, bytes(page)
+
+    def invalidations(self) -> Iterator[Name]:
+        """What was flushed, replaced or destroyed since a live save began. Each once."""
+        out = np.zeros(5, np.uint64)
+        while serve.py_take_gone(self._tmem.state_address, self._client, int(out.ctypes.data)):
+            slot, index, *oid = out.tolist()
+            yield slot, (oid[0], oid[1], oid[2]), index
+
+    def end(self) -> None:
+        """Give the client back as it was; the rest of the log is forgotten."""
+        for _ in self.invalidations():
+            pass
+        frozen = self._was_frozen
+        for name, value in (("is_saving", 0), ("is_frozen", frozen), ("is_migrating", 0)):
+            self._tmem._state.clients[name][self._client] = value
+
+
+def restore(tmem: Tmem, client: int, image: ClientImage) -> int:
+    """Make a client with the pools of ``image``, in their slots, without pages: 0; EEXIST, EPERM.
+
+    A shared pool for which this side has no place is made a private one.
+    """
+    code = tmem.open_client(client)
+    if code < 0:
+        return code
+    for uuid in image.uuids:
+        tmem.authorise(client, uuid)
+    wanted = {entry.slot: entry for entry in image.pools}
+    # A new pool takes the lowest free slot, so slots between are filled and emptied again.
+    for slot in range(max(wanted, default=-1) + 1):
+        entry = wanted.get(slot, PoolEntry(int(PoolFlag.VERSION), slot, 0, 0, 0))
+        uuid = entry.uuid_lo, entry.uuid_hi
+        if tmem.new_pool(client, entry.flags, uuid) < 0:
+            tmem.new_pool(client, entry.flags & ~PoolFlag.SHARED, uuid)
+    for slot in set(range(max(wanted, default=-1) + 1)) - set(wanted):
+        tmem.destroy_pool(client, slot)
+    tmem.set_weight(client, image.weight)
+    tmem.set_quota(client, image.quota)
+    tmem.clients["mm_target"][client] = image.mm_target
+    return 0
