@@ -14,12 +14,15 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from hypervisor.config import HypervisorConfig, check
 from hypervisor.public.errors import ConfigError, MemcoordError
+
+if TYPE_CHECKING:
+    from backend.direct import DirectBackend
 
 CONFIG_FILE = "hypervisor.json"
 EVENTS_FILE = "events.jsonl"
@@ -41,7 +44,6 @@ def read_config(run_dir: Path) -> HypervisorConfig:
 
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
-    from backend.direct import DirectBackend
     from hypervisor.coordinator import Coordinator
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
@@ -73,22 +75,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        recorder = None
-        if config.tmem_record:
-            from testbed.tmem_record import Recorder
-
-            recorder = stack.enter_context(Recorder(Path(config.tmem_record), config.total_frames))
-        backend = DirectBackend(
-            total_frames=config.total_frames,
-            slack_frames=config.slack_frames,
-            tmem_max_frames=config.tmem_max_pages,
-            spin_ns=config.spin_ns,
-            error_budget=config.error_budget,
-            tmem_entries=recorder.entries if recorder else None,
-            tmem_dedup=config.tmem_dedup,
-            tmem_compression=config.tmem_compression,
-        )
-        stack.callback(backend.stop)
+        backend = _backend(config, stack)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
         stack.callback(host.close)
@@ -100,6 +87,30 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         host.run()
         on_event("stopped", {})
     return 0
+
+
+def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> DirectBackend:
+    """The mechanism, serving from now until ``stack`` unwinds."""
+    from backend.direct import DirectBackend
+
+    entries = None
+    if config.tmem_record:
+        from testbed.tmem_record import Recorder
+
+        recorder = Recorder(Path(config.tmem_record), config.total_frames)
+        entries = stack.enter_context(recorder).entries
+    backend = DirectBackend(
+        total_frames=config.total_frames,
+        slack_frames=config.slack_frames,
+        tmem_max_frames=config.tmem_max_pages,
+        spin_ns=config.spin_ns,
+        error_budget=config.error_budget,
+        tmem_entries=entries,
+        tmem_dedup=config.tmem_dedup,
+        tmem_compression=config.tmem_compression,
+    )
+    stack.callback(backend.stop)
+    return backend
 
 
 def main(argv: list[str]) -> int:
