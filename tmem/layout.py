@@ -61,7 +61,6 @@ HEADER_FIELDS = (
     "cells_touched",  # cells ever taken; those beyond are still zero
     "first_free_cell",
     "open_area",  # first area with a free frame, + 1
-    "last_object",  # the object found last, a guess for the next; 0 when it has gone
     "held_areas",
     "held_frames",
     "free_frames",  # frames tmem may take: its free list and the host's heap
@@ -116,7 +115,6 @@ HEADER_FIELDS = (
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_OPEN_AREA,
-    H_LAST_OBJECT,
     H_HELD_AREAS,
     H_HELD_FRAMES,
     H_FREE_FRAMES,
@@ -150,9 +148,9 @@ HEADER_FIELDS = (
     H_COLD,
     H_REWRITTEN,
 ) = range(len(HEADER_FIELDS))
-H_KEYS = 64  # eight secret words of the hash
-KEY_COUNT = 8
-HEADER_WORDS = 72
+H_KEYS = 64  # nine secret words of the hash
+KEY_COUNT = 9
+HEADER_WORDS = 80
 
 # Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
 CLIENT_FIELDS = (
@@ -338,7 +336,7 @@ PAGES_PER_OBJECT, DEDUP_PAGES_PER_OBJECT = 3, 5
 SPARE_CELLS = 64  # so that a pool of a few pages is not short of objects
 
 assert len(HEADER_FIELDS) <= H_KEYS
-assert H_KEYS + KEY_COUNT == HEADER_WORDS
+assert H_KEYS + KEY_COUNT <= HEADER_WORDS
 MAX_PAGES = 1 << 28
 assert MAX_PAGES * 3 // 2 < FRAME_MASK, "a cell number never looks like anything else"
 assert MAX_AREAS * AREA_PAGES << PACKED_SLOT_BITS <= STORE_PACKED

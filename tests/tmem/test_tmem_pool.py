@@ -11,6 +11,7 @@ import pytest
 from tmem_model import ZERO, page_of
 
 from tmem import Code, PoolFlag, Tmem, TmemError
+from tmem.layout import KEY_COUNT
 from tmem.state import State
 
 EPHEMERAL, PERSISTENT = PoolFlag.VERSION, PoolFlag.VERSION | PoolFlag.PERSISTENT
@@ -250,7 +251,7 @@ def test_descriptors_run_out_before_memory_when_every_object_has_one_page() -> N
 def test_metadata_is_at_most_64_bytes_a_page(dedup: bool) -> None:
     def size(areas: int) -> int:
         pages = areas * 512 * (2 if dedup else 1)
-        state = State(areas * 512, 0, [0] * 8, max_pages=pages, dedup=dedup)
+        state = State(areas * 512, 0, [0] * KEY_COUNT, max_pages=pages, dedup=dedup)
         assert len(state.page_buckets) == pages
         return state.words.nbytes
 
