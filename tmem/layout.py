@@ -39,31 +39,32 @@ SHARED_POOLS = 16  # in the whole system, as in Xen
 MAX_POOLS = SLOT_COUNT + SHARED_POOLS  # private pools have the number of their slot
 AUTHORISATIONS = 16  # uuids per client
 
-# Header words.
+# Header words; those of a put or get first.
 HEADER_FIELDS = (
     "cells",  # addresses of the arrays
     "page_buckets",
+    "page_bucket_count",
+    "slab",  # host address of area 0
+    "same_buckets",  # 0 without dedup
+    "reserve_pages",  # frames that must be free before any put
+    "free_frames",  # frames tmem may take: its free list and the host's heap
+    "operations",
     "object_buckets",
     "frames",
     "areas",
-    "same_buckets",  # 0 without dedup
     "same",
     "scratch",  # one page
-    "slab",  # host address of area 0
-    "page_bucket_count",
     "object_bucket_count",
     "same_bucket_count",
     "cell_count",
     "max_areas",
     "max_pages",  # frames that may ever be grown: the last area may be a part of one
-    "reserve_pages",  # frames that must be free before any put
     "free_cells",  # cells that may still be taken
     "cells_touched",  # cells ever taken; those beyond are still zero
     "first_free_cell",
     "open_area",  # first area with a free frame, + 1
     "held_areas",
     "held_frames",
-    "free_frames",  # frames tmem may take: its free list and the host's heap
     "heap_free",  # those of them that are the host's heap
     "host_taken",  # free frames the host uses for itself
     "pages",
@@ -73,7 +74,6 @@ HEADER_FIELDS = (
     "ephemeral_stored",  # frames that hold ephemeral pages only, as every frame does or does not
     "total_weight",
     "joined",  # number of the last join of a shared pool
-    "operations",
     "errors",
     "evicted",
     "evict_attempts",
@@ -97,27 +97,28 @@ HEADER_FIELDS = (
 (
     H_CELLS,
     H_PAGE_BUCKETS,
+    H_PAGE_BUCKET_COUNT,
+    H_SLAB,
+    H_SAME_BUCKETS,
+    H_RESERVE_PAGES,
+    H_FREE_FRAMES,
+    H_OPERATIONS,
     H_OBJECT_BUCKETS,
     H_FRAMES,
     H_AREAS,
-    H_SAME_BUCKETS,
     H_SAME,
     H_SCRATCH,
-    H_SLAB,
-    H_PAGE_BUCKET_COUNT,
     H_OBJECT_BUCKET_COUNT,
     H_SAME_BUCKET_COUNT,
     H_CELL_COUNT,
     H_MAX_AREAS,
     H_MAX_PAGES,
-    H_RESERVE_PAGES,
     H_FREE_CELLS,
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_OPEN_AREA,
     H_HELD_AREAS,
     H_HELD_FRAMES,
-    H_FREE_FRAMES,
     H_HEAP_FREE,
     H_HOST_TAKEN,
     H_PAGES,
@@ -127,7 +128,6 @@ HEADER_FIELDS = (
     H_EPHEMERAL_STORED,
     H_TOTAL_WEIGHT,
     H_JOINED,
-    H_OPERATIONS,
     H_ERRORS,
     H_EVICTED,
     H_EVICT_ATTEMPTS,
@@ -154,64 +154,64 @@ HEADER_WORDS = 80
 
 # Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
 CLIENT_FIELDS = (
-    "is_open",
     "mm_target",
     "quota",  # persistent pages it may have, -1: no limit
-    "weight",
     "is_frozen",
     "is_migrating",
+    "used_pages",
+    "gets",
+    "gets_hit",
+    "persistent_gets_hit",
+    "ephemeral_gets_hit",
+    "puts",
+    "puts_succ",
+    "persistent_puts_succ",
+    "persistent_pages",
+    "ephemeral_pages",
+    "is_open",
+    "weight",
     "is_saving",
     "first_gone",  # log of invalidations while migrating: cells
     "last_gone",
     "cold",  # last page looked at of the persistent ones, or their anchor
-    "used_pages",
-    "ephemeral_pages",
     "ephemeral_pages_max",
-    "persistent_pages",
-    "puts",
-    "puts_succ",
     "puts_failed_target",
     "puts_failed_nomem",
     "puts_failed_nospc",
     "puts_failed_frozen",
     "puts_failed_fault",
-    "gets",
-    "gets_hit",
     "flushes",
-    "ephemeral_gets_hit",
-    "persistent_puts_succ",
-    "persistent_gets_hit",
     "evicted",
     "errors",
 )
 (
-    C_IS_OPEN,
     C_MM_TARGET,
     C_QUOTA,
-    C_WEIGHT,
     C_IS_FROZEN,
     C_IS_MIGRATING,
+    C_USED_PAGES,
+    C_GETS,
+    C_GETS_HIT,
+    C_PERSISTENT_GETS_HIT,
+    C_EPHEMERAL_GETS_HIT,
+    C_PUTS,
+    C_PUTS_SUCC,
+    C_PERSISTENT_PUTS_SUCC,
+    C_PERSISTENT_PAGES,
+    C_EPHEMERAL_PAGES,
+    C_IS_OPEN,
+    C_WEIGHT,
     C_IS_SAVING,
     C_FIRST_GONE,
     C_LAST_GONE,
     C_COLD,
-    C_USED_PAGES,
-    C_EPHEMERAL_PAGES,
     C_EPHEMERAL_PAGES_MAX,
-    C_PERSISTENT_PAGES,
-    C_PUTS,
-    C_PUTS_SUCC,
     C_PUTS_FAILED_TARGET,
     C_PUTS_FAILED_NOMEM,
     C_PUTS_FAILED_NOSPC,
     C_PUTS_FAILED_FROZEN,
     C_PUTS_FAILED_FAULT,
-    C_GETS,
-    C_GETS_HIT,
     C_FLUSHES,
-    C_EPHEMERAL_GETS_HIT,
-    C_PERSISTENT_PUTS_SUCC,
-    C_PERSISTENT_GETS_HIT,
     C_EVICTED,
     C_ERRORS,
 ) = range(len(CLIENT_FIELDS))
@@ -227,54 +227,54 @@ SLOT_WORDS = 2
 SLOT_POOL, SLOT_JOINED = range(SLOT_WORDS)
 SLOTS = UUIDS + MAX_CLIENTS * UUID_WORDS
 
-# Words of a pool.
+# Words of a pool; those of a put or get lie together.
 POOL_FIELDS = (
-    "is_open",
     "is_persistent",
     "is_shared",
     "owner",  # client all its pages are counted to
-    "slot",  # the owner's
     "dedup",
-    "sharers",  # slots that lead to it
-    "uuid_lo",
-    "uuid_hi",
     "pages",
-    "pages_max",
-    "objects",
-    "objects_max",
+    "gets",
+    "gets_hit",
     "puts",
     "puts_good",
     "puts_replaced",
+    "is_open",
+    "slot",  # the owner's
+    "sharers",  # slots that lead to it
+    "uuid_lo",
+    "uuid_hi",
+    "pages_max",
+    "objects",
+    "objects_max",
     "puts_dropped",
     "puts_failed",
-    "gets",
-    "gets_hit",
     "page_flushes",
     "page_flushes_hit",
     "object_flushes",
     "object_flushes_hit",
 )
 (
-    P_IS_OPEN,
     P_IS_PERSISTENT,
     P_IS_SHARED,
     P_OWNER,
-    P_SLOT,
     P_DEDUP,
-    P_SHARERS,
-    P_UUID_LO,
-    P_UUID_HI,
     P_PAGES,
-    P_PAGES_MAX,
-    P_OBJECTS,
-    P_OBJECTS_MAX,
+    P_GETS,
+    P_GETS_HIT,
     P_PUTS,
     P_PUTS_GOOD,
     P_PUTS_REPLACED,
+    P_IS_OPEN,
+    P_SLOT,
+    P_SHARERS,
+    P_UUID_LO,
+    P_UUID_HI,
+    P_PAGES_MAX,
+    P_OBJECTS,
+    P_OBJECTS_MAX,
     P_PUTS_DROPPED,
     P_PUTS_FAILED,
-    P_GETS,
-    P_GETS_HIT,
     P_PAGE_FLUSHES,
     P_PAGE_FLUSHES_HIT,
     P_OBJECT_FLUSHES,
