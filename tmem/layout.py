@@ -20,9 +20,9 @@ before it is used. Lists are circular and doubly linked through a cell that only
   gone     next   pool      index       oid[0]       oid[1]     oid[2]          (three u64 each)
 
 Where a page's data is (``store``): a frame of its own; NO_FRAME, all zero; STORE_SHARED | content
-cell; or STORE_PACKED | frame * 64 + slot, compressed. Per page a pool has room for, this is less
-than 64 bytes (``cells_for``): an arena a third larger than the pages, so that all of the pool is of
-use with three pages per object or more.
+cell; or STORE_PACKED | frame * 64 + slot, compressed. A page takes less than 64 bytes of this and
+an object 40. The arena has room for an object per page (``cells_for``), so that it never ends
+before the memory does; what is not used of it is never touched.
 Single owner: whoever runs a kernel owns the whole block. Used by the kernels and by ``tmem.pool``.
 """
 
@@ -332,17 +332,15 @@ FIRST_CELL = CLIENT_ANCHORS + ANCHORS_PER_CLIENT * MAX_CLIENTS
 AREA_WORDS = 4
 AREA_SIZE, AREA_USED, AREA_FIRST_FREE, AREA_NEXT = range(AREA_WORDS)
 
-PAGES_PER_OBJECT, DEDUP_PAGES_PER_OBJECT = 3, 5
-SPARE_CELLS = 64  # so that a pool of a few pages is not short of objects
+SPARE_CELLS = 64  # so that a pool of a few pages has some for shared contents and the log
 
 assert len(HEADER_FIELDS) <= H_KEYS
 assert H_KEYS + KEY_COUNT <= HEADER_WORDS
-MAX_PAGES = 1 << 28
-assert MAX_PAGES * 3 // 2 < FRAME_MASK, "a cell number never looks like anything else"
+MAX_PAGES = 1 << 27
+assert MAX_PAGES * 2 + SPARE_CELLS + FIRST_CELL < FRAME_MASK, "a cell number is nothing else"
 assert MAX_AREAS * AREA_PAGES << PACKED_SLOT_BITS <= STORE_PACKED
 
 
-def cells_for(pages: int, dedup: bool = False) -> int:
-    """Cells of a pool with room for ``pages``, for these and objects together, anchors not
-    counted. With dedup the arena is smaller, so that all the rest stays below 64 bytes a page."""
-    return pages + pages // (DEDUP_PAGES_PER_OBJECT if dedup else PAGES_PER_OBJECT) + SPARE_CELLS
+def cells_for(pages: int) -> int:
+    """Cells of a pool with room for ``pages`` and as many objects, anchors not counted."""
+    return 2 * pages + SPARE_CELLS

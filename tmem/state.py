@@ -66,7 +66,7 @@ class State:
     ) -> None:
         max_areas = -(-max_frames // AREA_PAGES)
         frames = max_areas * AREA_PAGES
-        cell_count = FIRST_CELL + cells_for(max_pages, dedup)
+        cell_count = FIRST_CELL + cells_for(max_pages)
         sizes = {  # in u32
             H_CELLS: cell_count * CELL_WORDS,
             H_PAGE_BUCKETS: max(max_pages, 1),
