@@ -51,12 +51,15 @@ NOBODY = -1  # the host itself evicts
 
 @kernel
 def is_above_share(s, client):
-    """Whether a client has a larger part of the ephemeral pages than of the weights."""
+    """Whether a client has a larger part of the ephemeral pages than of the weights, in Xen's
+    whole percents."""
     if client == NOBODY:
         return False
     c = CLIENTS + client * CLIENT_WORDS
     own, weight = s[c + C_EPHEMERAL_PAGES], s[c + C_WEIGHT]
-    return weight != 0 and own * s[H_TOTAL_WEIGHT] > weight * s[H_EPHEMERAL_PAGES]
+    if weight == 0 or own == 0:
+        return False
+    return s[H_EPHEMERAL_PAGES] * 100 // own < s[H_TOTAL_WEIGHT] * 100 // weight
 
 
 @kernel

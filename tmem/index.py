@@ -24,7 +24,6 @@ from tmem.layout import (
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_FREE_CELLS,
-    H_LAST_OBJECT,
     H_OBJECT_BUCKET_COUNT,
     H_OBJECT_BUCKETS,
     H_OBJECTS,
@@ -93,21 +92,37 @@ def free_cell(s, cell):
 
 
 @kernel
-def page_bucket(s, object_cell, index):
-    """Bucket of a page; the top half of the hash, scaled to the table without a division."""
-    mixed = key(s, 0) + key(s, 1) * uint64(object_cell) + key(s, 2) * uint64(index)
-    return (int64(mixed >> uint64(32)) * s[H_PAGE_BUCKET_COUNT]) >> 32
-
-
-@kernel
-def object_bucket(s, pool, oid0, oid1, oid2):
-    """Bucket of an object."""
+def hash_object(s, pool, oid0, oid1, oid2):
+    """64 bits of hash of an object; the top half counts."""
     low, half = uint64(LOW), uint64(32)
     mixed = key(s, 0) + key(s, 1) * uint64(pool)
     mixed += key(s, 2) * (oid0 & low) + key(s, 3) * (oid0 >> half)
     mixed += key(s, 4) * (oid1 & low) + key(s, 5) * (oid1 >> half)
-    mixed += key(s, 6) * (oid2 & low) + key(s, 7) * (oid2 >> half)
-    return (int64(mixed >> half) * s[H_OBJECT_BUCKET_COUNT]) >> 32
+    return mixed + key(s, 6) * (oid2 & low) + key(s, 7) * (oid2 >> half)
+
+
+@kernel
+def object_bucket(s, pool, oid0, oid1, oid2):
+    """Bucket of an object; the hash is scaled to the table without a division."""
+    mixed = hash_object(s, pool, oid0, oid1, oid2)
+    return (int64(mixed >> uint64(32)) * s[H_OBJECT_BUCKET_COUNT]) >> 32
+
+
+@kernel
+def page_bucket(s, pool, oid0, oid1, oid2, index):
+    """Bucket of a page, by its full name: finding it does not wait for its object."""
+    mixed = hash_object(s, pool, oid0, oid1, oid2) + key(s, 8) * uint64(index)
+    return (int64(mixed >> uint64(32)) * s[H_PAGE_BUCKET_COUNT]) >> 32
+
+
+@kernel
+def bucket_of_page(s, page):
+    """Bucket of a page that exists."""
+    object_cell = field(s, page, CELL_OWNER)
+    oids = oids_at(s[H_CELLS])
+    at = object_cell * (CELL_WORDS // 2) + CELL_OID
+    pool = field(s, object_cell, CELL_OWNER) & OBJECT_POOL_MASK
+    return page_bucket(s, pool, oids[at], oids[at + 1], oids[at + 2], field(s, page, CELL_INDEX))
 
 
 @kernel
@@ -125,41 +140,26 @@ def is_object(s, cell, pool, oid0, oid1, oid2):
 
 @kernel
 def find_object(s, pool, oid0, oid1, oid2):
-    """The object's cell, or 0: an object exists when it holds a page. The last one is tried first:
-    guests walk through files and swap areas, and a good guess saves the hash and its misses."""
-    last = s[H_LAST_OBJECT]
-    if last != 0 and is_object(s, last, pool, oid0, oid1, oid2):
-        return last
+    """The object's cell, or 0: an object exists when it holds a page."""
     bucket = object_bucket(s, pool, oid0, oid1, oid2)
     cell = int64(cells_at(s[H_OBJECT_BUCKETS])[bucket])
-    while cell != 0:
-        if is_object(s, cell, pool, oid0, oid1, oid2):
-            s[H_LAST_OBJECT] = cell
-            return cell
+    while cell != 0 and not is_object(s, cell, pool, oid0, oid1, oid2):
         cell = field(s, cell, CELL_CHAIN)
-    return 0
+    return cell
 
 
 @kernel
-def find_page(s, object_cell, index):
-    """The cell of a page of this object, or 0."""
-    cell = int64(cells_at(s[H_PAGE_BUCKETS])[page_bucket(s, object_cell, index)])
+def find_page(s, pool, oid0, oid1, oid2, index):
+    """The cell of a page, or 0."""
+    bucket = page_bucket(s, pool, oid0, oid1, oid2, index)
+    cell = int64(cells_at(s[H_PAGE_BUCKETS])[bucket])
     while cell != 0:
-        if field(s, cell, CELL_OWNER) == object_cell and field(s, cell, CELL_INDEX) == index:
+        if field(s, cell, CELL_INDEX) == index and is_object(
+            s, field(s, cell, CELL_OWNER), pool, oid0, oid1, oid2
+        ):
             return cell
         cell = field(s, cell, CELL_CHAIN)
     return 0
-
-
-@kernel
-def is_page(s, page, object_cell, index):
-    """Whether a cell that was this page still is, evictions having happened meanwhile."""
-    cell = int64(cells_at(s[H_PAGE_BUCKETS])[page_bucket(s, object_cell, index)])
-    while cell != 0:
-        if cell == page:
-            return True
-        cell = field(s, cell, CELL_CHAIN)
-    return False
 
 
 @kernel
@@ -234,8 +234,6 @@ def free_object(s, cell):
     oids = oids_at(s[H_CELLS])
     at = cell * (CELL_WORDS // 2) + CELL_OID
     pool = pool_of_object(s, cell)
-    if s[H_LAST_OBJECT] == cell:
-        s[H_LAST_OBJECT] = 0
     bucket = object_bucket(s, pool, oids[at], oids[at + 1], oids[at + 2])
     unchain(s, H_OBJECT_BUCKETS, bucket, cell)
     free_cell(s, cell)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from tmem import codes
 from tmem.evict import evict, make_room
 from tmem.gone import drop_and_log
-from tmem.index import find_object, find_page, is_page, new_object, set_last_client
+from tmem.index import find_object, find_page, new_object, set_last_client
 from tmem.layout import (
     C_EPHEMERAL_GETS_HIT,
     C_FLUSHES,
@@ -38,7 +38,6 @@ from tmem.layout import (
     C_PUTS_SUCC,
     C_QUOTA,
     C_USED_PAGES,
-    CELL_INDEX,
     CELL_MATES,
     CELL_OWNER,
     CELL_STORE,
@@ -46,7 +45,6 @@ from tmem.layout import (
     CLIENTS,
     EVICT_STORED,
     EVICT_ZERO,
-    H_EVICTED,
     H_FAILED_COPIES,
     H_FREE_CELLS,
     H_FREE_FRAMES,
@@ -122,7 +120,7 @@ def insert(s, client, pool, object_cell, oid0, oid1, oid2, index, data, may_ask)
 
 
 @kernel
-def replace(s, client, pool, page, data, may_ask):
+def replace(s, client, pool, page, oid0, oid1, oid2, index, data, may_ask):
     """Duplicate put: new data in the old place, or neither. A page that gains or loses its storage
     goes to the tail of the other eviction order, the one case where the place changes. EVICTED
     when the page itself had to make room: a new page is put then."""
@@ -142,12 +140,10 @@ def replace(s, client, pool, page, data, may_ask):
         if not zero and s[H_FREE_FRAMES] == 0 and not is_own(s, page):
             if may_ask:
                 return NEED_SLAB
-            evicted = s[H_EVICTED]
-            object_cell, index = field(s, page, CELL_OWNER), field(s, page, CELL_INDEX)
             if not make_room(s, client, 1):
                 drop_page(s, page)
                 return ENOSPC
-            if s[H_EVICTED] != evicted and not is_page(s, page, object_cell, index):
+            if find_page(s, pool, oid0, oid1, oid2, index) != page:
                 return EVICTED
         moves = zero != (field(s, page, CELL_STORE) == NO_FRAME)
         if moves:
@@ -196,9 +192,10 @@ def put_page(s, client, slot, oid0, oid1, oid2, index, data, may_ask):
             s[CLIENTS + client * CLIENT_WORDS + C_PUTS] += 1
             s[CLIENTS + client * CLIENT_WORDS + C_PUTS_FAILED_NOMEM] += 1
             return ENOMEM
-    object_cell = find_object(s, pool, oid0, oid1, oid2)
-    page = find_page(s, object_cell, index) if object_cell != 0 else 0
-    code = replace(s, client, pool, page, data, may_ask) if page != 0 else EVICTED
+    page = find_page(s, pool, oid0, oid1, oid2, index)
+    code = EVICTED
+    if page != 0:
+        code = replace(s, client, pool, page, oid0, oid1, oid2, index, data, may_ask)
     if code == EVICTED:
         page = 0
         object_cell = find_object(s, pool, oid0, oid1, oid2)
@@ -219,8 +216,7 @@ def get_page(s, client, slot, oid0, oid1, oid2, index, data):
         return EEMPTY
     s[p + P_GETS] += 1
     s[c + C_GETS] += 1
-    object_cell = find_object(s, pool, oid0, oid1, oid2)
-    page = find_page(s, object_cell, index) if object_cell != 0 else 0
+    page = find_page(s, pool, oid0, oid1, oid2, index)
     if page == 0:
         return ABSENT
     if data == 0:
@@ -236,7 +232,7 @@ def get_page(s, client, slot, oid0, oid1, oid2, index, data):
     if s[p + P_IS_SHARED]:
         dequeue(s, pool, page)
         enqueue(s, pool, page)
-        set_last_client(s, object_cell, client)
+        set_last_client(s, field(s, page, CELL_OWNER), client)
     else:
         drop_page(s, page)
     return DONE
@@ -248,8 +244,7 @@ def peek_page(s, client, slot, oid0, oid1, oid2, index, data):
     pool = pool_of(s, client, slot)
     if pool < 0:
         return ENODEV
-    object_cell = find_object(s, pool, oid0, oid1, oid2)
-    page = find_page(s, object_cell, index) if object_cell != 0 else 0
+    page = find_page(s, pool, oid0, oid1, oid2, index)
     if page == 0:
         return ABSENT
     load(s, page, data)
@@ -269,8 +264,7 @@ def flush_page(s, client, pool, oid0, oid1, oid2, index):
     p = POOLS + pool * POOL_WORDS
     s[p + P_PAGE_FLUSHES] += 1
     s[CLIENTS + client * CLIENT_WORDS + C_FLUSHES] += 1
-    object_cell = find_object(s, pool, oid0, oid1, oid2)
-    page = find_page(s, object_cell, index) if object_cell != 0 else 0
+    page = find_page(s, pool, oid0, oid1, oid2, index)
     if page != 0:
         drop_and_log(s, page)
         s[p + P_PAGE_FLUSHES_HIT] += 1

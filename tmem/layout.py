@@ -20,9 +20,9 @@ before it is used. Lists are circular and doubly linked through a cell that only
   gone     next   pool      index       oid[0]       oid[1]     oid[2]          (three u64 each)
 
 Where a page's data is (``store``): a frame of its own; NO_FRAME, all zero; STORE_SHARED | content
-cell; or STORE_PACKED | frame * 64 + slot, compressed. Per page a pool has room for, this is less
-than 64 bytes (``cells_for``): an arena a third larger than the pages, so that all of the pool is of
-use with three pages per object or more.
+cell; or STORE_PACKED | frame * 64 + slot, compressed. A page takes less than 64 bytes of this and
+an object 40. The arena has room for an object per page (``cells_for``), so that it never ends
+before the memory does; what is not used of it is never touched.
 Single owner: whoever runs a kernel owns the whole block. Used by the kernels and by ``tmem.pool``.
 """
 
@@ -39,32 +39,32 @@ SHARED_POOLS = 16  # in the whole system, as in Xen
 MAX_POOLS = SLOT_COUNT + SHARED_POOLS  # private pools have the number of their slot
 AUTHORISATIONS = 16  # uuids per client
 
-# Header words.
+# Header words; those of a put or get first.
 HEADER_FIELDS = (
     "cells",  # addresses of the arrays
     "page_buckets",
+    "page_bucket_count",
+    "slab",  # host address of area 0
+    "same_buckets",  # 0 without dedup
+    "reserve_pages",  # frames that must be free before any put
+    "free_frames",  # frames tmem may take: its free list and the host's heap
+    "operations",
     "object_buckets",
     "frames",
     "areas",
-    "same_buckets",  # 0 without dedup
     "same",
     "scratch",  # one page
-    "slab",  # host address of area 0
-    "page_bucket_count",
     "object_bucket_count",
     "same_bucket_count",
     "cell_count",
     "max_areas",
     "max_pages",  # frames that may ever be grown: the last area may be a part of one
-    "reserve_pages",  # frames that must be free before any put
     "free_cells",  # cells that may still be taken
     "cells_touched",  # cells ever taken; those beyond are still zero
     "first_free_cell",
     "open_area",  # first area with a free frame, + 1
-    "last_object",  # the object found last, a guess for the next; 0 when it has gone
     "held_areas",
     "held_frames",
-    "free_frames",  # frames tmem may take: its free list and the host's heap
     "heap_free",  # those of them that are the host's heap
     "host_taken",  # free frames the host uses for itself
     "pages",
@@ -74,7 +74,6 @@ HEADER_FIELDS = (
     "ephemeral_stored",  # frames that hold ephemeral pages only, as every frame does or does not
     "total_weight",
     "joined",  # number of the last join of a shared pool
-    "operations",
     "errors",
     "evicted",
     "evict_attempts",
@@ -98,28 +97,28 @@ HEADER_FIELDS = (
 (
     H_CELLS,
     H_PAGE_BUCKETS,
+    H_PAGE_BUCKET_COUNT,
+    H_SLAB,
+    H_SAME_BUCKETS,
+    H_RESERVE_PAGES,
+    H_FREE_FRAMES,
+    H_OPERATIONS,
     H_OBJECT_BUCKETS,
     H_FRAMES,
     H_AREAS,
-    H_SAME_BUCKETS,
     H_SAME,
     H_SCRATCH,
-    H_SLAB,
-    H_PAGE_BUCKET_COUNT,
     H_OBJECT_BUCKET_COUNT,
     H_SAME_BUCKET_COUNT,
     H_CELL_COUNT,
     H_MAX_AREAS,
     H_MAX_PAGES,
-    H_RESERVE_PAGES,
     H_FREE_CELLS,
     H_CELLS_TOUCHED,
     H_FIRST_FREE_CELL,
     H_OPEN_AREA,
-    H_LAST_OBJECT,
     H_HELD_AREAS,
     H_HELD_FRAMES,
-    H_FREE_FRAMES,
     H_HEAP_FREE,
     H_HOST_TAKEN,
     H_PAGES,
@@ -129,7 +128,6 @@ HEADER_FIELDS = (
     H_EPHEMERAL_STORED,
     H_TOTAL_WEIGHT,
     H_JOINED,
-    H_OPERATIONS,
     H_ERRORS,
     H_EVICTED,
     H_EVICT_ATTEMPTS,
@@ -150,70 +148,70 @@ HEADER_FIELDS = (
     H_COLD,
     H_REWRITTEN,
 ) = range(len(HEADER_FIELDS))
-H_KEYS = 64  # eight secret words of the hash
-KEY_COUNT = 8
-HEADER_WORDS = 72
+H_KEYS = 64  # nine secret words of the hash
+KEY_COUNT = 9
+HEADER_WORDS = 80
 
 # Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
 CLIENT_FIELDS = (
-    "is_open",
     "mm_target",
     "quota",  # persistent pages it may have, -1: no limit
-    "weight",
     "is_frozen",
     "is_migrating",
+    "used_pages",
+    "gets",
+    "gets_hit",
+    "persistent_gets_hit",
+    "ephemeral_gets_hit",
+    "puts",
+    "puts_succ",
+    "persistent_puts_succ",
+    "persistent_pages",
+    "ephemeral_pages",
+    "is_open",
+    "weight",
     "is_saving",
     "first_gone",  # log of invalidations while migrating: cells
     "last_gone",
     "cold",  # last page looked at of the persistent ones, or their anchor
-    "used_pages",
-    "ephemeral_pages",
     "ephemeral_pages_max",
-    "persistent_pages",
-    "puts",
-    "puts_succ",
     "puts_failed_target",
     "puts_failed_nomem",
     "puts_failed_nospc",
     "puts_failed_frozen",
     "puts_failed_fault",
-    "gets",
-    "gets_hit",
     "flushes",
-    "ephemeral_gets_hit",
-    "persistent_puts_succ",
-    "persistent_gets_hit",
     "evicted",
     "errors",
 )
 (
-    C_IS_OPEN,
     C_MM_TARGET,
     C_QUOTA,
-    C_WEIGHT,
     C_IS_FROZEN,
     C_IS_MIGRATING,
+    C_USED_PAGES,
+    C_GETS,
+    C_GETS_HIT,
+    C_PERSISTENT_GETS_HIT,
+    C_EPHEMERAL_GETS_HIT,
+    C_PUTS,
+    C_PUTS_SUCC,
+    C_PERSISTENT_PUTS_SUCC,
+    C_PERSISTENT_PAGES,
+    C_EPHEMERAL_PAGES,
+    C_IS_OPEN,
+    C_WEIGHT,
     C_IS_SAVING,
     C_FIRST_GONE,
     C_LAST_GONE,
     C_COLD,
-    C_USED_PAGES,
-    C_EPHEMERAL_PAGES,
     C_EPHEMERAL_PAGES_MAX,
-    C_PERSISTENT_PAGES,
-    C_PUTS,
-    C_PUTS_SUCC,
     C_PUTS_FAILED_TARGET,
     C_PUTS_FAILED_NOMEM,
     C_PUTS_FAILED_NOSPC,
     C_PUTS_FAILED_FROZEN,
     C_PUTS_FAILED_FAULT,
-    C_GETS,
-    C_GETS_HIT,
     C_FLUSHES,
-    C_EPHEMERAL_GETS_HIT,
-    C_PERSISTENT_PUTS_SUCC,
-    C_PERSISTENT_GETS_HIT,
     C_EVICTED,
     C_ERRORS,
 ) = range(len(CLIENT_FIELDS))
@@ -229,54 +227,54 @@ SLOT_WORDS = 2
 SLOT_POOL, SLOT_JOINED = range(SLOT_WORDS)
 SLOTS = UUIDS + MAX_CLIENTS * UUID_WORDS
 
-# Words of a pool.
+# Words of a pool; those of a put or get lie together.
 POOL_FIELDS = (
-    "is_open",
     "is_persistent",
     "is_shared",
     "owner",  # client all its pages are counted to
-    "slot",  # the owner's
     "dedup",
-    "sharers",  # slots that lead to it
-    "uuid_lo",
-    "uuid_hi",
     "pages",
-    "pages_max",
-    "objects",
-    "objects_max",
+    "gets",
+    "gets_hit",
     "puts",
     "puts_good",
     "puts_replaced",
+    "is_open",
+    "slot",  # the owner's
+    "sharers",  # slots that lead to it
+    "uuid_lo",
+    "uuid_hi",
+    "pages_max",
+    "objects",
+    "objects_max",
     "puts_dropped",
     "puts_failed",
-    "gets",
-    "gets_hit",
     "page_flushes",
     "page_flushes_hit",
     "object_flushes",
     "object_flushes_hit",
 )
 (
-    P_IS_OPEN,
     P_IS_PERSISTENT,
     P_IS_SHARED,
     P_OWNER,
-    P_SLOT,
     P_DEDUP,
-    P_SHARERS,
-    P_UUID_LO,
-    P_UUID_HI,
     P_PAGES,
-    P_PAGES_MAX,
-    P_OBJECTS,
-    P_OBJECTS_MAX,
+    P_GETS,
+    P_GETS_HIT,
     P_PUTS,
     P_PUTS_GOOD,
     P_PUTS_REPLACED,
+    P_IS_OPEN,
+    P_SLOT,
+    P_SHARERS,
+    P_UUID_LO,
+    P_UUID_HI,
+    P_PAGES_MAX,
+    P_OBJECTS,
+    P_OBJECTS_MAX,
     P_PUTS_DROPPED,
     P_PUTS_FAILED,
-    P_GETS,
-    P_GETS_HIT,
     P_PAGE_FLUSHES,
     P_PAGE_FLUSHES_HIT,
     P_OBJECT_FLUSHES,
@@ -334,17 +332,15 @@ FIRST_CELL = CLIENT_ANCHORS + ANCHORS_PER_CLIENT * MAX_CLIENTS
 AREA_WORDS = 4
 AREA_SIZE, AREA_USED, AREA_FIRST_FREE, AREA_NEXT = range(AREA_WORDS)
 
-PAGES_PER_OBJECT, DEDUP_PAGES_PER_OBJECT = 3, 5
-SPARE_CELLS = 64  # so that a pool of a few pages is not short of objects
+SPARE_CELLS = 64  # so that a pool of a few pages has some for shared contents and the log
 
 assert len(HEADER_FIELDS) <= H_KEYS
-assert H_KEYS + KEY_COUNT == HEADER_WORDS
-MAX_PAGES = 1 << 28
-assert MAX_PAGES * 3 // 2 < FRAME_MASK, "a cell number never looks like anything else"
+assert H_KEYS + KEY_COUNT <= HEADER_WORDS
+MAX_PAGES = 1 << 27
+assert MAX_PAGES * 2 + SPARE_CELLS + FIRST_CELL < FRAME_MASK, "a cell number is nothing else"
 assert MAX_AREAS * AREA_PAGES << PACKED_SLOT_BITS <= STORE_PACKED
 
 
-def cells_for(pages: int, dedup: bool = False) -> int:
-    """Cells of a pool with room for ``pages``, for these and objects together, anchors not
-    counted. With dedup the arena is smaller, so that all the rest stays below 64 bytes a page."""
-    return pages + pages // (DEDUP_PAGES_PER_OBJECT if dedup else PAGES_PER_OBJECT) + SPARE_CELLS
+def cells_for(pages: int) -> int:
+    """Cells of a pool with room for ``pages`` and as many objects, anchors not counted."""
+    return 2 * pages + SPARE_CELLS

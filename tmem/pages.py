@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from tmem.index import (
     append,
+    bucket_of_page,
     chain,
     free_cell,
     free_object,
-    page_bucket,
     pool_of_object,
     take_cell,
     unchain,
@@ -114,8 +114,7 @@ def drop_page(s, page):
     s[H_PAGES] -= 1
     dequeue(s, pool, page)
     unlink(s, page, CELL_MATES)
-    bucket = page_bucket(s, object_cell, field(s, page, CELL_INDEX))
-    unchain(s, H_PAGE_BUCKETS, bucket, page)
+    unchain(s, H_PAGE_BUCKETS, bucket_of_page(s, page), page)
     free_cell(s, page)
     if field(s, object_cell, CELL_MATES) == object_cell:
         free_object(s, object_cell)
@@ -128,7 +127,7 @@ def add_page(s, pool, object_cell, index, data):
     set_field(s, page, CELL_OWNER, object_cell)
     set_field(s, page, CELL_INDEX, index)
     store(s, pool, page, data)
-    chain(s, H_PAGE_BUCKETS, page_bucket(s, object_cell, index), page)
+    chain(s, H_PAGE_BUCKETS, bucket_of_page(s, page), page)
     append(s, object_cell, page, CELL_MATES)
     enqueue(s, pool, page)
     p = POOLS + pool * POOL_WORDS

@@ -45,6 +45,8 @@ from tmem.layout import (
     cells_for,
 )
 
+LINE_WORDS = 8  # of a cache line
+
 
 class State:
     """The memory block of one pool. Alive as long as anybody uses ``address``.
@@ -64,7 +66,7 @@ class State:
     ) -> None:
         max_areas = -(-max_frames // AREA_PAGES)
         frames = max_areas * AREA_PAGES
-        cell_count = FIRST_CELL + cells_for(max_pages, dedup)
+        cell_count = FIRST_CELL + cells_for(max_pages)
         sizes = {  # in u32
             H_CELLS: cell_count * CELL_WORDS,
             H_PAGE_BUCKETS: max(max_pages, 1),
@@ -81,7 +83,7 @@ class State:
             starts[header] = end
             end += -(-size // 2)
         #: the block, in int64 words; zeroes are an empty pool, so no page of it is touched yet
-        self.words: npt.NDArray[np.int64] = np.zeros(end, dtype=np.int64)
+        self.words: npt.NDArray[np.int64] = _aligned(end)
         self.address = int(self.words.ctypes.data)
         views = {
             header: self.words[start:].view(np.uint32)[: sizes[header]]
@@ -120,6 +122,13 @@ class State:
         for column in (CELL_OF_CLIENT, CELL_EVICTION):
             self.cells[:FIRST_CELL, column] = anchors
             self.cells[:FIRST_CELL, column + 1] = anchors
+
+
+def _aligned(words: int) -> npt.NDArray[np.int64]:
+    """Zeroes that begin with a cache line, so that what is used together is on as few as can be."""
+    block = np.zeros(words + LINE_WORDS - 1, dtype=np.int64)
+    start = -int(block.ctypes.data) // 8 % LINE_WORDS
+    return block[start : start + words]
 
 
 def _records(

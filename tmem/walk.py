@@ -146,15 +146,13 @@ class _Walk:
         for cell, bucket in self.pages.items():
             owner = self.cells[cell][layout.CELL_OWNER]
             _need(owner in self.objects, f"page {cell} belongs to {owner}, which is no object")
-            words = [owner, self.cells[cell][layout.CELL_INDEX]]
+            words = [self.pool_of_object(owner), *self.cells[owner][4:10]]
+            words.append(self.cells[cell][layout.CELL_INDEX])
             _need(self._bucket(words, "page") == bucket, f"page {cell} is on a foreign chain")
         names = [(self.pool_of_object(cell), self.oid(cell)) for cell in self.objects]
         _need(len(set(names)) == len(names), "one object exists twice")
         handles = [self.handle(page) for page in self.pages]
         _need(len(set(handles)) == len(handles), "one page exists twice")
-
-        last = self.header["last_object"]
-        _need(last == 0 or last in self.objects, "the object found last is none")
 
     def gone(self) -> list[int]:
         """The cells of the logs of invalidations."""
