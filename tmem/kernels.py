@@ -71,11 +71,11 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import copy_page, field, kernel
+from tmem.machine import field, kernel
 from tmem.pages import add_page, dequeue, drop_page, enqueue
 from tmem.pools import pool_of
-from tmem.slab import frame_address
 from tmem.store import discard, is_own, is_zero, load, store
+from tmem.stream import write_frame
 
 # Enumerations are slow to compile; the kernels use their plain values.
 DONE, ABSENT = int(codes.Code.DONE), int(codes.Code.ABSENT)
@@ -135,7 +135,7 @@ def replace(s, client, pool, page, oid0, oid1, oid2, index, data, may_ask):
         return EFAULT
     zero = is_zero(data)
     if not zero and is_own(s, page) and not s[H_SAME_BUCKETS]:
-        copy_page(frame_address(s, field(s, page, CELL_STORE)), data)
+        write_frame(s, field(s, page, CELL_STORE), data)
     else:
         if not zero and s[H_FREE_FRAMES] == 0 and not is_own(s, page):
             if may_ask:

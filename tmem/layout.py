@@ -31,6 +31,7 @@ from __future__ import annotations
 PAGE_BYTES = 4096
 AREA_PAGES = 512
 AREA_BYTES = AREA_PAGES * PAGE_BYTES
+WARM_FRAMES = 256  # a power of two: as many pages as stay in a level 2 cache of 1 MiB
 MAX_AREAS = 32768
 MAX_CLIENTS = 64
 POOLS_PER_CLIENT = 16
@@ -54,6 +55,7 @@ HEADER_FIELDS = (
     "areas",
     "same",
     "scratch",  # one page
+    "warm",  # frames written lately
     "object_bucket_count",
     "same_bucket_count",
     "cell_count",
@@ -108,6 +110,7 @@ HEADER_FIELDS = (
     H_AREAS,
     H_SAME,
     H_SCRATCH,
+    H_WARM,
     H_OBJECT_BUCKET_COUNT,
     H_SAME_BUCKET_COUNT,
     H_CELL_COUNT,

@@ -55,7 +55,7 @@ class Tmem(Control):
     """A page pool. Embedded: ``Tmem(pages=1024)``. In a hypervisor: ``Tmem(slab=a, max_areas=n)``.
 
     ``pages`` may be used at once; ``max_areas`` (2 MiB each) bounds what ``grow`` may add. With
-    ``slab``, pages live in the caller's memory from that address on, which must outlive the pool;
+    ``slab``, pages live in the caller's memory from that page on, which must outlive the pool;
     otherwise the pool maps its own. ``seed`` fixes the secret hash keys, for repeatable runs only.
 
     ``reserve_pages`` must be free before any put, so that many of ``pages`` never hold data but
@@ -99,6 +99,8 @@ class Tmem(Control):
         if slab is None:
             self._memory = mmap.mmap(-1, max(most, 1) * AREA_BYTES)
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
+        elif slab % PAGE_BYTES:
+            raise TmemError(f"the slab is at {slab:#x}: it must begin on a page of 4096 bytes")
         source = secrets.SystemRandom() if seed is None else random.Random(seed)
         keys = [source.getrandbits(64) for _ in range(KEY_COUNT)]
         self._state = State(

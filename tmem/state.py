@@ -30,6 +30,7 @@ from tmem.layout import (
     H_SAME,
     H_SAME_BUCKETS,
     H_SCRATCH,
+    H_WARM,
     HEADER_WORDS,
     KEY_COUNT,
     MAX_CLIENTS,
@@ -42,6 +43,7 @@ from tmem.layout import (
     SLOT_WORDS,
     SLOTS,
     UUIDS,
+    WARM_FRAMES,
     cells_for,
 )
 
@@ -76,6 +78,7 @@ class State:
             H_SAME_BUCKETS: frames * dedup,
             H_SAME: frames * SAME_WORDS * dedup,
             H_SCRATCH: 2 * PAGE_BYTES // 4,  # a codec may write beyond what it answers
+            H_WARM: WARM_FRAMES,
         }
         starts: dict[int, int] = {}
         end = FIXED_WORDS

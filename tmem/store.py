@@ -75,6 +75,7 @@ from tmem.same import (
     unshare,
 )
 from tmem.slab import frame_address, free_frame, take_frame
+from tmem.stream import write_frame
 
 PAGE_WORDS = PAGE_BYTES // 8
 ZERO_STEP = 8  # words looked at together: one cache line
@@ -112,7 +113,7 @@ def store(s, pool, page, data):
         if frame != -1:
             tag = int64(-1)
     frame = take_frame(s, page)
-    copy_page(frame_address(s, frame), data)
+    write_frame(s, frame, data)
     set_field(s, page, CELL_STORE, frame)
     s[H_EPHEMERAL_STORED] += not s[p + P_IS_PERSISTENT]
     if tag >= 0:

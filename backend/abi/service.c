@@ -141,21 +141,27 @@ uint64_t mc_relay_take(struct mc_host *host)
 static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
 {
     struct mc_record record;
-    int served = 0, got = 0;
+    int served = 0, got = mc_back_pending(&domain->rings[ring]);
 
+    if (got <= 0)
+        return got;
+    /* One hold for the visit: a locked instruction per record would wait each time for a page of
+     * tmem that is still on its way to memory (tmem/stream.py). */
+    mc_host_lock(host);
     while (served < MC_VISIT_RECORDS_MAX &&
            (got = mc_back_pop(&domain->rings[ring], &record)) > 0) {
-        mc_host_lock(host);
         domain->counters.requests++;
         record.status = ring ? serve_tmem(host, domain, &record)
                              : serve_memory(host, domain, &record);
         if (is_bad(ring, record.status))
             mc_count_bad(domain);
-        mc_host_unlock(host);
         served++;
-        if (mc_back_push(&domain->rings[ring], &record))
-            return MC_ERUNAWAY;
+        if (mc_back_push(&domain->rings[ring], &record)) {
+            got = MC_ERUNAWAY;
+            break;
+        }
     }
+    mc_host_unlock(host);
     if (served)
         publish(host, domain, ring);
     return got < 0 ? got : served;

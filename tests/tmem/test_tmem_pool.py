@@ -337,7 +337,9 @@ def test_sizes_that_cannot_be(wrong: dict[str, int]) -> None:
 
 
 def test_pages_live_in_the_slab_of_the_caller() -> None:
-    slab = np.zeros(2 * 512 * 512, np.uint64)
+    slab = np.frombuffer(mmap.mmap(-1, 2 * 512 * 4096), np.uint64)
+    with pytest.raises(TmemError, match="page"):
+        Tmem(slab=slab.ctypes.data + 64, max_areas=1)
     tmem = with_pools(Tmem(slab=slab.ctypes.data, max_areas=2))
     assert put(tmem, 1, 0, 3) == Code.ENOMEM
     assert tmem.grow(1) == 0
