@@ -9,7 +9,6 @@
 
 #define MC_CLOSE_WAITS_MAX 500
 #define MC_CLOSE_WAIT_NS 20000000
-#define MC_BOOT_TRIES_MAX 64
 
 static int make_memory(struct mc_domain *domain, uint32_t areas)
 {

@@ -120,6 +120,24 @@ def test_many_at_once(domain: Domain) -> None:
     assert domain.statistics().free_frames == 2 * AREA
 
 
+def test_an_array_being_freed_stays_where_it_is(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Goal: C reads the caller's array without the GIL, so nobody may move it meanwhile.
+    # Method: stand where another thread could run, inside the compiled call, and try to.
+    frames, compiled = domain.alloc_many(64), domain._slot_call
+
+    def meddling(*args: int) -> int:
+        with pytest.raises(BufferError):
+            frames.extend(range(1 << 16))
+        return compiled(*args)
+
+    monkeypatch.setattr(domain, "_slot_call", meddling)
+    domain.free_many(frames)
+    monkeypatch.undo()
+    assert domain.statistics().free_frames == 2 * AREA
+
+
 def test_areas(domain: Domain) -> None:
     frame = domain.alloc_areas(2)
     assert frame % AREA == 0
