@@ -63,6 +63,8 @@ def view_of(host: HostSnapshot, present: Present, *, tick: int, interval_s: floa
         ram_capacity=ram_capacity,
         tick=tick,
         interval_s=interval_s,
+        host_frames=host.total_frames,
+        host_free_frames=host.free_frames,
         names=tuple(now.name for _, now in present),
         used=column(lambda _, now: now.tmem_used_pages),
         target=column(target),
@@ -83,7 +85,9 @@ def view_of(host: HostSnapshot, present: Present, *, tick: int, interval_s: floa
         ram_maximum=limit[:, 3].copy(),
         age=column(lambda member, _: member.age),
         idle=np.full(len(present), np.nan),
-        credits=np.full(len(present), np.nan),
+        committed=np.full(len(present), np.nan),
+        pressure=np.full(len(present), np.nan),
+        carry=np.empty((len(present), 0)),
     )
 
 

@@ -2,7 +2,8 @@
 
 Owns: ``View``, ``Plan``, ``PolicyParams``, the ``Policy`` protocol and ``PolicyError``. A policy is
 a pure function: the same view gives the same plan; no clock, no input or output, no memory of
-earlier calls. Everybody may import this; it imports nothing of the project.
+earlier calls. What it wants to remember of a domain it hands back as ``Plan.carry`` and finds in
+the next ``View.carry``. Everybody may import this; it imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 Column = NDArray[np.float64]
 Pages = Annotated[int, msgspec.Meta(ge=0)]
 Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
+
+MRC_POINTS = 65
+CARRY_COLUMNS_MAX = 256
+#: Idle ages of ``cold`` and ``promotions``, in seconds.
+AGE_EDGES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0, 480.0)
 
 
 class PolicyError(ValueError):
@@ -37,13 +43,16 @@ class View:
     """All domains at one tick: read-only float64 columns, one entry per domain, in domid order.
 
     Pages and frames are 4 KiB. "This interval" means since the view before. ``len(view)`` is the
-    number of domains and may be 0. NaN in ``idle`` and ``credits`` means: not measured.
+    number of domains and may be 0. NaN in ``committed``, ``idle`` and ``pressure``, and None for
+    ``mrc``, ``cold`` and ``promotions``, mean: not measured.
     """
 
     capacity: int  # tmem pages there are to share
     ram_capacity: int  # frames there are to share
     tick: int
     interval_s: float  # time the "this interval" columns cover
+    host_frames: int  # all the host has
+    host_free_frames: int  # held by nobody, not even tmem; the host's slack included
     names: tuple[str, ...]
     used: Column  # tmem pages held now
     target: Column  # mm_target in force; unlimited is given as capacity
@@ -63,9 +72,15 @@ class View:
     ram_minimum: Column
     ram_maximum: Column
     age: Column  # ticks since it attached; 0 at its first
-    idle: Column  # fraction of its RAM not referenced, 0 to 1
-    credits: Column
-    mrc: Column | None = None  # miss ratio by cache size, domains x points, where measured
+    committed: Column  # pages its programs hold wherever they are; the guest's own word
+    idle: Column  # fraction of its RAM not referenced lately, 0 to 1
+    pressure: Column  # fraction of this interval it stood still for want of memory, 0 to 1
+    carry: Column  # what this policy's last plan carried, domains x any; NaN for a newcomer
+    # Miss ratio of its tmem requests were it to have i / (MRC_POINTS - 1) of capacity.
+    mrc: Column | None = None  # domains x MRC_POINTS
+    # By age: pages not referenced for AGE_EDGES_S[i] or longer; references this interval to those.
+    cold: Column | None = None  # domains x len(AGE_EDGES_S)
+    promotions: Column | None = None  # domains x len(AGE_EDGES_S)
 
     def __post_init__(self) -> None:
         """Freeze every column; ValueError names one that has not an entry for each domain."""
@@ -80,6 +95,17 @@ class View:
         """Domains in this view."""
         return len(self.names)
 
+    @property
+    def demand(self) -> Column:
+        """Tmem pages each domain could use: what it holds and failed to put this interval."""
+        return self.used + self.failed_puts
+
+    def carried(self, columns: int, start: float = 0.0) -> Column:
+        """A copy of ``carry`` with ``columns`` columns; ``start`` where nothing was carried."""
+        if self.carry.shape[1] != columns:
+            return np.full((len(self), columns), start)
+        return np.where(np.isnan(self.carry), start, self.carry)
+
     @classmethod
     def of(
         cls,
@@ -89,18 +115,21 @@ class View:
         ram_capacity: int = 0,
         tick: int = 0,
         interval_s: float = 1.0,
+        host_frames: int = 0,
+        host_free_frames: int = 0,
         **columns: ArrayLike,
     ) -> View:
         """A view from the columns a test or an example cares about; lists will do.
 
         The others are 0, except: weight 1, target an equal share, maximum the capacity,
-        ram_maximum the RAM capacity, idle and credits not measured. ValueError for an unknown one.
+        ram_maximum the RAM capacity, nothing carried, and what may be missing is not measured.
+        ValueError for an unknown one.
         """
         known = {item.name for item in fields(cls)}
         unknown = set(columns) - known
         if unknown:
             raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
-        mrc = columns.pop("mrc", None)
+        grids = {name: columns.pop(name, None) for name in _GRIDS}
         made = {name: np.array(value, dtype=np.float64) for name, value in columns.items()}
         if names is None:
             count = len(next(iter(made.values()))) if made else 0
@@ -110,24 +139,39 @@ class View:
             "target": float(capacity // max(len(names), 1)),
             "maximum": float(capacity),
             "ram_maximum": float(ram_capacity),
+            "committed": np.nan,
             "idle": np.nan,
-            "credits": np.nan,
+            "pressure": np.nan,
         }
-        plain = known - _SCALARS - set(made)
+        made.setdefault("carry", np.empty((len(names), 0)))
+        plain = known - _SCALARS - set(_GRIDS) - set(made)
         made |= {name: np.full(len(names), special.get(name, 0.0)) for name in plain}
-        rest: dict[str, Any] = dict(made)
+        rest: dict[str, Any] = made | {
+            name: None if value is None else np.array(value, dtype=np.float64)
+            for name, value in grids.items()
+        }
         return cls(
             capacity=capacity,
             ram_capacity=ram_capacity,
             tick=tick,
             interval_s=interval_s,
+            host_frames=host_frames,
+            host_free_frames=host_free_frames,
             names=tuple(names),
-            mrc=None if mrc is None else np.array(mrc, dtype=np.float64),
             **rest,
         )
 
 
-_SCALARS = {"capacity", "ram_capacity", "tick", "interval_s", "names", "mrc"}
+_SCALARS = {
+    "capacity",
+    "ram_capacity",
+    "tick",
+    "interval_s",
+    "host_frames",
+    "host_free_frames",
+    "names",
+}
+_GRIDS = ("mrc", "cold", "promotions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +180,8 @@ class Plan:
 
     Fractions are fine, they are rounded down. The sum may not exceed the view's capacity; an entry
     that is ``Plan.UNLIMITED`` counts nothing and may hold all there is (tmem only). ``why`` is an
-    optional text per domain, the rule that led to its target, for ``memcoord why``.
+    optional text per domain, the rule that led to its target, for ``memcoord why``. ``carry``, of
+    shape (domains, at most CARRY_COLUMNS_MAX), comes back in the next view.
     """
 
     #: Not -1, because -1 is what a mistaken subtraction gives.
@@ -145,6 +190,7 @@ class Plan:
     tmem: ArrayLike | None = None
     ram: ArrayLike | None = None
     why: Sequence[str] | NDArray[np.str_] | None = None
+    carry: Column | None = None
 
 
 class Policy(Protocol):
