@@ -6,7 +6,7 @@ with ``policies.conformance.check_policy``, name it on the command line as ``pat
 
 from policies.base import Pages, Percent, Plan, Policy, PolicyError, PolicyParams, View
 from policies.checked import CheckedPlan, PlanError, check_plan
-from policies.loader import available, load
+from policies.loader import available, describe, load, text_of
 
 __all__ = [
     "CheckedPlan",
@@ -20,5 +20,7 @@ __all__ = [
     "View",
     "available",
     "check_plan",
+    "describe",
     "load",
+    "text_of",
 ]

@@ -10,15 +10,20 @@ names the part.
     path/to/file.py:Class:floor=128    with parameters
 
 A class with a nested ``Params`` (a ``PolicyParams``) is made from it; one without takes none. A
-name that is built in means the built-in policy, whatever other packages declare.
+name that is built in means the built-in policy, whatever other packages declare. A TOML table
+``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the other.
+Nothing is imported before it is asked for by name.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -27,17 +32,28 @@ from typing import Any
 import msgspec
 
 from policies.base import Policy, PolicyError, PolicyParams
-from policies.greedy import Greedy
-from policies.smart_alloc import SmartAlloc
-from policies.static_alloc import StaticAlloc
 
 ENTRY_POINT_GROUP = "memcoord.policies"
-BUILT_IN: dict[str, type] = {kind.name: kind for kind in (Greedy, StaticAlloc, SmartAlloc)}
+#: Name -> module and class; the class's ``name`` is the same name.
+BUILT_IN: dict[str, str] = {
+    "greedy": "policies.greedy:Greedy",
+    "static-alloc": "policies.static_alloc:StaticAlloc",
+    "smart-alloc": "policies.smart_alloc:SmartAlloc",
+}
 
 _FILE = re.compile(r"^(?P<path>.+\.py)(?::(?P<name>\w*))?(?::(?P<params>.*))?$")
 _NAME = re.compile(r"^(?P<name>[\w.-]+)(?::(?P<params>.*))?$")
 _FIELD = re.compile(r" - at `\$\.?(\w+)")
 _UNKNOWN = re.compile(r"unknown field `(\w+)`")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a user should know of a policy before choosing it."""
+
+    source: str  # "built in", or module:Class, or the file
+    summary: str  # the first sentence of its module or class
+    parameters: dict[str, Any]  # name -> default, or "required"
 
 
 def available() -> dict[str, str]:
@@ -46,8 +62,52 @@ def available() -> dict[str, str]:
     return dict(sorted((found | dict.fromkeys(BUILT_IN, "built in")).items()))
 
 
+def describe(text: str) -> Description:
+    """The policy ``text`` names, as ``load`` reads it, in words; imports it, does not make it."""
+    label, kind, _ = _find(text)
+    params = _params_of(label, kind)
+    fields = () if params is None else msgspec.structs.fields(params)
+    return Description(
+        source=available().get(label) or text,
+        summary=_summary(kind),
+        parameters={field.name: _default(field) for field in fields},
+    )
+
+
 def load(text: str, params: Mapping[str, Any] | None = None) -> Policy:
     """The policy ``text`` names; ``params`` (from TOML) are overridden by those in ``text``."""
+    label, kind, given = _find(text)
+    return _make(label, kind, dict(params or {}) | _parse(label, given))
+
+
+def text_of(policy: str | Mapping[str, Any]) -> str:
+    """The text of a policy given as text or as a TOML table with ``name`` and parameters.
+
+    PolicyError for a table without a name, or with a value that no text can hold.
+    """
+    if isinstance(policy, str):
+        return policy
+    name = policy.get("name")
+    if not isinstance(name, str) or not name:
+        raise PolicyError("a policy's table needs a name, as {name = 'smart-alloc', P = 2}")
+    parts = [f"{key}={_value(name, key, policy[key])}" for key in policy if key != "name"]
+    if not parts:
+        return name
+    match = _FILE.match(name) or _NAME.match(name)
+    glue = ":" if match is None or match["params"] is None else ","
+    return name + glue + ",".join(parts)
+
+
+def _value(label: str, key: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int | float | str) or "," in str(value):
+        raise PolicyError(f"{label}: {key}: must be a number, a truth value or a plain text")
+    return str(value)
+
+
+def _find(text: str) -> tuple[str, type, str]:
+    """What reports call it, its class, and its parameters as text."""
     match = _FILE.match(text)
     if match is not None:
         kind = _from_file(Path(match["path"]), match["name"] or "")
@@ -56,13 +116,13 @@ def load(text: str, params: Mapping[str, Any] | None = None) -> Policy:
         if match is None:
             raise PolicyError(f"{text!r} is no policy: write NAME, NAME:KEY=VALUE or FILE.py:CLASS")
         kind = _from_name(match["name"])
-    label = match["name"] or text
-    return _make(label, kind, dict(params or {}) | _parse(label, match["params"] or ""))
+    return match["name"] or text, kind, match["params"] or ""
 
 
 def _from_name(name: str) -> type:
     if name in BUILT_IN:
-        return BUILT_IN[name]
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return _class(getattr(import_module(module), attribute), BUILT_IN[name])
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         try:
             return _class(point.load(), point.value)
@@ -71,6 +131,30 @@ def _from_name(name: str) -> type:
         except (Exception, SystemExit) as error:  # another package's import may raise anything
             raise PolicyError(f"{name}: cannot import {point.value}: {error}") from error
     raise PolicyError(f"no policy {name!r}; there are {', '.join(available())}, and FILE.py:CLASS")
+
+
+def _summary(kind: type) -> str:
+    """The first line that says something: the module's of a built-in policy, else the class's."""
+    module = sys.modules.get(kind.__module__)
+    built_in = f"{kind.__module__}:{kind.__name__}" in BUILT_IN.values()
+    text = (inspect.getdoc(module) if built_in else kind.__doc__) or ""
+    line = text.strip().partition("\n")[0].strip()
+    name = str(getattr(kind, "name", ""))
+    return line.removeprefix(f"{name}:").strip() if name else line
+
+
+def _params_of(label: str, kind: type) -> type[PolicyParams] | None:
+    params = getattr(kind, "Params", None)
+    if params is not None and not (isinstance(params, type) and issubclass(params, PolicyParams)):
+        raise PolicyError(f"{label}: Params must be a class derived from PolicyParams")
+    return params
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.required:
+        return "required"
+    made = field.default_factory
+    return field.default if made is msgspec.NODEFAULT else made()
 
 
 def _from_file(path: Path, name: str) -> type:
@@ -129,11 +213,9 @@ def _parse(label: str, text: str) -> dict[str, str]:
 
 
 def _make(label: str, kind: type, values: dict[str, Any]) -> Policy:
-    params = getattr(kind, "Params", None)
+    params = _params_of(label, kind)
     if params is None and values:
         raise PolicyError(f"{label}: {next(iter(values))}: this policy takes no parameters")
-    if params is not None and not (isinstance(params, type) and issubclass(params, PolicyParams)):
-        raise PolicyError(f"{label}: Params must be a class derived from PolicyParams")
     arguments = () if params is None else (_convert(label, params, values),)
     try:
         policy: Policy = kind(*arguments)

@@ -1,11 +1,14 @@
 """From a text to a policy, and what is said when that cannot be."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from policies import PolicyError, View, available, load
+from policies import PolicyError, View, available, describe, load, text_of
+from policies.loader import BUILT_IN
 from policies.smart_alloc import SmartAlloc
 
 EXAMPLES = Path(__file__).parent / "example_policy.py"
@@ -53,7 +56,7 @@ def test_a_file_is_read_anew_and_leaves_nothing_beside_it(tmp_path: Path) -> Non
 
 
 REFUSED = [
-    ("nope", "no policy 'nope'; there are greedy, smart-alloc, static-alloc"),
+    ("nope", f"no policy 'nope'; there are {', '.join(available())}, and FILE.py"),
     ("", "'' is no policy"),
     ("a b", "'a b' is no policy"),
     ("greedy:x=1", "greedy: x: this policy takes no parameters"),
@@ -133,3 +136,71 @@ def test_entry_points_are_found_by_name() -> None:
 
 def test_what_is_built_in_is_listed() -> None:
     assert {"greedy", "static-alloc", "smart-alloc"} <= set(available())
+
+
+def test_nothing_is_imported_before_it_is_named(checkout: Path) -> None:
+    modules = [target.partition(":")[0] for target in BUILT_IN.values()]
+    code = f"import sys, policies; policies.available(); print(set({modules}) & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_policy_has_its_name_and_a_summary(name: str) -> None:
+    told = describe(name)
+    assert getattr(load(name), "name", None) == name
+    assert told.source == "built in"
+    assert told.summary
+    assert not told.summary.startswith(f"{name}:")
+
+
+def test_a_description_has_the_parameters_with_their_defaults() -> None:
+    assert describe("smart-alloc:P=9").parameters == {"P": 2.0, "threshold": 64}
+    assert describe("greedy").parameters == {}
+    told = describe(f"{EXAMPLES}:FloorThenDemand")
+    assert told.parameters == {"floor": 64}
+    assert told.summary.startswith("Give every domain a floor")
+    assert told.source == f"{EXAMPLES}:FloorThenDemand"
+
+
+def test_a_parameter_without_a_default_is_required(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from policies import PolicyParams\nclass Mine:\n    class Params(PolicyParams):\n"
+        "        share: int\n        names: list[str] = []\n    def plan(self, view): ...\n"
+    )
+    assert describe(f"{path}:Mine").parameters == {"share": "required", "names": []}
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("greedy", "greedy"),
+        ({"name": "greedy"}, "greedy"),
+        ({"name": "smart-alloc", "P": 2, "threshold": 3}, "smart-alloc:P=2,threshold=3"),
+        ({"P": 0.5, "name": "smart-alloc:threshold=9"}, "smart-alloc:threshold=9,P=0.5"),
+        ({"name": "a/b.py:Mine", "on": True}, "a/b.py:Mine:on=true"),
+    ],
+)
+def test_a_table_says_the_same_as_a_text(table: str | dict[str, object], text: str) -> None:
+    assert text_of(table) == text
+
+
+def test_a_table_loads_with_its_parameters() -> None:
+    assert smart(text_of({"name": "smart-alloc", "P": 6, "threshold": 1})) == (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({}, "needs a name"),
+        ({"name": 3}, "needs a name"),
+        ({"name": "x", "a": [1]}, "x: a: must be"),
+        ({"name": "x", "a": "1,2"}, "x: a: must be"),
+    ],
+)
+def test_a_table_no_text_can_hold_is_refused(table: dict[str, object], words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        text_of(table)
