@@ -9,10 +9,11 @@ themselves: the pool refuses a put while none is free, and a domain above its ow
 none, so a freed page goes to whom the plan means it for at once instead of lying idle for a tick.
 
 RAM: 1. send the shrinks; 2. take a new snapshot if any was sent, because free areas come back at
-once; 3. what is free, less slack, less what other targets promise and have not got yet, is shared
-among the growers in proportion. The rest waits: the next tick plans, or keeps, and tries again. RAM
-moves in whole areas, so targets are rounded down to them; what a backend would round up by itself
-would differ from the plan, and be sent again, at every tick.
+once; 3. what is free, less slack, less what other targets promise and have not got yet, goes to the
+growers of the highest priority, among equals in proportion, then to the next. The rest waits: the
+next tick plans, or keeps, and tries again. RAM moves in whole areas, so targets are rounded down to
+them; what a backend would round up by itself would differ from the plan, and be sent again, at
+every tick.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from hypervisor.public.backend import Backend, DomainSnapshot, HostSnapshot
 from hypervisor.public.errors import InternalError, MemcoordError
-from hypervisor.public.units import AREA_FRAMES, DomId
+from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from hypervisor.snapshot_view import Present
 from policies import CheckedPlan, Plan
+from policies.checked import ration
 
 UNLIMITED_PAGES = -1  # the backend's word for it
 
@@ -78,13 +82,13 @@ def apply_ram(
     if done:
         host = backend.snapshot()
     spare = max(host.free_frames - host.slack_frames - sum(map(_promised, host.domains)), 0)
-    asked = sum(wanted[index] - old[index] for index in growers)
-    for index in growers:
-        growth = wanted[index] - old[index]
-        if asked > spare:
-            growth = growth * spare // asked // AREA_FRAMES * AREA_FRAMES
-        move = Move(index, old[index], wanted[index], old[index] + growth)
-        done.append(_send(backend.set_target, present, move) if growth else move)
+    asked = np.array([areas_of(wanted[index] - old[index]) for index in growers])
+    priority = np.array([present[index][0].config.priority for index in growers], dtype=float)
+    given = ration(asked, priority, spare // AREA_FRAMES)
+    for index, areas in zip(growers, given.tolist(), strict=True):
+        new = min(old[index] + areas * AREA_FRAMES, wanted[index])
+        move = Move(index, old[index], wanted[index], new)
+        done.append(_send(backend.set_target, present, move) if areas else move)
     return done
 
 

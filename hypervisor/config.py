@@ -6,6 +6,9 @@ directory; the hypervisor process reads it once. Frames and pages are 4 KiB.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import msgspec
 
 from hypervisor.public.errors import ConfigError
@@ -20,7 +23,12 @@ PRIORITY_MAX = 1 << 53
 
 
 class DomainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One domain the hypervisor expects. ``maxmem`` >= ``target`` >= ``boot``."""
+    """One domain the hypervisor expects. ``maxmem`` >= ``target`` >= ``boot``.
+
+    The policy's targets are kept within minimum and maximum; equal ones pin it. ``opt_out``: the
+    policy neither sees nor changes it, and what it holds is not shared. ``priority`` decides who
+    gets memory first when minima do not fit or growth has to wait; ``weight`` is the policy's.
+    """
 
     name: str
     maxmem_frames: int
@@ -31,6 +39,14 @@ class DomainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priority: int = 0
     tmem_min_pages: int = 0
     tmem_max_pages: int = -1  # -1: no limit
+    ram_min_frames: int = -1  # -1: what it boots with
+    ram_max_frames: int = -1  # -1: maxmem
+    opt_out: bool = False
+
+    def ram_limits(self) -> tuple[int, int]:
+        """Least and most RAM target, in frames."""
+        low = self.boot_frames if self.ram_min_frames < 0 else self.ram_min_frames
+        return low, self.maxmem_frames if self.ram_max_frames < 0 else self.ram_max_frames
 
 
 class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,12 +95,38 @@ def check(config: HypervisorConfig) -> None:
         raise ConfigError("slack_frames", f"must be a multiple of {AREA_FRAMES}, at least 0")
     for index, domain in enumerate(config.domains):
         _check_domain(f"domains[{index}]", domain)
-    boot = sum(areas_of(domain.boot_frames) * AREA_FRAMES for domain in config.domains)
+    _check_sums(config)
+
+
+def _check_sums(config: HypervisorConfig) -> None:
+    def sum_of(frames: Callable[[DomainConfig], int]) -> int:
+        return sum(areas_of(frames(domain)) * AREA_FRAMES for domain in config.domains)
+
+    boot = sum_of(lambda domain: domain.boot_frames)
     if boot + config.slack_frames > config.total_frames:
         raise ConfigError(
             "total_frames",
             f"{config.total_frames} cannot hold {boot} boot frames of the domains "
             f"and {config.slack_frames} frames of slack",
+        )
+    kept = sum_of(lambda one: one.target_frames if one.opt_out else one.ram_limits()[0])
+    if kept + config.slack_frames > config.total_frames:
+        raise ConfigError(
+            "domains.ram_min_frames",
+            f"{kept} frames of minima, and of targets of those that opted out, do not fit "
+            f"into {config.total_frames} less {config.slack_frames} frames of slack",
+        )
+    pages = config.total_frames - config.slack_frames - boot
+    if config.tmem_max_pages >= 0:
+        pages = min(pages, config.tmem_max_pages)
+    promised = sum(
+        max(one.tmem_min_pages, one.tmem_max_pages if one.opt_out else 0) for one in config.domains
+    )
+    if promised > pages:
+        raise ConfigError(
+            "domains.tmem_min_pages",
+            f"{promised} pages of minima, and of limits of those that opted out, do not fit "
+            f"into the {pages} pages tmem can have",
         )
 
 
@@ -98,7 +140,31 @@ def _check_domain(key: str, domain: DomainConfig) -> None:
         raise ConfigError(f"{key}.boot_frames", "wants 0 <= boot <= target <= maxmem")
     if not 0 <= domain.credit_areas <= 64:
         raise ConfigError(f"{key}.credit_areas", "must be 0 to 64")
-    if domain.weight <= 0:
-        raise ConfigError(f"{key}.weight", "must be above 0")
+    if not (math.isfinite(domain.weight) and domain.weight > 0):
+        raise ConfigError(f"{key}.weight", "must be a number above 0")
     if abs(domain.priority) > PRIORITY_MAX:
         raise ConfigError(f"{key}.priority", f"must be {-PRIORITY_MAX} to {PRIORITY_MAX}")
+    _check_limits(key, domain)
+
+
+def _check_limits(key: str, domain: DomainConfig) -> None:
+    low, high = domain.ram_limits()
+    if high > domain.maxmem_frames:
+        raise ConfigError(
+            f"{key}.ram_max_frames", f"{high} is above maxmem_frames, {domain.maxmem_frames}"
+        )
+    if low > high:
+        raise ConfigError(f"{key}.ram_min_frames", f"{low} is above the most, {high}")
+    if not low <= domain.target_frames <= high:
+        raise ConfigError(
+            f"{key}.target_frames", f"{domain.target_frames} is not within {low} to {high}"
+        )
+    if domain.tmem_min_pages < 0:
+        raise ConfigError(f"{key}.tmem_min_pages", "must be at least 0")
+    if domain.tmem_max_pages < -1:
+        raise ConfigError(f"{key}.tmem_max_pages", "must be at least 0, or -1 for no limit")
+    if 0 <= domain.tmem_max_pages < domain.tmem_min_pages:
+        raise ConfigError(
+            f"{key}.tmem_max_pages",
+            f"{domain.tmem_max_pages} is below tmem_min_pages, {domain.tmem_min_pages}",
+        )

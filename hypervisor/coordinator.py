@@ -10,7 +10,11 @@ whatever the policy does: grants and puts never wait for a tick.
 
 The last valid plan, kept through faults: domains that left drop out. A domain it does not know is
 unlimited when all it knows are (greedy), else it gets an equal share and all are scaled to
-capacity. Before the first valid plan every target stays as it was opened.
+capacity. Before the first valid plan every target stays as it was opened. What that plan carried is
+shown again in every view until another is valid.
+
+A domain that opted out is in no view: its targets stay as they were opened, or as the operator set
+them, and what it holds is taken off the capacity the policy shares.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from hypervisor.apply import apply_ram, apply_tmem
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.decisions import Decision, Journal
 from hypervisor.policy_runner import Stalled, ThreadRunner
-from hypervisor.public.backend import Backend, HostSnapshot
+from hypervisor.public.backend import Backend, DomainSnapshot, HostSnapshot
 from hypervisor.public.errors import PolicyFault
 from hypervisor.public.units import DomId
 from hypervisor.scribe import Scribe
@@ -35,7 +39,7 @@ from policies import CheckedPlan, Plan, PlanError, Policy, View, check_plan
 from policies.base import name_of
 
 FAULT_TEXT_MAX = 300
-NOTHING = CheckedPlan(None, None, None, {}, {})
+OPTED_OUT = "opted out: no policy changes its targets"
 
 Runner = Callable[[Callable[[], object], float], object]
 
@@ -127,23 +131,26 @@ class Coordinator:
         """One round. InternalError of the backend passes through; nothing a policy does, does."""
         tick, now_ns = self._statistics.ticks, self._clock()
         host = self._backend.snapshot()
-        present = [
+        attending = [
             (self._members[now.domid], now)
             for now in sorted(host.domains, key=lambda now: now.domid)
             if now.domid in self._members
         ]
+        present = [one for one in attending if not one[0].config.opt_out]
+        aside = [one for one in attending if one[0].config.opt_out]
         elapsed_s = max(now_ns - self._last_ns, 0) / 1e9
-        view = view_of(host, present, tick=tick, interval_s=elapsed_s)
+        view = view_of(host, present, aside, tick=tick, interval_s=elapsed_s)
         plan, fault, stalled = self._decide(view, present)
         rule = self._statistics.policy if fault is None else "last valid plan kept"
         scribe = Scribe(tick, now_ns, view, plan, rule)
-        decisions = self._note_fault(fault, scribe, present)
+        decisions = [_stays(scribe, *one) for one in aside if one[0].age == 0]
+        decisions += self._note_fault(fault, scribe, present)
         decisions += scribe.tmem(apply_tmem(self._backend, present, plan))
         decisions += scribe.ram(apply_ram(self._backend, host, present, plan), present)
         for decision in decisions:
             self._journal.add(decision)
-        violations = find_violations(present)
-        for member, now in present:
+        violations = find_violations(attending)
+        for member, now in attending:
             member.seen, member.age = now, member.age + 1
         self._last_ns = now_ns
         self._count(decisions, violations, fault, stalled)
@@ -183,11 +190,13 @@ class Coordinator:
             self._kept_tmem = dict(zip(domids, plan.tmem.tolist(), strict=True))
         if plan.ram is not None:
             self._kept_ram = dict(zip(domids, plan.ram.tolist(), strict=True))
+        for index, (member, _) in enumerate(present):
+            member.carried = None if plan.carry is None else plan.carry[index]
 
     def _last_valid(self, view: View, present: Present) -> CheckedPlan:
         """The kept plan, made to fit the domains and the capacity there are now."""
         domids = [member.domid for member, _ in present]
-        plan = NOTHING
+        plan = CheckedPlan()
         if self._kept_tmem:
             free = all(target == Plan.UNLIMITED for target in self._kept_tmem.values())
             other = Plan.UNLIMITED if free else view.capacity // max(len(view), 1)
@@ -230,6 +239,11 @@ class Coordinator:
         counts.decisions += sum(decision.new != decision.old for decision in decisions)
         counts.refusals += sum("refused" in decision.clamp for decision in decisions)
         counts.violations += len(violations)
+
+
+def _stays(scribe: Scribe, member: Member, now: DomainSnapshot) -> Decision:
+    old = now.tmem_target_pages
+    return Decision(scribe.tick, scribe.time_ns, now.name, "policy", old, old, OPTED_OUT)
 
 
 def _describe(error: Exception) -> str:

@@ -6,6 +6,7 @@ coordinator, once per tick.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,7 +67,7 @@ class Scribe:
         old: int,
         new: int,
         rule: str,
-        clamps: dict[int, str] | None = None,
+        clamps: Mapping[int, str] | None = None,
         move: Move | None = None,
     ) -> Decision:
         notes = [(clamps or {}).get(index, "")]

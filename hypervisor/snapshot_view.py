@@ -7,6 +7,7 @@ only.
 Counters become deltas against the snapshot before. What the guest says of itself is clipped to what
 can be true before it enters any sum. A domain that has no target of its own and attends its first
 tick is shown with an equal share, so that a late starter neither begins with nothing nor with all.
+A domain that opted out is not in the view, and what it holds is not in the capacity.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hypervisor.config import DomainConfig
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
@@ -36,15 +38,19 @@ class Member:
     pinned_ram_frames: int | None = None
     waiting_frames: int = 0  # RAM growth planned but not there yet
     excess_ticks: int = 0  # consecutive ticks above what it was granted
+    carried: NDArray[np.float64] | None = None  # its row of what the last valid plan carried
 
 
 Present = Sequence[tuple[Member, DomainSnapshot]]
 
 
-def view_of(host: HostSnapshot, present: Present, *, tick: int, interval_s: float) -> View:
-    """The view of ``present`` (in domid order) at this tick."""
-    capacity = host.tmem_capacity_pages
-    ram_capacity = max(host.total_frames - host.slack_frames, 0)
+def view_of(
+    host: HostSnapshot, present: Present, aside: Present = (), *, tick: int, interval_s: float
+) -> View:
+    """The view of ``present`` (in domid order) at this tick; ``aside`` are those that opted out."""
+    capacity = max(host.tmem_capacity_pages - sum(_tmem_held(now) for _, now in aside), 0)
+    ram_held = sum(max(now.target_frames, now.installed_frames) for _, now in aside)
+    ram_capacity = max(host.total_frames - host.slack_frames - ram_held, 0)
 
     def column(read: Callable[[Member, DomainSnapshot], float]) -> np.ndarray:
         return np.array([read(member, now) for member, now in present], dtype=np.float64)
@@ -84,11 +90,42 @@ def view_of(host: HostSnapshot, present: Present, *, tick: int, interval_s: floa
         ram_minimum=limit[:, 2].copy(),
         ram_maximum=limit[:, 3].copy(),
         age=column(lambda member, _: member.age),
-        idle=np.full(len(present), np.nan),
-        committed=np.full(len(present), np.nan),
-        pressure=np.full(len(present), np.nan),
-        carry=np.empty((len(present), 0)),
+        committed=column(lambda _, now: _measured(now, "guest_committed_frames", 1)),
+        idle=np.minimum(column(lambda _, now: _measured(now, "guest_idle_permille", 1000)), 1),
+        pressure=column(_pressure(interval_s)),
+        carry=_carried(present),
     )
+
+
+def _tmem_held(now: DomainSnapshot) -> int:
+    """What an mm_target keeps for a domain; without one, what it holds."""
+    return max(now.tmem_target_pages, now.tmem_used_pages)
+
+
+def _carried(present: Present) -> NDArray[np.float64]:
+    width = max((len(one.carried) for one, _ in present if one.carried is not None), default=0)
+    grid = np.full((len(present), width), np.nan)
+    for row, (member, _) in zip(grid, present, strict=True):
+        if member.carried is not None:
+            row[:] = member.carried
+    return grid
+
+
+def _measured(now: DomainSnapshot, name: str, unit: int) -> float:
+    """The guest's word in units; NaN when it does not say, which is below 0."""
+    value = getattr(now, name, -1)
+    return _count(value) / unit if value >= 0 else np.nan
+
+
+def _pressure(interval_s: float) -> Callable[[Member, DomainSnapshot], float]:
+    risen = _delta("guest_stall_ns")
+
+    def read(member: Member, now: DomainSnapshot) -> float:
+        if not hasattr(now, "guest_stall_ns") or interval_s <= 0:
+            return np.nan
+        return min(risen(member, now) / (interval_s * 1e9), 1.0)
+
+    return read
 
 
 def _delta(name: str) -> Callable[[Member, DomainSnapshot], int]:
@@ -113,7 +150,7 @@ def _tmem_limits(member: Member, capacity: int) -> tuple[int, int]:
 
 
 def _ram_limits(member: Member) -> tuple[int, int]:
-    low, high = member.config.boot_frames, member.config.maxmem_frames
+    low, high = member.config.ram_limits()
     if member.pinned_ram_frames is not None:
         low = high = member.pinned_ram_frames
     return areas_of(low) * AREA_FRAMES, areas_of(high) * AREA_FRAMES

@@ -1,8 +1,9 @@
 """From counters to a view, and from memory really used to violations."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hypervisor.config import DomainConfig
@@ -10,6 +11,7 @@ from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
 from hypervisor.snapshot_view import Member, view_of
 from hypervisor.violations import find_violations
+from policies import View
 
 PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0)
 HOST = HostSnapshot(
@@ -85,6 +87,42 @@ def test_what_a_guest_says_is_clipped(lie: int) -> None:
     view = view_of(HOST, [(one, now)], tick=0, interval_s=1)
     assert 0 <= view.swap_ins[0] <= 1 << 53
     assert 0 <= view.ram_used[0] <= 100
+
+
+@dataclass(frozen=True)
+class Telling(DomainSnapshot):
+    """What a guest with statistics says of itself."""
+
+    guest_committed_frames: int = -1
+    guest_stall_ns: int = 0
+    guest_idle_permille: int = -1
+
+
+def telling(**values: Any) -> View:
+    fixed = {"domid": DomId(1), "name": "vm1", "guest_committed_frames": -1}
+    now = Telling(**PLAIN | fixed | {"guest_idle_permille": -1} | values)
+    one = member(1)
+    one.seen = Telling(**PLAIN | fixed | {"guest_stall_ns": 1_000_000_000})
+    return view_of(HOST, [(one, now)], tick=1, interval_s=2.0)
+
+
+def test_what_the_guest_holds_waits_and_leaves_idle_is_shown() -> None:
+    view = telling(
+        guest_committed_frames=777, guest_stall_ns=1_500_000_000, guest_idle_permille=250
+    )
+    assert (view.committed[0], view.pressure[0], view.idle[0]) == (777, 0.25, 0.25)
+
+
+def test_what_the_guest_does_not_say_is_not_a_number() -> None:
+    view = telling()
+    assert np.isnan([view.committed[0], view.idle[0]]).all()
+
+
+@pytest.mark.parametrize("lie", [1 << 63, (1 << 64) - 1])
+def test_pressure_and_idleness_are_fractions(lie: int) -> None:
+    view = telling(guest_committed_frames=lie, guest_stall_ns=lie, guest_idle_permille=lie)
+    assert (view.pressure[0], view.idle[0]) == (1, 1)
+    assert view.committed[0] <= 1 << 53
 
 
 def test_a_counter_that_falls_counts_as_still() -> None:

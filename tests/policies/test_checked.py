@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import Plan, PlanError, View, check_plan
-from policies.checked import WHY_CHARACTERS_MAX
+from policies.base import CARRY_COLUMNS_MAX
+from policies.checked import WHY_CHARACTERS_MAX, ration
 
 VIEW = View.of(capacity=100, ram_capacity=1000, used=[0, 0], names=["red", "blue"])
 
@@ -32,6 +33,13 @@ REFUSED: list[tuple[object, str, str]] = [
     (Plan(tmem=[Plan.UNLIMITED, 101]), "capacity", ""),
     (Plan(ram=[Plan.UNLIMITED, 0]), "unlimited", "red"),
     (Plan(ram=[1000, 1]), "capacity", ""),
+    (Plan(carry=np.zeros(2)), "carry", ""),
+    (Plan(carry=np.zeros((3, 1))), "carry", ""),
+    (Plan(carry=np.zeros((2, CARRY_COLUMNS_MAX + 1))), "carry", ""),
+    (Plan(carry=np.array([["a"], ["b"]])), "carry", ""),
+    (Plan(carry=[[1], [2, 3]]), "carry", ""),  # type: ignore[arg-type]
+    (Plan(carry=np.array([[0.0], [np.nan]])), "carry", "blue"),
+    (Plan(carry=np.array([[0, -np.inf], [0, 0]])), "carry", "red"),
     (Plan(tmem=[1, 2], why="ab"), "length", ""),
     (Plan(tmem=[1, 2], why=["one"]), "length", ""),
 ]
@@ -60,6 +68,26 @@ def test_a_reason_becomes_one_short_line_that_can_be_sent() -> None:
     assert why is not None
     assert why[0] == "two lines ?"
     assert len(why[1]) == WHY_CHARACTERS_MAX
+
+
+def test_a_reason_that_cannot_be_read_is_named_by_its_type() -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    why = check_plan(Plan(why=[Mute(), "b"]), VIEW).why  # type: ignore[list-item]
+    assert why is not None
+    assert list(why) == ["Mute", "b"]
+
+
+@pytest.mark.parametrize("columns", [0, 1, CARRY_COLUMNS_MAX])
+def test_a_carry_is_a_copy_of_the_grid(columns: int) -> None:
+    mine = np.arange(2 * columns).reshape(2, columns)
+    carry = check_plan(Plan(carry=mine), VIEW).carry  # type: ignore[arg-type]
+    assert carry is not None
+    assert carry.dtype == np.float64
+    assert carry.tolist() == mine.tolist()
+    assert not np.shares_memory(carry, mine)
 
 
 def test_the_plan_is_a_copy() -> None:
@@ -110,7 +138,37 @@ def test_minima_that_do_not_fit_shrink_together() -> None:
     assert plan.tmem.tolist() == [30, 20]
 
 
+def test_minima_that_do_not_fit_are_met_by_priority() -> None:
+    view = View.of(capacity=50, used=[0, 0, 0, 0], minimum=[30, 30, 30, 10], priority=[1, 2, 1, -1])
+    plan = check_plan(Plan(tmem=[10, 10, 10, 10]), view)
+    assert plan.tmem is not None
+    assert plan.tmem.tolist() == [10, 30, 10, 0]
+
+
 sizes = st.integers(0, 1 << 40)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(-2, 2))), sizes)
+def test_a_ration_serves_the_higher_priority_first(
+    wants: list[tuple[int, int]], supply: int
+) -> None:
+    asked = np.array([pages for pages, _ in wants], dtype=np.int64)
+    priority = np.array([rank for _, rank in wants], dtype=np.float64)
+    given_out = ration(asked, priority, supply)
+    assert ((given_out >= 0) & (given_out <= asked)).all()
+    assert given_out.sum() == min(asked.sum(), supply)
+    short = priority[given_out < asked]
+    if short.size:
+        assert not given_out[priority < short.max()].any()
+
+
+@pytest.mark.parametrize("supply", [0, 1, 5, 12, 13])
+def test_a_ration_is_in_proportion_and_leaves_nothing_over(supply: int) -> None:
+    asked = np.array([6, 3, 3])
+    given_out = ration(asked, np.zeros(3), supply)
+    assert given_out.sum() == min(supply, 12)
+    assert (np.abs(given_out - asked * min(supply / 12, 1)) < 1).all()
 
 
 @st.composite
