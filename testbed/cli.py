@@ -88,6 +88,55 @@ def bench(
     raise typer.Exit(bench_command(which, as_json, rounds, out))
 
 
+@app.command()
+def sim(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 1,
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
+    ] = None,
+    cache_pages: Annotated[
+        str, typer.Option(metavar="N,N,...", help="With --trace: sizes of the cache.")
+    ] = "",
+    replacement: Annotated[str, typer.Option(help="lru or second-chance.")] = "lru",
+    mrc: Annotated[bool, typer.Option("--mrc", help="The whole exact LRU curve.")] = False,
+    shards: Annotated[
+        float, typer.Option(metavar="RATE", help="Also its estimate from a sample of the pages.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario in virtual time, or count one trace's misses."""
+    if trace is not None:
+        from testbed.sim.command import trace_command
+
+        done = trace_command(
+            trace,
+            cache_pages,
+            as_json=as_json,
+            replacement=replacement,
+            mrc=mrc,
+            shards=shards,
+            show=typer.echo,
+        )
+        raise typer.Exit(done)
+    if cache_pages or mrc or shards or replacement != "lru":
+        raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
+    from testbed.sim.world_command import simulate_command
+
+    raise typer.Exit(simulate_command(scenario, policy or [], as_json, set_ or [], seed))
+
+
 @policy_app.command("list")
 def policy_list(as_json: Json = False) -> None:
     """Name every policy that can be given to --policy."""

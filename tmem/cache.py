@@ -1,8 +1,9 @@
 """Where compiled kernels are kept, so that only the first start on a machine compiles.
 
 Owns: the choice of the cache directory, ``$XDG_CACHE_HOME`` or ``~/.cache``, then
-``memcoord/numba-<hash>``. The hash covers every source of this package and numba's version, because
-numba looks at one file only and would miss a change in a function that a kernel calls. Where that
+``memcoord/numba-<hash>``. The hash covers numba's version, every source of this package and those
+beside the module that declares the kernels (any package may), because numba looks at one file only
+and would miss a change in a function that a kernel calls. Where that
 directory cannot be written there is no cache: a private one would outlive a process that is killed.
 The process' environment is left alone. Used by the modules that define kernels.
 """
@@ -28,10 +29,11 @@ def home() -> Path:
 
 
 @functools.cache
-def directory() -> Path | None:
-    """The directory kernels are cached in, made if need be; None where nothing can be written."""
+def directory(module: str = __file__) -> Path | None:
+    """The directory the kernels of a module (its ``__file__``) are cached in, made if need be;
+    None where nothing can be written."""
     try:
-        wanted = home() / f"numba-{_digest()}"
+        wanted = home() / f"numba-{_digest(Path(module).parent)}"
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):
             return wanted
@@ -40,11 +42,14 @@ def directory() -> Path | None:
 
 
 @contextmanager
-def cached_kernels() -> Iterator[bool]:
-    """Have numba use our directory for kernels declared inside; yields whether it may cache."""
+def cached_kernels(module: str = __file__) -> Iterator[bool]:
+    """Have numba use our directory for kernels declared inside; yields whether it may cache.
+
+    ``module``: the ``__file__`` of the module that declares them.
+    """
     from numba.core import config
 
-    place = directory()
+    place = directory(module)
     if place is None:
         yield False
         return
@@ -61,8 +66,9 @@ def warm() -> None:
     import tmem.serve  # noqa: F401
 
 
-def _digest() -> str:
+def _digest(package: Path) -> str:
     seen = hashlib.sha256(metadata.version("numba").encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        seen.update(source.read_bytes())
+    for place in sorted({Path(__file__).parent, package}):
+        for source in sorted(place.glob("*.py")):
+            seen.update(source.read_bytes())
     return seen.hexdigest()[:DIGEST_CHARS]

@@ -92,6 +92,16 @@ def key(typing_context: Any, s: Any, number: Any) -> Any:
 
 
 @intrinsic
+def ones(typing_context: Any, word: Any) -> Any:
+    """How many bits of a u64 are 1."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
 def copy_page(typing_context: Any, target: Any, source: Any) -> Any:
     """memcpy of one page between two addresses; they do not overlap."""
 
