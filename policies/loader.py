@@ -39,6 +39,13 @@ BUILT_IN: dict[str, str] = {
     "greedy": "policies.greedy:Greedy",
     "static-alloc": "policies.static_alloc:StaticAlloc",
     "smart-alloc": "policies.smart_alloc:SmartAlloc",
+    "squeezed": "policies.squeezed:Squeezed",
+    "mom": "policies.mom:Mom",
+    "proxmox": "policies.proxmox:Proxmox",
+    "qmemman": "policies.qmemman:Qmemman",
+    "self-balloon": "policies.self_balloon:SelfBalloon",
+    "senpai": "policies.senpai:Senpai",
+    "far-memory": "policies.far_memory:FarMemory",
 }
 
 _FILE = re.compile(r"^(?P<path>.+\.py)(?::(?P<name>\w*))?(?::(?P<params>.*))?$")

@@ -1,0 +1,80 @@
+"""What policies of RAM share: units of their sources, what a domain needs, what fits the host.
+
+Owns: the scale between a source's absolute numbers and this host, and ``within``. Pure. Called by
+the policies that set RAM targets.
+
+The sources were written for hosts of many GiB: a step of 100 MiB says nothing on a host of 64 MiB.
+Their absolute numbers are parameters in pages with the source's own value, multiplied by ``scale``:
+1 means as in the source, 0 (the default) means this host's size over 16 GiB.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from policies.base import Column, View
+
+FRAMES_PER_MIB = 256
+SOURCE_HOST_FRAMES = 16 * 1024 * FRAMES_PER_MIB
+#: RAM targets are put into force in areas of so many frames, rounded down.
+ROUNDING_FRAMES_MAX = 512
+
+Scale = Annotated[float, msgspec.Meta(ge=0)]
+Ticks = Annotated[int, msgspec.Meta(ge=1)]
+
+
+def host_frames(view: View) -> int:
+    """Frames of the host; where the view does not tell, those there are to share."""
+    return view.host_frames or view.ram_capacity
+
+
+def scale_of(view: View, scale: float) -> float:
+    """What an absolute number of a source is multiplied by on this host."""
+    return scale or host_frames(view) / SOURCE_HOST_FRAMES
+
+
+def spare_frames(view: View) -> int:
+    """Free frames of the host beyond its slack; below 0 when even the slack is touched."""
+    return view.host_free_frames - max(view.host_frames - view.ram_capacity, 0)
+
+
+def needed_frames(view: View) -> Column:
+    """Frames the programs of each domain want: what they committed, as far as it can be had.
+
+    Where that is not measured, what the domain uses and failed to put this interval.
+    """
+    known = ~np.isnan(view.committed)
+    needed = np.where(known, view.committed, view.ram_used + view.failed_puts)
+    return np.clip(needed, 0, np.maximum(view.ram_minimum, view.ram_maximum))
+
+
+def unrounded(view: View, asked: Column) -> Column:
+    """What the target in force lost of ``asked``, the plan before, by being rounded down.
+
+    Small steps add up only if this is not forgotten. 0 where ``asked`` is -1 (nothing) or is not
+    what is in force.
+    """
+    lost = asked - view.ram_target
+    return np.where((asked >= 0) & (lost >= 0) & (lost < ROUNDING_FRAMES_MAX), lost, 0.0)
+
+
+def within(view: View, wanted: Column) -> Column:
+    """``wanted`` between minimum and maximum, in sum within the RAM capacity.
+
+    What is too much is taken from the growth over the targets in force; only if those alone are too
+    much, from everybody, in proportion to what is above the minimum.
+    """
+    low = view.ram_minimum * min(1.0, view.ram_capacity / max(view.ram_minimum.sum(), 1.0))
+    fit = np.clip(wanted, low, np.maximum(low, view.ram_maximum))
+    excess = fit.sum() - view.ram_capacity
+    growth = np.maximum(fit - np.maximum(view.ram_target, low), 0.0)
+    if excess > 0 and growth.any():
+        fit = fit - growth * min(excess / growth.sum(), 1.0)
+        excess = fit.sum() - view.ram_capacity
+    spare = fit - low
+    if excess > 0 and spare.any():
+        fit = fit - spare * min(excess / spare.sum(), 1.0)
+    return fit
