@@ -38,7 +38,13 @@ ENTRY_POINT_GROUP = "memcoord.policies"
 BUILT_IN: dict[str, str] = {
     "greedy": "policies.greedy:Greedy",
     "static-alloc": "policies.static_alloc:StaticAlloc",
+    "reconf-static": "policies.reconf_static:ReconfStatic",
     "smart-alloc": "policies.smart_alloc:SmartAlloc",
+    "max-min": "policies.max_min:MaxMin",
+    "idle-tax": "policies.idle_tax:IdleTax",
+    "utility": "policies.utility:Utility",
+    "karma": "policies.karma:Karma",
+    "ginseng": "policies.ginseng:Ginseng",
     "squeezed": "policies.squeezed:Squeezed",
     "mom": "policies.mom:Mom",
     "proxmox": "policies.proxmox:Proxmox",
