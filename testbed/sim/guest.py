@@ -16,7 +16,7 @@ is off by a slice at most. Called by ``testbed.sim.host``.
 # Kernel arguments are typed by numba; annotations would only repeat "int".
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
-# mypy: disable-error-code="no-any-return"
+# mypy: disable-error-code="assignment, attr-defined, call-arg, no-any-return, var-annotated"
 
 from __future__ import annotations
 
@@ -289,16 +289,23 @@ def evict_oldest(w, d, count):
 
 
 @kernel
+def wanted_limit(w, d):
+    """Pages that may be resident: what it boots with, and what its target is above that; below,
+    all but the spare frame."""
+    target = w[d + L.D_TARGET_AREAS] * AREA_FRAMES
+    more = max(target - w[d + L.D_BOOT_FRAMES], 0)
+    return max(min(w[d + L.D_RESIDENT_MAX] + more, target - 1), 1)
+
+
+@kernel
 def balance(w, d):
     """Follow the target: live within it, and give back the areas above it."""
     target = w[d + L.D_TARGET_AREAS]
-    limit = max(min(w[d + L.D_RESIDENT_MAX], target * AREA_FRAMES - 1), 1)  # one is the spare
+    limit = wanted_limit(w, d)
     w[d + L.D_LIMIT] = limit
-    begin = w[d + L.D_CLOCK_NS]
     while w[d + L.D_RESIDENT] > limit:
         evict_oldest(w, d, min(w[d + L.D_RESIDENT] - limit, BATCH_PAGES))
         w[d + L.D_SPARES] = min(w[d + L.D_SPARES], 1)
-    w[d + L.D_STALLED_NS] += w[d + L.D_CLOCK_NS] - begin
     excess = w[d + L.D_CURRENT_AREAS] - target
     if excess > 0:
         w[d + L.D_SPARES] = min(w[d + L.D_SPARES], 1)
@@ -351,7 +358,8 @@ def fault(w, d, page):
     """A reference to a page that is not resident; False when there is no memory at all."""
     nodes, anchor = cells_at(w[d + L.D_NODES]), w[d + L.D_PAGES]
     n = page * L.NODE_WORDS
-    begin = w[d + L.D_CLOCK_NS]
+    begin, first_touches = w[d + L.D_CLOCK_NS], w[d + L.D_FIRST_TOUCHES]
+    full = w[d + L.D_RESIDENT] >= w[d + L.D_LIMIT]
     w[d + L.D_FAULTS] += 1
     w[d + L.D_CLOCK_NS] += w[L.W_FAULT_NS]
     if not free_frame(w, d):
@@ -367,7 +375,7 @@ def fault(w, d, page):
     w[d + L.D_RESIDENT] += 1
     if victim != anchor:
         evict(w, d, victim)
-    if before & L.TOUCHED or victim != anchor:
+    if full or w[d + L.D_FIRST_TOUCHES] == first_touches:
         w[d + L.D_STALLED_NS] += w[d + L.D_CLOCK_NS] - begin
     return True
 
@@ -462,6 +470,13 @@ def _release(world, slot, areas):
     return 0
 
 
+def _begin(world, slot):
+    """The domain's limit before its first reference."""
+    w, d = words_at(world), L.DOMAINS + slot * L.DOMAIN_WORDS
+    w[d + L.D_LIMIT] = wanted_limit(w, d)
+    return 0
+
+
 def _cold(world, slot, now, idle_ticks, out):
     """Count pages by how long they were not referenced; answers the resident ones that were not
     for ``idle_ticks``."""
@@ -489,5 +504,6 @@ with cached_kernels(__file__) as _cache:
 
     run = _entry(2, _run)
     balance_now = _entry(2, _balance)
+    begin = _entry(2, _begin)
     release_now = _entry(3, _release)
     cold = _entry(5, _cold)

@@ -30,9 +30,8 @@ Words = NDArray[np.int64]
 RECORD_WORDS = 8
 NEVER = 1 << 62
 PAUSES_END = (NEVER, 0)
-#: A page nobody referenced for so long counts as idle RAM.
-IDLE_S = 1.0
-IDLE_TICKS = int(IDLE_S * 1e9) >> L.SEEN_SHIFT
+#: A resident page not referenced for so long is idle; the guest's sampling has that period too.
+IDLE_TICKS = 100_000_000 >> L.SEEN_SHIFT
 #: Of a reference counted in the curve, what is left after a tick: half of it after seven.
 CURVE_KEEP = 0.9
 #: Sums of a pool's counters that make a field of a snapshot, as ``backend.direct`` has them.
@@ -92,6 +91,7 @@ class SimHost:
         self._names: dict[DomId, str] = {}
         self._guests: dict[DomId, Guest] = {}
         self._maxmem: dict[DomId, int] = {}
+        self._boot: dict[DomId, int] = {}
         areas = self._total if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
         areas = min(areas, self._total)
         self._slab_used = np.zeros(max(areas, 1), np.int64)
@@ -130,6 +130,7 @@ class SimHost:
         w[L.W_FREE_AREAS] -= boot
         self._names[domid] = spec.name
         self._maxmem[domid] = spec.maxmem_frames
+        self._boot[domid] = spec.target_frames
         if self.tmem is not None:
             self.tmem.open_client(domid)
         self.set_tmem_target(domid, spec.tmem_target_pages)
@@ -141,7 +142,7 @@ class SimHost:
             self.tmem.close_client(domid)
         self._words[L.W_FREE_AREAS] += self._slots[domid, L.D_CURRENT_AREAS]
         self._slots[domid] = 0
-        for table in (self._names, self._guests, self._maxmem):
+        for table in (self._names, self._guests, self._maxmem, self._boot):
             table.pop(domid, None)
 
     def promise(self, frames: int) -> None:
@@ -209,18 +210,19 @@ class SimHost:
             "guest_swap_outs": slot[L.D_SWAP_OUTS],
             "guest_references": slot[L.D_NEXT],
         }
-        if _TELLS:
-            values["guest_committed_frames"] = slot[L.D_TOUCHED]
-            values["guest_idle_permille"] = self._idle_permille(domid, slot, current)
-            values["guest_stall_ns"] = slot[L.D_STALLED_NS]
+        values["guest_committed_frames"] = slot[L.D_TOUCHED]
+        values["guest_idle_permille"] = self._idle_permille(domid, slot)
+        values["guest_stall_ns"] = slot[L.D_STALLED_NS]
         return DomainSnapshot(**values)
 
-    def _idle_permille(self, domid: DomId, slot: list[int], current: int) -> int:
-        """Of its frames, those without a page or with one not referenced for IDLE_S."""
+    def _idle_permille(self, domid: DomId, slot: list[int]) -> int:
+        """Of its resident pages, those not referenced for IDLE_TICKS; -1 when there are none."""
+        if slot[L.D_RESIDENT] == 0:
+            return -1
         counts = np.zeros(len(AGE_EDGES_S), np.int64)
         now = slot[L.D_CLOCK_NS] >> L.SEEN_SHIFT
         idle = guest.cold(self._address, domid, now, IDLE_TICKS, int(counts.ctypes.data))
-        return 1000 * (idle + current - slot[L.D_RESIDENT]) // max(current, 1)
+        return 1000 * idle // slot[L.D_RESIDENT]
 
     def _tmem_counters(self, domid: DomId) -> dict[str, Any]:
         if self.tmem is None:
@@ -274,8 +276,8 @@ class SimHost:
         slot[L.D_HIT_NS] = max(stream.compute_ns, 1)  # or time would stand still
         slot[L.D_PAGES] = stream.page_count
         slot[L.D_RESIDENT_MAX] = resident_frames
-        target = int(slot[L.D_TARGET_AREAS]) * AREA_FRAMES
-        slot[L.D_LIMIT] = max(min(resident_frames, target - 1), 1)
+        slot[L.D_BOOT_FRAMES] = self._boot[domid]
+        guest.begin(self._address, domid)
         slot[L.D_REFERENCES] = made.references.ctypes.data
         slot[L.D_NODES] = made.nodes.ctypes.data
         slot[L.D_PAUSES] = made.pauses.ctypes.data
@@ -365,9 +367,6 @@ _ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0) 
     "tmem_target_pages": -1,
     "broken": False,
 }
-
-#: Whether snapshots carry what guests say of their memory.
-_TELLS = "guest_stall_ns" in _ZEROES
 
 
 def _two_pages(seed: int) -> tuple[Words, Words]:

@@ -75,7 +75,8 @@ DOMAIN_FIELDS = (
     "pages",  # also the number of the list's anchor
     "pauses",  # address of (reference number, nanoseconds) each, ended by one that never comes
     "pause",  # number of the next one
-    "resident_max",
+    "resident_max",  # pages that may be in frames at the target it boots with
+    "boot_frames",  # that target
     "limit",  # pages it lets itself have in frames
     "target_areas",
     "current_areas",
@@ -113,6 +114,7 @@ DOMAIN_FIELDS = (
     D_PAUSES,
     D_PAUSE,
     D_RESIDENT_MAX,
+    D_BOOT_FRAMES,
     D_LIMIT,
     D_TARGET_AREAS,
     D_CURRENT_AREAS,

@@ -21,19 +21,19 @@ from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from policies import Plan, Policy, View, loader
 from policies.base import name_of
-from testbed.report import DomainResult, PolicyResult
+from testbed.report import CRASHED, DONE, DomainResult, PolicyResult
 from testbed.scenario import Domain, Scenario, to_hypervisor_config
 from testbed.sim import layout as L
 from testbed.sim.costs import costs_of
 from testbed.sim.host import SimHost
 from testbed.streams import Stream, domain_seed, stream_of
+from testbed.workload_kinds import title_of
 
 #: Ticks after which a run is given up: a month of virtual time at 100 ms.
 TICKS_MAX = 30_000_000
 COMPRESS_PAGES = 256
 NOTICES_MAX = 3
 NS_PER_MS = 1_000_000
-GOOD = "done"
 
 #: Is told of every tick: virtual seconds since the start, and what the coordinator saw and did.
 Recorder = Callable[[float, TickReport], None]
@@ -264,9 +264,9 @@ class World:
         if guest.stops:
             self.host.resume(domid, guest.stops[0])
         elif counters["next"] >= guest.crash:
-            self._close(guest, "killed", f"crashed at {guest.spec.crash_at:g} of its references")
+            self._close(guest, CRASHED)
         else:
-            self._close(guest, GOOD)
+            self._close(guest, DONE)
         self._arrive()
 
     def _close(self, guest: Guest, state: str, reason: str = "") -> None:
@@ -282,7 +282,10 @@ class World:
 
     def _counted(self, guest: Guest, state: str, reason: str = "") -> DomainResult:
         made = DomainResult(
-            domain=guest.spec.name, workload=guest.stream.name, state=state, reason=reason
+            domain=guest.spec.name,
+            workload=title_of(guest.spec.workload),
+            state=state,
+            reason=reason,
         )
         if guest.domid is None:
             return made
