@@ -101,7 +101,12 @@ def sim(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same run (the scenario's).")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Run this many, and show the means.")
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
@@ -134,7 +139,25 @@ def sim(
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
     from testbed.sim.world_command import simulate_command
 
-    raise typer.Exit(simulate_command(scenario, policy or [], as_json, set_ or [], seed))
+    raise typer.Exit(simulate_command(scenario, policy or [], as_json, set_ or [], seed, seeds))
+
+
+@app.command()
+def sweep(
+    grid: Annotated[str, typer.Argument(help="A TOML file: what to cross with what.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Results (default: GRID.sweep).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per CPU).")] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on this Dask cluster.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Cross policies, parameters, scenarios and seeds; resumes where it was stopped."""
+    from testbed.sweep.command import sweep_command
+
+    raise typer.Exit(sweep_command(grid, out, workers, dask, as_json))
 
 
 @policy_app.command("list")
