@@ -17,8 +17,8 @@ they are not measured, and during warm-up, RAM stays and tmem keeps what it hold
 A tick stands for the source's minute, however long it is; the least age of 120 s is two ticks.
 Signals: cold, promotions; pages committed, or in RAM and tmem where that is not measured.
 Time constant: one tick up, the history (an hour there) down.
-Bad at: it saves memory but gives nobody more who needs it; one busy tick a history long keeps the
-threshold high; ages are known at the edges of ``AGE_EDGES_S`` only.
+Bad at: it saves memory but gives nobody more who needs it; a busy tick keeps the threshold
+high until it is one in fifty; ages are known at the edges of ``AGE_EDGES_S`` only.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Source: Proxmox VE auto-ballooning (pve-manager, ``PVE/AutoBalloon.pm`` and ``pv
 2. growing: first those with at most 25 % of their minimum free; shrinking: first the others; if
    that comes to nothing, all of them
 3. desired = minimum + shares / sum(shares) * (sum(held - minimum) + goal), within minimum and
-   maximum; each moves towards it by ``step`` (100 MiB) at most; what a limit left over goes round
-   again
+   maximum; each moves towards it by ``step`` (100 MiB) at most; what those who cannot move left
+   over goes round again
 
 Shares are the weights. Absolute numbers are multiplied by ``scale``, see ``policies.ram_targets``.
 Signals: free memory of the host, what a guest holds and uses. Time constant: a cycle of
