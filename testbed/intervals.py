@@ -19,8 +19,8 @@ LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 20190520
 #: Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond them 1.96 + 2.46 / degrees.
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-T_975 += (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
+T_975: tuple[float, ...] = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+T_975 += (2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
 NORMAL_975 = 1.960
 
 
@@ -43,7 +43,8 @@ def interval(values: ArrayLike, seed: int = SEED) -> Interval:
     """Mean of ``values`` with a percentile bootstrap (Efron, 1979); NaN values are left out.
 
     With few values a bootstrap is too sure of itself; its distances from the mean are widened by
-    sqrt(n / (n - 1)) * t / z (after Hesterberg, The American Statistician 2015). One value has no width to estimate: its bounds are NaN. None at all: everything is NaN.
+    sqrt(n / (n - 1)) * t / z (after Hesterberg, The American Statistician, 2015). One value has
+    no width to estimate: its bounds are NaN. None at all: everything is NaN.
     """
     known = np.asarray(values, dtype=np.float64).ravel()
     known = known[~np.isnan(known)]

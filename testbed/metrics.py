@@ -194,38 +194,10 @@ def sign_flips_per_minute(time_s: ArrayLike, targets: ArrayLike) -> float:
         moving = steps[steps != 0]
         flips += int(np.count_nonzero(moving[1:] != moving[:-1]))
     minutes = float(times[-1] - times[0]) / SECONDS_PER_MINUTE
-    return flips / table.shape[1] / minutes
+    return float(flips / table.shape[1] / minutes)
 
 
 # What could have been, and what lying brings.
-
-
-def best_split(misses: ArrayLike) -> tuple[float, tuple[int, ...]]:
-    """The least total of misses when units of memory are split among domains, and that split.
-
-    ``misses``, (domains, units + 1), is what each domain misses with 0..units; any shape of curve
-    will do. Dynamic programming over domains, O(domains * units^2); ties give the earlier domain
-    less. ValueError for an empty table.
-    """
-    table = _floats(misses)
-    if table.ndim != 2 or not table.size:
-        raise ValueError(f"misses must be (domains, units + 1), not {table.shape}")
-    units = table.shape[1] - 1
-    given = np.arange(units + 1)
-    total, choices = table[0], []
-    for row in table[1:]:
-        # at[t, k]: the domains before have t - k units, this one k.
-        left = given[:, None] - given[None, :]
-        at = np.where(left >= 0, total[np.maximum(left, 0)] + row[None, :], np.inf)
-        # From the back, so that of equal ones the last, which leaves the earlier ones less.
-        choice = units - np.argmin(at[:, ::-1], axis=1)
-        total = at[given, choice]
-        choices.append(choice)
-    split, rest = [], units
-    for choice in reversed(choices):
-        split.append(int(choice[rest]))
-        rest -= split[-1]
-    return float(total[units]), (rest, *reversed(split))
 
 
 def regret(cost: float, optimal_cost: float, references: float) -> float:

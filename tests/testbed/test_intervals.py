@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from testbed.intervals import LEVEL, interval, paired, ranks, spearman
 
-TRIALS = 200
+TRIALS = 600
 
 
 def test_an_interval_is_reproducible_and_holds_the_mean() -> None:

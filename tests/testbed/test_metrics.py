@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from testbed import metrics
 
@@ -94,36 +92,6 @@ def test_churn_and_flips() -> None:
     assert metrics.sign_flips_per_minute([0, 1, 2, 3], targets) == pytest.approx(20)
     assert metrics.churn([[1.0, 2.0]] * 3, 100) == 0
     assert metrics.sign_flips_per_minute([0, 1, 2, 3], [[1], [2], [2], [3]]) == 0
-
-
-@pytest.mark.parametrize(
-    ("curves", "units", "cost", "split"),
-    [
-        (((100, 60, 30, 20, 15, 12, 11), (100, 95, 90, 4, 3, 2, 1)), 4, 64, (1, 3)),
-        (((100, 60, 30, 20, 15, 12, 11), (100, 95, 90, 85, 20, 15, 12)), 6, 50, (2, 4)),
-    ],
-)
-def test_best_split_vectors(
-    curves: tuple[tuple[int, ...], ...], units: int, cost: float, split: tuple[int, ...]
-) -> None:
-    table = np.array(curves)[:, : units + 1]
-    assert metrics.best_split(table) == (cost, split)
-
-
-@given(
-    arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 6)), elements=st.floats(0, 9))
-)
-def test_best_split_is_the_best_of_all(table: np.ndarray) -> None:
-    count, units = table.shape[0], table.shape[1] - 1
-    cost, split = metrics.best_split(table)
-    totals = [
-        sum(row[k] for row, k in zip(table, each, strict=True))
-        for each in itertools.product(range(units + 1), repeat=count)
-        if sum(each) == units
-    ]
-    assert cost == pytest.approx(min(totals))
-    assert sum(split) == units
-    assert sum(row[k] for row, k in zip(table, split, strict=True)) == pytest.approx(cost)
 
 
 def test_regret_lying_and_isolation() -> None:

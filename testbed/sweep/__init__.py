@@ -1,0 +1,1 @@
+"""Sweeps: policies x parameters x scenarios x seeds, resumable, here or on a Dask cluster."""
