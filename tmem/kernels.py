@@ -49,10 +49,17 @@ from tmem.layout import (
     H_FREE_CELLS,
     H_FREE_FRAMES,
     H_HEAP_FREE,
+    H_NOTE,
     H_RESERVE_PAGES,
     H_REWRITTEN,
     H_SAME_BUCKETS,
     NO_FRAME,
+    NOTE_FLUSH,
+    NOTE_FLUSH_OBJECT,
+    NOTE_GET,
+    NOTE_REFUSED,
+    NOTE_STORED,
+    NOTE_TAKE,
     P_GETS,
     P_GETS_HIT,
     P_IS_PERSISTENT,
@@ -71,7 +78,7 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import field, kernel
+from tmem.machine import field, kernel, note
 from tmem.pages import add_page, dequeue, drop_page, enqueue
 from tmem.pools import pool_of
 from tmem.store import discard, is_own, is_zero, load, store
@@ -185,6 +192,16 @@ def put_page(s, client, slot, oid0, oid1, oid2, index, data, may_ask):
     pool = pool_of(s, client, slot)
     if pool < 0:
         return ENODEV
+    code = put_into(s, client, pool, oid0, oid1, oid2, index, data, may_ask)
+    if s[H_NOTE] and code != NEED_SLAB:
+        kind = NOTE_STORED if code == DONE else NOTE_REFUSED
+        note(s, kind, client, pool, oid0, oid1, oid2, index)
+    return code
+
+
+@kernel
+def put_into(s, client, pool, oid0, oid1, oid2, index, data, may_ask):
+    """PUT into a valid pool."""
     if s[H_FREE_FRAMES] < s[H_RESERVE_PAGES]:
         if may_ask:
             return NEED_SLAB
@@ -212,6 +229,9 @@ def get_page(s, client, slot, oid0, oid1, oid2, index, data):
     if pool < 0:
         return ENODEV
     p, c = POOLS + pool * POOL_WORDS, CLIENTS + client * CLIENT_WORDS
+    if s[H_NOTE]:
+        kind = NOTE_GET if s[p + P_IS_PERSISTENT] or s[p + P_IS_SHARED] else NOTE_TAKE
+        note(s, kind, client, pool, oid0, oid1, oid2, index)
     if s[p + P_PAGES] == 0:
         return EEMPTY
     s[p + P_GETS] += 1
@@ -264,6 +284,8 @@ def flush_page(s, client, pool, oid0, oid1, oid2, index):
     p = POOLS + pool * POOL_WORDS
     s[p + P_PAGE_FLUSHES] += 1
     s[CLIENTS + client * CLIENT_WORDS + C_FLUSHES] += 1
+    if s[H_NOTE]:
+        note(s, NOTE_FLUSH, client, pool, oid0, oid1, oid2, index)
     page = find_page(s, pool, oid0, oid1, oid2, index)
     if page != 0:
         drop_and_log(s, page)
@@ -277,6 +299,8 @@ def flush_object(s, client, pool, oid0, oid1, oid2):
     p = POOLS + pool * POOL_WORDS
     s[p + P_OBJECT_FLUSHES] += 1
     s[CLIENTS + client * CLIENT_WORDS + C_FLUSHES] += 1
+    if s[H_NOTE]:
+        note(s, NOTE_FLUSH_OBJECT, client, pool, oid0, oid1, oid2, 0)
     object_cell = find_object(s, pool, oid0, oid1, oid2)
     if object_cell != 0:
         s[p + P_OBJECT_FLUSHES_HIT] += 1

@@ -56,6 +56,8 @@ HEADER_FIELDS = (
     "same",
     "scratch",  # one page
     "warm",  # frames written lately
+    "note",  # tmem.shards' function that is told of every operation; 0: nobody wants curves
+    "shards",  # what it works on
     "object_bucket_count",
     "same_bucket_count",
     "cell_count",
@@ -111,6 +113,8 @@ HEADER_FIELDS = (
     H_SAME,
     H_SCRATCH,
     H_WARM,
+    H_NOTE,
+    H_SHARDS,
     H_OBJECT_BUCKET_COUNT,
     H_SAME_BUCKET_COUNT,
     H_CELL_COUNT,
@@ -330,6 +334,19 @@ EVICT_ZERO = 2  # ephemeral pages without; evicting them frees a cell only
 CLIENT_ANCHORS = 3  # three per client: the same two, and persistent pages
 ANCHOR_STORED, ANCHOR_ZERO, ANCHOR_PERSISTENT, ANCHORS_PER_CLIENT = range(4)
 FIRST_CELL = CLIENT_ANCHORS + ANCHORS_PER_CLIENT * MAX_CLIENTS
+
+# What is noted of a client's keys, for its miss-ratio curve.
+NOTE_KINDS = range(8)
+(
+    NOTE_STORED,  # a put: the page is in tmem now, or
+    NOTE_REFUSED,  # it is not
+    NOTE_GET,  # a get that leaves a page where it is, or
+    NOTE_TAKE,  # takes it out
+    NOTE_FLUSH,
+    NOTE_FLUSH_OBJECT,
+    NOTE_DESTROY_POOL,
+    NOTE_OPEN_CLIENT,
+) = NOTE_KINDS
 
 # Columns of an area.
 AREA_WORDS = 4

@@ -17,7 +17,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
-from tmem.layout import CELL_WORDS, H_CELLS, H_KEYS, PAGE_BYTES
+from tmem.layout import CELL_WORDS, H_CELLS, H_KEYS, H_NOTE, PAGE_BYTES
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -143,6 +143,31 @@ def clear_page(typing_context: Any, target: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@intrinsic
+def note(
+    typing_context: Any,
+    s: Any,
+    kind: Any,
+    client: Any,
+    pool: Any,
+    oid0: Any,
+    oid1: Any,
+    oid2: Any,
+    index: Any,
+) -> Any:
+    """Call the function at H_NOTE: ``int64 (int64 state, kind, client, pool, oid0, oid1, oid2,
+    index)``. By address, because all entries would else compile its many lines each."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(_I64, [_I64] * len(arguments)).as_pointer()
+        function = builder.inttoptr(_word(builder, arguments[0], ir.Constant(_I64, H_NOTE)), kind)
+        state = builder.ptrtoint(arguments[0], _I64)
+        return builder.call(function, [state, *arguments[1:]])
+
+    name = (types.uint64, types.uint64, types.uint64, types.int64)
+    return types.int64(words_type, types.int64, types.int64, types.int64, *name), generate
 
 
 class PageType(types.Type):

@@ -30,6 +30,8 @@ from tmem.layout import (
     H_DEDUP_ACROSS,
     H_FREE_FRAMES,
     H_HEAP_FREE,
+    H_NOTE,
+    H_SHARDS,
     KEY_COUNT,
     MAX_AREAS,
     MAX_CLIENTS,
@@ -63,6 +65,7 @@ class Tmem(Control):
 
     ``dedup`` keeps pages of the same content of one client once, ``dedup_across_clients`` those of
     all: a client can then find out what others have. ``compression`` lets ``compress_step`` work.
+    ``mrc`` keeps for each client a sampled estimate of its ``miss_ratios``.
     ``max_pages`` is how many pages there is room to describe, zero, same and compressed ones
     included: with one of these options twice as many as fit raw, at 64 bytes each.
     """
@@ -79,6 +82,7 @@ class Tmem(Control):
         dedup_across_clients: bool = False,
         compression: bool = False,
         max_pages: int | None = None,
+        mrc: bool = False,
     ) -> None:
         areas = -(-pages // AREA_PAGES)
         most = areas if max_areas is None else max_areas
@@ -113,6 +117,13 @@ class Tmem(Control):
         )
         self._state.header[H_DEDUP_ACROSS] = dedup_across_clients
         self._state.header[H_COMPRESSION] = compression
+        self._estimators: npt.NDArray[np.int64] | None = None
+        if mrc:
+            from tmem import shards  # here only: it takes a second to compile
+
+            self._estimators = shards.estimators(max_pages)
+            self._state.header[H_SHARDS] = self._estimators.ctypes.data
+            self._state.header[H_NOTE] = shards.note_address
         #: the state as the compiled entries want it; alive as long as this object
         self.state_address = self._state.address
         for area in range(areas):
@@ -127,6 +138,18 @@ class Tmem(Control):
         by agreement, and may be read at any time.
         """
         return self._state.clients
+
+    def miss_ratios(self, client: int, sizes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """What part of a client's requests would miss were it to have each of ``sizes`` pages.
+
+        What counts as a request, and how it is estimated: ``tmem.shards``. Sizes ascend; ratios
+        never rise. Ones for a client that has asked for nothing. TmemError without ``mrc``.
+        """
+        if self._estimators is None:
+            raise TmemError("a pool made without mrc=True has no miss ratios")
+        from tmem import shards
+
+        return shards.miss_ratios(self._estimators[client], np.asarray(sizes, dtype=np.float64))
 
     def open_client(self, client: int) -> int:
         """Make a client: 0; EEXIST when it is open already, EPERM when not 0 to 63."""

@@ -31,13 +31,17 @@ from tmem.layout import (
     CLIENT_WORDS,
     CLIENTS,
     H_ERRORS,
+    H_NOTE,
     H_OPERATIONS,
     MAX_CLIENTS,
+    NOTE_DESTROY_POOL,
+    NOTE_OPEN_CLIENT,
     PAGE_BYTES,
 )
 from tmem.machine import (
     cells_at,
     kernel,
+    note,
     oids_at,
     page_address,
     readable_page,
@@ -78,9 +82,11 @@ def without_page(s, op, client, word, oid0, oid1, oid2, index):
     """Every operation that moves no data. ``word`` is arg[0] of the record: pool or flags."""
     if op == NEW_POOL:
         return pools.new_pool(s, client, word, int64(oid0), int64(oid1))
-    if op == DESTROY_POOL:
-        return pools.destroy_pool(s, client, word)
     pool = pools.pool_of(s, client, word)
+    if op == DESTROY_POOL:
+        if s[H_NOTE] and pool >= 0:
+            note(s, NOTE_DESTROY_POOL, client, pool, oid0, oid1, oid2, 0)
+        return pools.destroy_pool(s, client, word)
     if pool < 0:
         return ENODEV
     if op == FLUSH_PAGE:
@@ -184,7 +190,11 @@ def _take_gone(state, client, out):
 
 
 def _open_client(state, client):
-    return pools.open_client(words_at(int64(state)), client)
+    s = words_at(int64(state))
+    code = pools.open_client(s, client)
+    if s[H_NOTE] and code == 0:
+        note(s, NOTE_OPEN_CLIENT, client, 0, uint64(0), uint64(0), uint64(0), 0)
+    return code
 
 
 def _close_client(state, client):
