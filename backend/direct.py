@@ -228,6 +228,9 @@ class DirectBackend:
             guest_swap_outs=control.swap_outs,
             guest_references=control.references,
             guest_credit_dry=control.credit_dry,
+            guest_committed_frames=control.committed_frames,
+            guest_stall_ns=control.stall_ns,
+            guest_idle_permille=control.idle_permille,
         )
 
     def _tmem_counters(self, domid: DomId) -> dict[str, int]:

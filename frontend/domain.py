@@ -184,6 +184,9 @@ class Domain:
         swap_ins: int = 0,
         swap_outs: int = 0,
         references: int = 0,
+        committed_frames: int = -1,
+        stall_ns: int = 0,
+        idle_permille: int = -1,
     ) -> None:
         """Publish what the guest really uses and did so far, for the policy and the reports."""
         control = self._open_control()
@@ -192,6 +195,9 @@ class Domain:
         control.swap_ins = swap_ins
         control.swap_outs = swap_outs
         control.references = references
+        control.committed_frames = committed_frames
+        control.stall_ns = stall_ns
+        control.idle_permille = idle_permille
 
     def statistics(self) -> DomainStatistics:
         """Every counter, now."""

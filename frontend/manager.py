@@ -17,6 +17,11 @@ no write, and what tmem does with it does not matter. The first write to one mak
 A fault is one batch on the tmem ring: get the page into the spare frame, flush it, put the victim.
 The victim's frame is the next spare. So ``resident_frames`` pages need one frame more.
 
+How many pages may be resident follows the domain's target. At the target it booted with it is
+``resident_frames``; what the target is above that, comes on top; below, all but the spare are the
+pages', and never more than ``resident_frames``: what boots beyond them (the kernel's, in a real
+guest) is given up first. Memory above what it booted with is asked for when a page needs it.
+
 Rules: one thread; it owns what it allocates from the domain. A frame is the page's until the next
 ``access``. After PeerGone the pages in tmem are lost and the manager is of no more use; after
 SwapError every page is still where it was.
@@ -25,6 +30,7 @@ SwapError every page is still where it was.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -33,6 +39,7 @@ from typing import Protocol
 from frontend.cleancache import Cleancache
 from frontend.domain import Domain
 from frontend.frontswap import Frontswap, SelfShrink
+from frontend.idle_sampler import IdleSampler
 from frontend.swapfile import SwapError, SwapFile
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS, Frames
@@ -69,12 +76,14 @@ class GuestMemoryStatistics:
     puts: int  # pages offered to tmem
     failed_puts: int  # of those, anonymous ones that were refused
     moved: int  # pages moved to another frame to empty an area
+    stall_ns: int  # time in faults that waited for tmem, the disk or a victim
     resident_frames: Frames
+    committed_frames: Frames  # pages ever touched: resident, in tmem or on disk
 
 
 class GuestMemory:
-    """Virtual pages 0 to ``pages - 1`` over at most ``resident_frames`` frames, fewer when the
-    domain's target is lower.
+    """Virtual pages 0 to ``pages - 1`` over ``resident_frames`` frames at a target of
+    ``boot_frames`` (default: the target now), more or fewer when the target is another.
 
     ``first_touch(page, frame)`` fills the frame of a page that was never touched; without it such
     a page is zeroes. ``program_pages`` are those mapped from ``program``. ``tmem=False`` swaps to
@@ -91,7 +100,9 @@ class GuestMemory:
         first_touch: Callable[[int, int], None] | None = None,
         program: ProgramFile | None = None,
         program_pages: Collection[int] = (),
+        boot_frames: int | None = None,
         tmem: bool = True,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         if resident_frames < 1:
             raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
@@ -102,11 +113,18 @@ class GuestMemory:
         self.pages, self.resident_frames = pages, resident_frames
         self.references = self.faults = self.first_touches = self.tmem_hits = self.moved = 0
         self.swap_ins = self.swap_outs = self.file_reads = self.puts = self.failed_puts = 0
+        self.stall_ns = self.committed = 0
         self._domain, self._swap, self._program = domain, swap, program
+        self._boot_frames = domain.target_frames if boot_frames is None else boot_frames
+        self._clock = clock
+        self._program_unread = set(program_pages)
         self._file_pages = set(program_pages)
         self._first_touch = first_touch or self._zero
         self._resident: OrderedDict[int, int] = OrderedDict()  # page -> frame, oldest use first
-        self._find, self._recent = self._resident.get, self._resident.move_to_end
+        #: The page table: the frame of every resident page but those whose use is being sampled.
+        self._table: dict[int, int] = {}
+        self._find, self._recent = self._table.get, self._resident.move_to_end
+        self._idle = IdleSampler(self._table, self._resident)
         self._spares: list[int] = []
         self._on_disk: set[int] = set()
         self._limit = self._wanted_limit()
@@ -137,7 +155,7 @@ class GuestMemory:
             self.balance()
         frame = self._find(page)
         if frame is None:
-            frame = self._fault(page)
+            frame = self._miss(page)
         else:
             self._recent(page)
         if write:
@@ -162,10 +180,11 @@ class GuestMemory:
             self._empty_areas(excess // AREA_FRAMES)
             domain.drain()
             domain.release(excess)
+        self._idle.look(self._clock())
         self._report()
 
     def resize(self, resident_frames: int) -> None:
-        """Hold at most ``resident_frames`` pages from now on."""
+        """Hold at most ``resident_frames`` pages at the target of boot from now on."""
         if resident_frames < 1:
             raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
         self.resident_frames = resident_frames
@@ -205,6 +224,8 @@ class GuestMemory:
             puts=self.puts,
             failed_puts=self.failed_puts,
             moved=self.moved,
+            stall_ns=self.stall_ns,
+            committed_frames=Frames(self.committed),
             resident_frames=Frames(len(self._resident)),
         )
 
@@ -217,6 +238,7 @@ class GuestMemory:
             "a page is in tmem and on disk": swapped & self._on_disk,
             "a page of the file was swapped": self._file_pages & (swapped | self._on_disk),
             "a frame holds two pages": len(frames) - len(set(frames)),
+            "the page table has another frame": self._table.items() - self._resident.items(),
         }
         for what, found in broken.items():
             if found:
@@ -233,16 +255,31 @@ class GuestMemory:
         self._frontswap = self._cleancache = None
         self._domain.free_many([*self._resident.values(), *self._spares])
         self._resident.clear()
+        self._table.clear()
         self._spares.clear()
         self._on_disk.clear()
 
     def _wanted_limit(self) -> int:
+        target = self._domain.target_frames
+        more = max(target - self._boot_frames, 0)
         # One frame of the target is the spare.
-        return max(min(self.resident_frames, self._domain.target_frames - 1), 1)
+        return max(min(self.resident_frames + more, target - 1), 1)
 
-    def _fault(self, page: int) -> int:
+    def _miss(self, page: int) -> int:
+        """The frame of a page that is not in the page table."""
+        if self._idle.used(page):
+            self._recent(page)
+            return self._table[page]
         if not 0 <= page < self.pages:
             raise IndexError(f"page {page} of {self.pages}")
+        begin_ns, touched = self._clock(), self.first_touches
+        full = len(self._resident) >= self._limit
+        frame = self._fault(page)
+        if full or self.first_touches == touched:
+            self.stall_ns += self._clock() - begin_ns
+        return frame
+
+    def _fault(self, page: int) -> int:
         self.faults += 1
         frame = self._free_frame()
         victim = next(iter(self._resident)) if len(self._resident) >= self._limit else None
@@ -256,7 +293,7 @@ class GuestMemory:
             raise
         else:
             # Before the victim is settled, which may fail: by now tmem has forgotten the page.
-            self._resident[page] = frame
+            self._resident[page] = self._table[page] = frame
         finally:
             if victim is not None:
                 self._settle(victim, None if store is None else answers[store])
@@ -280,6 +317,9 @@ class GuestMemory:
             elif self._program is not None:
                 self._program.read(page, self._domain.view(frame))
                 self.file_reads += 1
+                if page in self._program_unread:
+                    self._program_unread.discard(page)
+                    self.committed += 1
         elif answer is not None and self._frontswap is not None:
             self._frontswap.settle_load(DEVICE, page, answer)
             self.tmem_hits += 1
@@ -289,6 +329,7 @@ class GuestMemory:
         else:
             self._first_touch(page, frame)
             self.first_touches += 1
+            self.committed += 1
 
     def _free_frame(self) -> int:
         """A frame for the page to come; NoMemory when there is neither one nor a victim."""
@@ -347,6 +388,8 @@ class GuestMemory:
                 self._swap.write(page, self._domain.view(self._resident[page]))
                 self.swap_outs += 1
                 self._on_disk.add(page)
+        self._idle.forget(page)
+        self._table.pop(page, None)
         self._spares.append(self._resident.pop(page))
 
     def _has_room(self, pages: int) -> bool:
@@ -365,7 +408,7 @@ class GuestMemory:
         except BaseException:
             self._spares.append(frame)
             raise
-        self._resident[page] = frame
+        self._resident[page] = self._table[page] = frame
         self._resident.move_to_end(page, last=False)
         return True
 
@@ -385,10 +428,11 @@ class GuestMemory:
             return
         unsuited: list[int] = []
         left: list[int] = []
+        self._idle.stop()
         try:
             for page, frame in list(self._resident.items()):
                 if frame // AREA_FRAMES not in kept:
-                    self._resident[page] = self._moved(frame, kept, unsuited)
+                    self._resident[page] = self._table[page] = self._moved(frame, kept, unsuited)
                     left.append(frame)
             for index, frame in enumerate(self._spares):
                 if frame // AREA_FRAMES not in kept:
@@ -419,4 +463,7 @@ class GuestMemory:
             swap_ins=self.swap_ins,
             swap_outs=self.swap_outs,
             references=self.references,
+            committed_frames=self.committed,
+            stall_ns=self.stall_ns,
+            idle_permille=self._idle.permille,
         )

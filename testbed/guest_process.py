@@ -1,19 +1,19 @@
-"""A domain's process: attach, hold a working set, replay a trace, answer in one line.
+"""A domain's process: attach, hold a working set, replay a stream, answer in one line.
 
 ``python -P -m testbed.guest_process CONFIG`` with a ``GuestConfig`` as JSON. Prints a
 ``GuestResult`` as one line of JSON on stdout and exits with 0; on failure one line on stderr says
 why, exit 1. Ends at once when stdin closes (its launcher is gone).
-Imports neither numba nor zmq: a domain starts as fast as Python does.
+Imports neither numba nor zmq: a domain starts as fast as Python and numpy do.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 import frontend
 from frontend.domain import Domain
@@ -23,32 +23,32 @@ from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
 from testbed._loops import lib
 from testbed.launcher import end_with_parent
-from testbed.page_trace import PageTrace, load_trace
+from testbed.streams import stream_of
 from testbed.workloads import PROGRAM_VERSION, GuestConfig, GuestResult, Replay
 
 
 def run(config: GuestConfig) -> GuestResult:
     """Do the domain's work; MemcoordError says what stopped it. Time counts from the first page."""
-    trace = load_trace(config.trace)
-    if not config.program_file:
-        trace = replace(trace, program=frozenset())
+    stream = stream_of(config.workload, config.seed)
+    program_pages = np.flatnonzero(stream.program).tolist()
     with (
         frontend.attach(config.directory, config.name) as domain,
-        SwapFile(config.swap_file, trace.page_count) as swap,
-        SwapFile(f"{config.swap_file}.program", trace.page_count) as program,
+        SwapFile(config.swap_file, stream.page_count) as swap,
+        SwapFile(f"{config.swap_file}.program", stream.page_count) as program,
         GuestMemory(
             domain,
-            trace.page_count,
-            config.resident_frames,
+            stream.page_count,
+            config.workload.resident.frames,
             swap,
             program=program,
-            program_pages=trace.program,
+            program_pages=program_pages,
+            boot_frames=config.boot_frames,
             tmem=config.tmem,
         ) as memory,
     ):
-        _write_program(program, trace, domain, config.number)
+        _write_program(program, program_pages, domain, config.number)
         replay = Replay(
-            trace,
+            stream,
             memory,
             lib,
             name=config.name,
@@ -56,7 +56,7 @@ def run(config: GuestConfig) -> GuestResult:
             base_address=domain.address,
         )
         begin_s = time.perf_counter()
-        replay.run(config.repeat)
+        replay.run()
         run_s = time.perf_counter() - begin_s
         counted = memory.statistics()
         memory.validate()
@@ -73,11 +73,11 @@ def run(config: GuestConfig) -> GuestResult:
     )
 
 
-def _write_program(file: SwapFile, trace: PageTrace, domain: Domain, number: int) -> None:
+def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int) -> None:
     """Write the program's pages; the file has no name any more, so that nothing is left of it."""
     file.path.unlink()
     frame = domain.alloc()
-    for page in sorted(trace.program):
+    for page in pages:
         lib.mc_content_fill(domain.address + frame * FRAME_BYTES, number, page, PROGRAM_VERSION)
         file.write(page, domain.view(frame))
     domain.free(frame)
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write("usage: python -P -m testbed.guest_process CONFIG\n")
         return 2
     end_with_parent()
-    config = msgspec.json.decode(Path(argv[1]).read_bytes(), type=GuestConfig)
+    config = GuestConfig.decode(Path(argv[1]).read_bytes())
     try:
         result = run(config)
     except MemcoordError as error:

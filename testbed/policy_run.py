@@ -11,6 +11,7 @@ stands still for STALL_S ends it. Called by ``testbed.run`` from the main thread
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,13 @@ from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError, PeerGone
 from testbed import control_client, rundir
 from testbed.launcher import ASK_S, Child, Interrupts, Launcher
-from testbed.page_trace import PageTrace
 from testbed.progress import RunProgress
-from testbed.report import DomainResult, PolicyResult
+from testbed.report import CRASHED, DomainResult, PolicyResult
 from testbed.rundir import RunDir, check_socket_path
 from testbed.scenario import Domain, Scenario, to_hypervisor_config
 from testbed.series import Series
+from testbed.streams import domain_seed
+from testbed.workload_kinds import title_of
 from testbed.workloads import GuestConfig, GuestResult
 
 HYPERVISOR_MODULE = "testbed.hypervisor_process"
@@ -72,6 +74,7 @@ class Guest:
     child: Child | None = None
     statistics: dict[str, Any] = field(default_factory=dict)
     result: DomainResult | None = None
+    told: bool = False  # it was killed because the scenario says so
 
 
 class PolicyRun:
@@ -87,7 +90,7 @@ class PolicyRun:
         series: Series,
         progress: RunProgress,
         interrupts: Interrupts,
-        traces: dict[str, PageTrace],
+        lengths: dict[str, int],
         record: Path | None = None,
     ) -> None:
         self._scenario = scenario
@@ -99,10 +102,8 @@ class PolicyRun:
         self._interrupts = interrupts
         self._record = record
         self._guests = [Guest(domain, index + 1) for index, domain in enumerate(scenario.domain)]
-        self._total = sum(
-            len(traces[domain.workload.trace]) * domain.workload.repeat
-            for domain in scenario.domain
-        )
+        self._lengths = lengths
+        self._total = sum(lengths[domain.name] for domain in scenario.domain)
         self._ticks = 0
         self._begin_s = 0.0
 
@@ -144,21 +145,20 @@ class PolicyRun:
         config = to_hypervisor_config(self._scenario, self._policy)
         if self._record is not None:
             config = msgspec.structs.replace(config, tmem_record=str(self._record))
-        self._write("hypervisor.json", config)
+        data = msgspec.json.format(msgspec.json.encode(config), indent=2)
+        (self._directory / "hypervisor.json").write_bytes(data + b"\n")
         for guest in self._guests:
-            work = guest.spec.workload
-            config_of_guest = GuestConfig(
+            told = GuestConfig(
                 directory=str(self._directory),
                 name=guest.spec.name,
                 number=guest.number,
-                trace=work.trace,
-                repeat=work.repeat,
-                resident_frames=work.resident.frames,
+                workload=guest.spec.workload,
+                seed=domain_seed(self._scenario.seed, guest.spec.name),
+                boot_frames=guest.spec.ram.frames,
                 swap_file=str(self._directory / f"{guest.spec.name}.swap"),
                 tmem=self._scenario.tmem != 0,
-                program_file=work.program_file,
             )
-            self._write(f"{guest.spec.name}.json", config_of_guest)
+            (self._directory / f"{guest.spec.name}.json").write_bytes(told.encode())
         folder = self._directory.name
         scratch = [*SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]
         self._run.record_files([*(f"{folder}/{name}" for name in scratch), *LINKS])
@@ -166,10 +166,6 @@ class PolicyRun:
             # Whoever is given the run directory finds the hypervisor that serves now.
             (self._run.path / name).unlink(missing_ok=True)
             (self._run.path / name).symlink_to(Path(folder) / name)
-
-    def _write(self, name: str, content: msgspec.Struct) -> None:
-        data = msgspec.json.format(msgspec.json.encode(content), indent=2)
-        (self._directory / name).write_bytes(data + b"\n")
 
     def _start_process(self, launcher: Launcher, name: str, module: str, *arguments: str) -> Child:
         child = launcher.start(name, module, *arguments)
@@ -206,11 +202,12 @@ class PolicyRun:
         while any(guest.result is None for guest in self._guests):
             now_s = time.monotonic()
             for guest in self._guests:
-                if guest.child is None and now_s - self._begin_s >= guest.spec.start_after_s:
+                if guest.child is None and self._is_due(guest, now_s - self._begin_s):
                     self._start_guest(launcher, guest)
                     moved_s = now_s
             statistics.poll(POLL_MS)
             self._read(statistics)
+            self._crash()
             self._check(launcher, hypervisor)
             done = self._done()
             self._progress.advance(done, self._total)
@@ -219,6 +216,30 @@ class PolicyRun:
                 done_before, moved_s = done, now_s
             elif now_s - moved_s > STALL_S:
                 raise RunBroken(f"no reference was done for {STALL_S:.0f} s")
+
+    def _is_due(self, guest: Guest, elapsed_s: float) -> bool:
+        when = guest.spec.start_when
+        if when is None:
+            return elapsed_s >= guest.spec.start_after_s
+        return all(
+            other.result is not None or self._share_done(other) >= when.done
+            for other in self._guests
+            if other.spec.name == when.domain
+        )
+
+    def _share_done(self, guest: Guest) -> float:
+        done: int = guest.statistics.get("guest_references", 0)
+        return done / self._lengths[guest.spec.name]
+
+    def _crash(self) -> None:
+        """Kill the domains whose time has come, as SIGKILL does: between any two instructions."""
+        for guest in self._guests:
+            at = guest.spec.crash_at
+            if at is None or guest.child is None or guest.result is not None or guest.told:
+                continue
+            if guest.statistics and self._share_done(guest) >= at:
+                guest.told = True
+                guest.child.process.kill()
 
     def _start_guest(self, launcher: Launcher, guest: Guest) -> None:
         name = guest.spec.name
@@ -297,6 +318,8 @@ class PolicyRun:
             guest.result = self._last_seen(guest, "stopped", "the run ended before it")
         elif code == 0:
             guest.result = self._answer_of(guest, guest.child.stdout_path)
+        elif guest.told and code == -signal.SIGKILL:
+            guest.result = self._last_seen(guest, CRASHED, "")
         elif code is not None and code < 0:
             guest.result = self._last_seen(guest, "killed", how)
         else:
@@ -311,7 +334,7 @@ class PolicyRun:
             return self._last_seen(guest, "failed", f"no result: {error}")
         return DomainResult(
             domain=guest.spec.name,
-            workload=guest.spec.workload.trace,
+            workload=title_of(guest.spec.workload),
             **msgspec.structs.asdict(answer),
         )
 
@@ -319,7 +342,7 @@ class PolicyRun:
         seen = guest.statistics
         return DomainResult(
             domain=guest.spec.name,
-            workload=guest.spec.workload.trace,
+            workload=title_of(guest.spec.workload),
             state=state,
             reason=reason,
             references=seen.get("guest_references", 0),

@@ -18,14 +18,16 @@ from testbed.series import Sample
 
 BASELINE = "greedy"
 DONE = "done"
+#: Killed because the scenario says so (``crash_at``); not a failure.
+CRASHED = "crashed as told"
 SCHEMA = 1
 
 
 class DomainResult(msgspec.Struct, kw_only=True):
     """One domain under one policy. Counts are the guest's; ``failed_puts`` the puts tmem refused.
 
-    ``state`` is done, killed, failed or stopped; ``reason`` says why when it is not done, and then
-    the counts are the last ones the hypervisor saw. ``gain_percent`` is how much shorter the run
+    ``state`` is done, crashed as told, killed, failed or stopped; unless it is done, the counts are
+    the last ones the hypervisor saw, and ``reason`` says what went wrong. ``gain_percent`` is how much shorter the run
     was than under greedy (negative: longer), None when there is nothing to compare with.
     """
 
@@ -60,8 +62,8 @@ class PolicyResult(msgspec.Struct, kw_only=True):
 
     @property
     def good(self) -> bool:
-        """True when every domain did all its work."""
-        return not self.error and all(result.state == DONE for result in self.domains)
+        """True when every domain did all the scenario asks of it."""
+        return not self.error and all(result.state in (DONE, CRASHED) for result in self.domains)
 
 
 class RunReport(msgspec.Struct, kw_only=True):
@@ -174,7 +176,7 @@ def closing(report: RunReport) -> list[str]:
     lines = []
     for policy in report.policies:
         problems = [policy.error] if policy.error else []
-        problems += [f"{r.domain} {r.state}: {r.reason}" for r in policy.domains if r.state != DONE]
+        problems += [f"{r.domain} {r.state}: {r.reason}" for r in policy.domains if r.reason]
         lines += [f"{policy.policy}: {problem}" for problem in [*problems, *policy.notices]]
     if report.error:
         lines.append(report.error)

@@ -26,7 +26,6 @@ from hypervisor.public.errors import ConfigError
 from policies import loader
 from testbed import rundir
 from testbed.launcher import Interrupts
-from testbed.page_trace import load_trace
 from testbed.policy_run import PolicyRun
 from testbed.progress import RunProgress
 from testbed.report import (
@@ -41,6 +40,7 @@ from testbed.report import (
 )
 from testbed.scenario import Scenario, load
 from testbed.series import Series
+from testbed.streams import domain_seed, stream_of
 
 EXIT_FAILED = 1
 EXIT_SIGNAL = 128
@@ -111,7 +111,10 @@ def _run_all(
     record: Path | None,
 ) -> RunReport:
     begin_s = time.monotonic()
-    traces = {name: load_trace(name) for name in {d.workload.trace for d in what.domain}}
+    lengths = {
+        domain.name: len(stream_of(domain.workload, domain_seed(what.seed, domain.name)))
+        for domain in what.domain
+    }
     results: list[PolicyResult] = []
     with RunProgress() as progress:
         for index, name in enumerate(names):
@@ -123,7 +126,7 @@ def _run_all(
                 series=series,
                 progress=progress,
                 interrupts=interrupts,
-                traces=traces,
+                lengths=lengths,
                 record=record,
             )
             results.append(policy_run.execute())

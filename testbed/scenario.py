@@ -19,17 +19,17 @@ import msgspec
 
 from hypervisor import config
 from hypervisor.public.errors import ConfigError
-from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of, parse_bytes
+from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of
 from testbed import machine
 from testbed.overrides import apply
-from testbed.page_trace import check_workload
+from testbed.workload_kinds import Size, Workload, decode_size
 
 DEFAULT = "main"
 FILE_BYTES_MAX = 1 << 20
 START_AFTER_S_MAX = 3600.0
-REPEAT_MAX = 10_000
 SEED_MAX = (1 << 63) - 1
-SIZE_MAX = 1 << 62
+SEEDS_MAX = 1000
+COST_US_MAX = 1e6
 #: Files of a run directory are named after its processes.
 RESERVED_NAMES = ("hypervisor",)
 
@@ -37,58 +37,75 @@ _AT = re.compile(r"^(.*?)(?: - at `\$\.?(.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"field `([^`]+)`")
 
 
-class Size(int):
-    """Bytes, a whole number of frames; written as ``"64 MiB"``, ``"512 pages"`` or bytes."""
+class StartWhen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Start once ``domain`` has done this fraction of its references, or has ended.
 
-    @property
-    def frames(self) -> int:
-        """The same in frames (or tmem pages) of 4 KiB."""
-        return int(self) // FRAME_BYTES
-
-
-class PageTraceWorkload(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="page-trace"
-):
-    """Replay a page-reference trace ``repeat`` times with ``resident`` pages of real frames.
-
-    With ``program_file`` the pages of the program itself are mapped from a file and cached in
-    cleancache; without, every page is anonymous and is swapped.
+    Unlike a time it means the same on a loaded machine and in virtual time.
     """
 
-    trace: str
-    resident: Size
-    repeat: int = 1
-    program_file: bool = False
+    domain: str
+    done: float
+
+
+class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Latency of the simulator's disk per page; the testbed has a real one."""
+
+    read_us: float = 100.0
+    write_us: float = 50.0
+
+
+class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a page to and from tmem costs in the simulator; None: as the simulator knows it."""
+
+    tmem_get_us: float | None = None
+    tmem_put_us: float | None = None
 
 
 class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One VM. ``ram`` is what it boots with and its first target; at most ``maxmem``."""
+    """One VM. ``ram`` is what it boots with, and its first target.
+
+    ``ram_min`` (default ``ram``) to ``ram_max`` (default ``maxmem``), and ``tmem_min`` to
+    ``tmem_max``, are what a policy may give it; equal ones pin it. With ``opt_out`` no policy
+    changes its targets at all. At ``crash_at``, a fraction of its own references, it is killed.
+    """
 
     name: str
     maxmem: Size
     ram: Size
-    workload: PageTraceWorkload
+    workload: Workload
     start_after_s: float = 0.0
+    start_when: StartWhen | None = None
+    crash_at: float | None = None
     credit_areas: int = 0
     weight: float = 1.0
     priority: int = 0
     tmem_min: Size = Size(0)
     tmem_max: Size | None = None
+    ram_min: Size | None = None
+    ram_max: Size | None = None
+    opt_out: bool = False
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One host, its domains, and the policies to compare on them."""
+    """One host, its domains, and the policies to compare on them.
+
+    Comparisons run ``seeds`` times, with ``seed`` and those after it. ``disk`` and ``costs`` are
+    the simulator's.
+    """
 
     name: str
     memory: Size
     domain: tuple[Domain, ...]
     seed: int = 1
+    seeds: int = 1
     slack: Size = Size(2 * AREA_FRAMES * FRAME_BYTES)
     tmem: Size | None = None  # None: all host memory that no domain has installed; 0: no tmem
     tmem_dedup: bool = False
     tmem_compression: bool = False
     interval_ms: int = 1000
     policies: tuple[str, ...] = ("greedy", "smart-alloc")
+    disk: Disk = Disk()
+    costs: Costs = Costs()
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
@@ -109,7 +126,7 @@ def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
 def parse(raw: dict[str, Any]) -> Scenario:
     """The scenario in a decoded TOML document, checked; ConfigError names the key."""
     try:
-        scenario = msgspec.convert(raw, Scenario, dec_hook=_size)
+        scenario = msgspec.convert(raw, Scenario, dec_hook=decode_size)
     except msgspec.ValidationError as error:
         raise _config_error(str(error)) from None
     check(scenario)
@@ -142,7 +159,10 @@ def check(scenario: Scenario) -> None:
     for index, domain in enumerate(scenario.domain):
         _check_domain(f"domain[{index}]", domain)
         _wants(domain.name not in names, f"domain[{index}].name", f"{domain.name!r} is taken")
+        _check_start(f"domain[{index}].start_when", domain, names)
         names.add(domain.name)
+    _wants(1 <= scenario.seeds <= SEEDS_MAX, "seeds", f"must be 1 to {SEEDS_MAX}")
+    _check_costs(scenario)
     _check_sums(scenario)
     config.check(to_hypervisor_config(scenario, scenario.policies[0]))
 
@@ -186,6 +206,9 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
                 priority=domain.priority,
                 tmem_min_pages=domain.tmem_min.frames,
                 tmem_max_pages=_pages(domain.tmem_max),
+                ram_min_frames=_pages(domain.ram_min),
+                ram_max_frames=_pages(domain.ram_max),
+                opt_out=domain.opt_out,
             )
             for domain in scenario.domain
         ),
@@ -213,9 +236,10 @@ def _check_domain(key: str, domain: Domain) -> None:
         f"{key}.workload.resident",
         f"must be above 0 and fit into ram, {domain.ram.frames} pages",
     )
-    _wants(1 <= work.repeat <= REPEAT_MAX, f"{key}.workload.repeat", f"must be 1 to {REPEAT_MAX}")
-    problem = check_workload(work.trace)
-    _wants(not problem, f"{key}.workload.trace", problem)
+    for name, holds, why in work.wishes():
+        _wants(holds, f"{key}.workload.{name}", why)
+    if domain.crash_at is not None:
+        _wants(0 <= domain.crash_at < 1, f"{key}.crash_at", "must be 0 or more and below 1")
     _wants(
         0 <= domain.start_after_s <= START_AFTER_S_MAX,
         f"{key}.start_after_s",
@@ -226,29 +250,35 @@ def _check_domain(key: str, domain: Domain) -> None:
     _wants(finite, f"{key}.weight", "must be a number above 0")
     most = config.PRIORITY_MAX
     _wants(abs(domain.priority) <= most, f"{key}.priority", f"must be {-most} to {most}")
+    if domain.ram_min is not None:
+        _wants(0 < domain.ram_min <= domain.ram, f"{key}.ram_min", "must be above 0, at most ram")
+    if domain.ram_max is not None:
+        fits = domain.ram <= domain.ram_max <= domain.maxmem
+        _wants(fits, f"{key}.ram_max", "must not be below ram nor above maxmem")
     if domain.tmem_max is not None:
         _wants(domain.tmem_min <= domain.tmem_max, f"{key}.tmem_max", "must not be below tmem_min")
+
+
+def _check_start(key: str, domain: Domain, before: set[str]) -> None:
+    when = domain.start_when
+    if when is None:
+        return
+    # Only an earlier one, so that no two domains wait for each other.
+    _wants(when.domain in before, f"{key}.domain", f"no domain {when.domain!r} stands before it")
+    _wants(0 <= when.done <= 1, f"{key}.done", "must be 0 to 1")
+    _wants(domain.start_after_s == 0, key, "excludes start_after_s")
+
+
+def _check_costs(scenario: Scenario) -> None:
+    for key, part in (("disk", scenario.disk), ("costs", scenario.costs)):
+        for name, value in msgspec.structs.asdict(part).items():
+            good = value is None or 0 <= value <= COST_US_MAX
+            _wants(good, f"{key}.{name}", f"must be 0 to {COST_US_MAX:.0f} microseconds")
 
 
 def _wants(holds: bool, key: str, why: str) -> None:
     if not holds:
         raise ConfigError(key, why)
-
-
-def _size(kind: type, value: Any) -> Any:
-    if kind is not Size:
-        raise NotImplementedError(kind)
-    if type(value) is int:
-        number = value
-    elif type(value) is str:
-        number = parse_bytes(value)
-    else:
-        raise ValueError(f"{value!r} is not a size: write for example '64 MiB'")
-    if not 0 <= number <= SIZE_MAX:
-        raise ValueError(f"a size is 0 to {SIZE_MAX} bytes")
-    if number % FRAME_BYTES:
-        raise ValueError(f"{number} bytes are not a whole number of {FRAME_BYTES}-byte frames")
-    return Size(number)
 
 
 def _config_error(text: str) -> ConfigError:

@@ -69,6 +69,9 @@ class DomainSnapshot:
     guest_swap_outs: int
     guest_references: int
     guest_credit_dry: int
+    guest_committed_frames: int = -1  # -1: not known
+    guest_stall_ns: int = 0
+    guest_idle_permille: int = -1  # -1: not known
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class GoodRun:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("testbed.run.PolicyRun", GoodRun)
-    monkeypatch.setattr("testbed.run.load_trace", lambda name: name)
+    monkeypatch.setattr("testbed.run.stream_of", lambda workload, seed: [0])
 
     def do(policy: str = "greedy", as_json: bool = True) -> int:
         return run_command(None, [policy], as_json, str(tmp_path / "run"))

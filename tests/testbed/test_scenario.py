@@ -15,6 +15,7 @@ from hypervisor import config
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, areas_of
 from testbed import machine, scenario
+from testbed.workload_kinds import title_of
 
 MIB = 1 << 20
 
@@ -51,7 +52,7 @@ def test_every_shipped_scenario_is_valid(name: str) -> None:
 
 def test_the_default_is_three_programs_short_of_memory() -> None:
     found = scenario.load()
-    assert [domain.workload.trace for domain in found.domain] == ["sort", "cc1", "sqlite"]
+    assert [title_of(domain.workload) for domain in found.domain] == ["sort", "cc1", "sqlite"]
     ram = sum(areas_of(domain.ram.frames) * AREA_FRAMES for domain in found.domain)
     tmem = found.memory.frames - found.slack.frames - ram
     distinct_pages = 1_844 + 3_439 + 1_049

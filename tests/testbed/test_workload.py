@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hypervisor.public.errors import ConfigError
 from testbed._loops import ffi, lib
-from testbed.page_trace import SHIPPED, PageTrace, load_trace, parse_trace
+from testbed.streams.page_trace import load_trace, parse_trace
+from testbed.streams.stream import Stream, anonymous
+from testbed.workload_kinds import SHIPPED_TRACES
 from testbed.workloads import Replay, WrongContent
 
 PAGE_BYTES = 4096
@@ -26,7 +29,11 @@ class FakeMemory:
         self.resident: dict[int, int] = {}
         self.swap: dict[int, bytes] = {}
         self.written: set[int] = set()
+        self.balanced = 0
         self.on_swap_in: Callable[[int, bytes], bytes] = lambda page, data: data
+
+    def balance(self) -> None:
+        self.balanced += 1
 
     def access(self, page: int, write: bool) -> int:
         if write:
@@ -54,76 +61,84 @@ def memory() -> Iterator[FakeMemory]:
 
 
 @pytest.fixture
-def replay(memory: FakeMemory) -> Iterator[Callable[[PageTrace], Replay]]:
+def replay(memory: FakeMemory) -> Iterator[Callable[[Stream], Replay]]:
     view = ffi.from_buffer(memory.buffer)
     base = int(ffi.cast("uintptr_t", view))
     yield lambda trace: Replay(trace, memory, lib, name="vm7", number=7, base_address=base)
     ffi.release(view)
 
 
-def trace_of(*references: tuple[int, int]) -> PageTrace:
+def trace_of(*references: tuple[int, int]) -> Stream:
     pages = [page for page, _ in references]
-    return PageTrace("test", pages, bytes(flag for _, flag in references), max(pages) + 1)
+    writes = [flag for _, flag in references]
+    return anonymous("test", np.array(pages), np.array(writes), max(pages) + 1)
+
+
+def repeated(stream: Stream, times: int) -> Stream:
+    pages, writes = np.tile(stream.pages, times), np.tile(stream.writes, times)
+    return replace(stream, pages=pages, writes=writes)
 
 
 SWEEP = trace_of(*((page, page & 1) for page in range(8)))
 
 
 def test_every_reference_but_the_first_of_a_page_is_verified(
-    replay: Callable[[PageTrace], Replay],
+    replay: Callable[[Stream], Replay],
 ) -> None:
     work = replay(SWEEP)
-    work.run(5)
+    for _ in range(5):
+        work.run()
     assert work.pages_verified == 5 * 8 - 8
 
 
 def test_first_touch_counts_as_a_write_even_when_it_reads(
-    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+    memory: FakeMemory, replay: Callable[[Stream], Replay]
 ) -> None:
-    replay(trace_of((0, 0), (1, 0), (0, 0))).run(1)
+    replay(trace_of((0, 0), (1, 0), (0, 0))).run()
     assert memory.written == {0, 1}
 
 
 @pytest.mark.parametrize("writes", [0, 1], ids=["before a read", "before a write"])
 def test_one_flipped_bit_is_caught_and_named(
-    memory: FakeMemory, replay: Callable[[PageTrace], Replay], writes: int
+    memory: FakeMemory, replay: Callable[[Stream], Replay], writes: int
 ) -> None:
     def flip(page: int, data: bytes) -> bytes:
         return data[:1000] + bytes([data[1000] ^ 4]) + data[1001:] if page == 5 else data
 
     work = replay(trace_of(*((page, 1) for page in range(8)), (5, writes)))
-    work.run(1)  # page 5 is in memory: nothing was read back yet
+    work.run()  # page 5 is in memory: nothing was read back yet
     memory.on_swap_in = flip
     with pytest.raises(WrongContent) as caught:
-        work.run(1)
+        work.run()
     assert (caught.value.domain, caught.value.page, caught.value.word) == ("vm7", 5, 125)
     assert caught.value.version == (2 if writes else 1)
     assert "domain vm7, page 5" in str(caught.value)
 
 
 def test_an_older_version_of_the_same_page_is_caught(
-    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+    memory: FakeMemory, replay: Callable[[Stream], Replay]
 ) -> None:
     old: dict[int, bytes] = {}
     memory.on_swap_in = lambda page, data: (
         old.setdefault(page, data) if page in memory.swap else data
     )
+    work = replay(repeated(trace_of(*((page, 1) for page in range(8))), 4))
     with pytest.raises(WrongContent):
-        replay(trace_of(*((page, 1) for page in range(8)))).run(4)
+        work.run()
 
 
 def test_another_page_in_its_place_is_caught(
-    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+    memory: FakeMemory, replay: Callable[[Stream], Replay]
 ) -> None:
     memory.on_swap_in = lambda page, data: memory.swap.get(page ^ 1, data)
     with pytest.raises(WrongContent):
-        replay(SWEEP).run(2)
+        replay(repeated(SWEEP, 2)).run()
 
 
-def test_a_lost_page_is_caught(memory: FakeMemory, replay: Callable[[PageTrace], Replay]) -> None:
+def test_a_lost_page_is_caught(memory: FakeMemory, replay: Callable[[Stream], Replay]) -> None:
     memory.on_swap_in = lambda page, data: bytes(PAGE_BYTES)
     with pytest.raises(WrongContent):
-        replay(SWEEP).run(2)
+        replay(repeated(SWEEP, 2)).run()
 
 
 @pytest.mark.parametrize(
@@ -133,30 +148,30 @@ def test_a_lost_page_is_caught(memory: FakeMemory, replay: Callable[[PageTrace],
 def test_shipped_traces_are_whole(name: str, references: int, pages: int) -> None:
     trace = load_trace(name)
     assert (len(trace), trace.page_count) == (references, pages)
-    assert set(trace.pages) == set(range(pages))
-    assert set(trace.writes) == {0, 1}
-    assert name in SHIPPED
+    assert set(trace.pages.tolist()) == set(range(pages))
+    assert set(trace.writes.tolist()) == {0, 1}
+    assert name in SHIPPED_TRACES
 
 
 def test_a_trace_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("page,dt,flags\n3,1,1\n0,9,2\n")
     trace = load_trace(str(path))
-    assert (trace.pages, trace.writes, trace.page_count) == ([3, 0], b"\x01\x00", 4)
-    assert trace.program == {0}
+    assert (trace.pages.tolist(), trace.writes.tolist(), trace.page_count) == ([3, 0], [1, 0], 4)
+    assert np.flatnonzero(trace.program).tolist() == [0]
 
 
 def test_a_program_is_what_is_executed_and_never_written() -> None:
     rows = ["page,dt,flags", "0,1,2", "1,1,2", "2,1,0", "3,1,1", "1,1,1", "0,1,0", "4,1,3"]
-    assert parse_trace("test", rows).program == {0}
+    assert np.flatnonzero(parse_trace("test", rows).program).tolist() == [0]
 
 
 def test_pages_of_the_program_are_verified_from_the_start(
-    memory: FakeMemory, replay: Callable[[PageTrace], Replay]
+    memory: FakeMemory, replay: Callable[[Stream], Replay]
 ) -> None:
-    trace = replace(SWEEP, program=frozenset({2}))
+    trace = replace(SWEEP, program=np.arange(8) == 2)
     with pytest.raises(WrongContent) as caught:
-        replay(trace).run(1)  # this memory has no program file
+        replay(trace).run()  # this memory has no program file
     assert (caught.value.page, caught.value.version) == (2, 1)
 
 

@@ -28,6 +28,8 @@ static struct mc_control layout_of(uint32_t areas)
         .ring_slots = MC_RING_SLOTS,
         .ram_bytes = (uint64_t)areas * MC_AREA_BYTES,
         .memory_ring_offset = MC_FRAME_BYTES,
+        .committed_frames = -1,
+        .idle_permille = -1,
     };
     uint64_t ring = page_up(sizeof(struct mc_ring));
     control.tmem_ring_offset = control.memory_ring_offset + ring;

@@ -123,6 +123,9 @@ struct mc_control {
     _Atomic uint32_t frontend_pid;
     _Atomic uint32_t guest_waiters;     /* threads asleep on guest_bell */
     _Atomic uint32_t credit_waiters;    /* threads asleep on credit_bell */
+    _Atomic int64_t committed_frames;   /* pages its programs hold anywhere; -1: not known */
+    _Atomic uint64_t stall_ns;          /* time its programs stood still for want of memory */
+    _Atomic int64_t idle_permille;      /* of its pages, not used lately; -1: not known */
 };
 
 enum mc_state { MC_STATE_CLOSED = 0, MC_STATE_OPEN = 1, MC_STATE_CLOSING = 2, MC_STATE_BROKEN = 3 };
