@@ -68,7 +68,8 @@ def within(view: View, wanted: Column) -> Column:
     much, from everybody, in proportion to what is above the minimum.
     """
     low = view.ram_minimum * min(1.0, view.ram_capacity / max(view.ram_minimum.sum(), 1.0))
-    fit = np.clip(wanted, low, np.maximum(low, view.ram_maximum))
+    high = np.clip(view.ram_maximum, low, view.ram_capacity)
+    fit = np.clip(wanted, low, high)
     excess = fit.sum() - view.ram_capacity
     growth = np.maximum(fit - np.maximum(view.ram_target, low), 0.0)
     if excess > 0 and growth.any():
