@@ -26,7 +26,6 @@ from llvmlite import ir
 from numba import int64, njit, types, uint32
 from numba.extending import intrinsic
 
-from policies.base import AGE_EDGES_S
 from testbed.sim import layout as L
 from testbed.sim.curve import note_evicted, note_wanted
 from tmem.cache import cached_kernels
@@ -45,9 +44,6 @@ FRONTSWAP, CLEANCACHE = 0, 1  # slots of a domain's pools, in the order they are
 DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.frontswap
 DOMAIN_SHIFT = 32  # of a domain's number in the name a page carries
 LOW = L.PAGE_MASK
-#: The ages of ``View.promotions`` in ticks of NODE_SEEN.
-EDGES = tuple(int(edge * 1e9) >> L.SEEN_SHIFT for edge in AGE_EDGES_S)
-FIRST_EDGE, LAST_EDGE = EDGES[0], len(EDGES) - 1
 NOBODY = -1
 
 _I64 = ir.IntType(64)
@@ -383,11 +379,11 @@ def fault(w, d, page):
 @kernel
 def promote(w, d, idle):
     """Count a reference to a page that was not referenced for ``idle`` ticks, once per age."""
-    counts = words_at(w[d + L.D_PROMOTIONS])
-    for edge in range(LAST_EDGE + 1):
-        if idle < EDGES[edge]:
-            return
+    counts, edges = words_at(w[d + L.D_PROMOTIONS]), words_at(w[L.W_EDGES])
+    edge = 0
+    while idle >= edges[edge]:
         counts[edge] += 1
+        edge += 1
 
 
 # Time
@@ -399,7 +395,7 @@ def advance(w, d, end):
     references, nodes = cells_at(w[d + L.D_REFERENCES]), cells_at(w[d + L.D_NODES])
     pauses, anchor, hit_ns = words_at(w[d + L.D_PAUSES]), w[d + L.D_PAGES], w[d + L.D_HIT_NS]
     number, stop = w[d + L.D_NEXT], w[d + L.D_STOP]
-    newest = anchor * L.NODE_WORDS + L.NODE_PREV
+    newest, first_edge = anchor * L.NODE_WORDS + L.NODE_PREV, words_at(w[L.W_EDGES])[0]
     while number < stop and w[d + L.D_CLOCK_NS] < end:
         if number == pauses[2 * w[d + L.D_PAUSE]]:
             w[d + L.D_CLOCK_NS] += pauses[2 * w[d + L.D_PAUSE] + 1]
@@ -414,7 +410,7 @@ def advance(w, d, end):
         flags = int64(nodes[n + L.NODE_FLAGS])
         now = w[d + L.D_CLOCK_NS] >> L.SEEN_SHIFT
         idle = now - int64(nodes[n + L.NODE_SEEN])
-        if idle >= FIRST_EDGE and flags & L.TOUCHED:
+        if idle >= first_edge and flags & L.TOUCHED:
             promote(w, d, idle)
         if flags & L.RESIDENT:
             if int64(nodes[newest]) != page:
@@ -481,6 +477,7 @@ def _cold(world, slot, now, idle_ticks, out):
     """Count pages by how long they were not referenced; answers the resident ones that were not
     for ``idle_ticks``."""
     w, counts = words_at(world), words_at(out)
+    edges = words_at(w[L.W_EDGES])
     d = L.DOMAINS + slot * L.DOMAIN_WORDS
     nodes, idle_pages = cells_at(w[d + L.D_NODES]), 0
     for page in range(w[d + L.D_PAGES]):
@@ -489,10 +486,10 @@ def _cold(world, slot, now, idle_ticks, out):
             continue
         idle = now - int64(nodes[page * L.NODE_WORDS + L.NODE_SEEN])
         idle_pages += idle >= idle_ticks and flags & L.RESIDENT != 0
-        for edge in range(LAST_EDGE + 1):
-            if idle < EDGES[edge]:
-                break
+        edge = 0
+        while idle >= edges[edge]:
             counts[edge] += 1
+            edge += 1
     return idle_pages
 
 

@@ -112,6 +112,7 @@ class SimHost:
         w[L.W_SLAB_USED] = self._slab_used.ctypes.data
         w[L.W_RECORD] = self._record.ctypes.data
         w[L.W_PAGE_OUT], w[L.W_PAGE_IN] = (int(page.ctypes.data) for page in self._pages)
+        w[L.W_EDGES] = _EDGES.ctypes.data
         w[L.W_DISK_SHARED] = costs.disk_shared
         for name in L.COSTS:
             w[L.WORLD_FIELDS.index(name)] = getattr(costs, name)
@@ -363,6 +364,7 @@ class SimHost:
         return curve
 
 
+_EDGES = np.array([int(age * 1e9) >> L.SEEN_SHIFT for age in AGE_EDGES_S] + [NEVER], np.int64)
 _ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0) | {
     "tmem_target_pages": -1,
     "broken": False,

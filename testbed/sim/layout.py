@@ -25,6 +25,7 @@ WORLD_FIELDS = (
     "record",  # address of a struct mc_record
     "page_out",  # addresses of the page that is put and of the one that is got
     "page_in",
+    "edges",  # address of the policies' ages in ticks of NODE_SEEN, ended by one never reached
     "disk_shared",  # 1: all domains wait for one disk
     "disk_free_ns",  # when the shared disk is done with what it has
     "fault_ns",
@@ -48,6 +49,7 @@ WORLD_FIELDS = (
     W_RECORD,
     W_PAGE_OUT,
     W_PAGE_IN,
+    W_EDGES,
     W_DISK_SHARED,
     W_DISK_FREE_NS,
     W_FAULT_NS,

@@ -106,7 +106,7 @@ class World:
         streams: Sequence[Stream] | None = None,
     ) -> None:
         self.scenario, self.label = scenario, label or name_of(policy)
-        self.now_ns = 0
+        self.now_ns = self._ticked_ns = 0
         self.ticks = 0
         self._recorder = recorder
         self._notices: dict[str, None] = {}
@@ -144,8 +144,11 @@ class World:
 
     def step(self) -> TickReport | None:
         """Run to the next tick and take it; None when the run is over before."""
-        interval_ns = self.scenario.interval_ms * NS_PER_MS
-        until_ns = (self.ticks + 1) * interval_ns
+        return self.tick() if self.advance() else None
+
+    def advance(self) -> bool:
+        """Run one interval, without the tick at its end; False when the run is over before."""
+        until_ns = self._ticked_ns + self.scenario.interval_ms * NS_PER_MS
         while not self.over:
             due_ns = min([until_ns, *self._starts()])
             domid = self._run(due_ns)
@@ -155,8 +158,10 @@ class World:
             self.now_ns = due_ns
             self._arrive()
             if due_ns == until_ns:
-                return self._tick()
-        return None
+                self._ticked_ns = until_ns
+                self.host.settle(until_ns)
+                return True
+        return False
 
     def run(self) -> PolicyResult:
         """Run to the end."""
@@ -297,10 +302,8 @@ class World:
             **{name: now[name] for name in COUNTED},
         )
 
-    # Ticks
-
-    def _tick(self) -> TickReport:
-        self.host.settle(self.now_ns)
+    def tick(self) -> TickReport:
+        """Have the coordinator look, plan and apply."""
         report = self.coordinator.tick()
         self.ticks += 1
         if report.fault is not None:
