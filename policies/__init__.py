@@ -7,6 +7,7 @@ with ``policies.conformance.check_policy``, name it on the command line as ``pat
 from policies.base import Pages, Percent, Plan, Policy, PolicyError, PolicyParams, View
 from policies.checked import CheckedPlan, PlanError, check_plan
 from policies.loader import available, describe, load, text_of
+from policies.vectors import Vector
 
 __all__ = [
     "CheckedPlan",
@@ -17,6 +18,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PolicyParams",
+    "Vector",
     "View",
     "available",
     "check_plan",

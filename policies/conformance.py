@@ -1,14 +1,21 @@
 """The contract of a policy, as a check anybody can run on their own.
 
-Owns: the clauses and the views they are tried on. ``check_policy`` returns what failed, each time
-with the clause and the smallest view tried that shows it; an empty list is a pass. Called by tests,
+Owns: the list of clauses, the order they are tried in, and the verdict. ``check_policy`` returns
+what failed, each time with the clause and the smallest input found that shows it; an empty list is
+a pass. ``examine`` also says what passed and how long a plan takes. Called by tests,
 ``memcoord policy check`` and policy authors.
 
     valid        plan(view) returns a Plan that ``check_plan`` accepts
-    pure         the same view gives the same plan, whatever was asked before
     read-only    the view is as it was after the call
+    pure         the same view gives the same plan, whatever was asked before
     equivariant  domains in another order get the same targets, a page more or less for rounding
     limits       after clamping, minimum and maximum hold and the sum is within capacity
+    carry        what a plan carries can be shown again, 50 plans long, while domains come and go
+    nonsense     views of nothing, of too much and of what cannot be have valid plans too
+    speed        a plan for 10,000 domains comes within KIT_DEADLINE_S (``examine`` only)
+    monotone     who demands more is not given less (a class that says ``monotone = True``)
+    settles      shown its own plan it comes to rest (``settles = True``, or a number of ticks)
+    vectors      the examples in the class's ``vectors`` come out as they say
 
 Views have 0 to 1000 domains. They offer KIT_PAGES_PER_DOMAIN each, so that a policy may promise a
 floor; with less, down to none at all, everything is asked but that the sum fits.
@@ -16,169 +23,159 @@ floor; with less, down to none at all, everything is asked but that the sum fits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from policies.base import Plan, Policy, View
-from policies.checked import CheckedPlan, PlanError, Targets, check_plan
+from policies import kit_clauses as clauses
+from policies.base import Policy, View
+from policies.checked import check_plan
+from policies.kit_clauses import Clause, Subject
+from policies.kit_views import (
+    KIT_PAGES_PER_DOMAIN,
+    is_scarce,
+    nonsense_views,
+    sensible_view,
+    sensible_views,
+    smaller,
+    text_of,
+)
 
-KIT_PAGES_PER_DOMAIN = 4096
-KIT_SIZES = (0, 1, 2, 3, 8, 64, 1000)
-KIT_VIEWS_PER_SIZE = 4
-SHOWN_DOMAINS_MAX = 8
-SHOWN_COLUMNS = ("used", "target", "failed_puts", "minimum", "maximum")
+KIT_SPEED_SIZES = (100, 10_000)
+KIT_SPEED_PLANS = 5
+#: Generous on purpose: it is for what loops over domains squared, not for a slow machine.
+KIT_DEADLINE_S = 2.0
+#: Clauses that need sequences of plans are tried up to this size only.
+KIT_SEQUENCE_DOMAINS_MAX = 8
+
+CLAUSES = (
+    "valid",
+    "read-only",
+    "pure",
+    "equivariant",
+    "limits",
+    "carry",
+    "nonsense",
+    "speed",
+    "monotone",
+    "settles",
+    "vectors",
+)
+
+_EVERY_VIEW: dict[str, Clause] = {
+    "valid": clauses.valid,
+    "read-only": clauses.read_only,
+    "pure": clauses.pure,
+    "equivariant": clauses.equivariant,
+    "limits": clauses.limits,
+}
+_SMALL_VIEWS: dict[str, Clause] = {
+    "carry": clauses.carry,
+    "monotone": clauses.monotone,
+    "settles": clauses.settles,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """One broken clause, and the input that shows it."""
+    """One broken clause, and the input that shows it; ``name`` is that of a nonsense view."""
 
     clause: str
     what: str
     view: View
+    name: str = ""
 
     def __str__(self) -> str:
-        """A line for people."""
-        shown = [f"{len(self.view)} domains", f"capacity {self.view.capacity}"]
-        if 0 < len(self.view) <= SHOWN_DOMAINS_MAX:
-            shown += [f"{name} {getattr(self.view, name).tolist()}" for name in SHOWN_COLUMNS]
-        return f"{self.clause}: {self.what} (view: {', '.join(shown)})"
+        """A line for people; the view can be pasted into a test."""
+        shown = f"{self.name}: {text_of(self.view)}" if self.name else text_of(self.view)
+        return f"{self.clause}: {self.what} (view: {shown})"
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What ``examine`` found."""
+
+    tried: tuple[str, ...]  # of CLAUSES, in their order; the others are not declared
+    failures: tuple[Failure, ...]
+    plan_ns: dict[int, int] = field(default_factory=dict)  # of one plan, by number of domains
 
 
 def check_policy(factory: Callable[[], Policy], *, seed: int = 0) -> list[Failure]:
     """What ``factory()`` breaks: at most one failure per clause, empty when it keeps them all."""
-    random = np.random.default_rng(seed)
-    used = factory()
+    return list(examine(factory, seed=seed).failures)
+
+
+def examine(
+    factory: Callable[[], Policy], *, seed: int = 0, clock_ns: Callable[[], int] | None = None
+) -> Report:
+    """Try every clause; with a clock, the speed too. Exceptions of ``factory`` pass through."""
+    subject = Subject(factory, factory())
+    kind = type(subject.used)
+    tried = [name for name in CLAUSES if _is_tried(name, kind, clock_ns is not None)]
     failures: dict[str, Failure] = {}
-    for view, scarce in _views(random):
-        for failure in _failures(factory, used, view, random.permutation(len(view)), scarce):
-            failures.setdefault(failure.clause, failure)
-    return list(failures.values())
+    for view in sensible_views(np.random.default_rng(seed)):
+        _try_view(subject, view, tried, failures)
+    _try_nonsense(subject, failures)
+    for vector in getattr(kind, "vectors", ()):
+        if what := vector.failure(kind):
+            failures.setdefault("vectors", Failure("vectors", what, vector.view))
+    plan_ns: dict[int, int] = {}
+    if clock_ns is not None and "valid" not in failures:
+        plan_ns = _time(subject, failures, clock_ns)
+    in_order = tuple(failures[name] for name in CLAUSES if name in failures)
+    return Report(tuple(tried), in_order, plan_ns)
 
 
-def _failures(
-    factory: Callable[[], Policy],
-    used: Policy,
-    view: View,
-    order: NDArray[np.intp],
-    scarce: bool,
-) -> Iterator[Failure]:
-    """Clauses ``view`` shows to be broken. ``used`` has answered all earlier views."""
-    before = {name: value.tobytes() for name, value in _columns(view)}
-    try:
-        plan = check_plan(used.plan(view), view)
-        again = check_plan(factory().plan(view), view)
-        shuffled = check_plan(factory().plan(reordered(view, order)), reordered(view, order))
-    except PlanError as error:
-        if not (scarce and error.clause == "capacity"):
-            yield Failure("valid", str(error), view)
-        return
-    except Exception as error:  # the author's code may raise anything
-        yield Failure("valid", f"raised {type(error).__name__}: {error}", view)
-        return
-    finally:
-        changed = [name for name, value in _columns(view) if value.tobytes() != before[name]]
-        if changed:
-            yield Failure("read-only", f"changed {', '.join(changed)}", view)
-    if not _same(plan, again, 0):
-        yield Failure("pure", f"{_text(plan)}, then {_text(again)} from a new instance", view)
-    if not _same(_reordered_plan(plan, order), shuffled, 1):
-        yield Failure("equivariant", f"differs for the order {order.tolist()[:8]}", view)
-    yield from _limits(plan, view)
+def _is_tried(name: str, kind: type, timed: bool) -> bool:
+    if name == "speed":
+        return timed
+    return name not in ("monotone", "settles", "vectors") or bool(getattr(kind, name, False))
 
 
-def _limits(plan: CheckedPlan, view: View) -> Iterator[Failure]:
-    for what, targets, low, high, capacity in (
-        ("tmem", plan.tmem, view.minimum, view.maximum, view.capacity),
-        ("ram", plan.ram, view.ram_minimum, view.ram_maximum, view.ram_capacity),
-    ):
-        if targets is None:
+def _try_view(subject: Subject, view: View, tried: list[str], failures: dict[str, Failure]) -> None:
+    for name, clause in (_EVERY_VIEW | _SMALL_VIEWS).items():
+        if "valid" in failures:
+            return  # what has no plan has none of the other properties
+        if name not in tried or name in failures:
             continue
-        limited = targets != Plan.UNLIMITED
-        if targets[limited].sum() > capacity:
-            yield Failure("limits", f"{what} targets above capacity after clamping", view)
-        if (targets > np.maximum(low, high))[limited].any():
-            yield Failure("limits", f"{what} target above maximum after clamping", view)
-        if low.sum() <= capacity and (targets < low)[limited].any():
-            yield Failure("limits", f"{what} target below minimum after clamping", view)
+        if name in _SMALL_VIEWS and (is_scarce(view) or len(view) > KIT_SEQUENCE_DOMAINS_MAX):
+            continue
+        if clause(subject, view):
+            failures[name] = _smallest(name, clause, subject, view)
 
 
-def reordered(view: View, order: NDArray[np.intp]) -> View:
-    """``view`` with its domains in another order."""
-    columns: dict[str, Any] = {name: value[order] for name, value in _columns(view)}
-    return replace(view, names=tuple(view.names[index] for index in order), **columns)
+def _smallest(name: str, clause: Clause, subject: Subject, view: View) -> Failure:
+    found = smaller(view, lambda one: clause(subject, one) != "")
+    # A policy that is not pure may not fail twice.
+    what = clause(subject, found) or "not every time it is asked"
+    return Failure(name, what, found)
 
 
-def _reordered_plan(plan: CheckedPlan, order: NDArray[np.intp]) -> CheckedPlan:
-    return replace(
-        plan,
-        tmem=None if plan.tmem is None else plan.tmem[order],
-        ram=None if plan.ram is None else plan.ram[order],
-    )
+def _try_nonsense(subject: Subject, failures: dict[str, Failure]) -> None:
+    for name, view in nonsense_views():
+        what = clauses.valid(subject, view)
+        if what and "valid" not in failures:
+            failures["nonsense"] = Failure("nonsense", what, view, name)
+            return
 
 
-def _same(one: CheckedPlan, other: CheckedPlan, slack_pages: int) -> bool:
-    def same(left: Targets | None, right: Targets | None) -> bool:
-        if left is None or right is None:
-            return left is right
-        return bool((np.abs(left - right) <= slack_pages).all())
-
-    return same(one.tmem, other.tmem) and same(one.ram, other.ram)
-
-
-def _text(plan: CheckedPlan) -> str:
-    targets = plan.tmem if plan.tmem is not None else plan.ram
-    return "nothing" if targets is None else str(targets[:SHOWN_DOMAINS_MAX].tolist())
-
-
-def _columns(view: View) -> list[tuple[str, NDArray[np.float64]]]:
-    values = [(item.name, getattr(view, item.name)) for item in fields(view)]
-    return [(name, value) for name, value in values if isinstance(value, np.ndarray)]
-
-
-def _views(random: np.random.Generator) -> Iterator[tuple[View, bool]]:
-    """Views, small ones first, and whether each is scarce."""
-    for domains in KIT_SIZES:
-        for _ in range(KIT_VIEWS_PER_SIZE):
-            yield _view(random, domains, domains * KIT_PAGES_PER_DOMAIN), False
-        yield _view(random, domains, domains), True
-        yield _view(random, domains, 0), True
-
-
-def _view(random: np.random.Generator, domains: int, capacity: int) -> View:
-    share = capacity / max(domains, 1)
-
-    def some(most: float) -> NDArray[np.float64]:
-        return np.floor(random.random(domains) * most)
-
-    puts, gets = some(1000), some(1000)
-    minimum = some(share / 4)
-    current = some(65536)
-    unlimited = random.random() < 0.2
-    return View.of(
-        names=[f"vm{index + 1}" for index in range(domains)],
-        capacity=capacity,
-        ram_capacity=domains * 65536,
-        tick=int(random.integers(1000)),
-        used=some(share),
-        target=np.full(domains, capacity) if unlimited else some(share),
-        minimum=minimum,
-        maximum=np.where(random.random(domains) < 0.5, capacity, minimum + some(share)),
-        weight=0.5 + random.random(domains),
-        priority=some(3),
-        puts=puts,
-        failed_puts=np.where(random.random(domains) < 0.5, 0, some(1) + puts // 2),
-        failed_puts_total=puts + some(1000),
-        gets=gets,
-        hits=gets // 2,
-        swap_ins=some(100),
-        ram_current=current,
-        ram_target=current,
-        ram_used=current // 2,
-        ram_maximum=np.full(domains, 65536),
-        age=some(100),
-    )
+def _time(
+    subject: Subject, failures: dict[str, Failure], clock_ns: Callable[[], int]
+) -> dict[int, int]:
+    """The quickest of a few plans of each size; a slow one is not repeated."""
+    taken: dict[int, int] = {}
+    for domains in KIT_SPEED_SIZES:
+        random = np.random.default_rng(0)
+        view = sensible_view(random, domains, domains * KIT_PAGES_PER_DOMAIN, measured=True)
+        for _ in range(KIT_SPEED_PLANS):
+            before = clock_ns()
+            check_plan(subject.make().plan(view), view)
+            now = clock_ns() - before
+            taken[domains] = min(taken.get(domains, now), now)
+            if now > KIT_DEADLINE_S * 1e9:
+                break
+        if taken[domains] > KIT_DEADLINE_S * 1e9:
+            what = f"a plan takes {taken[domains] / 1e9:.1f} s, at most {KIT_DEADLINE_S:g} s"
+            failures.setdefault("speed", Failure("speed", what, view))
+    return taken

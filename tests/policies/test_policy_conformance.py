@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies import Plan, Policy, View, load
-from policies.conformance import check_policy
+from policies import Plan, Policy, Vector, View, load
+from policies.conformance import CLAUSES, check_policy, examine
+from policies.smart_alloc import SmartAlloc
 
 EXAMPLES = Path(__file__).parent / "example_policy.py"
 GOOD = [
@@ -63,7 +64,7 @@ def _of(plan: Callable[[View], Any]) -> Callable[[], Policy]:
 
 
 BAD: list[tuple[str, Callable[[], Policy], str, str]] = [
-    ("counts", Counting, "pure", "from a new instance"),
+    ("counts", Counting, "pure", "one asked before"),
     ("favours", _of(_first_takes_all), "equivariant", "order"),
     ("writes", _of(_writes), "read-only", "used"),
     ("no-domains", _of(_divides_by_count), "valid", "ZeroDivisionError"),
@@ -85,22 +86,221 @@ def test_a_broken_clause_is_named_with_its_input(
     failures = {failure.clause: failure for failure in check_policy(factory)}
     assert list(failures) == [clause]
     assert word in failures[clause].what
-    assert f"{len(failures[clause].view)} domains" in str(failures[clause])
+    assert f"(view: View.of(capacity={failures[clause].view.capacity}" in str(failures[clause])
 
 
-def test_the_smallest_view_that_fails_is_shown() -> None:
-    class FailsFromTwo:
+def test_the_input_shown_is_the_smallest_that_fails() -> None:
+    class FailsOnPuts:
         def plan(self, view: View) -> Plan:
-            if len(view) >= 2:
+            if len(view) >= 2 and view.failed_puts.any():
                 raise RuntimeError("too many")
             return Plan()
 
-    (failure,) = check_policy(FailsFromTwo)
+    (failure,) = check_policy(FailsOnPuts)
     assert len(failure.view) == 2
     assert "raised RuntimeError: too many" in str(failure)
-    assert "used [" in str(failure)
+    assert "View.of(capacity=8192, ram_capacity=131072, failed_puts=[" in str(failure)
+    shown = failure.view
+    changed = {name for name in ("used", "target", "puts", "gets") if getattr(shown, name).any()}
+    assert changed == {"target"}  # an equal share, the default
+
+
+def test_a_view_of_many_domains_is_cut_down() -> None:
+    def plan(view: View) -> Plan:
+        if "vm500" in view.names:
+            raise RuntimeError("not you")
+        return Plan()
+
+    (failure,) = check_policy(_of(plan))
+    assert failure.view.names == ("vm500",)
+    assert failure.clause == "valid"
+
+
+def test_a_failure_that_needs_many_domains_is_told_in_short() -> None:
+    def plan(view: View) -> Plan:
+        return Plan(tmem=np.full(len(view), np.nan if len(view) > 30 else 0))
+
+    (failure,) = check_policy(_of(plan))
+    assert "(view: 32 domains, capacity 262144)" in str(failure)
 
 
 def test_the_kit_is_the_same_each_time() -> None:
-    one, two = ([str(f) for f in check_policy(_of(_first_takes_all))] for _ in range(2))
-    assert one == two != [str(f) for f in check_policy(_of(_first_takes_all), seed=1)]
+    def fails(view: View) -> Plan:
+        if view.used.max(initial=0) > 2000:
+            raise RuntimeError("too much")
+        return Plan()
+
+    one, two = ([str(f) for f in check_policy(_of(fails))] for _ in range(2))
+    assert one == two != [str(f) for f in check_policy(_of(fails), seed=1)]
+
+
+# Carry
+
+
+def _counts_in_carry(view: View) -> Plan:
+    return Plan(tmem=np.zeros(len(view)), carry=view.carried(1) + 1)
+
+
+def _carries_what_it_divides(view: View) -> Plan:
+    before = view.carry if view.carry.shape[1] else np.ones((len(view), 1))
+    return Plan(carry=before + view.interval_s)  # a newcomer's NaN goes out again
+
+
+def _carries_positions(view: View) -> Plan:
+    return Plan(carry=np.arange(len(view), dtype=float)[:, None] * 10)
+
+
+def _uses_positions_once_carried(view: View) -> Plan:
+    first = np.arange(len(view)) == 0
+    known = view.carry.shape[1] > 0
+    return Plan(tmem=first * 100.0 * known, carry=np.zeros((len(view), 1)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "clauses"),
+    [
+        (_counts_in_carry, []),
+        (_carries_what_it_divides, ["carry"]),
+        (_carries_positions, ["equivariant"]),
+        (_uses_positions_once_carried, ["equivariant"]),
+    ],
+)
+def test_what_is_carried_is_tried_too(plan: Callable[[View], Plan], clauses: list[str]) -> None:
+    assert [failure.clause for failure in check_policy(_of(plan))] == clauses
+
+
+def test_what_differs_only_in_what_is_carried_is_not_pure() -> None:
+    class Remembers:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def plan(self, view: View) -> Plan:
+            self.calls += 1
+            return Plan(carry=np.full((len(view), 1), float(self.calls)))
+
+    assert [failure.clause for failure in check_policy(Remembers)] == ["pure"]
+
+
+# Nonsense
+
+
+@pytest.mark.parametrize(
+    ("plan", "name"),
+    [
+        (lambda view: Plan(carry=view.puts[:, None] / view.interval_s), "no time has passed"),
+        (
+            lambda view: Plan(tmem=view.used * (1e300 if view.used.max(initial=0) > 1e15 else 0)),
+            "2*",
+        ),
+        (
+            lambda view: Plan(ram=view.ram_target * 0 + view.target.sum() * 0 / view.ram_capacity),
+            "RAM",
+        ),
+    ],
+    ids=["divides-by-time", "overflows", "divides-by-ram"],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nonsense_is_named(plan: Callable[[View], Plan], name: str) -> None:
+    (failure,) = check_policy(_of(plan))
+    assert failure.clause == "nonsense"
+    assert name in failure.name
+    assert f"(view: {failure.name}: View.of(" in str(failure)
+
+
+# What a class declares
+
+
+class Declares:
+    """Does what the test says, and says what the test says."""
+
+    def __init__(self, law: Callable[[View], Plan], **declared: object) -> None:
+        self.law, self.declared = law, declared
+
+    def __call__(self) -> Policy:
+        kind = type("Kind", (), {"plan": lambda _, view: self.law(view)} | self.declared)
+        made: Policy = kind()
+        return made
+
+
+def _gives_to_who_does_not_fail(view: View) -> Plan:
+    return Plan(tmem=np.where(view.failed_puts > 0, 0, 100))
+
+
+def _swings(view: View) -> Plan:
+    return Plan(tmem=np.where(view.target > 1000, 500.0, 2000.0))
+
+
+def _creeps(view: View) -> Plan:
+    return Plan(tmem=np.minimum(view.target * 0.9, 1000.0))
+
+
+@pytest.mark.parametrize(
+    ("law", "clause", "words"),
+    [
+        (_gives_to_who_does_not_fail, "monotone", "is given tmem 0, without 100"),
+        (_swings, "settles", "still moves by 1500 within"),
+    ],
+)
+def test_a_promise_is_tried_only_when_it_is_made(
+    law: Callable[[View], Plan], clause: str, words: str
+) -> None:
+    assert check_policy(Declares(law)) == []
+    (failure,) = check_policy(Declares(law, **{clause: True}))
+    assert failure.clause == clause
+    assert words in failure.what
+
+
+def test_a_policy_may_say_how_many_ticks_it_takes() -> None:
+    assert check_policy(Declares(_creeps, settles=True)) == []
+    (failure,) = check_policy(Declares(_creeps, settles=3))
+    assert "after 3 ticks" in failure.what
+
+
+VIEW = View.of(capacity=100, used=[3, 4])
+
+
+def test_vectors_are_compared_with_parameters_and_a_tolerance() -> None:
+    right = Vector(VIEW, tmem=[50, 50.5])
+    assert check_policy(Declares(lambda v: Plan(tmem=v.used * 0 + 50), vectors=(right,))) == []
+    wrong = Vector(VIEW, tmem=[50, 40])
+    (failure,) = check_policy(Declares(lambda v: Plan(tmem=v.used * 0 + 50), vectors=(wrong,)))
+    assert str(failure) == (
+        "vectors: tmem [50.0, 50.0] where [50.0, 40.0] is expected "
+        "(view: View.of(capacity=100, used=[3, 4]))"
+    )
+
+
+@pytest.mark.parametrize(
+    ("vector", "words"),
+    [
+        (Vector(VIEW, ram=[1, 1]), "ram nan where [1.0, 1.0] is expected"),
+        (Vector(VIEW, tmem=[1]), "where [1.0] is expected"),
+        (Vector(VIEW, tmem=[0, 0], params={"P": 3}), "params {'P': 3}"),
+        (Vector(VIEW, tmem=[0, 0], params={"Q": 3}), "raised ValidationError: "),
+    ],
+)
+def test_a_vector_says_what_differs(vector: Vector, words: str) -> None:
+    assert words in vector.failure(SmartAlloc)
+
+
+# Speed
+
+
+def test_a_plan_past_the_deadline_is_named_and_not_repeated() -> None:
+    now_ns = [0]
+
+    def slow(view: View) -> Plan:
+        now_ns[0] += len(view) ** 2 * 1000
+        return Plan()
+
+    report = examine(_of(slow), clock_ns=lambda: now_ns[0])
+    assert report.plan_ns == {100: 10_000_000, 10_000: 100_000_000_000}
+    (failure,) = report.failures
+    assert str(failure).startswith("speed: a plan takes 100.0 s, at most 2 s (view: 10000 domains")
+
+
+def test_without_a_clock_nothing_is_timed() -> None:
+    report = examine(lambda: load("greedy"))
+    assert "speed" not in report.tried
+    assert report.plan_ns == {}
+    assert set(report.tried) < set(CLAUSES)
