@@ -2,7 +2,7 @@
 
 Source: Agmon Ben-Yehuda et al., Ginseng: Market-Driven Memory Allocation, VEE 2014; its bid of a
 unit price and allowed ranges is here the whole hull of a valuation, for which one sealed round
-suffices. Law: a domain values x pages at weight * requests per second that x saves; the split
+suffices. Law: a domain values x pages at weight * requests per interval that x saves; the split
 maximises the sum of the values, less ``penalty`` for every page that would change hands; each pays
 what its presence costs the others (exclusion compensation), and the penalty for its own. What
 nobody values is shared by weight, for nothing. Signals: miss-ratio curve; without one a value that
@@ -33,7 +33,7 @@ class Ginseng:
 
     name: ClassVar[str] = "ginseng"
     monotone: ClassVar[bool] = False
-    settles: ClassVar[bool] = True
+    settles: ClassVar[int] = 64
 
     class Params(PolicyParams):
         """``penalty``: value that moving a page costs; ``step``: of the average of the rates."""
@@ -49,7 +49,7 @@ class Ginseng:
         before = view.carried(2, np.nan)
         curves, known = curves_of(view)
         requests = view.gets + view.swap_ins + np.where(known, 0, view.puts)
-        rate = moving_average(before[:, 0], requests / view.interval_s, self.params.step)
+        rate = moving_average(before[:, 0], requests, self.params.step)
         edges, gain = _bids(view, curves, known, view.weight * rate)
         edges, gain = _penalised(edges, gain, view.used, self.params.penalty)
         floor = fit_floors(view.capacity, view.minimum)

@@ -16,37 +16,25 @@ from numpy.typing import NDArray
 from policies.base import Column
 
 UNITS_MAX = 1 << 16
+_ROWS_AT_ONCE = 64  # so that they stay in the cache
 
 
 def lower_hull(curves: Column) -> Column:
     """Slope of each row's lower convex hull on each unit, (rows, points - 1); rising in a row.
 
-    Slopes and not values, because all units of one edge have exactly the same slope.
+    Slopes and not values, because all units of one edge have exactly the same slope: of all chords
+    over a unit, from each point before it take the lowest, and of these the highest.
     """
     rows, points = curves.shape
-    stack = np.zeros((rows, points), dtype=np.intp)  # vertices of each row so far
-    top = np.zeros(rows, dtype=np.intp)
-    for point in range(1, points):
-        todo = np.flatnonzero(top > 0)
-        while todo.size:  # at most point - 1 times: each round pops a vertex of every row in it
-            last, before = stack[todo, top[todo]], stack[todo, top[todo] - 1]
-            here = curves[todo, last]
-            arriving = (here - curves[todo, before]) * (point - last)
-            todo = todo[arriving >= (curves[todo, point] - here) * (last - before)]
-            top[todo] -= 1
-            todo = todo[top[todo] > 0]
-        top += 1
-        stack[np.arange(rows), top] = point
-    vertex = np.zeros((rows, points), dtype=np.bool_)
-    kept = np.arange(points) <= top[:, None]
-    vertex[np.nonzero(kept)[0], stack[kept]] = True
-    index = np.arange(points)
-    left = np.maximum.accumulate(np.where(vertex, index, 0), axis=1)[:, :-1]
-    right = np.where(vertex, index, points - 1)[:, ::-1]
-    right = np.minimum.accumulate(right, axis=1)[:, ::-1][:, 1:]
-    rise = np.take_along_axis(curves, right, axis=1) - np.take_along_axis(curves, left, axis=1)
-    slope: Column = rise / (right - left)
-    return slope
+    slopes = np.full((rows, points - 1), -np.inf)
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        some = curves[first : first + _ROWS_AT_ONCE]
+        highest = slopes[first : first + _ROWS_AT_ONCE]
+        for start in range(points - 1):
+            chords = (some[:, start + 1 :] - some[:, [start]]) / np.arange(1, points - start)
+            lowest = np.minimum.accumulate(chords[:, ::-1], axis=1)[:, ::-1]
+            np.maximum(highest[:, start:], lowest, out=highest[:, start:])
+    return slopes
 
 
 def piece_lengths(edges: Column, floor: Column, ceiling: Column) -> Column:

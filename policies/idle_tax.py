@@ -33,7 +33,7 @@ class IdleTax:
 
     name: ClassVar[str] = "idle-tax"
     monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    settles: ClassVar[int] = 200
 
     class Params(PolicyParams):
         """``tax``: percent of an idle page that is taxed; steps of the two moving averages."""

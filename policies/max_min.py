@@ -25,7 +25,7 @@ class MaxMin:
 
     name: ClassVar[str] = "max-min"
     monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    settles: ClassVar[int] = 1
 
     class Params(PolicyParams):
         """``floor``: least for everybody; ``rest``: keep or share what nobody demands."""

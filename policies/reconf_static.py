@@ -22,7 +22,7 @@ class ReconfStatic:
 
     name: ClassVar[str] = "reconf-static"
     monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    settles: ClassVar[int] = 1
 
     class Params(PolicyParams):
         """``floor``: what a domain gets that has shown no need."""

@@ -30,7 +30,7 @@ class Utility:
 
     name: ClassVar[str] = "utility"
     monotone: ClassVar[bool] = False
-    settles: ClassVar[bool] = True
+    settles: ClassVar[int] = 64
 
     class Params(PolicyParams):
         """``step``: of the moving average of the request rates, 1 takes the last interval's."""
