@@ -40,6 +40,7 @@ class FarMemory:
     """Google's proactive moving of cold memory."""
 
     name: ClassVar[str] = "far-memory"
+    settles: ClassVar[bool] = True
 
     class Params(PolicyParams):
         """``slo``: promotions per tick in percent of WSS; ``percentile``: K."""
