@@ -18,6 +18,8 @@ class Greedy:
     """First come, first served."""
 
     name: ClassVar[str] = "greedy"
+    monotone: ClassVar[bool] = True
+    settles: ClassVar[bool] = True
 
     def plan(self, view: View) -> Plan:
         """No limit for anybody."""

@@ -21,12 +21,31 @@ from typing import ClassVar
 import numpy as np
 
 from policies.base import Pages, Percent, Plan, PolicyParams, View
+from policies.vectors import Vector
 
 
 class SmartAlloc:
     """SmarTmem's demand-following policy."""
 
     name: ClassVar[str] = "smart-alloc"
+    monotone: ClassVar[bool] = True
+    settles: ClassVar[int] = 1500  # ticks; an idle target at P=0.25 takes the longest
+    vectors: ClassVar[tuple[Vector, ...]] = (
+        Vector(
+            View.of(capacity=1000, target=[333] * 3, used=[333, 100, 320], failed_puts=[50, 0, 0]),
+            tmem=[378.24, 301.26, 320.49],
+            params={"P": 6, "threshold": 50},
+            within=0.01,
+        ),
+        Vector(
+            View.of(
+                capacity=1000, target=[200, 200, 100], used=[200, 190, 90], failed_puts=[10, 0, 0]
+            ),
+            tmem=[220, 200, 100],
+            params={"P": 2, "threshold": 50},
+            within=0.01,
+        ),
+    )
 
     class Params(PolicyParams):
         """``P``: percent of the pool to grow by, and of the own target to shrink by."""

@@ -19,6 +19,8 @@ class StaticAlloc:
     """T / N each."""
 
     name: ClassVar[str] = "static-alloc"
+    monotone: ClassVar[bool] = True
+    settles: ClassVar[bool] = True
 
     def plan(self, view: View) -> Plan:
         """An equal share for everybody."""
