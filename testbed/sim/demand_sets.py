@@ -71,7 +71,8 @@ def spread(base: Demand, domains: int, peak_pages: float, seed: int) -> Demand:
     shift = rng.integers(0, ticks, domains)
     size = peak_pages * rng.lognormal(0.0, 0.5, domains)
     at = (np.arange(ticks)[:, None] + shift) % ticks
-    return base[at, which] * size
+    demand: Demand = base[at, which] * size
+    return demand
 
 
 def synthetic(domains: int, ticks: int, peak_pages: float, seed: int) -> Demand:

@@ -222,7 +222,7 @@ class SimHost:
             return -1
         counts = np.zeros(len(AGE_EDGES_S), np.int64)
         now = slot[L.D_CLOCK_NS] >> L.SEEN_SHIFT
-        idle = guest.cold(self._address, domid, now, IDLE_TICKS, int(counts.ctypes.data))
+        idle: int = guest.cold(self._address, domid, now, IDLE_TICKS, int(counts.ctypes.data))
         return 1000 * idle // slot[L.D_RESIDENT]
 
     def _tmem_counters(self, domid: DomId) -> dict[str, Any]:

@@ -64,14 +64,14 @@ def test_memory_is_conserved_at_every_tick(policy: str) -> None:
     assert {one.references for one in result.domains} == {700 * 30}
 
 
-def test_who_comes_late_is_starved_by_greedy_and_by_nobody_else() -> None:
-    by_policy = {policy: times(simulate(contest(), policy)) for policy in POLICIES}
-    greedy = by_policy["greedy"]
-    assert greedy["vm3"] == max(greedy.values())
-    for policy in POLICIES[1:]:
-        assert by_policy[policy]["vm3"] < 0.8 * greedy["vm3"], policy
-    # An equal share each: the three fare about the same.
-    assert max(by_policy["static-alloc"].values()) < 1.5 * min(by_policy["static-alloc"].values())
+def test_who_comes_late_is_starved_by_greedy_only() -> None:
+    """The three do the same work, so their times compare as their slowdowns do."""
+    for policy in POLICIES:
+        found = times(simulate(contest(), policy))
+        assert found["vm3"] == max(found.values()), policy
+        unfairness = found["vm3"] / min(found.values())
+        assert (unfairness > 1.5) == (policy == "greedy"), policy
+        assert policy == "greedy" or unfairness < 1.2
 
 
 def test_the_main_scenario_favours_smart_alloc_for_the_late_domain() -> None:
