@@ -7,8 +7,10 @@ scheduler sees to; a result counts when it has arrived here, once, under its cel
 from __future__ import annotations
 
 import importlib
+import socket
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,11 +31,8 @@ def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) ->
         distributed: Any = importlib.import_module("distributed")  # it has no types
     except ImportError:
         raise ConfigError("--dask", "needs the extra: pip install 'memcoord[sweep]'") from None
-    try:
-        client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError("--dask", f"{address}: {error}") from None
-    with client:
+    _probe(address)
+    with distributed.Client(address, timeout=CONNECT_S) as client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_S)
         except TimeoutError:
@@ -48,6 +47,17 @@ def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) ->
             cell = futures.pop(future)
             yield _outcome(cell, future)
             future.release()  # the cluster may forget what has been written here
+
+
+def _probe(address: str) -> None:
+    """See that somebody listens before dask, which is slow and loud to say that nobody does."""
+    place = urlsplit(address)
+    try:
+        if not place.hostname or not place.port:
+            raise ValueError("write tcp://HOST:PORT")
+        socket.create_connection((place.hostname, place.port), CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError("--dask", f"{address}: {error}") from None
 
 
 def run_text(text: bytes, runner: str) -> dict[str, Any]:
