@@ -43,7 +43,8 @@ class DirectBackend:
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
     domain may send before it is reported by ``broken``. ``tmem_entries`` stands in for
-    ``tmem.serve.entry_points``, for whoever wants to see the operations.
+    ``tmem.serve.entry_points``, for whoever wants to see the operations. With ``mrc_points`` above
+    1 every snapshot has each domain's miss ratios at so many sizes, as ``tmem.shards`` counts them.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class DirectBackend:
         tmem_entries: Callable[[Any], Any] | None = None,
         tmem_dedup: bool = False,
         tmem_compression: bool = False,
+        mrc_points: int = 0,
     ) -> None:
         out = ffi.new("struct mc_host **")
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
@@ -70,7 +72,9 @@ class DirectBackend:
         self._beats = 0
         self.tmem: Any = None
         tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
-        options = {"dedup": tmem_dedup, "compression": tmem_compression}
+        self._mrc_points = mrc_points
+        mrc = mrc_points > 1
+        options = {"dedup": tmem_dedup, "compression": tmem_compression, "mrc": mrc}
         self._open_tmem(min(tmem_areas, total_areas), tmem_entries, options)
         self.event_fd = int(self._host.event_fd)
         self.relay_fd = int(self._host.relay_fd)
@@ -184,11 +188,13 @@ class DirectBackend:
         """A consistent copy of the ledger and every domain's counters."""
         host = self._copy
         lib.mc_host_copy(self._host, host)
-        domains = tuple(self._domain_snapshot(host.domains[domid]) for domid in sorted(self._names))
         capacity = 0
         if self.tmem is not None:
             room = max(host.free_areas - host.slack_areas - host.promised_areas, 0)
             capacity = min(host.tmem_areas + room, host.tmem_areas_max) * AREA_FRAMES
+        domains = tuple(
+            self._domain_snapshot(host.domains[domid], capacity) for domid in sorted(self._names)
+        )
         return HostSnapshot(
             total_frames=host.total_areas * AREA_FRAMES,
             slack_frames=(host.slack_areas + host.promised_areas) * AREA_FRAMES,
@@ -201,7 +207,7 @@ class DirectBackend:
             domains=domains,
         )
 
-    def _domain_snapshot(self, domain: Any) -> DomainSnapshot:
+    def _domain_snapshot(self, domain: Any, capacity_pages: int) -> DomainSnapshot:
         domid = DomId(domain.domid)
         control, counters = domain.control, domain.counters
         tmem = self._tmem_counters(domid)
@@ -228,6 +234,7 @@ class DirectBackend:
             guest_swap_outs=control.swap_outs,
             guest_references=control.references,
             guest_credit_dry=control.credit_dry,
+            mrc=self._miss_ratios(domid, capacity_pages),
             guest_committed_frames=control.committed_frames,
             guest_stall_ns=control.stall_ns,
             guest_idle_permille=control.idle_permille,
@@ -238,6 +245,13 @@ class DirectBackend:
             return dict.fromkeys(_TMEM_FIELDS, 0)
         client = self.tmem.clients[domid]
         return {name: sum(int(client[c]) for c in of) for name, of in _TMEM_FIELDS.items()}
+
+    def _miss_ratios(self, domid: DomId, capacity_pages: int) -> tuple[float, ...] | None:
+        if self.tmem is None or self._mrc_points < 2:
+            return None
+        last = self._mrc_points - 1
+        sizes = [point * capacity_pages / last for point in range(self._mrc_points)]
+        return tuple(self.tmem.miss_ratios(domid, sizes).tolist())
 
     @contextlib.contextmanager
     def _locked_tmem(self) -> Iterator[Any]:

@@ -47,6 +47,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     from hypervisor.coordinator import Coordinator
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
+    from policies.base import MRC_POINTS
     from policies.loader import load
 
     interrupted = False
@@ -75,7 +76,8 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        backend = _backend(config, stack)
+        needs_mrc = "mrc" in getattr(policy, "needs", ())
+        backend = _backend(config, stack, mrc_points=MRC_POINTS if needs_mrc else 0)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
         stack.callback(host.close)
@@ -89,7 +91,9 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     return 0
 
 
-def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> DirectBackend:
+def _backend(
+    config: HypervisorConfig, stack: contextlib.ExitStack, *, mrc_points: int = 0
+) -> DirectBackend:
     """The mechanism, serving from now until ``stack`` unwinds."""
     from backend.direct import DirectBackend
 
@@ -108,6 +112,7 @@ def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> DirectBac
         tmem_entries=entries,
         tmem_dedup=config.tmem_dedup,
         tmem_compression=config.tmem_compression,
+        mrc_points=mrc_points,
     )
     stack.callback(backend.stop)
     return backend

@@ -72,6 +72,8 @@ class DomainSnapshot:
     guest_committed_frames: int = -1  # -1: not known
     guest_stall_ns: int = 0
     guest_idle_permille: int = -1  # -1: not known
+    # Miss ratio of its tmem requests with i / (n - 1) of tmem_capacity_pages, for i below n.
+    mrc: tuple[float, ...] | None = None  # None: not measured
 
 
 @dataclass(frozen=True)
