@@ -209,11 +209,10 @@ class Hypervisor:
             tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
         )
-        self._promise(excluding=config.name)
         try:
             handles = self._backend.open(domid, spec)
         except MemcoordError:
-            self._promise()
+            self._promise()  # opening takes what is promised, and may have begun to
             raise
         self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection))
         self._coordinator.domain_opened(domid, config)
@@ -223,12 +222,10 @@ class Hypervisor:
         )
         return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
 
-    def _promise(self, excluding: str = "") -> None:
+    def _promise(self) -> None:
         """Keep what every configured domain boots with until it is there."""
         absent = [
-            domain
-            for domain in self._config.domains
-            if domain.name != excluding and self._domains.named(domain.name) is None
+            domain for domain in self._config.domains if self._domains.named(domain.name) is None
         ]
         self._backend.promise(sum(areas_of(d.boot_frames) * AREA_FRAMES for d in absent))
 
@@ -263,9 +260,8 @@ class Hypervisor:
 
     def _publication(self) -> Publication:
         rows = self._statistics()
-        return Publication(
-            VERSION, self._ticks, time.time_ns(), host=rows["host"], domains=rows["domains"]
-        )
+        host = rows["host"] | {"policy_faults": self._coordinator.statistics().faults}
+        return Publication(VERSION, self._ticks, time.time_ns(), host=host, domains=rows["domains"])
 
     def _statistics(self) -> dict[str, Any]:
         snapshot = msgspec.to_builtins(self._backend.snapshot())

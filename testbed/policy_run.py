@@ -104,7 +104,8 @@ class PolicyRun:
         self._guests = [Guest(domain, index + 1) for index, domain in enumerate(scenario.domain)]
         self._lengths = lengths
         self._total = sum(lengths[domain.name] for domain in scenario.domain)
-        self._ticks = 0
+        self._ticks = self._served_ticks = 0
+        self._faults = self._faulty_ticks = 0
         self._begin_s = 0.0
 
     def execute(self) -> PolicyResult:
@@ -126,13 +127,14 @@ class PolicyRun:
                     error = str(broken)
                     self._event("run-broken", reason=error)
                 ended = self._end(launcher, hypervisor, statistics)
-                error = error or ended
+                error = error or ended or self._policy_failure()
         self._remove_scratch()
         return PolicyResult(
             policy=self._policy,
             domains=[self._result_of(guest) for guest in self._guests],
             wall_s=time.monotonic() - begin_s,
             ticks=self._ticks,
+            policy_faults=self._faults,
             error=error,
             notices=self._notices(),
         )
@@ -258,6 +260,10 @@ class PolicyRun:
                 raise RunBroken(f"statistics hold a {type(message).__name__}")
             self._ticks += 1
             self._series.add(self._policy, message, time.monotonic() - self._begin_s)
+            faults = message.host.get("policy_faults", 0)
+            self._served_ticks += bool(message.domains)
+            self._faulty_ticks += bool(message.domains) and faults > self._faults
+            self._faults = faults
             by_name = {guest.spec.name: guest for guest in self._guests}
             for domain in message.domains:
                 if guest := by_name.get(domain.get("name", "")):
@@ -309,6 +315,12 @@ class PolicyRun:
         how = hypervisor.how_it_ended()
         self._event("ended", process="hypervisor", how=how)
         return f"the hypervisor did not end well: {how}" if hypervisor.returncode else ""
+
+    def _policy_failure(self) -> str:
+        """What to say of a policy that never decided anything: the run shows nothing about it."""
+        if not self._served_ticks or self._faulty_ticks < self._served_ticks:
+            return ""
+        return f"the policy failed at every one of {self._served_ticks} ticks"
 
     def _judge(self, guest: Guest, *, stopped: bool = False) -> None:
         assert guest.child is not None

@@ -27,8 +27,9 @@ class DomainResult(msgspec.Struct, kw_only=True):
     """One domain under one policy. Counts are the guest's; ``failed_puts`` the puts tmem refused.
 
     ``state`` is done, crashed as told, killed, failed or stopped; unless it is done, the counts are
-    the last ones the hypervisor saw, and ``reason`` says what went wrong. ``gain_percent`` is how much shorter the run
-    was than under greedy (negative: longer), None when there is nothing to compare with.
+    the last ones the hypervisor saw, and ``reason`` says what went wrong. ``gain_percent`` is how
+    much shorter the run was than under greedy (negative: longer), ``slowdown`` how many times as
+    long as alone on the host; None when there is nothing to compare with.
     """
 
     domain: str
@@ -45,6 +46,7 @@ class DomainResult(msgspec.Struct, kw_only=True):
     pages_verified: int = 0
     run_s: float = 0.0
     gain_percent: float | None = None
+    slowdown: float | None = None
 
 
 class PolicyResult(msgspec.Struct, kw_only=True):
@@ -57,6 +59,7 @@ class PolicyResult(msgspec.Struct, kw_only=True):
     domains: list[DomainResult]
     wall_s: float = 0.0
     ticks: int = 0
+    policy_faults: int = 0  # ticks at which the policy failed and its last valid plan stayed
     error: str = ""
     notices: list[str] = msgspec.field(default_factory=list)
 
@@ -112,10 +115,13 @@ _TEXT_COLUMNS = frozenset({"policy", "domain", "workload", "state"})
 
 
 def rows(policies: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
-    """The cells of the table, a row per policy and domain, in the order of ``HEADINGS``."""
+    """The cells of the table, a row per policy and domain, in the order of ``HEADINGS``.
+
+    Behind a run time stands the slowdown where it is known, such as ``x1.80``.
+    """
     for policy in policies:
         for result in policy.domains:
-            gain = result.gain_percent
+            gain, slower = result.gain_percent, result.slowdown
             yield (
                 policy.policy,
                 result.domain,
@@ -125,7 +131,7 @@ def rows(policies: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
                 f"{result.tmem_hits:,}",
                 f"{result.swap_ins:,}",
                 f"{result.failed_puts:,}",
-                f"{result.run_s:.2f} s",
+                f"{result.run_s:.2f} s" + ("" if slower is None else f" x{slower:.2f}"),
                 "-" if gain is None else f"{gain:+.1f} %",
                 result.state,
             )

@@ -33,6 +33,9 @@ DOMAIN_COLUMNS = (
     "guest_faults",
     "guest_swap_ins",
     "guest_swap_outs",
+    "guest_committed_frames",
+    "guest_stall_ns",
+    "guest_idle_permille",
 )
 HOST_COLUMNS = ("free_frames", "installed_frames", "tmem_frames", "tmem_used_pages")
 

@@ -89,6 +89,8 @@ static int boot(struct mc_host *host, struct mc_domain *domain, uint32_t boot_ar
 
     mc_host_lock(host);
     for (uint32_t i = 0; i < boot_areas && !status; i++) {
+        if (host->promised_areas)   /* to this domain: in the same hold, or tmem would have it */
+            host->promised_areas--;
         status = mc_supply_grow(host, domain, &path);
         if (!status)
             domain->counters.grants[path]--;    /* what it boots with is not a grant */

@@ -95,7 +95,10 @@ class Backend(Protocol):
     """A memory mechanism serving many domains."""
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
-        """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there."""
+        """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there.
+
+        They come out of what is promised, as far as that goes.
+        """
 
     def close(self, domid: DomId) -> None:
         """Take back every frame and tmem page of a domain, dead or alive. Never fails."""
