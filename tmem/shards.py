@@ -299,7 +299,7 @@ with cached_kernels() as _cache:
     #: ``machine.note`` calls it by its address: 1 when the key is sampled, else 0.
     note_pointer = cfunc(int64(*_ARGUMENTS), nopython=True, cache=_cache)(_note)
 
-note_address: int = note_pointer.address
+note_address = int(note_pointer.address or 0)
 
 
 def estimators(pages: int) -> npt.NDArray[np.int64]:
