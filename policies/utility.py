@@ -7,8 +7,9 @@ lower convex hull by the best gain per page; what gains nobody anything is share
 domain without a curve gets its max-min share by demand, and the others divide the rest. Signals:
 miss-ratio curve, requests (gets, and swap-ins for what tmem had refused). Time constant: that of
 the curve, and 1 / ``step`` intervals for the rate. Bad at: fairness, since who gains little gets
-nothing but its minimum; the last edge of a hull is often served in part, and half of a cliff
-earns nothing; old curves after a change of phase; the swap-ins are the guest's own word.
+nothing but its minimum, and who starves asks more slowly and then seems to gain less; the last
+edge of a hull is often served in part, and half of a cliff earns nothing; old curves after a change
+of phase; the swap-ins are the guest's own word.
 """
 
 from __future__ import annotations
