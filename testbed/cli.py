@@ -77,15 +77,34 @@ def hypervisor(
 
 @app.command()
 def bench(
-    which: Annotated[str, typer.Argument(help="grant, ring or tmem.")],
+    which: Annotated[str, typer.Argument(help="grant, ring, tmem or policies.")],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="policies: a look in a minute.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="policies: all, in both worlds.")] = False,
+    world: Annotated[str | None, typer.Option(help="policies: sim, testbed or both.")] = None,
+    scenario: Annotated[list[str] | None, typer.Option(help="policies: only these.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="policies: these and greedy.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="policies: seeds 1 to N.")] = None,
+    markdown: Annotated[
+        str | None, typer.Option(metavar="FILE", help="policies: fill the page's table.")
+    ] = None,
 ) -> None:
-    """Measure a grant beside malloc, a message beside the kernel's, a page beside its rivals."""
+    """Measure a grant beside malloc, a message beside the kernel's, a policy beside all others."""
     from testbed.bench.command import bench as bench_command
 
-    raise typer.Exit(bench_command(which, as_json, rounds, out))
+    options = {
+        "quick": quick,
+        "full": full,
+        "world": world,
+        "scenarios": tuple(scenario or ()),
+        "policies": tuple(policy or ()),
+        "seeds": seeds,
+        "markdown": markdown,
+    }
+    given = {name: value for name, value in options.items() if value}
+    raise typer.Exit(bench_command(which, as_json, rounds, out, given))
 
 
 @app.command()
@@ -162,11 +181,37 @@ def sweep(
 
 @policy_app.command("list")
 def policy_list(as_json: Json = False) -> None:
-    """Name every policy that can be given to --policy."""
-    from policies.loader import available
+    """Name every policy that can be given to --policy, with its parameters."""
+    from testbed.policy_command import list_policies
 
-    found = available()
-    _show(as_json, {"policies": found}, [f"{name:16} {where}" for name, where in found.items()])
+    _show(as_json, *list_policies())
+
+
+@policy_app.command("new")
+def policy_new(
+    name: Annotated[str, typer.Argument(help="Lower case; names the file and the class.")],
+    directory: Annotated[
+        str | None, typer.Option("--dir", metavar="DIR", help="Write it here (default: here).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a policy that works and its test, to be changed."""
+    from testbed.policy_command import new_policy
+
+    _show(as_json, *new_policy(name, directory))
+
+
+@policy_app.command("check")
+def policy_check(
+    policy: Annotated[str, typer.Argument(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS.")],
+    as_json: Json = False,
+) -> None:
+    """Try a policy on everything its contract asks; tell which clause failed on which input."""
+    from testbed.policy_command import check
+
+    passed, result, lines = check(policy)
+    _show(as_json, result, lines)
+    raise typer.Exit(0 if passed else EXIT_FAILED)
 
 
 @app.command("ls")

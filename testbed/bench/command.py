@@ -25,20 +25,35 @@ BENCHES = {
     "ring": (ring.run, ring.PLAN),
     "tmem": (tmem.run, tmem.PLAN),
 }
+#: Not made of rounds: a bench of its own kind.
+POLICIES = "policies"
 FEW_ROUNDS = f"fewer than {ROUNDS_MIN} rounds: a look, not a measurement"
 COLUMNS = ("min", "p50", "p90", "p99", "p999", "max")
 WHOLE_FROM_NS = 1000
 TABLE_WIDTH = 132
 
 
-def bench(which: str, as_json: bool, rounds: int | None, out: str | None) -> int:
+def bench(
+    which: str,
+    as_json: bool,
+    rounds: int | None,
+    out: str | None,
+    of_policies: Mapping[str, Any] | None = None,
+) -> int:
     """Run the bench named ``which`` and print it; the exit code is 0 for a missed target too.
 
     ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
+    ``of_policies`` are the options that only the bench of policies has: the fields of its
+    ``PolicyBenchOptions`` and ``markdown``, empty ones left out.
     ConfigError for an unknown bench, a bad number of rounds or an unusable directory.
     """
+    if which == POLICIES:
+        return _policies(as_json, rounds, out, dict(of_policies or {}))
     if which not in BENCHES:
-        raise ConfigError("bench", f"{which!r} is unknown: choose {' or '.join(BENCHES)}")
+        known = " or ".join([*BENCHES, POLICIES])
+        raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
+    if of_policies:
+        raise ConfigError(f"--{next(iter(of_policies))}", f"only for bench {POLICIES}")
     rounds = ROUNDS_DEFAULT if rounds is None else rounds
     if not 1 <= rounds <= ROUNDS_MAX:
         raise ConfigError("--rounds", f"must be 1 to {ROUNDS_MAX}")
@@ -58,6 +73,16 @@ def bench(which: str, as_json: bool, rounds: int | None, out: str | None) -> int
         show(result, Console(width=None if sys.stdout.isatty() else TABLE_WIDTH))
         sys.stdout.write(f"samples: {run.path}\n")
     return 0
+
+
+def _policies(as_json: bool, rounds: int | None, out: str | None, options: dict[str, Any]) -> int:
+    from testbed.bench.policies import PolicyBenchOptions  # no other bench needs a simulator
+    from testbed.bench.policies_command import bench_policies
+
+    if rounds is not None:
+        raise ConfigError("--rounds", f"not for bench {POLICIES}: its rounds are --seeds")
+    page = options.pop("markdown", None)
+    return bench_policies(PolicyBenchOptions(**options), as_json, out, page)
 
 
 def measure(run: rundir.RunDir, which: str, rounds: int) -> dict[str, Any]:
