@@ -7,6 +7,7 @@ every size from 0 to ``pages``; with ``--shards`` also ``shards``, the estimate 
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,14 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.errors import ConfigError
-from testbed.sim import lru, second_chance
-from testbed.sim.reuse import curve, histogram, sampled_curve
 from testbed.sim.trace import Trace, load
 
-REPLACEMENTS: dict[str, Callable[[NDArray[np.int32], int, int], int]] = {
-    "lru": lru.replay,
-    "second-chance": second_chance.replay,
-}
+#: Modules with a ``replay``; what is not asked for is not imported, for it takes time to compile.
+REPLACEMENTS = {"lru": "testbed.sim.lru", "second-chance": "testbed.sim.second_chance"}
 #: Sizes when none are asked for: this many equal parts of the pages.
 DEFAULT_SIZES = 10
 
@@ -71,11 +68,11 @@ def _measured(
     trace: Trace, sizes: list[int], replacement: str, mrc: bool, shards: float
 ) -> dict[str, Any]:
     result: dict[str, Any] = {"references": len(trace), "pages": trace.page_count}
-    exact = curve(histogram(trace.pages, trace.page_count)) if mrc or shards else None
+    exact = _exact(trace) if mrc or shards else None
     if exact is not None and replacement == "lru":
         misses = [int(exact[min(size, trace.page_count)]) for size in sizes]
     else:
-        replay = REPLACEMENTS[replacement]
+        replay = importlib.import_module(REPLACEMENTS[replacement]).replay
         misses = [replay(trace.pages, trace.page_count, size) for size in _progress(sizes)]
     result["points"] = [
         {"cache_pages": size, "misses": count} for size, count in zip(sizes, misses, strict=True)
@@ -83,14 +80,25 @@ def _measured(
     if mrc and exact is not None:
         result["curve"] = exact.tolist()
     if shards and exact is not None:
-        estimate = sampled_curve(trace.pages, trace.page_count, shards)
-        error = float(np.abs(estimate - exact).mean()) / len(trace)
-        result["shards"] = {
-            "rate": shards,
-            "curve": np.round(estimate).astype(int).tolist(),
-            "mean_absolute_error": error,
-        }
+        result["shards"] = _estimated(trace, shards, exact)
     return result
+
+
+def _exact(trace: Trace) -> NDArray[np.int64]:
+    from testbed.sim.reuse import curve, histogram
+
+    return curve(histogram(trace.pages, trace.page_count))
+
+
+def _estimated(trace: Trace, rate: float, exact: NDArray[np.int64]) -> dict[str, Any]:
+    from testbed.sim.reuse import sampled_curve
+
+    estimate = sampled_curve(trace.pages, trace.page_count, rate)
+    return {
+        "rate": rate,
+        "curve": np.round(estimate).astype(int).tolist(),
+        "mean_absolute_error": float(np.abs(estimate - exact).mean()) / len(trace),
+    }
 
 
 def _lines(trace: Trace, result: dict[str, Any], replacement: str) -> list[str]:

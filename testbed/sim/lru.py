@@ -19,7 +19,6 @@ import numpy as np
 from numba import int64, njit, types
 from numpy.typing import NDArray
 
-from testbed.sim.reuse import curve, histogram
 from tmem.cache import cached_kernels
 
 #: From so many sizes on, one pass of reuse distances costs less than a replay of each.
@@ -67,6 +66,8 @@ def replay_many(pages: NDArray[np.int32], page_count: int, cache_pages: Iterable
     sizes = list(cache_pages)
     if len(sizes) < MANY_SIZES:
         return [replay(pages, page_count, size) for size in sizes]
+    from testbed.sim.reuse import curve, histogram  # here only: it takes a second to compile
+
     check_stream(pages, page_count, min(sizes))
     misses = curve(histogram(pages, page_count))
     return [int(misses[min(size, page_count)]) for size in sizes]
