@@ -4,8 +4,7 @@ Owns: what a reference does. It is what ``frontend.manager`` does, step by step 
 with virtual time: a page is never touched, resident, in frontswap or on disk; a page read from disk
 keeps its place there until it is written; gets are exclusive; a store that is refused goes to disk
 unless a clean copy is there; pages of the program's file go to cleancache. Where memory comes from
-follows ``backend/abi/supply.c``: free memory beyond slack and promises, else another domain's spare
-area, else an area of tmem.
+is ``testbed.sim.ledger``'s.
 
 The pool is called through the addresses its C service uses: it is the same compiled code. A page
 carries its name in its first word; a get that brings another one ends the run. Domains take turns:
@@ -22,12 +21,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba import int64, njit, types, uint32
-from numba.extending import intrinsic
+from numba import int64, njit, uint32
 
 from testbed.sim import layout as L
-from testbed.sim.curve import note_evicted, note_wanted
+from testbed.sim.ledger import (
+    AREA_FRAMES,
+    NOBODY,
+    call_5,
+    grow_ram,
+    grow_tmem,
+    release,
+    spare_areas,
+)
 from tmem.cache import cached_kernels
 from tmem.codes import Code
 from tmem.machine import cells_at, kernel, words_at
@@ -35,7 +40,6 @@ from tmem.serve import FLUSH_PAGE, GET, NEED_SLAB, PUT
 
 #: Virtual time a domain runs before the next one gets its turn.
 SLICE_NS = 1_000_000
-AREA_FRAMES = 512
 BALANCE_MASK = 1023  # references between two looks at the target, as frontend.manager
 BATCH_PAGES = 64  # pages evicted between two returns of frames, RING_SLOTS
 NO_MEMORY_EVICTIONS = 2  # pages evicted by a guest that gets no frame, as frontend.manager
@@ -44,127 +48,6 @@ FRONTSWAP, CLEANCACHE = 0, 1  # slots of a domain's pools, in the order they are
 DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.frontswap
 DOMAIN_SHIFT = 32  # of a domain's number in the name a page carries
 LOW = L.PAGE_MASK
-NOBODY = -1
-
-_I64 = ir.IntType(64)
-
-
-def _caller(count: int) -> Any:
-    """An intrinsic that calls a C function of ``count`` u64 at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(_I64, [_I64] * count)
-        function = builder.inttoptr(arguments[0], kind.as_pointer())
-        return builder.call(function, list(arguments[1:]))
-
-    return generate
-
-
-@intrinsic
-def call_1(typing_context: Any, address: Any, a: Any) -> Any:
-    """``((int64_t (*)(uint64_t))address)(a)``."""
-    return types.int64(types.int64, types.int64), _caller(1)
-
-
-@intrinsic
-def call_2(typing_context: Any, address: Any, a: Any, b: Any) -> Any:
-    """The same with two arguments."""
-    return types.int64(*(types.int64,) * 3), _caller(2)
-
-
-@intrinsic
-def call_5(typing_context: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
-    """The same with five arguments."""
-    return types.int64(*(types.int64,) * 6), _caller(5)
-
-
-# Memory of the host
-
-
-@kernel
-def has_free(w):
-    """Whether the host has more than its slack and what it has promised."""
-    return w[L.W_FREE_AREAS] > w[L.W_SLACK_AREAS] + w[L.W_PROMISED_AREAS]
-
-
-@kernel
-def grow_tmem(w):
-    """One more area for the pool, out of free memory, if it may have one."""
-    if not has_free(w) or w[L.W_TMEM_AREAS] >= w[L.W_TMEM_AREAS_MAX]:
-        return
-    used = words_at(w[L.W_SLAB_USED])
-    for area in range(w[L.W_TMEM_AREAS_MAX]):
-        if not used[area]:
-            if call_2(w[L.W_GROW], w[L.W_TMEM_STATE], area) >= 0:
-                used[area] = 1
-                w[L.W_TMEM_AREAS] += 1
-                w[L.W_FREE_AREAS] -= 1
-            return
-
-
-@kernel
-def shrink_tmem(w):
-    """One area of the pool back to free memory; whether there was one."""
-    if w[L.W_TMEM_AREAS] == 0:
-        return False
-    area = call_1(w[L.W_SHRINK], w[L.W_TMEM_STATE])
-    if area < 0:
-        return False
-    words_at(w[L.W_SLAB_USED])[area] = 0
-    w[L.W_TMEM_AREAS] -= 1
-    w[L.W_FREE_AREAS] += 1
-    return True
-
-
-@kernel
-def spare_areas(w, d):
-    """Areas a domain has and does not use."""
-    frames = w[d + L.D_RESIDENT] + w[d + L.D_SPARES]
-    return w[d + L.D_CURRENT_AREAS] - (frames + AREA_FRAMES - 1) // AREA_FRAMES
-
-
-@kernel
-def release(w, d, areas):
-    """``areas`` of a domain become free memory."""
-    w[d + L.D_CURRENT_AREAS] -= areas
-    w[d + L.D_RECLAIMED] += areas
-    w[L.W_FREE_AREAS] += areas
-
-
-@kernel
-def take_spare(w, receiver):
-    """An area of another domain: first of one above its target, then of who can spare most."""
-    best, most = int64(NOBODY), 0
-    for slot in range(L.SLOTS):
-        d = L.DOMAINS + slot * L.DOMAIN_WORDS
-        if w[d + L.D_STATE] != L.RUNNING or d == receiver:
-            continue
-        spare = spare_areas(w, d)
-        if spare > 0 and w[d + L.D_CURRENT_AREAS] > w[d + L.D_TARGET_AREAS]:
-            release(w, d, 1)
-            return True
-        if spare > most:
-            best, most = d, spare
-    if best == NOBODY:
-        return False
-    release(w, best, 1)
-    return True
-
-
-@kernel
-def grow_ram(w, d):
-    """One more area for a domain; whether there was one."""
-    if w[d + L.D_CURRENT_AREAS] >= w[d + L.D_TARGET_AREAS]:
-        return False
-    if has_free(w):
-        w[d + L.D_GRANTS] += 1
-    elif take_spare(w, d) or shrink_tmem(w):
-        w[d + L.D_TRANSFERS] += 1
-    else:
-        return False
-    w[L.W_FREE_AREAS] -= 1
-    w[d + L.D_CURRENT_AREAS] += 1
-    return True
 
 
 # What a page costs
@@ -269,8 +152,6 @@ def evict(w, d, page):
     unlink(nodes, n)
     w[d + L.D_RESIDENT] -= 1
     w[d + L.D_SPARES] += 1
-    if w[d + L.D_CURVE]:
-        note_evicted(words_at(w[d + L.D_CURVE]), page, w[d + L.D_PAGES])
 
 
 @kernel
@@ -364,8 +245,6 @@ def fault(w, d, page):
     if w[d + L.D_RESIDENT] >= w[d + L.D_LIMIT]:
         victim = int64(nodes[anchor * L.NODE_WORDS + L.NODE_NEXT])
     before = int64(nodes[n + L.NODE_FLAGS])
-    if w[d + L.D_CURVE] and before & L.TOUCHED:
-        note_wanted(words_at(w[d + L.D_CURVE]), page, w[d + L.D_PAGES])
     nodes[n + L.NODE_FLAGS] = uint32(load(w, d, page, before))
     append(nodes, anchor, page)
     w[d + L.D_RESIDENT] += 1

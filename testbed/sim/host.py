@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, HostSnapshot
-from hypervisor.public.errors import ConfigError, InternalError, NoMemory
+from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId, areas_of
-from policies.base import AGE_EDGES_S, MRC_POINTS
+from policies.base import AGE_EDGES_S
 from testbed.sim import guest
 from testbed.sim import layout as L
 from testbed.sim.costs import Costs
@@ -32,8 +32,6 @@ NEVER = 1 << 62
 PAUSES_END = (NEVER, 0)
 #: A resident page not referenced for so long is idle; the guest's sampling has that period too.
 IDLE_TICKS = 100_000_000 >> L.SEEN_SHIFT
-#: Of a reference counted in the curve, what is left after a tick: half of it after seven.
-CURVE_KEEP = 0.9
 #: Sums of a pool's counters that make a field of a snapshot, as ``backend.direct`` has them.
 FAILURES = tuple(f"puts_failed_{why}" for why in ("target", "nomem", "nospc", "frozen", "fault"))
 NO_HANDLES = DomainHandles(-1, -1, -1, 0, 0, 0)
@@ -42,7 +40,7 @@ NO_HANDLES = DomainHandles(-1, -1, -1, 0, 0, 0)
 class Guest:
     """The arrays of one domain; they live as long as its slot is in use."""
 
-    def __init__(self, stream: Stream, *, with_curve: bool, host_frames: int) -> None:
+    def __init__(self, stream: Stream) -> None:
         self.stream = stream
         pages = stream.page_count
         self.references = stream.pages.astype(np.uint32)
@@ -53,21 +51,13 @@ class Guest:
         pauses = [(place, round(pause_s * 1e9)) for place, pause_s in stream.pauses]
         self.pauses = np.array([*pauses, PAUSES_END], np.int64)
         self.promotions = np.zeros(len(AGE_EDGES_S), np.int64)
-        self.curve: Words | None = None
-        if with_curve:
-            size = max(pages * L.CURVE_ROOM, 1)
-            self.curve = np.zeros(L.CURVE_TREE + size + 1 + pages, np.int64)
-            self.curve[L.CURVE_NEXT] = 1
-            self.curve[L.CURVE_SIZE] = size
-            self.curve[L.CURVE_WIDTH] = -(-host_frames // L.CURVE_BUCKETS)
-        self.histogram = np.zeros(L.CURVE_BUCKETS + 1)
 
 
 class SimHost:
     """``total_frames`` of memory, ``slack_frames`` of it kept free, and a pool.
 
-    ``tmem_max_frames`` bounds what the pool may hold; 0 is none. ``measure`` names the costly
-    columns somebody asks for: "mrc" makes every domain note reuse distances.
+    ``tmem_max_frames`` bounds what the pool may hold; 0 is none. With ``mrc_points`` above 1 every
+    snapshot has each domain's miss ratios at so many sizes, as the pool itself estimates them.
     """
 
     def __init__(
@@ -77,12 +67,12 @@ class SimHost:
         slack_frames: int,
         tmem_max_frames: int = -1,
         costs: Costs | None = None,
-        measure: frozenset[str] = frozenset(),
+        mrc_points: int = 0,
         seed: int = 0,
         tmem_options: dict[str, bool] | None = None,
     ) -> None:
         self._total = total_frames // AREA_FRAMES
-        self._measure = measure
+        self._mrc_points = mrc_points
         self._words = np.zeros(L.WORDS, np.int64)
         self._address = int(self._words.ctypes.data)
         self._slots = self._words[L.DOMAINS :].reshape(L.SLOTS, L.DOMAIN_WORDS)
@@ -98,7 +88,13 @@ class SimHost:
         self.tmem: Tmem | None = None
         self._fill(areas, slack_frames, costs or Costs())
         if areas > 0:
-            self.tmem = Tmem(max_areas=areas, seed=seed, reserve_pages=0, **(tmem_options or {}))
+            self.tmem = Tmem(
+                max_areas=areas,
+                seed=seed,
+                reserve_pages=0,
+                mrc=mrc_points > 1,
+                **(tmem_options or {}),
+            )
             entries = entry_points(self.tmem)
             self._words[L.W_TMEM_STATE] = entries.state_address
             self._words[L.W_EXECUTE] = entries.execute
@@ -174,10 +170,11 @@ class SimHost:
     def snapshot(self) -> HostSnapshot:
         """A copy of the ledger and every domain's counters."""
         w = self._words
-        domains = tuple(self._domain_snapshot(domid) for domid in sorted(self._names))
         kept = int(w[L.W_SLACK_AREAS] + w[L.W_PROMISED_AREAS])
         free, tmem = int(w[L.W_FREE_AREAS]), int(w[L.W_TMEM_AREAS])
         capacity = min(tmem + max(free - kept, 0), int(w[L.W_TMEM_AREAS_MAX]))
+        pages = capacity * AREA_FRAMES
+        domains = tuple(self._domain_snapshot(domid, pages) for domid in sorted(self._names))
         return HostSnapshot(
             total_frames=self._total * AREA_FRAMES,
             slack_frames=kept * AREA_FRAMES,
@@ -186,11 +183,11 @@ class SimHost:
             ready_frames=0,
             tmem_frames=tmem * AREA_FRAMES,
             tmem_used_pages=sum(domain.tmem_used_pages for domain in domains),
-            tmem_capacity_pages=capacity * AREA_FRAMES,
+            tmem_capacity_pages=pages,
             domains=domains,
         )
 
-    def _domain_snapshot(self, domid: DomId) -> DomainSnapshot:
+    def _domain_snapshot(self, domid: DomId, capacity_pages: int) -> DomainSnapshot:
         slot = self._slots[domid].tolist()
         current = slot[L.D_CURRENT_AREAS] * AREA_FRAMES
         values = _ZEROES | self._tmem_counters(domid)
@@ -211,6 +208,7 @@ class SimHost:
             "guest_swap_outs": slot[L.D_SWAP_OUTS],
             "guest_references": slot[L.D_NEXT],
         }
+        values["mrc"] = self._miss_ratios(domid, capacity_pages)
         values["guest_committed_frames"] = slot[L.D_TOUCHED]
         values["guest_idle_permille"] = self._idle_permille(domid, slot)
         values["guest_stall_ns"] = slot[L.D_STALLED_NS]
@@ -224,6 +222,12 @@ class SimHost:
         now = slot[L.D_CLOCK_NS] >> L.SEEN_SHIFT
         idle: int = guest.cold(self._address, domid, now, IDLE_TICKS, int(counts.ctypes.data))
         return 1000 * idle // slot[L.D_RESIDENT]
+
+    def _miss_ratios(self, domid: DomId, capacity_pages: int) -> tuple[float, ...] | None:
+        if self.tmem is None or self._mrc_points < 2:
+            return None
+        sizes = np.linspace(0.0, capacity_pages, self._mrc_points)
+        return tuple(self.tmem.miss_ratios(domid, sizes).tolist())
 
     def _tmem_counters(self, domid: DomId) -> dict[str, Any]:
         if self.tmem is None:
@@ -264,11 +268,7 @@ class SimHost:
 
     def load(self, domid: DomId, stream: Stream, resident_frames: int, start_ns: int) -> None:
         """Give an open domain its work: it runs from ``start_ns`` on, to its end."""
-        made = Guest(
-            stream,
-            with_curve="mrc" in self._measure,
-            host_frames=self._total * AREA_FRAMES,
-        )
+        made = Guest(stream)
         self._guests[domid] = made
         slot = self._slots[domid]
         slot[L.D_STATE] = L.RUNNING
@@ -283,7 +283,6 @@ class SimHost:
         slot[L.D_NODES] = made.nodes.ctypes.data
         slot[L.D_PAUSES] = made.pauses.ctypes.data
         slot[L.D_PROMOTIONS] = made.promotions.ctypes.data
-        slot[L.D_CURVE] = 0 if made.curve is None else made.curve.ctypes.data
         if self.tmem is not None:
             slot[L.D_HAS_FRONTSWAP] = self._new_pool(domid, PoolFlag.PERSISTENT) >= 0
             if stream.program.any():
@@ -342,26 +341,6 @@ class SimHost:
     def stuck(self) -> DomId:
         """A domain that has not one frame."""
         return DomId(int(np.flatnonzero(self._slots[:, L.D_STATE] == L.OUT_OF_MEMORY)[0]))
-
-    def curve(self, domid: DomId, capacity: int) -> NDArray[np.float64]:
-        """The miss ratio of its tmem requests at each of MRC_POINTS parts of ``capacity``.
-
-        Exact, by reuse distance; what was long ago counts less. Ones when nothing was asked for.
-        """
-        found = self._guests[domid]
-        if found.curve is None:
-            raise ConfigError("mrc", "nobody asked for it")
-        counts = found.curve[L.CURVE_HISTOGRAM : L.CURVE_TREE]
-        found.histogram = found.histogram * CURVE_KEEP + counts
-        counts[:] = 0
-        total = found.histogram.sum()
-        if total == 0:
-            return np.ones(MRC_POINTS)
-        hits = np.concatenate(([0.0], np.cumsum(found.histogram[:-1])))
-        sizes = np.linspace(0.0, capacity, MRC_POINTS)
-        at = np.arange(L.CURVE_BUCKETS + 1) * float(found.curve[L.CURVE_WIDTH])
-        curve: NDArray[np.float64] = 1.0 - np.interp(sizes, at, hits) / total
-        return curve
 
 
 _EDGES = np.array([int(age * 1e9) >> L.SEEN_SHIFT for age in AGE_EDGES_S] + [NEVER], np.int64)

@@ -102,7 +102,6 @@ DOMAIN_FIELDS = (
     "transfers",  # areas taken from another domain or from tmem
     "reclaimed",  # areas given back
     "promotions",  # address of a count per age
-    "curve",  # address of what the miss-ratio curve is made from; 0: nobody asks for one
 )
 (
     D_STATE,
@@ -140,7 +139,6 @@ DOMAIN_FIELDS = (
     D_TRANSFERS,
     D_RECLAIMED,
     D_PROMOTIONS,
-    D_CURVE,
 ) = range(len(DOMAIN_FIELDS))
 DOMAIN_WORDS = len(DOMAIN_FIELDS)
 DOMAINS = 64  # where the slots begin
@@ -155,13 +153,3 @@ NODE_NEXT, NODE_PREV, NODE_FLAGS, NODE_SEEN = range(NODE_WORDS)
 RESIDENT, SWAPPED, ON_DISK, FILE, TOUCHED = (1 << bit for bit in range(5))
 #: Last references are kept in ticks of 2^20 ns, about a millisecond.
 SEEN_SHIFT = 20
-
-# What a miss-ratio curve is made from, in int64 words: these, the histogram of distances
-# (CURVE_WIDTH pages per bucket, the last for all beyond), a Fenwick tree over CURVE_SIZE eviction
-# numbers from 1 on, and the number of each page, 0 when it is not evicted.
-CURVE_NEXT, CURVE_SIZE, CURVE_WIDTH, CURVE_LIVE = range(4)
-CURVE_HISTOGRAM = 4
-CURVE_BUCKETS = 1024
-CURVE_TREE = CURVE_HISTOGRAM + CURVE_BUCKETS + 1
-#: Eviction numbers per page before they are given out anew.
-CURVE_ROOM = 4

@@ -8,11 +8,13 @@ same scenario, policy and seed give the same result, to the byte. ``simulate`` i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from hypervisor.config import DomainConfig
 from hypervisor.coordinator import Coordinator, TickReport
@@ -20,21 +22,24 @@ from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from policies import Plan, Policy, View, loader
-from policies.base import name_of
+from policies.base import AGE_EDGES_S, MRC_POINTS, name_of
 from testbed.report import CRASHED, DONE, DomainResult, PolicyResult
 from testbed.scenario import Domain, Scenario, to_hypervisor_config
 from testbed.sim import layout as L
 from testbed.sim.costs import costs_of
 from testbed.sim.host import SimHost
 from testbed.streams import Stream, domain_seed, stream_of
-from testbed.workload_kinds import title_of
+from testbed.workload_kinds import Workload, title_of
 
 #: Ticks after which a run is given up: a month of virtual time at 100 ms.
 TICKS_MAX = 30_000_000
 COMPRESS_PAGES = 256
+#: Streams kept for the next policy on the same scenario and seed.
+STREAMS_KEPT = 32
 NOTICES_MAX = 3
 NS_PER_MS = 1_000_000
 
+Ages = NDArray[np.int64]
 #: Is told of every tick: virtual seconds since the start, and what the coordinator saw and did.
 Recorder = Callable[[float, TickReport], None]
 
@@ -59,27 +64,26 @@ class Guest:
 
 
 class Sighted:
-    """A policy that is shown the columns it needs and no snapshot has: ``needs`` on its class."""
+    """A policy that is shown the columns it ``needs``: ``cold`` and ``promotions`` are in no
+    snapshot."""
 
     def __init__(self, policy: Policy, host: SimHost, clock: Callable[[], int]) -> None:
         self.name = name_of(policy)
         self._policy, self._host, self._clock = policy, host, clock
-        self._needs = needs_of(policy)
-        self._promoted: dict[tuple[DomId, str], np.ndarray] = {}
+        self._promoted: dict[tuple[DomId, str], Ages] = {}
 
     def plan(self, view: View) -> Plan:
         """What the policy answers to the fuller view."""
-        domids = [self._host.named(name) for name in view.names]
-        if "mrc" in self._needs:
-            curves = [self._host.curve(domid, view.capacity) for domid in domids]
-            view = replace(view, mrc=_grid(curves))
-        if "ages" in self._needs:
-            view = self._with_ages(view, domids)
-        return self._policy.plan(view)
+        if view.mrc is None and "mrc" in needs_of(self._policy):
+            by_name = {now.name: now.mrc for now in self._host.snapshot().domains}
+            rows = [by_name[name] for name in view.names]
+            view = replace(view, mrc=np.array(rows, np.float64).reshape(len(rows), MRC_POINTS))
+        return self._policy.plan(self._aged(view) if "ages" in needs_of(self._policy) else view)
 
-    def _with_ages(self, view: View, domids: Sequence[DomId]) -> View:
+    def _aged(self, view: View) -> View:
         cold, promotions = [], []
-        for domid, name in zip(domids, view.names, strict=True):
+        for name in view.names:
+            domid = self._host.named(name)
             now_cold, total = self._host.ages(domid, self._clock())
             cold.append(now_cold)
             promotions.append(total - self._promoted.get((domid, name), 0))
@@ -117,19 +121,22 @@ class World:
             slack_frames=config.slack_frames,
             tmem_max_frames=config.tmem_max_pages,
             costs=costs_of(scenario),
-            measure=needs_of(policy),
+            mrc_points=MRC_POINTS if "mrc" in needs_of(policy) else 0,
             seed=seed,
             tmem_options={"dedup": config.tmem_dedup, "compression": config.tmem_compression},
         )
+        shown = policy
+        if needs_of(policy):
+            shown = Sighted(policy, self.host, lambda: self.now_ns)
         self.coordinator = Coordinator(
             self.host,
-            Sighted(policy, self.host, lambda: self.now_ns) if needs_of(policy) else policy,
+            shown,
             config=config,
             clock=lambda: self.now_ns,
             runner=lambda call, deadline_s: call(),
         )
         if streams is None:
-            streams = [stream_of(d.workload, domain_seed(seed, d.name)) for d in scenario.domain]
+            streams = [_stream(d.workload, domain_seed(seed, d.name)) for d in scenario.domain]
         self.guests = [
             Guest(*parts) for parts in zip(scenario.domain, config.domains, streams, strict=True)
         ]
@@ -315,6 +322,11 @@ class World:
         return report
 
 
+@functools.lru_cache(maxsize=STREAMS_KEPT)
+def _stream(workload: Workload, seed: int) -> Stream:
+    return stream_of(workload, seed)
+
+
 COUNTED = ("faults", "tmem_hits", "swap_ins", "swap_outs", "file_reads", "failed_puts")
 
 
@@ -333,5 +345,5 @@ def simulate(
     return World(scenario, policy, label=policy_text, seed=seed, recorder=recorder).run()
 
 
-def _grid(rows: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+def _grid(rows: Sequence[Ages]) -> NDArray[np.float64]:
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(AGE_EDGES_S))

@@ -212,27 +212,26 @@ def test_a_domain_that_does_not_fit_is_refused() -> None:
         made.open(DomId(0), spec(3))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_the_curve_is_what_tmem_of_that_size_would_have_done(seed: int) -> None:
-    """Goal: the exact curve. Method: run again with the pool limited to one of its sizes."""
-    work = skewed(seed, 20_000, 1200)
+def test_the_curve_is_what_the_pool_would_have_done_with_less() -> None:
+    """Goal: the estimate helps. Method: run again with the pool limited to one of its sizes."""
+    work = skewed(1, 20_000, 1200)
     work = stream(work.pages, work.writes)
-    big = host(4, tmem=3, measure=frozenset({"mrc"}))
+    points = 33
+    big = host(4, tmem=3, mrc_points=points)
     one(big, work, resident=100)
     big.run(FOREVER)
-    capacity = 3 * AREA_FRAMES
-    curve = big.curve(DomId(0), capacity)
-    assert curve[0] == 1.0
-    assert (np.diff(curve) <= 0).all()
-    for at in (8, 20, 40):
+    curve = big.snapshot().domains[0].mrc
+    assert curve is not None
+    assert len(curve) == points
+    for at in (8, 16, 24):
         small = host(4, tmem=3)
         one(small, work, resident=100)
-        small.set_tmem_target(DomId(0), capacity * at // (len(curve) - 1))
+        small.set_tmem_target(DomId(0), 3 * AREA_FRAMES * at // (points - 1))
         small.run(FOREVER)
         now = small.counters(DomId(0))
         asked = now["faults"] - now["first_touches"]
-        # tmem keeps what it took first, so it does worse than LRU, never better.
-        assert 1 - now["tmem_hits"] / asked >= curve[at] - 0.02
+        assert 1 - now["tmem_hits"] / asked == pytest.approx(curve[at], abs=0.2)
+    assert host(4, tmem=3).snapshot().domains == ()
 
 
 def test_ages_see_what_is_cold_and_what_comes_back() -> None:
