@@ -72,9 +72,10 @@ def _bids(
     """Edges in pages and falling gain per page between them, a row per domain."""
     part = np.linspace(0, 1, MRC_POINTS)
     reach = np.where(known, view.capacity, view.demand)
-    curves = np.where(known[:, None], curves, (1 - part) ** 2)
+    slope = np.tile(np.diff((1 - part) ** 2), (len(view), 1))
+    slope[known] = lower_hull(curves[known])
     unit = np.maximum(reach, 1) / (MRC_POINTS - 1)
-    return reach[:, None] * part, -lower_hull(curves) * (rate / unit)[:, None]
+    return reach[:, None] * part, -slope * (rate / unit)[:, None]
 
 
 def _penalised(edges: Column, gain: Column, held: Column, penalty: float) -> tuple[Column, Column]:
