@@ -3,19 +3,7 @@
 Owns: the list of clauses, the order they are tried in, and the verdict. ``check_policy`` returns
 what failed, each time with the clause and the smallest input found that shows it; an empty list is
 a pass. ``examine`` also says what passed and how long a plan takes. Called by tests,
-``memcoord policy check`` and policy authors.
-
-    valid        plan(view) returns a Plan that ``check_plan`` accepts
-    read-only    the view is as it was after the call
-    pure         the same view gives the same plan, whatever was asked before
-    equivariant  domains in another order get the same targets, a page more or less for rounding
-    limits       after clamping, minimum and maximum hold and the sum is within capacity
-    carry        what a plan carries can be shown again, 50 plans long, while domains come and go
-    nonsense     views of nothing, of too much and of what cannot be have valid plans too
-    speed        a plan for 10,000 domains comes within KIT_DEADLINE_S (``examine`` only)
-    monotone     who demands more is not given less (a class that says ``monotone = True``)
-    settles      shown its own plan it comes to rest (``settles = True``, or a number of ticks)
-    vectors      the examples in the class's ``vectors`` come out as they say
+``memcoord policy check`` and policy authors. ``CLAUSES`` says what each clause asks.
 
 Views have 0 to 1000 domains. They offer KIT_PAGES_PER_DOMAIN each, so that a policy may promise a
 floor; with less, down to none at all, everything is asked but that the sum fits.
@@ -49,19 +37,19 @@ KIT_DEADLINE_S = 2.0
 #: Clauses that need sequences of plans are tried up to this size only.
 KIT_SEQUENCE_DOMAINS_MAX = 8
 
-CLAUSES = (
-    "valid",
-    "read-only",
-    "pure",
-    "equivariant",
-    "limits",
-    "carry",
-    "nonsense",
-    "speed",
-    "monotone",
-    "settles",
-    "vectors",
-)
+CLAUSES = {
+    "valid": "plan(view) returns a Plan that check_plan accepts",
+    "read-only": "the view is as it was after the call",
+    "pure": "the same view gives the same plan, whatever was asked before",
+    "equivariant": "domains in another order get the same targets, a page more or less",
+    "limits": "after clamping, minimum and maximum hold and the sum is within capacity",
+    "carry": "what a plan carries can be shown again, while domains come and go",
+    "nonsense": "views of nothing, of too much and of what cannot be have valid plans too",
+    "speed": f"a plan for 10,000 domains comes within {KIT_DEADLINE_S:g} s",
+    "monotone": "who demands more is not given less (if the class says monotone = True)",
+    "settles": "shown its own plan it comes to rest (settles = True, or a number of ticks)",
+    "vectors": "the examples in the class's vectors come out as they say",
+}
 
 _EVERY_VIEW: dict[str, Clause] = {
     "valid": clauses.valid,
@@ -86,10 +74,14 @@ class Failure:
     view: View
     name: str = ""
 
+    @property
+    def input(self) -> str:
+        """The view, with its name, so that it can be pasted into a test."""
+        return f"{self.name}: {text_of(self.view)}" if self.name else text_of(self.view)
+
     def __str__(self) -> str:
-        """A line for people; the view can be pasted into a test."""
-        shown = f"{self.name}: {text_of(self.view)}" if self.name else text_of(self.view)
-        return f"{self.clause}: {self.what} (view: {shown})"
+        """A line for people."""
+        return f"{self.clause}: {self.what} (view: {self.input})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,11 +158,11 @@ def _time(
     """The quickest of a few plans of each size; a slow one is not repeated."""
     taken: dict[int, int] = {}
     for domains in KIT_SPEED_SIZES:
-        random = np.random.default_rng(0)
+        policy, random = subject.make(), np.random.default_rng(0)
         view = sensible_view(random, domains, domains * KIT_PAGES_PER_DOMAIN, measured=True)
         for _ in range(KIT_SPEED_PLANS):
             before = clock_ns()
-            check_plan(subject.make().plan(view), view)
+            check_plan(policy.plan(view), view)
             now = clock_ns() - before
             taken[domains] = min(taken.get(domains, now), now)
             if now > KIT_DEADLINE_S * 1e9:

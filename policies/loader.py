@@ -152,8 +152,8 @@ def _summary(kind: type) -> str:
     built_in = f"{kind.__module__}:{kind.__name__}" in BUILT_IN.values()
     text = (inspect.getdoc(module) if built_in else kind.__doc__) or ""
     line = text.strip().partition("\n")[0].strip()
-    name = str(getattr(kind, "name", ""))
-    return line.removeprefix(f"{name}:").strip() if name else line
+    name = re.escape(str(getattr(kind, "name", "")))
+    return re.sub(rf"^{name}(\(.*?\))?:\s*", "", line) if name else line
 
 
 def _params_of(label: str, kind: type) -> type[PolicyParams] | None:

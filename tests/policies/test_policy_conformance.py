@@ -303,4 +303,4 @@ def test_without_a_clock_nothing_is_timed() -> None:
     report = examine(lambda: load("greedy"))
     assert "speed" not in report.tried
     assert report.plan_ns == {}
-    assert set(report.tried) < set(CLAUSES)
+    assert set(report.tried) < CLAUSES.keys()
