@@ -41,6 +41,7 @@ class FarMemory:
 
     name: ClassVar[str] = "far-memory"
     settles: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("ages",)
 
     class Params(PolicyParams):
         """``slo``: promotions per tick in percent of WSS; ``percentile``: K."""

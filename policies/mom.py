@@ -32,7 +32,6 @@ class Mom:
     """oVirt's ballooning rules."""
 
     name: ClassVar[str] = "mom"
-    monotone: ClassVar[bool] = True
 
     class Params(PolicyParams):
         """Percentages: of the host the first two, of a guest's memory the others."""

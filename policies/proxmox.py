@@ -9,7 +9,8 @@ Source: Proxmox VE auto-ballooning (pve-manager, ``PVE/AutoBalloon.pm`` and ``pv
    maximum; each moves towards it by ``step`` (100 MiB) at most; what those who cannot move left
    over goes round again
 
-Shares are the weights. Absolute numbers are multiplied by ``scale``, see ``policies.ram_targets``.
+Shares are the weights; a domain without a range has none. Absolute numbers are multiplied by
+``scale``, see ``policies.ram_targets``.
 Signals: free memory of the host, what a guest holds and uses. Time constant: a cycle of
 ``period_ticks`` ticks (10 s there; by default one tick is one cycle), 100 MiB of each guest.
 Bad at: slow for big guests; a fifth of the host lies idle; shares, not needs, say who gets what
@@ -28,6 +29,7 @@ from policies.ram_targets import (
     FRAMES_PER_MIB,
     Scale,
     Ticks,
+    free_frames,
     host_frames,
     scale_of,
     unrounded,
@@ -61,7 +63,7 @@ class Proxmox:
         kept = unrounded(view, view.carried(1, -1.0)[:, 0])
         held = view.ram_current + kept
         host = host_frames(view)
-        goal = self.params.target / 100 * host - (host - view.host_free_frames)
+        goal = self.params.target / 100 * host - (host - free_frames(view))
         rule = "as it is: the goal is met"
         new = view.ram_target + kept
         if view.tick % self.params.period_ticks:
@@ -87,7 +89,7 @@ def _balloon(view: View, held: Column, goal: float, step: float) -> Column:
 def share(view: View, held: Column, goal: float, step: float, who: NDArray[np.bool_]) -> Column:
     """``held`` of ``who`` changed by ``goal`` frames in all, if limits and ``step`` allow."""
     low, high = view.ram_minimum, np.maximum(view.ram_minimum, view.ram_maximum)
-    new, rest, open_ = held, goal, who
+    new, rest, open_ = held, goal, who & (high > low)
     for _ in range(ROUNDS_MAX):
         shares = view.weight[open_].sum()
         if shares == 0:

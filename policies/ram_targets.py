@@ -36,9 +36,19 @@ def scale_of(view: View, scale: float) -> float:
     return scale or host_frames(view) / SOURCE_HOST_FRAMES
 
 
-def spare_frames(view: View) -> int:
-    """Free frames of the host beyond its slack; below 0 when even the slack is touched."""
-    return view.host_free_frames - max(view.host_frames - view.ram_capacity, 0)
+def free_frames(view: View) -> float:
+    """Frames no domain holds and no tmem page is in, the host's slack included.
+
+    Tmem keeps memory its pages have left until somebody wants it, so more may be free than the host
+    itself says.
+    """
+    held = view.ram_current.sum() + view.used.sum()
+    return float(max(view.host_free_frames, host_frames(view) - held))
+
+
+def spare_frames(view: View) -> float:
+    """Free frames beyond the slack; below 0 when even that is touched."""
+    return free_frames(view) - max(view.host_frames - view.ram_capacity, 0)
 
 
 def needed_frames(view: View) -> Column:

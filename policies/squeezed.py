@@ -35,7 +35,6 @@ class Squeezed:
     """XenServer's proportional policy."""
 
     name: ClassVar[str] = "squeezed"
-    monotone: ClassVar[bool] = True
     settles: ClassVar[bool] = True
 
     class Params(PolicyParams):

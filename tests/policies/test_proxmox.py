@@ -25,25 +25,27 @@ def view_of(
     maximum: float = 8,
     tick: int = 0,
 ) -> View:
-    """A host of which all but the goal under its 80 % is used, by these domains and by others."""
-    current = np.array(held) * GIB
+    """A host of which all but the goal under its 80 % is used; a pinned domain has the rest."""
+    free = round((0.2 * HOST_GIB + goal_gib) * GIB)
+    rest = HOST_GIB * GIB - free - round(sum(held) * GIB)
+    current = np.append(np.array(held) * GIB, rest)
     return View.of(
         capacity=0,
         ram_capacity=HOST_GIB * GIB,
         tick=tick,
         host_frames=HOST_GIB * GIB,
-        host_free_frames=round((0.2 * HOST_GIB + goal_gib) * GIB),
+        host_free_frames=free,
         ram_current=current,
         ram_target=current,
-        ram_used=current if used is None else np.array(used) * GIB,
-        weight=[1.0] * len(held) if weight is None else weight,
-        ram_minimum=[minimum * GIB] * len(held),
-        ram_maximum=[maximum * GIB] * len(held),
+        ram_used=current if used is None else np.append(np.array(used) * GIB, rest),
+        weight=[*([1.0] * len(held) if weight is None else weight), 1.0],
+        ram_minimum=[*[minimum * GIB] * len(held), rest],
+        ram_maximum=[*[maximum * GIB] * len(held), rest],
     )
 
 
 def planned(policy: Proxmox, view: View) -> list[float]:
-    return (np.asarray(policy.plan(view).ram) / GIB).tolist()
+    return (np.asarray(policy.plan(view).ram)[:-1] / GIB).tolist()
 
 
 def test_equal_shares_go_down_to_the_same() -> None:

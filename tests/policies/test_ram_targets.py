@@ -9,6 +9,7 @@ from policies import View
 from policies.ram_targets import (
     ROUNDING_FRAMES_MAX,
     SOURCE_HOST_FRAMES,
+    free_frames,
     needed_frames,
     scale_of,
     spare_frames,
@@ -39,8 +40,19 @@ def test_numbers_scale_with_the_host_unless_told() -> None:
 
 
 def test_slack_is_not_spare() -> None:
-    view = View.of(capacity=0, names=[], host_frames=1000, ram_capacity=900, host_free_frames=150)
+    view = View.of(
+        capacity=0, host_frames=1000, ram_capacity=900, host_free_frames=150, ram_current=[850]
+    )
+    assert free_frames(view) == 150
     assert spare_frames(view) == 50
+
+
+def test_memory_that_tmem_pages_have_left_is_free() -> None:
+    """The host calls 100 frames free; tmem holds 400 more for the 50 pages it has."""
+    view = View.of(
+        capacity=800, host_frames=1000, host_free_frames=100, ram_current=[500], used=[50]
+    )
+    assert free_frames(view) == 450
 
 
 def test_need_is_what_is_committed_and_can_be_had() -> None:
