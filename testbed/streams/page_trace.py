@@ -29,6 +29,8 @@ def page_trace(work: PageTraceWorkload, seed: int) -> Stream:
     """The trace, ``repeat`` times; the seed changes nothing."""
     del seed
     once = load_trace(work.trace)
+    if len(once) * work.repeat > REFERENCES_MAX:
+        raise ConfigError("workload.repeat", f"makes more than {REFERENCES_MAX} references")
     return Stream(
         work.trace,
         np.tile(once.pages, work.repeat),

@@ -275,10 +275,21 @@ def test_slots_for_compiled_loops(domain: Domain) -> None:
 
 
 def test_report_and_the_hypervisors_words(domain: Domain, hypervisor: Any) -> None:
-    domain.report(used_frames=11, faults=12, swap_ins=13, swap_outs=14, references=15)
+    domain.report(
+        used_frames=11,
+        faults=12,
+        swap_ins=13,
+        swap_outs=14,
+        references=15,
+        committed_frames=16,
+        stall_ns=17,
+        idle_permille=18,
+    )
     control = hypervisor.control
     assert (control.used_frames, control.faults, control.swap_ins) == (11, 12, 13)
     assert (control.swap_outs, control.references) == (14, 15)
+    told = control.committed_frames, control.stall_ns, control.idle_permille
+    assert told == (16, 17, 18)
     control.heartbeat, control.target_frames = 77, 123
     assert (domain.heartbeat, domain.target_frames) == (77, 123)
     assert domain.statistics().used_frames == 11

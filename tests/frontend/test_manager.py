@@ -12,6 +12,7 @@ import pytest
 
 import frontend
 from frontend.domain import Domain
+from frontend.idle_sampler import PERIOD_NS
 from frontend.manager import BALANCE_REFERENCES, GuestMemory
 from frontend.swapfile import SwapError, SwapFile
 from hypervisor.public._abi import lib
@@ -176,6 +177,98 @@ def test_a_lower_target_gives_areas_back(domain: Domain, hypervisor: Any, swap: 
         memory.validate()
         assert domain.current_frames == 3 * AREA
         assert memory.statistics().resident_frames > 2 * AREA
+
+
+def test_memory_above_what_it_booted_with_is_used(
+    domain: Domain, hypervisor: Any, swap: SwapFile
+) -> None:
+    boot = 2 * AREA
+    with GuestMemory(domain, 1500, 300, swap, boot_frames=boot) as memory:
+        checked = Checked(memory, domain)
+        replay(checked, 1500, 3000, seed=1)
+        assert memory.statistics().resident_frames == 300
+        hypervisor.control.target_frames = boot + AREA
+        replay(checked, 1500, 6000, seed=2)
+        assert memory.statistics().resident_frames == 300 + AREA
+        memory.validate()
+        # What it booted with held both: only a third area would make it ask.
+        hypervisor.control.target_frames = boot + 2 * AREA
+        replay(checked, 1500, 20_000, seed=3)
+        assert memory.statistics().resident_frames == 300 + 2 * AREA
+        assert domain.current_frames > boot
+        hypervisor.control.target_frames = boot
+        memory.balance()
+        memory.validate()
+        assert memory.statistics().resident_frames == 300
+        assert domain.current_frames == boot
+
+
+def test_growth_that_does_not_come_is_asked_for_again_later(
+    domain: Domain, hypervisor: Any, swap: SwapFile
+) -> None:
+    hypervisor.spare_areas = 0
+    hypervisor.control.target_frames = 3 * AREA
+    with GuestMemory(domain, 1500, 1000, swap, boot_frames=2 * AREA) as memory:
+        checked = Checked(memory, domain)
+        replay(checked, 1500, 6000, seed=1)
+        assert memory.statistics().resident_frames < 2 * AREA
+        hypervisor.spare_areas = 1
+        replay(checked, 1500, 20_000, seed=2)
+        assert memory.statistics().resident_frames > 2 * AREA
+        memory.validate()
+
+
+def test_what_it_holds_and_how_long_it_waited_are_reported(
+    domain: Domain, hypervisor: Any, swap: SwapFile
+) -> None:
+    ticks = iter(range(0, 1 << 40, 1000))
+    assert (hypervisor.control.committed_frames, hypervisor.control.idle_permille) == (-1, -1)
+    hypervisor.tmem_capacity = 20
+    with GuestMemory(domain, 300, 50, swap, clock=lambda: next(ticks)) as memory:
+        for page in range(50):
+            memory.access(page, True)
+        assert memory.statistics().stall_ns == 0  # nothing was in the way
+        for page in range(50, 90):
+            memory.access(page, True)
+        assert memory.statistics().stall_ns == 40 * 1000
+        memory.access(0)
+        memory.balance()
+        assert memory.statistics().stall_ns == 41 * 1000
+        control = hypervisor.control
+        assert (control.committed_frames, control.stall_ns) == (90, 41 * 1000)
+
+
+def test_idle_memory_is_found_by_sampling(domain: Domain, hypervisor: Any, swap: SwapFile) -> None:
+    now_ns = 0
+    with GuestMemory(domain, 400, 400, swap, clock=lambda: now_ns) as memory:
+        checked = Checked(memory, domain)
+        for page in range(400):
+            checked.reference(page, True)
+        for used in (100, 400, 0):
+            now_ns += PERIOD_NS
+            memory.balance()  # a period begins
+            for page in range(used):
+                checked.reference(page, False)
+            now_ns += PERIOD_NS
+            memory.balance()
+            # A hundred of four hundred: four standard deviations are about 150 thousandths.
+            assert abs(hypervisor.control.idle_permille - (400 - used) * 10 / 4) <= 150
+            memory.validate()
+        assert memory.statistics().faults == 400  # a sampled page is no fault
+
+
+def test_pages_leave_memory_while_they_are_sampled(domain: Domain, swap: SwapFile) -> None:
+    now_ns = 0
+    with GuestMemory(domain, 300, 64, swap, clock=lambda: now_ns) as memory:
+        checked = Checked(memory, domain)
+        for seed in range(6):
+            now_ns += PERIOD_NS
+            memory.balance()
+            replay(checked, 300, 200, seed)
+            memory.validate()
+        memory.resize(10)
+        memory.validate()
+        assert memory.statistics().faults >= checked.faults
 
 
 def test_pages_are_moved_together_to_empty_an_area(

@@ -172,3 +172,10 @@ def test_text_report_holds_one_chart_per_policy() -> None:
     assert "tmem under greedy" in text
     assert "tmem under smart-alloc" not in text  # it has no samples
     assert text_report(report_of(greedy), samples, unicode=False).isascii()
+
+
+def test_a_slowdown_that_is_known_is_shown() -> None:
+    alone, shared = result("vm1", 1.0), result("vm2", 2.5, slowdown=1.8)
+    cells = list(rows([PolicyResult(policy="greedy", domains=[alone, shared])]))
+    place = HEADINGS.index("run time")
+    assert [row[place] for row in cells] == ["1.00 s", "2.50 s x1.80"]

@@ -50,6 +50,8 @@ HYPERVISOR = """
         domain = {"name": "vm1", "tmem_used_pages": tick, "tmem_target_pages": 50}
         domain["guest_references"] = 1
         host = {"tmem_capacity_pages": 64}
+        if mode == "policy fails":
+            host["policy_faults"] = tick
         stats.send(encode(Publication(VERSION, tick, tick, host=host, domains=[domain])))
         if stats.poll(0):
             stats.recv()  # who subscribed gets the next one
@@ -70,7 +72,7 @@ HYPERVISOR = """
     raise SystemExit(3 if mode == "ends badly" else 0)
 """
 GUEST = """
-    import json, pathlib, sys, time
+    import json, os, pathlib, sys, time
     from testbed.launcher import end_with_parent
 
     end_with_parent()
@@ -84,6 +86,8 @@ GUEST = """
         print("{")
         raise SystemExit(0)
     if name == "sleeper":
+        time.sleep(600)
+    if name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is to crash":
         time.sleep(600)
     while not pathlib.Path(config["directory"], "published").exists():
         time.sleep(0.01)
@@ -105,14 +109,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("testbed.policy_run.GUEST_MODULE", "fake_guest")
 
     def do(
-        *domains: str, mode: str = "good", policies: tuple[str, ...] = ("greedy",), **options: Any
+        *domains: str,
+        mode: str = "good",
+        policies: tuple[str, ...] = ("greedy",),
+        more: dict[str, str] | None = None,
+        **options: Any,
     ) -> int:
+        more = more or {}
         monkeypatch.setenv("FAKE_MODE", mode)
         text = 'name = "fake"\nmemory = "32 MiB"\ninterval_ms = 20\n'
         for name in domains:
             text += f'[[domain]]\nname = "{name}"\nmaxmem = "2 MiB"\nram = "2 MiB"\n'
             text += f'workload = {{kind = "page-trace", trace = "{tmp_path / "tiny.csv"}", '
             text += 'resident = "4 pages"}\n'
+            text += more.get(name, "")
         (tmp_path / "fake.toml").write_text(text)
         before = {child.pid for child in psutil.Process().children()}
         code = run_command(
@@ -299,3 +309,33 @@ def test_wrong_policies_are_refused_before_anything_is_made(run: Run, tmp_path: 
     with pytest.raises(ConfigError):
         run("vm1", policies=("greedy", "greedy"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_crash_the_scenario_asks_for_is_no_failure(run: Run, tmp_path: Path) -> None:
+    crash = {"vm1": "crash_at = 0.25\n"}  # of 4 references, of which 1 is seen done
+    assert run("vm1", "vm2", mode="vm1 is to crash", more=crash) == 0
+    crashed, done = report_in(tmp_path)["policies"][0]["domains"]
+    assert (crashed["state"], crashed["reason"]) == ("crashed as told", "")
+    assert crashed["references"] == 1
+    assert done["state"] == "done"
+
+
+def test_a_domain_starts_when_another_has_come_far_enough(run: Run, tmp_path: Path) -> None:
+    later = {
+        "vm2": 'start_when = {domain = "vm1", done = 0.25}\n',
+        "vm3": 'start_when = {domain = "vm2", done = 1.0}\n',  # nothing tells of it but its end
+    }
+    assert run("vm1", "vm2", "vm3", more=later) == 0
+    events = [(e["event"], e["process"]) for e in events_in(tmp_path) if e.get("process")]
+    at = {event: place for place, event in enumerate(events)}
+    assert at["started", "vm1"] < at["started", "vm2"] < at["done", "vm2"] < at["started", "vm3"]
+
+
+def test_a_policy_that_never_decides_is_a_failed_run(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("vm1", mode="policy fails", as_json=False) == 1
+    assert "greedy: the policy failed at every one of" in capsys.readouterr().out
+    policy = report_in(tmp_path)["policies"][0]
+    assert policy["policy_faults"] > 0
+    assert policy["domains"][0]["state"] == "done"

@@ -45,7 +45,7 @@ resident = "300 pages"
 repeat = {second}
 program_file = true
 """
-ENDLESS = 10_000
+ENDLESS = 3_000
 #: Pages of the sqlite trace, and how many of them are of the program's file.
 PAGES = 1_049
 FILE_PAGES = {"vm1": 0, "vm2": 291}

@@ -131,6 +131,16 @@ def set_key(raw: dict[str, Any], path: str, value: object) -> None:
         ("domain.1.workload.resident", "5 MiB", "domain[1].workload.resident"),
         ("domain.1.workload.resident", 0, "domain[1].workload.resident"),
         ("domain.1.workload.repeat", 0, "domain[1].workload.repeat"),
+        ("seeds", 0, "seeds"),
+        ("disk", {"read_us": -1}, "disk.read_us"),
+        ("costs", {"tmem_get_us": float("nan")}, "costs.tmem_get_us"),
+        ("domain.1.crash_at", 1.0, "domain[1].crash_at"),
+        ("domain.0.ram_min", "3 MiB", "domain[0].ram_min"),
+        ("domain.0.ram_max", "1 MiB", "domain[0].ram_max"),
+        ("domain.0.ram_max", "9 MiB", "domain[0].ram_max"),
+        ("domain.0.start_when", {"domain": "vm2", "done": 0.5}, "domain[0].start_when.domain"),
+        ("domain.1.start_when", {"domain": "vm1", "done": 1.5}, "domain[1].start_when.done"),
+        ("domain.1.start_when", {"domain": "vm1"}, "domain[1].start_when.done"),
     ],
 )
 def test_a_wrong_scenario_names_the_key(path: str, value: object, key: str) -> None:
@@ -220,3 +230,60 @@ def test_a_file_is_read_and_its_syntax_checked(tmp_path: Path) -> None:
     for missing in (str(tmp_path / "absent.toml"), "no-such-scenario", ""):
         with pytest.raises(ConfigError):
             scenario.load(missing)
+
+
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "usemem": {"step": "1 MiB", "most": "2 MiB"},
+    "graph-analytics": {"vertices": 1024},
+    "in-memory-analytics": {"users": 100, "pause_s": 0.1},
+    "loop": {"size": "1 MiB"},
+    "junk": {"size": "1 MiB"},
+    "bursts": {"base": "1 MiB", "most": "2 MiB"},
+    "demand-series": {"vm": 3, "peak": "2 MiB"},
+    "quiet": {"size": "1 MiB"},
+}
+
+
+def with_workload(kind: str, **keys: Any) -> dict[str, Any]:
+    raw = document()
+    raw["domain"][0]["workload"] = {"kind": kind, "resident": "10 pages"} | WORKLOADS[kind] | keys
+    return raw
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_every_kind_of_workload_can_be_written_down(kind: str) -> None:
+    assert title_of(scenario.parse(with_workload(kind)).domain[0].workload) == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("usemem", "most", "512 KiB"),
+        ("usemem", "sweeps", 0),
+        ("graph-analytics", "vertices", 1000),
+        ("graph-analytics", "iterations", 100_000),
+        ("graph-analytics", "edge_bytes", 0),
+        ("in-memory-analytics", "pause_s", -1),
+        ("in-memory-analytics", "runs", 0),
+        ("loop", "size", 0),
+        ("junk", "every", 0),
+        ("bursts", "most", "512 KiB"),
+        ("bursts", "shape", 1.0),
+        ("demand-series", "vm", 8),
+        ("demand-series", "samples", 289),
+        ("quiet", "pauses", -1),
+    ],
+)
+def test_a_wrong_workload_names_the_key(kind: str, key: str, value: object) -> None:
+    raw = with_workload(kind, **{key: value})
+    with pytest.raises(ConfigError) as caught:
+        scenario.parse(raw)
+    assert caught.value.key == f"domain[0].workload.{key}"
+
+
+def test_limits_reach_the_hypervisor() -> None:
+    raw = document()
+    raw["domain"][0] |= {"ram_min": "1 MiB", "ram_max": "2 MiB", "opt_out": True}
+    first, second = scenario.to_hypervisor_config(scenario.parse(raw), "greedy").domains
+    assert (first.ram_min_frames, first.ram_max_frames, first.opt_out) == (256, 512, True)
+    assert (second.ram_min_frames, second.ram_max_frames, second.opt_out) == (-1, -1, False)

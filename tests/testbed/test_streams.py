@@ -167,7 +167,7 @@ def test_a_block_trace_is_numbered_by_first_use(tmp_path: Path) -> None:
 def test_a_bad_block_trace_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="bad.csv"):
+    with pytest.raises(ConfigError, match=r"bad\.csv"):
         stream_of(BlockTraceWorkload(str(path), R), 1)
 
 

@@ -15,7 +15,7 @@ from testbed._loops import ffi, lib
 from testbed.streams.page_trace import load_trace, parse_trace
 from testbed.streams.stream import Stream, anonymous
 from testbed.workload_kinds import SHIPPED_TRACES
-from testbed.workloads import Replay, WrongContent
+from testbed.workloads import CHUNK_REFERENCES, NAP_S, Replay, WrongContent, chunks
 
 PAGE_BYTES = 4096
 FRAMES = 3
@@ -29,13 +29,14 @@ class FakeMemory:
         self.resident: dict[int, int] = {}
         self.swap: dict[int, bytes] = {}
         self.written: set[int] = set()
-        self.balanced = 0
+        self.balanced = self.accesses = 0
         self.on_swap_in: Callable[[int, bytes], bytes] = lambda page, data: data
 
     def balance(self) -> None:
         self.balanced += 1
 
     def access(self, page: int, write: bool) -> int:
+        self.accesses += 1
         if write:
             self.written.add(page)
         if page in self.resident:
@@ -203,3 +204,31 @@ def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not xz")
     with pytest.raises(ConfigError, match="broken"):
         load_trace(str(path))
+
+
+def test_a_pause_is_slept_in_naps_that_follow_the_target(memory: FakeMemory) -> None:
+    slept: list[tuple[float, int]] = []
+    view = ffi.from_buffer(memory.buffer)
+    work = Replay(
+        replace(SWEEP, pauses=((0, 0.01), (5, NAP_S * 2.5))),
+        memory,
+        lib,
+        name="vm7",
+        number=7,
+        base_address=int(ffi.cast("uintptr_t", view)),
+        sleep=lambda seconds: slept.append((seconds, memory.accesses)),
+    )
+    work.run()
+    ffi.release(view)
+    assert sum(seconds for seconds, _ in slept) == pytest.approx(0.01 + NAP_S * 2.5)
+    assert [done for seconds, done in slept if seconds] == [0, 5, 5, 5]
+    assert memory.balanced == 2
+
+
+def test_a_long_stream_is_replayed_whole(memory: FakeMemory) -> None:
+    count = 2 * CHUNK_REFERENCES + 3
+    stream = anonymous("long", np.arange(count) % 2, np.zeros(count), 2, ((7, 0.0),))
+    pieces = list(chunks(stream))
+    assert [begin for begin, _, _ in pieces[1:]] == [end for _, end, _ in pieces[:-1]]
+    assert (pieces[0][0], pieces[-1][1]) == (0, count)
+    assert max(end - begin for begin, end, _ in pieces) <= CHUNK_REFERENCES
