@@ -1,8 +1,9 @@
 """What things cost in virtual time.
 
-Owns: ``Costs``, in nanoseconds. The defaults are those of the testbed's own guest, which is Python:
-a least-squares fit over the domains of ``memcoord run`` (see ``fitted``). A scenario's ``[disk]``
-and ``[costs]`` tables override them. Pure.
+Owns: ``Costs``, in nanoseconds. The defaults are those of the testbed's own guest, which is Python
+and has a page in about a microsecond, a fault done in about twenty: from run times of ``memcoord
+run main``, on two cores, good for a factor of two. A scenario's ``[disk]`` and ``[costs]`` tables
+override them. Pure.
 """
 
 from __future__ import annotations
