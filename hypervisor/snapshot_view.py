@@ -22,6 +22,7 @@ from hypervisor.config import DomainConfig
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from policies import View
+from policies.base import MRC_POINTS
 
 GUEST_COUNT_MAX = 1 << 53  # beyond it float64 is not exact
 
@@ -90,10 +91,11 @@ def view_of(
         ram_minimum=limit[:, 2].copy(),
         ram_maximum=limit[:, 3].copy(),
         age=column(lambda member, _: member.age),
-        committed=column(lambda _, now: _measured(now, "guest_committed_frames", 1)),
-        idle=np.minimum(column(lambda _, now: _measured(now, "guest_idle_permille", 1000)), 1),
+        committed=column(lambda _, now: _told(now.guest_committed_frames)),
+        idle=np.minimum(column(lambda _, now: _told(now.guest_idle_permille) / 1000), 1),
         pressure=column(_pressure(interval_s)),
         carry=_carried(present),
+        mrc=_miss_ratios(host, present, capacity),
     )
 
 
@@ -111,17 +113,25 @@ def _carried(present: Present) -> NDArray[np.float64]:
     return grid
 
 
-def _measured(now: DomainSnapshot, name: str, unit: int) -> float:
-    """The guest's word in units; NaN when it does not say, which is below 0."""
-    value = getattr(now, name, -1)
-    return _count(value) / unit if value >= 0 else np.nan
+def _miss_ratios(host: HostSnapshot, present: Present, capacity: int) -> NDArray[np.float64] | None:
+    """Curves over ``capacity``, which may be less than the host's, over which they were taken."""
+    curves = [now.mrc for _, now in present if now.mrc is not None]
+    if len(curves) < len(present) or not curves:
+        return None
+    points = np.linspace(0, capacity / max(host.tmem_capacity_pages, 1), MRC_POINTS)
+    return np.array([np.interp(points, np.linspace(0, 1, len(row)), row) for row in curves])
+
+
+def _told(value: int) -> float:
+    """A count of the guest's; NaN when it does not say, which is below 0."""
+    return float(_count(value)) if value >= 0 else np.nan
 
 
 def _pressure(interval_s: float) -> Callable[[Member, DomainSnapshot], float]:
     risen = _delta("guest_stall_ns")
 
     def read(member: Member, now: DomainSnapshot) -> float:
-        if not hasattr(now, "guest_stall_ns") or interval_s <= 0:
+        if interval_s <= 0:
             return np.nan
         return min(risen(member, now) / (interval_s * 1e9), 1.0)
 

@@ -181,7 +181,8 @@ class Plan:
     Fractions are fine, they are rounded down. The sum may not exceed the view's capacity; an entry
     that is ``Plan.UNLIMITED`` counts nothing and may hold all there is (tmem only). ``why`` is an
     optional text per domain, the rule that led to its target, for ``memcoord why``. ``carry``, of
-    shape (domains, at most CARRY_COLUMNS_MAX), comes back in the next view.
+    shape (domains, at most CARRY_COLUMNS_MAX) and finite, comes back in the next view; without it
+    nothing does.
     """
 
     #: Not -1, because -1 is what a mistaken subtraction gives.
@@ -194,7 +195,11 @@ class Plan:
 
 
 class Policy(Protocol):
-    """The whole plug-in interface. Reports use a class attribute ``name`` if there is one."""
+    """The whole plug-in interface. A class may also say, as attributes:
+
+    ``name``, for reports; ``needs``, of "mrc" and "ages" the columns it wants measured, which cost;
+    and promises the conformance kit tries: ``monotone``, ``settles``, ``vectors``.
+    """
 
     def plan(self, view: View) -> Plan:
         """Targets for the domains of ``view``; must not change or keep it."""

@@ -20,7 +20,7 @@ PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0)
 
 
 def domain(domid: int, **values: Any) -> DomainSnapshot:
-    fixed = {"domid": DomId(domid), "name": f"vm{domid}", "tmem_target_pages": -1}
+    fixed = {"domid": DomId(domid), "name": f"vm{domid}", "tmem_target_pages": -1, "mrc": None}
     return DomainSnapshot(**PLAIN | fixed | values)
 
 

@@ -1,6 +1,6 @@
 """From counters to a view, and from memory really used to violations."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId
 from hypervisor.snapshot_view import Member, view_of
 from hypervisor.violations import find_violations
 from policies import View
+from policies.base import MRC_POINTS
 
 PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0)
 HOST = HostSnapshot(
@@ -29,7 +30,7 @@ HOST = HostSnapshot(
 
 def domain(domid: int, **values: Any) -> DomainSnapshot:
     fixed = {"domid": DomId(domid), "name": f"vm{domid}", "tmem_target_pages": -1}
-    return DomainSnapshot(**PLAIN | fixed | values)
+    return DomainSnapshot(**PLAIN | {"mrc": None} | fixed | values)
 
 
 def member(domid: int, **values: Any) -> Member:
@@ -89,21 +90,11 @@ def test_what_a_guest_says_is_clipped(lie: int) -> None:
     assert 0 <= view.ram_used[0] <= 100
 
 
-@dataclass(frozen=True)
-class Telling(DomainSnapshot):
-    """What a guest with statistics says of itself."""
-
-    guest_committed_frames: int = -1
-    guest_stall_ns: int = 0
-    guest_idle_permille: int = -1
-
-
 def telling(**values: Any) -> View:
-    fixed = {"domid": DomId(1), "name": "vm1", "guest_committed_frames": -1}
-    now = Telling(**PLAIN | fixed | {"guest_idle_permille": -1} | values)
+    unknown = {"guest_committed_frames": -1, "guest_idle_permille": -1}
     one = member(1)
-    one.seen = Telling(**PLAIN | fixed | {"guest_stall_ns": 1_000_000_000})
-    return view_of(HOST, [(one, now)], tick=1, interval_s=2.0)
+    one.seen = domain(1, guest_stall_ns=1_000_000_000)
+    return view_of(HOST, [(one, domain(1, **unknown | values))], tick=1, interval_s=2.0)
 
 
 def test_what_the_guest_holds_waits_and_leaves_idle_is_shown() -> None:
@@ -111,6 +102,20 @@ def test_what_the_guest_holds_waits_and_leaves_idle_is_shown() -> None:
         guest_committed_frames=777, guest_stall_ns=1_500_000_000, guest_idle_permille=250
     )
     assert (view.committed[0], view.pressure[0], view.idle[0]) == (777, 0.25, 0.25)
+
+
+def test_miss_ratios_are_over_the_capacity_that_is_shared() -> None:
+    curve = tuple(np.linspace(1, 0, MRC_POINTS))
+    present = [(member(1), domain(1, mrc=curve)), (member(2), domain(2, mrc=curve))]
+    aside = [(member(3), domain(3, tmem_target_pages=500))]
+    whole = view_of(HOST, present, tick=0, interval_s=1).mrc
+    half = view_of(HOST, present, aside, tick=0, interval_s=1).mrc
+    assert whole is not None
+    assert half is not None
+    assert whole.tolist() == [list(curve)] * 2
+    assert half[1, -1] == 0.5
+    present[0] = (member(1), domain(1, mrc=None))
+    assert view_of(HOST, present, tick=0, interval_s=1).mrc is None
 
 
 def test_what_the_guest_does_not_say_is_not_a_number() -> None:
