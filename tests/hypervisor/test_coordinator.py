@@ -77,6 +77,18 @@ def test_minimum_and_maximum_hold_whatever_the_policy_says() -> None:
     assert world.coordinator.why("vm2")[-1].clamp == "cut to maximum 200"
 
 
+def test_why_has_the_inputs_the_rule_and_the_clamp_of_the_tick() -> None:
+    world = World(load("smart-alloc:P=10,threshold=50"))
+    world.open(1, {"tmem_max_pages": 150}, tmem_target_pages=100, tmem_used_pages=99)
+    world.host.change(1, puts=9, puts_failed=4)
+    world.tick()
+    (told,) = world.coordinator.why("vm1")
+    seen = {name: told.inputs[name] for name in ("used", "target", "failed_puts", "capacity")}
+    assert seen == {"used": 99, "target": 100, "failed_puts": 4, "capacity": TMEM}
+    assert (told.old, told.new) == (100, 150)
+    assert (told.rule, told.clamp) == ("puts failed: grow", "cut to maximum 150")
+
+
 def test_a_pinned_target_is_the_operators_until_it_is_let_go() -> None:
     world = World(load("static-alloc"))
     world.open(1)
