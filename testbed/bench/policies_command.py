@@ -61,9 +61,11 @@ def bench_policies(
 
 
 def filled(page: str, table: str) -> str:
-    """``page`` with the list of policies and ``table`` between their markers; ConfigError."""
-    listed = text.replace_between(page, "policies", text.policy_list())
-    return text.replace_between(listed, "table", table)
+    """``page`` with both lists and ``table`` between their markers; ConfigError without them."""
+    parts = {"policies": text.policy_list(), "scenarios": text.scenario_list(), "table": table}
+    for name, part in parts.items():
+        page = text.replace_between(page, name, part)
+    return page
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from testbed.sweep.table import number
 Found = Mapping[str, Any]
 
 WIDTH, HEIGHT, MARGIN = 720, 480, 60
+LABEL_WIDTH, LABEL_HEIGHT = 90, 13
 
 
 def points(found: Found) -> dict[str, tuple[float, float]]:
@@ -69,11 +70,15 @@ def svg(found: Found) -> str:
         lines.append(f'<text x="{MARGIN - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.2f}</text>')
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(at, front))
     lines.append(f'<polyline points="{path}" fill="none" stroke="#36c" stroke-dasharray="4 3"/>')
-    for policy in known:
+    labels: list[tuple[float, float]] = []
+    for policy in sorted(known, key=lambda policy: at(policy)[1]):
         x, y = at(policy)
         colour = "#36c" if policy in front else "#999"
         lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-        lines.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" fill="#333">{escape(policy)}</text>')
+        near = [at_y for at_x, at_y in labels if abs(at_x - x) < LABEL_WIDTH]
+        y = max([y + 4, *(at_y + LABEL_HEIGHT for at_y in near)])  # below those it would cover
+        labels.append((x, y))
+        lines.append(f'<text x="{x + 7:.1f}" y="{y:.1f}" fill="#333">{escape(policy)}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 

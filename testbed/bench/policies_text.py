@@ -7,6 +7,7 @@ the page is its author's.
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from rich.table import Table
 from hypervisor.public.errors import ConfigError
 from testbed.bench.policies import SIM, SLOWDOWNS, TESTBED
 from testbed.bench.policies_figure import frontier, points
+from testbed.sweep.grid import scenario_text
 from testbed.sweep.table import number
 
 Found = Mapping[str, Any]
@@ -218,15 +220,32 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def policy_list() -> str:
-    """Every built-in policy in two lines, out of its module's docstring: the law, and its flaw."""
+    """Every built-in policy, out of its docstring: the law in a line, its parameters, its flaw."""
+    from policies import describe
     from policies.loader import BUILT_IN
 
     lines = []
     for name, where in BUILT_IN.items():
+        told = describe(name)
+        lines.append(f"- **{name}**: {told.summary}")
+        if told.parameters:
+            given = ", ".join(f"{key}={value}" for key, value in told.parameters.items())
+            lines.append(f"  Parameters: `{given}`.")
         text = importlib.import_module(where.partition(":")[0]).__doc__ or ""
-        summary = text.strip().partition("\n")[0].partition(": ")[2] or text.strip()
-        flaw = re.search(r"Bad at: (.+?)(?:\n\n|\Z)", text, re.DOTALL)
-        lines.append(f"- **{name}**: {summary}")
+        flaw = re.search(r"Bad at:\s+(.+?)(?:\n\n|\Z)", text, re.DOTALL)
         if flaw is not None:
             lines.append(f"  Bad at: {' '.join(flaw[1].split())}")
+    return "\n".join(lines) + "\n"
+
+
+def scenario_list() -> str:
+    """Every shipped scenario and what the comment at its top says of it."""
+    from testbed.scenario import shipped
+
+    lines = []
+    for name in shipped():
+        comment = itertools.takewhile(
+            lambda line: line.startswith("#"), scenario_text(name).splitlines()
+        )
+        lines.append(f"- **{name}**: {' '.join(line.strip('# ') for line in comment)}")
     return "\n".join(lines) + "\n"

@@ -22,9 +22,8 @@ from testbed.bench.speeds import TARGETS, verdicts
 from testbed.sweep.cell import Cell, Result
 from testbed.sweep.local import Outcome, Outcomes
 
-PAGE = "\n".join(
-    ["# A page", *(f(n) for n in ("policies", "table") for f in (text.begin, text.end)), "The end."]
-)
+PARTS = ("policies", "scenarios", "table")
+PAGE = "\n".join(["# A page", *(f(n) for n in PARTS for f in (text.begin, text.end)), "The end."])
 POLICIES = ("static-alloc", "smart-alloc:P=2")
 SLOWDOWN = {"greedy": 3.0, "static-alloc": 2.0, "smart-alloc": 1.5}
 
@@ -143,6 +142,7 @@ def test_the_page_is_filled_between_its_markers(
     assert written.count("| smart-alloc:P=2 |") == 3
     assert "**1.50 ±0.00** / **1.50 ±0.00**" in written
     assert "- **greedy**" in written
+    assert "- **usemem**" in written
     figure = ElementTree.parse(tmp_path / "policies_frontier.svg")
     labels = {element.text for element in figure.iter() if element.text}
     assert {"greedy", "static-alloc", "smart-alloc:P=2"} <= labels
@@ -215,3 +215,13 @@ def test_a_real_look_at_one_scenario(tmp_path: Path, capsys: pytest.CaptureFixtu
             assert figures["worst_slowdown"]["mean"] >= figures["mean_slowdown"]["mean"] > 0
             assert 0 <= figures["utilisation"]["mean"] <= 1
             assert figures["regret"]["mean"] is not None
+
+
+def test_the_page_lists_what_there_is(checkout: Path) -> None:
+    page = (checkout / "docs" / "policies.md").read_text(encoding="utf-8")
+    assert filled(page, "").count("begin -->") == len(PARTS)
+    for part in (text.policy_list(), text.scenario_list()):
+        names = [line.split("**")[1] for line in part.splitlines() if line.startswith("- **")]
+        assert len(names) > 2
+        missing = [name for name in names if f"- **{name}**" not in page]
+        assert missing == [], "run memcoord bench policies --markdown docs/policies.md"
