@@ -76,6 +76,8 @@ def run(config: GuestConfig) -> GuestResult:
 def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int) -> None:
     """Write the program's pages; the file has no name any more, so that nothing is left of it."""
     file.path.unlink()
+    if not pages:
+        return
     frame = domain.alloc()
     for page in pages:
         lib.mc_content_fill(domain.address + frame * FRAME_BYTES, number, page, PROGRAM_VERSION)

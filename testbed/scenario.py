@@ -66,7 +66,9 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``ram_min`` (default ``ram``) to ``ram_max`` (default ``maxmem``), and ``tmem_min`` to
     ``tmem_max``, are what a policy may give it; equal ones pin it. With ``opt_out`` no policy
-    changes its targets at all. At ``crash_at``, a fraction of its own references, it is killed.
+    changes its targets at all. ``credit_areas`` that it does not use yet are left to it, so that
+    one just booted keeps what it booted with. At ``crash_at``, a fraction of its own references,
+    it is killed.
     """
 
     name: str
@@ -76,7 +78,7 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start_after_s: float = 0.0
     start_when: StartWhen | None = None
     crash_at: float | None = None
-    credit_areas: int = 0
+    credit_areas: int = 1
     weight: float = 1.0
     priority: int = 0
     tmem_min: Size = Size(0)
