@@ -64,8 +64,7 @@ class Guest:
 
 
 class Sighted:
-    """A policy that is shown the columns it ``needs``: ``cold`` and ``promotions`` are in no
-    snapshot."""
+    """A policy that is shown ``cold`` and ``promotions``, which are in no snapshot."""
 
     def __init__(self, policy: Policy, host: SimHost, clock: Callable[[], int]) -> None:
         self.name = name_of(policy)
@@ -74,13 +73,6 @@ class Sighted:
 
     def plan(self, view: View) -> Plan:
         """What the policy answers to the fuller view."""
-        if view.mrc is None and "mrc" in needs_of(self._policy):
-            by_name = {now.name: now.mrc for now in self._host.snapshot().domains}
-            rows = [by_name[name] for name in view.names]
-            view = replace(view, mrc=np.array(rows, np.float64).reshape(len(rows), MRC_POINTS))
-        return self._policy.plan(self._aged(view) if "ages" in needs_of(self._policy) else view)
-
-    def _aged(self, view: View) -> View:
         cold, promotions = [], []
         for name in view.names:
             domid = self._host.named(name)
@@ -88,7 +80,7 @@ class Sighted:
             cold.append(now_cold)
             promotions.append(total - self._promoted.get((domid, name), 0))
             self._promoted[domid, name] = total
-        return replace(view, cold=_grid(cold), promotions=_grid(promotions))
+        return self._policy.plan(replace(view, cold=_grid(cold), promotions=_grid(promotions)))
 
 
 def needs_of(policy: object) -> frozenset[str]:
@@ -126,7 +118,7 @@ class World:
             tmem_options={"dedup": config.tmem_dedup, "compression": config.tmem_compression},
         )
         shown = policy
-        if needs_of(policy):
+        if "ages" in needs_of(policy):
             shown = Sighted(policy, self.host, lambda: self.now_ns)
         self.coordinator = Coordinator(
             self.host,
