@@ -24,6 +24,7 @@ from testbed.sweep.command import sweep_command
 
 pytestmark = [
     pytest.mark.process,
+    pytest.mark.slow,
     # Not ours: what dask and tornado say of themselves.
     pytest.mark.filterwarnings("ignore"),
 ]
