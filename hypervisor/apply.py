@@ -81,7 +81,8 @@ def apply_ram(
         return done
     if done:
         host = backend.snapshot()
-    spare = max(host.free_frames - host.slack_frames - sum(map(_promised, host.domains)), 0)
+    promised = host.slack_frames + sum(map(_promised, host.domains))
+    spare = max(host.free_frames + _empty(host) - promised, 0)
     asked = np.array([areas_of(wanted[index] - old[index]) for index in growers])
     priority = np.array([present[index][0].config.priority for index in growers], dtype=float)
     given = ration(asked, priority, spare // AREA_FRAMES)
@@ -90,6 +91,11 @@ def apply_ram(
         move = Move(index, old[index], wanted[index], new)
         done.append(_send(backend.set_target, present, move) if areas else move)
     return done
+
+
+def _empty(host: HostSnapshot) -> int:
+    """Frames tmem keeps for pages to come, in whole areas: it gives them up when asked."""
+    return max(host.tmem_frames - host.tmem_used_pages, 0) // AREA_FRAMES * AREA_FRAMES
 
 
 def _promised(now: DomainSnapshot) -> int:

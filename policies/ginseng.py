@@ -32,6 +32,7 @@ class Ginseng:
     """An auction with exclusion compensation."""
 
     name: ClassVar[str] = "ginseng"
+    needs: ClassVar[tuple[str, ...]] = ("mrc",)
     monotone: ClassVar[bool] = False
     settles: ClassVar[int] = 64
 

@@ -30,6 +30,7 @@ class Utility:
     """Fewest misses over lower convex hulls."""
 
     name: ClassVar[str] = "utility"
+    needs: ClassVar[tuple[str, ...]] = ("mrc",)
     monotone: ClassVar[bool] = False
     settles: ClassVar[int] = 64
 

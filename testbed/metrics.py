@@ -17,6 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervisor.public.units import AREA_BYTES
+from testbed.workload_kinds import Size
+
 if TYPE_CHECKING:
     from testbed.scenario import Domain, Scenario
 
@@ -265,14 +268,27 @@ def control_figures(series: TimeSeries) -> dict[str, float]:
 
 
 def alone(scenario: Scenario, name: str) -> Scenario:
-    """The scenario in which only domain ``name`` exists, from the start, under greedy.
+    """The scenario in which only domain ``name`` exists, from the start, and nothing is denied it.
 
-    Same host, same work: the domain's other options stay. KeyError when there is no such domain.
+    Same host, same work. It boots with all the RAM that its own limits and the host allow, and has
+    tmem under greedy beyond that, so that no policy can do better: a slowdown is at least 1, but
+    for noise. KeyError when there is no such domain.
     """
     kept = [_at_once(domain) for domain in scenario.domain if domain.name == name]
     if not kept:
         raise KeyError(name)
-    return msgspec.structs.replace(scenario, domain=tuple(kept), policies=("greedy",))
+    (domain,) = kept
+    ram = Size(min(domain.ram_max or domain.maxmem, domain.maxmem, _most_ram(scenario)))
+    if ram > domain.ram and not domain.opt_out:
+        resident = Size(domain.workload.resident + ram - domain.ram)
+        workload = msgspec.structs.replace(domain.workload, resident=resident)
+        domain = msgspec.structs.replace(domain, ram=ram, workload=workload)
+    return msgspec.structs.replace(scenario, domain=(domain,), policies=("greedy",))
+
+
+def _most_ram(scenario: Scenario) -> int:
+    """Whole areas of the host beside its slack, in bytes."""
+    return (scenario.memory - scenario.slack) // AREA_BYTES * AREA_BYTES
 
 
 def without(scenario: Scenario, name: str) -> Scenario:

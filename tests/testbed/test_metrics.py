@@ -112,7 +112,7 @@ def test_control_figures_of_a_run_at_rest() -> None:
     assert figures["settling_s"] == figures["sign_flips_per_minute"] == 0
 
 
-def test_alone_keeps_the_host_and_the_work() -> None:
+def test_alone_keeps_the_host_and_the_work_and_denies_nothing() -> None:
     from testbed.scenario import load
 
     scenario = load("main")
@@ -121,7 +121,9 @@ def test_alone_keeps_the_host_and_the_work() -> None:
     assert (only.memory, only.policies) == (scenario.memory, ("greedy",))
     assert [domain.name for domain in only.domain] == [late.name]
     assert only.domain[0].start_after_s == 0
-    assert only.domain[0].workload == late.workload
+    assert only.domain[0].ram == late.maxmem
+    assert only.domain[0].workload.resident - late.workload.resident == late.maxmem - late.ram
+    assert only.domain[0].workload.trace == late.workload.trace
     with pytest.raises(KeyError):
         metrics.alone(scenario, "nobody")
 
