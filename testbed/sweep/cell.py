@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from testbed.scenario import Scenario
 
 #: Part of every key: raised when what a cell answers changes its meaning.
-SCHEMA = 1
+SCHEMA = 2
 KEY_CHARACTERS = 32
 WORLDS = ("sim", "testbed")
 

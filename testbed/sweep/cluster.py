@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from testbed.sweep.local import Outcome, Outcomes, outcome_of
 from testbed.sweep.worker import RUNNER, answer
 
 CONNECT_S = 30.0
+POLL_S = 0.1
 
 
 def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) -> Outcomes:
@@ -50,14 +52,20 @@ def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) ->
 
 
 def _probe(address: str) -> None:
-    """See that somebody listens before dask, which is slow and loud to say that nobody does."""
-    place = urlsplit(address)
-    try:
-        if not place.hostname or not place.port:
-            raise ValueError("write tcp://HOST:PORT")
-        socket.create_connection((place.hostname, place.port), CONNECT_S).close()
-    except (OSError, ValueError) as error:
-        raise ConfigError("--dask", f"{address}: {error}") from None
+    """Wait until somebody listens: dask is slow and loud to say that nobody does."""
+    deadline_s = time.monotonic() + CONNECT_S
+    while True:
+        try:
+            place = urlsplit(address)
+            if not place.hostname or not place.port:
+                raise ConfigError("--dask", f"{address}: write tcp://HOST:PORT")
+            socket.create_connection((place.hostname, place.port), CONNECT_S).close()
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or time.monotonic() > deadline_s:
+                raise ConfigError("--dask", f"{address}: {error}") from None
+            time.sleep(POLL_S)
+        else:
+            return
 
 
 def run_text(text: bytes, runner: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import pytest
 
 from hypervisor.public.errors import ConfigError
 from testbed.launcher import ROOT
+from testbed.sweep import cluster
 from testbed.sweep.command import sweep_command
 
 pytestmark = [
@@ -127,7 +128,10 @@ def test_a_cell_that_fails_on_a_cluster_is_told_of(
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "tcp://127.0.0.1:x"])
-def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, address: str) -> None:
+def test_a_cluster_that_is_not_there_is_named(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.2)
     with pytest.raises(ConfigError, match="--dask"):
         sweep(tmp_path, "out", address)
