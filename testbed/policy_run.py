@@ -25,7 +25,7 @@ from hypervisor.public.errors import MemcoordError, PeerGone
 from testbed import control_client, rundir
 from testbed.launcher import ASK_S, Child, Interrupts, Launcher
 from testbed.progress import RunProgress
-from testbed.report import CRASHED, DomainResult, PolicyResult
+from testbed.report import CRASHED, DomainResult, PolicyResult, policy_failure
 from testbed.rundir import RunDir, check_socket_path
 from testbed.scenario import Domain, Scenario, to_hypervisor_config
 from testbed.series import Series
@@ -127,7 +127,7 @@ class PolicyRun:
                     error = str(broken)
                     self._event("run-broken", reason=error)
                 ended = self._end(launcher, hypervisor, statistics)
-                error = error or ended or self._policy_failure()
+                error = error or ended or policy_failure(self._faulty_ticks, self._served_ticks)
         self._remove_scratch()
         return PolicyResult(
             policy=self._policy,
@@ -315,12 +315,6 @@ class PolicyRun:
         how = hypervisor.how_it_ended()
         self._event("ended", process="hypervisor", how=how)
         return f"the hypervisor did not end well: {how}" if hypervisor.returncode else ""
-
-    def _policy_failure(self) -> str:
-        """What to say of a policy that never decided anything: the run shows nothing about it."""
-        if not self._served_ticks or self._faulty_ticks < self._served_ticks:
-            return ""
-        return f"the policy failed at every one of {self._served_ticks} ticks"
 
     def _judge(self, guest: Guest, *, stopped: bool = False) -> None:
         assert guest.child is not None

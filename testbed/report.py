@@ -69,6 +69,16 @@ class PolicyResult(msgspec.Struct, kw_only=True):
         return not self.error and all(result.state in (DONE, CRASHED) for result in self.domains)
 
 
+def policy_failure(faulty_ticks: int, served_ticks: int) -> str:
+    """What to say of a policy that never decided anything: the run shows nothing about it.
+
+    Empty when it did. ``served_ticks`` are those with domains.
+    """
+    if not served_ticks or faulty_ticks < served_ticks:
+        return ""
+    return f"the policy failed at every one of {served_ticks} ticks"
+
+
 class RunReport(msgspec.Struct, kw_only=True):
     """One ``memcoord run``; the object that ``--json`` prints."""
 

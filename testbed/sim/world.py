@@ -23,7 +23,7 @@ from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from policies import Plan, Policy, View, loader
 from policies.base import AGE_EDGES_S, MRC_POINTS, name_of
-from testbed.report import CRASHED, DONE, DomainResult, PolicyResult
+from testbed.report import CRASHED, DONE, DomainResult, PolicyResult, policy_failure
 from testbed.scenario import Domain, Scenario, to_hypervisor_config
 from testbed.sim import layout as L
 from testbed.sim.costs import costs_of
@@ -106,6 +106,7 @@ class World:
         self.ticks = 0
         self._recorder = recorder
         self._notices: dict[str, None] = {}
+        self._served_ticks = self._faulty_ticks = 0
         seed = scenario.seed if seed is None else seed
         config = to_hypervisor_config(scenario, scenario.policies[0])
         self.host = SimHost(
@@ -176,6 +177,8 @@ class World:
             domains=[guest.result or self._counted(guest, "stopped") for guest in self.guests],
             wall_s=self.now_ns / 1e9,
             ticks=self.ticks,
+            policy_faults=self.coordinator.statistics().faults,
+            error=policy_failure(self._faulty_ticks, self._served_ticks),
             notices=[*self._notices][:NOTICES_MAX],
         )
 
@@ -307,6 +310,8 @@ class World:
         self.ticks += 1
         if report.fault is not None:
             self._notices[str(report.fault)] = None
+        self._served_ticks += bool(report.host.domains)
+        self._faulty_ticks += bool(report.host.domains) and report.fault is not None
         if self.scenario.tmem_compression and self.host.tmem is not None:
             self.host.tmem.compress_step(COMPRESS_PAGES)
         if self._recorder is not None:

@@ -214,8 +214,25 @@ def test_a_policy_that_fails_is_named_and_the_run_goes_on() -> None:
             raise RuntimeError("no idea")
 
     result = World(contest(), Broken()).run()
-    assert result.good
     assert "no idea" in result.notices[0]
+    assert all(one.state == "done" for one in result.domains)
+    # It decided nothing, so the result must not pass for one of it.
+    assert not result.good
+    assert result.policy_faults == result.ticks
+
+
+def test_a_policy_that_fails_now_and_then_still_has_a_result() -> None:
+    class Shaky:
+        name = "shaky"
+
+        def plan(self, view: View) -> Plan:
+            if view.tick % 2:
+                raise RuntimeError("odd")
+            return Plan(tmem=np.full(len(view), view.capacity // max(len(view), 1)))
+
+    result = World(contest(), Shaky()).run()
+    assert result.good
+    assert 0 < result.policy_faults < result.ticks
 
 
 def test_costs_of_the_scenario_count() -> None:
