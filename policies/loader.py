@@ -52,6 +52,7 @@ BUILT_IN: dict[str, str] = {
     "self-balloon": "policies.self_balloon:SelfBalloon",
     "senpai": "policies.senpai:Senpai",
     "far-memory": "policies.far_memory:FarMemory",
+    "fallow": "policies.fallow:Fallow",
 }
 
 _FILE = re.compile(r"^(?P<path>.+\.py)(?::(?P<name>\w*))?(?::(?P<params>.*))?$")

@@ -1,0 +1,174 @@
+"""fallow: whole working sets first, in RAM; what lies fallow goes to whoever can use it.
+
+Sources: the balance set of Denning (CACM 1968; Working Sets Past and Present, TSE 1980), which
+admits a working set to memory whole or lets it wait; idle memory put to use, after Waldspurger
+(OSDI 2002). The combination is this project's own. RAM moves in areas, so targets are whole areas:
+
+1. need = pages committed and 2 % more, in areas, between minimum and maximum
+2. needs fit, and one area is left: each its need; what is over goes to those who have least
+3. they do not: all but one area, which is left to tmem, is dealt out in the order of
+   need * (1 - part of it that is held, in RAM or tmem) * (1 - 0.7 * stall), least first, up to the
+   need. One who hardly stalls counts only what it holds, less half of what is idle of that, until
+   the others have enough
+4. tmem is what RAM does not take now, less an area for as long as RAM has to grow; each keeps what
+   it holds there, the rest goes by the pages that are nowhere. If it must shrink, the largest do
+
+stall = pressure * (hits + swap-ins) / puts: a page put away and never asked for again is no reason
+to be given more. In the order of rule 3 it rises at once and falls slowly, so who is in stays in.
+Why: a page costs 1 in RAM, 20 in tmem, over 100 on disk, and many a miss-ratio curve has a cliff
+where the working set fits. One after the other at full speed, all end sooner than side by side on
+disk. One that claims more than it needs has the larger need and comes later. What a domain holds
+counts for it, so memory does not wander: a page moved was written and is read again.
+Signals: pages committed (not measured: used, and failed puts), pressure, idle fraction, hits,
+swap-ins, puts. Time constant: need at once, one area per interval and domain where tmem must make
+room; 5 intervals to be held content, 20 for a stall to fade.
+Bad at: where a curve has no cliff an equal share is kinder to the worst domain; who is last waits
+for as long as the others work; pages committed and never used again count while their owner stalls.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.average import moving_average
+from policies.base import Column, Plan, PolicyParams, View
+from policies.ram_targets import needed_frames, within
+from policies.water import water_fill
+
+AREA_FRAMES = 512
+#: Pages counted as wanted by everybody, so that one that begins to grow finds some.
+HEADROOM_PAGES = 32
+#: Columns of what is carried: stall on average and at its worst of late, of puts the part asked
+#: for again, idle fraction.
+AVERAGE, WORST, AGAIN, IDLE = range(4)
+
+Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Step = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
+class Fallow:
+    """Whole working sets in RAM, and tmem for the rest."""
+
+    name: ClassVar[str] = "fallow"
+    monotone: ClassVar[bool] = False
+    settles: ClassVar[bool] = True
+
+    class Params(PolicyParams):
+        """``margin`` over what is committed; ``left``: areas for tmem when memory is short.
+
+        ``stall``: its weight in the order; below ``content`` it is none; ``lend``: part of what is
+        idle that is lent; steps: ``step`` of the average, ``fade`` of the worst, ``trust`` of the
+        part of puts asked for again, ``doze`` of idle as it rises.
+        """
+
+        margin: Part = 0.02
+        left: Annotated[int, msgspec.Meta(ge=0)] = 1
+        stall: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.7
+        content: Part = 0.25
+        lend: Part = 0.5
+        step: Step = 0.2
+        fade: Step = 0.05
+        trust: Step = 0.3
+        doze: Step = 0.1
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def plan(self, view: View) -> Plan:
+        """The law of the module's docstring."""
+        seen = self._watch(view)
+        low = np.maximum(np.ceil(view.ram_minimum / AREA_FRAMES), 1)
+        high = np.maximum(view.ram_maximum // AREA_FRAMES, low)
+        need = np.ceil(needed_frames(view) * (1 + self.params.margin) / AREA_FRAMES)
+        need = np.clip(need, low, high)
+        areas = view.ram_capacity // AREA_FRAMES
+        if need.sum() <= areas - self.params.left:
+            ram, rule = _whole_areas(view, areas, need, high), np.zeros(len(view), dtype=np.intp)
+        else:
+            ram = self._one_after_the_other(view, areas - self.params.left, low, need, seen)
+            rule = np.where(ram >= need, 1, np.where(ram > low, 2, 3))
+        goal = np.clip(ram * AREA_FRAMES, view.ram_minimum, view.ram_maximum)
+        goal = within(view, goal)
+        return Plan(
+            tmem=_tmem(view, goal, need * AREA_FRAMES), ram=goal, why=_RULES[rule], carry=seen
+        )
+
+    def _watch(self, view: View) -> Column:
+        """What is carried, a column each."""
+        before = view.carried(4, np.nan)
+        asked = np.minimum((view.hits + view.swap_ins) / np.maximum(view.puts, 1), 1)
+        # A newcomer has the benefit of the doubt: nobody asks before it has put.
+        trusted = np.where(np.isnan(before[:, AGAIN]), 1.0, before[:, AGAIN])
+        judged = (view.puts > 0) & ~np.isnan(before[:, AGAIN])
+        again = np.where(judged, moving_average(trusted, asked, self.params.trust), trusted)
+        stall = again * np.clip(np.nan_to_num(view.pressure, nan=0.0), 0, 1)
+        average = moving_average(before[:, AVERAGE], stall, self.params.step)
+        worst = np.maximum(stall, moving_average(before[:, WORST], stall, self.params.fade))
+        idle = np.clip(np.nan_to_num(view.idle, nan=0.0), 0, 1)
+        idle = np.minimum(idle, moving_average(before[:, IDLE], idle, self.params.doze))
+        return np.column_stack((average, worst, again, idle))
+
+    def _one_after_the_other(
+        self, view: View, areas: int, low: Column, need: Column, seen: Column
+    ) -> Column:
+        """Rule 3: areas for each."""
+        held = np.ceil(view.ram_current / AREA_FRAMES)
+        content = seen[:, AVERAGE] < self.params.content
+        lent = held * self.params.lend * seen[:, IDLE]
+        modest = np.where(content, np.clip(np.ceil(held - lent), low, need), need)
+        ram, names = low, _alphabet(view)
+        for want in (modest, need):
+            lacks = want - np.minimum(held + view.used / AREA_FRAMES, want)
+            key = lacks * (1 - self.params.stall * seen[:, WORST]) / view.weight
+            order = np.lexsort((names, want, key, -view.priority))
+            more = np.maximum(want - ram, 0)[order]
+            spare = max(areas - ram.sum(), 0)
+            ram = ram.copy()
+            ram[order] += np.clip(spare - (np.cumsum(more) - more), 0, more)
+        return ram
+
+
+def _whole_areas(view: View, areas: int, floor: Column, ceiling: Column) -> Column:
+    """Water filling in whole areas; the largest fractions are rounded up."""
+    level = water_fill(areas, view.weight, floor, ceiling)
+    ram = np.floor(level + 1e-6)
+    part = np.round(level - ram, 3)
+    order = np.lexsort((_alphabet(view), -view.ram_current, -part))
+    order = order[: max(round(level.sum() - ram.sum()), 0)]
+    ram[order] = np.minimum(ram + 1, ceiling)[order]
+    return ram
+
+
+def _alphabet(view: View) -> NDArray[np.intp]:
+    """The place of each name among all: breaks ties, whatever order the domains are in."""
+    return np.argsort(np.argsort(np.array(view.names, dtype=np.str_)))
+
+
+def _tmem(view: View, goal: Column, need: Column) -> Column:
+    """Rule 4: pages for each."""
+    promised = np.maximum(view.ram_target - view.ram_current, 0).sum()
+    growth = np.maximum(goal - np.maximum(view.ram_target, view.ram_current), 0).sum()
+    free = max(view.capacity - view.used.sum() - promised, 0)
+    now = min(free // AREA_FRAMES * AREA_FRAMES, growth)
+    kept = AREA_FRAMES if growth > now else 0
+    budget = max(view.capacity - promised - now - kept, 0)
+    over = budget - view.used.sum()
+    if over < 0:
+        return water_fill(budget, np.ones(len(view)), np.zeros(len(view)), view.used)
+    nowhere = np.maximum(need - view.ram_current - view.used, 0) + HEADROOM_PAGES
+    pages: Column = view.used + nowhere * (over / max(nowhere.sum(), 1))
+    return pages
+
+
+_RULES = np.array(
+    [
+        "memory for all: its need, and a share of the rest",
+        "memory is short: in, with all it needs",
+        "memory is short: in with a part, or lends what is idle",
+        "memory is short: waits, with its minimum and tmem",
+    ]
+)
