@@ -7,18 +7,18 @@ admits a working set to memory whole or lets it wait; idle memory put to use, af
 1. need = pages committed and 2 % more, in areas, between minimum and maximum
 2. needs fit, and one area is left: each its need; what is over goes to those who have least
 3. they do not: all but one area, which is left to tmem, is dealt out in the order of
-   need * (1 - part of it that is held, in RAM or tmem) * (1 - 0.7 * stall), least first, up to the
-   need. One who hardly stalls counts only what it holds, less half of what is idle of that, until
-   the others have enough
+   need * (1 - part of it that is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least first,
+   higher priority before lower, up to the need. One who hardly stalls counts only what it holds,
+   less half of what is idle of that, until the others have enough
 4. tmem is what RAM does not take now, less an area for as long as RAM has to grow; each keeps what
    it holds there, the rest goes by the pages that are nowhere. If it must shrink, the largest do
 
 stall = pressure * (hits + swap-ins) / puts: a page put away and never asked for again is no reason
 to be given more. In the order of rule 3 it rises at once and falls slowly, so who is in stays in.
 Why: a page costs 1 in RAM, 20 in tmem, over 100 on disk, and many a miss-ratio curve has a cliff
-where the working set fits. One after the other at full speed, all end sooner than side by side on
-disk. One that claims more than it needs has the larger need and comes later. What a domain holds
-counts for it, so memory does not wander: a page moved was written and is read again.
+where the working set fits: then one after the other ends sooner than side by side on disk. One that
+claims more than it needs has the larger need and comes later. What a domain holds counts for it, so
+memory does not wander: a page moved was written and is read again.
 Signals: pages committed (not measured: used, and failed puts), pressure, idle fraction, hits,
 swap-ins, puts. Time constant: need at once, one area per interval and domain where tmem must make
 room; 5 intervals to be held content, 20 for a stall to fade.
