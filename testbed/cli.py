@@ -142,6 +142,8 @@ def sim(
 ) -> None:
     """Run a scenario in virtual time, or count one trace's misses."""
     if trace is not None:
+        if scenario or policy or set_ or seed is not None or seeds is not None:
+            raise ConfigError("--trace", "takes no scenario, nor what is set of one")
         from testbed.sim.command import trace_command
 
         done = trace_command(

@@ -21,6 +21,8 @@ from testbed.sim.trace import Trace, load
 
 #: Modules with a ``replay``; what is not asked for is not imported, for it takes time to compile.
 REPLACEMENTS = {"lru": "testbed.sim.lru", "second-chance": "testbed.sim.second_chance"}
+#: More pages than any host has; the kernels count in 64 bits with a sign.
+CACHE_PAGES_MAX = 1 << 52
 #: Sizes when none are asked for: this many equal parts of the pages.
 DEFAULT_SIZES = 10
 
@@ -59,7 +61,7 @@ def _sizes(text: str) -> list[int]:
         sizes = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         sizes = [-1]
-    if any(size < 0 for size in sizes):
+    if not all(0 <= size <= CACHE_PAGES_MAX for size in sizes):
         raise ConfigError("--cache-pages", f"{text!r}: numbers of pages, as 1000,2000")
     return sizes
 

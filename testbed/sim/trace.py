@@ -27,6 +27,7 @@ from tmem.machine import kernel
 
 COLUMN = "page"
 PAGE_MAX = 1 << 63
+PAGE_TENTH = PAGE_MAX // 10  # made here: a compiled PAGE_MAX is an int64, below zero
 REFERENCES_MAX = (1 << 31) - 1
 XZ_MAGIC = b"\xfd7zXZ\x00"
 ZSTD_MAGIC = b"(\xb5/\xfd"
@@ -78,7 +79,7 @@ def _parse(data, start, column, out):
         elif byte == COMMA and not quoted:
             field += 1
         elif field == column and kind != BAD:
-            if ZERO <= byte <= NINE and kind != ENDED and value <= uint64(PAGE_MAX // 10):
+            if ZERO <= byte <= NINE and kind != ENDED and value <= uint64(PAGE_TENTH):
                 value = value * uint64(10) + uint64(byte - ZERO)
                 kind = DIGITS if value <= uint64(PAGE_MAX) else BAD
             elif byte != SPACE and byte != RETURN:
@@ -167,10 +168,13 @@ def number(ids: NDArray[np.uint64]) -> tuple[NDArray[np.int32], int]:
 
 
 def _column(name: str, head: bytes) -> int:
-    names = next(csv.reader([head.decode("utf-8-sig", "replace").strip()]), [])
-    names = [column.strip() for column in names]
+    line = head.decode("utf-8-sig", "replace").strip()
+    try:
+        names = [column.strip() for column in next(csv.reader([line]), [])]
+    except csv.Error as error:
+        raise _wrong(f"{name}: its first line is none of a CSV file: {error}") from None
     if COLUMN not in names:
-        found = ", ".join(names)[:SHOWN_CHARACTERS] or "nothing"
+        found = repr(line[:SHOWN_CHARACTERS]) if line else "nothing"
         raise _wrong(f"{name}: its first line names no column {COLUMN!r}, but {found}")
     return names.index(COLUMN)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import re
 import sys
 import tomllib
@@ -35,6 +36,8 @@ from hypervisor.public.errors import ConfigError
 from testbed.sweep.cell import WORLDS, Cell, scenario_of
 
 CELLS_MAX = 1_000_000
+#: Keys of a scenario that a sweep has a place of its own for; set, they would not do what they say.
+OWN_KEYS = {"policies": "policies", "seed": "seeds", "seeds": "seeds"}
 SEEDS_MAX = 10_000
 Value = int | float | bool | str
 Pairs = tuple[tuple[str, str], ...]
@@ -87,6 +90,8 @@ def cells_of(grid: Grid) -> list[Cell]:
         for policy in _some("sweep.policies", sweep.policies)
         for params in _product(f"parameters.{policy}", grid.parameters.get(policy, {}))
     ]
+    for name in OWN_KEYS.keys() & grid.set.keys():
+        raise ConfigError(f"set.{name}", f"write sweep.{OWN_KEYS[name]}")
     texts = {name: scenario_text(name) for name in _some("sweep.scenarios", sweep.scenarios)}
     settings, seeds = _product("set", grid.set), seeds_of(sweep.seeds)
     count = len(policies) * len(texts) * len(settings) * len(seeds)
@@ -170,6 +175,9 @@ def _check_policies(texts: Iterable[str]) -> None:
 def _product(key: str, values: dict[str, tuple[Value, ...]]) -> list[Pairs]:
     for name, choices in values.items():
         _some(f"{key}.{name}", choices)
+    count = math.prod(map(len, values.values()))
+    if count > CELLS_MAX:
+        raise ConfigError(key, f"{count:,} combinations, at most {CELLS_MAX:,}")
     rows = itertools.product(*values.values())
     return [tuple(zip(values, map(_text, row), strict=True)) for row in rows]
 

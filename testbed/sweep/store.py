@@ -37,18 +37,30 @@ class Store:
 
     def write(self, key: str, result: dict[str, Any]) -> None:
         """Keep ``result``; the file appears at once or not at all."""
-        half = self._folder / f"{key}.tmp"
         # NaN becomes null before the digest is taken, as it is when read.
         plain = msgspec.json.decode(msgspec.json.encode(result))
         record = {"key": key, "digest": _digest(key, plain), "result": plain}
-        with half.open("wb") as file:
-            file.write(msgspec.json.encode(record))
-            file.flush()
-            os.fsync(file.fileno())
-        half.replace(self._path(key))
+        write_whole(self._path(key), msgspec.json.encode(record))
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Have ``path`` hold ``data``, or what it held before; OSError.
+
+    Written beside it by a name of this process: another sweep may be at work in the same place.
+    """
+    half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with half.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
 
 
 def _digest(key: str, result: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from testbed.metrics import by_domain, regret, slowdowns, speed_figures
 from testbed.report import DONE
 from testbed.sweep.cell import Cell, Result
+from testbed.sweep.store import write_whole
 
 Row = dict[str, str | float]
 
@@ -143,18 +144,16 @@ def _cell(value: str | float) -> str:
 def write_tables(directory: Path, rows: Sequence[Row]) -> list[Path]:
     """Write results.csv, and results.parquet where pyarrow is; the files written."""
     written = [directory / CSV]
-    half = directory / f"{CSV}.tmp"
-    half.write_text(as_csv(rows), encoding="utf-8")
-    half.replace(written[0])
+    write_whole(written[0], as_csv(rows).encode())
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         return written
     table = pyarrow.table({name: _values(rows, name) for name in columns_of(rows)})
-    half = directory / f"{PARQUET}.tmp"
-    parquet.write_table(table, half)
-    half.replace(directory / PARQUET)
+    data = io.BytesIO()
+    parquet.write_table(table, data)
+    write_whole(directory / PARQUET, data.getvalue())
     return [*written, directory / PARQUET]
 
 

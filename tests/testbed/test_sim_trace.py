@@ -74,7 +74,9 @@ def test_these_are_two_references_to_page_seven(text: str) -> None:
     ("text", "said"),
     [
         ("", "names no column 'page', but nothing"),
-        ("pages,t\n1,2\n", "names no column 'page', but pages, t"),
+        ("pages,t\n1,2\n", "names no column 'page', but 'pages,t'"),
+        ("\x1b[2J,x\n1,2\n", "names no column 'page', but '\\x1b[2J,x'"),
+        ("page\r1\r2\r", "its first line is none of a CSV file"),
         ("page\n", "no rows"),
         ("page\n\n\n", "no rows"),
         ("page\n1\nx\n", "line 3: 'x' has no page"),
@@ -86,6 +88,8 @@ def test_these_are_two_references_to_page_seven(text: str) -> None:
         ("a,page\n1,\n", "line 2"),
         (f"page\n{2**63}\n{2**63 + 1}\n", "line 3"),
         ("page\n" + "9" * 30, "line 2"),
+        (f"page\n{2**64}\n", "line 2"),
+        (f"page\n{2**64 + 5}\n", "line 2"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(text: str, said: str) -> None:
@@ -183,7 +187,10 @@ def test_without_json_it_is_a_table(
         (["--trace", "."], "directory"),
         (["--trace", "sqlite", "--cache-pages", "10,x"], "--cache-pages"),
         (["--trace", "sqlite", "--cache-pages", "-5"], "--cache-pages"),
+        (["--trace", "sqlite", "--cache-pages", "9" * 20], "--cache-pages"),
         (["--trace", "sqlite", "--shards", "2"], "--shards"),
+        (["--trace", "sqlite", "--policy", "greedy"], "--trace"),
+        (["--trace", "sqlite", "--seed", "1"], "--trace"),
         (["--trace", "sqlite", "--replacement", "fifo"], "second-chance"),
         (["--cache-pages", "10"], "--trace"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -181,6 +182,35 @@ def test_what_was_stored_is_read_back(tmp_path: Path) -> None:
     assert store.read("other") is None
 
 
+def test_two_sweeps_may_write_to_one_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other keeps the same cell between this one's writing and its renaming."""
+    fsync = os.fsync
+
+    def other_writes_first(descriptor: int) -> None:
+        fsync(descriptor)
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        Store(tmp_path).write("key", {"a": 1})
+        assert Store(tmp_path).read("key") == {"a": 1}
+
+    monkeypatch.setattr(os, "fsync", other_writes_first)
+    Store(tmp_path).write("key", {"a": 2})
+    assert Store(tmp_path).read("key") == {"a": 2}
+
+
+def test_a_full_disk_leaves_no_half_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = Store(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store.write("key", {})
+    assert list((tmp_path / "cells").iterdir()) == []
+
+
 def test_a_cell_names_itself_by_all_it_is() -> None:
     cell = Cell(policy="greedy", scenario="main", text="", seed=1)
     again = msgspec.json.decode(msgspec.json.encode(cell), type=Cell)
@@ -253,6 +283,20 @@ def test_a_wrong_grid_is_refused_before_anything_runs(
     table = {"policies": ["greedy"], "scenarios": ["main"], "seeds": 1} | change
     with pytest.raises((ConfigError, PolicyError), match=named):
         cells_of(msgspec.convert({"sweep": table}, Grid))
+
+
+@pytest.mark.parametrize("key", ["seed", "seeds", "policies"])
+def test_a_setting_that_the_sweep_has_itself_is_refused(key: str) -> None:
+    table = {"policies": ["greedy"], "scenarios": ["main"], "seeds": 1}
+    with pytest.raises(ConfigError, match=f"write sweep.{key.rstrip('s')}"):
+        cells_of(msgspec.convert({"sweep": table, "set": {key: ["1"]}}, Grid))
+
+
+def test_too_many_combinations_are_counted_not_made() -> None:
+    table = {"policies": ["greedy"], "scenarios": ["main"], "seeds": 1}
+    settings = {f"domain[{index}].ram": list(range(10)) for index in range(12)}
+    with pytest.raises(ConfigError, match="1,000,000,000,000 combinations"):
+        cells_of(msgspec.convert({"sweep": table, "set": settings}, Grid))
 
 
 def test_an_unknown_key_of_the_grid_is_named(tmp_path: Path) -> None:
