@@ -247,8 +247,8 @@ def _stays(scribe: Scribe, member: Member, now: DomainSnapshot) -> Decision:
 
 
 def _describe(error: Exception) -> str:
-    """Type and text of an exception whose own ``__str__`` may raise."""
+    """Type and text, in one line, of an exception whose own ``__str__`` may raise."""
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
     except Exception:
         return type(error).__name__

@@ -7,6 +7,7 @@ the mean over them.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -64,7 +65,9 @@ def simulate_command(
     first = what.seed if seed is None else seed
     begin_s = time.monotonic()
     tracks = {name: Track(tuple(domain.name for domain in what.domain)) for name in names}
-    results = [_mean_of(what, name, range(first, first + count), tracks[name]) for name in names]
+    seeds_run = range(first, first + count)
+    with contextlib.redirect_stdout(sys.stderr):  # a user's policy may print
+        results = [_mean_of(what, name, seeds_run, tracks[name]) for name in names]
     set_gains(results)
     report = RunReport(
         scenario=what.name,

@@ -1,5 +1,7 @@
 """Scenarios in virtual time: reproducible, conserving, in the order the literature expects."""
 
+import threading
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -15,6 +17,7 @@ from policies.base import AGE_EDGES_S, MRC_POINTS
 from testbed.report import CRASHED, DONE, DomainResult, PolicyResult
 from testbed.scenario import Scenario
 from testbed.scenario import load as load_scenario
+from testbed.sim import world
 from testbed.sim.record import Track
 from testbed.sim.world import World, simulate
 from testbed.sim.world_command import simulate_command
@@ -221,6 +224,30 @@ def test_a_policy_that_fails_is_named_and_the_run_goes_on() -> None:
     assert result.policy_faults == result.ticks
 
 
+def test_a_policy_that_stalls_or_exits_is_named_and_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(world, "PLAN_S_MAX", 0.05)
+    done = threading.Event()
+
+    class Hostile:
+        name = "hostile"
+
+        def plan(self, view: View) -> Plan:
+            if view.tick == 3:
+                raise SystemExit(3)
+            if view.tick == 6:
+                done.wait(60)
+            return Plan(tmem=np.zeros(len(view)))
+
+    try:
+        result = World(contest(), Hostile()).run()
+    finally:
+        done.set()
+    assert [what in " ".join(result.notices) for what in ("SystemExit", "stalled")] == [True, True]
+    assert all(one.state == "done" for one in result.domains)
+
+
 def test_a_policy_that_fails_now_and_then_still_has_a_result() -> None:
     class Shaky:
         name = "shaky"
@@ -281,6 +308,25 @@ def test_the_command_answers_the_same_json(capsys: pytest.CaptureFixture[str]) -
     assert policies[0]["policy"] == "greedy"
     made = msgspec.convert(policies[0]["domains"][0], DomainResult)
     assert made.gain_percent == 0
+
+
+def test_what_a_policy_prints_is_kept_out_of_the_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "talker.py"
+    file.write_text(
+        "from policies import Plan, PolicyParams\n"
+        "class Talker:\n"
+        "    class Params(PolicyParams): ...\n"
+        "    def __init__(self, params): ...\n"
+        "    def plan(self, view):\n"
+        "        print('hello')\n"
+        "        return Plan(tmem=[0] * len(view))\n"
+    )
+    simulate_command("main", [f"{file}:Talker"], True, ["domain[0].workload.repeat=1"])
+    printed = capsys.readouterr()
+    assert len(msgspec.json.decode(printed.out)["policies"]) == 1
+    assert "hello" in printed.err
 
 
 def test_the_command_names_a_wrong_argument() -> None:
