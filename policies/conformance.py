@@ -162,7 +162,12 @@ def _time(
         view = sensible_view(random, domains, domains * KIT_PAGES_PER_DOMAIN, measured=True)
         for _ in range(KIT_SPEED_PLANS):
             before = clock_ns()
-            check_plan(policy.plan(view), view)
+            try:
+                check_plan(policy.plan(view), view)
+            except (Exception, SystemExit) as error:  # the author's code may raise anything
+                what = f"raised {type(error).__name__}: {error}"
+                failures.setdefault("speed", Failure("speed", what, view))
+                return taken
             now = clock_ns() - before
             taken[domains] = min(taken.get(domains, now), now)
             if now > KIT_DEADLINE_S * 1e9:

@@ -52,7 +52,7 @@ def valid(subject: Subject, view: View) -> str:
         check_plan(subject.make().plan(copy_of(view)), view)
     except PlanError as error:
         return "" if error.clause == "capacity" and is_scarce(view) else str(error)
-    except Exception as error:  # the author's code may raise anything
+    except (Exception, SystemExit) as error:  # the author's code may raise anything
         return f"raised {_describe(error)}"
     return ""
 
@@ -127,7 +127,7 @@ def carry(subject: Subject, view: View) -> str:
     for number in range(KIT_SEQUENCE):
         try:
             plan = check_plan(policy.plan(copy_of(shown)), shown)
-        except Exception as error:  # the author's code may raise anything
+        except (Exception, SystemExit) as error:  # the author's code may raise anything
             scarce = isinstance(error, PlanError) and error.clause == "capacity" and is_scarce(view)
             return "" if scarce else f"plan {number + 1} in a row: {_describe(error)}"
         # Demand comes and goes, and now and then a domain is replaced by another.
@@ -215,7 +215,7 @@ def _ask(policy: Policy, view: View) -> CheckedPlan | None:
     """
     try:
         return check_plan(policy.plan(view), view)
-    except Exception:  # the author's code may raise anything
+    except (Exception, SystemExit):  # the author's code may raise anything
         return None
 
 
@@ -262,5 +262,5 @@ def _text(plan: CheckedPlan) -> str:
     return ", ".join(shown) or "nothing"
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     return str(error) if isinstance(error, PlanError) else f"{type(error).__name__}: {error}"

@@ -1,5 +1,6 @@
 """The kit passes what keeps the contract and names the clause of what does not."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from policies import Plan, Policy, Vector, View, load
-from policies.conformance import CLAUSES, check_policy, examine
+from policies.conformance import CLAUSES, KIT_SPEED_SIZES, check_policy, examine
 from policies.smart_alloc import SmartAlloc
 
 EXAMPLES = Path(__file__).parent / "example_policy.py"
@@ -297,6 +298,27 @@ def test_a_plan_past_the_deadline_is_named_and_not_repeated() -> None:
     assert report.plan_ns == {100: 10_000_000, 10_000: 100_000_000_000}
     (failure,) = report.failures
     assert str(failure).startswith("speed: a plan takes 100.0 s, at most 2 s (view: 10000 domains")
+
+
+def test_who_exits_or_fails_only_when_asked_again_is_named_not_passed_through() -> None:
+    class Exits:
+        name = "exits"
+
+        def plan(self, view: View) -> Plan:
+            raise SystemExit(3)
+
+    class Tires:
+        name = "tires"
+
+        def plan(self, view: View) -> Plan:
+            if len(view) == max(KIT_SPEED_SIZES):
+                raise SystemExit(3)
+            return Plan(tmem=np.zeros(len(view)))
+
+    assert [one.clause for one in examine(Exits).failures][:1] == ["valid"]
+    report = examine(Tires, clock_ns=time.perf_counter_ns)
+    assert [one.clause for one in report.failures] == ["speed"]
+    assert "raised SystemExit" in report.failures[0].what
 
 
 def test_without_a_clock_nothing_is_timed() -> None:
