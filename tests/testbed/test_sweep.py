@@ -111,7 +111,7 @@ def test_a_cell_that_kills_every_worker_is_given_up(
 ) -> None:
     monkeypatch.setenv(fake_cells.BAD, "alone vm2, seed 3")
     monkeypatch.setenv(fake_cells.HOW, "die")
-    monkeypatch.setenv(fake_cells.DEATHS, "1000")
+    monkeypatch.setenv(fake_cells.DEATHS, "6")  # 3 for each of 2 cells: a fourth would succeed
     assert sweep(grid) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["failed"] == 2
