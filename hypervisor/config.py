@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from hypervisor.public.backend import MECHANISMS
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES, areas_of
 
@@ -31,6 +32,16 @@ class DomainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priority: int = 0
     tmem_min_pages: int = 0
     tmem_max_pages: int = -1  # -1: no limit
+    mechanism: str = "direct"  # one of hypervisor.public.backend.MECHANISMS
+    options: dict[str, int] = {}  # of the mechanism, by name
+
+
+class BankConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of host memory, bound to NUMA node ``node`` (-1: to none)."""
+
+    frames: int
+    node: int = -1
+    remote: bool = False
 
 
 class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +60,9 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_violation: str = "report"  # or "stop": detach a domain that uses more than it was granted
     error_budget: int = 64
     tmem_record: str = ""  # file to append every tmem operation to, see testbed.tmem_record
+    backing: str = ""  # "4k", "2m", or what the machine gives
+    huge_dir: str = ""  # a tmpfs mounted huge=always; its files cannot be sealed
+    banks: tuple[BankConfig, ...] = ()  # their sum is total_frames; none: one bank
     domains: tuple[DomainConfig, ...] = ()
 
 
@@ -77,6 +91,10 @@ def check(config: HypervisorConfig) -> None:
         )
     if config.slack_frames < 0 or config.slack_frames % AREA_FRAMES:
         raise ConfigError("slack_frames", f"must be a multiple of {AREA_FRAMES}, at least 0")
+    if config.backing not in ("", "4k", "2m"):
+        raise ConfigError("backing", "must be '4k', '2m', or '' for what the machine gives")
+    if config.banks and sum(bank.frames for bank in config.banks) != config.total_frames:
+        raise ConfigError("banks", "their sum must be total_frames")
     for index, domain in enumerate(config.domains):
         _check_domain(f"domains[{index}]", domain)
     boot = sum(areas_of(domain.boot_frames) * AREA_FRAMES for domain in config.domains)
@@ -96,6 +114,8 @@ def _check_domain(key: str, domain: DomainConfig) -> None:
         raise ConfigError(f"{key}.maxmem_frames", f"must be at least {AREA_FRAMES} (one area)")
     if not 0 <= domain.boot_frames <= domain.target_frames <= domain.maxmem_frames:
         raise ConfigError(f"{key}.boot_frames", "wants 0 <= boot <= target <= maxmem")
+    if domain.mechanism not in MECHANISMS:
+        raise ConfigError(f"{key}.mechanism", f"must be one of {', '.join(MECHANISMS)}")
     if not 0 <= domain.credit_areas <= 64:
         raise ConfigError(f"{key}.credit_areas", "must be 0 to 64")
     if domain.weight <= 0:

@@ -208,6 +208,8 @@ class Hypervisor:
             credit_areas=config.credit_areas,
             tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
+            mechanism=config.mechanism,
+            options=config.options,
         )
         self._promise(excluding=config.name)
         try:

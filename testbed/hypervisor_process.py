@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hypervisor.config import HypervisorConfig, check
+from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
 
 if TYPE_CHECKING:
-    from backend.direct import DirectBackend
+    from backend.host import HostBackend
 
 CONFIG_FILE = "hypervisor.json"
 EVENTS_FILE = "events.jsonl"
@@ -89,9 +90,9 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     return 0
 
 
-def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> DirectBackend:
-    """The mechanism, serving from now until ``stack`` unwinds."""
-    from backend.direct import DirectBackend
+def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> HostBackend:
+    """The host's memory, served from now until ``stack`` unwinds."""
+    from backend.host import HostBackend
 
     entries = None
     if config.tmem_record:
@@ -99,7 +100,7 @@ def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> DirectBac
 
         recorder = Recorder(Path(config.tmem_record), config.total_frames)
         entries = stack.enter_context(recorder).entries
-    backend = DirectBackend(
+    backend = HostBackend(
         total_frames=config.total_frames,
         slack_frames=config.slack_frames,
         tmem_max_frames=config.tmem_max_pages,
@@ -108,6 +109,9 @@ def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> DirectBac
         tmem_entries=entries,
         tmem_dedup=config.tmem_dedup,
         tmem_compression=config.tmem_compression,
+        backing=config.backing,
+        huge_dir=config.huge_dir,
+        banks=[BankSpec(bank.frames, bank.node, bank.remote) for bank in config.banks],
     )
     stack.callback(backend.stop)
     return backend

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from hypervisor import config
+from hypervisor.public.backend import MECHANISMS
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of, parse_bytes
 from testbed import machine
@@ -74,6 +75,8 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priority: int = 0
     tmem_min: Size = Size(0)
     tmem_max: Size | None = None
+    mechanism: str = "direct"
+    options: dict[str, int] = {}  # of the mechanism
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +92,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tmem_compression: bool = False
     interval_ms: int = 1000
     policies: tuple[str, ...] = ("greedy", "smart-alloc")
+    backing: str = ""  # "4k", "2m", or what the machine gives
+    huge_dir: str = ""
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
@@ -175,6 +180,8 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
         tmem_compression=scenario.tmem_compression,
         policy=policy,
         interval_ms=scenario.interval_ms,
+        backing=scenario.backing,
+        huge_dir=scenario.huge_dir,
         domains=tuple(
             config.DomainConfig(
                 name=domain.name,
@@ -186,6 +193,8 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
                 priority=domain.priority,
                 tmem_min_pages=domain.tmem_min.frames,
                 tmem_max_pages=_pages(domain.tmem_max),
+                mechanism=domain.mechanism,
+                options=domain.options,
             )
             for domain in scenario.domain
         ),
@@ -214,6 +223,11 @@ def _check_domain(key: str, domain: Domain) -> None:
         f"must be above 0 and fit into ram, {domain.ram.frames} pages",
     )
     _wants(1 <= work.repeat <= REPEAT_MAX, f"{key}.workload.repeat", f"must be 1 to {REPEAT_MAX}")
+    _wants(
+        domain.mechanism in MECHANISMS,
+        f"{key}.mechanism",
+        f"{domain.mechanism!r} is none of {', '.join(MECHANISMS)}",
+    )
     problem = check_workload(work.trace)
     _wants(not problem, f"{key}.workload.trace", problem)
     _wants(

@@ -11,7 +11,7 @@
  * against the private state. A domain whose ring is broken, or that spent its error budget, is
  * marked BROKEN, served no more, and reported to the main thread.
  */
-#include "host.h"
+#include "mechanism.h"
 
 #include <string.h>
 #include <sys/epoll.h>
@@ -33,44 +33,12 @@ static void report_broken(struct mc_host *host, struct mc_domain *domain, int st
     mc_eventfd_ring(host->event_fd);
 }
 
-static int64_t serve_grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
-{
-    uint64_t wanted = record->arg[0];
-    int path = MC_PATH_RING, status = MC_OK;
-    int64_t granted = 0;
-
-    if (!wanted || wanted > MC_GROW_AREAS_MAX)
-        return MC_EINDEX;
-    while (granted < (int64_t)wanted && !(status = mc_supply_grow(host, domain, &path)))
-        granted++;
-    record->arg[0] = (uint64_t)path;
-    domain->counters.refused += !granted;
-    return granted ? granted : status;
-}
-
 static int64_t serve_memory(struct mc_host *host, struct mc_domain *domain,
                             struct mc_record *record)
 {
-    int status;
-
-    switch (record->op) {
-    case MC_OP_NOP:
+    if (record->op == MC_OP_NOP)
         return MC_OK;
-    case MC_OP_GROW:
-        return serve_grow(host, domain, record);
-    case MC_OP_RELEASE:
-        if (!record->arg[0] || record->arg[0] > MC_GROW_AREAS_MAX)
-            return MC_EINDEX;
-        return mc_supply_take(host, domain, (uint32_t)record->arg[0]);
-    case MC_OP_INSTALL:
-        if (record->arg[0] >= domain->areas)
-            return MC_EINDEX;
-        status = mc_supply_install(host, domain, (uint32_t)record->arg[0]);
-        domain->counters.refused += status == MC_ENOMEM || status == MC_ETARGET;
-        return status;
-    default:
-        return MC_EOP;
-    }
+    return domain->mechanism->request ? domain->mechanism->request(host, domain, record) : MC_EOP;
 }
 
 static int64_t grow_tmem(struct mc_host *host)
@@ -80,9 +48,7 @@ static int64_t grow_tmem(struct mc_host *host)
             continue;
         if (host->tmem.grow(host->tmem.state, area) < 0)
             return 0;
-        host->slab_used[area] = 1;
-        host->tmem_areas++;
-        host->free_areas--;
+        mc_tmem_charge(host, area);
         return 1;
     }
     return 0;
@@ -98,13 +64,16 @@ static int64_t serve_tmem(struct mc_host *host, struct mc_domain *domain, struct
     if (record->op == MC_OP_PUT || record->op == MC_OP_GET) {
         if (frame >= (uint64_t)domain->areas * MC_AREA_FRAMES)
             return MC_TMEM_BAD + MC_EINDEX;
-        if (domain->states[frame / MC_AREA_FRAMES] != MC_A_INSTALLED)
+        if (domain->states[frame / MC_AREA_FRAMES] != MC_A_INSTALLED || mc_is_hole(domain, frame))
             return MC_TMEM_BAD + MC_EFOREIGN;
+        if (!domain->sealed)    /* a guest that shrinks its file would have us killed here */
+            return MC_TMEM_BAD + MC_EPERM;
         page = domain->ram + (frame << MC_FRAME_SHIFT);
     }
     status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
     if (status == MC_NEED_SLAB) {
-        if (mc_has_free(host) && host->tmem_areas < host->tmem_areas_max)
+        if (mc_has_free(host, MC_AREA_FRAMES) &&
+            host->tmem_frames < (uint64_t)host->tmem_areas_max * MC_AREA_FRAMES)
             grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
     }
@@ -156,15 +125,38 @@ static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
         if (is_bad(ring, record.status))
             mc_count_bad(domain);
         served++;
-        if (mc_back_push(&domain->rings[ring], &record)) {
+        if (record.status != MC_LATER && mc_back_push(&domain->rings[ring], &record)) {
             got = MC_ERUNAWAY;
             break;
         }
     }
+    if (!ring)
+        mc_reach_note(host, domain);
     mc_host_unlock(host);
     if (served)
         publish(host, domain, ring);
     return got < 0 ? got : served;
+}
+
+/* Answers that mechanisms gave by and by; how many, or a negative status that breaks the domain. */
+static int push_answers(struct mc_host *host, struct mc_domain *domain)
+{
+    int status = MC_OK, count;
+
+    if (!__atomic_load_n(&domain->answer_count, __ATOMIC_ACQUIRE))
+        return 0;
+    mc_host_lock(host);
+    count = (int)domain->answer_count;
+    for (int i = 0; i < count; i++) {
+        if (is_bad(0, domain->answers[i].status))
+            mc_count_bad(domain);
+        status |= mc_back_push(&domain->rings[0], &domain->answers[i]);
+    }
+    domain->answer_count = 0;
+    mc_reach_note(host, domain);
+    mc_host_unlock(host);
+    publish(host, domain, 0);
+    return status ? MC_ERUNAWAY : count;
 }
 
 static void note_credit(struct mc_host *host, struct mc_domain *domain)
@@ -183,15 +175,16 @@ static int visit(struct mc_host *host, struct mc_domain *domain)
 {
     int memory = serve_ring(host, domain, 0);
     int tmem = memory < 0 ? 0 : serve_ring(host, domain, 1);
+    int late = memory < 0 ? 0 : push_answers(host, domain);
 
-    if (memory < 0 || tmem < 0) {
-        report_broken(host, domain, memory < 0 ? memory : tmem);
+    if (memory < 0 || tmem < 0 || late < 0) {
+        report_broken(host, domain, memory < 0 ? memory : late < 0 ? late : tmem);
         return 0;
     }
     if (__atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) > host->error_budget)
         report_broken(host, domain, MC_EPERM);
     note_credit(host, domain);
-    return memory + tmem;
+    return memory + tmem + late;
 }
 
 static int visit_all(struct mc_host *host)

@@ -6,6 +6,8 @@
 
 #include <pthread.h>
 
+struct mc_driver;                   /* driver.h */
+
 struct mc_guest_private {
     /* set once by mc_guest_open */
     uint64_t ram_bytes;
@@ -13,6 +15,10 @@ struct mc_guest_private {
     pthread_t mapper;
     int mapping;                    /* the mapper runs */
     int kept_ram;                   /* mc_guest_keep_ram was called */
+    const struct mc_driver *driver; /* of the domain's mechanism: driver.h */
+    void *device;                   /* the driver's own, from its open to its close */
+    pthread_t driving;
+    int is_driven;                  /* the driver's thread runs */
     /* under ring_locks[ring] */
     pthread_mutex_t ring_locks[2];
     uint64_t next_ids[2];
@@ -20,6 +26,7 @@ struct mc_guest_private {
     /* atomic */
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;
+    uint32_t kicks;                 /* times the driver was kicked */
     int gone;                       /* the hypervisor was found dead */
     int silent;                     /* an INSTALL of the allocation under way timed out */
     uint64_t claims;                /* odd while the mapper holds an area */
