@@ -80,8 +80,8 @@ int mc_is_hole(const struct mc_domain *domain, uint64_t frame);
 /* Single frames, as the guest named them: it has taken them out of use (make), or wants them again
  * (fill). Out of range, not installed, named twice, pinned: not done, and *bad counts it
  * (refused_dma too for a pin). make punches, neighbours in ascending order in one call,
- * and releases the lock; fill charges, and stops with what may be charged (`slack_too`: even out of the slack). How many
- * were done. */
+ * and releases the lock; fill charges, and stops with what may be charged (`slack_too`: even out
+ * of the slack). How many were done. */
 uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                        uint32_t count, uint32_t *bad);
 uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,

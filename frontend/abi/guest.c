@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #endif
 #include "driver.h"
+#include "movable.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -253,6 +254,7 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     pthread_mutex_init(&guest->own->ring_locks[MC_RING_MEMORY], NULL);
     pthread_mutex_init(&guest->own->ring_locks[MC_RING_TMEM], NULL);
     pthread_mutex_init(&guest->own->claim_lock, NULL);
+    pthread_mutex_init(&guest->own->drop_lock, NULL);
     guest->slot = -1;
     guest->bell_fd = bell_fd;
     guest->attach_fd = attach_fd;
@@ -269,6 +271,33 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     }
     *out = guest;
     return MC_OK;
+}
+
+void mc_guest_set_drop(struct mc_guest *guest, mc_drop_fn drop, void *context)
+{
+    pthread_mutex_lock(&guest->own->drop_lock);
+    guest->own->drop = drop;
+    guest->own->drop_context = context;
+    pthread_mutex_unlock(&guest->own->drop_lock);
+}
+
+uint64_t mc_guest_drop_cache(struct mc_guest *guest, uint64_t frames)
+{
+    uint64_t dropped = 0;
+
+    pthread_mutex_lock(&guest->own->drop_lock);
+    if (guest->own->drop != NULL)
+        dropped = guest->own->drop(guest->own->drop_context, frames);
+    pthread_mutex_unlock(&guest->own->drop_lock);
+    return dropped;
+}
+
+void mc_guest_drain(struct mc_guest *guest)
+{
+    void (*drain)(void *) = __atomic_load_n(&guest->own->drain, __ATOMIC_ACQUIRE);
+
+    if (drain != NULL)
+        drain(guest->own->drain_context);
 }
 
 int mc_guest_keep_ram(struct mc_guest *guest)
@@ -291,6 +320,8 @@ void mc_guest_close(struct mc_guest *guest)
     mc_mapper_stop(guest);
     if (own->driver != NULL && own->driver->close != NULL)
         own->driver->close(guest);
+    if (guest->frames.slots != NULL)
+        mc_movables_close(guest);
     if (guest->slot >= 0)
         mc_slot_release(&guest->frames, guest->slot);
     if (guest->ram != NULL && !own->kept_ram)
@@ -300,6 +331,7 @@ void mc_guest_close(struct mc_guest *guest)
     pthread_mutex_destroy(&own->ring_locks[MC_RING_MEMORY]);
     pthread_mutex_destroy(&own->ring_locks[MC_RING_TMEM]);
     pthread_mutex_destroy(&own->claim_lock);
+    pthread_mutex_destroy(&own->drop_lock);
     free(own->used);
     free(guest->mapped);
     free(own);

@@ -5,8 +5,8 @@
  *        that honours MADV_HUGEPAGE; MADV_COLLAPSE of a populated area (Linux 6.1, whatever
  *        shmem_enabled says); a file on a tmpfs mounted huge=always. The first two keep the seals
  *        of a memfd. A file on tmpfs cannot be sealed: whoever holds it can shrink it, and who
- *        copies from the mapping then dies of SIGBUS. Such ram is for trusted guests: the hypervisor
- *        touches it by madvise alone, which fails instead, and serves it no tmem.
+ *        copies from the mapping then dies of SIGBUS. Such ram is for trusted guests: the
+ *        hypervisor touches it by madvise alone, which fails instead, and serves it no tmem.
  *        Populate is by MADV_POPULATE_WRITE through the hypervisor's mapping, because
  *        fallocate leaves the zeroing to the first fault, which would be the guest's.
  * Each function returns >= 0, or minus errno.

@@ -3,7 +3,7 @@
  * Shape: LLFree (Wrenger et al., USENIX ATC 2023) with whole-row reservation.
  *
  *   tree   free_frames   sum over 16 areas, minus what threads have claimed
- *   area   one u32       free:10 | huge:1 | evicted:1 | reclaimed:1 | spare:3 | generation:16
+ *   area   one u32       free:10 | huge | evicted | reclaimed | isolated | spare:2 | generation:16
  *   row    one u64       bit = 1: frame taken (handed out, or held in a slot)
  *   head   one u8/frame  what the frame is to free(): see MC_HEAD_*
  *   slot   one line      a row (or what was free of it) that a thread has taken for itself
@@ -42,6 +42,7 @@
 #define MC_AREA_HUGE 0x400
 #define MC_AREA_EVICTED 0x800
 #define MC_AREA_RECLAIMED 0x1000
+#define MC_AREA_ISOLATED 0x2000     /* nothing more is handed out: the guest empties it */
 #define MC_AREA_GENERATION_SHIFT 16
 
 #define MC_HEAD_NEVER 0

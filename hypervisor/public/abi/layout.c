@@ -233,7 +233,7 @@ static uint32_t mend_area(struct mc_frames *frames, uint32_t area)
                                       | MC_AREA_HUGE;
         return run;
     }
-    word &= ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_HUGE);
+    word &= ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_ISOLATED);
     if (word & MC_AREA_RECLAIMED) {         /* not the guest's: nothing in it can be handed out */
         for (uint32_t frame = 0; frame < MC_AREA_FRAMES; frame++)
             if (mc_head_taken(heads[frame]))
