@@ -7,8 +7,8 @@
  *      └────────────────────┴──────────── mc_online ◄──────────────────────┘
  *
  * As Linux' memory offlining: nothing is handed out of an isolated area any more; its movable
- * frames are copied elsewhere; frames the threads keep for themselves are drained; what is left is used by
- * somebody who was given frame numbers (unmovable), or pinned at the moment.
+ * frames are copied elsewhere; frames the threads keep for themselves are drained; what is left is
+ * used by somebody who was given frame numbers (unmovable), or pinned at the moment.
  * Rules: a program holds a handle, and knows the frame only between pin and unpin. Any thread may
  *        call; migration waits for nobody: a frame that is pinned stays where it is. A slot is its
  *        thread's alone, so only the slot of the Python side is drained from here.

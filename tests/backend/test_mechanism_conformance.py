@@ -1,0 +1,42 @@
+"""Goal: every mechanism passes the kit. Method: each check of it, with a real guest process."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.conformance import CHECKS, Lab, NotConforming, Subject
+from testbed.mechanism_guest import GuestProcess
+
+pytestmark = pytest.mark.process
+
+SUBJECTS = [
+    Subject("direct"),
+    Subject("hyperalloc"),
+    Subject("hyperalloc", {"period_ms": 5}),
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+def test_a_mechanism_conforms(subject: Subject, check: str) -> None:
+    with Lab(subject, GuestProcess) as lab:
+        CHECKS[check](lab)
+
+
+def test_the_kit_sees_a_mechanism_that_takes_nothing() -> None:
+    with Lab(Subject("direct"), GuestProcess) as lab:
+        lab.reach = lambda units: lab.target(8)  # type: ignore[method-assign]
+        with pytest.raises(NotConforming, match="holds"):
+            CHECKS["shrink"](lab)
+
+
+def test_the_kit_sees_memory_that_was_pulled_from_under_its_user() -> None:
+    with Lab(Subject("direct"), GuestProcess) as lab:
+        lab.guest.take("frames", 10)
+        frame = lab.guest.frames("frames")[0]
+        domain = lab.backend._host.domains[0]
+        from backend._service import lib
+
+        assert lib.mc_punch(domain.ram_fd, frame * 4096, 4096) == 0
+        with pytest.raises(NotConforming, match="was taken or changed"):
+            lab.intact("pulled")
