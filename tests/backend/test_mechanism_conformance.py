@@ -11,6 +11,8 @@ pytestmark = pytest.mark.process
 
 SUBJECTS = [
     Subject("direct"),
+    Subject("balloon"),
+    Subject("balloon", {"merge": 1, "report_ms": 5}),
     Subject("hyperalloc"),
     Subject("hyperalloc", {"period_ms": 5}),
 ]
