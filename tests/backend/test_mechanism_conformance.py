@@ -13,6 +13,8 @@ SUBJECTS = [
     Subject("direct"),
     Subject("balloon"),
     Subject("balloon", {"merge": 1, "report_ms": 5}),
+    Subject("virtio-mem", unit_areas=2),
+    Subject("virtio-mem", {"block_areas": 1}),
     Subject("hyperalloc"),
     Subject("hyperalloc", {"period_ms": 5}),
 ]
