@@ -125,7 +125,7 @@ static void note_bell(struct mc_guest *guest, struct balloon *balloon)
     balloon->pressed = 0;
 }
 
-/* One array towards the size asked for: frames moved, 0 when there are none to move, or a status. */
+/* One array towards the size asked for: frames moved; 0: there are none to move; or a status. */
 static int64_t approach(struct mc_guest *guest, struct balloon *balloon)
 {
     uint64_t wanted = wanted_pages(guest);
