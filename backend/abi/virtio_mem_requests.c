@@ -79,24 +79,27 @@ static int64_t busy(struct mc_domain *domain, struct mc_record *record, int why)
 
 /* ---- plug ---- */
 
-static int host_has(const struct mc_host *host, uint64_t frames)
+static int host_has(const struct mc_host *host, uint64_t frames, uint64_t coming_frames)
 {
-    return host->free_frames >= host->slack_frames + host->promised_frames + frames;
+    return host->free_frames + coming_frames >=
+           host->slack_frames + host->promised_frames + frames;
 }
 
 static int may_charge(const struct mc_host *host, struct mc_vmem_region *region, uint64_t frames)
 {
-    int has = host_has(host, frames);
+    int has = host_has(host, frames, 0);
 
     region->short_of_bank = has && region->bank != MC_NO_BANK &&
                             host->banks[region->bank].free_frames < frames;
     return has && !region->short_of_bank;
 }
 
-/* Take what is missing from whoever can spare it. */
+/* Take what is missing, and not on its way, from whoever can spare it. */
 static void gather(struct mc_host *host, const struct mc_domain *domain, uint32_t areas)
 {
-    for (uint32_t i = 0; i < areas && !host_has(host, (uint64_t)areas * MC_AREA_FRAMES); i++)
+    uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
+
+    for (uint32_t i = 0; i < areas && !host_has(host, frames, host->transit_frames); i++)
         if (!mc_supply_tmem_give(host) && !mc_supply_take_from_donor(host, domain))
             break;
 }

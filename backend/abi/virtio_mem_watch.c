@@ -1,9 +1,10 @@
 /* virtio_mem_watch.c: finding guests that use memory which is not plugged.
  *
  * A guest has all of its ram mapped, so a touch of unplugged memory makes the kernel hand out a
- * page that nobody granted. Afterwards it shows: unplugged areas have data for lseek(SEEK_DATA), or,
- * for pages that were allocated and never written, the file has more blocks than the ledger says.
- * Both cost a few microseconds to look at. What is found is counted and punched again.
+ * page that nobody granted. Afterwards it shows: unplugged areas have data for lseek(SEEK_DATA).
+ * Pages that were allocated and never written have none; they show when the file has more blocks
+ * than were granted, which is when they take somebody's memory. Both looks cost microseconds. What
+ * is found is counted and punched again.
  *
  * The look is without the lock, because a guest can make it wait for its file. An area that was
  * unplugged before and after, under one generation, was unplugged all the time: its pages are a
