@@ -13,7 +13,9 @@ from hypervisor.public._cdef import ROOT, make_ffi
 _ABI = ROOT / "backend" / "abi"
 
 ffi = make_ffi(
-    "backend._service", [_ABI / "host.h", _ABI / "mechanism.h"], sorted(_ABI.glob("*.c"))
+    "backend._service",
+    [_ABI / "host.h", _ABI / "ledger.h", _ABI / "mechanism.h"],
+    sorted(_ABI.glob("*.c")),
 )
 
 if __name__ == "__main__":

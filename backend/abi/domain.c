@@ -66,7 +66,7 @@ static int format_meta(struct mc_host *host, struct mc_domain *domain)
     mc_back_bind(&domain->rings[0],
                  (struct mc_ring *)(domain->meta + control->memory_ring_offset));
     mc_back_bind(&domain->rings[1], (struct mc_ring *)(domain->meta + control->tmem_ring_offset));
-    domain->answer_count = 0;
+    domain->answer_count = domain->is_unfinished = 0;
     domain->credit_seen = 0;
     control->mechanism = domain->mechanism->id;
     control->granule_frames = domain->granule_frames;
@@ -91,6 +91,7 @@ static int make_state(struct mc_domain *domain, uint32_t areas)
     if (!domain->states || !domain->generations || !domain->banks || !domain->hole_counts ||
         !domain->pin_counts || !domain->holes || !domain->answers)
         return MC_ENOMEM;
+    memset(domain->banks, MC_ANY_BANK, areas);
     domain->counts[MC_A_HARD] = areas;
     return MC_OK;
 }

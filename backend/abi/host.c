@@ -197,12 +197,14 @@ static int recount_domain(struct mc_host *host, const struct mc_domain *domain,
 
         if (state >= MC_A_STATES || holes != ones(domain->holes, area) ||
             domain->pin_counts[area] != ones(domain->pins, area) ||
-            domain->banks[area] >= host->bank_count || (state <= MC_A_SOFT && holes) ||
+            (state > MC_A_SOFT && domain->banks[area] >= host->bank_count) ||
+            (state <= MC_A_SOFT && holes) ||
             (domain->pin_counts[area] && state != MC_A_INSTALLED))
             return MC_EBROKEN;
         counts[state]++;
         sums->frames[state] += MC_AREA_FRAMES - holes;
-        sums->banks[domain->banks[area]] += state <= MC_A_SOFT ? 0 : MC_AREA_FRAMES - holes;
+        if (state > MC_A_SOFT)
+            sums->banks[domain->banks[area]] += MC_AREA_FRAMES - holes;
         installed += state == MC_A_INSTALLED ? MC_AREA_FRAMES - holes : 0;
         pinned += domain->pin_counts[area];
     }

@@ -27,6 +27,7 @@
 /* cdef-begin */
 #define MC_MAX_DOMAINS 64
 #define MC_BANKS_MAX 16
+#define MC_ANY_BANK 255
 #define MC_OPTIONS_MAX 8
 enum mc_need_slab { MC_NEED_SLAB = -3000 };  /* tmem asks for a slab area, then again */
 
@@ -114,7 +115,8 @@ struct mc_domain {
     uint32_t granule_frames;    /* smallest step of its target */
     uint8_t *states;            /* enum mc_area_state, per area */
     uint16_t *generations;
-    uint8_t *banks;             /* bank of each area: where its memory is, or is to come from */
+    uint8_t *banks;             /* bank of each area: where its memory is, or was last, or is to
+                                 * come from if it can; MC_ANY_BANK */
     uint16_t *hole_counts;      /* per area: frames of it that are the host's again */
     uint64_t *holes;            /* one bit per frame */
     uint16_t *pin_counts;       /* per area: frames of it that are targets of DMA */
@@ -127,6 +129,8 @@ struct mc_domain {
     uint64_t pinned_frames;
     struct mc_record *answers;  /* to records that were kept, not yet pushed */
     uint32_t answer_count;      /* atomic */
+    uint32_t is_unfinished;     /* the service thread goes on with it at its next visit */
+    struct mc_record unfinished;
     uint32_t credit_areas;      /* wholly free areas to keep granted ahead of need */
     uint32_t growing;           /* it asked, and has not given back since: gets an area ready */
     uint32_t broken_status;     /* minus enum mc_status that broke it, 0 while it is fine */

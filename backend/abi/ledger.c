@@ -57,7 +57,7 @@ static void charge(struct mc_host *host, struct mc_domain *domain, uint32_t area
 {
     uint32_t bank = mc_bank_pick(host, frames, domain->banks[area]);
 
-    domain->banks[area] = bank == MC_NO_BANK ? domain->banks[area] : (uint8_t)bank;
+    domain->banks[area] = bank == MC_NO_BANK ? 0 : (uint8_t)bank;
     host->banks[domain->banks[area]].free_frames -= frames;
 }
 

@@ -74,6 +74,7 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 /* HARD -> SOFT: the guest may take it when it asks. Charges nothing. MC_ESTATE. */
 int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 
+/* cdef-begin */
 /* 1 when the host has this frame back. */
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame);
 
@@ -86,6 +87,7 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
                        uint32_t count, uint32_t *bad);
 uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                        uint32_t count, int slack_too, uint32_t *bad);
+/* cdef-end */
 
 /* Charge or discharge an area of tmem's slab. */
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area);
