@@ -124,13 +124,17 @@ static int grow(struct mc_host *host, struct mc_domain *domain, int *path)
 static int64_t serve_grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
 {
     uint64_t wanted = record->arg[0];
+    uint64_t start_ns = mc_clock_ns();
     int path = MC_PATH_RING, status = MC_OK;
-    int64_t granted = 0;
+    int64_t granted = record->status;
 
     if (!wanted || wanted > MC_GROW_AREAS_MAX)
         return MC_EINDEX;
-    while (granted < (int64_t)wanted && !(status = grow(host, domain, &path)))
-        granted++;
+    while (granted < (int64_t)wanted && !(status = grow(host, domain, &path))) {
+        record->status = ++granted;
+        if (granted < (int64_t)wanted && mc_clock_ns() - start_ns > MC_VISIT_NS_MAX)
+            return MC_AGAIN;
+    }
     record->arg[0] = (uint64_t)path;
     domain->counters.refused += !granted;
     return granted ? granted : status;

@@ -28,6 +28,11 @@
 
 #define MC_JOBS_MAX 3
 #define MC_LATER INT64_MIN          /* of `request`: answered later */
+#define MC_AGAIN (INT64_MIN + 1)    /* of `request`: not done within MC_VISIT_NS_MAX. It is called
+                                     * again, with the record as it was left, after the other
+                                     * domains had their turn */
+#define MC_VISIT_NS_MAX 200000      /* of one domain's memory ring, before the others are served;
+                                     * what is under way then is finished: an area at most */
 
 struct mc_option {
     const char *name;
@@ -57,7 +62,8 @@ struct mc_mechanism {
                                                                      * device (or NULL). No lock */
 
     /* Service thread: one record of the memory ring, a copy. The status of the answer, or MC_LATER;
-     * arg[] as they are left are the answer's too. */
+     * arg[] as they are left are the answer's too. record->status is 0 at first, and then what it
+     * was left at with MC_AGAIN. */
     int64_t (*request)(struct mc_host *host, struct mc_domain *domain, struct mc_record *record);
 
     /* Worker. jobs: something slow to do for this domain, 1 when it did something; all domains are

@@ -1,8 +1,9 @@
 /* service.c: the service thread serves both rings of every domain. See host.h, ring.h, ops.h.
  *
  * One thread, so the tmem pool and the order of requests need no more than the host lock:
- *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring, then publish the
- *      responses and ring the guest's bell if it sleeps.
+ *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring, of the memory
+ *      ring at most what is begun within MC_VISIT_NS_MAX; then publish the responses and ring the
+ *      guest's bell if it sleeps.
  *   2. nothing anywhere: spin for the current budget, looking again.
  *   3. still nothing: arm every ring, look once more, sleep in epoll.
  * The spin budget doubles when a request comes within spin_ns of the last one and halves when a
@@ -106,26 +107,68 @@ uint64_t mc_relay_take(struct mc_host *host)
     return __atomic_exchange_n(&host->relay_mask, 0, __ATOMIC_ACQ_REL);
 }
 
+/* What was left at the visit before, or a copy of the next in the ring. */
+static int next_record(struct mc_domain *domain, int ring, struct mc_record *record)
+{
+    int got = 1;
+
+    if (!ring && domain->is_unfinished) {
+        domain->is_unfinished = 0;
+        *record = domain->unfinished;
+        return got;
+    }
+    got = mc_back_pop(&domain->rings[ring], record);
+    record->status = 0;
+    domain->counters.requests += got > 0;
+    return got;
+}
+
+static void keep_unfinished(struct mc_domain *domain, const struct mc_record *record)
+{
+    domain->unfinished = *record;
+    domain->is_unfinished = 1;
+}
+
+/* A guest that asks for much all the time gets a turn like the others, not all of them. The clock
+ * is read for what may take long only. */
+static int is_turn_over(uint64_t *since_ns)
+{
+    uint64_t now_ns = mc_clock_ns();
+
+    *since_ns = *since_ns ? *since_ns : now_ns;
+    return now_ns - *since_ns > MC_VISIT_NS_MAX;
+}
+
 /* Serve what waits in one ring; how many records, or a negative status that breaks the domain. */
 static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
 {
     struct mc_record record;
+    uint64_t since_ns = 0;
     int served = 0, got = mc_back_pending(&domain->rings[ring]);
 
-    if (got <= 0)
+    if (got < 0 || (!got && (ring || !domain->is_unfinished)))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
      * tmem that is still on its way to memory (tmem/stream.py). */
     mc_host_lock(host);
-    while (served < MC_VISIT_RECORDS_MAX &&
-           (got = mc_back_pop(&domain->rings[ring], &record)) > 0) {
-        domain->counters.requests++;
-        record.status = ring ? serve_tmem(host, domain, &record)
-                             : serve_memory(host, domain, &record);
-        if (is_bad(ring, record.status))
-            mc_count_bad(domain);
+    while (served < MC_VISIT_RECORDS_MAX && (got = next_record(domain, ring, &record)) > 0) {
+        int is_long = !ring && record.op != MC_OP_NOP;
+        int64_t status;
+
+        if (is_long && is_turn_over(&since_ns)) {
+            keep_unfinished(domain, &record);
+            break;
+        }
+        status = ring ? serve_tmem(host, domain, &record) : serve_memory(host, domain, &record);
         served++;
-        if (record.status != MC_LATER && mc_back_push(&domain->rings[ring], &record)) {
+        if (status == MC_AGAIN) {
+            keep_unfinished(domain, &record);
+            break;
+        }
+        record.status = status;
+        if (is_bad(ring, status))
+            mc_count_bad(domain);
+        if (status != MC_LATER && mc_back_push(&domain->rings[ring], &record)) {
             got = MC_ERUNAWAY;
             break;
         }
@@ -214,7 +257,8 @@ static int armed_and_idle(struct mc_host *host)
 
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) == MC_ACTIVE)
-            pending |= mc_back_arm(&domain->rings[0]) | mc_back_arm(&domain->rings[1]);
+            pending |= mc_back_arm(&domain->rings[0]) | mc_back_arm(&domain->rings[1]) |
+                       (int)domain->is_unfinished;
         else if (mc_phase_of(domain) == MC_CLOSING)
             pending = 1;
     }
