@@ -9,7 +9,7 @@
  *            elsewhere (movable.h). A run is offered in one request; should that be refused because
  *            one of its blocks is pinned, block by block.
  * What remains is a state (MC_ESTATE in use, MC_EPERM pinned, MC_ENOMEM), tried again after a delay
- * that doubles from RETRY_MIN_NS to RETRY_MAX_NS: Linux' 50 and 300 s, a thousandth of them.
+ * that doubles from RETRY_MIN_NS to RETRY_MAX_NS (Linux: from 50 to 300 s).
  * An ERROR is a defect of this driver: as Linux' it asks for nothing more.
  */
 #include "virtio_mem.h"
@@ -21,7 +21,7 @@
 
 #define MEMORY_BLOCK_AREAS 64
 #define RETRY_MIN_NS 50000000u
-#define RETRY_MAX_NS 300000000u
+#define RETRY_MAX_NS 3000000000u
 #define CONFIG_TRIES_MAX 16     /* NACKs in a row */
 
 struct vmem {
