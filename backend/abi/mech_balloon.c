@@ -11,21 +11,27 @@
  * A domain that boots with less than it may have begins with its balloon inflated by the difference
  * (Xen's populate on demand): those areas are installed and wholly holes. Their words say evicted
  * until the driver has put them into its balloon.
+ * The worker looks now and then whether the domain has more pages than frames: balloon_watch.h.
  */
 #include "mechanism.h"
 
 #include "balloon.h"
+#include "balloon_watch.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define INLINE_CALLS_MAX 4
 #define SUPPLY_TRIES_MAX 2
+#define WATCH_NS 100000000
+#define WATCH_SHARE 10          /* of the worker's time that sweeping may take: one tenth */
 
 struct device {
     struct mc_record record;    /* of the array below */
     int kept;                   /* for the worker */
+    int sweeping;               /* its holes are being punched again: nobody may fill one */
     uint64_t reported_frames;   /* since boot */
+    uint64_t sweeps;
     uint32_t pfns[MC_BALLOON_ARRAY_PFNS_MAX];
 };
 
@@ -91,6 +97,27 @@ static void ask(struct mc_host *host, struct mc_domain *domain)
     mc_config_ask(domain, domain->target_frames);
 }
 
+static void offer(struct mc_host *host, struct mc_domain *domain)
+{
+    domain->timer_ns = mc_clock_ns() + WATCH_NS;
+    ask(host, domain);
+}
+
+static void watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
+{
+    struct device *device = domain->device;
+
+    domain->timer_ns = now_ns + WATCH_NS;
+    if (!mc_balloon_leaks(domain))
+        return;
+    device->sweeping = 1;
+    mc_balloon_sweep(host, domain);
+    device->sweeping = 0;
+    domain->timer_ns += WATCH_SHARE * (mc_clock_ns() - now_ns);
+    __atomic_store_n(&domain->control->config[MC_BALLOON_SWEEPS], ++device->sweeps,
+                     __ATOMIC_RELAXED);
+}
+
 static uint32_t count_of(const struct device *device)
 {
     return (uint32_t)device->record.arg[0];
@@ -148,7 +175,8 @@ static void choose_banks(struct mc_host *host, struct mc_domain *domain,
     }
 }
 
-/* Beyond its target a domain is given what is free, and nobody else's. */
+/* Beyond its target a domain is given what is free, and nobody else's; so is one on the worker,
+ * which cannot wait for its own punches. */
 static void fill(struct mc_host *host, struct mc_domain *domain, struct device *device,
                  uint32_t count)
 {
@@ -162,7 +190,8 @@ static void fill(struct mc_host *host, struct mc_domain *domain, struct device *
         done += mc_holes_fill(host, domain, device->pfns + done, count - done, slack_too, &bad);
         done += bad;
         wrong += bad;
-        if (done == count || domain->installed_frames + count - done > domain->target_frames ||
+        if (done == count || device->kept ||
+            domain->installed_frames + count - done > domain->target_frames ||
             mc_supply_find(host, domain, &path))
             break;
         slack_too = path == MC_PATH_TRANSFER;
@@ -259,7 +288,7 @@ static int is_quick(const struct mc_domain *domain, const struct device *device)
     uint32_t calls = 1, count = count_of(device);
 
     if (device->record.op == MC_OP_BALLOON_DEFLATE)
-        return 1;
+        return !device->sweeping;
     if (device->record.op == MC_OP_BALLOON_REPORT)
         return 0;
     for (uint32_t i = 1; i < count; i++)
@@ -304,8 +333,9 @@ const struct mc_mechanism mc_balloon = {
     .open = open_device,
     .boot = boot,
     .target = ask,
-    .offer = ask,
+    .offer = offer,
     .close = close_device,
     .request = request,
     .jobs = {punch_array},
+    .timer = watch,
 };

@@ -174,6 +174,21 @@ def test_it_deflates_on_oom_only_into_free_memory() -> None:
     backend.stop()
 
 
+def test_a_guest_that_touches_its_balloon_has_it_punched_again(backend: HostBackend) -> None:
+    guest = GuestDouble(backend.open(VM, spec(maxmem=4, boot=2, target=2)))
+    mine = guest.alloc()
+    guest.bytes_of(mine)[0:4] = b"mine"
+    for frame in range(2 * AREA + 5, 4 * AREA, 3):
+        guest.bytes_of(frame)[0:1] = b"x"
+    for frame in range(2 * AREA):
+        guest.bytes_of(frame)[1:2] = b"y"
+    now = settle(backend, lambda s: s.domains[0].resident_frames <= 2 * AREA)
+    assert now.domains[0].resident_frames == 2 * AREA
+    assert guest.control.config[2] >= 1
+    assert guest.bytes_of(mine)[0:4] == b"myne"
+    guest.close()
+
+
 def test_its_statistics_are_virtio_s(backend: HostBackend) -> None:
     handles = backend.open(VM, spec(boot=4, stats_ms=5))
     with attached(handles) as domain:

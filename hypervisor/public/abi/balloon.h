@@ -4,6 +4,7 @@
  *
  *   config[0]     num_pages: frames the balloon is to hold (hypervisor)
  *   config[1]     frames whose pages went by REPORT since the domain booted (hypervisor)
+ *   config[2]     times pages were found in the balloon, and taken away (hypervisor)
  *   driver[0]     actual: frames it holds, by the driver's word
  *   driver[1..8]  statistics, by virtio's tags: bytes, and counts of faults. Reported only.
  *   array         in the tail of the control page, written by the guest, copied before it is looked
@@ -42,7 +43,11 @@ enum mc_balloon_option {
     MC_BALLOON_STATS_MS = 3             /* between statistics; 0: when it was resized only */
 };
 
-enum mc_balloon_config { MC_BALLOON_NUM_PAGES = 0, MC_BALLOON_REPORTED = 1 };
+enum mc_balloon_config {
+    MC_BALLOON_NUM_PAGES = 0,
+    MC_BALLOON_REPORTED = 1,
+    MC_BALLOON_SWEEPS = 2
+};
 enum mc_balloon_driver { MC_BALLOON_ACTUAL = 0, MC_BALLOON_STATS = 1 };
 
 enum mc_balloon_stat {                  /* VIRTIO_BALLOON_S_* */
