@@ -14,7 +14,7 @@ _ABI = ROOT / "backend" / "abi"
 
 ffi = make_ffi(
     "backend._service",
-    [_ABI / "host.h", _ABI / "ledger.h", _ABI / "mechanism.h"],
+    [_ABI / f"{name}.h" for name in ("host", "ledger", "banks", "mechanism")],
     sorted(_ABI.glob("*.c")),
 )
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from backend._service import ffi, lib
+from backend.banks import Banks
 from hypervisor.public.backend import (
     MECHANISMS,
     BankSpec,
@@ -55,7 +56,7 @@ _TMEM_FIELDS = {
 }
 
 
-class HostBackend:
+class HostBackend(Banks):
     """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
 
     ``backing`` is one of ``BACKINGS``; "2m" raises ConfigError where the machine gives no pages of

@@ -56,7 +56,8 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
     host->total_frames = host->free_frames = (uint64_t)total_areas * MC_AREA_FRAMES;
     host->slack_frames = (uint64_t)slack_areas * MC_AREA_FRAMES;
     host->bank_count = 1;
-    host->banks[0] = (struct mc_bank){-1, 0, host->total_frames, host->total_frames};
+    host->banks[0] = (struct mc_bank){.node = -1, .total_frames = host->total_frames,
+                                      .free_frames = host->total_frames};
     host->spin_ns = spin_ns;
     for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++)
         host->domains[i].domid = i;

@@ -144,6 +144,9 @@ struct mc_bank {
     uint32_t remote;            /* 1: not of this machine's own, used last */
     uint64_t total_frames;
     uint64_t free_frames;
+    uint32_t withdrawn;         /* it serves nobody any more: banks.h */
+    uint32_t pad;
+    uint64_t gone_frames;       /* that left the host with it */
 };
 
 struct mc_host {

@@ -23,13 +23,14 @@ uint32_t mc_bank_pick(const struct mc_host *host, uint64_t frames, uint32_t want
 {
     uint32_t best = MC_NO_BANK;
 
-    if (wanted < host->bank_count && host->banks[wanted].free_frames >= frames)
+    if (wanted < host->bank_count && !host->banks[wanted].withdrawn &&
+        host->banks[wanted].free_frames >= frames)
         return wanted;
     for (uint32_t i = 0; i < host->bank_count; i++) {
         const struct mc_bank *bank = &host->banks[i];
         const struct mc_bank *chosen = best == MC_NO_BANK ? NULL : &host->banks[best];
 
-        if (bank->free_frames >= frames &&
+        if (!bank->withdrawn && bank->free_frames >= frames &&
             (!chosen || bank->remote < chosen->remote ||
              (bank->remote == chosen->remote && bank->free_frames > chosen->free_frames)))
             best = i;

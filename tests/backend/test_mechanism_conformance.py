@@ -5,16 +5,22 @@ from __future__ import annotations
 import pytest
 
 from backend.conformance import CHECKS, Lab, NotConforming, Subject
+from hypervisor.public.backend import BankSpec
+from hypervisor.public.units import AREA_FRAMES
 from testbed.mechanism_guest import GuestProcess
 
 pytestmark = pytest.mark.process
 
+#: For sections of 2 areas: 32 of them and a slack of 2 areas, the smaller bank remote.
+BANKS = [BankSpec(18 * AREA_FRAMES), BankSpec(16 * AREA_FRAMES, remote=True)]
 SUBJECTS = [
     Subject("direct"),
     Subject("balloon"),
     Subject("balloon", {"merge": 1, "report_ms": 5}),
     Subject("virtio-mem", unit_areas=2),
     Subject("virtio-mem", {"block_areas": 1}),
+    Subject("sections", {"section_areas": 4}, unit_areas=4),
+    Subject("sections", {"section_areas": 2}, unit_areas=2, host={"banks": BANKS}),
     Subject("hyperalloc"),
     Subject("hyperalloc", {"period_ms": 5}),
 ]
