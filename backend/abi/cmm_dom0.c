@@ -4,7 +4,7 @@
  *   2. serve     one ask of each domain in turn: a ready area, or free host memory; when there is
  *                no more than the slack, a donor's. The donor with most free memory is asked, one
  *                above its target first, to come down by what is missing. dom0 sleeps until it has
- *                offered, has said no, or MC_CMM_ANSWER_NS are over; at most MC_CMM_DONORS_MAX
+ *                offered, has said no, or its time to answer is over; at most MC_CMM_DONORS_MAX
  *                donors to an ask, then MC_ENOMEM. The asker is served at once out of the slack.
  *   3. sleep     until a domain rings.
  * A donor that gave nothing is not asked again for MC_CMM_SHUN_NS, doubled each time up to
@@ -17,7 +17,6 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define MC_CMM_ANSWER_NS 100000000u
 #define MC_CMM_DONORS_MAX 4
 #define MC_CMM_SHUN_NS 1000000000u
 #define MC_CMM_SHUN_DOUBLINGS 6
@@ -194,7 +193,7 @@ static uint32_t ask_donor(struct mc_dom0 *dom0, const struct ask *ask, struct mc
 {
     struct mc_cmm *device = donor->device, *asking = ask->asker->device;
     uint64_t serial = device->serial, before = device->given_areas;
-    uint64_t deadline_ns = mc_clock_ns() + MC_CMM_ANSWER_NS, now_ns;
+    uint64_t deadline_ns = mc_clock_ns() + donor->options[MC_CMM_ANSWER] * NS_PER_MS, now_ns;
     int32_t status;
 
     asking->waits++;
@@ -254,6 +253,27 @@ static int supply(struct mc_dom0 *dom0, struct ask *ask, int *path)
     return take_from_donors(dom0, ask) ? mc_supply_find(host, ask->asker, path) : MC_ENOMEM;
 }
 
+/* An area to grant, after supply() said `status`: a ready one, one made ready now, or the one that
+ * the worker is at. Or a status. Releases the lock. */
+static int64_t ready_area(struct mc_host *host, struct mc_domain *asker, int status)
+{
+    int64_t area = mc_find_state(asker, MC_A_READY);
+
+    if (area >= 0)
+        return area;
+    area = status ? MC_ENOMEM : mc_find_state(asker, MC_A_HARD);
+    if (area >= 0) {
+        status = mc_populate(host, asker, (uint32_t)area, MC_A_READY);
+        return status ? status : area;
+    }
+    area = mc_find_state(asker, MC_A_POPULATING);
+    if (area < 0)
+        return status ? status : MC_ETARGET;
+    mc_wait_area(host, asker, (uint32_t)area, 1u << MC_A_POPULATING);
+    area = mc_find_state(asker, MC_A_READY);
+    return area < 0 ? MC_ENOMEM : area;
+}
+
 /* One area. Releases the lock. */
 static int grow(struct mc_dom0 *dom0, struct ask *ask, int *path)
 {
@@ -266,18 +286,11 @@ static int grow(struct mc_dom0 *dom0, struct ask *ask, int *path)
     if (asker->counts[MC_A_INSTALLED] >= asker->target_areas)
         return MC_ETARGET;
     asker->growing = 1;
-    status = supply(dom0, ask, path);
-    area = mc_find_state(asker, MC_A_READY);
-    if (mc_phase_of(asker) != MC_ACTIVE || (status && area < 0))
-        return MC_ENOMEM;
-    if (area < 0) {
-        area = mc_find_state(asker, MC_A_HARD);
-        if (area < 0)
-            return MC_ETARGET;
-        status = mc_populate(dom0->host, asker, (uint32_t)area, MC_A_READY);
-        if (status)
-            return status;
-    }
+    area = ready_area(dom0->host, asker, supply(dom0, ask, path));
+    if (area < 0)
+        return (int)area;
+    if (mc_phase_of(asker) != MC_ACTIVE)
+        return MC_EGONE;
     mc_work(dom0->host);
     status = mc_grant(dom0->host, asker, (uint32_t)area);
     if (status)
@@ -341,7 +354,6 @@ static void *run(void *argument)
     struct mc_host *host = dom0->host;
     struct mc_domain *domain;
 
-    pthread_setname_np(pthread_self(), "dom0");
     mc_host_lock(host);
     while (!stopping(dom0)) {
         int worked = collect_all(host);
@@ -390,8 +402,10 @@ static struct mc_dom0 *start(struct mc_host *host)
     failed = listen_to(dom0, host->kick_fd) ||
              pthread_create(&dom0->thread, NULL, run, dom0);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!failed)
+    if (!failed) {
+        pthread_setname_np(dom0->thread, "dom0");
         return dom0;
+    }
     if (dom0->epoll_fd >= 0)
         close(dom0->epoll_fd);
     free(dom0);

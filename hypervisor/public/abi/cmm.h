@@ -3,7 +3,10 @@
  * Source: coordinated memory management (Mohapatra, dissertation, 2015), known by its abstract: a
  * split driver that moves memory between domains, and its revision inside the hypervisor.
  *
- * Option [0] design. MC_CMM_HYPERVISOR: GROW and RELEASE of ops.h, nothing else is said.
+ * Options: [0] design, enum mc_cmm_design. [1] answer_ms: how long dom0 waits for this domain when it
+ * needs its memory for another.
+ *
+ * MC_CMM_HYPERVISOR: GROW and RELEASE of ops.h, nothing else is said.
  *
  * MC_CMM_DOM0: the backend is a thread of its own, dom0. It shares the control page with the
  * frontend, and two event channels: the domain's eventfd wakes dom0, guest_bell and config_bell
@@ -31,7 +34,8 @@
 #include "layout.h"
 #include "ops.h"
 
-#define MC_CMM_DESIGN 0             /* index of the option */
+#define MC_CMM_DESIGN 0             /* indices of the options */
+#define MC_CMM_ANSWER 1
 #define MC_CMM_OFFER_MAX 32
 
 enum mc_cmm_design { MC_CMM_DOM0 = 0, MC_CMM_HYPERVISOR = 1 };
