@@ -21,6 +21,8 @@ SUBJECTS = [
     Subject("virtio-mem", {"block_areas": 1}),
     Subject("sections", {"section_areas": 4}, unit_areas=4),
     Subject("sections", {"section_areas": 2}, unit_areas=2, host={"banks": BANKS}),
+    Subject("cmm", {"design": 0}),
+    Subject("cmm", {"design": 1}),
     Subject("hyperalloc"),
     Subject("hyperalloc", {"period_ms": 5}),
 ]
