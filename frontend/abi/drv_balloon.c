@@ -19,6 +19,7 @@
 #define RETRY_NS 200000000ull
 #define NS_PER_MS 1000000ull
 #define ARRAYS_PER_STEP_MAX 64
+#define SLOT_OWNER UINT32_MAX
 
 struct balloon {
     pthread_mutex_t lock;       /* Linux' balloon_lock: the array, the slot and the stack */
@@ -151,6 +152,12 @@ static void give_refused(struct mc_guest *guest, struct balloon *balloon)
     mc_slot_drain(&guest->frames, balloon->slot);
 }
 
+/* 0 when the domain was rebooted under this guest, whose slot nobody knows any more. */
+static int is_current(const struct mc_guest *guest, const struct balloon *balloon)
+{
+    return atomic_load(&guest->frames.slots[balloon->slot].owner) == SLOT_OWNER;
+}
+
 /* The lock is let go between arrays: an allocation may be waiting to deflate. */
 static int resize(struct mc_guest *guest, struct balloon *balloon)
 {
@@ -214,8 +221,12 @@ static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
     struct balloon *balloon = guest->own->device;
     uint64_t stats_ns = guest->control->options[MC_BALLOON_STATS_MS] * NS_PER_MS;
-    int status = resize(guest, balloon);
+    int status;
 
+    *next_ns = UINT64_MAX;
+    if (!is_current(guest, balloon))
+        return MC_EGONE;
+    status = resize(guest, balloon);
     if (status == MC_STEP_MORE) {
         *next_ns = now_ns;
         return status;
@@ -292,7 +303,7 @@ static int open_balloon(struct mc_guest *guest)
     pthread_mutex_init(&balloon->lock, NULL);
     balloon->total = (uint64_t)guest->frames.area_count * MC_AREA_FRAMES;
     balloon->stack = malloc(balloon->total * sizeof *balloon->stack);
-    balloon->slot = mc_slot_claim(&guest->frames, UINT32_MAX);
+    balloon->slot = mc_slot_claim(&guest->frames, SLOT_OWNER);
     if (balloon->stack == NULL || balloon->slot < 0)
         return balloon->slot < 0 ? MC_ESLOT : MC_ENOMEM;
     if (guest->control->options[MC_BALLOON_REPORT_MS]) {
@@ -305,6 +316,8 @@ static int open_balloon(struct mc_guest *guest)
     if (guest->control->boot_areas < guest->frames.area_count)
         begin_inflated(guest, balloon);
     set_actual(guest, balloon);
+    /* What a guest before us said of the configuration is void. */
+    atomic_store(&guest->control->driver_status, MC_STEP_MORE);
     return MC_OK;
 }
 
