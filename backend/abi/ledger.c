@@ -240,13 +240,13 @@ int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
     return MC_OK;
 }
 
-int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     const struct mc_bank *bank;
 
     if (domain->states[area] != MC_A_HARD)
         return MC_ESTATE;
-    if (!mc_has_free(host, MC_AREA_FRAMES))
+    if (mc_bank_pick(host, MC_AREA_FRAMES, domain->banks[area]) == MC_NO_BANK)
         return MC_ENOMEM;
     if (mc_area_grant(&domain->frames, area, domain->generations[area])) {
         mc_count_bad(domain);
@@ -257,6 +257,13 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
     if (bank->node >= 0)
         mc_bind_node(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES, bank->node);
     return MC_OK;
+}
+
+int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+{
+    if (domain->states[area] == MC_A_HARD && !mc_has_free(host, MC_AREA_FRAMES))
+        return MC_ENOMEM;
+    return mc_plug_found(host, domain, area);
 }
 
 int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)

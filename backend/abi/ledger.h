@@ -69,7 +69,9 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area, i
 /* READY -> INSTALLED: the guest's, with its pages. MC_ESTATE: the guest spoilt the word, the area
  * is lost to it. */
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area);
-/* HARD -> INSTALLED without pages. MC_ENOMEM when it may not be charged, MC_ESTATE. */
+/* HARD -> INSTALLED without pages. MC_ENOMEM when it may not be charged, MC_ESTATE. found: straight
+ * after mc_supply_find said so, which may mean out of the slack. */
+int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 /* HARD -> SOFT: the guest may take it when it asks. Charges nothing. MC_ESTATE. */
 int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area);

@@ -81,7 +81,7 @@ int mc_boot_plugged(struct mc_host *host, struct mc_domain *domain)
             continue;
         status = mc_supply_find(host, domain, &path);
         if (!status)
-            status = mc_plug(host, domain, area);
+            status = mc_plug_found(host, domain, area);
     }
     return status;
 }
