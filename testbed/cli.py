@@ -77,12 +77,12 @@ def hypervisor(
 
 @app.command()
 def bench(
-    which: Annotated[str, typer.Argument(help="grant, ring or tmem.")],
+    which: Annotated[str, typer.Argument(help="grant, mechanisms, ring or tmem.")],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
 ) -> None:
-    """Measure a grant beside malloc, a message beside the kernel's, a page beside its rivals."""
+    """Measure a grant, a message, a page of tmem, the mechanisms: each beside its rivals."""
     from testbed.bench.command import bench as bench_command
 
     raise typer.Exit(bench_command(which, as_json, rounds, out))
