@@ -20,7 +20,9 @@ import msgspec
 
 from backend._service import ffi, lib
 from backend.banks import Banks
+from backend.ghosts import Ghosts
 from hypervisor.public.backend import (
+    EXCESS,
     MECHANISMS,
     BankSpec,
     DomainHandles,
@@ -40,6 +42,7 @@ SETTLE_POLL_S = 0.001
 BACKINGS = {"": 0, "4k": 1, "2m": 2}
 _NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)
 _REACH = ("reached", "moving", "partial")
+_BROKEN = {Status.EPERM: "error budget spent", Status.EFOREIGN: EXCESS}
 _WHY = ("", "in use", "pinned", "no memory", "guest", "silent", "bank")
 
 #: Fields of a snapshot, and the counters of a tmem client each is the sum of.
@@ -65,7 +68,8 @@ class HostBackend(Banks):
     memory; without them it is one, bound to no node.
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
-    domain may send before it is reported by ``broken``. ``tmem_entries`` stands in for
+    domain may send before it is reported by ``broken``. ``stop_excess``: so is one that really uses
+    more than it was granted, within milliseconds. ``tmem_entries`` stands in for
     ``tmem.serve.entry_points``, for whoever wants to see the operations.
     """
 
@@ -83,6 +87,7 @@ class HostBackend(Banks):
         backing: str = "",
         huge_dir: str = "",
         banks: Sequence[BankSpec] = (),
+        stop_excess: bool = False,
     ) -> None:
         out = ffi.new("struct mc_host **")
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
@@ -110,6 +115,10 @@ class HostBackend(Banks):
             threading.Thread(target=lib.mc_service_run, args=(self._host,), name="service"),
             threading.Thread(target=lib.mc_worker_run, args=(self._host,), name="worker"),
         ]
+        self._ghosts = Ghosts() if stop_excess else None
+        if stop_excess:
+            run = lib.mc_excess_run
+            self._threads.append(threading.Thread(target=run, args=(self._host,), name="excess"))
         for thread in self._threads:
             thread.daemon = True
             thread.start()
@@ -176,6 +185,9 @@ class HostBackend(Banks):
 
     def close(self, domid: DomId) -> None:
         """Take back every frame and tmem page of a domain, dead or alive."""
+        domain = self._host.domains[domid]
+        if self._ghosts is not None and domid in self._names:
+            self._ghosts.adopt(self._names[domid], domain.ram_fd, domain.areas * AREA_BYTES)
         _check(lib.mc_domain_close(self._host, domid), f"close domain {domid}")
         self._names.pop(domid, None)
 
@@ -240,6 +252,10 @@ class HostBackend(Banks):
         for domid in self._names:  # stored, never read back: a guest can write there
             self._host.domains[domid].control.heartbeat = self._beats
 
+    def haunted(self) -> list[str]:
+        """Domains that are gone and whose memory is used, which ``stop_excess`` takes back."""
+        return [] if self._ghosts is None else self._ghosts.look()
+
     def kick(self) -> None:
         """Wake the service thread: a doorbell arrived through the relay."""
         lib.mc_eventfd_ring(self._host.kick_fd)
@@ -256,8 +272,7 @@ class HostBackend(Banks):
             domain = self._host.domains[domid]
             if domain.phase == lib.MC_BROKEN:
                 reason = Status(-domain.broken_status)
-                budget = reason is Status.EPERM
-                found.append((domid, "error budget spent" if budget else f"ring: {reason.name}"))
+                found.append((domid, _BROKEN.get(reason, f"ring: {reason.name}")))
         return found
 
     def snapshot(self) -> HostSnapshot:
@@ -408,6 +423,8 @@ class HostBackend(Banks):
                 raise InternalError(f"the {thread.name} thread does not stop")
         for domid in list(self._names):
             self.close(domid)
+        if self._ghosts is not None:
+            self._ghosts.close()
         lib.mc_host_close(self._host)
         self._host = None
         if self.tmem is not None:

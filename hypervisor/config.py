@@ -57,7 +57,9 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy_deadline_ms: int = 500
     spin_ns: int = -1  # -1: calibrate; 0: always sleep
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
-    on_violation: str = "report"  # or "stop": detach a domain that uses more than it was granted
+    #: What is done to a domain that uses more than it was granted. "stop": it is detached; "kill":
+    #: its process is killed as well, which alone keeps it from going on with what it has mapped.
+    on_violation: str = "report"
     error_budget: int = 64
     tmem_record: str = ""  # file to append every tmem operation to, see testbed.tmem_record
     backing: str = ""  # "4k", "2m", or what the machine gives
@@ -83,8 +85,8 @@ def check(config: HypervisorConfig) -> None:
         raise ConfigError("domains", "two domains have one name")
     if not INTERVAL_MS_MIN <= config.interval_ms <= INTERVAL_MS_MAX:
         raise ConfigError("interval_ms", f"must be {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}")
-    if config.on_violation not in ("report", "stop"):
-        raise ConfigError("on_violation", "must be 'report' or 'stop'")
+    if config.on_violation not in ("report", "stop", "kill"):
+        raise ConfigError("on_violation", "must be 'report', 'stop' or 'kill'")
     if config.tmem_record and (config.tmem_dedup or config.tmem_compression):
         raise ConfigError(
             "tmem_record", "a stream tells what a pool without dedup and compression answers"

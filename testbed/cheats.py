@@ -60,7 +60,8 @@ class Row:
     noticed: str = ""  # what the hypervisor said of it, first
     noticed_ms: float = 0.0  # from the first command of the cheat
     stopped: bool = False
-    excess_frames: int = 0  # most that the kernel gave to all domains beyond host memory
+    beyond_frames: int = 0  # most that the kernel gave to the cheater beyond what it was granted
+    excess_frames: int = 0  # most that it gave to all domains beyond host memory
     p99_ratio: float | None = None  # the grower's, against the moment before
     did: Any = None  # what the cheater says it did, unless it was stopped first
     damage: list[str] = field(default_factory=list)
@@ -102,6 +103,17 @@ class Watched(HostBackend):
         if index is not None and self.watch.fds[index] >= 0:
             before, self.watch.fds[index] = self.watch.fds[index], -1
             os.close(before)
+
+    def look_anew(self) -> None:
+        """Forget the peaks so far."""
+        self.watch.peak_bytes = 0
+        for index in range(self.watch.count):
+            self.watch.peaks_bytes[index] = 0
+
+    def beyond(self, name: str, granted_frames: int) -> int:
+        """Most frames that the file of a domain had beyond those."""
+        peak = int(self.watch.peaks_bytes[self._index[name]]) // FRAME_BYTES
+        return max(peak - granted_frames, 0)
 
     def beat(self) -> None:
         """Part of every tick, on the hypervisor's thread."""
@@ -168,6 +180,7 @@ class CheatLab:
             tmem_max_frames=0,
             spin_ns=config.spin_ns,
             error_budget=config.error_budget,
+            stop_excess=config.on_violation != "report",
         )
         stack.callback(self.backend.stop)
         coordinator = Coordinator(self.backend, load(config.policy), config=config)
@@ -218,6 +231,11 @@ class CheatLab:
         """One operation of the control plane."""
         return call(self.run_dir, op, timeout_ms=int(WAIT_S * 1000), **args)
 
+    def current_frames(self, name: str) -> int:
+        """What a domain holds by the ledger; 0 when it is not there."""
+        domains = self.ask("statistics")["domains"]
+        return sum(domain["current_frames"] for domain in domains if domain["name"] == name)
+
     def grants(self, for_s: float) -> list[int]:
         """What the grower has to wait for each area, for this long; nanoseconds."""
         samples: list[int] = self.neighbours[GROWER].ask("grants", for_s=for_s, pause_s=PAUSE_S)
@@ -229,7 +247,7 @@ class CheatLab:
             if at < since or CHEATER not in (fields.get("name"), fields.get("domain")):
                 continue
             if event == "violation":
-                return "uses more than it was granted", at
+                return "uses what it was not granted", at
             if event == "detached" and fields["reason"] not in ("ended", "asked for"):
                 return str(fields["reason"]), at
         return "", since
@@ -348,13 +366,21 @@ CHEATS: dict[str, Act] = {
 }
 
 
+#: Those that attach by the frontend, and those that are no domain any more when they cheat.
+JOINS = (_ignore, _silent)
+GONE = (_keep, _pass_on)
+
+
 def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> Row:
     """Let one cheater do it for about ``for_s`` seconds while the neighbours go on."""
     row = Row(lab.mechanism, cheat)
     before = lab.grants(for_s)
     with lab.cheater() as guest:
-        guest.ask("sit") if CHEATS[cheat] not in (_ignore, _silent) else None
-        lab.backend.watch.peak_bytes = 0
+        granted = 0
+        if CHEATS[cheat] not in JOINS:
+            guest.ask("sit")
+            granted = lab.current_frames(CHEATER)
+        lab.backend.look_anew()
         start = time.monotonic()
         CHEATS[cheat](lab, guest, for_s)
         during = lab.grants(for_s)
@@ -369,6 +395,8 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> Row:
             row.noticed = why
         row.damage += lab.damage()
         row.excess_frames = _excess_frames(lab)
+        if CHEATS[cheat] not in JOINS:
+            row.beyond_frames = lab.backend.beyond(CHEATER, 0 if CHEATS[cheat] in GONE else granted)
     _look_after(lab, row)
     row.p99_ratio = _ratio(before, during)
     return row

@@ -111,6 +111,7 @@ def _backend(config: HypervisorConfig, stack: contextlib.ExitStack) -> HostBacke
         tmem_compression=config.tmem_compression,
         backing=config.backing,
         huge_dir=config.huge_dir,
+        stop_excess=config.on_violation != "report",
         banks=[BankSpec(bank.frames, bank.node, bank.remote) for bank in config.banks],
     )
     stack.callback(backend.stop)

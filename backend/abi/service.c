@@ -22,7 +22,7 @@
 #define MC_EPOLL_TIMEOUT_MS 100
 #define MC_SPIN_BUDGET_MIN_NS 500
 
-static void report_broken(struct mc_host *host, struct mc_domain *domain, int status)
+void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
 {
     uint32_t active = MC_ACTIVE;
 
@@ -221,11 +221,11 @@ static int visit(struct mc_host *host, struct mc_domain *domain)
     int late = memory < 0 ? 0 : push_answers(host, domain);
 
     if (memory < 0 || tmem < 0 || late < 0) {
-        report_broken(host, domain, memory < 0 ? memory : late < 0 ? late : tmem);
+        mc_domain_break(host, domain, memory < 0 ? memory : late < 0 ? late : tmem);
         return 0;
     }
     if (__atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) > host->error_budget)
-        report_broken(host, domain, MC_EPERM);
+        mc_domain_break(host, domain, MC_EPERM);
     note_credit(host, domain);
     return memory + tmem + late;
 }

@@ -13,6 +13,9 @@ from typing import Protocol
 
 from hypervisor.public.units import DomId
 
+#: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
+EXCESS = "used more memory than it was granted"
+
 #: How a domain may be resized; docs/mechanisms.md explains each.
 MECHANISMS = ("direct", "balloon", "virtio-mem", "sections", "cmm", "hyperalloc")
 

@@ -272,7 +272,11 @@ void mcc_watch_run(struct mcc_watch *watch, uint64_t period_ns)
         for (uint32_t i = 0; i < count; i++) {
             int64_t bytes = mc_resident_bytes(watch->fds[i]);
 
-            sum += bytes > 0 ? (uint64_t)bytes : 0;
+            if (bytes <= 0)
+                continue;
+            sum += (uint64_t)bytes;
+            if ((uint64_t)bytes > watch->peaks_bytes[i])
+                watch->peaks_bytes[i] = (uint64_t)bytes;
         }
         watch->looks++;
         if (sum > watch->peak_bytes)

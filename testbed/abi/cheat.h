@@ -74,6 +74,7 @@ struct mcc_watch {
     uint32_t stop;              /* atomic */
     uint64_t limit_bytes;
     uint64_t peak_bytes;
+    uint64_t peaks_bytes[256];  /* of each file */
     uint64_t first_over_ns;     /* clock when the sum was above the limit first; 0: never */
     uint64_t looks;
 };
