@@ -229,13 +229,10 @@ static int offer_again(struct mc_host *host, struct mc_domain *domain)
 static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
 {
     const struct mc_sections *device = device_of(domain);
-    int moving = domain->installed_frames != domain->target_frames;
     int32_t status;
 
     *why = MC_WHY_NONE;
-    for (uint32_t i = 0; i < device->count && !moving; i++)
-        moving = mc_section_must_move(host, domain, i);
-    if (!moving)
+    if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
     *why = MC_WHY_SILENT;
     if (!mc_config_settled(domain, &status) || mc_in_transit(domain))

@@ -38,9 +38,8 @@ struct mc_section {
 };
 
 struct mc_section mc_section_look(const struct mc_domain *domain, uint32_t section);
-/* 1 when it has areas on a bank that is withdrawn. */
-int mc_section_must_move(const struct mc_host *host, const struct mc_domain *domain,
-                         uint32_t section);
+/* 1 when the domain has sections on banks that are withdrawn. */
+int mc_sections_must_move(const struct mc_host *host, const struct mc_domain *domain);
 /* 1 when a chunk may be taken: of `bank`, or for MC_NO_BANK of any; *chosen says of which. */
 int mc_section_chunk(const struct mc_host *host, const struct mc_domain *domain, uint64_t frames,
                      uint32_t bank, uint32_t *chosen);

@@ -45,12 +45,19 @@ static int on_withdrawn(const struct mc_host *host, const struct mc_section *see
     return seen->installed && host->banks[seen->bank].withdrawn;
 }
 
-int mc_section_must_move(const struct mc_host *host, const struct mc_domain *domain,
-                         uint32_t section)
+int mc_sections_must_move(const struct mc_host *host, const struct mc_domain *domain)
 {
-    struct mc_section seen = mc_section_look(domain, section);
+    uint32_t withdrawn = 0;
 
-    return on_withdrawn(host, &seen);
+    for (uint32_t i = 0; i < host->bank_count; i++)
+        withdrawn |= host->banks[i].withdrawn;
+    for (uint32_t i = 0; i < device_of(domain)->count && withdrawn; i++) {
+        struct mc_section seen = mc_section_look(domain, i);
+
+        if (on_withdrawn(host, &seen))
+            return 1;
+    }
+    return 0;
 }
 
 int mc_section_chunk(const struct mc_host *host, const struct mc_domain *domain, uint64_t frames,
@@ -168,45 +175,45 @@ static uint64_t rank(const struct mc_host *host, const struct mc_domain *domain,
 {
     int unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
 
-    return (uint64_t)!seen->pinned << 42 | (uint64_t)on_withdrawn(host, seen) << 41 |
-           (uint64_t)unwanted << 40 | seen->free_frames;
+    return (uint64_t)on_withdrawn(host, seen) << 41 | (uint64_t)unwanted << 40 |
+           seen->free_frames;
 }
 
-/* The best of those that may go and have not been kept: all, or those that must move only. */
-static uint32_t best_to_go(const struct mc_host *host, const struct mc_domain *domain, int moving)
+/* It is in the guest's hands, was not kept, and is beyond the target or, `moving`, in the way. */
+static int may_go(const struct mc_host *host, const struct mc_domain *domain, uint32_t section,
+                  int moving, struct mc_section *seen)
 {
-    const struct mc_sections *device = device_of(domain);
-    uint64_t most = 0;
-    uint32_t best = MC_NO_SECTION;
-
-    for (uint32_t i = 0; i < device->count; i++) {
-        struct mc_section seen = mc_section_look(domain, i);
-        uint64_t frames = (uint64_t)seen.installed * MC_AREA_FRAMES;
-
-        if (!seen.installed || seen.transit || device->kept[i] ||
-            (moving ? !on_withdrawn(host, &seen)
-                    : domain->installed_frames < domain->target_frames + frames))
-            continue;
-        if (best == MC_NO_SECTION || rank(host, domain, &seen) >= most) {
-            best = i;
-            most = rank(host, domain, &seen);
-        }
-    }
-    return best;
+    if (device_of(domain)->kept[section])
+        return 0;
+    *seen = mc_section_look(domain, section);
+    if (!seen->installed || seen->transit)
+        return 0;
+    return moving ? on_withdrawn(host, seen)
+                  : domain->installed_frames >= domain->target_frames +
+                                                    (uint64_t)seen->installed * MC_AREA_FRAMES;
 }
 
-/* As best_to_go; one with pins is refused here, without troubling the guest. */
+/* The one that goes next. When only such with pins are left they are refused here, without
+ * troubling the guest. */
 static uint32_t pick(struct mc_domain *domain, const struct mc_host *host, int moving)
 {
     struct mc_sections *device = device_of(domain);
-    uint32_t section;
+    uint32_t best = MC_NO_SECTION;
+    struct mc_section seen;
+    uint64_t most = 0;
 
-    while ((section = best_to_go(host, domain, moving)) != MC_NO_SECTION &&
-           mc_section_look(domain, section).pinned) {
-        device->kept[section] = -MC_EPERM;
-        domain->counters.refused_dma++;
-    }
-    return section;
+    for (uint32_t i = 0; i < device->count; i++)
+        if (may_go(host, domain, i, moving, &seen) && !seen.pinned &&
+            (best == MC_NO_SECTION || rank(host, domain, &seen) >= most)) {
+            best = i;
+            most = rank(host, domain, &seen);
+        }
+    for (uint32_t i = 0; i < device->count && best == MC_NO_SECTION; i++)
+        if (may_go(host, domain, i, moving, &seen)) {
+            device->kept[i] = -MC_EPERM;
+            domain->counters.refused_dma++;
+        }
+    return best;
 }
 
 static int64_t ask(struct mc_domain *domain, uint32_t section, struct mc_record *record)
@@ -235,14 +242,12 @@ static int64_t conclude(const struct mc_host *host, struct mc_domain *domain,
                         struct mc_record *record)
 {
     struct mc_sections *device = device_of(domain);
-    int must = domain->installed_frames > domain->target_frames, pinned = 0;
+    int pinned = 0;
 
-    for (uint32_t i = 0; i < device->count; i++) {
-        must |= mc_section_must_move(host, domain, i);
-        pinned |= device->kept[i] == -MC_EPERM;
-    }
-    if (!must)
+    if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return MC_SECTION_NOTHING;
+    for (uint32_t i = 0; i < device->count; i++)
+        pinned |= device->kept[i] == -MC_EPERM;
     device->why = pinned ? MC_WHY_PINNED : MC_WHY_IN_USE;
     record->arg[0] = (uint64_t)(pinned ? -MC_EPERM : -MC_ESTATE);
     return MC_SECTION_STUCK;
@@ -262,11 +267,11 @@ int64_t mc_sections_next(struct mc_host *host, struct mc_domain *domain, struct 
     device->why = MC_WHY_NONE;
     if (domain->installed_frames < domain->target_frames)
         return grow(host, domain, record);
-    section = pick(domain, host, 0);
-    if (section != MC_NO_SECTION)
+    if (domain->installed_frames > domain->target_frames &&
+        (section = pick(domain, host, 0)) != MC_NO_SECTION)
         return ask(domain, section, record);
-    section = pick(domain, host, 1);
-    if (section != MC_NO_SECTION)
+    if (mc_sections_must_move(host, domain) &&
+        (section = pick(domain, host, 1)) != MC_NO_SECTION)
         return move(host, domain, section, record);
     return conclude(host, domain, record);
 }

@@ -1,16 +1,54 @@
-"""A driver of `sections` on bare ring records: it does what it is told, or refuses to."""
+"""Hosts of banks, domains of sections, and a driver on bare records that obeys or refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from backend_steps import AREA
 from guest_double import GuestDouble
 
+from backend.host import HostBackend
 from hypervisor.public._abi import lib
+from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import Status
+from hypervisor.public.units import DomId
 
 NEXT, OFFLINED, KEPT = (lib.MC_OP_SECTIONS + index for index in range(3))
 NOTHING, ONLINED, OFFLINE, STUCK = range(4)
+
+#: Areas of a section in these tests: 4 MiB.
+N = 2
+SECTION = N * AREA
+VM1 = DomId(0)
+
+
+def host(*banks: int, remote: Sequence[int] = (), node: int = -1, slack: int = 0) -> HostBackend:
+    """Banks of so many sections each, some of them remote; no slack unless asked."""
+    made = [BankSpec(n * SECTION, node, i in remote) for i, n in enumerate(banks)]
+    return HostBackend(
+        total_frames=sum(banks) * SECTION,
+        slack_frames=slack * SECTION,
+        tmem_max_frames=0,
+        spin_ns=0,
+        banks=made,
+    )
+
+
+def spec(maxmem: int, boot: int, target: int = -1, **options: int) -> DomainSpec:
+    """A domain, sizes in sections."""
+    return DomainSpec(
+        "vm1",
+        maxmem * SECTION,
+        boot * SECTION,
+        (boot if target < 0 else target) * SECTION,
+        mechanism="sections",
+        options={"section_areas": N, **options},
+    )
+
+
+def used(backend: HostBackend, domid: DomId = VM1) -> list[int]:
+    """Sections a domain has of each bank."""
+    return [bank.domain_frames.get(domid, 0) // SECTION for bank in backend.banks()]
 
 
 def claim(guest: GuestDouble, section: int, areas: int) -> bool:
