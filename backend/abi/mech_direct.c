@@ -91,6 +91,21 @@ static int make_ready(struct mc_host *host, struct mc_domain *domain)
     return mc_supply_take_spare(host, domain);
 }
 
+/* Its last areas may be on their way back from a punch, or to it: then there is one soon. */
+static int64_t wait_for_area(struct mc_host *host, const struct mc_domain *domain)
+{
+    const uint32_t coming =
+        1u << MC_A_POPULATING | 1u << MC_A_PUNCH_HARD | 1u << MC_A_PUNCHING_HARD;
+    int64_t area = mc_find_state(domain, MC_A_HARD);
+
+    for (uint32_t i = 0; i < domain->areas && area < 0 && !domain->counts[MC_A_READY]; i++) {
+        if (coming >> domain->states[i] & 1)
+            mc_wait_area(host, domain, i, coming);
+        area = mc_find_state(domain, MC_A_HARD);
+    }
+    return area;
+}
+
 /* One area for a domain that asked. */
 static int grow(struct mc_host *host, struct mc_domain *domain, int *path)
 {
@@ -107,6 +122,11 @@ static int grow(struct mc_host *host, struct mc_domain *domain, int *path)
         mc_work(host);
         return grant(host, domain, *path);
     }
+    area = wait_for_area(host, domain);
+    if (domain->counts[MC_A_READY])
+        return grant(host, domain, *path);
+    if (area < 0 || domain->counts[MC_A_INSTALLED] >= domain->target_areas)
+        return MC_ETARGET;
     status = mc_supply_find(host, domain, path);
     if (status) {       /* the last one may be on its way to this very domain */
         area = mc_find_state(domain, MC_A_POPULATING);
@@ -115,8 +135,8 @@ static int grow(struct mc_host *host, struct mc_domain *domain, int *path)
         return grant(host, domain, *path) == MC_OK ? MC_OK : status;
     }
     area = mc_find_state(domain, MC_A_HARD);
-    if (area < 0)
-        return MC_ETARGET;
+    if (area < 0)       /* the worker took it meanwhile, for this domain */
+        return grant(host, domain, *path);
     status = mc_populate(host, domain, (uint32_t)area, MC_A_READY);
     return status ? status : grant(host, domain, *path);
 }
