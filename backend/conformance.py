@@ -207,8 +207,8 @@ def shrink(lab: Lab) -> None:
     """A lower target takes memory that was used and freed; the host has it, the kernel too."""
     lab.reach(MAX_UNITS)
     lab.take_all()
-    lab.guest.give("frames", EVERYTHING)
     before = lab.domain()
+    lab.guest.give("frames", EVERYTHING)
     lab.reach(2)
     after = lab.domain()
     lab.wants(after.current_frames <= 2 * lab.unit, f"holds {after.current_frames}")
