@@ -236,17 +236,17 @@ class Told:
         """Statistics that cannot be true."""
         return int(lib.mcc_lie(self._sitting().c, _ns(for_s)))
 
-    def each_word(self, where: str, how: int) -> dict[str, int]:
-        """Corrupt every word of a part of meta in one way, a request after each."""
+    def each_word(self, where: str, how: int, step: int) -> dict[str, int]:
+        """Corrupt every (step-th) word of a part of meta in one way, a request after each."""
         low, high = WHERE[where]
         seat = self._sitting()
         first, last = seat.bounds[low], seat.bounds[high]
         at = first
         while at < last:  # every life does at least one word
             seat = self._sitting()
-            at = int(lib.mcc_each_word(seat.c, at, last, how))
+            at = int(lib.mcc_each_word(seat.c, at, last, step, how))
             self._state = seat.c.state
-        return {"corruptions": last - first, "lives": self._lives}
+        return {"corruptions": (last - first + step - 1) // step, "lives": self._lives}
 
     def corrupt(self, count: int) -> dict[str, int]:
         """``count`` random corruptions all over meta, over as many lives as that takes."""

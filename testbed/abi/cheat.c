@@ -162,7 +162,8 @@ static void say_mildly(struct mcc_seat *seat)
 {
     struct mc_record record = {.op = MC_OP_NOP};
 
-    record.op = (uint16_t)(next_random(&seat->state) % (MC_OP_INSTALL + 1));
+    if (next_random(&seat->state) % 4 == 0)     /* memory takes its time */
+        record.op = (uint16_t)(next_random(&seat->state) % (MC_OP_INSTALL + 1));
     record.arg[0] = 1 + next_random(&seat->state) % 4;
     if (!mc_front_push(&seat->fronts[0], &record))
         mc_front_publish(&seat->fronts[0]);
@@ -178,9 +179,10 @@ static void await_served(struct mcc_seat *seat)
         mc_cpu_relax();
 }
 
-uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, int how)
+uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, uint32_t step,
+                       int how)
 {
-    for (uint64_t at = first; at < last; at++) {
+    for (uint64_t at = first; at < last; at += step) {
         volatile uint64_t *word = (volatile uint64_t *)seat->meta + at;
         uint64_t was = *word, now = corrupted(was, how, &seat->state);
 
@@ -190,7 +192,7 @@ uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, int
         if (*word == now)           /* what the hypervisor has written meanwhile is its own */
             *word = was;
         if (hung_up(seat))
-            return at + 1;
+            return at + step;
     }
     return last;
 }

@@ -13,7 +13,7 @@
 #include "guest.h"
 
 /* cdef-begin */
-#define MCC_BURST_WORDS 64
+#define MCC_BURST_WORDS 16
 #define MCC_SERVED_NS_MAX 2000000
 
 struct mcc_seat {
@@ -51,10 +51,11 @@ uint64_t mcc_lie(struct mcc_seat *seat, uint64_t for_ns);
 /* Burn a CPU and nothing else: what a busy neighbour is without cheating. */
 uint64_t mcc_burn(const struct mcc_seat *seat, uint64_t for_ns);
 
-/* Each word of [first, last) in turn: corrupt it in one way, send a record, ring, wait until it is
+/* Each step-th word of [first, last) in turn: corrupt it in one way, send a record, ring, wait until it is
  * answered (at most MCC_SERVED_NS_MAX), put the word back. The word to go on with in the next
  * life, `last` when all are done. */
-uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, int how);
+uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, uint32_t step,
+                       int how);
 /* `count` random words of the ranges, a random record and a bell after every MCC_BURST_WORDS. How
  * many were written in this life. */
 uint64_t mcc_corrupt(struct mcc_seat *seat, const struct mcc_range *ranges, uint32_t range_count,
