@@ -109,6 +109,11 @@ def _pass_on(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
     guest.signal(signal.SIGKILL)
 
 
+def _lock_file(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    guest.tell("lock_file", for_s=for_s)
+    lab.ask("mem-set", domain=CHEATER, target_frames=0)  # so that there is something to punch
+
+
 def _files(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
     guest.tell("files")
 
@@ -128,6 +133,7 @@ CHEATS: dict[str, Act] = {
     "never answers": _silent,
     "dies in the middle": _die,
     "abuses its files": _files,
+    "locks its file": _lock_file,
     "keeps its memory when thrown out": _keep,
     "passes its files on and ends": _pass_on,
     **{

@@ -51,9 +51,9 @@ uint64_t mcc_lie(struct mcc_seat *seat, uint64_t for_ns);
 /* Burn a CPU and nothing else: what a busy neighbour is without cheating. */
 uint64_t mcc_burn(const struct mcc_seat *seat, uint64_t for_ns);
 
-/* Each step-th word of [first, last) in turn: corrupt it in one way, send a record, ring, wait until it is
- * answered (at most MCC_SERVED_NS_MAX), put the word back. The word to go on with in the next
- * life, `last` when all are done. */
+/* Each step-th word of [first, last) in turn: corrupt it in one way, send a record, ring, wait until
+ * it is answered (at most MCC_SERVED_NS_MAX), put the word back. The word to go on with in the next
+ * life, at least `last` when all are done. */
 uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, uint32_t step,
                        int how);
 /* `count` random words of the ranges, a random record and a bell after every MCC_BURST_WORDS. How
@@ -62,7 +62,7 @@ uint64_t mcc_corrupt(struct mcc_seat *seat, const struct mcc_range *ranges, uint
                      uint64_t count);
 
 /* An honest domain: GROW an area, then offer it again, `count` times or for for_ns, `pause_ns`
- * between two. One sample each, of the GROW, until it is granted; how many, or a negative status. */
+ * between two. One sample each, of the GROW, until it is granted; how many, or a status. */
 int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, uint64_t pause_ns,
                    uint64_t for_ns);
 

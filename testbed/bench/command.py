@@ -17,6 +17,7 @@ from rich.table import Table
 from hypervisor.public.errors import ConfigError
 from testbed import rundir
 from testbed.bench import grant, machine, mechanism_table, mechanisms, ring, tmem
+from testbed.bench.cheats import bench_cheats
 from testbed.bench.harness import ROUNDS_MAX, ROUNDS_MIN, Sheet
 from testbed.bench.lab import Lab
 
@@ -38,8 +39,11 @@ def bench(which: str, as_json: bool, rounds: int | None, out: str | None) -> int
     ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
     ConfigError for an unknown bench, a bad number of rounds or an unusable directory.
     """
+    if which == "cheats":  # verdicts, not samples: a table of its own
+        return bench_cheats(as_json, out)
     if which not in BENCHES:
-        raise ConfigError("bench", f"{which!r} is unknown: choose {' or '.join(BENCHES)}")
+        known = " or ".join([*BENCHES, "cheats"])
+        raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     rounds = BENCHES[which][1].rounds if rounds is None else rounds
     if not 1 <= rounds <= ROUNDS_MAX:
         raise ConfigError("--rounds", f"must be 1 to {ROUNDS_MAX}")
