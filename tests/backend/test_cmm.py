@@ -295,6 +295,19 @@ def test_what_may_not_be_offered_is_not_taken(host: HostBackend, cleanup: ExitSt
     assert host.snapshot().domains[0].current_frames == 3 * AREA
 
 
+def test_what_was_not_taken_is_the_donors_again(host: HostBackend, cleanup: ExitStack) -> None:
+    donor = process(host, cleanup, 0, DOM0, 4, 4)
+    assert donor.take("areas", 4) == 4
+    host.pin_dma(DomId(0), 2 * AREA, 1)
+    donor.give("areas", 4)
+    host.set_target(DomId(0), 0)
+    settled = host.settle(DomId(0), WAIT_S)
+    assert (settled.state, settled.why, settled.plugged_frames) == ("partial", "pinned", AREA)
+    host.set_target(DomId(0), 4 * AREA)
+    assert donor.take("areas", 4) == 4
+    assert 2 * AREA in donor.frames("areas")
+
+
 @pytest.mark.parametrize(
     ("design", "op"),
     [
@@ -349,6 +362,7 @@ def test_after_a_reboot_numbers_begin_anew(host: HostBackend, cleanup: ExitStack
     host.reboot(DomId(0))
     assert asker.control.driver[ASK] == 0
     assert ask(asker, 2)[0] == 2
+    assert host.snapshot().domains[0].bad_requests == 0
 
 
 def test_asks_and_answers_travel_by_the_relay(host: HostBackend, cleanup: ExitStack) -> None:
