@@ -59,7 +59,8 @@ int mcb_await(struct mc_guest *guest, int slot, struct mcb_wait *wait)
     if (wait->plea_fd >= 0)
         mc_eventfd_ring(wait->plea_fd);
     for (;;) {
-        int64_t given = take(guest, slot, wait->frames + held, wait->count - held, wait->asks);
+        uint32_t left = wait->count - held, wanted = left < TAKE_FRAMES ? left : TAKE_FRAMES;
+        int64_t given = take(guest, slot, wait->frames + held, wanted, wait->asks);
 
         if (given < 0)
             return (int)given;
@@ -69,7 +70,8 @@ int mcb_await(struct mc_guest *guest, int slot, struct mcb_wait *wait)
             return MC_OK;
         if (wait->ended_ns - wait->began_ns > MCB_AWAIT_NS)
             break;
-        nanosleep(&poll, NULL);
+        if ((uint32_t)given < wanted)
+            nanosleep(&poll, NULL);
     }
     mcb_give_all(guest, slot, wait->frames, held);
     return MC_ETIMEOUT;

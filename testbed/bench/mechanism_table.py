@@ -32,13 +32,13 @@ def _number(value: float) -> str:
 
 
 def _rate(what: str) -> Cell:
-    """GiB/s, and microseconds per 2 MiB, of the median."""
+    """GiB/s, of the median."""
 
     def cell(result: Mapping[str, Any], name: str, pages: str) -> str:
         row = result["rows"].get(f"{name} {what} {pages}")
         if row is None:
             return MISSING
-        return f"{_number(AREA_BYTES / GIB / (row['p50'] / 1e9))} ({_number(row['p50'] / 1e3)})"
+        return _number(AREA_BYTES / GIB / (row["p50"] / 1e9))
 
     return cell
 
@@ -84,25 +84,29 @@ def _share(role: str, part: str = "") -> Cell:
 
 
 LINES: dict[str, Cell] = {
-    "shrink touched, GiB/s (us per 2 MiB)": _rate("shrink touched"),
-    "shrink untouched": _rate("shrink untouched"),
-    "grow": _rate("grow"),
-    "grow and touch": _rate("grow and touch"),
-    "of it in huge pages": _extra("grow and touch", "huge_share"),
+    "shrink touched, GiB/s": _rate("shrink touched"),
+    "  us per 2 MiB": _us("shrink touched", "p50"),
+    "shrink untouched, GiB/s": _rate("shrink untouched"),
+    "  us per 2 MiB ": _us("shrink untouched", "p50"),
+    "grow, GiB/s": _rate("grow"),
+    "  us per 2 MiB  ": _us("grow", "p50"),
+    "grow and touch, GiB/s": _rate("grow and touch"),
+    "  us per 2 MiB   ": _us("grow and touch", "p50"),
+    "  share in huge pages": _extra("grow and touch", "huge_share"),
     "first usable frame, us": _us("first frame", "p50"),
-    "transfer of 2 MiB, p50, us": _us("transfer", "p50"),
-    "transfer p99": _us("transfer", "p99"),
-    "transfer p99.9": _us("transfer", "p999"),
-    "CPU shrink touched, ms/GiB": _cpu("shrink touched"),
-    "CPU grow and touch": _cpu("grow and touch"),
+    "transfer 2 MiB p50, us": _us("transfer", "p50"),
+    "  p99": _us("transfer", "p99"),
+    "  p99.9": _us("transfer", "p999"),
+    "CPU shrinking, ms/GiB": _cpu("shrink touched"),
+    "CPU grow, touch, ms/GiB": _cpu("grow and touch"),
     "granule, KiB": _extra("shrink touched", "granule_kib"),
-    "donor's throughput, of undisturbed": _share("donor"),
-    "its 1st percentile": _share("donor", " p1"),
+    "donor's throughput": _share("donor"),
+    "  1st percentile": _share("donor", " p1"),
     "bystander's throughput": _share("bystander"),
-    "its 1st percentile ": _share("bystander", " p1"),
-    "job's footprint, MiB x min": _extra("job", "gib_min", 1024),
-    "frames the job used": _extra("job", "gib_min_used", 1024),
-    "the job in a fixed size": _extra("job", "gib_min_static", 1024),
+    "  1st percentile ": _share("bystander", " p1"),
+    "job, MiB x min": _extra("job", "gib_min", 1024),
+    "  that it used": _extra("job", "gib_min_used", 1024),
+    "  in a fixed size": _extra("job", "gib_min_static", 1024),
 }
 
 
@@ -120,14 +124,18 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         if not lines:
             continue
         shown = Table(title=f"mechanisms, pages of {pages}", title_justify="left")
-        shown.add_column("")
+        shown.add_column("", no_wrap=True)
         for name in names:
-            shown.add_column(name, justify="right", no_wrap=True)
+            shown.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
         for line in lines:
             shown.add_row(*line)
         console.print(shown)
     loops = " and ".join(LOOPS)
-    console.print(f"medians; throughput is that of the worse of {loops}", highlight=False)
+    console.print(
+        "medians; throughput: while memory is moved, of that undisturbed, the worse of "
+        f"{loops}; its 1st percentile likewise",
+        highlight=False,
+    )
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -148,7 +156,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.strip() for cell in cells)} |"
+    return f"| {' | '.join(cell.rstrip() for cell in cells)} |"
 
 
 def write(result_path: Path, document: Path) -> None:

@@ -227,7 +227,6 @@ class MechanismsBench:
         step = 0
         self._malloc(self._asker)
         for pages in self._pages:
-            Rows(self._bench, VARIANTS[0], pages).warm_up()
             for variant in VARIANTS:
                 if variant.name not in self._sheet.skipped:
                     self._measure(variant, pages, index)
