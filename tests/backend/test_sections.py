@@ -209,9 +209,10 @@ def test_a_pin_that_comes_late_is_respected(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(VM1, spec(4, 4)))
     backend.set_target(VM1, 3 * SECTION)
     assert guest.send(NEXT)[0] == OFFLINE
-    backend.pin_dma(VM1, 3 * SECTION + 5, 1)
+    backend.pin_dma(VM1, 4 * SECTION - 1, 1)
     assert claim(guest, 3, N)
     assert guest.send(OFFLINED, 3)[0] == Status.EPERM
+    assert backend.snapshot().domains[0].current_frames == 4 * SECTION
     assert backend.snapshot().domains[0].refused_dma == 1
     assert guest.send(NEXT) == (OFFLINE, [2, 0, N, 0, 0])
     guest.close()
