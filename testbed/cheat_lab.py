@@ -71,6 +71,7 @@ class Watched(HostBackend):
 
     def forget(self, name: str) -> None:
         """Look no more at what a domain that is gone had."""
+        self.whys.pop(name, None)
         index = self._index.get(name)
         if index is not None and self.watch.fds[index] >= 0:
             before, self.watch.fds[index] = self.watch.fds[index], -1
@@ -139,6 +140,7 @@ class CheatLab:
         check(self.config)
         self.events: list[tuple[float, str, dict[str, Any]]] = []
         self.failed: BaseException | None = None
+        self.shrunk_at = 0.0  # when the cheater was told to shrink last
         self._stack = contextlib.ExitStack()
         self.neighbours: dict[str, CheatProcess] = {}
 
@@ -209,6 +211,11 @@ class CheatLab:
     def ask(self, op: str, **args: Any) -> Any:
         """One operation of the control plane."""
         return call(self.run_dir, op, timeout_ms=int(WAIT_S * 1000), **args)
+
+    def shrink(self, frames: int) -> None:
+        """Tell the cheater to come down to so many."""
+        self.shrunk_at = time.monotonic()
+        self.ask("mem-set", domain=CHEATER, target_frames=frames)
 
     def current_frames(self, name: str) -> int:
         """What a domain holds by the ledger; 0 when it is not there."""

@@ -80,14 +80,14 @@ def _ignore(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
     guest.ask("join")
     guest.tell("ignore", for_s=for_s)
     time.sleep(for_s / 4)  # it is to hold memory by then; how much does not matter
-    lab.ask("mem-set", domain=CHEATER, target_frames=LOW_AREAS * AREA)
+    lab.shrink(LOW_AREAS * AREA)
 
 
 def _silent(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
     guest.ask("join")
     guest.ask("hold", areas=LOW_AREAS)
     guest.signal(signal.SIGSTOP)
-    lab.ask("mem-set", domain=CHEATER, target_frames=0)
+    lab.shrink(0)
 
 
 def _die(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
@@ -109,11 +109,6 @@ def _pass_on(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
     guest.signal(signal.SIGKILL)
 
 
-def _lock_file(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
-    guest.tell("lock_file", for_s=for_s)
-    lab.ask("mem-set", domain=CHEATER, target_frames=0)  # so that there is something to punch
-
-
 def _files(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
     guest.tell("files")
 
@@ -133,7 +128,7 @@ CHEATS: dict[str, Act] = {
     "never answers": _silent,
     "dies in the middle": _die,
     "abuses its files": _files,
-    "locks its file": _lock_file,
+    "locks its file": _plain("lock_file"),
     "keeps its memory when thrown out": _keep,
     "passes its files on and ends": _pass_on,
     **{
@@ -170,7 +165,8 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> Row:
         else:
             row.did = guest.answer()
         row.noticed, at = lab.noticed(start)
-        if not row.noticed and why is not None:
+        if not row.noticed and why is not None and CHEATS[cheat] in JOINS:
+            start = lab.shrunk_at
             row.noticed, at = f"is not at its target: {why[0]}", max(why[1], start)
         row.noticed_ms = (at - start) * 1000
         row.damage += lab.damage()
