@@ -126,6 +126,9 @@ class Rows:
         self._add(what, _ns(done.elapsed_ns), areas)
         if cpu:
             self._add(f"cpu {what}", _ns(done.cpu_ns), areas)
+        if done.beyond_frames:
+            extra = self._bench.sheet.rows[self._row(what)].extra
+            _append(extra, "resident_beyond_frames", done.beyond_frames)
 
     def _granule(self, stage: Stage, vm: Guest) -> None:
         base = self._base * AREA_FRAMES
