@@ -77,7 +77,9 @@ def hypervisor(
 
 @app.command()
 def bench(
-    which: Annotated[str, typer.Argument(help="cheats, grant, mechanisms, ring or tmem.")],
+    which: Annotated[
+        str, typer.Argument(help="bursts, cheats, grant, interference, mechanisms, ring or tmem.")
+    ],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,

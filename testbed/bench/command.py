@@ -16,13 +16,25 @@ from rich.table import Table
 
 from hypervisor.public.errors import ConfigError
 from testbed import rundir
-from testbed.bench import grant, machine, mechanism_table, mechanisms, ring, tmem
+from testbed.bench import (
+    bursts,
+    grant,
+    interference,
+    machine,
+    mechanism_table,
+    mechanisms,
+    page,
+    ring,
+    tmem,
+)
 from testbed.bench.cheats import bench_cheats
 from testbed.bench.harness import ROUNDS_MAX, ROUNDS_MIN, Sheet
 from testbed.bench.lab import Lab
 
 BENCHES = {
+    "bursts": (bursts.run, bursts.PLAN),
     "grant": (grant.run, grant.PLAN),
+    "interference": (interference.run, interference.PLAN),
     "mechanisms": (mechanisms.run, mechanisms.PLAN),
     "ring": (ring.run, ring.PLAN),
     "tmem": (tmem.run, tmem.PLAN),
@@ -91,6 +103,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     """Print the rows, then the ratios beside what they must reach."""
     if result["bench"] == mechanisms.PLAN.bench:
         mechanism_table.show(result, console)
+    elif result["bench"] in page.VIEWS:
+        page.show(result, console)
     else:
         _show_rows(result, console)
     ratios = Table(title="ratios", title_justify="left")

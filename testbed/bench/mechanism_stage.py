@@ -122,21 +122,26 @@ class Guest:
 
 
 class Stage:
-    """A context manager: a host of ``areas`` areas, ``slack`` of them kept free."""
+    """A context manager: a host of ``areas`` areas, ``slack`` of them kept free.
 
-    def __init__(self, areas: int, slack: int, backing: str, huge_dir: str) -> None:
+    ``spin_ns``: how long either side of a ring looks again before it sleeps.
+    """
+
+    def __init__(
+        self, areas: int, slack: int, backing: str, huge_dir: str, spin_ns: int = SPIN_NS
+    ) -> None:
         self.pool = ThreadPoolExecutor(4)
         self._huge = backing == "2m"
         self.backend = HostBackend(
             total_frames=areas * AREA_FRAMES,
             slack_frames=slack * AREA_FRAMES,
             tmem_max_frames=0,
-            spin_ns=SPIN_NS,
+            spin_ns=spin_ns,
             backing=backing,
             huge_dir=huge_dir,
         )
         self._guests: list[Guest] = []
-        self._plea_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.plea_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +156,7 @@ class Stage:
         for guest in self._guests:
             guest.close()
         self.backend.stop()
-        os.close(self._plea_fd)
+        os.close(self.plea_fd)
 
     def guest(self, remote: Remote, spec: DomainSpec) -> Guest:
         """Open a domain and have ``remote`` run it."""
@@ -192,15 +197,15 @@ class Stage:
 
     def plead(self, guest: Guest) -> int:
         """A file descriptor by which a guest tells whoever resizes by hand that it waits."""
-        return guest.give_fd(self._plea_fd)
+        return guest.give_fd(self.plea_fd)
 
     def serve(self, waiting: Future[Any], answer: Callable[[], None]) -> Any:
         """Answer pleas until ``waiting`` is done; its result."""
         poll = select.poll()
-        poll.register(self._plea_fd, select.POLLIN)
+        poll.register(self.plea_fd, select.POLLIN)
         while not waiting.done():
             if poll.poll(PLEA_POLL_MS):
-                os.eventfd_read(self._plea_fd)
+                os.eventfd_read(self.plea_fd)
                 answer()
         return waiting.result()
 

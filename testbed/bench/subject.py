@@ -168,11 +168,11 @@ class Subject:
         return getattr(self._tmem, row)(**args)
 
     def mechanism(self, row: str, **args: Any) -> Any:
-        """An operation of ``mechanism_guest``, on a domain handed over by its fds."""
+        """An operation of ``demand_guest``, on a domain handed over by its fds."""
         if self._mechanism is None:
-            from testbed.bench.mechanism_guest import MechanismGuest
+            from testbed.bench.demand_guest import DemandGuest
 
-            self._mechanism = MechanismGuest()
+            self._mechanism = DemandGuest()
         return getattr(self._mechanism, row)(**args)
 
     def spin(self, key: str, spin_ns: int) -> int:
