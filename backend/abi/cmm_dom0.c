@@ -354,12 +354,14 @@ static void *run(void *argument)
     struct mc_host *host = dom0->host;
     struct mc_domain *domain;
 
+    mc_work_later();
     mc_host_lock(host);
     while (!stopping(dom0)) {
         int worked = collect_all(host);
 
         for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
             worked += is_ours(domain) && serve(dom0, domain);
+        mc_work_now(host);
         if (!worked)
             wait_for_event(dom0, MC_CMM_SLEEP_NS);
     }

@@ -104,12 +104,41 @@ void mc_host_copy(struct mc_host *host, struct mc_host *copy)
     mc_host_unlock(host);
 }
 
+/* Of the calling thread, which serves one host. */
+static _Thread_local struct {
+    int answers;                /* it wakes the worker after its answers */
+    int due;                    /* and has a reason to */
+} thread;
+
+void mc_work(struct mc_host *host)
+{
+    if (thread.answers)
+        thread.due = 1;
+    else
+        pthread_cond_signal(&host->own->work);
+}
+
+void mc_work_later(void)
+{
+    thread.answers = 1;
+    thread.due = 0;
+}
+
+void mc_work_now(struct mc_host *host)
+{
+    if (!thread.due)
+        return;
+    thread.due = 0;
+    pthread_cond_signal(&host->own->work);
+}
+
 /* Under the lock: wait for `done` once, at most timeout_ns. */
 void mc_wait_done(struct mc_host *host, uint64_t timeout_ns)
 {
     uint64_t until_ns = mc_clock_ns() + timeout_ns;
     struct timespec until = {until_ns / 1000000000u, until_ns % 1000000000u};
 
+    mc_work_now(host);
     pthread_cond_timedwait(&host->own->done, &host->own->lock, &until);
 }
 

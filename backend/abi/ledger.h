@@ -99,6 +99,9 @@ void mc_tmem_discharge(struct mc_host *host, uint32_t slab_area);
  * areas stay installed when `keep_pinned`. Punches; the lock is not held. */
 void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned);
 
+/* worker.c: punch the first run of areas that are due, anybody's; 1 if there was one. Releases the
+ * lock. */
+int mc_punch_due(struct mc_host *host);
 /* Wait, bounded, until the area's state is none of `states` (bits 1 << enum mc_area_state). */
 void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t area,
                   uint32_t states);
@@ -111,9 +114,13 @@ int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
 int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_tmem_give(struct mc_host *host);
 
-static inline void mc_work(struct mc_host *host)
-{
-    pthread_cond_signal(&host->own->work);
-}
+/* The worker has something to do. Of a thread that answers guests it is woken only by mc_work_now,
+ * after the answers, or when the thread waits for `done`: a worker woken before preempts the answer
+ * where CPUs are busy, and then populates for a millisecond. */
+void mc_work(struct mc_host *host);
+/* This thread answers guests from now on. */
+void mc_work_later(void);
+/* The answers are given: wake the worker if there was a reason. No lock needed. */
+void mc_work_now(struct mc_host *host);
 
 #endif

@@ -194,7 +194,7 @@ static void fill(struct mc_host *host, struct mc_domain *domain, struct device *
             domain->installed_frames + count - done > domain->target_frames ||
             mc_supply_find(host, domain, &path))
             break;
-        slack_too = path == MC_PATH_TRANSFER;
+        slack_too = 1;          /* what was found, or is coming, may stand in for the slack */
     }
     if (wrong)
         mc_count_bad(domain);

@@ -41,8 +41,6 @@ static void set_target(struct mc_host *host, struct mc_domain *domain)
     withdraw(host, domain);
     if (mc_domain_held(domain) > domain->target_areas)
         take(host, domain, mc_domain_held(domain) - domain->target_areas);
-    mc_bell_ring((uint32_t *)&domain->control->credit_bell,
-                 (uint32_t *)&domain->control->credit_waiters);
 }
 
 /* Worker: what is freed above the target goes as it is freed. */

@@ -97,9 +97,11 @@ void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 
 int mc_config_settled(const struct mc_domain *domain, int32_t *status)
 {
+    /* The driver writes its status first: read the other way round, an old one would stand for it. */
+    uint32_t seen = atomic_load(&domain->control->config_seen);
+
     *status = atomic_load(&domain->control->driver_status);
-    return atomic_load(&domain->control->config_seen) == domain->config_bell &&
-           *status != MC_STEP_MORE;
+    return seen == domain->config_bell && *status != MC_STEP_MORE;
 }
 
 uint64_t mc_size(const struct mc_domain *domain)

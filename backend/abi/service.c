@@ -3,7 +3,7 @@
  * One thread, so the tmem pool and the order of requests need no more than the host lock:
  *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring, of the memory
  *      ring at most what is begun within MC_VISIT_NS_MAX; then publish the responses and ring the
- *      guest's bell if it sleeps.
+ *      guest's bell if it sleeps. Then the worker is woken if there is something for it.
  *   2. nothing anywhere: spin for the current budget, looking again.
  *   3. still nothing: arm every ring, look once more, sleep in epoll.
  * The spin budget doubles when a request comes within spin_ns of the last one and halves when a
@@ -209,8 +209,8 @@ static void note_credit(struct mc_host *host, struct mc_domain *domain)
     if (taken == domain->credit_seen)
         return;
     domain->credit_seen = taken;
-    mc_host_lock(host);
-    pthread_cond_signal(&host->own->work);
+    mc_host_lock(host);         /* the worker has looked, or sees it now */
+    mc_work(host);
     mc_host_unlock(host);
 }
 
@@ -247,6 +247,7 @@ static int visit_all(struct mc_host *host)
             mc_host_unlock(host);
         }
     }
+    mc_work_now(host);
     return served;
 }
 
@@ -287,6 +288,7 @@ int mc_service_run(struct mc_host *host)
     struct epoll_event events[MC_EPOLL_EVENTS_MAX];
     uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
 
+    mc_work_later();
     /* Before any phase is read: whoever closes a domain stores its phase, then reads this. */
     __atomic_store_n(&host->service_running, 1, __ATOMIC_SEQ_CST);
     publish_cpu(host);

@@ -35,26 +35,46 @@ static int take_ready(struct mc_host *host, const struct mc_domain *receiver)
     return 0;
 }
 
-/* Never a domain's ready area: two growing domains would take it in turns. */
-int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
+static int may_give(const struct mc_domain *donor, const struct mc_domain *receiver)
+{
+    return donor != receiver && mc_phase_of(donor) == MC_ACTIVE && donor->mechanism->give;
+}
+
+/* The domain of `mask` with most to spare beyond its credit, or NULL. */
+static struct mc_domain *most_spare(struct mc_host *host, uint64_t mask,
+                                    const struct mc_domain *receiver)
 {
     struct mc_domain *best = NULL, *donor;
     uint32_t best_spare = 0;
 
-    for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
-        uint32_t spare;
+    while ((donor = mc_next(host, &mask))) {
+        uint32_t spare = may_give(donor, receiver) ? mc_spare_areas(donor, donor->areas) : 0;
 
-        if (donor == receiver || mc_phase_of(donor) != MC_ACTIVE || !donor->mechanism->give)
-            continue;
-        if (mc_size(donor) > donor->target_frames && donor->mechanism->give(host, donor, 1))
-            return 1;
-        spare = mc_spare_areas(donor, donor->areas);
         if (spare > donor->credit_areas && spare > best_spare) {
             best = donor;
             best_spare = spare;
         }
     }
-    return best && best->mechanism->give(host, best, 0);
+    return best;
+}
+
+/* Never a domain's ready area: two growing domains would take it in turns. Whoever has most to
+ * spare may not give it (its mechanism asks its guest first): then the next is asked. */
+int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
+{
+    uint64_t asked = mc_attached(host);
+    struct mc_domain *donor;
+
+    for (uint64_t mask = asked; (donor = mc_next(host, &mask));)
+        if (may_give(donor, receiver) && mc_size(donor) > donor->target_frames &&
+            donor->mechanism->give(host, donor, 1))
+            return 1;
+    while ((donor = most_spare(host, asked, receiver))) {
+        if (donor->mechanism->give(host, donor, 0))
+            return 1;
+        asked &= ~(1ull << donor->domid);
+    }
+    return 0;
 }
 
 int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *receiver)
@@ -99,7 +119,8 @@ static int wait_for_transit(struct mc_host *host)
 {
     mc_work(host);
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && !has_area(host) && host->transit_frames; i++)
-        mc_wait_done(host, MC_TRANSIT_WAIT_NS);
+        if (!mc_punch_due(host))        /* sooner done than waited for */
+            mc_wait_done(host, MC_TRANSIT_WAIT_NS);
     return has_area(host) ? MC_OK : MC_ENOMEM;
 }
 

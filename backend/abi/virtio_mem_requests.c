@@ -122,7 +122,7 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain, uint32_t 
         if (domain->states[area] == MC_A_INSTALLED)
             continue;
         domain->banks[area] = bank == MC_NO_BANK ? domain->banks[area] : (uint8_t)bank;
-        status = mc_plug(host, domain, area);
+        status = mc_plug_found(host, domain, area);    /* the caller has seen to it */
     }
     return status;
 }
