@@ -51,8 +51,8 @@ static int make_memory(struct mc_host *host, struct mc_domain *domain, uint32_t 
     return MC_OK;
 }
 
-/* Lay out meta, at first and at every reboot. */
-static int format_meta(struct mc_host *host, struct mc_domain *domain)
+/* Lay out meta, at first and at every reboot: `boots` tells the guest before that it is gone. */
+static int format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
 {
     struct mc_control *control = (struct mc_control *)domain->meta;
     int status;
@@ -68,6 +68,7 @@ static int format_meta(struct mc_host *host, struct mc_domain *domain)
     mc_back_bind(&domain->rings[1], (struct mc_ring *)(domain->meta + control->tmem_ring_offset));
     domain->answer_count = domain->is_unfinished = 0;
     domain->credit_seen = 0;
+    atomic_store(&control->boots, boots);
     control->mechanism = domain->mechanism->id;
     control->granule_frames = domain->granule_frames;
     control->backing = (uint32_t)host->backing;
@@ -176,7 +177,7 @@ static int prepare(struct mc_host *host, struct mc_domain *domain,
         status = domain->mechanism->open(host, domain);
     if (!status) {
         note_target(domain, spec->target_frames);
-        status = format_meta(host, domain);
+        status = format_meta(host, domain, 0);
     }
     return status;
 }
@@ -320,7 +321,7 @@ int mc_domain_reboot(struct mc_host *host, uint32_t domid)
         return status;
     mc_release_all(host, domain, 1);
     domain->config_bell++;      /* what the guest before it said of its configuration is void */
-    status = format_meta(host, domain);
+    status = format_meta(host, domain, boots + 1);
     if (!status) {
         restore_pinned(domain);
         status = boot(host, domain);
@@ -334,7 +335,6 @@ int mc_domain_reboot(struct mc_host *host, uint32_t domid)
         mc_phase_set(domain, MC_BROKEN);
     mc_host_unlock(host);
     domain->broken_status = (uint32_t)-status;
-    atomic_store(&domain->control->boots, boots + 1);
     atomic_store(&domain->control->state, status ? MC_STATE_BROKEN : MC_STATE_OPEN);
     mc_eventfd_ring(status ? host->event_fd : host->kick_fd);
     return status;

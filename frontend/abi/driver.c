@@ -97,6 +97,8 @@ static void *drive(void *argument)
         uint64_t next_ns = UINT64_MAX;
         int status = guest->own->driver->step(guest, mc_clock_ns(), &next_ns);
 
+        if (!mc_guest_alive(guest))     /* a rebooted domain's words are another guest's */
+            break;
         atomic_store(&control->driver_status, status);
         atomic_store(&control->config_seen, seen);
         mc_eventfd_ring(guest->bell_fd);        /* the hypervisor looks how far it is */

@@ -220,6 +220,7 @@ static int bind_guest(struct mc_guest *guest)
 {
     uint8_t *meta = (uint8_t *)guest->control;
 
+    guest->own->boots = atomic_load(&guest->control->boots);
     guest->own->driver = mc_driver(guest->control->mechanism);
     if (guest->own->driver == NULL)
         return MC_ELAYOUT;

@@ -13,6 +13,7 @@ struct mc_guest_private {
     /* set once by mc_guest_open */
     uint64_t ram_bytes;
     uint64_t meta_bytes;
+    uint32_t boots;                 /* control.boots: with another one, this guest is gone */
     pthread_t mapper;
     int mapping;                    /* the mapper runs */
     int kept_ram;                   /* mc_guest_keep_ram was called */
