@@ -332,6 +332,7 @@ class HostBackend(Banks):
             grown_frames=counters.grown_frames,
             refused=counters.refused,
             refused_dma=counters.refused_dma,
+            violations=counters.violations,
             set_ns=counters.set_ns,
             reached_ns=counters.reached_ns,
             guest_migrated_frames=control.migrated_frames,

@@ -14,17 +14,28 @@ static uint64_t allowed_frames(const struct mc_domain *domain)
            MC_EXCESS_TOLERANCE_FRAMES;
 }
 
-static void look(struct mc_host *host)
+/* A balloon's driver is not at fault for what its kernel gave too much around a frame it deflated:
+ * the device sweeps that, so it has until it did. */
+static uint64_t grace_ns(const struct mc_domain *domain)
 {
-    struct mc_domain *domain;
+    return domain->mechanism->id == MC_BALLOON ? MC_EXCESS_BALLOON_NS : 0;
+}
 
-    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
-        int64_t bytes;
+static void look(struct mc_host *host, uint64_t *since_ns)
+{
+    uint64_t now_ns = mc_clock_ns();
 
-        if (mc_phase_of(domain) != MC_ACTIVE)
+    for (uint32_t domid = 0; domid < MC_MAX_DOMAINS; domid++) {
+        struct mc_domain *domain = &host->domains[domid];
+        int64_t bytes = mc_phase_of(domain) == MC_ACTIVE ? mc_resident_bytes(domain->ram_fd) : 0;
+
+        if (bytes <= 0 || (uint64_t)bytes / MC_FRAME_BYTES <= allowed_frames(domain)) {
+            since_ns[domid] = 0;
             continue;
-        bytes = mc_resident_bytes(domain->ram_fd);
-        if (bytes > 0 && (uint64_t)bytes / MC_FRAME_BYTES > allowed_frames(domain))
+        }
+        if (!since_ns[domid])
+            since_ns[domid] = now_ns;
+        if (now_ns - since_ns[domid] >= grace_ns(domain))
             mc_domain_break(host, domain, MC_EFOREIGN);
     }
 }
@@ -32,10 +43,11 @@ static void look(struct mc_host *host)
 int mc_excess_run(struct mc_host *host)
 {
     const struct timespec period = {.tv_nsec = MC_EXCESS_PERIOD_NS};
+    uint64_t since_ns[MC_MAX_DOMAINS] = {0};    /* when it was first seen in excess; 0: it is not */
 
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
         mc_host_lock(host);
-        look(host);
+        look(host, since_ns);
         mc_host_unlock(host);
         nanosleep(&period, NULL);
     }

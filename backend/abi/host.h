@@ -83,6 +83,7 @@ struct mc_domain_counters {
     uint64_t shrunk_frames;     /* taken from the guest; grown: given to it. Credited when it is */
     uint64_t grown_frames;      /* the guest's to use, respectively not any more */
     uint64_t refused_dma;       /* times memory was not taken because it is pinned */
+    uint64_t violations;        /* areas found in use while they were not granted */
     uint64_t targets;           /* times the target was set */
     uint64_t set_ns;            /* clock when it was set last */
     uint64_t reached_ns;        /* clock when it was reached, or 0 */

@@ -275,6 +275,18 @@ int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)
     return MC_OK;
 }
 
+int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+{
+    if (domain->states[area] != MC_A_HARD ||
+        mc_area_return(&domain->frames, area, domain->generations[area]))
+        return MC_ESTATE;
+    for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
+        domain->holes[area * MC_AREA_ROWS + row] = UINT64_MAX;
+    domain->hole_counts[area] = MC_AREA_FRAMES;
+    mc_area_set(host, domain, area, MC_A_INSTALLED);
+    return MC_OK;
+}
+
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area)
 {
     uint32_t bank = mc_bank_pick(host, MC_AREA_FRAMES, MC_NO_BANK);

@@ -49,17 +49,6 @@ static void close_device(struct mc_host *host, struct mc_domain *domain)
     domain->device = NULL;
 }
 
-/* HARD -> installed, all of it holes: charges nothing, so it cannot fail for want of memory. */
-static void inflate_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
-{
-    if (mc_area_return(&domain->frames, area, domain->generations[area]))
-        return;
-    for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
-        domain->holes[area * MC_AREA_ROWS + row] = UINT64_MAX;
-    domain->hole_counts[area] = MC_AREA_FRAMES;
-    mc_area_set(host, domain, area, MC_A_INSTALLED);
-}
-
 /* An area that was kept for its pins is the guest's as a whole again: its driver starts anew. */
 static int fill_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
@@ -82,8 +71,7 @@ static int boot(struct mc_host *host, struct mc_domain *domain)
     if (!status)
         status = mc_boot_plugged(host, domain);
     for (uint32_t area = domain->boot_areas; area < domain->areas && !status; area++)
-        if (domain->states[area] == MC_A_HARD)
-            inflate_area(host, domain, area);
+        mc_plug_hollow(host, domain, area);     /* one that was pinned is not hard: it stays */
     return status;
 }
 

@@ -136,6 +136,7 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     if (!areas)
         return;
     device->violations += areas;
+    domain->counters.violations += areas;
     mc_count_bad(domain);
     __atomic_store_n(&domain->control->config[MC_VMEM_VIOLATIONS], device->violations,
                      __ATOMIC_RELAXED);

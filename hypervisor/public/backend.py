@@ -85,6 +85,7 @@ class DomainSnapshot:
     grown_frames: int = 0
     refused: int = 0  # requests for memory that got none
     refused_dma: int = 0  # times memory was not taken because it is pinned
+    violations: int = 0  # areas its mechanism found in use while they were not granted
     set_ns: int = 0  # clock when the target was set last, CLOCK_MONOTONIC
     reached_ns: int = 0  # and when it was reached; 0: not yet
     guest_migrated_frames: int = 0
