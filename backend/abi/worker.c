@@ -10,10 +10,8 @@
 
 #include <sched.h>
 #include <time.h>
-#include <unistd.h>
 
 #define MC_WORKER_SLEEP_NS 50000000
-#define MC_WORKER_NICE 5
 #define MC_PUNCH_AREAS_MAX 32
 
 static int is_due(int state)
@@ -101,20 +99,13 @@ static uint64_t run_timers(struct mc_host *host, uint64_t sleep_ns)
     return next_ns;
 }
 
-/* What the worker does can wait, and takes a millisecond at a time: woken on the CPU of a guest that
- * just got its answer it does not preempt it, and the guest goes first. Still a quarter of a CPU
- * beside one who wants all of it; and who waits for a punch does it himself. */
-static void give_way(void)
+int mc_worker_run(struct mc_host *host)
 {
     const struct sched_param none = {0};
 
-    (void)nice(MC_WORKER_NICE);     /* of this thread alone; and it works without either */
+    /* It preempts nobody when it wakes: what it does can wait, and takes a millisecond at a time.
+     * Its share is that of others, so that it gets on beside whoever wants a whole CPU. */
     (void)sched_setscheduler(0, SCHED_BATCH, &none);
-}
-
-int mc_worker_run(struct mc_host *host)
-{
-    give_way();
     mc_host_lock(host);
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
         uint64_t until_ns;
