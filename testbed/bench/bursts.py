@@ -42,7 +42,7 @@ SLACK_AREAS, SPARE_AREAS = 2, 8
 BASE_AREAS = 4
 HAND_S = 0.02
 LOOK_MS = 2
-LOWER_S = 0.005
+LOWER_S, LOWER_POLL_S = 0.005, 0.0002
 SETTLE_S = 5.0
 CREDIT_S = 0.05
 GIB = float(1 << 30)
@@ -55,6 +55,11 @@ class Subject:
     name: str
     variant: Variant
     credit_areas: int = 0
+
+    @property
+    def patience_s(self) -> float:
+        """How long the guest needs to give memory up, where it has to be asked."""
+        return LOWER_S if self.variant.name == "cmm dom0" else 0.0
 
 
 def _subjects() -> tuple[Subject, ...]:
@@ -148,15 +153,17 @@ class Hand:
         if not self._subject.variant.asks:
             self._follow(wanted)
             return
-        wanted += self._subject.credit_areas * AREA_FRAMES
+        wanted += (self._subject.credit_areas + 1) * AREA_FRAMES
         now = self._vm.now().current_frames
-        if now <= wanted + AREA_FRAMES:
+        if now <= wanted:
             return
-        # Lower, and permit all again: free memory is taken at once, by whoever can.
+        # Lower, and permit all again: what is free is taken at once, or the guest is asked for it.
         self._stage.backend.set_target(self._vm.domid, min(wanted, self._most))
-        until = time.monotonic() + LOWER_S
-        while self._vm.now().current_frames > wanted and time.monotonic() < until:
-            time.sleep(0)
+        until = time.monotonic() + self._subject.patience_s
+        while time.monotonic() < until and self._wanted() < wanted:
+            if self._vm.now().current_frames <= wanted:
+                break
+            time.sleep(LOWER_POLL_S)
         self._stage.backend.set_target(self._vm.domid, self._most)
 
     def _note(self) -> None:

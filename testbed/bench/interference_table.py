@@ -33,7 +33,12 @@ def _cell(result: Mapping[str, Any], path: str, protection: str, count: int) -> 
     row = result["rows"].get(row_name(path, protection, count))
     if row is None:
         return MISSING
-    return " / ".join(f"{row[quantile] / 1e3:,.4g}" for quantile in ("p50", "p99"))
+    return " / ".join(_us(row[quantile]) for quantile in ("p50", "p99"))
+
+
+def _us(value_ns: float) -> str:
+    value = value_ns / 1e3
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def figure(result: Mapping[str, Any]) -> str:
