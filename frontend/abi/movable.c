@@ -4,6 +4,7 @@
 #endif
 #include "movable.h"
 
+#include "claims.h"
 #include "guest_private.h"
 
 #include <sched.h>
@@ -213,6 +214,13 @@ static int move(struct mc_guest *guest, struct mc_movables *table, uint32_t fram
     return 1;
 }
 
+/* Past the slot of whoever migrates, which would hand the frame out again. */
+static void give_back(struct mc_guest *guest, uint32_t frame)
+{
+    __atomic_store_n(&guest->frames.heads[frame], MC_HEAD_FREED, __ATOMIC_RELAXED);
+    mc_row_give(&guest->frames, frame / MC_ROW_FRAMES, 1ull << frame % MC_ROW_FRAMES);
+}
+
 static int move_all(struct mc_guest *guest, struct mc_movables *table, uint32_t area)
 {
     uint32_t first = area * MC_AREA_FRAMES;
@@ -231,10 +239,7 @@ static int move_all(struct mc_guest *guest, struct mc_movables *table, uint32_t 
         if (!move(guest, table, frame, (uint32_t)spare))
             continue;
         spare = MC_ENOMEM;
-        /* Past the slot, which would hand the frame out again. */
-        mc_slot_drain(&guest->frames, table->slot);
-        mc_frames_free(&guest->frames, table->slot, frame, 0);
-        mc_slot_drain(&guest->frames, table->slot);
+        give_back(guest, frame);
     }
     if (spare >= 0)
         mc_frames_free(&guest->frames, table->slot, (uint64_t)spare, 0);
@@ -247,6 +252,14 @@ static int is_empty(const struct mc_guest *guest, uint32_t area)
     return (load_word(guest, area) & (MC_AREA_FREE_MASK | MC_AREA_HUGE)) == MC_AREA_FRAMES;
 }
 
+/* The Python side's slot may hold frames of this area: draining it takes the GIL. */
+static int slot_is_in(const struct mc_guest *guest, uint32_t area)
+{
+    const struct mc_slot *slot = &guest->frames.slots[guest->slot];
+
+    return atomic_load_explicit(&slot->row, memory_order_relaxed) / MC_AREA_ROWS == area;
+}
+
 int mc_migrate(struct mc_guest *guest, uint32_t area)
 {
     struct mc_movables *table;
@@ -256,7 +269,8 @@ int mc_migrate(struct mc_guest *guest, uint32_t area)
         return MC_ESTATE;
     if (is_empty(guest, area))
         return MC_OK;
-    mc_guest_drain(guest);
+    if (slot_is_in(guest, area))
+        mc_guest_drain(guest);
     if (is_empty(guest, area))
         return MC_OK;
     table = table_of(guest);
@@ -270,20 +284,39 @@ int mc_migrate(struct mc_guest *guest, uint32_t area)
     return is_empty(guest, area) ? MC_OK : status ? status : MC_ESTATE;
 }
 
+int mc_all_free(const struct mc_guest *guest, uint32_t first, uint32_t count)
+{
+    uint32_t ours = 0;
+
+    for (uint32_t area = first; area < first + count; area++) {
+        uint32_t word = load_word(guest, area);
+
+        if (word & MC_AREA_RECLAIMED)
+            continue;
+        if ((word & (MC_AREA_FREE_MASK | MC_AREA_HUGE)) != MC_AREA_FRAMES)
+            return 0;
+        ours++;
+    }
+    return ours != 0;
+}
+
 /* The tree counts the area's frames until now. */
 int mc_claim_area(struct mc_guest *guest, uint32_t area)
 {
     _Atomic uint32_t *tree = &guest->frames.trees[area / MC_TREE_AREAS].free_frames;
-    uint32_t free = atomic_load(tree), seen = load_word(guest, area), taken = 0;
+    uint32_t free = atomic_load(tree), seen, taken = 0;
 
     for (int i = 0; i < CLAIM_TRIES_MAX && free >= MC_AREA_FRAMES && !taken; i++)
         taken = atomic_compare_exchange_weak(tree, &free, free - MC_AREA_FRAMES);
     if (!taken)
         return MC_ESTATE;
-    if ((seen & MC_AREA_ISOLATED) && is_empty(guest, area) &&
-        swap_word(guest, area, seen,
-                  (seen & ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_ISOLATED)) | MC_AREA_HUGE))
-        return MC_OK;
+    seen = load_word(guest, area);
+    for (int i = 0; i < CLAIM_TRIES_MAX && (seen & MC_AREA_ISOLATED) &&
+                    (seen & (MC_AREA_FREE_MASK | MC_AREA_HUGE)) == MC_AREA_FRAMES; i++)
+        if (mc_word_swap(&guest->frames, area, &seen,
+                         (seen & ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_ISOLATED)) |
+                             MC_AREA_HUGE))
+            return MC_OK;
     atomic_fetch_add(tree, MC_AREA_FRAMES);
     return MC_ESTATE;
 }

@@ -148,3 +148,20 @@ def test_frames_move_while_they_are_written(domain: Domain) -> None:
     assert wrong == []
     assert intact(domain, handles)
     assert emptied > 0
+
+
+def test_what_moved_away_leaves_its_counters_right(domain: Domain) -> None:
+    handles = stamped(domain, 300)
+    area = frame_of(domain, next(iter(handles))) // AREA
+    there = sum(frame_of(domain, handle) // AREA == area for handle in handles)
+    assert offline(domain, area) == 0
+    guest_lib.mc_online(domain._guest, area)
+    assert domain._guest.frames.areas[area] & guest_lib.MC_AREA_FREE_MASK == AREA
+    more = stamped(domain, 2 * AREA - 300)
+    assert there > 0
+    assert intact(domain, handles)
+    assert intact(domain, more)
+    with pytest.raises(NoMemory):
+        domain.alloc_movable()
+    for handle in (*handles, *more):
+        domain.free_movable(handle)
