@@ -55,17 +55,17 @@ static int make_memory(struct mc_host *host, struct mc_domain *domain, uint32_t 
 static int format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
 {
     struct mc_control *control = (struct mc_control *)domain->meta;
+    struct mc_ring *rings[2];
     int status;
 
     memset(control, 0, domain->meta_bytes);
     status = mc_meta_format(control, domain->meta_bytes, domain->domid, domain->areas);
     if (!status)
-        status = mc_frames_bind(&domain->frames, control);
+        status = mc_meta_bind(control, domain->areas, &domain->frames, rings);
     if (status)
         return status;
-    mc_back_bind(&domain->rings[0],
-                 (struct mc_ring *)(domain->meta + control->memory_ring_offset));
-    mc_back_bind(&domain->rings[1], (struct mc_ring *)(domain->meta + control->tmem_ring_offset));
+    for (int i = 0; i < 2; i++)
+        mc_back_bind(&domain->rings[i], rings[i]);
     domain->answer_count = domain->is_unfinished = 0;
     domain->credit_seen = 0;
     atomic_store(&control->boots, boots);
