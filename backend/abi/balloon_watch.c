@@ -1,6 +1,8 @@
 /* balloon_watch.c: see balloon_watch.h. */
 #include "balloon_watch.h"
 
+#define SWEEP_NS_MAX 2000000    /* the worker is everybody's; the area begun is finished */
+
 /* Punch the runs of holes of one area; the lock is not held. */
 static void punch_holes(int fd, uint32_t area, const uint64_t *holes)
 {
@@ -25,12 +27,13 @@ int mc_balloon_leaks(const struct mc_domain *domain)
            (uint64_t)bytes / MC_FRAME_BYTES > domain->installed_frames;
 }
 
-void mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain)
+uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
-    uint64_t holes[MC_AREA_ROWS];
+    uint64_t holes[MC_AREA_ROWS], until_ns = mc_clock_ns() + SWEEP_NS_MAX;
 
     domain->users++;
-    for (uint32_t area = 0; area < domain->areas && mc_phase_of(domain) == MC_ACTIVE; area++) {
+    for (; area < domain->areas && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns;
+         area++) {
         if (domain->states[area] != MC_A_INSTALLED || !domain->hole_counts[area])
             continue;
         for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
@@ -40,4 +43,6 @@ void mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain)
         mc_host_lock(host);
     }
     domain->users--;
+    pthread_cond_broadcast(&host->own->done);
+    return area < domain->areas ? area : 0;
 }

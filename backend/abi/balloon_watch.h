@@ -12,7 +12,8 @@
 
 /* 1 when the domain has more pages than frames. */
 int mc_balloon_leaks(const struct mc_domain *domain);
-/* Punch every hole again. Releases the lock. */
-void mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain);
+/* Punch every hole again, from an area on; where to go on later, or 0 when that was all. Releases
+ * the lock. */
+uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 
 #endif

@@ -6,8 +6,9 @@
  *   DEFLATE      holes are charged again; their pages come when the guest touches them.
  *   REPORT       the pages of free areas go, the areas stay the guest's (free page reporting).
  *
- * An array is one guest's business and takes up to a millisecond to punch, so it is kept for the
- * worker and answered late; only what needs few system calls is done on the service thread.
+ * An array is one guest's business and takes up to a millisecond to punch, and longer when the guest
+ * keeps its file busy, so it is kept for the worker and answered late; only what needs no punch is
+ * done on the service thread.
  * A domain that boots with less than it may have begins with its balloon inflated by the difference
  * (Xen's populate on demand): those areas are installed and wholly holes. Their words say evicted
  * until the driver has put them into its balloon.
@@ -21,7 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INLINE_CALLS_MAX 4
 #define SUPPLY_TRIES_MAX 2
 #define WATCH_NS 100000000
 #define WATCH_SHARE 10          /* of the worker's time that sweeping may take: one tenth */
@@ -30,6 +30,7 @@ struct device {
     struct mc_record record;    /* of the array below */
     int kept;                   /* for the worker */
     int sweeping;               /* its holes are being punched again: nobody may fill one */
+    uint32_t sweep_area;        /* where to go on with that */
     uint64_t reported_frames;   /* since boot */
     uint64_t sweeps;
     uint32_t pfns[MC_BALLOON_ARRAY_PFNS_MAX];
@@ -99,9 +100,10 @@ static void watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_n
     if (!mc_balloon_leaks(domain))
         return;
     device->sweeping = 1;
-    mc_balloon_sweep(host, domain);
+    device->sweep_area = mc_balloon_sweep(host, domain, device->sweep_area);
     device->sweeping = 0;
-    domain->timer_ns += WATCH_SHARE * (mc_clock_ns() - now_ns);
+    domain->timer_ns = (device->sweep_area ? now_ns : now_ns + WATCH_NS) +
+                       WATCH_SHARE * (mc_clock_ns() - now_ns);
     __atomic_store_n(&domain->control->config[MC_BALLOON_SWEEPS], ++device->sweeps,
                      __ATOMIC_RELAXED);
 }
@@ -180,8 +182,8 @@ static void fill(struct mc_host *host, struct mc_domain *domain, struct device *
         wrong += bad;
         if (done == count || device->kept ||
             domain->installed_frames + count - done > domain->target_frames ||
-            mc_supply_find(host, domain, &path))
-            break;
+            mc_supply_find(host, domain, &path) || device->sweeping)
+            break;              /* the lock was let go: a sweep may have begun */
         slack_too = 1;          /* what was found, or is coming, may stand in for the slack */
     }
     if (wrong)
@@ -271,19 +273,6 @@ static int punch_array(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-static int is_quick(const struct mc_domain *domain, const struct device *device)
-{
-    uint32_t calls = 1, count = count_of(device);
-
-    if (device->record.op == MC_OP_BALLOON_DEFLATE)
-        return !device->sweeping;
-    if (device->record.op == MC_OP_BALLOON_REPORT)
-        return 0;
-    for (uint32_t i = 1; i < count; i++)
-        calls += !domain->options[MC_BALLOON_MERGE] || device->pfns[i] != device->pfns[i - 1] + 1;
-    return calls <= INLINE_CALLS_MAX;
-}
-
 static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
 {
     struct device *device = domain->device;
@@ -298,7 +287,7 @@ static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc
         return MC_ESTATE;
     device->record = *record;
     memcpy(device->pfns, mc_balloon_array(domain->control), record->arg[0] * sizeof *device->pfns);
-    if (!is_quick(domain, device)) {
+    if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping) {
         device->kept = 1;
         mc_work(host);
         return MC_LATER;

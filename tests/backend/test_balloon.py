@@ -189,6 +189,19 @@ def test_a_guest_that_touches_its_balloon_has_it_punched_again(backend: HostBack
     guest.close()
 
 
+def test_a_large_balloon_is_swept_to_its_end(backend: HostBackend) -> None:
+    areas = 2048
+    guest = GuestDouble(backend.open(VM, spec(maxmem=areas, boot=1, target=1)))
+    for frame in range(AREA):
+        guest.bytes_of(frame)[0:1] = b"y"
+    for area in range(1, areas):
+        guest.bytes_of(area * AREA + area % AREA)[0:1] = b"x"
+    now = settle(backend, lambda s: s.domains[0].resident_frames <= AREA)
+    assert now.domains[0].resident_frames == AREA
+    assert guest.control.config[2] >= 1
+    guest.close()
+
+
 def test_its_statistics_are_virtio_s(backend: HostBackend) -> None:
     handles = backend.open(VM, spec(boot=4, stats_ms=5))
     with attached(handles) as domain:
@@ -298,6 +311,26 @@ def test_a_bad_array_is_counted_and_does_nothing(
     assert backend.snapshot().domains[0].bad_requests >= 1
     backend.validate()
     assert backend.snapshot().domains[0].current_frames >= 8 * AREA - 1
+    guest.close()
+
+
+def test_no_array_is_punched_while_others_are_served(backend: HostBackend) -> None:
+    """A guest can make each punch wait for its file: the thread that answers must not be in one."""
+    guest = GuestDouble(backend.open(VM, spec()))
+    front, record = guest._fronts[0], ffi.new("struct mc_record *")
+    ffi.cast("uint32_t *", guest.meta + ARRAY_OFFSET)[0] = guest.alloc()
+    for op in (INFLATE, lib.MC_OP_NOP):
+        request = ffi.new("struct mc_record *", {"op": op, "id": op, "arg": [1]})
+        assert lib.mc_front_push(front, request) == 0
+    lib.mc_front_publish(front)
+    lib.mc_eventfd_ring(guest.handles.bell_fd)
+    order: list[int] = []
+    until = time.monotonic() + WAIT_S
+    while len(order) < 2:
+        assert time.monotonic() < until
+        if lib.mc_front_pop(front, record) > 0:
+            order.append(record.id)
+    assert order == [lib.MC_OP_NOP, INFLATE]
     guest.close()
 
 
