@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -350,3 +351,30 @@ def test_any_order_of_requests_conserves_the_host(steps: list[tuple[str, int, in
     for guest in guests:
         guest.close()
     backend.stop()
+
+
+def test_lowering_a_target_of_what_was_never_granted_wakes_nobody(backend: HostBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", maxmem=14, boot=2)))
+    control = backend._host.domains[0].control
+    bells = [control.credit_bell, control.config_bell, control.guest_bell]
+    backend.set_target(DomId(0), 2 * AREA)
+    assert [control.credit_bell, control.config_bell, control.guest_bell] == bells
+    vm1 = backend.snapshot().domains[0]
+    assert vm1.reached_ns >= vm1.set_ns > 0
+    assert (vm1.target_frames, vm1.shrunk_frames) == (2 * AREA, 0)
+    guest.close()
+
+
+def test_who_has_most_to_spare_and_cannot_give_hides_nobody(backend: HostBackend) -> None:
+    """The driver of a split mechanism gives by its own hand only."""
+    split = replace(spec("split", maxmem=8, boot=8), mechanism="cmm", options={"design": 0})
+    guests = [
+        GuestDouble(backend.open(DomId(0), split)),
+        GuestDouble(backend.open(DomId(1), spec("donor", maxmem=6, boot=6))),
+        GuestDouble(backend.open(DomId(2), spec("receiver", maxmem=1))),
+    ]
+    assert guests[2].grow() == (1, lib.MC_PATH_TRANSFER)
+    now = settle(backend, lambda s: s.domains[1].current_frames == 5 * AREA)
+    assert now.domains[0].current_frames == 8 * AREA
+    for guest in guests:
+        guest.close()
