@@ -326,6 +326,7 @@ class HostBackend(Banks):
             guest_references=control.references,
             guest_credit_dry=control.credit_dry,
             mechanism=MECHANISMS[lib.mc_domain_mechanism(self._host, domid)],
+            granule_frames=domain.granule_frames,
             plugged_frames=int(lib.mc_domain_size(self._host, domid)),
             pinned_frames=domain.pinned_frames,
             shrunk_frames=counters.shrunk_frames,

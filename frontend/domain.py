@@ -201,6 +201,11 @@ class Domain:
         return Frames(self._open_control().target_frames)
 
     @property
+    def granule_frames(self) -> Frames:
+        """The smallest step of the target, which the domain's memory comes and goes by."""
+        return Frames(self._open_control().granule_frames)
+
+    @property
     def heartbeat(self) -> int:
         """Rises with every tick of the coordinator."""
         return int(self._open_control().heartbeat)

@@ -91,6 +91,10 @@ class GuestProcess:
         """Free up to ``count`` of a kind, every ``stride``-th of those held; how many."""
         return int(self.ask("give", kind=kind, count=count, stride=stride))
 
+    def release(self, frames: int) -> int:
+        """``Domain.release``: how many frames went at once."""
+        return int(self.ask("release", frames=frames))
+
     def verify(self) -> int:
         """Frames held whose stamp is not theirs."""
         return int(self.ask("verify"))
@@ -216,6 +220,10 @@ class Told:
         self.domain.drain()
         self._report()
         return len(chosen)
+
+    def release(self, frames: int) -> int:
+        """See ``GuestProcess.release``."""
+        return int(self.domain.release(frames))
 
     def verify(self) -> int:
         """See ``GuestProcess.verify``."""

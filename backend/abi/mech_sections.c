@@ -5,8 +5,9 @@
  *   online       all areas of a section are plugged, charged to one bank, without pages: these come
  *                as the guest touches them. All or none of it.
  *   offline      the guest has emptied the section and offers it: all areas are taken, or none.
- *   partial      what the guest cannot empty stays, with the reason, until the target is set again
- *                or the banks change; what the banks could not give is offered once they can.
+ *   partial      what the guest cannot empty stays, with the reason, until the target is set
+ *                again, the banks change or the guest says it has made room; what the banks could
+ *                not give is offered once they can.
  */
 #include "sections_device.h"
 

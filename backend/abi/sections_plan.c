@@ -258,10 +258,12 @@ int64_t mc_sections_next(struct mc_host *host, struct mc_domain *domain, struct 
     struct mc_sections *device = device_of(domain);
     uint32_t section;
 
-    if (record->arg[0] == 1 && domain->installed_frames >= domain->target_frames) {
+    if (record->arg[0] == MC_SECTION_ASK_MORE && domain->installed_frames >= domain->target_frames) {
         domain->counters.refused++;
         return MC_ETARGET;
     }
+    for (uint32_t i = 0; i < device->count && record->arg[0] == MC_SECTION_ASK_ANEW; i++)
+        device->kept[i] = device->kept[i] == -MC_EPERM ? -MC_EPERM : 0;
     device->asked = MC_NO_SECTION;
     device->starved_frames = 0;
     device->why = MC_WHY_NONE;

@@ -21,6 +21,7 @@
 struct device {
     uint32_t areas;             /* of a section */
     uint8_t *ours;              /* per area of the section: isolated or claimed by us */
+    int has_room;               /* atomic: a section is free that may have been kept before */
 };
 
 static int open_device(struct mc_guest *guest)
@@ -160,9 +161,13 @@ static int64_t offline(struct mc_guest *guest, uint64_t section, uint32_t bell)
 static int64_t act(struct mc_guest *guest)
 {
     uint32_t bell = atomic_load(&guest->control->config_bell);
+    struct device *device = guest->own->device;
     struct mc_record record = {.op = MC_OP_SECTION_NEXT};
-    int64_t todo = mc_ask(guest, &record), status;
+    int64_t todo, status;
 
+    if (__atomic_exchange_n(&device->has_room, 0, __ATOMIC_ACQUIRE))
+        record.arg[0] = MC_SECTION_ASK_ANEW;
+    todo = mc_ask(guest, &record);
     switch (todo) {
     case MC_SECTION_ONLINED:
         count(guest, MC_SECTIONS_ONLINED);
@@ -192,7 +197,7 @@ static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 /* While the target allows it, an allocation need not wait for the driver's thread. */
 static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
 {
-    struct mc_record record = {.op = MC_OP_SECTION_NEXT, .arg = {1}};
+    struct mc_record record = {.op = MC_OP_SECTION_NEXT, .arg = {MC_SECTION_ASK_MORE}};
     int64_t todo = mc_ask(guest, &record);
 
     (void)areas;
@@ -203,6 +208,22 @@ static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
     return record.arg[2] ? (int64_t)record.arg[2] : 1;
 }
 
+/* The guest has made room: what was kept may go now. */
+static int64_t release(struct mc_guest *guest, uint32_t areas)
+{
+    struct device *device = guest->own->device;
+    uint32_t count = guest->frames.area_count / device->areas, section = 0;
+
+    (void)areas;
+    while (section < count && !mc_all_free(guest, section * device->areas, device->areas))
+        section++;
+    if (section < count) {
+        __atomic_store_n(&device->has_room, 1, __ATOMIC_RELEASE);
+        mc_driver_kick(guest);
+    }
+    return 0;                   /* nothing went yet */
+}
+
 const struct mc_driver mc_drv_sections = {
     .name = "sections",
     .id = MC_SECTIONS,
@@ -210,4 +231,5 @@ const struct mc_driver mc_drv_sections = {
     .close = close_device,
     .step = step,
     .more = more,
+    .release = release,
 };

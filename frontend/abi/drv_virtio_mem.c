@@ -97,19 +97,12 @@ static int is_plugged(struct mc_guest *guest, uint32_t block)
     return 0;
 }
 
-/* By its words: nothing of it is handed out, or being claimed. */
+/* Plugged, and nothing of it is used. */
 static int is_free(struct mc_guest *guest, uint32_t block)
 {
-    uint32_t first = block * vmem_of(guest)->block_areas;
+    uint32_t areas = vmem_of(guest)->block_areas;
 
-    for (uint32_t area = first; area < first + vmem_of(guest)->block_areas; area++) {
-        uint32_t word = word_of(guest, area);
-
-        if (!(word & MC_AREA_RECLAIMED) &&
-            (word & (MC_AREA_FREE_MASK | MC_AREA_HUGE)) != MC_AREA_FRAMES)
-            return 0;
-    }
-    return 1;
+    return mc_all_free(guest, block * areas, areas);
 }
 
 static int has_changed(struct mc_guest *guest, uint32_t seen)
@@ -264,7 +257,7 @@ static int sweep(struct unplugging *work, const struct part *part, int any, uint
     uint32_t most = MEMORY_BLOCK_AREAS / vmem_of(guest)->block_areas;
 
     for (uint32_t block = part->first + part->usable; block-- > part->first;) {
-        if (is_plugged(guest, block) && (any || is_free(guest, block)) &&
+        if ((any ? is_plugged(guest, block) : is_free(guest, block)) &&
             take_block(guest, block)) {
             work->first = block;
             work->count++;
@@ -375,6 +368,19 @@ static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
     return gained ? (int64_t)gained : status < 0 ? status : MC_ENOMEM;
 }
 
+/* The guest has made room: there is no need to sit out the delay. */
+static int64_t release(struct mc_guest *guest, uint32_t areas)
+{
+    uint32_t blocks = guest->frames.area_count / vmem_of(guest)->block_areas, block = 0;
+
+    (void)areas;
+    while (block < blocks && !is_free(guest, block))
+        block++;
+    if (block < blocks)
+        mc_driver_kick(guest);
+    return 0;                   /* nothing went yet */
+}
+
 static int open_driver(struct mc_guest *guest)
 {
     struct vmem *vmem = calloc(1, sizeof *vmem);
@@ -411,4 +417,5 @@ const struct mc_driver mc_drv_virtio_mem = {
     .close = close_driver,
     .step = step,
     .more = more,
+    .release = release,
 };

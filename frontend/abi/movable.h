@@ -42,6 +42,10 @@ void mc_online(struct mc_guest *guest, uint32_t area);
 int mc_offline(struct mc_guest *guest, uint32_t area);
 /* cdef-end */
 
+/* 1 when nothing is handed out of `count` areas from `first` on, or being claimed, and not all of
+ * them are the host's. By their words: it may be otherwise a moment later. */
+int mc_all_free(const struct mc_guest *guest, uint32_t first, uint32_t count);
+
 struct mc_movables;
 void mc_movables_close(struct mc_guest *guest);
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hypervisor.public.units import DomId
+from hypervisor.public.units import AREA_FRAMES, DomId
 
 #: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
 EXCESS = "used more memory than it was granted"
@@ -79,6 +79,7 @@ class DomainSnapshot:
     guest_references: int
     guest_credit_dry: int
     mechanism: str = "direct"
+    granule_frames: int = AREA_FRAMES  # the smallest step of its target
     plugged_frames: int = 0  # the size its mechanism gives it, compared with the target
     pinned_frames: int = 0  # targets of DMA
     shrunk_frames: int = 0  # taken from it so far, at whatever speed
