@@ -73,7 +73,7 @@ int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area);
  * after mc_supply_find said so, which may mean out of the slack. */
 int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area);
-/* HARD -> INSTALLED, every frame a hole: the guest has it in its balloon, and its word says evicted.
+/* HARD -> INSTALLED, every frame a hole: the guest has it in its balloon, its word says evicted.
  * Charges nothing. MC_ESTATE. */
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 /* HARD -> SOFT: the guest may take it when it asks. Charges nothing. MC_ESTATE. */

@@ -97,7 +97,7 @@ void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 
 int mc_config_settled(const struct mc_domain *domain, int32_t *status)
 {
-    /* The driver writes its status first: read the other way round, an old one would stand for it. */
+    /* The driver writes its status first: the other way round an old one would stand for it. */
     uint32_t seen = atomic_load(&domain->control->config_seen);
 
     *status = atomic_load(&domain->control->driver_status);
