@@ -6,7 +6,7 @@
  *   DEFLATE      holes are charged again; their pages come when the guest touches them.
  *   REPORT       the pages of free areas go, the areas stay the guest's (free page reporting).
  *
- * An array is one guest's business and takes up to a millisecond to punch, and longer when the guest
+ * An array is one guest's business and takes up to a millisecond to punch, longer when the guest
  * keeps its file busy, so it is kept for the worker and answered late; only what needs no punch is
  * done on the service thread.
  * A domain that boots with less than it may have begins with its balloon inflated by the difference

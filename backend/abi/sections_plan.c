@@ -258,7 +258,8 @@ int64_t mc_sections_next(struct mc_host *host, struct mc_domain *domain, struct 
     struct mc_sections *device = device_of(domain);
     uint32_t section;
 
-    if (record->arg[0] == MC_SECTION_ASK_MORE && domain->installed_frames >= domain->target_frames) {
+    if (record->arg[0] == MC_SECTION_ASK_MORE &&
+        domain->installed_frames >= domain->target_frames) {
         domain->counters.refused++;
         return MC_ETARGET;
     }

@@ -288,6 +288,7 @@ def test_a_touch_of_unplugged_memory_is_seen_counted_and_undone() -> None:
         guest.bytes_of(9 * AREA + 3)[:] = b"x" * 4096
         guest.bytes_of(20 * AREA)[:] = b"y" * 4096
         wait(backend, lambda vm: vm.bad_requests > 0 and vm.resident_frames == 1)
+        assert seen(backend).violations > 0
         assert guest.control.config[2] >= 1
         assert guest.bytes_of(1)[:] == b"m" * 4096  # what is plugged is left alone
         assert seen(backend).plugged_frames == 4 * AREA

@@ -14,8 +14,8 @@
  *   operation (arg[0]: how many, 1..256)    ->  status: how many are as asked for now;
  *                                               arg[1..4]: one bit for each that is not
  *   INFLATE   frames taken out of use           pinned for DMA; not the guest's to give
- *   DEFLATE   frames wanted back                none free. ETARGET: above the target, and the domain
- *                                               may not deflate on OOM
+ *   DEFLATE   frames wanted back                none free. ETARGET: above the target, and the
+ *                                               domain may not deflate on OOM
  *   REPORT    first frames of free areas,       pinned for DMA. They stay the guest's to touch, and
  *             at most 32                        charged to it: only their pages go
  *   EINDEX for a count out of range, ESTATE while an earlier array is being worked on.

@@ -3,8 +3,8 @@
  * Source: coordinated memory management (Mohapatra, dissertation, 2015), known by its abstract: a
  * split driver that moves memory between domains, and its revision inside the hypervisor.
  *
- * Options: [0] design, enum mc_cmm_design. [1] answer_ms: how long dom0 waits for this domain when it
- * needs its memory for another.
+ * Options: [0] design, enum mc_cmm_design. [1] answer_ms: how long dom0 waits for this domain when
+ * it needs its memory for another.
  *
  * MC_CMM_HYPERVISOR: GROW and RELEASE of ops.h, nothing else is said.
  *

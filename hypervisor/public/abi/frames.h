@@ -99,8 +99,8 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes);
 
 /* Either side: fill a view from a region that was formatted here or passed mc_meta_check. */
 int mc_frames_bind(struct mc_frames *frames, void *meta);
-/* Hypervisor: the same, and where the two rings are, from the number of areas alone: at a reboot the
- * guest before may still write into the page. MC_EINDEX. */
+/* Hypervisor: the same, and where the two rings are, from the number of areas alone: at a reboot
+ * the guest before may still write into the page. MC_EINDEX. */
 int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames, struct mc_ring *rings[2]);
 
 /* A slot (0..MC_SLOTS - 1) for thread `owner`, not 0; MC_ESLOT when all are claimed. */
