@@ -136,7 +136,7 @@ int mc_supply_find(struct mc_host *host, const struct mc_domain *domain, int *pa
     }
     if (mc_supply_tmem_give(host)) {
         *path = MC_PATH_TRANSFER;
-        return MC_OK;
+        return has_area(host) ? MC_OK : MC_ENOMEM;      /* not when its bank is withdrawn */
     }
     return MC_ENOMEM;
 }

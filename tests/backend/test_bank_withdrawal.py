@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -24,7 +25,8 @@ from sections_double import (
 )
 
 from backend.host import HostBackend
-from hypervisor.public.backend import DomainSpec
+from hypervisor.public._abi import lib
+from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import MemcoordError, Status
 from hypervisor.public.units import DomId
 from testbed.mechanism_guest import GuestProcess
@@ -197,4 +199,29 @@ def test_a_guest_moves_off_a_bank_that_is_withdrawn() -> None:
     assert guest.verify() == 0
     guest.close()
     backend.validate()
+    backend.stop()
+
+
+def test_what_tmem_gives_of_a_withdrawn_bank_is_granted_to_nobody() -> None:
+    banks = [BankSpec(4 * AREA), BankSpec(12 * AREA)]
+    backend = HostBackend(
+        total_frames=16 * AREA, slack_frames=0, spin_ns=0, tmem_max_frames=8 * AREA, banks=banks
+    )
+    cache = GuestDouble(backend.open(VM1, DomainSpec("vm1", AREA, AREA, AREA)))
+    pool, _ = cache.send(lib.MC_OP_NEW_POOL, 1 << 24, 0, 0, tmem=True)
+    frame = cache.alloc()
+    for index in range(AREA + AREA // 2):
+        cache.bytes_of(frame)[:] = random.Random(index).randbytes(4096)
+        cache.send(lib.MC_OP_PUT, pool | index << 32, 1, 0, 0, frame, tmem=True)
+    held = backend.snapshot().tmem_frames
+    assert held > 0
+    backend.bank_withdraw(1)
+    receiver = GuestDouble(backend.open(DomId(1), DomainSpec("vm2", 12 * AREA, 0, 12 * AREA)))
+    granted = 0
+    while receiver.grow()[0] == 1:
+        granted += 1
+    assert 3 <= granted <= 4
+    backend.validate()
+    for guest in (cache, receiver):
+        guest.close()
     backend.stop()
