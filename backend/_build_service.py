@@ -11,9 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hypervisor.public._cdef import ROOT, make_ffi
 
 _ABI = ROOT / "backend" / "abi"
-_SOURCES = ("host", "supply", "domain", "service", "worker")
 
-ffi = make_ffi("backend._service", [_ABI / "host.h"], [_ABI / f"{name}.c" for name in _SOURCES])
+ffi = make_ffi(
+    "backend._service",
+    [_ABI / f"{name}.h" for name in ("host", "ledger", "banks", "mechanism", "excess")],
+    sorted(_ABI.glob("*.c")),
+)
 
 if __name__ == "__main__":
     os.chdir(ROOT)

@@ -11,12 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hypervisor.public._cdef import ROOT, make_ffi
 
 _ABI = ROOT / "frontend" / "abi"
-_SOURCES = ("guest", "mapping", "call", "fastcall")
 
 ffi = make_ffi(
     "frontend._guest",
-    [_ABI / "guest.h", _ABI / "fastcall.h"],
-    [_ABI / f"{name}.c" for name in _SOURCES],
+    [_ABI / "guest.h", _ABI / "fastcall.h", _ABI / "movable.h"],
+    sorted(_ABI.glob("*.c")),
 )
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ domain holds stays usable.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from frontend._guest import ffi, lib
@@ -76,6 +77,7 @@ class Domain:
         self.maxmem_frames = Frames(attached.ram_bytes // FRAME_BYTES)
         self.closed = False
         self._control: Any = self._guest.control
+        self._drop: Any = ffi.NULL
         self._relay = relay
         if relay is not None:
             relay.start(self._ring_guest)
@@ -138,6 +140,38 @@ class Domain:
             raise error_of(lib.MC_EINDEX, "view", frame)
         return self.memory[frame * FRAME_BYTES : (frame + 1) * FRAME_BYTES]
 
+    # Frames that may be moved
+
+    def alloc_movable(self) -> int:
+        """A handle of a frame that the domain's driver may move; NoMemory."""
+        return self._checked("a movable frame", lib.MC_SLOT_ALLOC_MOVABLE)
+
+    def free_movable(self, handle: int) -> None:
+        """Give it back; BadFrame for a handle that is not held."""
+        self._checked(f"movable frame {handle}", lib.MC_SLOT_FREE_MOVABLE, handle)
+
+    @contextlib.contextmanager
+    def pinned(self, handle: int) -> Iterator[memoryview]:
+        """The 4096 bytes of a movable frame, which stays where it is within the block."""
+        frame = lib.mc_movable_pin(self._open_guest(), handle)
+        if frame < 0:
+            raise error_of(frame, "pin", handle)
+        try:
+            yield self.view(frame)
+        finally:
+            lib.mc_movable_unpin(self._guest, handle)
+
+    def on_pressure(self, drop: Callable[[int], int] | None) -> None:
+        """Have ``drop(frames)`` called, on a thread of its own, when page cache should be dropped.
+
+        It says how many frames it freed; how many it could free, ``report`` says beforehand.
+        """
+        callback = ffi.NULL
+        if drop is not None:
+            callback = ffi.callback("mc_drop_fn", lambda _, frames: drop(frames))
+        lib.mc_guest_set_drop(self._open_guest(), callback, ffi.NULL)
+        self._drop = callback
+
     # What the hypervisor gives and takes
 
     def request(self, frames: int) -> Frames:
@@ -167,6 +201,11 @@ class Domain:
         return Frames(self._open_control().target_frames)
 
     @property
+    def granule_frames(self) -> Frames:
+        """The smallest step of the target, which the domain's memory comes and goes by."""
+        return Frames(self._open_control().granule_frames)
+
+    @property
     def heartbeat(self) -> int:
         """Rises with every tick of the coordinator."""
         return int(self._open_control().heartbeat)
@@ -187,6 +226,7 @@ class Domain:
         committed_frames: int = -1,
         stall_ns: int = 0,
         idle_permille: int = -1,
+        file_frames: int = 0,
     ) -> None:
         """Publish what the guest really uses and did so far, for the policy and the reports."""
         control = self._open_control()
@@ -198,6 +238,7 @@ class Domain:
         control.committed_frames = committed_frames
         control.stall_ns = stall_ns
         control.idle_permille = idle_permille
+        control.file_frames = file_frames
 
     def statistics(self) -> DomainStatistics:
         """Every counter, now."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import atheris
 
-from backend.direct import DirectBackend
+from backend.host import HostBackend
 from hypervisor.public._abi import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES, RING_SLOTS, DomId
@@ -48,7 +48,7 @@ class Lab:
     """A host and the one guest that is attached to it."""
 
     def __init__(self) -> None:
-        self.backend = DirectBackend(
+        self.backend = HostBackend(
             total_frames=6 * AREA_FRAMES,
             slack_frames=AREA_FRAMES,
             tmem_max_frames=2 * AREA_FRAMES,

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hypervisor.public.backend import Backend, DomainSnapshot, HostSnapshot
+from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
 from hypervisor.public.errors import InternalError, MemcoordError
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from hypervisor.snapshot_view import Present
@@ -44,7 +44,7 @@ class Move:
     refusal: str = ""  # what the backend said
 
 
-def apply_tmem(backend: Backend, present: Present, plan: CheckedPlan) -> list[Move]:
+def apply_tmem(backend: Targets, present: Present, plan: CheckedPlan) -> list[Move]:
     """Send the tmem targets of ``plan`` that differ from those in force."""
     if plan.tmem is None:
         return []
@@ -64,7 +64,7 @@ def _phase(move: Move) -> int:
 
 
 def apply_ram(
-    backend: Backend, host: HostSnapshot, present: Present, plan: CheckedPlan
+    backend: Targets, host: HostSnapshot, present: Present, plan: CheckedPlan
 ) -> list[Move]:
     """Send the RAM targets of ``plan`` that differ; grows only as far as memory has arrived."""
     if plan.ram is None:

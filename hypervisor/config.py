@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from hypervisor.public.backend import MECHANISMS
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES, areas_of
 
@@ -42,11 +43,21 @@ class DomainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ram_min_frames: int = -1  # -1: what it boots with
     ram_max_frames: int = -1  # -1: maxmem
     opt_out: bool = False
+    mechanism: str = "direct"  # one of hypervisor.public.backend.MECHANISMS
+    options: dict[str, int] = {}  # of the mechanism, by name
 
     def ram_limits(self) -> tuple[int, int]:
         """Least and most RAM target, in frames."""
         low = self.boot_frames if self.ram_min_frames < 0 else self.ram_min_frames
         return low, self.maxmem_frames if self.ram_max_frames < 0 else self.ram_max_frames
+
+
+class BankConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of host memory, bound to NUMA node ``node`` (-1: to none)."""
+
+    frames: int
+    node: int = -1
+    remote: bool = False
 
 
 class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,9 +73,14 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policy_deadline_ms: int = 500
     spin_ns: int = -1  # -1: calibrate; 0: always sleep
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
-    on_violation: str = "report"  # or "stop": detach a domain that uses more than it was granted
+    #: What is done to a domain that uses more than it was granted. "stop": it is detached; "kill":
+    #: its process is killed as well, which alone keeps it from going on with what it has mapped.
+    on_violation: str = "report"
     error_budget: int = 64
     tmem_record: str = ""  # file to append every tmem operation to, see testbed.tmem_record
+    backing: str = ""  # "4k", "2m", or what the machine gives
+    huge_dir: str = ""  # a tmpfs mounted huge=always; its files cannot be sealed
+    banks: tuple[BankConfig, ...] = ()  # their sum is total_frames; none: one bank
     domains: tuple[DomainConfig, ...] = ()
 
 
@@ -85,14 +101,18 @@ def check(config: HypervisorConfig) -> None:
         raise ConfigError("domains", "two domains have one name")
     if not INTERVAL_MS_MIN <= config.interval_ms <= INTERVAL_MS_MAX:
         raise ConfigError("interval_ms", f"must be {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX}")
-    if config.on_violation not in ("report", "stop"):
-        raise ConfigError("on_violation", "must be 'report' or 'stop'")
+    if config.on_violation not in ("report", "stop", "kill"):
+        raise ConfigError("on_violation", "must be 'report', 'stop' or 'kill'")
     if config.tmem_record and (config.tmem_dedup or config.tmem_compression):
         raise ConfigError(
             "tmem_record", "a stream tells what a pool without dedup and compression answers"
         )
     if config.slack_frames < 0 or config.slack_frames % AREA_FRAMES:
         raise ConfigError("slack_frames", f"must be a multiple of {AREA_FRAMES}, at least 0")
+    if config.backing not in ("", "4k", "2m"):
+        raise ConfigError("backing", "must be '4k', '2m', or '' for what the machine gives")
+    if config.banks and sum(bank.frames for bank in config.banks) != config.total_frames:
+        raise ConfigError("banks", "their sum must be total_frames")
     for index, domain in enumerate(config.domains):
         _check_domain(f"domains[{index}]", domain)
     _check_sums(config)
@@ -138,6 +158,8 @@ def _check_domain(key: str, domain: DomainConfig) -> None:
         raise ConfigError(f"{key}.maxmem_frames", f"must be at least {AREA_FRAMES} (one area)")
     if not 0 <= domain.boot_frames <= domain.target_frames <= domain.maxmem_frames:
         raise ConfigError(f"{key}.boot_frames", "wants 0 <= boot <= target <= maxmem")
+    if domain.mechanism not in MECHANISMS:
+        raise ConfigError(f"{key}.mechanism", f"must be one of {', '.join(MECHANISMS)}")
     if not 0 <= domain.credit_areas <= 64:
         raise ConfigError(f"{key}.credit_areas", "must be 0 to 64")
     if not (math.isfinite(domain.weight) and domain.weight > 0):

@@ -29,7 +29,7 @@ from hypervisor.apply import apply_ram, apply_tmem
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.decisions import Decision, Journal
 from hypervisor.policy_runner import Stalled, ThreadRunner
-from hypervisor.public.backend import Backend, DomainSnapshot, HostSnapshot
+from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
 from hypervisor.public.errors import PolicyFault
 from hypervisor.public.units import DomId
 from hypervisor.scribe import Scribe
@@ -77,7 +77,7 @@ class Coordinator:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Targets,
         policy: Policy,
         *,
         config: HypervisorConfig,

@@ -23,6 +23,7 @@ class DomainEntry:
     pid: int
     doorbell: str
     connection: socket.socket
+    pidfd: int = -1  # of the process that attached, when it may have to be killed
 
     @property
     def name(self) -> str:

@@ -10,7 +10,9 @@ doorbells; broken domains; tick (snapshot, plan, apply, publish).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from hypervisor.config import DomainConfig, HypervisorConfig, check_name
 from hypervisor.control import ControlPlane
 from hypervisor.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
-from hypervisor.public.backend import Backend, DomainSpec
+from hypervisor.public.backend import EXCESS, Backend, DomainSpec
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
@@ -37,6 +39,7 @@ from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
 from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
 
 EVENT_BYTES = 8
+SO_PEERPIDFD = 77  # Linux 6.5
 
 #: Write one event of the run: what happened, and its fields.
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -53,6 +56,9 @@ class RelayBackend(Backend, TmemBackend, Protocol):
 
     def relayed(self) -> list[DomId]:
         """Domains whose doorbell is to be sent over ZeroMQ."""
+
+    def haunted(self) -> list[str]:
+        """Domains that are gone and whose memory is used all the same; it was taken back."""
 
     def beat(self) -> None:
         """Raise every domain's heartbeat."""
@@ -167,6 +173,9 @@ class Hypervisor:
         for domid, reason in self._backend.broken():
             entry = self._domains.get(domid)
             if entry is not None:
+                if reason == EXCESS:
+                    self._on_event("violation", {"domid": domid, "name": entry.name})
+                    _kill(entry)
                 self._detach(entry, reason)
 
     def _config_of(self, request: AttachRequest) -> DomainConfig:
@@ -208,13 +217,17 @@ class Hypervisor:
             credit_areas=config.credit_areas,
             tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
+            mechanism=config.mechanism,
+            options=config.options,
         )
         try:
             handles = self._backend.open(domid, spec)
         except MemcoordError:
             self._promise()  # opening takes what is promised, and may have begun to
             raise
-        self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection))
+        pidfd = _pidfd(pid, connection) if self._config.on_violation == "kill" else -1
+        self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection, pidfd))
+        self._promise()  # a mechanism may boot with less, and leave the rest of it promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
         answer = Attached(
@@ -235,6 +248,8 @@ class Hypervisor:
         self._backend.close(entry.domid)
         self._promise()
         entry.connection.close()
+        if entry.pidfd >= 0:
+            os.close(entry.pidfd)
         self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
     def _tick(self) -> None:
@@ -248,6 +263,9 @@ class Hypervisor:
         self._last_fault = fault
         for violation in report.violations:
             self._violated(violation)
+        if self._config.on_violation != "report":
+            for name in self._backend.haunted():
+                self._on_event("violation", {"name": name, "gone": True})
         if self._config.tmem_compression:
             compress(self._backend)
         self._control.publish(self._publication())
@@ -255,8 +273,9 @@ class Hypervisor:
     def _violated(self, violation: Any) -> None:
         self._on_event("violation", msgspec.to_builtins(violation))
         entry = self._domains.get(violation.domid)
-        if entry is not None and self._config.on_violation == "stop":
-            self._detach(entry, "used more memory than it was granted")
+        if entry is not None and self._config.on_violation != "report":
+            _kill(entry)
+            self._detach(entry, EXCESS)
 
     def _publication(self) -> Publication:
         rows = self._statistics()
@@ -327,3 +346,19 @@ class Hypervisor:
         pages = max(target_pages, -1)
         self._backend.set_tmem_target(entry.domid, pages)
         self._coordinator.pin(entry.domid, tmem_pages=pages)
+
+
+def _pidfd(pid: int, connection: socket.socket) -> int:
+    """A pidfd of the process that connected, -1 when it has ended."""
+    with contextlib.suppress(OSError):
+        return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    with contextlib.suppress(OSError):  # an older kernel: by number, which is its own still
+        return os.pidfd_open(pid)
+    return -1
+
+
+def _kill(entry: DomainEntry) -> None:
+    """Its memory goes back only if it stops to touch it. Never our own process."""
+    if entry.pidfd >= 0 and entry.pid != os.getpid():
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)

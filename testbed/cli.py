@@ -77,7 +77,12 @@ def hypervisor(
 
 @app.command()
 def bench(
-    which: Annotated[str, typer.Argument(help="grant, ring, tmem or policies.")],
+    which: Annotated[
+        str,
+        typer.Argument(
+            help="grant, ring, tmem, policies, mechanisms, cheats, interference, bursts."
+        ),
+    ],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
@@ -91,7 +96,7 @@ def bench(
         str | None, typer.Option(metavar="FILE", help="policies: fill the page's table.")
     ] = None,
 ) -> None:
-    """Measure a grant beside malloc, a message beside the kernel's, a policy beside all others."""
+    """Measure a grant, a page of tmem, a mechanism, a policy: each beside its rivals."""
     from testbed.bench.command import bench as bench_command
 
     options = {

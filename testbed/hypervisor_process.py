@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hypervisor.config import HypervisorConfig, check
+from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
 
 if TYPE_CHECKING:
-    from backend.direct import DirectBackend
+    from backend.host import HostBackend
 
 CONFIG_FILE = "hypervisor.json"
 EVENTS_FILE = "events.jsonl"
@@ -93,9 +94,9 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
 
 def _backend(
     config: HypervisorConfig, stack: contextlib.ExitStack, *, mrc_points: int = 0
-) -> DirectBackend:
-    """The mechanism, serving from now until ``stack`` unwinds."""
-    from backend.direct import DirectBackend
+) -> HostBackend:
+    """The host's memory, served from now until ``stack`` unwinds."""
+    from backend.host import HostBackend
 
     entries = None
     if config.tmem_record:
@@ -103,7 +104,7 @@ def _backend(
 
         recorder = Recorder(Path(config.tmem_record), config.total_frames)
         entries = stack.enter_context(recorder).entries
-    backend = DirectBackend(
+    backend = HostBackend(
         total_frames=config.total_frames,
         slack_frames=config.slack_frames,
         tmem_max_frames=config.tmem_max_pages,
@@ -113,6 +114,10 @@ def _backend(
         tmem_dedup=config.tmem_dedup,
         tmem_compression=config.tmem_compression,
         mrc_points=mrc_points,
+        backing=config.backing,
+        huge_dir=config.huge_dir,
+        stop_excess=config.on_violation != "report",
+        banks=[BankSpec(bank.frames, bank.node, bank.remote) for bank in config.banks],
     )
     stack.callback(backend.stop)
     return backend

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from hypervisor import config
+from hypervisor.public.backend import MECHANISMS
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of
 from testbed import machine
@@ -86,6 +87,8 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ram_min: Size | None = None
     ram_max: Size | None = None
     opt_out: bool = False
+    mechanism: str = "direct"
+    options: dict[str, int] = {}  # of the mechanism
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,6 +111,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policies: tuple[str, ...] = ("greedy", "smart-alloc")
     disk: Disk = Disk()
     costs: Costs = Costs()
+    backing: str = ""  # "4k", "2m", or what the machine gives
+    huge_dir: str = ""
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
@@ -197,6 +202,8 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
         tmem_compression=scenario.tmem_compression,
         policy=policy,
         interval_ms=scenario.interval_ms,
+        backing=scenario.backing,
+        huge_dir=scenario.huge_dir,
         domains=tuple(
             config.DomainConfig(
                 name=domain.name,
@@ -211,6 +218,8 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
                 ram_min_frames=_pages(domain.ram_min),
                 ram_max_frames=_pages(domain.ram_max),
                 opt_out=domain.opt_out,
+                mechanism=domain.mechanism,
+                options=domain.options,
             )
             for domain in scenario.domain
         ),
@@ -242,6 +251,9 @@ def _check_domain(key: str, domain: Domain) -> None:
         _wants(holds, f"{key}.workload.{name}", why)
     if domain.crash_at is not None:
         _wants(0 <= domain.crash_at < 1, f"{key}.crash_at", "must be 0 or more and below 1")
+    known = ", ".join(MECHANISMS)
+    why = f"{domain.mechanism!r} is none of {known}"
+    _wants(domain.mechanism in MECHANISMS, f"{key}.mechanism", why)
     _wants(
         0 <= domain.start_after_s <= START_AFTER_S_MAX,
         f"{key}.start_after_s",

@@ -78,10 +78,10 @@ def test_imports_point_down(checkout: Path) -> None:
         ("tmem.pool", "import hypervisor.public.units"),
         ("policies.greedy", "from tmem import pool"),
         ("frontend.domain", "from hypervisor import config"),
-        ("frontend.domain", "def f():\n    import backend.direct"),
+        ("frontend.domain", "def f():\n    import backend.host"),
         ("hypervisor.coordinator", "from backend import direct"),
         ("hypervisor.public.messages", "import policies"),
-        ("backend.direct", "import testbed.run"),
+        ("backend.host", "import testbed.run"),
     ],
 )
 def test_an_upward_import_is_found(module: str, source: str) -> None:

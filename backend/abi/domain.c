@@ -1,5 +1,5 @@
-/* domain.c: a domain comes, changes its target, goes. Main thread only. See host.h. */
-#include "host.h"
+/* domain.c: a domain comes, changes its target, reboots, goes. Main thread only. See host.h. */
+#include "mechanism.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,26 +10,40 @@
 #define MC_CLOSE_WAITS_MAX 500
 #define MC_CLOSE_WAIT_NS 20000000
 
-static int make_memory(struct mc_domain *domain, uint32_t areas)
+static int make_ram(struct mc_host *host, struct mc_domain *domain, uint64_t bytes)
+{
+    char name[32];
+    int64_t address;
+
+    snprintf(name, sizeof name, "memcoord-ram-%u", domain->domid);
+    domain->sealed = !host->directory[0];
+    domain->ram_fd = domain->sealed ? mc_memfd(name, bytes) : mc_tmpfile(host->directory, bytes);
+    if (domain->ram_fd < 0)
+        return MC_EKERNEL;
+    address = mc_map(domain->ram_fd, bytes);
+    if (address < 0)
+        return MC_EKERNEL;
+    domain->ram = (uint64_t)address;
+    return mc_advise_backing(domain->ram, bytes, host->backing) ? MC_EKERNEL : MC_OK;
+}
+
+static int make_memory(struct mc_host *host, struct mc_domain *domain, uint32_t areas)
 {
     char name[32];
     int64_t bytes = mc_meta_bytes(areas);
-    int64_t ram_bytes = (int64_t)areas * MC_AREA_BYTES;
+    int status;
 
     if (bytes < 0)
         return (int)bytes;
     domain->meta_bytes = (uint64_t)bytes;
-    snprintf(name, sizeof name, "memcoord-ram-%u", domain->domid);
-    domain->ram_fd = mc_memfd(name, (uint64_t)ram_bytes);
+    status = make_ram(host, domain, (uint64_t)areas * MC_AREA_BYTES);
+    if (status)
+        return status;
     snprintf(name, sizeof name, "memcoord-meta-%u", domain->domid);
     domain->meta_fd = mc_memfd(name, domain->meta_bytes);
     domain->bell_fd = mc_eventfd(0);
-    if (domain->ram_fd < 0 || domain->meta_fd < 0 || domain->bell_fd < 0)
+    if (domain->meta_fd < 0 || domain->bell_fd < 0)
         return MC_EKERNEL;
-    ram_bytes = mc_map(domain->ram_fd, (uint64_t)ram_bytes);
-    if (ram_bytes < 0)
-        return MC_EKERNEL;
-    domain->ram = (uint64_t)ram_bytes;
     bytes = mc_map(domain->meta_fd, domain->meta_bytes);
     if (bytes < 0)
         return MC_EKERNEL;
@@ -37,32 +51,59 @@ static int make_memory(struct mc_domain *domain, uint32_t areas)
     return MC_OK;
 }
 
-static int make_state(struct mc_domain *domain, uint32_t areas)
+/* Lay out meta, at first and at every reboot: `boots` tells the guest before that it is gone. */
+static int format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
 {
     struct mc_control *control = (struct mc_control *)domain->meta;
-    int status = mc_meta_format(control, domain->meta_bytes, domain->domid, areas);
+    struct mc_ring *rings[2];
+    int status;
 
+    memset(control, 0, domain->meta_bytes);
+    status = mc_meta_format(control, domain->meta_bytes, domain->domid, domain->areas);
+    if (!status)
+        status = mc_meta_bind(control, domain->areas, &domain->frames, rings);
     if (status)
         return status;
-    status = mc_frames_bind(&domain->frames, control);
-    if (status)
-        return status;
+    for (int i = 0; i < 2; i++)
+        mc_back_bind(&domain->rings[i], rings[i]);
+    domain->answer_count = domain->is_unfinished = 0;
+    domain->credit_seen = 0;
+    atomic_store(&control->boots, boots);
+    control->mechanism = domain->mechanism->id;
+    control->granule_frames = domain->granule_frames;
+    control->backing = (uint32_t)host->backing;
+    control->boot_areas = domain->boot_areas;
+    memcpy(control->options, domain->options, sizeof control->options);
+    atomic_store(&control->config_bell, domain->config_bell);
+    atomic_store(&control->target_frames, domain->target_frames);
+    domain->control = control;
+    return MC_OK;
+}
+
+static int make_state(struct mc_domain *domain, uint32_t areas)
+{
     domain->states = calloc(areas, sizeof *domain->states);
     domain->generations = calloc(areas, sizeof *domain->generations);
-    if (!domain->states || !domain->generations)
+    domain->banks = calloc(areas, sizeof *domain->banks);
+    domain->hole_counts = calloc(areas, sizeof *domain->hole_counts);
+    domain->pin_counts = calloc(areas, sizeof *domain->pin_counts);
+    domain->holes = calloc((size_t)areas * MC_AREA_ROWS, sizeof *domain->holes);
+    domain->answers = calloc(MC_RING_SLOTS, sizeof *domain->answers);
+    if (!domain->states || !domain->generations || !domain->banks || !domain->hole_counts ||
+        !domain->pin_counts || !domain->holes || !domain->answers)
         return MC_ENOMEM;
-    mc_back_bind(&domain->rings[0],
-                 (struct mc_ring *)(domain->meta + control->memory_ring_offset));
-    mc_back_bind(&domain->rings[1], (struct mc_ring *)(domain->meta + control->tmem_ring_offset));
-    domain->areas = areas;
+    memset(domain->banks, MC_ANY_BANK, areas);
     domain->counts[MC_A_HARD] = areas;
-    domain->control = control;
     return MC_OK;
 }
 
 static void tear_down(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t domid = domain->domid;
+    const int fds[] = {domain->ram_fd, domain->meta_fd, domain->bell_fd};
+    void *const blocks[] = {domain->states, domain->generations, domain->banks, domain->holes,
+                            domain->hole_counts, domain->pins, domain->pin_counts,
+                            domain->answers};
 
     /* The guest may hold the eventfd for longer: closing it here would leave it in the epoll. */
     if (domain->bell_fd >= 0)
@@ -71,90 +112,126 @@ static void tear_down(struct mc_host *host, struct mc_domain *domain)
         mc_unmap(domain->ram, (uint64_t)domain->areas * MC_AREA_BYTES);
     if (domain->meta)
         mc_unmap(domain->meta, domain->meta_bytes);
-    if (domain->ram_fd >= 0)
-        close(domain->ram_fd);
-    if (domain->meta_fd >= 0)
-        close(domain->meta_fd);
-    if (domain->bell_fd >= 0)
-        close(domain->bell_fd);
-    free(domain->states);
-    free(domain->generations);
+    for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+    for (uint32_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        free(blocks[i]);
     memset(domain, 0, sizeof *domain);
     domain->domid = domid;
 }
 
-static int boot(struct mc_host *host, struct mc_domain *domain, uint32_t boot_areas)
+static uint64_t in_granules(const struct mc_domain *domain, uint64_t frames)
 {
-    int path, status = MC_OK;
+    uint64_t granule = domain->granule_frames;
+    uint64_t limit = (uint64_t)domain->areas * MC_AREA_FRAMES;
+
+    frames = (frames + granule - 1) / granule * granule;
+    return frames < limit ? frames : limit;
+}
+
+static void note_target(struct mc_domain *domain, uint64_t frames)
+{
+    domain->target_frames = in_granules(domain, frames);
+    domain->target_areas =
+        (uint32_t)((domain->target_frames + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES);
+    domain->counters.targets++;
+    domain->counters.set_ns = mc_clock_ns();
+    domain->counters.reached_ns = 0;
+    if (domain->control)
+        atomic_store(&domain->control->target_frames, domain->target_frames);
+}
+
+/* What the domain starts with is no grant and no growth. */
+static int boot(struct mc_host *host, struct mc_domain *domain)
+{
+    struct mc_domain_counters before;
+    int status;
 
     mc_host_lock(host);
-    for (uint32_t i = 0; i < boot_areas && !status; i++) {
-        if (host->promised_areas)   /* to this domain: in the same hold, or tmem would have it */
-            host->promised_areas--;
-        status = mc_supply_grow(host, domain, &path);
-        if (!status)
-            domain->counters.grants[path]--;    /* what it boots with is not a grant */
-    }
+    before = domain->counters;
+    status = domain->mechanism->boot ? domain->mechanism->boot(host, domain)
+                                     : mc_boot_populated(host, domain);
+    domain->counters = before;
     domain->growing = 0;
     mc_host_unlock(host);
     return status;
 }
 
-/* The pages go before the ledger says they are free. Nobody but the caller uses the domain. */
-static void release_all(struct mc_host *host, struct mc_domain *domain)
+static int prepare(struct mc_host *host, struct mc_domain *domain,
+                   const struct mc_domain_spec *spec)
 {
-    mc_punch(domain->ram_fd, 0, (uint64_t)domain->areas * MC_AREA_BYTES);
-    mc_host_lock(host);
-    __atomic_fetch_and(&host->attached, ~(1ull << domain->domid), __ATOMIC_RELEASE);
-    domain->control = NULL;
-    for (uint32_t area = 0; area < domain->areas; area++)
-        mc_area_set(host, domain, area, MC_A_HARD);
-    pthread_cond_signal(&host->own->work);
-    pthread_cond_broadcast(&host->own->done);
-    mc_host_unlock(host);
+    int status;
+
+    domain->areas = spec->areas;
+    domain->boot_areas = spec->boot_areas;
+    domain->credit_areas = spec->credit_areas;
+    domain->relayed = spec->relayed;
+    domain->mechanism = mc_mechanism(spec->mechanism);
+    domain->granule_frames = domain->mechanism->granule_frames;
+    memcpy(domain->options, spec->options, sizeof domain->options);
+    status = make_memory(host, domain, spec->areas);
+    if (!status)
+        status = make_state(domain, spec->areas);
+    if (!status && domain->mechanism->open)
+        status = domain->mechanism->open(host, domain);
+    if (!status) {
+        note_target(domain, spec->target_frames);
+        status = format_meta(host, domain, 0);
+    }
+    return status;
 }
 
-int mc_domain_open(struct mc_host *host, uint32_t domid, uint32_t areas, uint32_t boot_areas,
-                   uint32_t target_areas, uint32_t credit_areas, int relayed)
+static void let_go(struct mc_host *host, struct mc_domain *domain)
+{
+    if (domain->mechanism->close && domain->states)
+        domain->mechanism->close(host, domain);
+    tear_down(host, domain);
+}
+
+static void activate(struct mc_host *host, struct mc_domain *domain)
+{
+    mc_phase_set(domain, MC_ACTIVE);
+    __atomic_fetch_or(&host->attached, 1ull << domain->domid, __ATOMIC_RELEASE);
+    if (domain->mechanism->offer)
+        domain->mechanism->offer(host, domain);
+    mc_reach_note(host, domain);
+    mc_work(host);
+}
+
+int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_spec *spec)
 {
     struct mc_domain *domain;
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = domid};
     int status;
 
-    if (domid >= MC_MAX_DOMAINS || !areas || areas > MC_MAX_AREAS || boot_areas > target_areas ||
-        target_areas > areas)
+    if (domid >= MC_MAX_DOMAINS || !spec->areas || spec->areas > MC_MAX_AREAS ||
+        (uint64_t)spec->boot_areas * MC_AREA_FRAMES > spec->target_frames ||
+        spec->target_frames > (uint64_t)spec->areas * MC_AREA_FRAMES ||
+        !mc_mechanism(spec->mechanism))
         return MC_EINDEX;
     domain = &host->domains[domid];
     if (mc_phase_of(domain) != MC_EMPTY)
         return MC_ESTATE;
     domain->ram_fd = domain->meta_fd = domain->bell_fd = -1;
-    status = make_memory(domain, areas);
-    domain->areas = areas;
-    if (!status)
-        status = make_state(domain, areas);
+    status = prepare(host, domain, spec);
     if (status) {
-        tear_down(host, domain);
+        let_go(host, domain);
         return status;
     }
-    domain->target_areas = target_areas;
-    domain->credit_areas = credit_areas;
-    domain->relayed = relayed;
-    atomic_store(&domain->control->target_frames, (uint64_t)target_areas * MC_AREA_FRAMES);
-    status = boot(host, domain, boot_areas);
+    status = boot(host, domain);
     if (!status && epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, domain->bell_fd, &event))
         status = MC_EKERNEL;
     mc_host_lock(host);
     if (!status && host->tmem.open_client)
         status = (int)host->tmem.open_client(host->tmem.state, domid);
-    if (!status) {
-        mc_phase_set(domain, MC_ACTIVE);
-        __atomic_fetch_or(&host->attached, 1ull << domid, __ATOMIC_RELEASE);
-        pthread_cond_signal(&host->own->work);
-    }
+    if (!status)
+        activate(host, domain);
     mc_host_unlock(host);
     if (status) {
-        release_all(host, domain);
-        tear_down(host, domain);
+        domain->control = NULL;
+        mc_release_all(host, domain, 0);
+        let_go(host, domain);
         return status;
     }
     atomic_store(&domain->control->state, MC_STATE_OPEN);
@@ -177,6 +254,13 @@ static int quiesce(struct mc_host *host, struct mc_domain *domain)
     return MC_ETIMEOUT;
 }
 
+static void ring_guest(struct mc_control *control)
+{
+    mc_bell_ring((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters);
+    mc_bell_ring((uint32_t *)&control->credit_bell, (uint32_t *)&control->credit_waiters);
+    mc_bell_ring((uint32_t *)&control->config_bell, (uint32_t *)&control->config_waiters);
+}
+
 int mc_domain_close(struct mc_host *host, uint32_t domid)
 {
     struct mc_domain *domain;
@@ -194,27 +278,77 @@ int mc_domain_close(struct mc_host *host, uint32_t domid)
         return status;
     }
     atomic_store(&domain->control->state, MC_STATE_CLOSED);
-    mc_bell_ring((uint32_t *)&domain->control->guest_bell,
-                 (uint32_t *)&domain->control->guest_waiters);
-    mc_bell_ring((uint32_t *)&domain->control->credit_bell,
-                 (uint32_t *)&domain->control->credit_waiters);
+    ring_guest(domain->control);
     if (host->tmem.close_client)
         host->tmem.close_client(host->tmem.state, domid);
+    __atomic_fetch_and(&host->attached, ~(1ull << domid), __ATOMIC_RELEASE);
+    domain->control = NULL;
     mc_host_unlock(host);
-    release_all(host, domain);
-    tear_down(host, domain);
+    mc_release_all(host, domain, 0);
+    let_go(host, domain);
     return MC_OK;
 }
 
-void mc_host_promise(struct mc_host *host, uint32_t areas)
+/* Areas of pinned frames were not taken: their words were formatted, and say so again. */
+static void restore_pinned(struct mc_domain *domain)
+{
+    for (uint32_t area = 0; area < domain->areas; area++)
+        if (domain->states[area] == MC_A_INSTALLED)
+            mc_area_grant(&domain->frames, area, domain->generations[area]);
+}
+
+int mc_domain_reboot(struct mc_host *host, uint32_t domid)
+{
+    struct mc_domain *domain;
+    uint32_t boots;
+    int status;
+
+    if (domid >= MC_MAX_DOMAINS)
+        return MC_EINDEX;
+    domain = &host->domains[domid];
+    if (mc_phase_of(domain) != MC_ACTIVE)
+        return MC_ESTATE;
+    mc_host_lock(host);
+    status = quiesce(host, domain);
+    if (!status) {
+        boots = atomic_load(&domain->control->boots);
+        if (host->tmem.close_client)
+            host->tmem.close_client(host->tmem.state, domid);
+        __atomic_fetch_and(&host->attached, ~(1ull << domid), __ATOMIC_RELEASE);
+    }
+    mc_host_unlock(host);
+    if (status)
+        return status;
+    mc_release_all(host, domain, 1);
+    domain->config_bell++;      /* what the guest before it said of its configuration is void */
+    status = format_meta(host, domain, boots + 1);
+    if (!status) {
+        restore_pinned(domain);
+        status = boot(host, domain);
+    }
+    mc_host_lock(host);
+    if (!status && host->tmem.open_client)
+        status = (int)host->tmem.open_client(host->tmem.state, domid);
+    note_target(domain, domain->target_frames);
+    activate(host, domain);
+    if (status)                 /* without its boot memory: the main thread is to close it */
+        mc_phase_set(domain, MC_BROKEN);
+    mc_host_unlock(host);
+    domain->broken_status = (uint32_t)-status;
+    atomic_store(&domain->control->state, status ? MC_STATE_BROKEN : MC_STATE_OPEN);
+    mc_eventfd_ring(status ? host->event_fd : host->kick_fd);
+    return status;
+}
+
+void mc_host_promise(struct mc_host *host, uint64_t frames)
 {
     mc_host_lock(host);
-    host->promised_areas = areas;
-    pthread_cond_signal(&host->own->work);
+    host->promised_frames = frames;
+    mc_work(host);
     mc_host_unlock(host);
 }
 
-int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint32_t target_areas)
+int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint64_t target_frames)
 {
     struct mc_domain *domain;
 
@@ -223,19 +357,51 @@ int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint32_t target_a
     domain = &host->domains[domid];
     if (mc_phase_of(domain) == MC_EMPTY)
         return MC_ESTATE;
-    if (target_areas > domain->areas)
+    if (target_frames > (uint64_t)domain->areas * MC_AREA_FRAMES)
         return MC_EINDEX;
     if (mc_phase_of(domain) != MC_ACTIVE)       /* broken meanwhile: about to be closed */
         return MC_OK;
     mc_host_lock(host);
-    domain->target_areas = target_areas;
-    atomic_store(&domain->control->target_frames, (uint64_t)target_areas * MC_AREA_FRAMES);
-    mc_supply_withdraw(host, domain);
-    if (mc_domain_held(domain) > target_areas)
-        mc_supply_take(host, domain, mc_domain_held(domain) - target_areas);
-    pthread_cond_signal(&host->own->work);
+    note_target(domain, target_frames);
+    if (domain->mechanism->target)
+        domain->mechanism->target(host, domain);
+    mc_reach_note(host, domain);
+    mc_work(host);
     mc_host_unlock(host);
-    mc_bell_ring((uint32_t *)&domain->control->credit_bell,
-                 (uint32_t *)&domain->control->credit_waiters);
     return MC_OK;
+}
+
+int mc_domain_reach(struct mc_host *host, uint32_t domid, uint32_t *why)
+{
+    struct mc_domain *domain;
+    int reach = MC_MOVING;
+
+    if (domid >= MC_MAX_DOMAINS)
+        return MC_EINDEX;
+    domain = &host->domains[domid];
+    *why = MC_WHY_NONE;
+    if (mc_phase_of(domain) == MC_EMPTY)
+        return MC_ESTATE;
+    mc_host_lock(host);
+    reach = mc_reach_note(host, domain);
+    *why = domain->why;
+    mc_host_unlock(host);
+    return reach;
+}
+
+uint64_t mc_domain_size(struct mc_host *host, uint32_t domid)
+{
+    uint64_t frames = 0;
+
+    mc_host_lock(host);
+    if (domid < MC_MAX_DOMAINS && mc_phase_of(&host->domains[domid]) != MC_EMPTY)
+        frames = mc_size(&host->domains[domid]);
+    mc_host_unlock(host);
+    return frames;
+}
+
+uint32_t mc_domain_mechanism(struct mc_host *host, uint32_t domid)
+{
+    return domid < MC_MAX_DOMAINS && host->domains[domid].mechanism
+               ? host->domains[domid].mechanism->id : MC_DIRECT;
 }

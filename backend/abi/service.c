@@ -1,8 +1,9 @@
 /* service.c: the service thread serves both rings of every domain. See host.h, ring.h, ops.h.
  *
  * One thread, so the tmem pool and the order of requests need no more than the host lock:
- *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring, then publish the
- *      responses and ring the guest's bell if it sleeps.
+ *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring, of the memory
+ *      ring at most what is begun within MC_VISIT_NS_MAX; then publish the responses and ring the
+ *      guest's bell if it sleeps. Then the worker is woken if there is something for it.
  *   2. nothing anywhere: spin for the current budget, looking again.
  *   3. still nothing: arm every ring, look once more, sleep in epoll.
  * The spin budget doubles when a request comes within spin_ns of the last one and halves when a
@@ -11,7 +12,7 @@
  * against the private state. A domain whose ring is broken, or that spent its error budget, is
  * marked BROKEN, served no more, and reported to the main thread.
  */
-#include "host.h"
+#include "mechanism.h"
 
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,7 +22,7 @@
 #define MC_EPOLL_TIMEOUT_MS 100
 #define MC_SPIN_BUDGET_MIN_NS 500
 
-static void report_broken(struct mc_host *host, struct mc_domain *domain, int status)
+void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
 {
     uint32_t active = MC_ACTIVE;
 
@@ -33,44 +34,12 @@ static void report_broken(struct mc_host *host, struct mc_domain *domain, int st
     mc_eventfd_ring(host->event_fd);
 }
 
-static int64_t serve_grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
-{
-    uint64_t wanted = record->arg[0];
-    int path = MC_PATH_RING, status = MC_OK;
-    int64_t granted = 0;
-
-    if (!wanted || wanted > MC_GROW_AREAS_MAX)
-        return MC_EINDEX;
-    while (granted < (int64_t)wanted && !(status = mc_supply_grow(host, domain, &path)))
-        granted++;
-    record->arg[0] = (uint64_t)path;
-    domain->counters.refused += !granted;
-    return granted ? granted : status;
-}
-
 static int64_t serve_memory(struct mc_host *host, struct mc_domain *domain,
                             struct mc_record *record)
 {
-    int status;
-
-    switch (record->op) {
-    case MC_OP_NOP:
+    if (record->op == MC_OP_NOP)
         return MC_OK;
-    case MC_OP_GROW:
-        return serve_grow(host, domain, record);
-    case MC_OP_RELEASE:
-        if (!record->arg[0] || record->arg[0] > MC_GROW_AREAS_MAX)
-            return MC_EINDEX;
-        return mc_supply_take(host, domain, (uint32_t)record->arg[0]);
-    case MC_OP_INSTALL:
-        if (record->arg[0] >= domain->areas)
-            return MC_EINDEX;
-        status = mc_supply_install(host, domain, (uint32_t)record->arg[0]);
-        domain->counters.refused += status == MC_ENOMEM || status == MC_ETARGET;
-        return status;
-    default:
-        return MC_EOP;
-    }
+    return domain->mechanism->request ? domain->mechanism->request(host, domain, record) : MC_EOP;
 }
 
 static int64_t grow_tmem(struct mc_host *host)
@@ -80,9 +49,7 @@ static int64_t grow_tmem(struct mc_host *host)
             continue;
         if (host->tmem.grow(host->tmem.state, area) < 0)
             return 0;
-        host->slab_used[area] = 1;
-        host->tmem_areas++;
-        host->free_areas--;
+        mc_tmem_charge(host, area);
         return 1;
     }
     return 0;
@@ -98,13 +65,16 @@ static int64_t serve_tmem(struct mc_host *host, struct mc_domain *domain, struct
     if (record->op == MC_OP_PUT || record->op == MC_OP_GET) {
         if (frame >= (uint64_t)domain->areas * MC_AREA_FRAMES)
             return MC_TMEM_BAD + MC_EINDEX;
-        if (domain->states[frame / MC_AREA_FRAMES] != MC_A_INSTALLED)
+        if (domain->states[frame / MC_AREA_FRAMES] != MC_A_INSTALLED || mc_is_hole(domain, frame))
             return MC_TMEM_BAD + MC_EFOREIGN;
+        if (!domain->sealed)    /* a guest that shrinks its file would have us killed here */
+            return MC_TMEM_BAD + MC_EPERM;
         page = domain->ram + (frame << MC_FRAME_SHIFT);
     }
     status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
     if (status == MC_NEED_SLAB) {
-        if (mc_has_free(host) && host->tmem_areas < host->tmem_areas_max)
+        if (mc_has_free(host, MC_AREA_FRAMES) &&
+            host->tmem_frames < (uint64_t)host->tmem_areas_max * MC_AREA_FRAMES)
             grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
     }
@@ -137,34 +107,99 @@ uint64_t mc_relay_take(struct mc_host *host)
     return __atomic_exchange_n(&host->relay_mask, 0, __ATOMIC_ACQ_REL);
 }
 
+/* What was left at the visit before, or a copy of the next in the ring. */
+static int next_record(struct mc_domain *domain, int ring, struct mc_record *record)
+{
+    int got = 1;
+
+    if (!ring && domain->is_unfinished) {
+        domain->is_unfinished = 0;
+        *record = domain->unfinished;
+        return got;
+    }
+    got = mc_back_pop(&domain->rings[ring], record);
+    record->status = 0;
+    domain->counters.requests += got > 0;
+    return got;
+}
+
+static void keep_unfinished(struct mc_domain *domain, const struct mc_record *record)
+{
+    domain->unfinished = *record;
+    domain->is_unfinished = 1;
+}
+
+/* A guest that asks for much all the time gets a turn like the others, not all of them. The clock
+ * is read for what may take long only. */
+static int is_turn_over(uint64_t *since_ns)
+{
+    uint64_t now_ns = mc_clock_ns();
+
+    *since_ns = *since_ns ? *since_ns : now_ns;
+    return now_ns - *since_ns > MC_VISIT_NS_MAX;
+}
+
 /* Serve what waits in one ring; how many records, or a negative status that breaks the domain. */
 static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
 {
     struct mc_record record;
+    uint64_t since_ns = 0;
     int served = 0, got = mc_back_pending(&domain->rings[ring]);
 
-    if (got <= 0)
+    if (got < 0 || (!got && (ring || !domain->is_unfinished)))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
      * tmem that is still on its way to memory (tmem/stream.py). */
     mc_host_lock(host);
-    while (served < MC_VISIT_RECORDS_MAX &&
-           (got = mc_back_pop(&domain->rings[ring], &record)) > 0) {
-        domain->counters.requests++;
-        record.status = ring ? serve_tmem(host, domain, &record)
-                             : serve_memory(host, domain, &record);
-        if (is_bad(ring, record.status))
-            mc_count_bad(domain);
+    while (served < MC_VISIT_RECORDS_MAX && (got = next_record(domain, ring, &record)) > 0) {
+        int is_long = !ring && record.op != MC_OP_NOP;
+        int64_t status;
+
+        if (is_long && is_turn_over(&since_ns)) {
+            keep_unfinished(domain, &record);
+            break;
+        }
+        status = ring ? serve_tmem(host, domain, &record) : serve_memory(host, domain, &record);
         served++;
-        if (mc_back_push(&domain->rings[ring], &record)) {
+        if (status == MC_AGAIN) {
+            keep_unfinished(domain, &record);
+            break;
+        }
+        record.status = status;
+        if (is_bad(ring, status))
+            mc_count_bad(domain);
+        if (status != MC_LATER && mc_back_push(&domain->rings[ring], &record)) {
             got = MC_ERUNAWAY;
             break;
         }
     }
+    if (!ring)
+        mc_reach_note(host, domain);
     mc_host_unlock(host);
     if (served)
         publish(host, domain, ring);
     return got < 0 ? got : served;
+}
+
+/* Answers that mechanisms gave by and by; how many, or a negative status that breaks the domain. */
+static int push_answers(struct mc_host *host, struct mc_domain *domain)
+{
+    int status = MC_OK, count;
+
+    if (!__atomic_load_n(&domain->answer_count, __ATOMIC_ACQUIRE))
+        return 0;
+    mc_host_lock(host);
+    count = (int)domain->answer_count;
+    for (int i = 0; i < count; i++) {
+        if (is_bad(0, domain->answers[i].status))
+            mc_count_bad(domain);
+        status |= mc_back_push(&domain->rings[0], &domain->answers[i]);
+    }
+    domain->answer_count = 0;
+    mc_reach_note(host, domain);
+    mc_host_unlock(host);
+    publish(host, domain, 0);
+    return status ? MC_ERUNAWAY : count;
 }
 
 static void note_credit(struct mc_host *host, struct mc_domain *domain)
@@ -174,8 +209,8 @@ static void note_credit(struct mc_host *host, struct mc_domain *domain)
     if (taken == domain->credit_seen)
         return;
     domain->credit_seen = taken;
-    mc_host_lock(host);
-    pthread_cond_signal(&host->own->work);
+    mc_host_lock(host);         /* the worker has looked, or sees it now */
+    mc_work(host);
     mc_host_unlock(host);
 }
 
@@ -183,15 +218,16 @@ static int visit(struct mc_host *host, struct mc_domain *domain)
 {
     int memory = serve_ring(host, domain, 0);
     int tmem = memory < 0 ? 0 : serve_ring(host, domain, 1);
+    int late = memory < 0 ? 0 : push_answers(host, domain);
 
-    if (memory < 0 || tmem < 0) {
-        report_broken(host, domain, memory < 0 ? memory : tmem);
+    if (memory < 0 || tmem < 0 || late < 0) {
+        mc_domain_break(host, domain, memory < 0 ? memory : late < 0 ? late : tmem);
         return 0;
     }
     if (__atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) > host->error_budget)
-        report_broken(host, domain, MC_EPERM);
+        mc_domain_break(host, domain, MC_EPERM);
     note_credit(host, domain);
-    return memory + tmem;
+    return memory + tmem + late;
 }
 
 static int visit_all(struct mc_host *host)
@@ -211,6 +247,7 @@ static int visit_all(struct mc_host *host)
             mc_host_unlock(host);
         }
     }
+    mc_work_now(host);
     return served;
 }
 
@@ -221,7 +258,8 @@ static int armed_and_idle(struct mc_host *host)
 
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) == MC_ACTIVE)
-            pending |= mc_back_arm(&domain->rings[0]) | mc_back_arm(&domain->rings[1]);
+            pending |= mc_back_arm(&domain->rings[0]) | mc_back_arm(&domain->rings[1]) |
+                       (int)domain->is_unfinished;
         else if (mc_phase_of(domain) == MC_CLOSING)
             pending = 1;
     }
@@ -250,6 +288,7 @@ int mc_service_run(struct mc_host *host)
     struct epoll_event events[MC_EPOLL_EVENTS_MAX];
     uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
 
+    mc_work_later();
     /* Before any phase is read: whoever closes a domain stores its phase, then reads this. */
     __atomic_store_n(&host->service_running, 1, __ATOMIC_SEQ_CST);
     publish_cpu(host);

@@ -1,14 +1,14 @@
 /* worker.c: the worker thread does what is slow, off everybody's path. See host.h.
  *
- * Each round, at most one of:
- *   1. punch    areas taken from guests; neighbours in one call, so that the ledger gets them back.
- *   2. withdraw what is ready beyond a target: the domain may not have it any more.
- *   3. credit   grant a ready area to a domain that has less credit than it should, and ring.
- *   4. ready    populate one area ahead of need for a domain below its target.
- * Then it looks again; with nothing to do it sleeps until signalled, at most MC_WORKER_SLEEP_NS.
+ * Each round:
+ *   1. punch    one run of areas taken from guests; neighbours in one call. Then round again.
+ *   2. timers   of mechanisms, when they have come.
+ *   3. jobs     of mechanisms: one, in the order of mechanism.h. Then round again.
+ * With nothing to do it sleeps until signalled, until the next timer, or MC_WORKER_SLEEP_NS.
  */
-#include "host.h"
+#include "mechanism.h"
 
+#include <sched.h>
 #include <time.h>
 
 #define MC_WORKER_SLEEP_NS 50000000
@@ -53,56 +53,69 @@ static int punch_run(struct mc_host *host, struct mc_domain *domain)
     return !failed;
 }
 
-static int withdraw(struct mc_host *host, struct mc_domain *domain)
+/* Once everything that is due is punched: what will be freed is waited for. */
+static int run_jobs(struct mc_host *host)
 {
-    return mc_supply_withdraw(host, domain) > 0;
-}
-
-static int give_credit(struct mc_host *host, struct mc_domain *domain)
-{
-    if (!domain->counts[MC_A_READY] || !mc_domain_credit(domain))
-        return 0;
-    if (mc_supply_grant(host, domain, MC_PATH_CREDIT))
-        return 1;
-    mc_bell_ring((uint32_t *)&domain->control->credit_bell,
-                 (uint32_t *)&domain->control->credit_waiters);
-    return 1;
-}
-
-/* A domain that grows gets one area ready; what it populates counts as used. While a punch is due
- * anywhere, what it will free is waited for. */
-static int make_ready(struct mc_host *host, struct mc_domain *domain)
-{
-    if (domain->counts[MC_A_READY] || domain->counts[MC_A_POPULATING] ||
-        !(domain->growing || mc_domain_credit(domain)))
-        return 0;
-    return !mc_supply_ready(host, domain);
-}
-
-static int step(struct mc_host *host)
-{
-    static int (*const jobs[])(struct mc_host *, struct mc_domain *) = {
-        punch_run, withdraw, give_credit, make_ready,
-    };
     struct mc_domain *domain;
 
-    for (uint32_t i = 0; i < sizeof jobs / sizeof *jobs; i++)
+    for (int job = 0; job < MC_JOBS_MAX; job++)
         for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
-            if (mc_phase_of(domain) == MC_ACTIVE && jobs[i](host, domain))
+            if (mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->jobs[job] &&
+                domain->mechanism->jobs[job](host, domain)) {
+                mc_reach_note(host, domain);
                 return 1;
+            }
     return 0;
+}
+
+int mc_punch_due(struct mc_host *host)
+{
+    struct mc_domain *domain;
+
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
+        if (mc_phase_of(domain) == MC_ACTIVE && punch_run(host, domain)) {
+            mc_reach_note(host, domain);
+            return 1;
+        }
+    return 0;
+}
+
+/* Timers that have come; when the next one will. */
+static uint64_t run_timers(struct mc_host *host, uint64_t sleep_ns)
+{
+    uint64_t now_ns = mc_clock_ns(), next_ns = now_ns + sleep_ns;
+    struct mc_domain *domain;
+
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
+        if (mc_phase_of(domain) != MC_ACTIVE || !domain->timer_ns || !domain->mechanism->timer)
+            continue;
+        if (domain->timer_ns <= now_ns) {
+            domain->mechanism->timer(host, domain, now_ns);
+            mc_reach_note(host, domain);
+        }
+        if (domain->timer_ns && domain->timer_ns < next_ns)
+            next_ns = domain->timer_ns;
+    }
+    return next_ns;
 }
 
 int mc_worker_run(struct mc_host *host)
 {
+    const struct sched_param none = {0};
+
+    /* It preempts nobody when it wakes: what it does can wait, and takes a millisecond at a time.
+     * Its share is that of others, so that it gets on beside whoever wants a whole CPU. */
+    (void)sched_setscheduler(0, SCHED_BATCH, &none);
     mc_host_lock(host);
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
         uint64_t until_ns;
         struct timespec until;
 
-        if (step(host))
+        if (mc_punch_due(host))
             continue;
-        until_ns = mc_clock_ns() + MC_WORKER_SLEEP_NS;
+        until_ns = run_timers(host, MC_WORKER_SLEEP_NS);
+        if (run_jobs(host) || until_ns <= mc_clock_ns())
+            continue;
         until = (struct timespec){until_ns / 1000000000u, until_ns % 1000000000u};
         pthread_cond_timedwait(&host->own->work, &host->own->lock, &until);
     }

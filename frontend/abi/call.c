@@ -49,7 +49,9 @@ int mc_guest_alive(struct mc_guest *guest)
 {
     if (__atomic_load_n(&guest->own->gone, __ATOMIC_RELAXED))
         return 0;
-    if (atomic_load(&guest->control->state) == MC_STATE_OPEN && !peer_hung_up(guest->attach_fd))
+    if (atomic_load(&guest->control->state) == MC_STATE_OPEN &&
+        atomic_load(&guest->control->boots) == guest->own->boots &&
+        !peer_hung_up(guest->attach_fd))
         return 1;
     __atomic_store_n(&guest->own->gone, 1, __ATOMIC_RELAXED);
     return 0;
@@ -174,6 +176,9 @@ int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, u
     if (mc_lock_within(&own->ring_locks[ring], guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
     status = own->broken[ring];
+    /* After a reboot the ring is another guest's: not even one record may be pushed. */
+    if (status == MC_OK && atomic_load(&guest->control->boots) != own->boots)
+        status = MC_EGONE;
     if (status == MC_OK) {
         call.front = &guest->rings[ring];
         call.unanswered = ~0ull >> (MC_RING_SLOTS - count);

@@ -5,6 +5,7 @@
 #include "fastcall.h"
 
 #include "guest_private.h"
+#include "movable.h"
 
 #define ENTER_TRIES_MAX 64      /* threads in a row that got the slot before this one */
 
@@ -169,6 +170,10 @@ static int64_t slot_call(struct mc_guest *guest, long long op, const uint64_t ar
             : mc_frames_free_areas(&guest->frames, slot, arg[0], (uint32_t)arg[1]);
     case MC_SLOT_RELEASE:
         return mc_guest_release(guest, arg[0]);
+    case MC_SLOT_ALLOC_MOVABLE:
+        return mc_movable_alloc(guest, slot);
+    case MC_SLOT_FREE_MOVABLE:
+        return arg[0] > UINT32_MAX ? MC_ENEVER : mc_movable_free(guest, slot, (uint32_t)arg[0]);
     case MC_SLOT_DRAIN:
         return mc_slot_drain(&guest->frames, slot);
     default:
@@ -219,6 +224,17 @@ static PyMethodDef definitions[] = {
     {"slot_call", (PyCFunction)(void (*)(void))py_slot_call, METH_FASTCALL, NULL},
 };
 
+/* For who migrates, on a thread without the GIL. While a thread is inside, the slot is not ours. */
+static void drain_slot(void *context)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+    struct mc_binding *binding = context;
+
+    if (binding->guest != NULL && !binding->busy)
+        mc_slot_drain(&binding->guest->frames, binding->guest->slot);
+    PyGILState_Release(gil);
+}
+
 struct mc_binding *mc_python_bind(struct mc_guest *guest, uintptr_t functions, uintptr_t on_error)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
@@ -240,8 +256,12 @@ struct mc_binding *mc_python_bind(struct mc_guest *guest, uintptr_t functions, u
         Py_XDECREF(function);
     }
     Py_XDECREF(capsule);
-    if (failed)
+    if (failed) {
         PyErr_Clear();
+    } else {
+        guest->own->drain_context = binding;
+        __atomic_store_n(&guest->own->drain, drain_slot, __ATOMIC_RELEASE);
+    }
     PyGILState_Release(gil);
     return failed ? NULL : binding;
 }

@@ -26,7 +26,9 @@ enum mc_slot_op {
     MC_SLOT_ALLOC_AREAS = 2,    /* a count; first frame */
     MC_SLOT_FREE_AREAS = 3,     /* a first frame, b count */
     MC_SLOT_RELEASE = 4,        /* a frames; frames given back */
-    MC_SLOT_DRAIN = 5
+    MC_SLOT_DRAIN = 5,
+    MC_SLOT_ALLOC_MOVABLE = 6,  /* handle */
+    MC_SLOT_FREE_MOVABLE = 7    /* a handle */
 };
 
 /* Append alloc, free and slot_call to the Python list at address `functions` (id(list)); `on_error`

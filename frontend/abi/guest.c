@@ -2,7 +2,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "guest_private.h"
+#include "driver.h"
+#include "movable.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -21,16 +22,12 @@ struct patience {
 
 static int64_t grow(struct mc_guest *guest, uint32_t areas, int *path)
 {
-    struct mc_record record = {.op = MC_OP_GROW, .arg = {areas}};
-    int status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
+    const struct mc_driver *driver = guest->own->driver;
+    int64_t gained = driver->more ? driver->more(guest, areas, path) : MC_ENOMEM;
 
-    if (status != MC_OK)
-        return status;
-    if (record.status <= 0)
-        return record.status < 0 ? record.status : MC_ENOMEM;
-    *path = (int)(record.arg[0] & 3);
-    __atomic_fetch_add(&guest->grown_areas[*path], (uint64_t)record.status, __ATOMIC_RELAXED);
-    return record.status;
+    if (gained > 0)
+        __atomic_fetch_add(&guest->grown_areas[*path], (uint64_t)gained, __ATOMIC_RELAXED);
+    return gained;
 }
 
 static uint64_t claims_of(const struct mc_guest *guest)
@@ -166,17 +163,15 @@ int64_t mc_guest_release(struct mc_guest *guest, uint64_t frames)
 
     if (offered > guest->frames.area_count)
         offered = guest->frames.area_count;
-    while (status >= 0 && given < offered) {        /* each round gives at least one area */
-        uint64_t left = offered - given;
-        struct mc_record record = {.op = MC_OP_RELEASE};
+    while (status >= 0 && given < offered && guest->own->driver->release) {
+        uint64_t left = offered - given;        /* each round gives at least one area */
+        int64_t taken = guest->own->driver->release(
+            guest, left < MC_GROW_AREAS_MAX ? (uint32_t)left : MC_GROW_AREAS_MAX);
 
-        record.arg[0] = left < MC_GROW_AREAS_MAX ? left : MC_GROW_AREAS_MAX;
-        status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
-        if (status == MC_OK && record.status < 0)
-            status = (int)record.status;
-        if (status != MC_OK || record.status == 0)
+        status = taken < 0 ? (int)taken : status;
+        if (taken <= 0)
             break;
-        given += (uint64_t)record.status;
+        given += (uint64_t)taken;
     }
     return status < 0 && given == 0 ? status : (int64_t)(given * MC_AREA_FRAMES);
 }
@@ -206,12 +201,29 @@ static int map_memory(struct mc_guest *guest, int ram_fd, int meta_fd)
     if (address < 0)
         return MC_EKERNEL;
     guest->ram = (uint8_t *)(uintptr_t)address;
+    if (mc_advise_backing((uint64_t)address, own->ram_bytes, (int)guest->control->backing) != 0)
+        return MC_EKERNEL;
     return mc_frames_bind(&guest->frames, guest->control);
+}
+
+static int start_threads(struct mc_guest *guest)
+{
+    const struct mc_driver *driver = guest->own->driver;
+    int status = driver->open ? driver->open(guest) : MC_OK;
+
+    if (status == MC_OK && driver->populated)
+        status = mc_mapper_start(guest);
+    return status == MC_OK ? mc_driver_start(guest) : status;
 }
 
 static int bind_guest(struct mc_guest *guest)
 {
     uint8_t *meta = (uint8_t *)guest->control;
+
+    guest->own->boots = atomic_load(&guest->control->boots);
+    guest->own->driver = mc_driver(guest->control->mechanism);
+    if (guest->own->driver == NULL)
+        return MC_ELAYOUT;
 
     guest->mapped = calloc(guest->frames.area_count, sizeof *guest->mapped);
     guest->own->used = calloc(guest->frames.area_count, sizeof *guest->own->used);
@@ -226,7 +238,7 @@ static int bind_guest(struct mc_guest *guest)
     atomic_store(&guest->control->frontend_pid, (uint32_t)getpid());
     atomic_store(&guest->control->frontend_cpu, mc_cpu_now());
     guest->slot = mc_slot_claim(&guest->frames, (uint32_t)syscall(SYS_gettid));
-    return guest->slot < 0 ? guest->slot : mc_mapper_start(guest);
+    return guest->slot < 0 ? guest->slot : start_threads(guest);
 }
 
 int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, int attach_fd,
@@ -243,6 +255,7 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     pthread_mutex_init(&guest->own->ring_locks[MC_RING_MEMORY], NULL);
     pthread_mutex_init(&guest->own->ring_locks[MC_RING_TMEM], NULL);
     pthread_mutex_init(&guest->own->claim_lock, NULL);
+    pthread_mutex_init(&guest->own->drop_lock, NULL);
     guest->slot = -1;
     guest->bell_fd = bell_fd;
     guest->attach_fd = attach_fd;
@@ -261,6 +274,33 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     return MC_OK;
 }
 
+void mc_guest_set_drop(struct mc_guest *guest, mc_drop_fn drop, void *context)
+{
+    pthread_mutex_lock(&guest->own->drop_lock);
+    guest->own->drop = drop;
+    guest->own->drop_context = context;
+    pthread_mutex_unlock(&guest->own->drop_lock);
+}
+
+uint64_t mc_guest_drop_cache(struct mc_guest *guest, uint64_t frames)
+{
+    uint64_t dropped = 0;
+
+    pthread_mutex_lock(&guest->own->drop_lock);
+    if (guest->own->drop != NULL)
+        dropped = guest->own->drop(guest->own->drop_context, frames);
+    pthread_mutex_unlock(&guest->own->drop_lock);
+    return dropped;
+}
+
+void mc_guest_drain(struct mc_guest *guest)
+{
+    void (*drain)(void *) = __atomic_load_n(&guest->own->drain, __ATOMIC_ACQUIRE);
+
+    if (drain != NULL)
+        drain(guest->own->drain_context);
+}
+
 int mc_guest_keep_ram(struct mc_guest *guest)
 {
     void *kept = mmap(guest->ram, guest->own->ram_bytes, PROT_READ | PROT_WRITE,
@@ -276,7 +316,13 @@ void mc_guest_close(struct mc_guest *guest)
 {
     struct mc_guest_private *own = guest->own;
 
+    __atomic_store_n(&own->stop, 1, __ATOMIC_SEQ_CST);
+    mc_driver_stop(guest);
     mc_mapper_stop(guest);
+    if (own->driver != NULL && own->driver->close != NULL)
+        own->driver->close(guest);
+    if (guest->frames.slots != NULL)
+        mc_movables_close(guest);
     if (guest->slot >= 0)
         mc_slot_release(&guest->frames, guest->slot);
     if (guest->ram != NULL && !own->kept_ram)
@@ -286,6 +332,7 @@ void mc_guest_close(struct mc_guest *guest)
     pthread_mutex_destroy(&own->ring_locks[MC_RING_MEMORY]);
     pthread_mutex_destroy(&own->ring_locks[MC_RING_TMEM]);
     pthread_mutex_destroy(&own->claim_lock);
+    pthread_mutex_destroy(&own->drop_lock);
     free(own->used);
     free(guest->mapped);
     free(own);

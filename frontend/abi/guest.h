@@ -79,6 +79,13 @@ int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count);
  * their responses are dropped, but a GET may still write its frame. */
 int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, uint32_t count);
 
+/* Drop up to `frames` of clean page cache; how many were freed. Called on the driver's thread. */
+typedef uint64_t (*mc_drop_fn)(void *context, uint64_t frames);
+/* Who has page cache says so, once, and keeps control.file_frames; NULL: no more. A drop that is
+ * under way ends before this returns. */
+void mc_guest_set_drop(struct mc_guest *guest, mc_drop_fn drop, void *context);
+uint64_t mc_guest_drop_cache(struct mc_guest *guest, uint64_t frames);
+
 /* Memory ring. Frames gained (>= 0), or a negative status; *path gets enum mc_path. */
 int64_t mc_guest_request(struct mc_guest *guest, uint64_t frames, int *path);
 /* Drains guest->slot (the caller owns it), then offers whole free areas, at most `frames` frames;

@@ -6,13 +6,26 @@
 
 #include <pthread.h>
 
+struct mc_driver;                   /* driver.h */
+struct mc_movables;                 /* movable.h */
+
 struct mc_guest_private {
     /* set once by mc_guest_open */
     uint64_t ram_bytes;
     uint64_t meta_bytes;
+    uint32_t boots;                 /* control.boots: with another one, this guest is gone */
     pthread_t mapper;
     int mapping;                    /* the mapper runs */
     int kept_ram;                   /* mc_guest_keep_ram was called */
+    const struct mc_driver *driver; /* of the domain's mechanism: driver.h */
+    void *device;                   /* the driver's own, from its open to its close */
+    mc_drop_fn drop;                /* the program's page cache, or NULL */
+    void *drop_context;
+    uint64_t dropped;               /* hyperalloc: the request acted upon last */
+    void (*drain)(void *context);   /* let go of what the Python side's slot holds; or NULL */
+    void *drain_context;
+    pthread_t driving;
+    int is_driven;                  /* the driver's thread runs */
     /* under ring_locks[ring] */
     pthread_mutex_t ring_locks[2];
     uint64_t next_ids[2];
@@ -20,16 +33,22 @@ struct mc_guest_private {
     /* atomic */
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;
+    struct mc_movables *movables;
+    uint32_t kicks;                 /* times the driver was kicked */
     int gone;                       /* the hypervisor was found dead */
     int silent;                     /* an INSTALL of the allocation under way timed out */
     uint64_t claims;                /* odd while the mapper holds an area */
     pthread_mutex_t claim_lock;     /* held while claims is odd */
+    pthread_mutex_t drop_lock;      /* drop and its context, and while it runs */
 };
 
 /* mapping.c: the mc_prepare_fn of a guest, and its mapper thread. */
 int mc_prepare(void *guest, uint32_t area, uint32_t word);
 int mc_mapper_start(struct mc_guest *guest);
 void mc_mapper_stop(struct mc_guest *guest);
+
+/* guest.c: have the Python side's slot let go of its row, from a thread without the GIL. */
+void mc_guest_drain(struct mc_guest *guest);
 
 /* call.c: MC_OK with the lock held, or MC_ETIMEOUT. */
 int mc_lock_within(pthread_mutex_t *lock, uint64_t timeout_ns);

@@ -6,7 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "guest_private.h"
+#include "driver.h"
 
 #include <linux/futex.h>
 #include <signal.h>
@@ -68,7 +68,8 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
         worked = 1;
     }
     generation = generation_of(word);
-    if (__atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) != generation) {
+    if (guest->own->driver->populated &&
+        __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) != generation) {
         status = map_area(guest, area, generation);
         if (status != MC_OK)
             return status;
@@ -172,11 +173,11 @@ int mc_mapper_start(struct mc_guest *guest)
     return failed ? MC_EKERNEL : MC_OK;
 }
 
+/* own->stop is set. */
 void mc_mapper_stop(struct mc_guest *guest)
 {
     if (!guest->own->mapping)
         return;
-    __atomic_store_n(&guest->own->stop, 1, __ATOMIC_SEQ_CST);
     syscall(SYS_futex, &guest->control->credit_bell, FUTEX_WAKE, 1, NULL, NULL, 0);
     pthread_join(guest->own->mapper, NULL);
 }

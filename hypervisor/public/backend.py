@@ -1,4 +1,4 @@
-"""The ``Backend`` protocol: what the hypervisor asks of a memory mechanism, and what it gets told.
+"""The ``Backend`` protocol: what the hypervisor asks of the memory side, and what it gets told.
 
 Owns: the interface between ``hypervisor`` (which decides) and ``backend`` (which does). The
 hypervisor never imports ``backend``; the composition root in ``testbed`` hands it an object of this
@@ -7,10 +7,17 @@ shape. All methods are called from the hypervisor's main thread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from hypervisor.public.units import DomId
+from hypervisor.public.units import AREA_FRAMES, DomId
+
+#: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
+EXCESS = "used more memory than it was granted"
+
+#: How a domain may be resized; docs/mechanisms.md explains each.
+MECHANISMS = ("direct", "balloon", "virtio-mem", "sections", "cmm", "hyperalloc")
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class DomainSpec:
     credit_areas: int = 1
     tmem_target_pages: int = -1  # -1: no limit of its own (greedy)
     doorbell: str = "futex"
+    mechanism: str = "direct"
+    options: Mapping[str, int] = field(default_factory=dict)  # of the mechanism, by name
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,30 @@ class DomainSnapshot:
     guest_idle_permille: int = -1  # -1: not known
     # Miss ratio of its tmem requests with i / (n - 1) of tmem_capacity_pages, for i below n.
     mrc: tuple[float, ...] | None = None  # None: not measured
+    mechanism: str = "direct"
+    granule_frames: int = AREA_FRAMES  # the smallest step of its target
+    plugged_frames: int = 0  # the size its mechanism gives it, compared with the target
+    pinned_frames: int = 0  # targets of DMA
+    shrunk_frames: int = 0  # taken from it so far, at whatever speed
+    grown_frames: int = 0
+    refused: int = 0  # requests for memory that got none
+    refused_dma: int = 0  # times memory was not taken because it is pinned
+    violations: int = 0  # areas its mechanism found in use while they were not granted
+    set_ns: int = 0  # clock when the target was set last, CLOCK_MONOTONIC
+    reached_ns: int = 0  # and when it was reached; 0: not yet
+    guest_migrated_frames: int = 0
+    guest_file_frames: int = 0
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where a domain stands on its way to its target. Partial is a state, not an error."""
+
+    state: str  # "reached", "moving" (the time was up) or "partial" (it will not move by itself)
+    why: str  # "", or one of "in use", "pinned", "no memory", "guest", "silent", "bank"
+    plugged_frames: int
+    target_frames: int
+    driver_status: int  # the guest's own word for it
 
 
 @dataclass(frozen=True)
@@ -91,8 +124,30 @@ class HostSnapshot:
     domains: tuple[DomainSnapshot, ...]
 
 
-class Backend(Protocol):
-    """A memory mechanism serving many domains."""
+@dataclass(frozen=True)
+class BankSpec:
+    """A part of host memory. ``node``: the NUMA node it is bound to, -1 for none."""
+
+    frames: int
+    node: int = -1
+    remote: bool = False
+
+
+class Targets(Protocol):
+    """What the coordinator asks of whoever holds the memory, real or simulated."""
+
+    def set_target(self, domid: DomId, frames: int) -> None:
+        """Set the RAM target; a lower one takes free areas at once, the rest as they are freed."""
+
+    def set_tmem_target(self, domid: DomId, pages: int) -> None:
+        """Set mm_target: puts beyond it fail from now on; nothing is pulled back. -1: no limit."""
+
+    def snapshot(self) -> HostSnapshot:
+        """A consistent copy of every counter."""
+
+
+class Backend(Targets, Protocol):
+    """The memory side of a host: one ledger, and a mechanism per domain."""
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
         """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there.
@@ -106,14 +161,17 @@ class Backend(Protocol):
     def promise(self, frames: int) -> None:
         """Keep ``frames`` free for domains that have not come yet; the boot frames of each."""
 
-    def set_target(self, domid: DomId, frames: int) -> None:
-        """Set the RAM target; a lower one takes free areas at once, the rest as they are freed."""
+    def settle(self, domid: DomId, timeout_s: float) -> Settled:
+        """Wait until a domain has reached its target or cannot, at most ``timeout_s`` seconds."""
 
-    def set_tmem_target(self, domid: DomId, pages: int) -> None:
-        """Set mm_target: puts beyond it fail from now on; nothing is pulled back. -1: no limit."""
+    def reboot(self, domid: DomId) -> None:
+        """The guest starts anew in the same memory, with what it boots with; all else is free."""
 
-    def snapshot(self) -> HostSnapshot:
-        """A consistent copy of every counter."""
+    def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """``count`` frames from ``frame`` are written by a device: no mechanism may take them."""
+
+    def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """They are not any more."""
 
     def broken(self) -> list[tuple[DomId, str]]:
         """Domains to detach since the last call (ring broken, error budget spent), with reasons."""

@@ -16,12 +16,26 @@ from rich.table import Table
 
 from hypervisor.public.errors import ConfigError
 from testbed import rundir
-from testbed.bench import grant, machine, ring, tmem
-from testbed.bench.harness import ROUNDS_DEFAULT, ROUNDS_MAX, ROUNDS_MIN, Sheet
+from testbed.bench import (
+    bursts,
+    grant,
+    interference,
+    machine,
+    mechanism_table,
+    mechanisms,
+    page,
+    ring,
+    tmem,
+)
+from testbed.bench.cheats import bench_cheats
+from testbed.bench.harness import ROUNDS_MAX, ROUNDS_MIN, Sheet
 from testbed.bench.lab import Lab
 
 BENCHES = {
+    "bursts": (bursts.run, bursts.PLAN),
     "grant": (grant.run, grant.PLAN),
+    "interference": (interference.run, interference.PLAN),
+    "mechanisms": (mechanisms.run, mechanisms.PLAN),
     "ring": (ring.run, ring.PLAN),
     "tmem": (tmem.run, tmem.PLAN),
 }
@@ -49,12 +63,14 @@ def bench(
     """
     if which == POLICIES:
         return _policies(as_json, rounds, out, dict(of_policies or {}))
-    if which not in BENCHES:
-        known = " or ".join([*BENCHES, POLICIES])
-        raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     if of_policies:
         raise ConfigError(f"--{next(iter(of_policies))}", f"only for bench {POLICIES}")
-    rounds = ROUNDS_DEFAULT if rounds is None else rounds
+    if which == "cheats":  # verdicts, not samples: a table of its own
+        return bench_cheats(as_json, out)
+    if which not in BENCHES:
+        known = " or ".join([*BENCHES, "cheats", POLICIES])
+        raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
+    rounds = BENCHES[which][1].rounds if rounds is None else rounds
     if not 1 <= rounds <= ROUNDS_MAX:
         raise ConfigError("--rounds", f"must be 1 to {ROUNDS_MAX}")
     run = rundir.create(f"bench-{which}", path=out)
@@ -109,15 +125,13 @@ def measure(run: rundir.RunDir, which: str, rounds: int) -> dict[str, Any]:
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """Print the rows, then the ratios beside what they must reach."""
-    rows = Table(title=f"bench {result['bench']}, nanoseconds per operation", title_justify="left")
-    rows.add_column("row", no_wrap=True)
-    for name in ("count", *COLUMNS):
-        rows.add_column(name, justify="right")
-    for name, row in result["rows"].items():
-        figures = [_short(row[column]) for column in COLUMNS]
-        rows.add_row(name, f"{row['count']:,}", *figures)
-    console.print(rows)
-    ratios = Table(title="ratios of medians", title_justify="left")
+    if result["bench"] == mechanisms.PLAN.bench:
+        mechanism_table.show(result, console)
+    elif result["bench"] in page.VIEWS:
+        page.show(result, console)
+    else:
+        _show_rows(result, console)
+    ratios = Table(title="ratios", title_justify="left")
     ratios.add_column("ratio", no_wrap=True)
     for name in ("measured", "must", "aim", "reached"):
         ratios.add_column(name, justify="right")
@@ -129,13 +143,24 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         if key not in result["targets"]:
             ratios.add_row(key, f"{ratio:.3f}", "", "", "")
     console.print(ratios)
+    for warning in result["machine"]["warnings"]:
+        console.print(f"warning: {warning}", highlight=False)
+
+
+def _show_rows(result: Mapping[str, Any], console: Console) -> None:
+    rows = Table(title=f"bench {result['bench']}, nanoseconds per operation", title_justify="left")
+    rows.add_column("row", no_wrap=True)
+    for name in ("count", *COLUMNS):
+        rows.add_column(name, justify="right")
+    for name, row in result["rows"].items():
+        figures = [_short(row[column]) for column in COLUMNS]
+        rows.add_row(name, f"{row['count']:,}", *figures)
+    console.print(rows)
     for name, row in result["rows"].items():
         notes = [row["note"]] if "note" in row else []
         notes += [f"{key} {value}" for key, value in row.items() if key in row_extras(row)]
         if notes:
             console.print(f"{name}: {'; '.join(notes)}", highlight=False)
-    for warning in result["machine"]["warnings"]:
-        console.print(f"warning: {warning}", highlight=False)
 
 
 def _short(value_ns: float) -> str:

@@ -9,7 +9,7 @@ round medians, divided by the same of B. numpy is imported here, hence only in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,21 +29,28 @@ Samples = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Target:
-    """What a ratio must reach and what it aims at; both are upper limits."""
+    """What a ratio must reach and what it aims at: upper limits, or lower ones when ``higher``."""
 
     must: float
     aim: float
+    higher: bool = False
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What a bench reports besides its samples: ratios with and without targets, notes on rows."""
+    """What a bench reports besides its samples: ratios with and without targets, notes on rows.
+
+    A ratio that is no quotient of two rows' medians has a formula: None when a row it needs is
+    missing.
+    """
 
     bench: str
     targets: Mapping[str, Target]
     also: tuple[str, ...]
     notes: Mapping[str, str]
     skippable: tuple[str, ...] = ()  # rivals that may be missing
+    formulas: Mapping[str, Callable[[Sheet], float | None]] = field(default_factory=dict)
+    rounds: int = ROUNDS_DEFAULT
 
 
 @dataclass
@@ -98,9 +105,9 @@ class Sheet:
         ValueError when there is no sample, or the row was sampled differently before.
         """
         samples = np.frombuffer(sample_ns, np.uint64).astype(np.float64) / ops_per_sample
-        row = self.rows.setdefault(name, Row(ops_per_sample, self.plan.notes.get(name, "")))
         if samples.size == 0:
             raise ValueError(f"{name}: a round without a sample")
+        row = self.rows.setdefault(name, Row(ops_per_sample, self.plan.notes.get(name, "")))
         if row.ops_per_sample != ops_per_sample:
             before = row.ops_per_sample
             raise ValueError(f"{name}: {ops_per_sample} operations a sample, before {before}")
@@ -121,8 +128,14 @@ class Sheet:
     def ratios(self) -> dict[str, float]:
         """Every ratio whose two rows were measured."""
         keys = [*self.plan.targets, *self.plan.also]
-        known = [key for key in keys if set(key.split("/")) <= set(self.rows)]
-        return {key: round(self.ratio(key), DIGITS + 1) for key in known}
+        return {
+            key: round(value, DIGITS + 1) for key in keys if (value := self._value(key)) is not None
+        }
+
+    def _value(self, key: str) -> float | None:
+        if key in self.plan.formulas:
+            return self.plan.formulas[key](self)
+        return self.ratio(key) if set(key.split("/")) <= set(self.rows) else None
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
         """Each target beside what was measured: reached "aim" or "must", "missed", "unmeasured"."""
@@ -131,6 +144,7 @@ class Sheet:
             key: {
                 "must": target.must,
                 "aim": target.aim,
+                **({"higher": True} if target.higher else {}),
                 "measured": ratios.get(key),
                 "reached": verdict(ratios.get(key), target),
             }
@@ -167,6 +181,7 @@ def verdict(ratio: float | None, target: Target) -> str:
     """How far ``ratio`` got: "aim", "must", "missed", or "unmeasured"."""
     if ratio is None:
         return "unmeasured"
-    if ratio <= target.aim:
+    sign = -1 if target.higher else 1
+    if sign * ratio <= sign * target.aim:
         return "aim"
-    return "must" if ratio <= target.must else "missed"
+    return "must" if sign * ratio <= sign * target.must else "missed"

@@ -120,7 +120,7 @@ def run(
     sheet: Sheet,
     rounds: int,
     placement: machine.Placement,
-    done: Callable[[int], None],
+    done: Callable[[float], None],
 ) -> None:
     """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
     bench = RingBench(lab, sheet, placement)

@@ -56,6 +56,7 @@ class Subject:
         self._attached: dict[str, Attached] = {}
         self._sockets: dict[str, Any] = {}
         self._tmem: Any = None
+        self._mechanism: Any = None
         self._pages: dict[int, Any] = {}  # shared with other processes, by fd
 
     def attach(self, run_dir: str, name: str, doorbell: str = "futex") -> None:
@@ -165,6 +166,14 @@ class Subject:
             at = self._attached[args.pop("key")]
             args |= {"domain": at.domain, "guest": at.guest}
         return getattr(self._tmem, row)(**args)
+
+    def mechanism(self, row: str, **args: Any) -> Any:
+        """An operation of ``demand_guest``, on a domain handed over by its fds."""
+        if self._mechanism is None:
+            from testbed.bench.demand_guest import DemandGuest
+
+            self._mechanism = DemandGuest()
+        return getattr(self._mechanism, row)(**args)
 
     def spin(self, key: str, spin_ns: int) -> int:
         """Set how long this side spins; returns what it was."""

@@ -263,7 +263,7 @@ def run(
     sheet: Sheet,
     rounds: int,
     placement: machine.Placement,
-    done: Callable[[int], None],
+    done: Callable[[float], None],
 ) -> None:
     """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
     bench = TmemBench(lab, sheet, placement)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from backend.direct import DirectBackend
+from backend.host import HostBackend
 from hypervisor.public.backend import DomainSpec, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES
 
@@ -21,7 +21,7 @@ def spec(
     return DomainSpec(name, maxmem * AREA, boot * AREA, wanted * AREA, credit_areas=credit)
 
 
-def settle(backend: DirectBackend, done: Callable[[HostSnapshot], bool]) -> HostSnapshot:
+def settle(backend: HostBackend, done: Callable[[HostSnapshot], bool]) -> HostSnapshot:
     """Wait (bounded) until the worker has brought the ledger where the test expects it."""
     until = time.monotonic() + WAIT_S
     while not done(backend.snapshot()):

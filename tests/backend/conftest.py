@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.direct import DirectBackend
+from backend.host import HostBackend
 from hypervisor.public.units import AREA_FRAMES
 
 
 @pytest.fixture
-def backend() -> Iterator[DirectBackend]:
+def backend() -> Iterator[HostBackend]:
     """Sixteen areas, two of them slack."""
-    made = DirectBackend(total_frames=16 * AREA_FRAMES, slack_frames=2 * AREA_FRAMES, spin_ns=0)
+    made = HostBackend(total_frames=16 * AREA_FRAMES, slack_frames=2 * AREA_FRAMES, spin_ns=0)
     yield made
     made.validate()
     made.stop()

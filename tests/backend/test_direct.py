@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from guest_double import GuestDouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.direct import DirectBackend
+from backend.host import HostBackend
 from hypervisor.public._abi import lib
 from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.units import AREA_FRAMES, DomId
@@ -20,7 +21,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId
 AREA = AREA_FRAMES
 
 
-def test_boot_memory_is_there_and_really_backed(backend: DirectBackend) -> None:
+def test_boot_memory_is_there_and_really_backed(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=3, target=3)))
     vm1 = backend.snapshot().domains[0]
     assert vm1.current_frames == vm1.resident_frames == 3 * AREA
@@ -30,7 +31,7 @@ def test_boot_memory_is_there_and_really_backed(backend: DirectBackend) -> None:
     guest.close()
 
 
-def test_memory_that_is_not_there_is_refused_and_nothing_leaks(backend: DirectBackend) -> None:
+def test_memory_that_is_not_there_is_refused_and_nothing_leaks(backend: HostBackend) -> None:
     with pytest.raises(NoMemory):
         backend.open(DomId(0), spec("vm1", maxmem=20, boot=20))
     snapshot = backend.snapshot()
@@ -38,7 +39,7 @@ def test_memory_that_is_not_there_is_refused_and_nothing_leaks(backend: DirectBa
     assert snapshot.domains == ()
 
 
-def test_what_is_promised_is_kept(backend: DirectBackend) -> None:
+def test_what_is_promised_is_kept(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", maxmem=16)))
     backend.promise(10 * AREA)
     assert guest.grow(16)[0] == 4
@@ -47,7 +48,7 @@ def test_what_is_promised_is_kept(backend: DirectBackend) -> None:
     guest.close()
 
 
-def test_grow_takes_free_memory_up_to_the_target(backend: DirectBackend) -> None:
+def test_grow_takes_free_memory_up_to_the_target(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", target=2)))
     assert guest.grow() == (1, lib.MC_PATH_RING)
     assert guest.grow(5)[0] == 1
@@ -58,7 +59,7 @@ def test_grow_takes_free_memory_up_to_the_target(backend: DirectBackend) -> None
     guest.close()
 
 
-def test_a_full_host_takes_from_the_idle_donor(backend: DirectBackend) -> None:
+def test_a_full_host_takes_from_the_idle_donor(backend: HostBackend) -> None:
     donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
     receiver = GuestDouble(backend.open(DomId(1), spec("receiver")))
     frame = donor.alloc(9)
@@ -73,7 +74,7 @@ def test_a_full_host_takes_from_the_idle_donor(backend: DirectBackend) -> None:
     receiver.close()
 
 
-def test_a_growing_domain_gets_an_area_ready_even_on_a_full_host(backend: DirectBackend) -> None:
+def test_a_growing_domain_gets_an_area_ready_even_on_a_full_host(backend: HostBackend) -> None:
     donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
     receiver = GuestDouble(backend.open(DomId(1), spec("receiver")))
     assert receiver.grow() == (1, lib.MC_PATH_TRANSFER)
@@ -84,7 +85,7 @@ def test_a_growing_domain_gets_an_area_ready_even_on_a_full_host(backend: Direct
     receiver.close()
 
 
-def test_nothing_left_is_a_clean_no(backend: DirectBackend) -> None:
+def test_nothing_left_is_a_clean_no(backend: HostBackend) -> None:
     donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
     for _ in range(14):
         donor.alloc(9)
@@ -94,7 +95,7 @@ def test_nothing_left_is_a_clean_no(backend: DirectBackend) -> None:
     receiver.close()
 
 
-def test_a_soft_reclaimed_area_comes_back_by_install(backend: DirectBackend) -> None:
+def test_a_soft_reclaimed_area_comes_back_by_install(backend: HostBackend) -> None:
     donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=14)))
     receiver = GuestDouble(backend.open(DomId(1), spec("receiver", maxmem=2)))
     assert receiver.grow(2)[0] == 2
@@ -110,7 +111,7 @@ def test_a_soft_reclaimed_area_comes_back_by_install(backend: DirectBackend) -> 
     receiver.close()
 
 
-def test_an_area_comes_back_under_a_generation_it_never_had(backend: DirectBackend) -> None:
+def test_an_area_comes_back_under_a_generation_it_never_had(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", maxmem=1, boot=1)))
     seen = [guest.word(0) >> lib.MC_AREA_GENERATION_SHIFT]
     for _ in range(3):
@@ -122,7 +123,7 @@ def test_an_area_comes_back_under_a_generation_it_never_had(backend: DirectBacke
     guest.close()
 
 
-def test_an_area_that_is_installed_may_be_asked_for_again(backend: DirectBackend) -> None:
+def test_an_area_that_is_installed_may_be_asked_for_again(backend: HostBackend) -> None:
     """Two threads of one guest that come across an evicted area both ask for it."""
     donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=14, boot=13)))
     receiver = GuestDouble(backend.open(DomId(1), spec("receiver", maxmem=2)))
@@ -135,7 +136,7 @@ def test_an_area_that_is_installed_may_be_asked_for_again(backend: DirectBackend
     receiver.close()
 
 
-def test_an_area_made_ready_beyond_the_target_goes_back(backend: DirectBackend) -> None:
+def test_an_area_made_ready_beyond_the_target_goes_back(backend: HostBackend) -> None:
     donor = GuestDouble(backend.open(DomId(0), spec("donor", maxmem=12, boot=8)))
     receiver = GuestDouble(backend.open(DomId(1), spec("receiver", maxmem=2)))
     backend.promise(6 * AREA)  # nothing left: the receiver is given what the donor has
@@ -154,7 +155,7 @@ def test_an_area_made_ready_beyond_the_target_goes_back(backend: DirectBackend) 
     receiver.close()
 
 
-def test_what_was_just_released_is_there_for_the_next(backend: DirectBackend) -> None:
+def test_what_was_just_released_is_there_for_the_next(backend: HostBackend) -> None:
     """Released memory is punched by and by; meanwhile it is granted out of the slack."""
     guests = [GuestDouble(backend.open(DomId(i), spec(f"vm{i}", maxmem=14))) for i in (0, 1)]
     for turn in range(20):
@@ -177,7 +178,7 @@ def test_what_was_just_released_is_there_for_the_next(backend: DirectBackend) ->
         guest.close()
 
 
-def test_a_closed_domain_cannot_ring_any_more(backend: DirectBackend) -> None:
+def test_a_closed_domain_cannot_ring_any_more(backend: HostBackend) -> None:
     """A guest that outlives its domain still holds the eventfd."""
 
     def watched() -> int:
@@ -194,7 +195,7 @@ def test_a_closed_domain_cannot_ring_any_more(backend: DirectBackend) -> None:
     guest.close()
 
 
-def test_a_lower_target_takes_free_areas_at_once(backend: DirectBackend) -> None:
+def test_a_lower_target_takes_free_areas_at_once(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=6)))
     guest.alloc()
     backend.set_target(DomId(0), 2 * AREA)
@@ -203,7 +204,7 @@ def test_a_lower_target_takes_free_areas_at_once(backend: DirectBackend) -> None
     guest.close()
 
 
-def test_credit_is_kept_topped_up(backend: DirectBackend) -> None:
+def test_credit_is_kept_topped_up(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", credit=2)))
     settle(backend, lambda s: s.domains[0].grants_credit == 2)
     assert guest.alloc(9) >= 0
@@ -213,7 +214,7 @@ def test_credit_is_kept_topped_up(backend: DirectBackend) -> None:
     guest.close()
 
 
-def test_closing_gives_every_frame_back(backend: DirectBackend) -> None:
+def test_closing_gives_every_frame_back(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=5, credit=2)))
     for _ in range(700):
         guest.alloc()
@@ -235,7 +236,7 @@ def test_closing_gives_every_frame_back(backend: DirectBackend) -> None:
     ],
 )
 def test_bad_requests_are_answered_and_counted(
-    backend: DirectBackend, op: int, args: tuple[int, ...], status: Status
+    backend: HostBackend, op: int, args: tuple[int, ...], status: Status
 ) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1")))
     assert guest.send(op, *args)[0] == status
@@ -244,7 +245,7 @@ def test_bad_requests_are_answered_and_counted(
 
 
 def test_a_spent_error_budget_breaks_that_domain_only() -> None:
-    backend = DirectBackend(
+    backend = HostBackend(
         total_frames=8 * AREA, slack_frames=0, tmem_max_frames=0, spin_ns=0, error_budget=3
     )
     bad = GuestDouble(backend.open(DomId(0), spec("bad", maxmem=2)))
@@ -259,7 +260,7 @@ def test_a_spent_error_budget_breaks_that_domain_only() -> None:
     backend.stop()
 
 
-def test_a_producer_that_runs_away_breaks_its_ring(backend: DirectBackend) -> None:
+def test_a_producer_that_runs_away_breaks_its_ring(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1")))
     guest.ring(tmem=False).req_prod += 1000
     lib.mc_eventfd_ring(guest.handles.bell_fd)
@@ -271,7 +272,7 @@ def test_a_producer_that_runs_away_breaks_its_ring(backend: DirectBackend) -> No
     guest.close()
 
 
-def test_tmem_over_the_ring_keeps_pages_and_refuses_foreign_frames(backend: DirectBackend) -> None:
+def test_tmem_over_the_ring_keeps_pages_and_refuses_foreign_frames(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=1)))
     pool, _ = guest.send(lib.MC_OP_NEW_POOL, 1 | 1 << 24, tmem=True)
     assert pool == 0
@@ -289,14 +290,14 @@ def test_tmem_over_the_ring_keeps_pages_and_refuses_foreign_frames(backend: Dire
     guest.close()
 
 
-def test_tmem_gives_memory_up_when_a_domain_needs_it(backend: DirectBackend) -> None:
+def test_tmem_gives_memory_up_when_a_domain_needs_it(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=1)))
     pool, _ = guest.send(lib.MC_OP_NEW_POOL, 1 << 24, tmem=True)  # ephemeral
     source = guest.alloc()
     for index in range(13 * AREA):
         guest.bytes_of(source)[:8] = index.to_bytes(8, "little")
         guest.send(lib.MC_OP_PUT, index << 32 | pool, 0, 0, 0, source, tmem=True)
-        if backend._host.free_areas <= 2:
+        if backend._host.free_frames <= 2 * AREA:
             break
     before = backend.snapshot().tmem_frames
     assert before > 0
@@ -319,7 +320,7 @@ def test_tmem_gives_memory_up_when_a_domain_needs_it(backend: DirectBackend) -> 
     )
 )
 def test_any_order_of_requests_conserves_the_host(steps: list[tuple[str, int, int]]) -> None:
-    backend = DirectBackend(total_frames=10 * AREA, slack_frames=AREA, tmem_max_frames=0, spin_ns=0)
+    backend = HostBackend(total_frames=10 * AREA, slack_frames=AREA, tmem_max_frames=0, spin_ns=0)
     specs = [spec("vm0", credit=1), spec("vm1")]
     guests = [GuestDouble(backend.open(DomId(i), specs[i])) for i in (0, 1)]
     held: list[list[int]] = [[], []]
@@ -350,3 +351,30 @@ def test_any_order_of_requests_conserves_the_host(steps: list[tuple[str, int, in
     for guest in guests:
         guest.close()
     backend.stop()
+
+
+def test_lowering_a_target_of_what_was_never_granted_wakes_nobody(backend: HostBackend) -> None:
+    guest = GuestDouble(backend.open(DomId(0), spec("vm1", maxmem=14, boot=2)))
+    control = backend._host.domains[0].control
+    bells = [control.credit_bell, control.config_bell, control.guest_bell]
+    backend.set_target(DomId(0), 2 * AREA)
+    assert [control.credit_bell, control.config_bell, control.guest_bell] == bells
+    vm1 = backend.snapshot().domains[0]
+    assert vm1.reached_ns >= vm1.set_ns > 0
+    assert (vm1.target_frames, vm1.shrunk_frames) == (2 * AREA, 0)
+    guest.close()
+
+
+def test_who_has_most_to_spare_and_cannot_give_hides_nobody(backend: HostBackend) -> None:
+    """The driver of a split mechanism gives by its own hand only."""
+    split = replace(spec("split", maxmem=8, boot=8), mechanism="cmm", options={"design": 0})
+    guests = [
+        GuestDouble(backend.open(DomId(0), split)),
+        GuestDouble(backend.open(DomId(1), spec("donor", maxmem=6, boot=6))),
+        GuestDouble(backend.open(DomId(2), spec("receiver", maxmem=1))),
+    ]
+    assert guests[2].grow() == (1, lib.MC_PATH_TRANSFER)
+    now = settle(backend, lambda s: s.domains[1].current_frames == 5 * AREA)
+    assert now.domains[0].current_frames == 8 * AREA
+    for guest in guests:
+        guest.close()

@@ -8,7 +8,7 @@ import msgspec
 from backend_steps import ledger, spec
 from guest_double import GuestDouble
 
-from backend.direct import DirectBackend
+from backend.host import HostBackend
 from hypervisor.public._abi import ffi, lib
 from hypervisor.public.errors import Status
 from hypervisor.public.messages import VERSION, Publication, encode
@@ -26,7 +26,7 @@ class Hostile:
 
     SECTIONS = ("memory_ring", "tmem_ring", "trees", "areas", "rows", "heads", "slots")
 
-    def __init__(self, backend: DirectBackend, domid: int, rng: random.Random) -> None:
+    def __init__(self, backend: HostBackend, domid: int, rng: random.Random) -> None:
         self.backend, self.domid, self.rng = backend, DomId(domid), rng
         self.guest: GuestDouble | None = None
         self.corruptions = self.lives = 0
@@ -82,7 +82,7 @@ class Hostile:
         lib.mc_eventfd_ring(guest.handles.bell_fd)
 
 
-def look(backend: DirectBackend) -> None:
+def look(backend: HostBackend) -> None:
     """All that the hypervisor's main thread does with a domain's words in one tick."""
     backend.validate()
     backend.beat()
@@ -92,7 +92,7 @@ def look(backend: DirectBackend) -> None:
     encode(Publication(VERSION, 1, 1, host={}, domains=list(fields["domains"])))
 
 
-def test_hundreds_of_thousands_of_corruptions_hurt_nobody_else(backend: DirectBackend) -> None:
+def test_hundreds_of_thousands_of_corruptions_hurt_nobody_else(backend: HostBackend) -> None:
     rng = random.Random(20)
     honest = GuestDouble(backend.open(DomId(0), spec("honest", boot=1)))
     pool, _ = honest.send(lib.MC_OP_NEW_POOL, 1 | 1 << 24, tmem=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from guest_double import GuestDouble
 
-from backend.direct import DirectBackend
+from backend.host import HostBackend
 from hypervisor.public._abi import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES, DomId
@@ -17,7 +17,7 @@ PAGES = 300
 
 @pytest.mark.parametrize("points", [0, POINTS])
 def test_a_snapshot_has_the_curves_that_were_asked_for(points: int) -> None:
-    backend = DirectBackend(
+    backend = HostBackend(
         total_frames=5 * AREA_FRAMES,
         slack_frames=AREA_FRAMES,
         tmem_max_frames=AREA_FRAMES,

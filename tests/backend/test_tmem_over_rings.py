@@ -16,7 +16,7 @@ from guest_double import GuestDouble
 from tmem_streams import Mix, Row, first_difference, stream
 from xen_model import XenModel
 
-from backend.direct import DirectBackend
+from backend.host import HostBackend
 from hypervisor.public._abi import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES, DomId
@@ -31,7 +31,7 @@ NOT_THIS_HOST = ("host_take", "host_give", "relinquish", "flush_kb", "freeable_m
 class RingPool:
     """A ``Tmem`` as ``Replay`` drives it, whose clients are domains."""
 
-    def __init__(self, backend: DirectBackend) -> None:
+    def __init__(self, backend: HostBackend) -> None:
         self._backend = backend
         self._guests: dict[int, tuple[GuestDouble, int]] = {}
 
@@ -83,7 +83,7 @@ class RingPool:
 @pytest.fixture
 def ring_pool() -> Iterator[RingPool]:
     """Room for three domains of an area, and for an area of tmem."""
-    backend = DirectBackend(
+    backend = HostBackend(
         total_frames=5 * AREA_FRAMES,
         slack_frames=AREA_FRAMES,
         tmem_max_frames=AREA_FRAMES,

@@ -429,3 +429,13 @@ def test_a_hypervisor_that_is_silent_costs_one_timeout(domain: Domain, hyperviso
     hypervisor.ill = ""
     domain.alloc()
     assert domain.statistics().free_frames > 0
+
+
+def test_a_guest_of_the_boot_before_leaves_the_rings_alone(hypervisor: Any) -> None:
+    with frontend.attach(hypervisor.path) as domain:
+        pushed = domain._guest.rings[0].ring.req_prod
+        hypervisor.control.boots += 1
+        with pytest.raises(PeerGone):
+            domain.request(AREA)
+        assert domain._guest.rings[0].ring.req_prod == pushed
+        assert not domain.alive

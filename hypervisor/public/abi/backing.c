@@ -11,12 +11,17 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#define PREFERRED_NODE 1            /* MPOL_PREFERRED of the kernel's mempolicy.h */
 
 #define RETRIES_MAX 1024            /* EINTR or EAGAIN in a row from one call */
 #define SMAPS_LINES_MAX (1 << 20)
@@ -37,6 +42,22 @@ int mc_memfd(const char *name, uint64_t bytes)
         return -errno;
     if (ftruncate(fd, (off_t)bytes) == 0 &&
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        return fd;
+    error = errno;
+    close(fd);
+    return -error;
+}
+
+int mc_tmpfile(const char *directory, uint64_t bytes)
+{
+    int fd, error;
+
+    if (bytes == 0 || bytes > INT64_MAX)
+        return -EINVAL;
+    fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)bytes) == 0)
         return fd;
     error = errno;
     close(fd);
@@ -148,6 +169,42 @@ int mc_populate_read(uint64_t address, uint64_t bytes)
     return populate(address, bytes, MADV_POPULATE_READ, touch_read);
 }
 
+/* An area whose pages are all there, or that is empty but for its first: both collapse. */
+int mc_populate_huge(uint64_t address, uint64_t bytes)
+{
+    for (uint64_t at = address; at < address + bytes; at += MC_AREA_BYTES) {
+        uint8_t *area = (uint8_t *)(uintptr_t)at;
+        int status = populate(at, page_bytes(), MADV_POPULATE_WRITE, touch_write);
+
+        if (status == 0 && madvise(area, MC_AREA_BYTES, MADV_COLLAPSE) != 0)
+            status = mc_populate_write(at, MC_AREA_BYTES);
+        if (status != 0)
+            return status;
+    }
+    return 0;
+}
+
+int mc_advise_backing(uint64_t address, uint64_t bytes, int kind)
+{
+    void *start = (void *)(uintptr_t)address;
+
+    if (kind == MC_BACKING_ANY)
+        return 0;
+    return madvise(start, bytes, kind == MC_BACKING_2M ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0
+               ? 0 : -errno;
+}
+
+int mc_bind_node(uint64_t address, uint64_t bytes, int node)
+{
+    unsigned long mask = 1;
+
+    if (node < 0 || node >= (int)(8 * sizeof mask))
+        return -EINVAL;
+    mask <<= node;
+    return syscall(SYS_mbind, address, bytes, PREFERRED_NODE, &mask, 8 * sizeof mask, 0) == 0
+               ? 0 : -errno;
+}
+
 int mc_punch(int fd, uint64_t offset, uint64_t bytes)
 {
     for (int i = 0; i < RETRIES_MAX; i++) {
@@ -172,24 +229,23 @@ int64_t mc_resident_bytes(int fd)
     return fstat(fd, &status) == 0 ? (int64_t)status.st_blocks * 512 : -errno;
 }
 
-/* 1 when the mapping that starts at `address` has a page of 2 MiB of shared memory in it. */
-static int is_mapped_huge(uint64_t address)
+int64_t mc_huge_bytes(uint64_t address, uint64_t bytes)
 {
     FILE *smaps = fopen("/proc/self/smaps", "re");
-    uint64_t start, end, kib = 0;
+    uint64_t start, end, kib, sum_kib = 0;
     char line[512];
     int ours = 0;
 
     if (smaps == NULL)
-        return 0;
+        return -errno;
     for (int i = 0; i < SMAPS_LINES_MAX && fgets(line, sizeof line, smaps) != NULL; i++) {
         if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &start, &end) == 2)
-            ours = start == address;
+            ours = start >= address && end <= address + bytes;
         else if (ours && sscanf(line, "ShmemPmdMapped: %" SCNu64, &kib) == 1)
-            break;
+            sum_kib += kib;
     }
     fclose(smaps);
-    return kib > 0;
+    return (int64_t)(sum_kib * 1024);
 }
 
 int mc_shmem_thp(void)
@@ -206,7 +262,7 @@ int mc_shmem_thp(void)
     if (address < 0)
         return 0;
     huge = mc_populate_write((uint64_t)address, MC_AREA_BYTES) == 0 &&
-           is_mapped_huge((uint64_t)address);
+           mc_huge_bytes((uint64_t)address, bytes) > 0;
     mc_unmap((uint64_t)address, bytes);
     return huge;
 }

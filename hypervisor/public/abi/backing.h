@@ -1,8 +1,13 @@
 /* backing.h: the kernel's memory calls, and what they cost.
  *
  * Owns:  memfd creation and sealing, aligned mapping, populate, punch, real use.
- * Rules: 2 MiB backing is asked for (MADV_HUGEPAGE) and never assumed; punching is done for whole
- *        areas only; populate is by MADV_POPULATE_WRITE through the hypervisor's mapping, because
+ * Rules: 2 MiB backing is asked for and never assumed. Three ways to it, best first: shared memory
+ *        that honours MADV_HUGEPAGE; MADV_COLLAPSE of a populated area (Linux 6.1, whatever
+ *        shmem_enabled says); a file on a tmpfs mounted huge=always. The first two keep the seals
+ *        of a memfd. A file on tmpfs cannot be sealed: whoever holds it can shrink it, and who
+ *        copies from the mapping then dies of SIGBUS. Such ram is for trusted guests: the
+ *        hypervisor touches it by madvise alone, which fails instead, and serves it no tmem.
+ *        Populate is by MADV_POPULATE_WRITE through the hypervisor's mapping, because
  *        fallocate leaves the zeroing to the first fault, which would be the guest's.
  * Each function returns >= 0, or minus errno.
  */
@@ -14,6 +19,8 @@
 /* cdef-begin */
 /* A memfd of exactly `bytes`, sealed against shrinking, growing and further sealing. */
 int mc_memfd(const char *name, uint64_t bytes);
+/* A file without a name of exactly `bytes` in a directory, for a tmpfs mounted huge=always. */
+int mc_tmpfile(const char *directory, uint64_t bytes);
 /* Map the whole fd shared, aligned to 2 MiB, MADV_HUGEPAGE asked; address, or minus errno. A fd
  * shorter than `bytes` is refused with -EINVAL: a touch beyond its end would be a SIGBUS. */
 int64_t mc_map(int fd, uint64_t bytes);
@@ -22,6 +29,15 @@ int mc_unmap(uint64_t address, uint64_t bytes);
 int64_t mc_map_anonymous(uint64_t bytes);
 /* Give and zero the pages of [address, address + bytes). */
 int mc_populate_write(uint64_t address, uint64_t bytes);
+/* As mc_populate_write, for whole aligned areas: collapse each into one page of 2 MiB where it is
+ * not one by itself. Without a free huge page an area keeps small ones: a success too. */
+int mc_populate_huge(uint64_t address, uint64_t bytes);
+/* MADV_HUGEPAGE for MC_BACKING_2M, MADV_NOHUGEPAGE for MC_BACKING_4K, nothing for any. */
+int mc_advise_backing(uint64_t address, uint64_t bytes, int kind);
+/* Prefer NUMA node `node` for what is still to be given of a mapping (mbind, MPOL_PREFERRED). */
+int mc_bind_node(uint64_t address, uint64_t bytes, int node);
+/* Bytes of [address, address + bytes) of shared memory that are mapped by pages of 2 MiB. */
+int64_t mc_huge_bytes(uint64_t address, uint64_t bytes);
 /* Map pages that exist already, without a fault each. */
 int mc_populate_read(uint64_t address, uint64_t bytes);
 /* Free the pages of [offset, offset + bytes) of a memfd in every mapping. */
@@ -30,7 +46,7 @@ int mc_punch(int fd, uint64_t offset, uint64_t bytes);
 int mc_discard(uint64_t address, uint64_t bytes);
 /* Bytes of memory behind a memfd (st_blocks * 512). */
 int64_t mc_resident_bytes(int fd);
-/* 1 when a memfd really gets 2 MiB pages here (tried, then measured), else 0. */
+/* 1 when a memfd really gets 2 MiB pages at the first touch here (tried, then measured), else 0. */
 int mc_shmem_thp(void);
 /* cdef-end */
 

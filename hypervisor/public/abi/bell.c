@@ -49,12 +49,23 @@ uint32_t mc_cpu_now(void)
     return cpu < 0 ? 0 : (uint32_t)cpu;
 }
 
-void mc_bell_ring(uint32_t *word, uint32_t *waiters)
+static void wake_waiters(uint32_t *word, uint32_t *waiters)
 {
-    __atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (__atomic_load_n(waiters, __ATOMIC_RELAXED) != 0)
         syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void mc_bell_ring(uint32_t *word, uint32_t *waiters)
+{
+    __atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
+    wake_waiters(word, waiters);
+}
+
+void mc_bell_set(uint32_t *word, uint32_t *waiters, uint32_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    wake_waiters(word, waiters);
 }
 
 /* FUTEX_WAIT_BITSET takes a deadline, so an interrupted sleep goes on for what remains. */

@@ -30,6 +30,8 @@ uint32_t mc_cpu_now(void);
 uint64_t mc_spin_calibrate_ns(void);
 
 void mc_bell_ring(uint32_t *word, uint32_t *waiters);
+/* As mc_bell_ring, for a word whose value the ringer keeps elsewhere: the peer may spoil it. */
+void mc_bell_set(uint32_t *word, uint32_t *waiters, uint32_t value);
 /* Sleep until the word differs from seen, or timeout_ns passes. 0, or MC_ETIMEOUT; MC_EKERNEL when
  * the kernel refuses the word (misaligned). Signals neither end nor prolong the sleep. */
 int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t timeout_ns);

@@ -57,7 +57,9 @@ static inline uint64_t mc_frame_limit(const struct mc_frames *frames)
 /* Free, whole, and the guest's to take; evicted or not. */
 static inline int mc_word_whole(uint32_t word)
 {
-    return (word & (MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED)) == MC_AREA_FRAMES;
+    const uint32_t flags = MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_ISOLATED;
+
+    return (word & (MC_AREA_FREE_MASK | flags)) == MC_AREA_FRAMES;
 }
 
 /* One bit per frame, for 2^order frames; order 0..6. */
@@ -103,7 +105,7 @@ static inline uint32_t mc_area_take(struct mc_frames *frames, uint32_t area, uin
     for (int tries = 0; tries < MC_TAKE_TRIES_MAX; tries++) {
         uint32_t free = seen & MC_AREA_FREE_MASK;
         uint32_t taken = free < most ? free : most;
-        if (free < least || (seen & (MC_AREA_HUGE | MC_AREA_RECLAIMED)))
+        if (free < least || (seen & (MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_ISOLATED)))
             return 0;
         *word = seen - taken;
         if (mc_word_swap(frames, area, &seen, *word))

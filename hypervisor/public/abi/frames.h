@@ -3,7 +3,7 @@
  * Shape: LLFree (Wrenger et al., USENIX ATC 2023) with whole-row reservation.
  *
  *   tree   free_frames   sum over 16 areas, minus what threads have claimed
- *   area   one u32       free:10 | huge:1 | evicted:1 | reclaimed:1 | spare:3 | generation:16
+ *   area   one u32       free:10 | huge | evicted | reclaimed | isolated | spare:2 | generation:16
  *   row    one u64       bit = 1: frame taken (handed out, or held in a slot)
  *   head   one u8/frame  what the frame is to free(): see MC_HEAD_*
  *   slot   one line      a row (or what was free of it) that a thread has taken for itself
@@ -42,6 +42,7 @@
 #define MC_AREA_HUGE 0x400
 #define MC_AREA_EVICTED 0x800
 #define MC_AREA_RECLAIMED 0x1000
+#define MC_AREA_ISOLATED 0x2000     /* nothing more is handed out: the guest empties it */
 #define MC_AREA_GENERATION_SHIFT 16
 
 #define MC_HEAD_NEVER 0
@@ -98,6 +99,9 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes);
 
 /* Either side: fill a view from a region that was formatted here or passed mc_meta_check. */
 int mc_frames_bind(struct mc_frames *frames, void *meta);
+/* Hypervisor: the same, and where the two rings are, from the number of areas alone: at a reboot
+ * the guest before may still write into the page. MC_EINDEX. */
+int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames, struct mc_ring *rings[2]);
 
 /* A slot (0..MC_SLOTS - 1) for thread `owner`, not 0; MC_ESLOT when all are claimed. */
 int mc_slot_claim(struct mc_frames *frames, uint32_t owner);

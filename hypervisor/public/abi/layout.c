@@ -43,6 +43,21 @@ static struct mc_control layout_of(uint32_t areas)
     return control;
 }
 
+static void bind(struct mc_frames *frames, void *meta, const struct mc_control *control)
+{
+    char *base = meta;
+    *frames = (struct mc_frames){
+        .trees = (struct mc_tree *)(base + control->trees_offset),
+        .areas = (uint32_t *)(base + control->areas_offset),
+        .rows = (uint64_t *)(base + control->rows_offset),
+        .heads = (uint8_t *)(base + control->heads_offset),
+        .slots = (struct mc_slot *)(base + control->slots_offset),
+        .area_count = control->areas,
+        .tree_count = control->trees,
+        .slot_count = control->slots,
+    };
+}
+
 int64_t mc_meta_bytes(uint32_t areas)
 {
     if (areas == 0 || areas > MC_MAX_AREAS)
@@ -62,7 +77,7 @@ int mc_meta_format(void *meta, uint64_t meta_bytes, uint32_t domid, uint32_t are
     memcpy(meta, &control, sizeof control);
     mc_ring_format((struct mc_ring *)((char *)meta + control.memory_ring_offset));
     mc_ring_format((struct mc_ring *)((char *)meta + control.tmem_ring_offset));
-    mc_frames_bind(&frames, meta);
+    bind(&frames, meta, &control);
     for (uint32_t area = 0; area < areas; area++)
         frames.areas[area] = MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_EVICTED;
     for (uint32_t slot = 0; slot < MC_SLOTS; slot++)
@@ -88,20 +103,21 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes)
 
 int mc_frames_bind(struct mc_frames *frames, void *meta)
 {
-    const struct mc_control *control = meta;
-    char *base = meta;
     if (frames == NULL || meta == NULL)
         return MC_ELAYOUT;
-    *frames = (struct mc_frames){
-        .trees = (struct mc_tree *)(base + control->trees_offset),
-        .areas = (uint32_t *)(base + control->areas_offset),
-        .rows = (uint64_t *)(base + control->rows_offset),
-        .heads = (uint8_t *)(base + control->heads_offset),
-        .slots = (struct mc_slot *)(base + control->slots_offset),
-        .area_count = control->areas,
-        .tree_count = control->trees,
-        .slot_count = control->slots,
-    };
+    bind(frames, meta, meta);
+    return MC_OK;
+}
+
+int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames, struct mc_ring *rings[2])
+{
+    struct mc_control control;
+    if (areas == 0 || areas > MC_MAX_AREAS)
+        return MC_EINDEX;
+    control = layout_of(areas);
+    bind(frames, meta, &control);
+    rings[0] = (struct mc_ring *)((char *)meta + control.memory_ring_offset);
+    rings[1] = (struct mc_ring *)((char *)meta + control.tmem_ring_offset);
     return MC_OK;
 }
 
@@ -235,7 +251,7 @@ static uint32_t mend_area(struct mc_frames *frames, uint32_t area)
                                       | MC_AREA_HUGE;
         return run;
     }
-    word &= ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_HUGE);
+    word &= ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_ISOLATED);
     if (word & MC_AREA_RECLAIMED) {         /* not the guest's: nothing in it can be handed out */
         for (uint32_t frame = 0; frame < MC_AREA_FRAMES; frame++)
             if (mc_head_taken(heads[frame]))

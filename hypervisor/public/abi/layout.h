@@ -126,7 +126,46 @@ struct mc_control {
     _Atomic int64_t committed_frames;   /* pages its programs hold anywhere; -1: not known */
     _Atomic uint64_t stall_ns;          /* time its programs stood still for want of memory */
     _Atomic int64_t idle_permille;      /* of its pages, not used lately; -1: not known */
+    uint64_t pad2[4];
+    /* [hypervisor writes before attach] the device through which the domain is resized */
+    uint32_t mechanism;                 /* enum mc_mechanism_id */
+    uint32_t granule_frames;            /* smallest step of a target */
+    uint32_t backing;                   /* enum mc_backing_kind: how ram is to be mapped */
+    uint32_t boot_areas;                /* areas 0 to here are there when the domain starts */
+    uint64_t options[8];                /* of the mechanism, in the order it declares them */
+    uint64_t pad3[6];
+    /* [hypervisor writes at any time] its configuration: any change raises config_bell */
+    _Atomic uint32_t config_bell;       /* futex */
+    _Atomic uint32_t boots;             /* times the domain was rebooted */
+    _Atomic uint64_t requested_frames;  /* the size the driver is asked to come to */
+    _Atomic uint64_t plugged_frames;    /* the size it has, by the hypervisor's count */
+    uint64_t config[5];                 /* the mechanism's own, see its header; by __atomic_* */
+    /* [frontend's driver writes; reported, and decided from where a mechanism's header says so] */
+    _Atomic uint32_t config_waiters;    /* threads asleep on config_bell */
+    _Atomic uint32_t config_seen;       /* config_bell as the driver last acted upon it */
+    _Atomic int32_t driver_status;      /* what became of it: enum mc_step, or an mc_status */
+    uint32_t pad4;
+    _Atomic uint64_t file_frames;       /* page cache that could be dropped */
+    _Atomic uint64_t migrated_frames;   /* used frames moved out of the way so far */
+    uint64_t driver[12];                /* the mechanism's own: statistics; by __atomic_* */
 };
+
+/* How a domain is resized; a file mech_<name>.c in backend/abi, drv_<name>.c in frontend/abi. */
+enum mc_mechanism_id {
+    MC_DIRECT = 0,
+    MC_BALLOON = 1,
+    MC_VIRTIO_MEM = 2,
+    MC_SECTIONS = 3,
+    MC_CMM = 4,
+    MC_HYPERALLOC = 5,
+    MC_MECHANISMS = 6
+};
+
+/* What a domain's ram is to be made of; what it is made of is measured (backing.h). */
+enum mc_backing_kind { MC_BACKING_ANY = 0, MC_BACKING_4K = 1, MC_BACKING_2M = 2 };
+
+/* What a driver says of the configuration it was given last; negative: why it cannot go on. */
+enum mc_step { MC_STEP_DONE = 0, MC_STEP_MORE = 1 };
 
 enum mc_state { MC_STATE_CLOSED = 0, MC_STATE_OPEN = 1, MC_STATE_CLOSING = 2, MC_STATE_BROKEN = 3 };
 
@@ -163,6 +202,9 @@ _Static_assert(sizeof(struct mc_tree) == 64, "one tree is one cache line");
 _Static_assert(sizeof(struct mc_slot) == 64, "one slot is one cache line");
 _Static_assert(offsetof(struct mc_control, heartbeat) % 64 == 0, "groups on lines of their own");
 _Static_assert(offsetof(struct mc_control, used_frames) % 64 == 0, "groups on lines of their own");
+_Static_assert(offsetof(struct mc_control, mechanism) % 64 == 0, "groups on lines of their own");
+_Static_assert(offsetof(struct mc_control, config_bell) % 64 == 0, "groups on lines of their own");
+_Static_assert(offsetof(struct mc_control, config_waiters) % 64 == 0, "lines of their own");
 _Static_assert(sizeof(struct mc_control) <= MC_FRAME_BYTES, "the control page is one page");
 _Static_assert(MC_AREA_ROWS * MC_ROW_FRAMES == MC_AREA_FRAMES, "rows fill an area");
 _Static_assert(MC_AREA_FRAMES * MC_FRAME_BYTES == MC_AREA_BYTES, "frames fill an area");

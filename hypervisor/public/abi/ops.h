@@ -1,6 +1,8 @@
 /* ops.h: what the records of the two rings mean.
  *
- * Memory ring
+ * Memory ring. Which operations a domain may use depends on its mechanism; another's are MC_EOP.
+ * The first four, of `direct`; the operations of the others stand in a header of their own each
+ * (balloon.h, virtio_mem.h, sections.h, cmm.h, hyperalloc.h).
  *   NOP       -                                    -> 0; measures the ring
  *   GROW      arg0 areas wanted (1..64)            -> areas granted (>= 1), arg0 path of the last
  *                                                     (enum mc_path); or ENOMEM, ETARGET
@@ -33,6 +35,15 @@ enum mc_op {
     MC_OP_FLUSH_OBJECT = 19,
     MC_OP_NEW_POOL = 20,
     MC_OP_DESTROY_POOL = 21
+};
+
+/* Where the operations of each mechanism begin; 8 to each. */
+enum mc_op_base {
+    MC_OP_BALLOON = 32,
+    MC_OP_VIRTIO_MEM = 40,
+    MC_OP_SECTIONS = 48,
+    MC_OP_CMM = 56,
+    MC_OP_HYPERALLOC = 64
 };
 
 /* How a grant was served; every grant is counted under exactly one of these. */

@@ -25,6 +25,11 @@ static int is_whole_backed(uint32_t word)
     return mc_word_whole(word) && !(word & MC_AREA_EVICTED);
 }
 
+static int is_claimed(uint32_t word)
+{
+    return (word & (MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_FREE_MASK)) == MC_AREA_HUGE;
+}
+
 static int is_evicted(uint32_t word)
 {
     return (word & (MC_AREA_EVICTED | MC_AREA_RECLAIMED)) == MC_AREA_EVICTED;
@@ -90,6 +95,14 @@ int mc_area_install(struct mc_frames *frames, uint32_t area, uint16_t generation
         return MC_EINDEX;
     return transition(frames, area, is_evicted, MC_AREA_FREE_MASK | MC_AREA_HUGE,
                       word_of(0, generation));
+}
+
+int mc_area_surrender(struct mc_frames *frames, uint32_t area, uint16_t generation)
+{
+    if (area >= frames->area_count)
+        return MC_EINDEX;
+    return transition(frames, area, is_claimed, 0,
+                      word_of(MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_EVICTED, generation));
 }
 
 int64_t mc_area_word(const struct mc_frames *frames, uint32_t area)

@@ -14,6 +14,10 @@
  *   return        H -> S     word (0, huge, reclaimed) -> (512, evicted)
  *   grant         P -> I     word (0, huge, reclaimed) -> (512, not evicted)
  *   install       S -> I     word: evicted cleared, after populating
+ *   surrender     I -> H     word (0, huge, not reclaimed) -> (0, huge, reclaimed, evicted), gen+1
+ *
+ * Surrender is for what the guest itself took out of use and offers: it holds the area claimed,
+ * without a head, and its tree does not count it.
  *
  * The generation rises whenever backing is taken away, so the guest knows that its mapping of the
  * area is stale. Each transition is one compare-and-swap of the area word; a guest allocation that
@@ -40,6 +44,7 @@ int mc_area_soft_reclaim(struct mc_frames *frames, uint32_t area, uint16_t gener
 int mc_area_return(struct mc_frames *frames, uint32_t area, uint16_t generation);
 int mc_area_grant(struct mc_frames *frames, uint32_t area, uint16_t generation);
 int mc_area_install(struct mc_frames *frames, uint32_t area, uint16_t generation);
+int mc_area_surrender(struct mc_frames *frames, uint32_t area, uint16_t generation);
 /* A copy of the area word, or MC_EINDEX. A hint: the guest writes it. */
 int64_t mc_area_word(const struct mc_frames *frames, uint32_t area);
 /* cdef-end */

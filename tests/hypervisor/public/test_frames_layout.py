@@ -217,3 +217,19 @@ def test_recovery_keeps_what_was_handed_out_and_regains_what_was_claimed() -> No
     assert after["taken_frames"] == before["taken_frames"]
     assert after["free_frames"] == before["free_frames"] + before["slot_frames"]
     assert region.taken() == taken
+
+
+def test_the_hypervisor_binds_without_believing_the_page() -> None:
+    region = Region(18)
+    lib, ffi = region.lib, region.ffi
+    view, rings = ffi.new("struct mc_frames *"), ffi.new("struct mc_ring *[2]")
+    control = ffi.cast("struct mc_control *", region.meta)
+    wanted = [control.memory_ring_offset, control.tmem_ring_offset]
+    # A guest that was not thrown out before the reboot writes at any time.
+    ffi.memmove(region.meta, b"\xff" * 4096, 4096)
+    assert lib.mc_meta_bind(region.meta, 18, view, rings) == 0
+    assert bytes(ffi.buffer(view)) == bytes(ffi.buffer(region.frames))
+    start = ffi.cast("uintptr_t", region.meta)
+    assert [int(ffi.cast("uintptr_t", ring)) - int(start) for ring in rings] == wanted
+    for areas in (0, lib.MC_MAX_AREAS + 1):
+        assert lib.mc_meta_bind(region.meta, areas, view, rings) == lib.MC_EINDEX

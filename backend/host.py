@@ -1,7 +1,8 @@
-"""The ``direct`` mechanism: the hypervisor works on the guest's allocator (design, section 6).
+"""A host: one ledger of memory, its domains, and the threads that serve them.
 
 Owns: one ``struct mc_host`` (``backend/abi/host.h``), the tmem pool behind it, and the two threads
-that serve it. Implements ``hypervisor.public.backend.Backend``.
+that serve it. Implements ``hypervisor.public.backend.Backend``. How each domain is resized is its
+mechanism's, behind one table in C (``backend/abi/mechanism.h``).
 Rules: made, driven and stopped by the hypervisor's main thread only. The compiled loops run without
 the GIL on threads of their own, from the constructor until ``stop``.
 """
@@ -11,18 +12,38 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from backend._service import ffi, lib
-from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, HostSnapshot
+from backend.banks import Banks
+from backend.ghosts import Ghosts
+from hypervisor.public.backend import (
+    EXCESS,
+    MECHANISMS,
+    BankSpec,
+    DomainHandles,
+    DomainSnapshot,
+    DomainSpec,
+    HostSnapshot,
+    Settled,
+)
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
+SETTLE_POLL_S = 0.001
+
+#: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
+BACKINGS = {"": 0, "4k": 1, "2m": 2}
+_NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)
+_REACH = ("reached", "moving", "partial")
+_BROKEN = {Status.EPERM: "error budget spent", Status.EFOREIGN: EXCESS}
+_WHY = ("", "in use", "pinned", "no memory", "guest", "silent", "bank")
 
 #: Fields of a snapshot, and the counters of a tmem client each is the sum of.
 _TMEM_FIELDS = {
@@ -38,11 +59,17 @@ _TMEM_FIELDS = {
 }
 
 
-class DirectBackend:
+class HostBackend(Banks):
     """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
 
+    ``backing`` is one of ``BACKINGS``; "2m" raises ConfigError where the machine gives no pages of
+    2 MiB. ``huge_dir`` is a tmpfs mounted with huge=always to take them from: its files cannot be
+    sealed, so a host with one serves guests that are trusted, and no tmem. ``banks`` divide host
+    memory; without them it is one, bound to no node.
+
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
-    domain may send before it is reported by ``broken``. ``tmem_entries`` stands in for
+    domain may send before it is reported by ``broken``. ``stop_excess``: so is one that really uses
+    more than it was granted, within milliseconds. ``tmem_entries`` stands in for
     ``tmem.serve.entry_points``, for whoever wants to see the operations. With ``mrc_points`` above
     1 every snapshot has each domain's miss ratios at so many sizes, as ``tmem.shards`` counts them.
     """
@@ -59,6 +86,10 @@ class DirectBackend:
         tmem_dedup: bool = False,
         tmem_compression: bool = False,
         mrc_points: int = 0,
+        backing: str = "",
+        huge_dir: str = "",
+        banks: Sequence[BankSpec] = (),
+        stop_excess: bool = False,
     ) -> None:
         out = ffi.new("struct mc_host **")
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
@@ -67,6 +98,12 @@ class DirectBackend:
         self._host: Any = out[0]
         self._host.error_budget = error_budget
         self._names: dict[DomId, str] = {}
+        self._tmem_targets: dict[DomId, int] = {}
+        try:
+            self._set_memory(backing, huge_dir, banks)
+        except BaseException:
+            lib.mc_host_close(self._host)
+            raise
         self._copy = ffi.new("struct mc_host *")
         self._keep: list[Any] = []
         self._beats = 0
@@ -82,9 +119,23 @@ class DirectBackend:
             threading.Thread(target=lib.mc_service_run, args=(self._host,), name="service"),
             threading.Thread(target=lib.mc_worker_run, args=(self._host,), name="worker"),
         ]
+        self._ghosts = Ghosts() if stop_excess else None
+        if stop_excess:
+            run = lib.mc_excess_run
+            self._threads.append(threading.Thread(target=run, args=(self._host,), name="excess"))
         for thread in self._threads:
             thread.daemon = True
             thread.start()
+
+    def _set_memory(self, backing: str, huge_dir: str, banks: Sequence[BankSpec]) -> None:
+        if backing not in BACKINGS:
+            raise ConfigError("backing", f"{backing!r} is none of {', '.join(BACKINGS)}")
+        if lib.mc_host_set_backing(self._host, BACKINGS[backing], huge_dir.encode()):
+            raise ConfigError("backing", f"this machine gives no {backing} pages {huge_dir}")
+        if banks:
+            made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames, 0) for b in banks])
+            if lib.mc_host_set_banks(self._host, made, len(banks)):
+                raise ConfigError("banks", "at most 16, and their sum is all host memory")
 
     def _open_tmem(
         self, areas: int, entries_of: Callable[[Any], Any] | None, options: dict[str, bool]
@@ -112,15 +163,13 @@ class DirectBackend:
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
         """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there."""
         areas = areas_of(spec.maxmem_frames)
-        status = lib.mc_domain_open(
-            self._host,
-            domid,
-            areas,
-            areas_of(spec.boot_frames),
-            areas_of(spec.target_frames),
-            spec.credit_areas,
-            spec.doorbell == "zmq",
-        )
+        wanted = ffi.new("struct mc_domain_spec *")
+        wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
+        wanted.target_frames = max(spec.target_frames, wanted.boot_areas * AREA_FRAMES)
+        wanted.credit_areas, wanted.relayed = spec.credit_areas, spec.doorbell == "zmq"
+        wanted.mechanism = mechanism_id(spec.mechanism)
+        _set_options(wanted, spec)
+        status = lib.mc_domain_open(self._host, domid, wanted)
         if status == Status.ENOMEM:
             raise NoMemory(
                 f"{spec.name}: the host has no {spec.boot_frames} frames to boot it with"
@@ -140,21 +189,64 @@ class DirectBackend:
 
     def close(self, domid: DomId) -> None:
         """Take back every frame and tmem page of a domain, dead or alive."""
+        domain = self._host.domains[domid]
+        if self._ghosts is not None and domid in self._names:
+            self._ghosts.adopt(self._names[domid], domain.ram_fd, domain.areas * AREA_BYTES)
         _check(lib.mc_domain_close(self._host, domid), f"close domain {domid}")
         self._names.pop(domid, None)
 
+    def reboot(self, domid: DomId) -> None:
+        """The guest starts anew: meta is formatted, it holds what it boots with; pins stay."""
+        status = lib.mc_domain_reboot(self._host, domid)
+        if status == Status.ENOMEM:
+            raise NoMemory(f"{self._names[domid]}: the host has no frames to boot it with again")
+        _check(status, f"reboot domain {domid}")
+        self.set_tmem_target(domid, self._tmem_targets[domid])
+
     def promise(self, frames: int) -> None:
         """Keep ``frames`` of host memory for domains that have not come yet."""
-        lib.mc_host_promise(self._host, areas_of(frames))
+        lib.mc_host_promise(self._host, areas_of(frames) * AREA_FRAMES)
 
     def set_target(self, domid: DomId, frames: int) -> None:
-        """Set the RAM target in frames; free areas above it are taken at once."""
-        _check(lib.mc_domain_set_target(self._host, domid, areas_of(frames)), "set target")
+        """Set the RAM target in frames, rounded up to the mechanism's granule."""
+        _check(lib.mc_domain_set_target(self._host, domid, frames), "set target")
+
+    def settle(self, domid: DomId, timeout_s: float) -> Settled:
+        """Wait until a domain has reached its target, or cannot; "moving" when time was up."""
+        why, until = ffi.new("uint32_t *"), time.monotonic() + timeout_s
+        while True:
+            reach = lib.mc_domain_reach(self._host, domid, why)
+            _check(reach, f"settle domain {domid}")
+            if reach != lib.MC_MOVING or time.monotonic() > until:
+                break
+            time.sleep(SETTLE_POLL_S)
+        domain = self._host.domains[domid]
+        return Settled(
+            state=_REACH[reach],
+            why=_WHY[why[0]],
+            plugged_frames=int(lib.mc_domain_size(self._host, domid)),
+            target_frames=domain.target_frames,
+            driver_status=domain.control.driver_status,
+        )
+
+    def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """Make frames targets of DMA; they must be the guest's, and are populated."""
+        _check(lib.mc_domain_pin(self._host, domid, frame, count, 1), "pin", frame)
+
+    def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """Let go of frames that were pinned."""
+        _check(lib.mc_domain_pin(self._host, domid, frame, count, 0), "unpin", frame)
+
+    def huge_bytes(self, domid: DomId) -> int:
+        """Bytes of a domain's ram that the hypervisor has mapped by pages of 2 MiB; measured."""
+        domain = self._host.domains[domid]
+        return max(int(lib.mc_huge_bytes(domain.ram, domain.areas * AREA_BYTES)), 0)
 
     def set_tmem_target(self, domid: DomId, pages: int) -> None:
         """Set mm_target in pages; -1 is no limit. Enforced on every put from now on."""
         if self.tmem is not None:
             self.tmem.clients["mm_target"][domid] = pages
+        self._tmem_targets[domid] = pages
         control = self._host.domains[domid].control
         control.tmem_target_pages = pages & 0xFFFFFFFFFFFFFFFF
 
@@ -163,6 +255,10 @@ class DirectBackend:
         self._beats += 1
         for domid in self._names:  # stored, never read back: a guest can write there
             self._host.domains[domid].control.heartbeat = self._beats
+
+    def haunted(self) -> list[str]:
+        """Domains that are gone and whose memory is used, which ``stop_excess`` takes back."""
+        return [] if self._ghosts is None else self._ghosts.look()
 
     def kick(self) -> None:
         """Wake the service thread: a doorbell arrived through the relay."""
@@ -180,8 +276,7 @@ class DirectBackend:
             domain = self._host.domains[domid]
             if domain.phase == lib.MC_BROKEN:
                 reason = Status(-domain.broken_status)
-                budget = reason is Status.EPERM
-                found.append((domid, "error budget spent" if budget else f"ring: {reason.name}"))
+                found.append((domid, _BROKEN.get(reason, f"ring: {reason.name}")))
         return found
 
     def snapshot(self) -> HostSnapshot:
@@ -190,18 +285,19 @@ class DirectBackend:
         lib.mc_host_copy(self._host, host)
         capacity = 0
         if self.tmem is not None:
-            room = max(host.free_areas - host.slack_areas - host.promised_areas, 0)
-            capacity = min(host.tmem_areas + room, host.tmem_areas_max) * AREA_FRAMES
+            room = max(host.free_frames - host.slack_frames - host.promised_frames, 0)
+            room -= room % AREA_FRAMES
+            capacity = min(host.tmem_frames + room, host.tmem_areas_max * AREA_FRAMES)
         domains = tuple(
             self._domain_snapshot(host.domains[domid], capacity) for domid in sorted(self._names)
         )
         return HostSnapshot(
-            total_frames=host.total_areas * AREA_FRAMES,
-            slack_frames=(host.slack_areas + host.promised_areas) * AREA_FRAMES,
-            free_frames=host.free_areas * AREA_FRAMES,
-            installed_frames=host.installed_areas * AREA_FRAMES,
-            ready_frames=(host.ready_areas + host.transit_areas) * AREA_FRAMES,
-            tmem_frames=host.tmem_areas * AREA_FRAMES,
+            total_frames=host.total_frames,
+            slack_frames=host.slack_frames + host.promised_frames,
+            free_frames=host.free_frames,
+            installed_frames=host.installed_frames,
+            ready_frames=host.ready_frames + host.transit_frames,
+            tmem_frames=host.tmem_frames,
             tmem_used_pages=sum(domain.tmem_used_pages for domain in domains),
             tmem_capacity_pages=capacity,
             domains=domains,
@@ -211,15 +307,16 @@ class DirectBackend:
         domid = DomId(domain.domid)
         control, counters = domain.control, domain.counters
         tmem = self._tmem_counters(domid)
-        backed = sum(domain.counts) - domain.counts[lib.MC_A_HARD] - domain.counts[lib.MC_A_SOFT]
+        backed = domain.areas - sum(domain.counts[state] for state in _NOT_OUTSIDE)
+        backed_frames = backed * AREA_FRAMES + domain.installed_frames + domain.flight_frames
         return DomainSnapshot(
             domid=domid,
             name=self._names[domid],
             maxmem_frames=domain.areas * AREA_FRAMES,
-            current_frames=domain.counts[lib.MC_A_INSTALLED] * AREA_FRAMES,
-            target_frames=domain.target_areas * AREA_FRAMES,
+            current_frames=domain.installed_frames,
+            target_frames=domain.target_frames,
             resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // 4096,
-            installed_frames=backed * AREA_FRAMES,
+            installed_frames=backed_frames,
             grants_credit=counters.grants[lib.MC_PATH_CREDIT],
             grants_ring=counters.grants[lib.MC_PATH_RING],
             grants_transfer=counters.grants[lib.MC_PATH_TRANSFER],
@@ -238,6 +335,19 @@ class DirectBackend:
             guest_committed_frames=control.committed_frames,
             guest_stall_ns=control.stall_ns,
             guest_idle_permille=control.idle_permille,
+            mechanism=MECHANISMS[lib.mc_domain_mechanism(self._host, domid)],
+            granule_frames=domain.granule_frames,
+            plugged_frames=int(lib.mc_domain_size(self._host, domid)),
+            pinned_frames=domain.pinned_frames,
+            shrunk_frames=counters.shrunk_frames,
+            grown_frames=counters.grown_frames,
+            refused=counters.refused,
+            refused_dma=counters.refused_dma,
+            violations=counters.violations,
+            set_ns=counters.set_ns,
+            reached_ns=counters.reached_ns,
+            guest_migrated_frames=control.migrated_frames,
+            guest_file_frames=control.file_frames,
         )
 
     def _tmem_counters(self, domid: DomId) -> dict[str, int]:
@@ -332,6 +442,8 @@ class DirectBackend:
                 raise InternalError(f"the {thread.name} thread does not stop")
         for domid in list(self._names):
             self.close(domid)
+        if self._ghosts is not None:
+            self._ghosts.close()
         lib.mc_host_close(self._host)
         self._host = None
         if self.tmem is not None:
@@ -343,6 +455,26 @@ def _done(code: int, what: str) -> None:
         raise InternalError(f"tmem: {what}: code {code}")
 
 
-def _check(status: int, what: str) -> None:
+def _check(status: int, what: str, frame: int = -1) -> None:
     if status < 0:
-        raise error_of(status, what)
+        raise error_of(status, what, frame)
+
+
+def mechanism_id(name: str) -> int:
+    """``enum mc_mechanism_id`` of a mechanism; ConfigError for an unknown one."""
+    found = int(lib.mc_mechanism_find(name.encode()))
+    if found < 0:
+        raise ConfigError("mechanism", f"{name!r} is none of {', '.join(MECHANISMS)}")
+    return found
+
+
+def _set_options(wanted: Any, spec: DomainSpec) -> None:
+    lib.mc_option_defaults(wanted.mechanism, wanted.options)
+    least, most = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+    for name, value in spec.options.items():
+        index = lib.mc_option_find(wanted.mechanism, name.encode(), least, most)
+        if index < 0:
+            raise ConfigError("options", f"{spec.mechanism} has no option {name!r}")
+        if not least[0] <= value <= most[0]:
+            raise ConfigError(f"options.{name}", f"must be {least[0]} to {most[0]}")
+        wanted.options[index] = value

@@ -1,0 +1,268 @@
+/* drv_cmm.c: the guest half of `cmm`. See cmm.h, driver.h.
+ *
+ * An allocation that finds nothing asks: dom0 by a message, or the hypervisor by GROW. As a donor,
+ * and above its target, a domain of the dom0 design comes down by itself: free areas are claimed
+ * (movable.h), offered, and are its own again when they were not taken.
+ * A message that was not answered in time stands: the next one waits for its answer first.
+ */
+#include "driver.h"
+
+#include "cmm.h"
+#include "movable.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RETRY_NS 100000000u     /* above the target, what is freed by and by is offered so often */
+
+struct device {
+    pthread_mutex_t ask_lock;
+    pthread_mutex_t offer_lock;
+    uint32_t offered[MC_CMM_OFFER_MAX];     /* areas of the offer that is not answered yet */
+    uint32_t offered_count;
+    uint8_t *refused;                       /* per area: was not taken, in this step */
+};
+
+static int by_dom0(const struct mc_guest *guest)
+{
+    return guest->control->options[MC_CMM_DESIGN] == MC_CMM_DOM0;
+}
+
+static uint64_t answer_in(const struct mc_guest *guest, int index)
+{
+    return __atomic_load_n(&guest->control->config[index], __ATOMIC_ACQUIRE);
+}
+
+static void tell(struct mc_guest *guest, int index, uint64_t word)
+{
+    __atomic_store_n(&guest->control->driver[index], word, __ATOMIC_RELEASE);
+}
+
+static uint32_t number_told(const struct mc_guest *guest, int index)
+{
+    return mc_cmm_number(__atomic_load_n(&guest->control->driver[index], __ATOMIC_RELAXED));
+}
+
+/* The answer to the message in driver[question]; 0, MC_EGONE or MC_ETIMEOUT. */
+static int await(struct mc_guest *guest, int question, int index, uint64_t *answer)
+{
+    struct mc_control *control = guest->control;
+    uint64_t deadline_ns = mc_clock_ns() + guest->timeout_ns, now_ns;
+
+    for (;;) {          /* until the deadline */
+        uint32_t seen = atomic_load(&control->guest_bell);
+
+        *answer = answer_in(guest, index);
+        if (mc_cmm_number(*answer) == number_told(guest, question))
+            return MC_OK;
+        if (!mc_guest_alive(guest) || __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE))
+            return MC_EGONE;
+        now_ns = mc_clock_ns();
+        if (now_ns >= deadline_ns)
+            return MC_ETIMEOUT;
+        __atomic_fetch_add(&guest->sleeps, 1, __ATOMIC_RELAXED);
+        mc_bell_wait((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters, seen,
+                     deadline_ns - now_ns < MC_LIVENESS_NS ? deadline_ns - now_ns
+                                                           : MC_LIVENESS_NS);
+    }
+}
+
+static int64_t ask_dom0(struct mc_guest *guest, uint32_t areas, int *path)
+{
+    struct device *device = guest->own->device;
+    uint64_t answer;
+    int status;
+
+    if (mc_lock_within(&device->ask_lock, guest->timeout_ns) != MC_OK)
+        return MC_ETIMEOUT;
+    status = await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
+    if (status == MC_OK) {
+        tell(guest, MC_CMM_ASK,
+             mc_cmm_message(number_told(guest, MC_CMM_ASK) + 1, areas));
+        mc_eventfd_ring(guest->bell_fd);
+        __atomic_fetch_add(&guest->calls, 1, __ATOMIC_RELAXED);
+        status = await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
+    }
+    pthread_mutex_unlock(&device->ask_lock);
+    *path = (int)(answer >> 16 & 3);
+    return status != MC_OK ? status : (int16_t)answer;
+}
+
+static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
+{
+    uint64_t *words = guest->control->driver, start_ns = mc_clock_ns(), took_ns;
+    int64_t gained = by_dom0(guest) ? ask_dom0(guest, areas, path)
+                                    : mc_ask_grow(guest, areas, path);
+
+    took_ns = mc_clock_ns() - start_ns;
+    __atomic_store_n(&words[MC_CMM_LATENCY], took_ns, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&words[MC_CMM_WAITED], took_ns, __ATOMIC_RELAXED);
+    return gained ? gained : MC_ENOMEM;
+}
+
+static int is_whole(const struct mc_guest *guest, uint32_t area)
+{
+    uint32_t word = __atomic_load_n(&guest->frames.areas[area], __ATOMIC_ACQUIRE);
+
+    return (word & (MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_ISOLATED)) ==
+           MC_AREA_FRAMES;
+}
+
+static int claim(struct mc_guest *guest, uint32_t area)
+{
+    if (mc_isolate(guest, area) != MC_OK)
+        return 0;
+    if (mc_claim_area(guest, area) == MC_OK)
+        return 1;
+    mc_online(guest, area);
+    return 0;
+}
+
+/* Claim free areas, from the top, and write them down; how many. */
+static uint32_t claim_free(struct mc_guest *guest, struct device *device, uint32_t most)
+{
+    uint64_t word = 0;
+    uint32_t count = 0;
+
+    for (uint32_t area = guest->frames.area_count; area-- > 0 && count < most;) {
+        if (device->refused[area] || !is_whole(guest, area) || !claim(guest, area))
+            continue;
+        word = count % 4 ? word | (uint64_t)area << 16 * (count % 4) : area;
+        tell(guest, MC_CMM_OFFERED + (int)count / 4, word);
+        device->offered[count++] = area;
+    }
+    device->offered_count = count;
+    return count;
+}
+
+/* Wait until the offer is answered; areas that were taken, or a status. */
+static int settle_offer(struct mc_guest *guest, struct device *device)
+{
+    uint64_t answer;
+    int taken = 0, status = await(guest, MC_CMM_OFFER, MC_CMM_TAKEN, &answer);
+
+    if (status != MC_OK)
+        return status;
+    for (uint32_t i = 0; i < device->offered_count; i++) {
+        if (!(answer >> i & 1)) {
+            taken++;
+            continue;
+        }
+        device->refused[device->offered[i]] = 1;
+        mc_online(guest, device->offered[i]);
+    }
+    device->offered_count = 0;
+    return taken;
+}
+
+/* Give back up to `areas` free areas; how many were offered, *taken of them taken; or a status. */
+static int64_t offer(struct mc_guest *guest, uint32_t areas, int *taken)
+{
+    struct device *device = guest->own->device;
+    int64_t count = 0;
+
+    *taken = 0;
+    if (mc_lock_within(&device->offer_lock, guest->timeout_ns) != MC_OK)
+        return MC_ETIMEOUT;
+    *taken = settle_offer(guest, device);
+    if (*taken >= 0) {
+        count = claim_free(guest, device, areas < MC_CMM_OFFER_MAX ? areas : MC_CMM_OFFER_MAX);
+        if (count) {
+            tell(guest, MC_CMM_OFFER,
+                 mc_cmm_message(number_told(guest, MC_CMM_OFFER) + 1, (uint32_t)count));
+            mc_eventfd_ring(guest->bell_fd);
+            *taken = settle_offer(guest, device);
+        }
+    }
+    pthread_mutex_unlock(&device->offer_lock);
+    return *taken < 0 ? *taken : count;
+}
+
+static int64_t release(struct mc_guest *guest, uint32_t areas)
+{
+    int64_t count;
+    int taken;
+
+    if (!by_dom0(guest))
+        return mc_ask_release(guest, areas);
+    count = offer(guest, areas, &taken);
+    return count < 0 ? count : taken;
+}
+
+/* Areas it should be smaller by, and is asked to for its own target's sake (not another's need). */
+static uint32_t excess(const struct mc_guest *guest, int *own_target)
+{
+    uint64_t size = atomic_load(&guest->control->current_frames);
+    uint64_t wanted = atomic_load(&guest->control->requested_frames);
+
+    *own_target = size > atomic_load(&guest->control->target_frames);
+    return size > wanted ? (uint32_t)((size - wanted) / MC_AREA_FRAMES) : 0;
+}
+
+static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
+{
+    struct device *device = guest->own->device;
+    int own_target, taken, refused = 0, dropped = 0;
+    int64_t count;
+    uint32_t areas;
+
+    if (!by_dom0(guest))
+        return MC_STEP_DONE;
+    memset(device->refused, 0, guest->frames.area_count);
+    while ((areas = excess(guest, &own_target)) > 0) {  /* each round gives, refuses, or is last */
+        count = offer(guest, areas, &taken);
+        if (count < 0)
+            return (int)count;
+        refused |= count > taken;
+        if (count)
+            continue;
+        if (own_target)
+            *next_ns = now_ns + RETRY_NS;
+        if (!own_target || dropped)
+            return refused ? MC_EPERM : MC_ESTATE;
+        dropped = 1;
+        mc_guest_drop_cache(guest, (uint64_t)areas * MC_AREA_FRAMES);
+        mc_guest_drain(guest);
+    }
+    return MC_STEP_DONE;
+}
+
+static int open_device(struct mc_guest *guest)
+{
+    struct device *device = calloc(1, sizeof *device);
+
+    if (device == NULL)
+        return MC_ENOMEM;
+    device->refused = calloc(guest->frames.area_count, sizeof *device->refused);
+    if (device->refused == NULL) {
+        free(device);
+        return MC_ENOMEM;
+    }
+    pthread_mutex_init(&device->ask_lock, NULL);
+    pthread_mutex_init(&device->offer_lock, NULL);
+    guest->own->device = device;
+    return MC_OK;
+}
+
+static void close_device(struct mc_guest *guest)
+{
+    struct device *device = guest->own->device;
+
+    if (device == NULL)
+        return;
+    pthread_mutex_destroy(&device->ask_lock);
+    pthread_mutex_destroy(&device->offer_lock);
+    free(device->refused);
+    free(device);
+}
+
+const struct mc_driver mc_drv_cmm = {
+    .name = "cmm",
+    .id = MC_CMM,
+    .populated = 1,
+    .open = open_device,
+    .close = close_device,
+    .step = step,
+    .more = more,
+    .release = release,
+};

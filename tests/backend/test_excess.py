@@ -1,0 +1,83 @@
+"""Who uses what was not granted: found by the kernel's word, whatever the guest says."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from backend_steps import WAIT_S, spec
+from guest_double import GuestDouble
+
+from backend.ghosts import GHOSTS_MAX, Ghosts
+from backend.host import HostBackend
+from hypervisor.public._abi import lib
+from hypervisor.public.backend import EXCESS
+from hypervisor.public.units import AREA_FRAMES, DomId
+
+AREA = AREA_FRAMES
+
+
+@pytest.fixture
+def strict() -> Iterator[HostBackend]:
+    made = HostBackend(
+        total_frames=32 * AREA, slack_frames=2 * AREA, tmem_max_frames=0, stop_excess=True
+    )
+    yield made
+    made.validate()
+    made.stop()
+
+
+def wait(done: Callable[[], object]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+def test_a_domain_that_takes_what_nobody_granted_is_broken(strict: HostBackend) -> None:
+    thief = GuestDouble(strict.open(DomId(0), spec("thief", boot=2)))
+    GuestDouble(strict.open(DomId(1), spec("honest", boot=2))).close()
+    for frame in range(2 * AREA, 4 * AREA):
+        thief.bytes_of(frame)[0] = b"\x01"
+    wait(strict.broken)
+    assert strict.broken() == [(DomId(0), EXCESS)]
+    thief.close()
+
+
+def test_a_domain_that_grows_and_shrinks_at_full_speed_is_not(strict: HostBackend) -> None:
+    guest = GuestDouble(strict.open(DomId(0), spec("honest", maxmem=16)))
+    for _ in range(40):
+        assert guest.grow(8)[0] > 0
+        assert guest.send(lib.MC_OP_RELEASE, 8)[0] > 0
+    strict.reboot(DomId(0))
+    assert strict.broken() == []
+    guest.close()
+
+
+def test_memory_of_a_domain_that_is_gone_is_taken_back(strict: HostBackend) -> None:
+    guest = GuestDouble(strict.open(DomId(0), spec("gone", boot=2)))
+    strict.close(DomId(0))
+    assert strict.haunted() == []
+    guest.bytes_of(5)[0] = b"\x01"
+    assert strict.haunted() == ["gone"]
+    wait(lambda: guest.bytes_of(5)[0] == b"\x00")  # which brings a page again
+    wait(strict.haunted)
+    guest.close()
+
+
+def test_only_the_last_files_are_kept() -> None:
+    ghosts = Ghosts()
+    fds = [lib.mc_memfd(b"ghost", 4096) for _ in range(GHOSTS_MAX + 1)]
+    for number, fd in enumerate(fds):
+        ghosts.adopt(f"vm{number}", fd, 4096)
+        address = lib.mc_map(fd, 4096)
+        assert lib.mc_populate_write(address, 4096) == 0
+        lib.mc_unmap(address, 4096)
+    found = ghosts.look()
+    assert len(found) == GHOSTS_MAX
+    assert "vm0" not in found
+    ghosts.close()
+    for fd in fds:
+        os.close(fd)
