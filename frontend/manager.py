@@ -177,7 +177,8 @@ class GuestMemory:
         if excess >= AREA_FRAMES:
             if len(self._resident) < self._limit:
                 self._free_spares()
-            self._empty_areas(excess // AREA_FRAMES)
+            if domain.granule_frames != 1:  # a balloon takes any frames
+                self._empty_blocks(excess)
             domain.drain()
             domain.release(excess)
         self._idle.look(self._clock())
@@ -418,12 +419,13 @@ class GuestMemory:
             self._domain.free_many(self._spares[1:])
             del self._spares[1:]
 
-    def _empty_areas(self, count: int) -> None:
-        """Move pages together so that ``count`` areas of the domain are wholly free."""
-        held = Counter(frame // AREA_FRAMES for frame in self._resident.values())
-        held.update(frame // AREA_FRAMES for frame in self._spares)
-        keep = self._domain.current_frames // AREA_FRAMES - count
-        kept = {area for area, _ in held.most_common(keep)}
+    def _empty_blocks(self, frames: int) -> None:
+        """Move pages together so that ``frames`` of the domain, in whole granules, are free."""
+        block = max(self._domain.granule_frames, AREA_FRAMES)
+        held = Counter(frame // block for frame in self._resident.values())
+        held.update(frame // block for frame in self._spares)
+        keep = self._domain.current_frames // block - frames // block
+        kept = {number for number, _ in held.most_common(keep)}
         if len(held) <= keep:
             return
         unsuited: list[int] = []
@@ -431,22 +433,24 @@ class GuestMemory:
         self._idle.stop()
         try:
             for page, frame in list(self._resident.items()):
-                if frame // AREA_FRAMES not in kept:
-                    self._resident[page] = self._table[page] = self._moved(frame, kept, unsuited)
+                if frame // block not in kept:
+                    self._resident[page] = self._table[page] = self._moved(
+                        frame, block, kept, unsuited
+                    )
                     left.append(frame)
             for index, frame in enumerate(self._spares):
-                if frame // AREA_FRAMES not in kept:
-                    self._spares[index] = self._moved(frame, kept, unsuited)
+                if frame // block not in kept:
+                    self._spares[index] = self._moved(frame, block, kept, unsuited)
                     left.append(frame)
         except NoMemory:
             pass  # what could be moved was; the rest is given back when pages leave
         self._domain.free_many(unsuited + left)
 
-    def _moved(self, frame: int, kept: set[int], unsuited: list[int]) -> int:
-        """Another frame with the same bytes, in one of the areas kept."""
+    def _moved(self, frame: int, block: int, kept: set[int], unsuited: list[int]) -> int:
+        """Another frame with the same bytes, in one of the blocks kept."""
         while True:  # at most as often as the domain has free frames elsewhere
             other = self._domain.alloc()
-            if other // AREA_FRAMES in kept:
+            if other // block in kept:
                 break
             unsuited.append(other)
         self._domain.view(other)[:] = self._domain.view(frame)

@@ -9,10 +9,11 @@ themselves: the pool refuses a put while none is free, and a domain above its ow
 none, so a freed page goes to whom the plan means it for at once instead of lying idle for a tick.
 
 RAM: 1. send the shrinks; 2. take a new snapshot if any was sent, because free areas come back at
-once; 3. what is free, less slack, less what other targets promise and have not got yet, goes to the
-growers of the highest priority, among equals in proportion, then to the next. The rest waits: the
-next tick plans, or keeps, and tries again. RAM moves in whole areas, so targets are rounded down to
-them; what a backend would round up by itself would differ from the plan, and be sent again, at
+once; 3. what is free or empty in tmem, less slack, less what other targets promise and have not got
+yet, goes to the growers of the highest priority, among equals in proportion, then to the next. The
+rest waits: the next tick plans, or keeps, and tries again. RAM moves in whole granules of the
+domain's mechanism, an area at least, so targets are rounded down to them; what a backend would
+round up by itself would be more than is there, would differ from the plan, and be sent again, at
 every tick.
 """
 
@@ -26,7 +27,7 @@ import numpy as np
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
 from hypervisor.public.errors import InternalError, MemcoordError
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
-from hypervisor.snapshot_view import Present
+from hypervisor.snapshot_view import Present, granule_of
 from policies import CheckedPlan, Plan
 from policies.checked import ration
 
@@ -69,7 +70,8 @@ def apply_ram(
     """Send the RAM targets of ``plan`` that differ; grows only as far as memory has arrived."""
     if plan.ram is None:
         return []
-    wanted = [int(target) // AREA_FRAMES * AREA_FRAMES for target in plan.ram]
+    granule = [granule_of(now) for _, now in present]
+    wanted = [int(target) // step * step for target, step in zip(plan.ram, granule, strict=True)]
     old = [now.target_frames for _, now in present]
     done = [
         _send(backend.set_target, present, Move(index, old[index], wanted[index], wanted[index]))
@@ -87,9 +89,10 @@ def apply_ram(
     priority = np.array([present[index][0].config.priority for index in growers], dtype=float)
     given = ration(asked, priority, spare // AREA_FRAMES)
     for index, areas in zip(growers, given.tolist(), strict=True):
-        new = min(old[index] + areas * AREA_FRAMES, wanted[index])
-        move = Move(index, old[index], wanted[index], new)
-        done.append(_send(backend.set_target, present, move) if areas else move)
+        growth = min(areas * AREA_FRAMES, wanted[index] - old[index])
+        growth -= growth % granule[index]
+        move = Move(index, old[index], wanted[index], old[index] + growth)
+        done.append(_send(backend.set_target, present, move) if growth else move)
     return done
 
 

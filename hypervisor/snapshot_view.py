@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hypervisor.config import DomainConfig
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
-from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
+from hypervisor.public.units import AREA_FRAMES, DomId
 from policies import View
 from policies.base import MRC_POINTS
 
@@ -61,10 +61,10 @@ def view_of(
             return now.tmem_target_pages
         return capacity // len(present) if member.age == 0 else capacity
 
-    def limits(member: Member) -> tuple[int, int, int, int]:
-        return _tmem_limits(member, capacity) + _ram_limits(member)
+    def limits(member: Member, now: DomainSnapshot) -> tuple[int, int, int, int]:
+        return _tmem_limits(member, capacity) + _ram_limits(member, granule_of(now))
 
-    limit = np.array([limits(member) for member, _ in present], dtype=np.float64).reshape(-1, 4)
+    limit = np.array([limits(*one) for one in present], dtype=np.float64).reshape(-1, 4)
     return View(
         capacity=capacity,
         ram_capacity=ram_capacity,
@@ -97,6 +97,11 @@ def view_of(
         carry=_carried(present),
         mrc=_miss_ratios(host, present, capacity),
     )
+
+
+def granule_of(now: DomainSnapshot) -> int:
+    """Frames that a domain's RAM target moves by: its mechanism's granule, an area at least."""
+    return max(now.granule_frames, AREA_FRAMES)
 
 
 def _tmem_held(now: DomainSnapshot) -> int:
@@ -159,8 +164,8 @@ def _tmem_limits(member: Member, capacity: int) -> tuple[int, int]:
     return config.tmem_min_pages, capacity if config.tmem_max_pages < 0 else config.tmem_max_pages
 
 
-def _ram_limits(member: Member) -> tuple[int, int]:
+def _ram_limits(member: Member, granule: int) -> tuple[int, int]:
     low, high = member.config.ram_limits()
     if member.pinned_ram_frames is not None:
         low = high = member.pinned_ram_frames
-    return areas_of(low) * AREA_FRAMES, areas_of(high) * AREA_FRAMES
+    return -(-low // granule) * granule, -(-high // granule) * granule
