@@ -265,13 +265,9 @@ def run(
     done: Callable[[float], None],
 ) -> None:
     """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
-    before = os.sched_getaffinity(0)
     bench = BurstsBench(lab, sheet, placement)
-    os.sched_setaffinity(0, {placement.serving_cpu})  # the backend's threads inherit it
-    try:
+    with machine.running_on(placement.serving_cpu):  # the backend's threads inherit it
         for index in range(rounds):
             bench.round(index, done)
-    finally:
-        os.sched_setaffinity(0, before)
     for row in sheet.rows.values():
         summarise(row)
