@@ -14,6 +14,8 @@ from cffi import FFI
 ROOT = Path(__file__).resolve().parents[2]
 ABI = ROOT / "hypervisor" / "public" / "abi"
 ABI_HEADERS = ("layout", "ops", "frames", "reclaim", "ring", "bell", "backing")
+#: Sources whose header declares nothing for Python.
+PRIVATE_SOURCES = ("check",)
 COMPILE_ARGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
 #: Calls between the sources of a module need no detour; only its init function is seen outside.
 HIDDEN = "-fvisibility=hidden"
@@ -46,7 +48,7 @@ def make_ffi(
     """
     ffi = FFI()
     all_headers = [ABI / f"{name}.h" for name in abi_headers] + headers
-    abi_sources = [ABI / f"{name}.c" for name in abi_headers]
+    abi_sources = [ABI / f"{name}.c" for name in (*abi_headers, *PRIVATE_SOURCES)]
     all_sources = [path for path in abi_sources if path.exists()] + sources
     for header in all_headers:
         ffi.cdef(cdef_of(header))
