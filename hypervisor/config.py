@@ -77,7 +77,7 @@ class HypervisorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: its process is killed as well, which alone keeps it from going on with what it has mapped.
     on_violation: str = "report"
     error_budget: int = 64
-    tmem_record: str = ""  # file to append every tmem operation to, see testbed.tmem_record
+    tmem_record: str = ""  # file to append every tmem operation to
     backing: str = ""  # "4k", "2m", or what the machine gives
     huge_dir: str = ""  # a tmpfs mounted huge=always; its files cannot be sealed
     banks: tuple[BankConfig, ...] = ()  # their sum is total_frames; none: one bank

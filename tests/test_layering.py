@@ -81,7 +81,7 @@ def test_imports_point_down(checkout: Path) -> None:
         ("frontend.domain", "def f():\n    import backend.host"),
         ("hypervisor.coordinator", "from backend import direct"),
         ("hypervisor.public.messages", "import policies"),
-        ("backend.host", "import testbed.run"),
+        ("backend.host", "import memcoord.commands.run"),
     ],
 )
 def test_an_upward_import_is_found(module: str, source: str) -> None:

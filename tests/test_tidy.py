@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("backend", "frontend", "hypervisor", "policies", "testbed", "tests", "tmem")
+FOLDERS = ("backend", "frontend", "hypervisor", "memcoord", "policies", "tests", "tmem")
 SUFFIXES = {".py", ".pyi", ".c", ".h", ".toml"}
 FILE_LINES_MAX = 500
 LINE_COLUMNS_MAX = 100
@@ -19,10 +19,16 @@ GENERATED = {
     "backend/_service.c",
     "frontend/_guest.c",
     "hypervisor/public/_abi.c",
-    "testbed/_loops.c",
+    "memcoord/benchmarks/_loops.c",
+    "memcoord/testbed/guests/_content.c",
 }
 #: The command prints; reports and benches hand it what it prints, or print for it.
-MAY_PRINT = {"testbed/cli.py", "testbed/report.py", "testbed/run.py", "testbed/bench/command.py"}
+MAY_PRINT = {
+    "memcoord/cli.py",
+    "memcoord/testbed/report/results.py",
+    "memcoord/commands/run.py",
+    "memcoord/commands/bench.py",
+}
 MARKS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 
 

@@ -17,8 +17,14 @@ import pytest
 
 import hypervisor
 
-ROOTS = {"backend", "frontend", "hypervisor", "policies", "testbed", "tmem"}
-COMPILED = ("backend/_service", "frontend/_guest", "hypervisor/public/_abi", "testbed/_loops")
+ROOTS = {"backend", "frontend", "hypervisor", "memcoord", "policies", "tmem"}
+COMPILED = (
+    "backend/_service",
+    "frontend/_guest",
+    "hypervisor/public/_abi",
+    "memcoord/benchmarks/_loops",
+    "memcoord/testbed/guests/_content",
+)
 BUILD_TIMEOUT_S = 600
 #: Hidden directories, and what a build in the checkout leaves.
 LEFT_OUT = shutil.ignore_patterns(
@@ -82,11 +88,16 @@ def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
 def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
     wanted = {
         str(path.relative_to(checkout))
-        for pattern in ("testbed/data/*", "testbed/scenarios/*.toml", "**/*.pyi", "*/py.typed")
+        for pattern in (
+            "memcoord/testbed/data/*",
+            "memcoord/testbed/scenarios/*.toml",
+            "**/*.pyi",
+            "*/py.typed",
+        )
         for path in checkout.glob(pattern)
         if path.relative_to(checkout).parts[0] in ROOTS
     }
-    assert "testbed/scenarios/main.toml" in wanted
+    assert "memcoord/testbed/scenarios/main.toml" in wanted
     assert any(name.endswith(".csv.xz") for name in wanted)
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         assert wanted <= set(wheel.namelist())

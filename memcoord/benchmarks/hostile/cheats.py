@@ -1,0 +1,234 @@
+"""Guests that cheat, against every mechanism: what each cheat achieves, seen from the host.
+
+Owns: the cheats (``CHEATS``) and the rows of the report. ``cheat_report(mechanism, run_dir)`` tries
+all of them on a ``CheatLab``; a test asks each row for its ``damage``, which is empty unless
+something happened that no guest may bring about. How fast something was is told, not judged.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypervisor.public.units import FRAME_BYTES
+from memcoord.benchmarks._loops import lib
+from memcoord.benchmarks.hostile.guest import HOWS, WHERE, CheatProcess
+from memcoord.benchmarks.hostile.lab import AREA, CHEATER, HELD_AREAS, LOW_AREAS, CheatLab
+
+#: First operation of each mechanism that has some of its own.
+OP_BASES = {
+    "balloon": lib.MC_OP_BALLOON,
+    "virtio-mem": lib.MC_OP_VIRTIO_MEM,
+    "sections": lib.MC_OP_SECTIONS,
+    "cmm": lib.MC_OP_CMM,
+    "hyperalloc": lib.MC_OP_HYPERALLOC,
+}
+ENOUGH_SAMPLES = 100  # below that there is no 99th percentile to speak of
+
+
+@dataclass
+class Row:
+    """What came of one cheat. ``damage`` is empty unless something happened that never may."""
+
+    mechanism: str
+    cheat: str
+    noticed: str = ""  # what the hypervisor said of it, first
+    noticed_ms: float = 0.0  # from the first command of the cheat
+    stopped: bool = False
+    beyond_frames: int = 0  # most that the kernel gave to the cheater beyond what it was granted
+    excess_frames: int = 0  # most that it gave to all domains beyond host memory
+    p99_ratio: float | None = None  # the grower's, against the moment before
+    did: Any = None  # what the cheater says it did, unless it was stopped first
+    damage: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """Detected, or harmless; or what is broken."""
+        if self.damage:
+            return "; ".join(self.damage)
+        return f"detected: {self.noticed}" if self.noticed else "harmless"
+
+
+#: A cheat: sends its command(s), and leaves the answer (None: the process ended) to be read.
+Act = Callable[[CheatLab, CheatProcess, float], None]
+
+
+def _plain(command: str, **args: Any) -> Act:
+    def act(_: CheatLab, guest: CheatProcess, for_s: float) -> None:
+        guest.tell(command, for_s=for_s, **args)
+
+    return act
+
+
+def _flood_device(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    base = OP_BASES.get(lab.mechanism, lib.MC_OP_INSTALL)
+    guest.tell("flood_ring", for_s=for_s, op=base, other=base + 1)
+
+
+def _every_word(where: str, how: int) -> Act:
+    def act(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+        guest.tell("each_word", where=where, how=how, step=lab.word_step)
+
+    return act
+
+
+def _ignore(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    guest.ask("join")
+    guest.tell("ignore", for_s=for_s)
+    time.sleep(for_s / 4)  # it is to hold memory by then; how much does not matter
+    lab.shrink(LOW_AREAS * AREA)
+
+
+def _silent(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    guest.ask("join")
+    guest.ask("hold", areas=LOW_AREAS)
+    guest.signal(signal.SIGSTOP)
+    lab.shrink(0)
+
+
+def _die(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    guest.ask("sit")
+    guest.tell("corrupt", count=1 << 40)
+    time.sleep(for_s / 4)
+    guest.signal(signal.SIGKILL)
+
+
+def _keep(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    guest.ask("sit")
+    lab.ask("detach", domain=CHEATER)
+    guest.tell("keep", for_s=for_s)
+
+
+def _pass_on(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    guest.ask("sit")
+    guest.ask("pass_on", for_s=for_s)
+    guest.signal(signal.SIGKILL)
+
+
+def _files(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    guest.tell("files")
+
+
+#: What each does, by name. ``busy`` is no cheat: it is what a neighbour that computes costs.
+CHEATS: dict[str, Act] = {
+    "busy": _plain("burn"),
+    "uses more than its grant": _plain("touch"),
+    "ignores a shrink": _ignore,
+    "lies in its statistics": _plain("lie"),
+    "floods the bell": _plain("flood_bell"),
+    "floods the ring with GROW 64": _plain("flood_ring", op=lib.MC_OP_GROW, other=lib.MC_OP_GROW),
+    "floods the ring with GROW, RELEASE": _plain(
+        "flood_ring", op=lib.MC_OP_GROW, other=lib.MC_OP_RELEASE
+    ),
+    "floods the ring with its device's requests": _flood_device,
+    "never answers": _silent,
+    "dies in the middle": _die,
+    "abuses its files": _files,
+    "locks its file": _plain("lock_file"),
+    "keeps its memory when thrown out": _keep,
+    "passes its files on and ends": _pass_on,
+    **{
+        f"corrupts {where}: {how}": _every_word(where, number)
+        for where in WHERE
+        for number, how in enumerate(HOWS)
+    },
+}
+
+
+#: Those that attach by the frontend; those that are no domain any more when they cheat; those that
+#: take what they were not granted.
+JOINS = (_ignore, _silent)
+GONE = (_keep, _pass_on)
+TAKES = {name for name, act in CHEATS.items() if act in GONE} | {"uses more than its grant"}
+
+
+def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> Row:
+    """Let one cheater do it for about ``for_s`` seconds while the neighbours go on."""
+    row = Row(lab.mechanism, cheat)
+    before = lab.grants(for_s)
+    with lab.cheater() as guest:
+        granted = 0
+        if CHEATS[cheat] not in JOINS:
+            guest.ask("sit")
+            granted = lab.current_frames(CHEATER)
+        lab.backend.look_anew()
+        start = time.monotonic()
+        CHEATS[cheat](lab, guest, for_s)
+        during = lab.grants(for_s)
+        why = lab.backend.whys.get(CHEATER)
+        if cheat == "never answers":
+            guest.signal(signal.SIGCONT)
+        else:
+            row.did = guest.answer()
+        row.noticed, at = lab.noticed(start)
+        if not row.noticed and why is not None and CHEATS[cheat] in JOINS:
+            start = lab.shrunk_at
+            row.noticed, at = f"is not at its target: {why[0]}", max(why[1], start)
+        row.noticed_ms = (at - start) * 1000
+        row.damage += lab.damage()
+        row.excess_frames = _excess_frames(lab)
+        if cheat in TAKES:
+            row.beyond_frames = lab.backend.beyond(CHEATER, 0 if CHEATS[cheat] in GONE else granted)
+    _look_after(lab, row)
+    row.p99_ratio = _ratio(before, during)
+    return row
+
+
+def _look_after(lab: CheatLab, row: Row) -> None:
+    """The cheater is gone: nothing of it is left."""
+    row.stopped = bool(row.noticed) and row.did is None
+    if not lab.await_gone():
+        row.damage.append("its domain stays")
+    host = lab.ask("statistics")["host"]
+    held = 2 * HELD_AREAS * AREA
+    if host["installed_frames"] < held:
+        row.damage.append("the neighbours have lost memory")
+    if lab.failed is not None:
+        row.damage.append(f"the hypervisor ended: {lab.failed}")
+
+
+def _excess_frames(lab: CheatLab) -> int:
+    over = int(lab.backend.watch.peak_bytes) - int(lab.backend.watch.limit_bytes)
+    return max(over // FRAME_BYTES, 0)
+
+
+def _ratio(before: list[int], during: list[int]) -> float | None:
+    if min(len(before), len(during)) < ENOUGH_SAMPLES:
+        return None
+    return _p99(during) / _p99(before)
+
+
+def _p99(samples: list[int]) -> float:
+    return float(sorted(samples)[len(samples) * 99 // 100])
+
+
+def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> Row:
+    """``count`` random corruptions of all that a guest can write, while the neighbours go on."""
+    row = Row(lab.mechanism, f"{count} random corruptions")
+    with lab.cheater() as guest:
+        start = time.monotonic()
+        guest.tell("corrupt", count=count)
+        lab.grants(for_s)
+        row.did = guest.answer()
+        row.noticed, at = lab.noticed(start)
+        row.noticed_ms = (at - start) * 1000
+        row.damage += lab.damage()
+        row.excess_frames = _excess_frames(lab)
+    _look_after(lab, row)
+    return row
+
+
+def cheat_report(
+    mechanism: str, run_dir: Path, *, for_s: float = 1.0, corruptions: int = 0, seed: int = 1
+) -> list[Row]:
+    """Every cheat against one mechanism, then so many random corruptions."""
+    with CheatLab(mechanism, run_dir, seed=seed) as lab:
+        rows = [try_cheat(lab, cheat, for_s) for cheat in CHEATS]
+    if corruptions:
+        with CheatLab(mechanism, run_dir, seed=seed, error_budget=1 << 30) as lab:
+            rows.append(corrupt(lab, corruptions))
+    return rows

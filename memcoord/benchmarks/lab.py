@@ -1,0 +1,212 @@
+"""The processes of a bench: real hypervisors, and the processes that are measured.
+
+Owns: starting them in the bench's directory, calling the measured ones, ending all of them. The
+bench's parent uses it as a context manager; what it started is gone when it is left.
+Rules: every wait has a limit. A measured process never shares a CPU with its parent's waiting,
+because the parent sleeps in poll.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import time
+from contextlib import AbstractContextManager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from hypervisor.config import HypervisorConfig, check
+from hypervisor.public.errors import MemcoordError, PeerGone
+from memcoord.testbed.runs.control_client import call
+from memcoord.testbed.runs.launcher import Child, Launcher
+from memcoord.testbed.runs.rundir import LONGEST_SOCKET, RunDir, check_socket_path
+
+HYPERVISOR = "memcoord.testbed.live.hypervisor_main"
+SUBJECT = "memcoord.benchmarks.subject"
+SERVER = "memcoord.benchmarks.server"
+ADDRESS = "bench.sock"
+STDIN = "0"  # the hypervisor ends when this fd does: with its parent
+START_S = 60.0
+CALL_S = 120.0
+PING_MS = 500
+POLL_S = 0.02
+
+
+Entered = TypeVar("Entered")
+
+
+class BenchError(MemcoordError):
+    """A process of the bench failed; the text is its own account of it."""
+
+
+class Host:
+    """One hypervisor process."""
+
+    def __init__(self, run_dir: Path, child: Child) -> None:
+        self.run_dir = run_dir
+        self.pid = child.pid
+        self._child = child
+
+    def await_ready(self) -> None:
+        """Until it answers on its control socket, at most START_S; BenchError when it ended."""
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                call(self.run_dir, "ping", timeout_ms=PING_MS)
+                return
+            except PeerGone:
+                if self._child.process.poll() is not None:
+                    raise BenchError(f"hypervisor: {self._child.how_it_ended()}") from None
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(POLL_S)
+
+    def domain(self, name: str) -> dict[str, Any]:
+        """The statistics of one domain."""
+        found = [
+            entry for entry in call(self.run_dir, "statistics")["domains"] if entry["name"] == name
+        ]
+        if not found:
+            raise BenchError(f"the hypervisor knows no domain {name}")
+        return dict(found[0])
+
+
+class Remote:
+    """One measured process; ``call`` runs a method of its ``Subject``."""
+
+    def __init__(self, child: Child, joined: socket.socket) -> None:
+        self.pid = child.pid
+        self._child = child
+        self._joined = joined
+        self._connection = Connection(joined.dup().detach())
+
+    def call(self, op: str, **args: Any) -> Any:
+        """What ``Subject.op(**args)`` returns; BenchError when it raised, ended or takes CALL_S."""
+        self._send(op, args)
+        return self._answer(op)
+
+    def give_fds(self, fds: list[int]) -> list[int]:
+        """Pass file descriptors; returns their numbers over there."""
+        self._send("receive_fds", {})
+        socket.send_fds(self._joined, [b"f"], fds)
+        numbers: list[int] = self._answer("receive_fds")
+        return numbers
+
+    def _send(self, op: str, args: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # it ended: waiting for the answer says how
+            self._connection.send((op, args))
+
+    def _answer(self, op: str) -> Any:
+        if not self._connection.poll(CALL_S):
+            raise BenchError(f"{op}: no answer within {CALL_S:.0f} s")
+        try:
+            succeeded, answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._child.process.wait(CALL_S)
+            raise BenchError(f"{op}: {self._child.how_it_ended()}") from None
+        if not succeeded:
+            raise BenchError(f"{op}: {answer}")
+        return answer
+
+    def close(self) -> None:
+        """Hang up: the process ends."""
+        self._connection.close()
+        self._joined.close()
+
+
+class Lab:
+    """All processes of one bench; they and their files are named in the manifest of ``run``."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run = run
+        self._launcher = Launcher(run.path)
+        self._remotes: list[Remote] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._address = run.path / ADDRESS
+        self._sockets = [self._address]
+        self._scratch: list[Path] = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._run.record_files([ADDRESS])
+        self._listener.bind(str(self._address))
+        self._listener.listen()
+        self._listener.settimeout(START_S)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.ExitStack() as last:
+            last.callback(self._end)
+            last.push(self._stack)
+
+    def _end(self) -> None:
+        for remote in self._remotes:
+            remote.close()
+        self._launcher.stop(list(self._launcher.children))
+        self._listener.close()
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        for path in self._scratch:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def host(self, name: str, config: HypervisorConfig) -> Host:
+        """Start a hypervisor in a run directory of its own and wait until it serves."""
+        check(config)
+        run_dir = self._run.path / name
+        check_socket_path(run_dir / LONGEST_SOCKET)
+        run_dir.mkdir(mode=0o700)
+        (run_dir / "hypervisor.json").write_bytes(msgspec.json.encode(config))
+        child = self._launcher.start(name, HYPERVISOR, str(run_dir), STDIN)
+        self._run.record_process(name, child.pid)
+        host = Host(run_dir, child)
+        host.await_ready()
+        return host
+
+    def enter(self, resource: AbstractContextManager[Entered]) -> Entered:
+        """Something to be left again with the lab, before its processes are ended."""
+        return self._stack.enter_context(resource)
+
+    def scratch(self, name: str) -> Path:
+        """A directory of the bench's for a rival's files; gone with the lab."""
+        path = self._run.path / name
+        path.mkdir(mode=0o700)
+        self._scratch.append(path)
+        return path
+
+    def server(self, name: str, command: list[str]) -> Child:
+        """Start a rival's server; it ends with the bench, however that ends."""
+        child = self._launcher.start(name, SERVER, *command)
+        self._run.record_process(name, child.pid)
+        return child
+
+    def socket_path(self, name: str) -> Path:
+        """Where a process of this lab may bind a socket."""
+        path = self._run.path / name
+        check_socket_path(path)
+        self._run.record_files([name])
+        self._sockets.append(path)
+        return path
+
+    def endpoint(self, name: str) -> str:
+        """A ZeroMQ address in the bench's directory, for a process of this lab to bind."""
+        return f"ipc://{self.socket_path(name)}"
+
+    def remote(self, name: str, *options: str) -> Remote:
+        """Start a process to be measured."""
+        child = self._launcher.start(name, SUBJECT, str(self._address), *options)
+        self._run.record_process(name, child.pid)
+        joined, _ = self._listener.accept()
+        joined.settimeout(None)
+        remote = Remote(child, joined)
+        self._remotes.append(remote)
+        return remote

@@ -1,0 +1,193 @@
+"""The guest's side of ``memcoord bench mechanisms``, within a measured process.
+
+Owns: the domains this process is attached to by fds it was handed (the backend is the bench's own,
+so there is nothing to attach to by name), what each holds, and one function per thing it does.
+Rules: called by ``memcoord.benchmarks.subject`` only. Compiled loops do whatever is timed, on a
+slot of their own; times are CLOCK_MONOTONIC, the backend's clock. Returns bytes of native uint64
+for samples, nanoseconds.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from array import array
+from typing import Any
+
+from frontend.domain import Domain, Handles
+from hypervisor.public.errors import NoMemory, error_of
+from hypervisor.public.messages import VERSION, Attached
+from hypervisor.public.units import FRAME_BYTES
+from memcoord.benchmarks._loops import ffi, lib
+
+SAMPLES_MAX = 1 << 16
+EXHAUST_TRIES = 500
+EXHAUST_REST_S = 0.002
+#: The job, like a build: each step takes a share of the domain, holds it, and keeps a part as cache
+JOB_STEPS = 4
+JOB_TAKES = 0.3
+JOB_KEEPS = 0.3
+JOB_HOLD_S = 0.03
+JOB_REST_S = 0.02
+
+
+class _Guest:
+    """One domain."""
+
+    def __init__(self, fds: list[int], attached: dict[str, Any]) -> None:
+        ram, meta, bell, line = fds
+        wanted = Attached(VERSION, **attached)
+        self.domain = Domain(wanted, Handles(ram, meta, bell), socket.socket(fileno=line))
+        self.guest: Any = ffi.cast("struct mc_guest *", self.domain.guest_address)
+        self.slot = self.domain.claim_slot()
+        self.frames: Any = ffi.new("uint32_t[]", self.domain.maxmem_frames)
+        self.held = 0
+
+    def take(self, limit: int, asks: bool) -> tuple[int, int]:
+        """Take and touch up to ``limit`` frames more: how many, and the nanoseconds it took."""
+        elapsed = ffi.new("uint64_t *")
+        room = min(limit, self.domain.maxmem_frames - self.held)
+        taken = lib.mcb_take_all(
+            self.guest, self.slot, self.frames + self.held, room, asks, elapsed
+        )
+        self.held += _ok(taken, "take")
+        return int(taken), int(elapsed[0])
+
+    def give(self, count: int) -> int:
+        """Free the last ``count`` frames that are held."""
+        count = min(count, self.held)
+        self.held -= count
+        _ok(lib.mcb_give_all(self.guest, self.slot, self.frames + self.held, count), "give")
+        return count
+
+    def wait(self, count: int, asks: bool, plea_fd: int) -> tuple[int, int]:
+        """Wait for ``count`` frames more: when that began, and when all of them were touched."""
+        wait = ffi.new("struct mcb_wait *")
+        wait.frames, wait.count, wait.asks = self.frames + self.held, count, asks
+        wait.plea_fd = plea_fd
+        _ok(lib.mcb_await(self.guest, self.slot, wait), f"wait for {count} frames")
+        self.held += count
+        return int(wait.began_ns), int(wait.ended_ns)
+
+
+class MechanismGuest:
+    """The domains of one process. Every public method is an operation; ``key`` names the domain."""
+
+    def __init__(self) -> None:
+        self._guests: dict[str, _Guest] = {}
+
+    def attach(self, key: str, fds: list[int], attached: dict[str, Any]) -> None:
+        """Become a domain. The fds are this process's: ram, meta, eventfd, a line to the host."""
+        self._guests[key] = _Guest(fds, attached)
+
+    def detach(self, key: str) -> None:
+        """Leave it."""
+        self._guests.pop(key).domain.close()
+
+    def take(self, key: str, limit: int, asks: bool) -> tuple[int, int]:
+        """Use up to ``limit`` frames more; how many there were, and the time of it."""
+        return self._guests[key].take(limit, asks)
+
+    def huge_share(self, key: str) -> float:
+        """What share of the domain's memory this process has mapped by pages of 2 MiB."""
+        domain = self._guests[key].domain
+        size = domain.maxmem_frames * FRAME_BYTES
+        return int(lib.mc_huge_bytes(domain.address, size)) / size
+
+    def exhaust(self, key: str) -> int:
+        """Take all there is, without asking for more; MemcoordError when some cannot be had.
+
+        The mapper may hold an area for as long as it takes to map it, hence the tries.
+        """
+        guest, taken = self._guests[key], 0
+        for _ in range(EXHAUST_TRIES):
+            taken += guest.take(guest.domain.maxmem_frames, False)[0]
+            if guest.held >= guest.domain.current_frames:
+                return taken
+            time.sleep(EXHAUST_REST_S)
+        raise NoMemory(f"{key}: of {guest.domain.current_frames} frames only {guest.held}")
+
+    def fill(self, key: str, frames: int, asks: bool) -> int:
+        """Use ``frames`` frames more, every one of them; the nanoseconds until all were touched."""
+        began_ns, ended_ns = self._guests[key].wait(frames, asks, -1)
+        return ended_ns - began_ns
+
+    def give(self, key: str, count: int) -> int:
+        """Free frames."""
+        return self._guests[key].give(count)
+
+    def refill(self, key: str, limit: int, asks: bool) -> int:
+        """Use frames and free them again, as a donor has: free, but with pages."""
+        guest = self._guests[key]
+        return guest.give(guest.take(limit, asks)[0])
+
+    def transfers(
+        self, key: str, frames: int, count: int, asks: bool, plea_fd: int, rest_s: float,
+        run_s: float,
+    ) -> list[tuple[int, int]]:  # fmt: skip
+        """Get ``frames`` at a time, at most ``count`` times and for at most ``run_s``; all is held.
+
+        Beginning and end of each. A guest that does not ask uses up what came along before the
+        next; one that asks gets what it asks for.
+        """
+        guest, until = self._guests[key], time.monotonic() + run_s
+        times: list[tuple[int, int]] = []
+        while len(times) < count and time.monotonic() < until:
+            time.sleep(rest_s)
+            if not asks:
+                guest.take(guest.domain.maxmem_frames, False)
+            if guest.domain.maxmem_frames - guest.held < frames:
+                break
+            times.append(guest.wait(frames, asks, plea_fd))
+        return times
+
+    def loop(self, key: str, what: str, frames: int, run_s: float) -> tuple[int, bytes]:
+        """STREAM-like copies ("stream") over ``frames`` frames, or allocations ("churn").
+
+        When it began, and the time of each chunk, one after the other without a gap.
+        """
+        guest, samples = self._guests[key], ffi.new("uint64_t[]", SAMPLES_MAX)
+        run_ns = int(run_s * 1e9)
+        if frames > guest.held:
+            raise ValueError(f"{key} holds {guest.held} frames, not {frames}")
+        began_ns = time.monotonic_ns()
+        if what == "stream":
+            first = guest.frames + guest.held - frames
+            taken = lib.mcb_stream(guest.guest, first, frames, run_ns, samples, SAMPLES_MAX)
+        else:
+            taken = lib.mcb_churn(guest.guest, guest.slot, run_ns, samples, SAMPLES_MAX)
+        return began_ns, bytes(ffi.buffer(samples, 8 * _ok(taken, what)))
+
+    def job(self, key: str, asks: bool) -> tuple[bytes, list[tuple[int, int]]]:
+        """A build, in small: steps that take, use, and free most, then the end, cache dropped.
+
+        Its nanoseconds, and (when, frames in use) at every change.
+        """
+        guest = self._guests[key]
+        step = int(guest.domain.maxmem_frames * JOB_TAKES)
+        began_ns, used = time.monotonic_ns(), []
+
+        def note(frames: int) -> None:
+            guest.domain.report(used_frames=frames)
+            used.append((time.monotonic_ns(), frames))
+
+        for _ in range(JOB_STEPS):
+            wanted = min(step, int(guest.domain.maxmem_frames * 0.9) - guest.held)
+            note(guest.held + wanted)
+            guest.wait(wanted, asks, -1)
+            time.sleep(JOB_HOLD_S)
+            guest.give(int(wanted * (1 - JOB_KEEPS)))
+            note(guest.held)
+            time.sleep(JOB_REST_S)
+        guest.give(guest.held)
+        note(0)
+        time.sleep(JOB_HOLD_S)
+        elapsed = array("Q", [time.monotonic_ns() - began_ns])
+        note(0)
+        return elapsed.tobytes(), used
+
+
+def _ok(status: int, what: str) -> int:
+    if status < 0:
+        raise error_of(status, what)
+    return int(status)

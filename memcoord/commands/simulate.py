@@ -1,0 +1,121 @@
+"""``memcoord sim SCENARIO``: a scenario under several policies, in virtual time.
+
+Owns: which policies, which seeds, and what is printed: the table of ``memcoord run``. Every time in
+it is virtual, so the same arguments give the same JSON. With several seeds every count and time is
+the mean over them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from hypervisor.public.errors import ConfigError
+from memcoord.simulation.record import Track
+from memcoord.simulation.world import simulate
+from memcoord.testbed.report.results import (
+    BASELINE,
+    DONE,
+    PolicyResult,
+    RunReport,
+    charts,
+    closing,
+    json_report,
+    plain_table,
+    rich_tables,
+    set_gains,
+)
+from memcoord.testbed.scenarios.schema import Scenario, load
+
+#: Always compared, whatever the scenario names.
+ALWAYS = (BASELINE, "smart-alloc")
+POLICIES_MAX = 64
+SEEDS_MAX = 1000
+EXIT_FAILED = 1
+NOT_A_DIRECTORY = "none: nothing was started"
+
+
+def simulate_command(
+    scenario: str | None,
+    policies: Sequence[str],
+    as_json: bool,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    seeds: int | None = None,
+) -> int:
+    """Simulate and report; 0, or 1 when a domain did not do its work.
+
+    ``seed`` and ``seeds`` stand in for the scenario's. ConfigError or PolicyError when an argument
+    is wrong.
+    """
+    what = load(scenario, overrides)
+    names = list(policies) or _default_policies(what)
+    if len(set(names)) != len(names) or len(names) > POLICIES_MAX:
+        raise ConfigError("--policy", f"name each policy once, at most {POLICIES_MAX}")
+    count = what.seeds if seeds is None else seeds
+    if not 1 <= count <= SEEDS_MAX:
+        raise ConfigError("--seeds", f"must be 1 to {SEEDS_MAX}")
+    first = what.seed if seed is None else seed
+    begin_s = time.monotonic()
+    tracks = {name: Track(tuple(domain.name for domain in what.domain)) for name in names}
+    seeds_run = range(first, first + count)
+    with contextlib.redirect_stdout(sys.stderr):  # a user's policy may print
+        results = [_mean_of(what, name, seeds_run, tracks[name]) for name in names]
+    set_gains(results)
+    report = RunReport(
+        scenario=what.name,
+        run_dir=NOT_A_DIRECTORY,
+        exit_code=0 if all(result.good for result in results) else EXIT_FAILED,
+        wall_s=sum(result.wall_s for result in results),
+        tmem_capacity_pages=max(track.capacity_pages for track in tracks.values()),
+        policies=results,
+    )
+    _print(report, tracks, as_json, time.monotonic() - begin_s)
+    return report.exit_code
+
+
+def _default_policies(what: Scenario) -> list[str]:
+    """The scenario's, and those of ALWAYS that it does not have with any parameters."""
+    kinds = {name.partition(":")[0] for name in what.policies}
+    return [*(name for name in ALWAYS if name not in kinds), *what.policies]
+
+
+def _mean_of(what: Scenario, policy: str, seeds: range, track: Track) -> PolicyResult:
+    """The result over ``seeds``; ``track`` follows the first."""
+    results = [
+        simulate(what, policy, seed=seed, recorder=track if seed == seeds[0] else None)
+        for seed in seeds
+    ]
+    mean = results[0]
+    for index, domain in enumerate(mean.domains):
+        all_of = [result.domains[index] for result in results]
+        for name, value in msgspec.structs.asdict(domain).items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                average = fmean(getattr(one, name) for one in all_of)
+                setattr(domain, name, round(average) if isinstance(value, int) else average)
+        domain.state = next((one.state for one in all_of if one.state != DONE), DONE)
+    mean.wall_s = fmean(result.wall_s for result in results)
+    return mean
+
+
+def _print(report: RunReport, tracks: dict[str, Track], as_json: bool, took_s: float) -> None:
+    if as_json:
+        sys.stdout.write(json_report(report).decode() + "\n")
+        return
+    console = Console()
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    samples = [sample for name, track in tracks.items() for sample in track.samples(name)]
+    chart = charts(report, samples, unicode=unicode)
+    tables: list[Any] = [*rich_tables(report)] if console.is_terminal else plain_table(report)
+    last = [*closing(report)[:-2], f"{report.wall_s:.1f} s of virtual time in {took_s:.1f} s"]
+    for table in tables:
+        console.print(table, markup=False, highlight=False, soft_wrap=True)
+    for line in [*chart, "", *last]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

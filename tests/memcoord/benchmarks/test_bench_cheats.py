@@ -1,0 +1,59 @@
+"""The table of cheats: its shape and its exit code, on one mechanism and for a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hypervisor.public.backend import MECHANISMS
+from memcoord.benchmarks.hostile import table as cheats
+from memcoord.benchmarks.hostile.cheats import CHEATS, Row
+from memcoord.commands.bench import bench
+
+BAD = "holder: 3 pages changed"
+
+
+def plain(*rows: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"rows": msgspec.to_builtins(list(rows))}
+    return found
+
+
+def test_a_line_shows_the_worst_of_its_cheats() -> None:
+    rows = [
+        Row("direct", "corrupts rings: zero", noticed="ring", noticed_ms=4.0, p99_ratio=1.0),
+        Row("direct", "corrupts rings: ones", noticed="ring", noticed_ms=9.0, p99_ratio=3.0),
+        Row("cmm", "corrupts rings: ones", p99_ratio=2.0, excess_frames=512),
+        Row("balloon", "corrupts rings: ones", damage=[BAD], noticed="ring", beyond_frames=256),
+    ]
+    header, _, line = cheats.markdown(plain(*rows)).splitlines()
+    cells = dict(zip(header.split(" | "), line.split(" | "), strict=True))
+    assert cells["direct"] == "9 ms"
+    assert cells["cmm"] == "harmless"
+    assert cells["balloon"] == BAD
+    assert cells["virtio-mem"] == "-"
+    assert (cells["beyond its grant"], cells["host excess"]) == ("1.0 MiB", "2.0 MiB")
+    assert line.endswith("2.0 x |")
+
+
+@pytest.mark.parametrize(("damage", "code"), [([], 0), ([BAD], 1)])
+def test_damage_is_a_failure(
+    damage: list[str],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def report(mechanism: str, run_dir: Path, **_: Any) -> list[Row]:
+        return [Row(mechanism, cheat, damage=damage) for cheat in CHEATS]
+
+    monkeypatch.setattr(cheats, "cheat_report", report)
+    assert bench("cheats", True, None, str(tmp_path / "c")) == code
+    result = msgspec.json.decode(capsys.readouterr().out)
+    assert result["bench"] == "cheats"
+    assert len(result["rows"]) == len(MECHANISMS) * len(CHEATS)
+    assert (tmp_path / "c" / "cheats.json").exists()
+    assert bench("cheats", False, None, str(tmp_path / "d")) == code
+    assert "busy" in capsys.readouterr().out
