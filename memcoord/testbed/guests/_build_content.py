@@ -16,7 +16,7 @@ ffi = make_ffi(
     "memcoord.testbed.guests._content",
     [_ABI / "content.h"],
     [_ABI / "content.c"],
-    abi_headers=("layout",),
+    abi_headers=(),
 )
 
 if __name__ == "__main__":
