@@ -123,10 +123,9 @@ uint32_t mc_why_not_taken(const struct mc_domain *domain);
  * holds its target already; counted as refused like MC_ENOMEM). May release the lock. */
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area);
 
-/* Serve a domain no more, and tell the main thread why: enum mc_status. Any thread. */
-void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status);
-
+/* cdef-begin */
 /* Answer a record that was kept, any thread, under the lock. */
 void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record);
+/* cdef-end */
 
 #endif
