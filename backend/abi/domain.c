@@ -173,6 +173,10 @@ static int prepare(struct mc_host *host, struct mc_domain *domain,
     status = make_memory(host, domain, spec->areas);
     if (!status)
         status = make_state(domain, spec->areas);
+    if (!status && domain->mechanism->device_bytes) {
+        domain->device = calloc(1, domain->mechanism->device_bytes);
+        status = domain->device ? MC_OK : MC_ENOMEM;
+    }
     if (!status && domain->mechanism->open)
         status = domain->mechanism->open(host, domain);
     if (!status) {
@@ -186,6 +190,8 @@ static void let_go(struct mc_host *host, struct mc_domain *domain)
 {
     if (domain->mechanism->close && domain->states)
         domain->mechanism->close(host, domain);
+    if (domain->mechanism->device_bytes)
+        free(domain->device);
     tear_down(host, domain);
 }
 

@@ -1,6 +1,8 @@
 /* host.c: opening, closing and checking the host. See host.h. */
 #include "mechanism.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -130,6 +132,34 @@ void mc_work_now(struct mc_host *host)
         return;
     thread.due = 0;
     pthread_cond_signal(&host->own->work);
+}
+
+void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
+{
+    uint32_t active = MC_ACTIVE;
+
+    domain->broken_status = (uint32_t)-status;
+    if (domain->control)
+        atomic_store(&domain->control->state, MC_STATE_BROKEN);
+    /* The main thread may have begun to close it meanwhile: that must not be overwritten. */
+    __atomic_compare_exchange_n(&domain->phase, &active, MC_BROKEN, 0, __ATOMIC_ACQ_REL,
+                                __ATOMIC_ACQUIRE);
+    mc_eventfd_ring(host->event_fd);
+}
+
+void mc_domain_check_failed(struct mc_host *host, struct mc_domain *domain, const char *file,
+                            int line, const char *function, const char *condition,
+                            const char *format, ...)
+{
+    char values[MC_CHECK_VALUES_BYTES];
+    int length = snprintf(values, sizeof(values), "domain %u: ", domain->domid);
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(values + length, sizeof(values) - (size_t)length, format, arguments);
+    va_end(arguments);
+    mc_check_report(file, line, function, condition, values);
+    mc_domain_break(host, domain, MC_EBROKEN);
 }
 
 /* Under the lock: wait for `done` once, at most timeout_ns. */

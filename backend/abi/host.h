@@ -19,6 +19,7 @@
 
 #include "backing.h"
 #include "bell.h"
+#include "check.h"
 #include "frames.h"
 #include "ops.h"
 #include "reclaim.h"
@@ -242,6 +243,24 @@ struct mc_host_private {
 };
 
 void mc_wait_done(struct mc_host *host, uint64_t timeout_ns);
+
+/* Serve a domain no more, and tell the main thread why: enum mc_status. Any thread. */
+void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status);
+
+/* As MC_CHECK, for private state of one domain that no other domain depends on. 1 when `condition`
+ * holds. When it does not, 0: the report is written, the domain is broken with MC_EBROKEN, and the
+ * host goes on; the caller returns MC_EBROKEN (or "nothing done") and touches that state no more:
+ *     if (!MC_CHECK_DOMAIN(host, domain, device->count <= MOST, "count %u", device->count))
+ *         return MC_EBROKEN; */
+#define MC_CHECK_DOMAIN(host, domain, condition, ...)                                             \
+    (__builtin_expect(!!(condition), 1) ||                                                        \
+     (mc_domain_check_failed(host, domain, __FILE__, __LINE__, __func__, #condition, __VA_ARGS__), \
+      0))
+
+__attribute__((cold, format(printf, 7, 8)))
+void mc_domain_check_failed(struct mc_host *host, struct mc_domain *domain, const char *file,
+                            int line, const char *function, const char *condition,
+                            const char *format, ...);
 
 static inline uint32_t mc_phase_of(const struct mc_domain *domain)
 {

@@ -68,6 +68,8 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area, 
     uint64_t *from = pool_of(host, old), *to = pool_of(host, state);
     uint64_t frames = MC_AREA_FRAMES - domain->hole_counts[area];
 
+    MC_CHECK(*from >= frames, "domain %u, area %u, %d to %d: %lu frames of %lu", domain->domid, area,
+             old, state, frames, *from);
     *from -= frames;
     *to += frames;
     if (from != to && from == &host->free_frames)

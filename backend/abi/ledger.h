@@ -34,6 +34,7 @@
 
 #define MC_NO_BANK UINT32_MAX
 
+/* cdef-begin */
 /* The only way an area changes state: counts, ledger and banks follow. */
 void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area, int state);
 
@@ -79,7 +80,6 @@ int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area
 /* HARD -> SOFT: the guest may take it when it asks. Charges nothing. MC_ESTATE. */
 int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 
-/* cdef-begin */
 /* 1 when the host has this frame back. */
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame);
 
@@ -92,7 +92,6 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
                        uint32_t count, uint32_t *bad);
 uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                        uint32_t count, int slack_too, uint32_t *bad);
-/* cdef-end */
 
 /* Charge or discharge an area of tmem's slab. */
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area);
@@ -116,6 +115,7 @@ int mc_supply_find(struct mc_host *host, const struct mc_domain *domain, int *pa
 int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_tmem_give(struct mc_host *host);
+/* cdef-end */
 
 /* These areas of what is promised are for the domain that boots now, unless it only reboots. Just
  * before they are taken, in the same hold of the lock, or tmem would have them. */

@@ -205,7 +205,7 @@ void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_r
 {
     uint32_t count = domain->answer_count;
 
-    if (count == MC_RING_SLOTS)
+    if (!MC_CHECK_DOMAIN(host, domain, count < MC_RING_SLOTS, "%u answers wait", count))
         return;
     domain->answers[count] = *record;
     __atomic_store_n(&domain->answer_count, count + 1, __ATOMIC_RELEASE);

@@ -48,6 +48,8 @@ struct mc_mechanism {
     int dma_safe;               /* by design: no page goes that the guest may have handed to a
                                  * device, and what it is given has its pages before it is used */
     struct mc_option options[MC_OPTIONS_MAX];
+    size_t device_bytes;        /* of the device: domain.c makes domain->device, zeroed, before
+                                 * `open`, and frees it after `close`; 0: none */
 
     /* Main thread. Any may be NULL, which does nothing (boot: mc_boot_populated). A reboot formats
      * meta, takes everything but what is pinned, then boots and offers: device outlives it, boot is
@@ -59,7 +61,7 @@ struct mc_mechanism {
     void (*offer)(struct mc_host *host, struct mc_domain *domain);  /* after every boot: tell the
                                                                      * driver what it is to do */
     void (*close)(struct mc_host *host, struct mc_domain *domain);  /* the guest is gone: free
-                                                                     * device (or NULL). No lock */
+                                                                     * what `open` made. No lock */
 
     /* Service thread: one record of the memory ring, a copy. The status of the answer, or MC_LATER;
      * arg[] as they are left are the answer's too. record->status is 0 at first, and then what it
@@ -121,10 +123,9 @@ uint32_t mc_why_not_taken(const struct mc_domain *domain);
  * holds its target already; counted as refused like MC_ENOMEM). May release the lock. */
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area);
 
-/* Serve a domain no more, and tell the main thread why: enum mc_status. Any thread. */
-void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status);
-
+/* cdef-begin */
 /* Answer a record that was kept, any thread, under the lock. */
 void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record);
+/* cdef-end */
 
 #endif

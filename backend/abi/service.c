@@ -22,18 +22,6 @@
 #define MC_EPOLL_TIMEOUT_MS 100
 #define MC_SPIN_BUDGET_MIN_NS 500
 
-void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
-{
-    uint32_t active = MC_ACTIVE;
-
-    domain->broken_status = (uint32_t)-status;
-    atomic_store(&domain->control->state, MC_STATE_BROKEN);
-    /* The main thread may have begun to close it meanwhile: that must not be overwritten. */
-    __atomic_compare_exchange_n(&domain->phase, &active, MC_BROKEN, 0, __ATOMIC_ACQ_REL,
-                                __ATOMIC_ACQUIRE);
-    mc_eventfd_ring(host->event_fd);
-}
-
 static int64_t serve_memory(struct mc_host *host, struct mc_domain *domain,
                             struct mc_record *record)
 {
