@@ -1,8 +1,6 @@
 /* balloon_watch.c: see balloon_watch.h. */
 #include "balloon_watch.h"
 
-#include "check.h"
-
 #include <string.h>
 
 #define SWEEP_NS_MAX 2000000    /* the worker serves all domains; the area begun is finished */

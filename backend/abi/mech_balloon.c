@@ -18,9 +18,7 @@
 
 #include "balloon.h"
 #include "balloon_watch.h"
-#include "check.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define SUPPLY_TRIES_MAX 2
@@ -39,23 +37,9 @@ struct mc_balloon {             /* domain->device */
 
 static struct mc_balloon *balloon_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism == &mc_balloon && domain->device, "domain %u: no balloon device",
+    MC_CHECK(domain->mechanism->id == MC_BALLOON && domain->device, "domain %u: no balloon device",
              domain->domid);
     return domain->device;
-}
-
-static int balloon_open(struct mc_host *host, struct mc_domain *domain)
-{
-    (void)host;
-    domain->device = calloc(1, sizeof(struct mc_balloon));
-    return domain->device ? MC_OK : MC_ENOMEM;
-}
-
-static void balloon_close(struct mc_host *host, struct mc_domain *domain)
-{
-    (void)host;
-    free(domain->device);
-    domain->device = NULL;
 }
 
 /* An area with pins keeps its holes over a reboot. The new driver knows of none: fill them. */
@@ -356,11 +340,10 @@ const struct mc_mechanism mc_balloon = {
         [MC_BALLOON_REPORT_MS] = {"report_ms", 0, 0, 600000},
         [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000},
     },
-    .open = balloon_open,
+    .device_bytes = sizeof(struct mc_balloon),
     .boot = balloon_boot,
     .target = balloon_tell_target,
     .offer = balloon_offer_target,
-    .close = balloon_close,
     .request = balloon_request,
     .jobs = {balloon_serve_array},
     .timer = balloon_watch,

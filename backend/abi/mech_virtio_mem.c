@@ -10,7 +10,6 @@
  */
 #include "virtio_mem_device.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define NS_PER_MS 1000000u
@@ -102,12 +101,9 @@ static void vmem_divide_blocks(const struct mc_host *host, const struct mc_domai
 
 static int vmem_open(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_vmem *device = calloc(1, sizeof *device);
+    struct mc_vmem *device = vmem_of(domain);
     uint32_t boot_blocks;
 
-    domain->device = device;
-    if (!device)
-        return MC_ENOMEM;
     MC_CHECK(domain->options[VMEM_BLOCK_AREAS] && domain->areas <= MC_MAX_AREAS,
              "domain %u: blocks of %lu areas, of %u", domain->domid,
              domain->options[VMEM_BLOCK_AREAS], domain->areas);
@@ -121,13 +117,6 @@ static int vmem_open(struct mc_host *host, struct mc_domain *domain)
     domain->boot_areas = boot_blocks * device->block_areas;
     domain->granule_frames = device->block_areas * MC_AREA_FRAMES;
     return MC_OK;
-}
-
-static void vmem_close(struct mc_host *host, struct mc_domain *domain)
-{
-    (void)host;
-    free(domain->device);
-    domain->device = NULL;
 }
 
 static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
@@ -237,11 +226,11 @@ const struct mc_mechanism mc_virtio_mem = {
         [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
         [VMEM_WATCH_MS] = {"watch_ms", 100, 0, 60000},
     },
+    .device_bytes = sizeof(struct mc_vmem),
     .open = vmem_open,
     .boot = vmem_boot,
     .target = vmem_set_target,
     .offer = vmem_offer_target,
-    .close = vmem_close,
     .request = mc_vmem_request,
     .jobs = {mc_vmem_serve_deferred},
     .timer = vmem_timer,

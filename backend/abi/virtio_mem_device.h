@@ -8,7 +8,6 @@
 #ifndef MC_VIRTIO_MEM_DEVICE_H
 #define MC_VIRTIO_MEM_DEVICE_H
 
-#include "check.h"
 #include "mechanism.h"
 #include "virtio_mem.h"
 
@@ -46,7 +45,7 @@ struct mc_vmem {                /* domain->device */
 
 static inline struct mc_vmem *vmem_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism == &mc_virtio_mem && domain->device,
+    MC_CHECK(domain->mechanism->id == MC_VIRTIO_MEM && domain->device,
              "domain %u: no virtio-mem device", domain->domid);
     return domain->device;
 }
