@@ -44,8 +44,8 @@ uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32
          area++) {
         if (!domain->hole_counts[area])
             continue;
-        MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u has %u holes, state %u",
-                 domain->domid, area, domain->hole_counts[area], domain->states[area]);
+        MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u has holes",
+                 domain->domid, area, domain->states[area]);
         memcpy(holes, domain->holes + area * MC_AREA_ROWS, sizeof holes);
         mc_host_unlock(host);
         balloon_punch_holes(domain->ram_fd, area, holes);

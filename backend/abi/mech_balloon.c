@@ -10,8 +10,8 @@
  * service thread leaves every array with a punch to the worker. The service thread fills holes by
  * itself, unless the worker sweeps.
  * A domain that boots with less than its maxmem begins with the difference in its balloon (Xen's
- * populate on demand): those areas are installed, every frame is a hole, and their words say evicted
- * until the driver has put them into its balloon.
+ * populate on demand): those areas are installed, every frame is a hole, and their words say
+ * evicted until the driver has put them into its balloon.
  * Ten times a second the worker looks for pages in the balloon: balloon_watch.h.
  */
 #include "mechanism.h"
@@ -179,9 +179,9 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
     }
 }
 
-/* Fill the first `count` holes of the array. Up to its target a domain is given memory from wherever
- * it can be had, beyond it what is free. The worker serves free memory only: it would wait for its
- * own punches. May release the lock. */
+/* Fill the first `count` holes of the array. Up to its target a domain is given memory from
+ * wherever it can be had, beyond it what is free. The worker serves free memory only: it would wait
+ * for its own punches. May release the lock. */
 static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
                                struct mc_balloon *device, uint32_t count)
 {

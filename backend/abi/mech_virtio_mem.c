@@ -130,7 +130,7 @@ static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
         status = mc_supply_find(host, domain, &path);
         if (!status)
             status = mc_vmem_plug_areas(host, domain, region,
-                                        (struct mc_vmem_areas){area, area + 1});
+                                        (struct mc_area_run){area, area + 1});
     }
     mc_vmem_note_blocks(domain, region, (struct mc_vmem_blocks){block, 1});
     return status;

@@ -1,24 +1,20 @@
 /* virtio_mem_device.h: the host's private state of a domain's virtio-mem devices.
  *
  * Owns:  struct mc_vmem; private to mech_virtio_mem.c, virtio_mem_requests.c, virtio_mem_watch.c.
- * Rules: all under mc_host.lock. Blocks and areas are numbered apart: a run of either has a type of
- *        its own. A block is plugged when one of its areas is installed. A guest that behaves has
- *        all of a block's areas installed, or none.
+ * Rules: all under mc_host.lock. A block is plugged when one of its areas is installed. A guest
+ *        that behaves has all of a block's areas installed, or none. Blocks and areas are numbered
+ *        apart: a run of blocks is no run of areas (area_run.h).
  */
 #ifndef MC_VIRTIO_MEM_DEVICE_H
 #define MC_VIRTIO_MEM_DEVICE_H
 
+#include "area_run.h"
 #include "mechanism.h"
 #include "virtio_mem.h"
 
 struct mc_vmem_blocks {         /* blocks first .. first + count - 1 */
     uint32_t first;
     uint32_t count;
-};
-
-struct mc_vmem_areas {          /* areas first .. end - 1 */
-    uint32_t first;
-    uint32_t end;
 };
 
 struct mc_vmem_region {         /* of one device */
@@ -38,7 +34,7 @@ struct mc_vmem {                /* domain->device */
     struct mc_vmem_region regions[MC_VMEM_DEVICES_MAX];
     struct mc_record deferred[MC_RING_SLOTS];   /* PLUGs that wait for a punch */
     uint32_t deferred_count;
-    struct mc_vmem_areas cleaned;   /* the worker punches them again: nobody may plug them */
+    struct mc_area_run cleaned; /* the worker punches them again: nobody may plug them */
     uint32_t watch_area;        /* where the next look begins */
     uint64_t violations;        /* areas found with pages while unplugged */
 };
@@ -72,7 +68,7 @@ void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *re
 /* Plug those of the areas that are not installed, out of the region's bank; MC_OK, MC_ENOMEM, or
  * MC_ESTATE when the guest spoilt a word. The caller has asked mc_supply_find. */
 int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
-                       const struct mc_vmem_region *region, struct mc_vmem_areas areas);
+                       const struct mc_vmem_region *region, struct mc_area_run areas);
 /* Service thread, as mc_mechanism.request. */
 int64_t mc_vmem_request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record);
 /* Worker, as mc_mechanism.jobs: answer one PLUG that waited for a punch. */

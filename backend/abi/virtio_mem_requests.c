@@ -5,7 +5,8 @@
  *               memory for it, are being punched, the record is deferred: the worker answers.
  *   UNPLUG      swaps the words of the areas at once. The worker punches, neighbours in one call.
  *
- * Every word of a request is compared with the bitmap and the ledger. ERROR counts as a bad request.
+ * Every word of a request is compared with the bitmap and the ledger. ERROR counts as a bad
+ * request.
  */
 #include "virtio_mem_device.h"
 
@@ -16,13 +17,16 @@
 
 /* ---- blocks ---- */
 
-static struct mc_vmem_areas vmem_areas_of(const struct mc_vmem *device,
-                                          struct mc_vmem_blocks blocks)
+static struct mc_area_run vmem_areas_of(const struct mc_domain *domain,
+                                        struct mc_vmem_blocks blocks)
 {
+    const struct mc_vmem *device = vmem_of(domain);
+
     MC_CHECK(blocks.first <= device->blocks && blocks.count <= device->blocks - blocks.first,
-             "%u blocks from %u, of %u", blocks.count, blocks.first, device->blocks);
-    return (struct mc_vmem_areas){blocks.first * device->block_areas,
-                                  (blocks.first + blocks.count) * device->block_areas};
+             "domain %u: %u blocks from %u, of %u", domain->domid, blocks.count, blocks.first,
+             device->blocks);
+    return mc_area_run_of(domain, blocks.first * device->block_areas,
+                          blocks.count * device->block_areas);
 }
 
 uint32_t mc_vmem_count_plugged(const struct mc_vmem *device, struct mc_vmem_blocks blocks)
@@ -36,7 +40,7 @@ uint32_t mc_vmem_count_plugged(const struct mc_vmem *device, struct mc_vmem_bloc
 
 int mc_vmem_has_installed(const struct mc_domain *domain, uint32_t block)
 {
-    struct mc_vmem_areas areas = vmem_areas_of(vmem_of(domain), (struct mc_vmem_blocks){block, 1});
+    struct mc_area_run areas = vmem_areas_of(domain, (struct mc_vmem_blocks){block, 1});
 
     for (uint32_t area = areas.first; area < areas.end; area++)
         if (domain->states[area] == MC_A_INSTALLED)
@@ -132,12 +136,6 @@ static enum mc_vmem_response vmem_answer_busy(struct mc_domain *domain, struct m
 
 /* ---- plug ---- */
 
-static uint64_t vmem_frames_of(struct mc_vmem_areas areas)
-{
-    MC_CHECK(areas.first < areas.end, "areas from %u to %u", areas.first, areas.end);
-    return (uint64_t)(areas.end - areas.first) * MC_AREA_FRAMES;
-}
-
 static int vmem_host_has(const struct mc_host *host, uint64_t frames, uint64_t coming_frames)
 {
     return host->free_frames + coming_frames >=
@@ -146,9 +144,9 @@ static int vmem_host_has(const struct mc_host *host, uint64_t frames, uint64_t c
 
 /* 1 when the areas may be charged to the region's bank. */
 static int vmem_may_charge(const struct mc_host *host, struct mc_vmem_region *region,
-                           struct mc_vmem_areas areas)
+                           struct mc_area_run areas)
 {
-    uint64_t frames = vmem_frames_of(areas);
+    uint64_t frames = mc_area_run_frames(areas);
     int has = vmem_host_has(host, frames, 0);
 
     MC_CHECK(region->bank == MC_NO_BANK || region->bank < host->bank_count,
@@ -160,9 +158,9 @@ static int vmem_may_charge(const struct mc_host *host, struct mc_vmem_region *re
 
 /* Take what is missing, and not on its way, from whoever can spare it. */
 static void vmem_gather_memory(struct mc_host *host, const struct mc_domain *domain,
-                               struct mc_vmem_areas areas)
+                               struct mc_area_run areas)
 {
-    uint64_t frames = vmem_frames_of(areas);
+    uint64_t frames = mc_area_run_frames(areas);
 
     for (uint32_t i = areas.first;
          i < areas.end && !vmem_host_has(host, frames, host->transit_frames); i++)
@@ -171,7 +169,7 @@ static void vmem_gather_memory(struct mc_host *host, const struct mc_domain *dom
 }
 
 /* 1 when all of the areas are punched. */
-static int vmem_is_punched(const struct mc_domain *domain, struct mc_vmem_areas areas)
+static int vmem_is_punched(const struct mc_domain *domain, struct mc_area_run areas)
 {
     for (uint32_t area = areas.first; area < areas.end; area++)
         if (domain->states[area] != MC_A_HARD)
@@ -180,12 +178,13 @@ static int vmem_is_punched(const struct mc_domain *domain, struct mc_vmem_areas 
 }
 
 int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
-                       const struct mc_vmem_region *region, struct mc_vmem_areas areas)
+                       const struct mc_vmem_region *region, struct mc_area_run areas)
 {
     int status = MC_OK;
 
-    MC_CHECK(areas.end <= domain->areas, "domain %u: areas up to %u of %u", domain->domid,
-             areas.end, domain->areas);
+    MC_CHECK(areas.first < areas.end && areas.end <= domain->areas,
+             "domain %u: areas %u to %u of %u", domain->domid, areas.first, areas.end,
+             domain->areas);
     for (uint32_t area = areas.first; area < areas.end && !status; area++) {
         if (domain->states[area] == MC_A_INSTALLED)
             continue;
@@ -196,14 +195,14 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
     return status;
 }
 
-/* MC_VMEM_ACK when the blocks of a PLUG may be plugged as far as their states say, and their region;
+/* MC_VMEM_ACK, and the region, when the blocks of a PLUG may be plugged as far as their states say;
  * else the answer. */
 static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc_record *record,
                                              struct mc_vmem_region **region)
 {
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
-    struct mc_vmem_areas areas;
+    struct mc_area_run areas;
 
     *region = vmem_region_of(device, record);
     if (!*region)
@@ -212,7 +211,7 @@ static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc
         return MC_VMEM_NACK;
     if (mc_vmem_count_plugged(device, blocks))
         return vmem_answer_error(domain);
-    areas = vmem_areas_of(device, blocks);
+    areas = vmem_areas_of(domain, blocks);
     if (areas.first < device->cleaned.end && device->cleaned.first < areas.end)
         return vmem_answer_busy(domain, record, MC_ENOMEM);
     return MC_VMEM_ACK;
@@ -223,7 +222,7 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
                                        struct mc_record *record, struct mc_vmem_region *region)
 {
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
-    struct mc_vmem_areas areas = vmem_areas_of(vmem_of(domain), blocks);
+    struct mc_area_run areas = vmem_areas_of(domain, blocks);
     int status;
 
     MC_CHECK(region->plugged + blocks.count <= region->requested,
@@ -256,11 +255,11 @@ static int64_t vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_region *region;
     enum mc_vmem_response checked = vmem_check_plug(domain, record, &region);
-    struct mc_vmem_areas areas;
+    struct mc_area_run areas;
 
     if (checked != MC_VMEM_ACK)
         return checked;
-    areas = vmem_areas_of(device, vmem_blocks_of(record));
+    areas = vmem_areas_of(domain, vmem_blocks_of(record));
     vmem_gather_memory(host, domain, areas);
     if (host->transit_frames &&
         !(vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas)) &&
@@ -292,31 +291,24 @@ int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
 
 /* ---- unplug ---- */
 
-static int vmem_is_claimed(const struct mc_domain *domain, uint32_t area)
-{
-    const uint32_t flags = MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED;
-
-    return (mc_area_word(&domain->frames, area) & flags) == MC_AREA_HUGE;
-}
-
 static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc_domain *domain,
                                                  struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_region *region = vmem_region_of(device, record);
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
-    struct mc_vmem_areas areas;
+    struct mc_area_run areas;
     int failed = 0;
 
     if (!region || mc_vmem_count_plugged(device, blocks) != blocks.count)
         return vmem_answer_error(domain);
-    areas = vmem_areas_of(device, blocks);
+    areas = vmem_areas_of(domain, blocks);
     for (uint32_t area = areas.first; area < areas.end; area++) {
         if (domain->pin_counts[area]) {
             domain->counters.refused_dma++;
             return vmem_answer_busy(domain, record, MC_EPERM);
         }
-        if (domain->states[area] == MC_A_INSTALLED && !vmem_is_claimed(domain, area))
+        if (domain->states[area] == MC_A_INSTALLED && !mc_area_is_claimed(domain, area))
             return vmem_answer_error(domain);
     }
     for (uint32_t area = areas.first; area < areas.end; area++)
@@ -331,8 +323,7 @@ static enum mc_vmem_response vmem_request_unplug_all(struct mc_host *host,
                                                      struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
-    struct mc_vmem_areas areas =
-        vmem_areas_of(device, (struct mc_vmem_blocks){0, device->blocks});
+    struct mc_area_run areas = vmem_areas_of(domain, (struct mc_vmem_blocks){0, device->blocks});
     int left = 0, pinned = 0;
 
     for (uint32_t area = areas.first; area < areas.end; area++) {
@@ -340,8 +331,8 @@ static enum mc_vmem_response vmem_request_unplug_all(struct mc_host *host,
 
         if (domain->states[area] != MC_A_INSTALLED)
             continue;
-        status = mc_pull(host, domain, area, vmem_is_claimed(domain, area) ? MC_PULL_CLAIMED
-                                                                           : MC_PULL_HARD);
+        status = mc_pull(host, domain, area, mc_area_is_claimed(domain, area) ? MC_PULL_CLAIMED
+                                                                              : MC_PULL_HARD);
         left |= status != MC_OK;
         pinned |= status == MC_EPERM;
     }

@@ -1,7 +1,7 @@
 /* virtio_mem_watch.c: finding guests that use memory which is not plugged.
  *
- * A guest has all of its ram mapped, so a touch of unplugged memory makes the kernel hand out a page
- * that nobody granted. Two looks find such pages afterwards, and cost microseconds: unplugged areas
+ * A guest has all of its ram mapped, so a touch of unplugged memory makes the kernel hand out a
+ * page that nobody granted. Two looks find such pages afterwards, in microseconds: unplugged areas
  * have data for lseek(SEEK_DATA); or, when the pages were allocated and never written, the file has
  * more blocks than were granted. The worker counts what it finds and punches it again.
  *
@@ -21,10 +21,10 @@
 #define VMEM_LOOK_AREAS_MAX 512 /* areas of a run */
 
 /* The next run of unplugged areas from device->watch_area on; empty at the end of the domain. */
-static struct mc_vmem_areas vmem_next_unplugged(const struct mc_domain *domain,
-                                                struct mc_vmem *device)
+static struct mc_area_run vmem_next_unplugged(const struct mc_domain *domain,
+                                              struct mc_vmem *device)
 {
-    struct mc_vmem_areas run = {device->watch_area, 0};
+    struct mc_area_run run = {device->watch_area, 0};
 
     MC_CHECK(run.first < domain->areas, "domain %u: look from area %u of %u", domain->domid,
              run.first, domain->areas);
@@ -39,17 +39,17 @@ static struct mc_vmem_areas vmem_next_unplugged(const struct mc_domain *domain,
 }
 
 /* The first stretch of areas with data in a run; empty when there is none. */
-static struct mc_vmem_areas vmem_find_data(int fd, struct mc_vmem_areas run)
+static struct mc_area_run vmem_find_data(int fd, struct mc_area_run run)
 {
     off_t end = (off_t)run.end * MC_AREA_BYTES;
     off_t from = lseek(fd, (off_t)run.first * MC_AREA_BYTES, SEEK_DATA), to;
 
     if (from < 0 || from >= end)
-        return (struct mc_vmem_areas){run.end, run.end};
+        return (struct mc_area_run){run.end, run.end};
     to = lseek(fd, from, SEEK_HOLE);
     to = to < 0 || to > end ? end : to;
-    return (struct mc_vmem_areas){(uint32_t)(from / MC_AREA_BYTES),
-                                  (uint32_t)((to + MC_AREA_BYTES - 1) / MC_AREA_BYTES)};
+    return (struct mc_area_run){(uint32_t)(from / MC_AREA_BYTES),
+                                (uint32_t)((to + MC_AREA_BYTES - 1) / MC_AREA_BYTES)};
 }
 
 /* 1 when the file has more pages than the guest was given, with data in them or not. */
@@ -67,7 +67,7 @@ static int vmem_has_excess(const struct mc_domain *domain)
 
 /* Punch unplugged areas again. Releases the lock. */
 static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
-                             struct mc_vmem_areas found)
+                             struct mc_area_run found)
 {
     struct mc_vmem *device = vmem_of(domain);
 
@@ -79,33 +79,33 @@ static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
     device->cleaned = found;
     mc_host_unlock(host);
     mc_punch(domain->ram_fd, (uint64_t)found.first * MC_AREA_BYTES,
-             (uint64_t)(found.end - found.first) * MC_AREA_BYTES);
+             mc_area_run_frames(found) * MC_FRAME_BYTES);
     mc_host_lock(host);
     for (uint32_t area = found.first; area < found.end; area++)
         MC_CHECK(domain->states[area] == MC_A_HARD, "domain %u: area %u of state %u was punched",
                  domain->domid, area, domain->states[area]);
-    device->cleaned = (struct mc_vmem_areas){0, 0};
+    device->cleaned = (struct mc_area_run){0, 0};
 }
 
 /* The first areas of `found` that were unplugged all the time since `generations` were noted. */
-static struct mc_vmem_areas vmem_still_unplugged(const struct mc_domain *domain,
-                                                 struct mc_vmem_areas found,
-                                                 const uint16_t *generations)
+static struct mc_area_run vmem_still_unplugged(const struct mc_domain *domain,
+                                               struct mc_area_run found,
+                                               const uint16_t *generations)
 {
     uint32_t end = found.first;
 
     while (end < found.end && domain->states[end] == MC_A_HARD &&
            domain->generations[end] == generations[end - found.first])
         end++;
-    return (struct mc_vmem_areas){found.first, end};
+    return (struct mc_area_run){found.first, end};
 }
 
 /* Look at one run; how many of its areas had pages. Releases the lock. */
 static uint32_t vmem_look_at_run(struct mc_host *host, struct mc_domain *domain,
-                                 struct mc_vmem_areas run, int excess)
+                                 struct mc_area_run run, int excess)
 {
     uint16_t generations[VMEM_LOOK_AREAS_MAX];
-    struct mc_vmem_areas found;
+    struct mc_area_run found;
 
     MC_CHECK(run.end <= domain->areas && run.end - run.first <= VMEM_LOOK_AREAS_MAX,
              "domain %u: look at areas %u to %u of %u", domain->domid, run.first, run.end,
@@ -134,7 +134,7 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
 
     domain->users++;
     for (int i = 0; i < VMEM_LOOKS_MAX && mc_phase_of(domain) == MC_ACTIVE; i++) {
-        struct mc_vmem_areas run = vmem_next_unplugged(domain, device);
+        struct mc_area_run run = vmem_next_unplugged(domain, device);
 
         if (run.first < run.end)
             areas += vmem_look_at_run(host, domain, run, excess);
