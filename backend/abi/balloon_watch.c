@@ -44,8 +44,9 @@ uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32
          area++) {
         if (!domain->hole_counts[area])
             continue;
-        MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u has holes",
-                 domain->domid, area, domain->states[area]);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u has holes", area, domain->states[area]))
+            break;
         memcpy(holes, domain->holes + area * MC_AREA_ROWS, sizeof holes);
         mc_host_unlock(host);
         balloon_punch_holes(domain->ram_fd, area, holes);

@@ -94,7 +94,8 @@ static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64
 {
     struct mc_balloon *device = balloon_of(domain);
 
-    MC_CHECK(!device->sweeping, "domain %u: swept by two threads", domain->domid);
+    if (!MC_CHECK_DOMAIN(host, domain, !device->sweeping, "%d sweeps already", device->sweeping))
+        return;
     domain->timer_ns = now_ns + WATCH_NS;
     if (!mc_balloon_leaks(domain))
         return;
@@ -125,6 +126,7 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
     struct mc_record *request = &device->request;
     uint32_t count = balloon_array_count(device), done = 0;
 
+    MC_CHECK(refusal <= 0, "domain %u: refused by %d", domain->domid, refusal);
     memset(&request->arg[1], 0, 4 * sizeof request->arg[0]);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
@@ -166,9 +168,9 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
 
         if (area >= domain->areas || domain->hole_counts[area] != MC_AREA_FRAMES)
             continue;
-        MC_CHECK(domain->states[area] == MC_A_INSTALLED,
-                 "domain %u: area %u of state %u is in the balloon", domain->domid, area,
-                 domain->states[area]);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u is a hole", area, domain->states[area]))
+            return;
         bank = mc_bank_pick(host, count, domain->banks[area]);
         if (bank == MC_NO_BANK)
             return;
@@ -286,9 +288,10 @@ static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain
         balloon_deflate(host, domain, device);
         break;
     default:
-        MC_CHECK(device->request.op == MC_OP_BALLOON_REPORT, "domain %u: op %u of an array",
-                 domain->domid, device->request.op);
-        balloon_report(host, domain, device);
+        device->request.status = MC_EBROKEN;
+        if (MC_CHECK_DOMAIN(host, domain, device->request.op == MC_OP_BALLOON_REPORT,
+                            "op %u of an array", device->request.op))
+            balloon_report(host, domain, device);
     }
 }
 

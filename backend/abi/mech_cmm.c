@@ -32,6 +32,9 @@ static void cmm_close(struct mc_host *host, struct mc_domain *domain)
 
 static int cmm_boot(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK(cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
+             "domain %u: dom0 %p in design %lu", domain->domid, (void *)cmm_of(domain)->dom0,
+             domain->options[MC_CMM_DESIGN]);
     if (!cmm_is_second_design(domain))
         mc_dom0_reset(domain);
     return mc_boot_populated(host, domain);
@@ -74,6 +77,9 @@ static int cmm_reclaim(struct mc_host *host, struct mc_domain *domain)
 
 static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
+    if (!MC_CHECK_DOMAIN(host, domain, !domain->credit_areas, "%u areas of credit",
+                         domain->credit_areas))
+        return 0;
     return mc_direct.jobs[2](host, domain);
 }
 

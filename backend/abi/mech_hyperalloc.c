@@ -20,6 +20,7 @@
 
 #define NS_PER_MS 1000000u
 #define HYPERALLOC_SOFT_PER_HOLD 8
+#define HYPERALLOC_PERIOD_MS_MAX 3600000
 
 struct mc_hyperalloc {          /* domain->device */
     uint64_t dropped_frames;    /* config[DROP]: asked to be dropped so far */
@@ -104,6 +105,8 @@ static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
 
+    MC_CHECK(!domain->counts[MC_A_READY], "domain %u: %u areas are ready, by no request",
+             domain->domid, domain->counts[MC_A_READY]);
     device->asked = device->unanswered = 0;
     hyperalloc_shrink(host, domain);
     hyperalloc_grow(host, domain);
@@ -140,6 +143,8 @@ static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
 {
     uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * NS_PER_MS;
 
+    MC_CHECK(domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
+             "domain %u: period of %lu ms", domain->domid, domain->options[MC_HYPERALLOC_PERIOD]);
     domain->timer_ns = period_ns ? now_ns + period_ns : 0;
 }
 
@@ -196,7 +201,7 @@ const struct mc_mechanism mc_hyperalloc = {
     .id = MC_HYPERALLOC,
     .granule_frames = MC_AREA_FRAMES,
     .dma_safe = 1,
-    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, 3600000}},
+    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, HYPERALLOC_PERIOD_MS_MAX}},
     .device_bytes = sizeof(struct mc_hyperalloc),
     .boot = hyperalloc_boot,
     .target = hyperalloc_set_target,

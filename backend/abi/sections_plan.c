@@ -87,6 +87,9 @@ static enum mc_sections_result sections_find_chunk(struct mc_host *host, struct 
     struct mc_sections *device = sections_of(domain);
     uint64_t needed = sections_needed_frames(host, frames);
 
+    MC_CHECK(frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
+             "domain %u: chunk of %lu frames, sections of %u areas", domain->domid, frames,
+             device->areas);
     mc_banks_drain(host);
     for (uint32_t i = 0; i < device->areas; i++)
         if (host->free_frames + host->transit_frames >= needed ||
@@ -202,6 +205,8 @@ static int sections_grow(struct mc_host *host, struct mc_domain *domain, struct 
     int transit;
     uint32_t section = sections_pick_to_plug(host, domain, &transit);
 
+    MC_CHECK(domain->installed_frames < domain->target_frames, "domain %u: %lu frames, target %lu",
+             domain->domid, domain->installed_frames, domain->target_frames);
     if (section != MC_NO_SECTION)
         return sections_plug_and_answer(host, domain, section, record);
     sections_of(domain)->why = MC_WHY_GUEST;
@@ -212,8 +217,11 @@ static int sections_grow(struct mc_host *host, struct mc_domain *domain, struct 
 static uint64_t sections_rank(const struct mc_host *host, const struct mc_domain *domain,
                               const struct mc_section *seen)
 {
-    int withdrawn = sections_is_withdrawn(host, seen);
-    int unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
+    int withdrawn = sections_is_withdrawn(host, seen), unwanted;
+
+    MC_CHECK(seen->installed, "domain %u: a section of %u areas is to go", domain->domid,
+             seen->installed);
+    unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
 
     return (uint64_t)withdrawn << 41 | (uint64_t)unwanted << 40 | seen->free_frames;
 }
@@ -223,9 +231,12 @@ static uint64_t sections_rank(const struct mc_host *host, const struct mc_domain
 static int sections_may_go(const struct mc_host *host, const struct mc_domain *domain,
                            uint32_t section, int moving, struct mc_section *seen)
 {
+    uint8_t stays = sections_of(domain)->stays[section];
+
     *seen = mc_section_look(domain, section);
-    if (sections_of(domain)->stays[section] != MC_SECTION_MAY_GO || !seen->installed ||
-        seen->transit)
+    MC_CHECK(stays <= MC_SECTION_PINNED, "domain %u: section %u stays for %u", domain->domid,
+             section, stays);
+    if (stays != MC_SECTION_MAY_GO || !seen->installed || seen->transit)
         return 0;
     return moving ? sections_is_withdrawn(host, seen)
                   : domain->installed_frames >= domain->target_frames +
@@ -267,14 +278,17 @@ static int sections_ask_to_go(struct mc_domain *domain, uint32_t section,
     return sections_answer_todo(domain, record, MC_SECTION_OFFLINE, section);
 }
 
-/* The section's bank is withdrawn. */
+/* The section is on a withdrawn bank. */
 static int sections_move(struct mc_host *host, struct mc_domain *domain, uint32_t section,
                          struct mc_record *record)
 {
+    struct mc_section seen = mc_section_look(domain, section);
     int transit;
     uint32_t spare = sections_pick_to_plug(host, domain, &transit), bank;
     enum mc_sections_result result;
 
+    MC_CHECK(sections_is_withdrawn(host, &seen), "domain %u: section %u of bank %u is to move",
+             domain->domid, section, seen.bank);
     if (spare != MC_NO_SECTION)
         return sections_plug_and_answer(host, domain, spare, record);
     result = sections_find_chunk(host, domain,
@@ -291,6 +305,9 @@ static int sections_conclude(const struct mc_host *host, struct mc_domain *domai
     struct mc_sections *device = sections_of(domain);
     int pinned = 0;
 
+    MC_CHECK(domain->installed_frames >= domain->target_frames,
+             "domain %u: %lu frames, target %lu, and nothing to do", domain->domid,
+             domain->installed_frames, domain->target_frames);
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return sections_answer(record, MC_SECTION_NOTHING);
     for (uint32_t i = 0; i < device->count; i++)

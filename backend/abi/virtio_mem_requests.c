@@ -85,6 +85,8 @@ void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *re
     uint32_t extent = (USABLE_EXTENT_AREAS + device->block_areas - 1) / device->block_areas;
     uint32_t usable = region->requested ? region->requested + extent : 0;
 
+    MC_CHECK(region->all.count <= device->blocks, "device of %u blocks, of %u", region->all.count,
+             device->blocks);
     usable = usable < region->all.count ? usable : region->all.count;
     for (uint32_t block = region->all.count; block > usable; block--)
         if (mc_vmem_is_plugged(device, region->all.first + block - 1))
@@ -238,11 +240,14 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
 }
 
 /* 1 when the worker will answer the record, 0 when too many are deferred already. */
-static int vmem_defer_plug(struct mc_host *host, struct mc_vmem *device,
+static int vmem_defer_plug(struct mc_host *host, struct mc_domain *domain,
                            const struct mc_record *record)
 {
-    MC_CHECK(device->deferred_count <= MC_RING_SLOTS, "%u deferred PLUGs", device->deferred_count);
-    if (device->deferred_count == MC_RING_SLOTS)
+    struct mc_vmem *device = vmem_of(domain);
+
+    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS,
+                         "%u deferred PLUGs", device->deferred_count) ||
+        device->deferred_count == MC_RING_SLOTS)
         return 0;
     device->deferred[device->deferred_count++] = *record;
     mc_work(host);
@@ -252,7 +257,6 @@ static int vmem_defer_plug(struct mc_host *host, struct mc_vmem *device,
 static int64_t vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
                                  struct mc_record *record)
 {
-    struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_region *region;
     enum mc_vmem_response checked = vmem_check_plug(domain, record, &region);
     struct mc_area_run areas;
@@ -263,7 +267,7 @@ static int64_t vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
     vmem_gather_memory(host, domain, areas);
     if (host->transit_frames &&
         !(vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas)) &&
-        vmem_defer_plug(host, device, record))
+        vmem_defer_plug(host, domain, record))
         return MC_LATER;
     return vmem_plug(host, domain, record, region);
 }
@@ -277,8 +281,10 @@ int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
 
     if (!device->deferred_count)
         return 0;
-    MC_CHECK(device->deferred[0].op == MC_OP_VMEM_PLUG, "domain %u: op %u was deferred",
-             domain->domid, device->deferred[0].op);
+    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS &&
+                                           device->deferred[0].op == MC_OP_VMEM_PLUG,
+                         "%u deferred, op %u", device->deferred_count, device->deferred[0].op))
+        return 0;
     record = device->deferred[0];
     memmove(device->deferred, device->deferred + 1,
             --device->deferred_count * sizeof *device->deferred);

@@ -74,16 +74,18 @@ static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
     MC_CHECK(found.first < found.end && found.end <= domain->areas,
              "domain %u: areas %u to %u of %u are punched again", domain->domid, found.first,
              found.end, domain->areas);
-    MC_CHECK(!device->cleaned.end, "domain %u: areas %u to %u are being punched again",
-             domain->domid, device->cleaned.first, device->cleaned.end);
+    if (!MC_CHECK_DOMAIN(host, domain, !device->cleaned.end, "areas %u to %u are punched already",
+                         device->cleaned.first, device->cleaned.end))
+        return;
     device->cleaned = found;
     mc_host_unlock(host);
     mc_punch(domain->ram_fd, (uint64_t)found.first * MC_AREA_BYTES,
              mc_area_run_frames(found) * MC_FRAME_BYTES);
     mc_host_lock(host);
     for (uint32_t area = found.first; area < found.end; area++)
-        MC_CHECK(domain->states[area] == MC_A_HARD, "domain %u: area %u of state %u was punched",
-                 domain->domid, area, domain->states[area]);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_HARD,
+                             "area %u of state %u was punched", area, domain->states[area]))
+            break;
     device->cleaned = (struct mc_area_run){0, 0};
 }
 
@@ -94,6 +96,9 @@ static struct mc_area_run vmem_still_unplugged(const struct mc_domain *domain,
 {
     uint32_t end = found.first;
 
+    MC_CHECK(found.first <= found.end && found.end <= domain->areas,
+             "domain %u: data in areas %u to %u of %u", domain->domid, found.first, found.end,
+             domain->areas);
     while (end < found.end && domain->states[end] == MC_A_HARD &&
            domain->generations[end] == generations[end - found.first])
         end++;
