@@ -267,7 +267,7 @@ static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
     MC_CHECK(domain->users, "domain %u: dom0 lets it go without holding it", domain->domid);
     domain->users--;
     if (mc_phase_of(domain) != MC_ACTIVE) {
-        pthread_cond_broadcast(&dom0->host->own->done);
+        mc_tell_done(dom0->host);
         return 1;
     }
     domain->counters.requests++;

@@ -68,13 +68,14 @@ static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
     if (!status)
         status = mc_boot_plugged(host, domain);
     for (uint32_t area = domain->boot_areas; area < domain->areas && !status; area++)
-        mc_plug_hollow(host, domain, area);     /* an area with pins is installed: it stays so */
+        if (domain->states[area] == MC_A_HARD)  /* an area with pins is installed: it stays so */
+            status = mc_plug_hollow(host, domain, area);
     return status;
 }
 
 static void balloon_tell_target(struct mc_host *host, struct mc_domain *domain)
 {
-    uint64_t total = (uint64_t)domain->areas * MC_AREA_FRAMES;
+    uint64_t total = mc_maxmem_frames(domain);
 
     (void)host;
     MC_CHECK(domain->target_frames <= total, "domain %u: target of %lu frames, maxmem %lu",
@@ -131,7 +132,7 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
 
-        if (frame < (uint64_t)domain->areas * MC_AREA_FRAMES && mc_is_hole(domain, frame) == hole)
+        if (frame < mc_maxmem_frames(domain) && mc_is_hole(domain, frame) == hole)
             done++;
         else
             request->arg[1 + i / 64] |= 1ull << i % 64;
@@ -176,8 +177,7 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
             return;
         domain->banks[area] = (uint8_t)bank;
         if (host->banks[bank].node >= 0)
-            mc_bind_node(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES,
-                         host->banks[bank].node);
+            mc_bind_node(mc_area_address(domain, area), MC_AREA_BYTES, host->banks[bank].node);
     }
 }
 
@@ -244,14 +244,11 @@ static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, ui
 
     MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u is reported",
              domain->domid, area, domain->states[area]);
-    domain->users++;
-    mc_host_unlock(host);
-    failed = mc_punch(domain->ram_fd, (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
-    mc_host_lock(host);
-    MC_CHECK(domain->users, "domain %u: a punch ends that did not begin", domain->domid);
-    domain->users--;
+    mc_domain_hold(host, domain);
+    failed = mc_punch(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES);
+    mc_domain_let_go(host, domain);
     if (domain->pin_counts[area])
-        mc_populate_write(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
+        mc_populate_write(mc_area_address(domain, area), MC_AREA_BYTES);
     return !failed;
 }
 
@@ -308,29 +305,29 @@ static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-static int64_t balloon_request(struct mc_host *host, struct mc_domain *domain,
-                               struct mc_record *record)
+static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *domain,
+                                      struct mc_record *record)
 {
     struct mc_balloon *device = balloon_of(domain);
     uint64_t most = record->op == MC_OP_BALLOON_REPORT ? MC_BALLOON_REPORT_MAX
                                                        : MC_BALLOON_ARRAY_PFNS_MAX;
 
     if (record->op < MC_OP_BALLOON_INFLATE || record->op > MC_OP_BALLOON_REPORT)
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     if (!record->arg[0] || record->arg[0] > most)
-        return MC_EINDEX;
+        return mc_answered(record, MC_EINDEX);
     if (device->array_waits)
-        return MC_ESTATE;
+        return mc_answered(record, MC_ESTATE);
     device->request = *record;
     memcpy(device->pfns, mc_balloon_array(domain->control), record->arg[0] * sizeof *device->pfns);
     if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping) {
         device->array_waits = 1;
         mc_work(host);
-        return MC_LATER;
+        return MC_KEPT;
     }
     balloon_work_on_array(host, domain);
     *record = device->request;
-    return record->status;
+    return MC_ANSWERED;
 }
 
 const struct mc_mechanism mc_balloon = {
@@ -348,6 +345,6 @@ const struct mc_mechanism mc_balloon = {
     .target = balloon_tell_target,
     .offer = balloon_offer_target,
     .request = balloon_request,
-    .jobs = {balloon_serve_array},
+    .jobs = {[MC_JOB_TAKE] = balloon_serve_array},
     .timer = balloon_watch,
 };

@@ -71,7 +71,7 @@ static void cmm_set_target(struct mc_host *host, struct mc_domain *domain)
  * for that itself. */
 static int cmm_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
-    return cmm_is_second_design(domain) ? mc_direct.jobs[0](host, domain)
+    return cmm_is_second_design(domain) ? mc_direct.jobs[MC_JOB_TAKE](host, domain)
                                         : cmm_withdraw_ready(host, domain);
 }
 
@@ -80,15 +80,15 @@ static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
     if (!MC_CHECK_DOMAIN(host, domain, !domain->credit_areas, "%u areas of credit",
                          domain->credit_areas))
         return 0;
-    return mc_direct.jobs[2](host, domain);
+    return mc_direct.jobs[MC_JOB_PREPARE](host, domain);
 }
 
-static int64_t cmm_request(struct mc_host *host, struct mc_domain *domain,
-                           struct mc_record *record)
+static enum mc_served cmm_request(struct mc_host *host, struct mc_domain *domain,
+                                  struct mc_record *record)
 {
     if (!cmm_is_second_design(domain) ||
         (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     return mc_direct.request(host, domain, record);
 }
 
@@ -98,7 +98,8 @@ static int cmm_give(struct mc_host *host, struct mc_domain *donor, int hard)
     return cmm_is_second_design(donor) && mc_pull_areas(host, donor, 1, MC_PULL_HARD, 0) == 1;
 }
 
-static int cmm_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *domain,
+                               enum mc_why *why)
 {
     if (cmm_is_second_design(domain))
         return mc_direct.reach(host, domain, why);
@@ -124,7 +125,7 @@ const struct mc_mechanism mc_cmm = {
     .offer = cmm_tell_target,
     .close = cmm_close,
     .request = cmm_request,
-    .jobs = {cmm_reclaim, NULL, cmm_make_ready},
+    .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready},
     .give = cmm_give,
     .reach = cmm_reach,
 };

@@ -113,8 +113,9 @@ static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain
     hyperalloc_ask_to_drop(domain);
 }
 
-static int64_t hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
-                                  struct mc_record *record)
+/* The status of an answer, or the areas that a RELEASE took. */
+static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
+                                const struct mc_record *record)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
 
@@ -137,6 +138,12 @@ static int64_t hyperalloc_request(struct mc_host *host, struct mc_domain *domain
     default:
         return MC_EOP;
     }
+}
+
+static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
+                                         struct mc_record *record)
+{
+    return mc_answered(record, hyperalloc_serve(host, domain, record));
 }
 
 static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
@@ -172,7 +179,8 @@ static int hyperalloc_give(struct mc_host *host, struct mc_domain *donor, int ha
     return mc_pull_areas(host, donor, 1, hard ? MC_PULL_HARD : MC_PULL_SOFT, 0) == 1;
 }
 
-static int hyperalloc_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach hyperalloc_reach(struct mc_host *host, const struct mc_domain *domain,
+                                      enum mc_why *why)
 {
     int unanswered = hyperalloc_of(domain)->unanswered;
     uint32_t limit = hyperalloc_limit_areas(domain);
@@ -207,7 +215,7 @@ const struct mc_mechanism mc_hyperalloc = {
     .target = hyperalloc_set_target,
     .offer = hyperalloc_offer_target,
     .request = hyperalloc_request,
-    .jobs = {hyperalloc_grow, hyperalloc_enforce_limit},
+    .jobs = {[MC_JOB_TAKE] = hyperalloc_grow, [MC_JOB_GIVE] = hyperalloc_enforce_limit},
     .timer = hyperalloc_timer,
     .give = hyperalloc_give,
     .size = hyperalloc_size,

@@ -98,19 +98,19 @@ static void sections_offer_target(struct mc_host *host, struct mc_domain *domain
         sections_ring_target(host, domain);
 }
 
-static int64_t sections_request_next(struct mc_host *host, struct mc_domain *domain,
+static enum mc_served sections_request_next(struct mc_host *host, struct mc_domain *domain,
                                      struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
 
     if (device->next_waits)     /* one at a time: a guest cannot make many of them wait */
-        return MC_EFULL;
-    if (mc_sections_serve_next(host, domain, record))
-        return record->status;
+        return mc_answered(record, MC_EFULL);
+    if (mc_sections_serve_next(host, domain, record) == MC_ANSWERED)
+        return MC_ANSWERED;
     device->next_waits = 1;
     device->next = *record;
     device->until_ns = mc_clock_ns() + MC_SECTION_WAIT_NS;
-    return MC_LATER;
+    return MC_KEPT;
 }
 
 /* MC_OK when all of the section's areas may go: without pins, claimed as far as the guest's words
@@ -132,7 +132,7 @@ static enum mc_status sections_check_offered(struct mc_domain *domain, uint32_t 
 
 /* Take the areas of a section that the guest has claimed. A guest that changes its words meanwhile
  * keeps part of the section, which is charged to it. */
-static int64_t sections_take(struct mc_host *host, struct mc_domain *domain, uint32_t section)
+static int sections_take(struct mc_host *host, struct mc_domain *domain, uint32_t section)
 {
     struct mc_area_run run = mc_section_areas(domain, section);
     int status = sections_check_offered(domain, section);
@@ -143,7 +143,7 @@ static int64_t sections_take(struct mc_host *host, struct mc_domain *domain, uin
     return status;
 }
 
-static int64_t sections_request_offlined(struct mc_host *host, struct mc_domain *domain,
+static int sections_request_offlined(struct mc_host *host, struct mc_domain *domain,
                                          const struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
@@ -174,7 +174,7 @@ static int sections_note_stays(struct mc_host *host, struct mc_domain *domain, u
     return MC_OK;
 }
 
-static int64_t sections_request_kept(struct mc_host *host, struct mc_domain *domain,
+static int sections_request_kept(struct mc_host *host, struct mc_domain *domain,
                                      const struct mc_record *record)
 {
     const struct mc_sections *device = sections_of(domain);
@@ -189,18 +189,18 @@ static int64_t sections_request_kept(struct mc_host *host, struct mc_domain *dom
                                                                      : MC_SECTION_IN_USE);
 }
 
-static int64_t sections_request(struct mc_host *host, struct mc_domain *domain,
-                                struct mc_record *record)
+static enum mc_served sections_request(struct mc_host *host, struct mc_domain *domain,
+                                       struct mc_record *record)
 {
     switch (record->op) {
     case MC_OP_SECTION_NEXT:
         return sections_request_next(host, domain, record);
     case MC_OP_SECTION_OFFLINED:
-        return sections_request_offlined(host, domain, record);
+        return mc_answered(record, sections_request_offlined(host, domain, record));
     case MC_OP_SECTION_KEPT:
-        return sections_request_kept(host, domain, record);
+        return mc_answered(record, sections_request_kept(host, domain, record));
     default:
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     }
 }
 
@@ -214,7 +214,7 @@ static int sections_serve_waiting(struct mc_host *host, struct mc_domain *domain
     if (!MC_CHECK_DOMAIN(host, domain, device->next.op == MC_OP_SECTION_NEXT && device->until_ns,
                          "op %u waits until %lu", device->next.op, device->until_ns))
         return 0;
-    if (!mc_sections_serve_next(host, domain, &device->next)) {
+    if (mc_sections_serve_next(host, domain, &device->next) == MC_KEPT) {
         if (mc_clock_ns() < device->until_ns)
             return 0;
         device->why = MC_WHY_NO_MEMORY;
@@ -245,12 +245,13 @@ static int sections_offer_chunk(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-static int sections_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach sections_reach(struct mc_host *host, const struct mc_domain *domain,
+                                    enum mc_why *why)
 {
     const struct mc_sections *device = sections_of(domain);
     int32_t status;
 
-    MC_CHECK(device->why <= MC_WHY_BANK, "domain %u: why %u", domain->domid, device->why);
+    MC_CHECK(device->why < MC_WHYS, "domain %u: why %u", domain->domid, device->why);
     *why = MC_WHY_NONE;
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
@@ -295,7 +296,7 @@ const struct mc_mechanism mc_sections = {
     .target = sections_ring_target,
     .offer = sections_offer_target,
     .request = sections_request,
-    .jobs = {sections_serve_waiting, sections_offer_chunk},
+    .jobs = {[MC_JOB_TAKE] = sections_serve_waiting, [MC_JOB_GIVE] = sections_offer_chunk},
     .reach = sections_reach,
     .validate = sections_validate,
 };

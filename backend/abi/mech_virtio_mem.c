@@ -25,7 +25,7 @@ static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
     const struct mc_vmem *device = vmem_of(domain);
     uint64_t most = (uint64_t)device->blocks * device->block_areas * MC_AREA_FRAMES;
 
-    MC_CHECK(device->block_areas && most <= (uint64_t)domain->areas * MC_AREA_FRAMES,
+    MC_CHECK(device->block_areas && most <= mc_maxmem_frames(domain),
              "domain %u: %u blocks of %u areas, %u areas", domain->domid, device->blocks,
              device->block_areas, domain->areas);
     return domain->target_frames < most ? domain->target_frames : most;
@@ -62,10 +62,11 @@ static void vmem_set_target(struct mc_host *host, struct mc_domain *domain)
     mc_config_ask(domain, frames);
 }
 
-static int vmem_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach vmem_reach(struct mc_host *host, const struct mc_domain *domain,
+                                enum mc_why *why)
 {
     const struct mc_vmem *device = vmem_of(domain);
-    int reached;
+    enum mc_reach reached;
 
     *why = MC_WHY_NONE;
     if (domain->installed_frames == vmem_wanted_frames(domain))
@@ -243,7 +244,7 @@ const struct mc_mechanism mc_virtio_mem = {
     .target = vmem_set_target,
     .offer = vmem_offer_target,
     .request = mc_vmem_request,
-    .jobs = {mc_vmem_serve_deferred},
+    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred},
     .timer = vmem_timer,
     .reach = vmem_reach,
     .validate = vmem_validate,

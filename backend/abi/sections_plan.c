@@ -155,16 +155,16 @@ static uint32_t sections_pick_to_plug(const struct mc_host *host, const struct m
     return empty;
 }
 
-static int sections_answer(struct mc_record *record, int64_t status)
+static enum mc_served sections_answer(struct mc_record *record, int64_t status)
 {
     MC_CHECK(status >= MC_EBROKEN && status <= MC_SECTION_STUCK, "answer %ld", status);
-    record->status = status;
-    return 1;
+    return mc_answered(record, status);
 }
 
 /* Answer with something for the guest to do. */
-static int sections_answer_todo(const struct mc_domain *domain, struct mc_record *record,
-                                enum mc_section_todo todo, uint32_t section)
+static enum mc_served sections_answer_todo(const struct mc_domain *domain,
+                                           struct mc_record *record, enum mc_section_todo todo,
+                                           uint32_t section)
 {
     struct mc_section seen = mc_section_look(domain, section);
 
@@ -176,16 +176,17 @@ static int sections_answer_todo(const struct mc_domain *domain, struct mc_record
     return sections_answer(record, todo);
 }
 
-static int sections_answer_failure(struct mc_record *record, enum mc_sections_result result)
+static enum mc_served sections_answer_failure(struct mc_record *record,
+                                              enum mc_sections_result result)
 {
     MC_CHECK(result != MC_SECTIONS_DONE, "op %u: no failure", record->op);
     if (result == MC_SECTIONS_WAITS)
-        return 0;
+        return MC_KEPT;
     return sections_answer(record, result == MC_SECTIONS_SPOILT ? MC_ESTATE : MC_ENOMEM);
 }
 
-static int sections_plug_and_answer(struct mc_host *host, struct mc_domain *domain,
-                                    uint32_t section, struct mc_record *record)
+static enum mc_served sections_plug_and_answer(struct mc_host *host, struct mc_domain *domain,
+                                               uint32_t section, struct mc_record *record)
 {
     uint32_t before = domain->counts[MC_A_INSTALLED];
     enum mc_sections_result result = mc_section_plug(host, domain, section);
@@ -200,7 +201,8 @@ static int sections_plug_and_answer(struct mc_host *host, struct mc_domain *doma
     return sections_answer_todo(domain, record, MC_SECTION_ONLINED, section);
 }
 
-static int sections_grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static enum mc_served sections_grow(struct mc_host *host, struct mc_domain *domain,
+                                    struct mc_record *record)
 {
     int transit;
     uint32_t section = sections_pick_to_plug(host, domain, &transit);
@@ -210,7 +212,7 @@ static int sections_grow(struct mc_host *host, struct mc_domain *domain, struct 
     if (section != MC_NO_SECTION)
         return sections_plug_and_answer(host, domain, section, record);
     sections_of(domain)->why = MC_WHY_GUEST;
-    return transit ? 0 : sections_answer(record, MC_ESTATE);
+    return transit ? MC_KEPT : sections_answer(record, MC_ESTATE);
 }
 
 /* The higher, the sooner the section goes. */
@@ -267,8 +269,8 @@ static uint32_t sections_pick_to_go(const struct mc_host *host, struct mc_domain
     return best;
 }
 
-static int sections_ask_to_go(struct mc_domain *domain, uint32_t section,
-                              struct mc_record *record)
+static enum mc_served sections_ask_to_go(struct mc_domain *domain, uint32_t section,
+                                         struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
 
@@ -279,8 +281,8 @@ static int sections_ask_to_go(struct mc_domain *domain, uint32_t section,
 }
 
 /* The section is on a withdrawn bank. */
-static int sections_move(struct mc_host *host, struct mc_domain *domain, uint32_t section,
-                         struct mc_record *record)
+static enum mc_served sections_move(struct mc_host *host, struct mc_domain *domain,
+                                    uint32_t section, struct mc_record *record)
 {
     struct mc_section seen = mc_section_look(domain, section);
     int transit;
@@ -299,8 +301,8 @@ static int sections_move(struct mc_host *host, struct mc_domain *domain, uint32_
 }
 
 /* Nothing is left to be done, or nothing that could be. */
-static int sections_conclude(const struct mc_host *host, struct mc_domain *domain,
-                             struct mc_record *record)
+static enum mc_served sections_conclude(const struct mc_host *host, struct mc_domain *domain,
+                                        struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
     int pinned = 0;
@@ -317,8 +319,8 @@ static int sections_conclude(const struct mc_host *host, struct mc_domain *domai
     return sections_answer(record, MC_SECTION_STUCK);
 }
 
-int mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
-                           struct mc_record *record)
+enum mc_served mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
+                                      struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
     uint32_t section;

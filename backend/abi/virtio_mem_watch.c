@@ -78,10 +78,10 @@ static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
                          device->cleaned.first, device->cleaned.end))
         return;
     device->cleaned = found;
-    mc_host_unlock(host);
-    mc_punch(domain->ram_fd, (uint64_t)found.first * MC_AREA_BYTES,
+    mc_domain_hold(host, domain);
+    mc_punch(domain->ram_fd, mc_area_offset(found.first),
              mc_area_run_frames(found) * MC_FRAME_BYTES);
-    mc_host_lock(host);
+    mc_domain_let_go(host, domain);
     for (uint32_t area = found.first; area < found.end; area++)
         if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_HARD,
                              "area %u of state %u was punched", area, domain->states[area]))
@@ -116,9 +116,9 @@ static uint32_t vmem_look_at_run(struct mc_host *host, struct mc_domain *domain,
              "domain %u: look at areas %u to %u of %u", domain->domid, run.first, run.end,
              domain->areas);
     memcpy(generations, domain->generations + run.first, (run.end - run.first) * sizeof(uint16_t));
-    mc_host_unlock(host);
+    mc_domain_hold(host, domain);
     found = vmem_find_data(domain->ram_fd, run);
-    mc_host_lock(host);
+    mc_domain_let_go(host, domain);
     if (found.first == found.end && !excess)
         return 0;
     if (found.first == found.end)
@@ -137,7 +137,6 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     int excess = vmem_has_excess(domain);
     uint32_t areas = 0;
 
-    domain->users++;
     for (int i = 0; i < VMEM_LOOKS_MAX && mc_phase_of(domain) == MC_ACTIVE; i++) {
         struct mc_area_run run = vmem_next_unplugged(domain, device);
 
@@ -146,9 +145,6 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
         if (device->watch_area == 0)
             break;
     }
-    MC_CHECK(domain->users, "domain %u: a look ends that did not begin", domain->domid);
-    domain->users--;
-    pthread_cond_broadcast(&host->own->done);
     if (!areas)
         return;
     device->violations += areas;
