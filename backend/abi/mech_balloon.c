@@ -305,29 +305,29 @@ static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-static int64_t balloon_request(struct mc_host *host, struct mc_domain *domain,
-                               struct mc_record *record)
+static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *domain,
+                                      struct mc_record *record)
 {
     struct mc_balloon *device = balloon_of(domain);
     uint64_t most = record->op == MC_OP_BALLOON_REPORT ? MC_BALLOON_REPORT_MAX
                                                        : MC_BALLOON_ARRAY_PFNS_MAX;
 
     if (record->op < MC_OP_BALLOON_INFLATE || record->op > MC_OP_BALLOON_REPORT)
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     if (!record->arg[0] || record->arg[0] > most)
-        return MC_EINDEX;
+        return mc_answered(record, MC_EINDEX);
     if (device->array_waits)
-        return MC_ESTATE;
+        return mc_answered(record, MC_ESTATE);
     device->request = *record;
     memcpy(device->pfns, mc_balloon_array(domain->control), record->arg[0] * sizeof *device->pfns);
     if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping) {
         device->array_waits = 1;
         mc_work(host);
-        return MC_LATER;
+        return MC_KEPT;
     }
     balloon_work_on_array(host, domain);
     *record = device->request;
-    return record->status;
+    return MC_ANSWERED;
 }
 
 const struct mc_mechanism mc_balloon = {

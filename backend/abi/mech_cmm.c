@@ -77,12 +77,12 @@ static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
     return mc_direct.jobs[2](host, domain);
 }
 
-static int64_t cmm_request(struct mc_host *host, struct mc_domain *domain,
-                           struct mc_record *record)
+static enum mc_served cmm_request(struct mc_host *host, struct mc_domain *domain,
+                                  struct mc_record *record)
 {
     if (!cmm_is_second_design(domain) ||
         (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     return mc_direct.request(host, domain, record);
 }
 
@@ -92,7 +92,8 @@ static int cmm_give(struct mc_host *host, struct mc_domain *donor, int hard)
     return cmm_is_second_design(donor) && mc_pull_areas(host, donor, 1, MC_PULL_HARD, 0) == 1;
 }
 
-static int cmm_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *domain,
+                               enum mc_why *why)
 {
     if (cmm_is_second_design(domain))
         return mc_direct.reach(host, domain, why);

@@ -110,29 +110,30 @@ static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain
     hyperalloc_ask_to_drop(domain);
 }
 
-static int64_t hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
-                                  struct mc_record *record)
+static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
+                                         struct mc_record *record)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
 
     switch (record->op) {
     case MC_OP_INSTALL:
-        return mc_install(host, domain, record->arg[0]);
+        return mc_answered(record, mc_install(host, domain, record->arg[0]));
     case MC_OP_GROW:            /* the limit is reached: nothing to grow by asking */
         domain->counters.refused++;
-        return MC_ETARGET;
+        return mc_answered(record, MC_ETARGET);
     case MC_OP_RELEASE:         /* soft reclaim, without waiting for the timer */
         if (!record->arg[0] || record->arg[0] > MC_GROW_AREAS_MAX)
-            return MC_EINDEX;
-        return mc_pull_areas(host, domain, (uint32_t)record->arg[0], MC_PULL_SOFT, 0);
+            return mc_answered(record, MC_EINDEX);
+        return mc_answered(record, mc_pull_areas(host, domain, (uint32_t)record->arg[0],
+                                                 MC_PULL_SOFT, 0));
     case MC_OP_CACHE_DROPPED:   /* an answer to an older request says nothing about this one */
         if (device->unanswered && record->arg[0] == device->dropped_frames) {
             device->unanswered = 0;
             hyperalloc_shrink(host, domain);
         }
-        return MC_OK;
+        return mc_answered(record, MC_OK);
     default:
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     }
 }
 
@@ -167,7 +168,8 @@ static int hyperalloc_give(struct mc_host *host, struct mc_domain *donor, int ha
     return mc_pull_areas(host, donor, 1, hard ? MC_PULL_HARD : MC_PULL_SOFT, 0) == 1;
 }
 
-static int hyperalloc_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach hyperalloc_reach(struct mc_host *host, const struct mc_domain *domain,
+                                      enum mc_why *why)
 {
     int unanswered = hyperalloc_of(domain)->unanswered;
     uint32_t limit = hyperalloc_limit_areas(domain);

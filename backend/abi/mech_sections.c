@@ -95,19 +95,19 @@ static void sections_offer_target(struct mc_host *host, struct mc_domain *domain
         sections_ring_target(host, domain);
 }
 
-static int64_t sections_request_next(struct mc_host *host, struct mc_domain *domain,
-                                     struct mc_record *record)
+static enum mc_served sections_request_next(struct mc_host *host, struct mc_domain *domain,
+                                            struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
 
     if (device->next_waits)     /* one at a time: a guest cannot make many of them wait */
-        return MC_EFULL;
+        return mc_answered(record, MC_EFULL);
     if (mc_sections_serve_next(host, domain, record))
-        return record->status;
+        return MC_ANSWERED;
     device->next_waits = 1;
     device->next = *record;
     device->until_ns = mc_clock_ns() + MC_SECTION_WAIT_NS;
-    return MC_LATER;
+    return MC_KEPT;
 }
 
 /* MC_OK when all of the section's areas may go: without pins, claimed as far as the guest's words
@@ -183,18 +183,18 @@ static int64_t sections_request_kept(struct mc_domain *domain, const struct mc_r
     return MC_OK;
 }
 
-static int64_t sections_request(struct mc_host *host, struct mc_domain *domain,
-                                struct mc_record *record)
+static enum mc_served sections_request(struct mc_host *host, struct mc_domain *domain,
+                                       struct mc_record *record)
 {
     switch (record->op) {
     case MC_OP_SECTION_NEXT:
         return sections_request_next(host, domain, record);
     case MC_OP_SECTION_OFFLINED:
-        return sections_request_offlined(host, domain, record);
+        return mc_answered(record, sections_request_offlined(host, domain, record));
     case MC_OP_SECTION_KEPT:
-        return sections_request_kept(domain, record);
+        return mc_answered(record, sections_request_kept(domain, record));
     default:
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     }
 }
 
@@ -236,7 +236,8 @@ static int sections_offer_chunk(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-static int sections_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach sections_reach(struct mc_host *host, const struct mc_domain *domain,
+                                    enum mc_why *why)
 {
     const struct mc_sections *device = sections_of(domain);
     int32_t status;

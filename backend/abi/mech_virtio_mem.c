@@ -59,7 +59,8 @@ static void vmem_set_target(struct mc_host *host, struct mc_domain *domain)
     mc_config_ask(domain, frames);
 }
 
-static int vmem_reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach vmem_reach(struct mc_host *host, const struct mc_domain *domain,
+                                enum mc_why *why)
 {
     const struct mc_vmem *device = vmem_of(domain);
     int reached;

@@ -70,7 +70,8 @@ void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *re
 int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
                        const struct mc_vmem_region *region, struct mc_area_run areas);
 /* Service thread, as mc_mechanism.request. */
-int64_t mc_vmem_request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record);
+enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
+                               struct mc_record *record);
 /* Worker, as mc_mechanism.jobs: answer one PLUG that waited for a punch. */
 int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain);
 

@@ -249,8 +249,8 @@ static int vmem_defer_plug(struct mc_host *host, struct mc_vmem *device,
     return 1;
 }
 
-static int64_t vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
-                                 struct mc_record *record)
+static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
+                                        struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_region *region;
@@ -258,14 +258,14 @@ static int64_t vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
     struct mc_area_run areas;
 
     if (checked != MC_VMEM_ACK)
-        return checked;
+        return mc_answered(record, checked);
     areas = vmem_areas_of(domain, vmem_blocks_of(record));
     vmem_gather_memory(host, domain, areas);
     if (host->transit_frames &&
         !(vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas)) &&
         vmem_defer_plug(host, device, record))
-        return MC_LATER;
-    return vmem_plug(host, domain, record, region);
+        return MC_KEPT;
+    return mc_answered(record, vmem_plug(host, domain, record, region));
 }
 
 /* Everything that was due has been punched. */
@@ -378,20 +378,21 @@ static enum mc_vmem_response vmem_request_config(struct mc_domain *domain,
     return MC_VMEM_ACK;
 }
 
-int64_t mc_vmem_request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
+                               struct mc_record *record)
 {
     switch (record->op) {
     case MC_OP_VMEM_PLUG:
         return vmem_request_plug(host, domain, record);
     case MC_OP_VMEM_UNPLUG:
-        return vmem_request_unplug(host, domain, record);
+        return mc_answered(record, vmem_request_unplug(host, domain, record));
     case MC_OP_VMEM_UNPLUG_ALL:
-        return vmem_request_unplug_all(host, domain, record);
+        return mc_answered(record, vmem_request_unplug_all(host, domain, record));
     case MC_OP_VMEM_STATE:
-        return vmem_request_state(domain, record);
+        return mc_answered(record, vmem_request_state(domain, record));
     case MC_OP_VMEM_CONFIG:
-        return vmem_request_config(domain, record);
+        return mc_answered(record, vmem_request_config(domain, record));
     default:
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     }
 }
