@@ -213,16 +213,16 @@ class HostBackend(Banks):
 
     def settle(self, domid: DomId, timeout_s: float) -> Settled:
         """Wait until a domain has reached its target, or cannot; "moving" when time was up."""
-        why, until = ffi.new("uint32_t *"), time.monotonic() + timeout_s
+        reach, why = ffi.new("enum mc_reach *"), ffi.new("enum mc_why *")
+        until = time.monotonic() + timeout_s
         while True:
-            reach = lib.mc_domain_reach(self._host, domid, why)
-            _check(reach, f"settle domain {domid}")
-            if reach != lib.MC_MOVING or time.monotonic() > until:
+            _check(lib.mc_domain_reach(self._host, domid, reach, why), f"settle domain {domid}")
+            if reach[0] != lib.MC_MOVING or time.monotonic() > until:
                 break
             time.sleep(SETTLE_POLL_S)
         domain = self._host.domains[domid]
         return Settled(
-            state=_REACH[reach],
+            state=_REACH[reach[0]],
             why=_WHY[why[0]],
             plugged_frames=int(lib.mc_domain_size(self._host, domid)),
             target_frames=domain.target_frames,

@@ -288,10 +288,14 @@ struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status
 /* The phase after this one; it must be one that host.c's table allows. */
 void mc_phase_set(struct mc_domain *domain, enum mc_phase phase);
 
-/* Check that the calling thread holds the lock. */
+/* 1 when the calling thread holds the lock. Another thread's store never equals pthread_self(). */
+static inline int mc_is_locked(const struct mc_host *host)
+{
+    return __atomic_load_n(&host->own->holder, __ATOMIC_RELAXED) == pthread_self();
+}
+
 #define MC_CHECK_LOCKED(host)                                                                     \
-    MC_CHECK(__atomic_load_n(&(host)->own->holder, __ATOMIC_RELAXED) == pthread_self(),           \
-             "thread %lu does not hold the lock", (unsigned long)pthread_self())
+    MC_CHECK(mc_is_locked(host), "thread %lu does not hold the lock", (unsigned long)pthread_self())
 
 /* As MC_CHECK, for private state of one domain that no other domain depends on. 1 when `condition`
  * holds. When it does not, 0: the report is written, the domain is broken with MC_EBROKEN, and the

@@ -40,7 +40,7 @@ VM1, VM2 = 0, 1
 CHILD_S = 60
 POLL_S = 0.0005
 SLACK_AREAS = 2
-OPEN, CLOSE = re.compile(r"\bMC_CHECK(?:_DOMAIN)?\("), re.compile(r"[()]")
+OPEN, CLOSE = re.compile(r"\bMC_CHECK(?:_DOMAIN|_LOCKED)?\("), re.compile(r"[()]")
 REPORT = re.compile(r"^memcoord: check failed: (\S+):(\d+): (\w+): (.*)$", re.MULTILINE)
 
 
@@ -97,6 +97,14 @@ class CheckLab:
                 spin_ns=0,
             )
         )
+
+    def lock(self) -> None:
+        """Take the host's lock, for a call that wants it held."""
+        lib.mc_host_lock(self.host)
+
+    def unlock(self) -> None:
+        """Let go of it, for a case whose host goes on."""
+        lib.mc_host_unlock(self.host)
 
     def push(self, guest: GuestDouble, op: int, *args: int) -> None:
         """Put a request on the memory ring without waiting for its answer."""

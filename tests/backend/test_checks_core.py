@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from check_lab import AREA, VM1, CheckLab, Fault, assert_seen, outcome_of
+from check_lab import AREA, CheckLab, Fault, assert_seen, outcome_of
 
 from backend._service import ffi, lib
 
 
 def free_below_an_area(lab: CheckLab) -> None:
     lab.open()
+    lab.lock()
     lab.host.free_frames = AREA - 1
     lib.mc_area_set(lab.host, lab.pointer(), 7, lib.MC_A_INSTALLED)
 
@@ -17,13 +18,15 @@ def free_below_an_area(lab: CheckLab) -> None:
 def answers_beyond_the_ring(lab: CheckLab) -> None:
     domain = lab.open()
     domain.answer_count = lib.MC_RING_SLOTS
+    lab.lock()
     lib.mc_answer(lab.host, lab.pointer(), ffi.new("struct mc_record *"))
     domain.answer_count = 0
+    lab.unlock()
 
 
 FAULTS = [
-    Fault("free below an area", "ledger.c", "mc_area_set", free_below_an_area),
-    Fault("answers beyond the ring", "mechanism.c", "mc_answer", answers_beyond_the_ring, True),
+    Fault("free below an area", "ledger.c", "ledger_move", free_below_an_area),
+    Fault("answers beyond the ring", "reach.c", "mc_answer", answers_beyond_the_ring, True),
 ]
 
 
