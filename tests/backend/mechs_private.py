@@ -1,7 +1,7 @@
 """The private half of the mechanisms for tests: every static function and every device struct.
 
-Owns: one library, compiled once per session by plain ``cc`` from the checkout: the mechanisms in one
-source with ``static`` taken away, linked with the rest of the host half. Compiling them together
+Owns: one library, compiled once per session by plain ``cc`` from the checkout: the mechanisms in
+one source with ``static`` taken away, linked with the rest of the host half. Compiling them together
 also proves that no two of these files have a static name in common. And ``fault``, which makes a
 case for check_lab.py out of a row: what is spoilt, which function is called.
 Rules: a struct that another module made is given by address: no C file has global state.
@@ -75,7 +75,9 @@ _bare = ["#define static", "#define inline"]
 
 
 def _system_includes(name: str) -> list[str]:
-    return re.findall(r"^#include <.*>$", (PRIVATE / name).read_text(encoding="utf-8"), re.MULTILINE)
+    return re.findall(
+        r"^#include <.*>$", (PRIVATE / name).read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 def _text(path: Path) -> str:
@@ -88,9 +90,10 @@ def _declarations() -> str:
     texts = [_text(PUBLIC / name) for name in PROTOCOLS]
     texts += [_text(PRIVATE / name) for name in HEADERS + SOURCES]
     defines = [match[0] for text in texts for match in DEFINE.finditer(text)]
+    enums = [m[0] for m in STRUCT.finditer(_text(PRIVATE / "mechanism.h")) if m[0][0] == "e"]
     structs = [match[0] for text in texts for match in STRUCT.finditer(text)]
     functions = [match[1] + ";" for text in texts for match in FUNCTION.finditer(text)]
-    types = ["typedef unsigned long pthread_t;", *defines, *structs]
+    types = ["typedef unsigned long pthread_t;", *defines, *enums, *structs]
     return "\n".join([*public, *private, *types, *functions])
 
 
@@ -144,7 +147,9 @@ class Private:
             value = tuple(self.get(v) if isinstance(v, str) else v for v in value)
         if isinstance(value, str):
             value = self.get(value)
-            is_struct = isinstance(value, self.ffi.CData) and self.ffi.typeof(value).kind == "struct"
+            is_struct = (
+                isinstance(value, self.ffi.CData) and self.ffi.typeof(value).kind == "struct"
+            )
             return self.ffi.addressof(value) if is_struct and kind.kind == "pointer" else value
         if kind.kind == "struct":
             return self.ffi.new(self.ffi.getctype(kind, "*"), value)[0]
@@ -182,4 +187,5 @@ def fault(
             private.call("mc_host_unlock", "host")
 
     function = reports or str(call[0])
-    return Fault(f"{mechanism}: {name}", file_of(function), function, inject, detaches)
+    file = file_of(function)
+    return Fault(f"{mechanism}: {name}", file, function, inject, detaches, load)

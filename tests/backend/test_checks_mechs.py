@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from check_lab import AREA, VM1, VM2, CheckLab, Fault, assert_seen, outcome_of
-from mechs_private import Private, fault
+from mechs_private import Private, fault, load
 
 from hypervisor.public._abi import lib as abi
 
@@ -26,7 +26,10 @@ BALLOON = [
     ),
     balloon("boots with too much", {"domain.boot_areas": 9}, "balloon_boot", *HOST_DOMAIN),
     balloon(
-        "target above maxmem", {"domain.target_frames": 9 * AREA}, "balloon_tell_target", *HOST_DOMAIN
+        "target above maxmem",
+        {"domain.target_frames": 9 * AREA},
+        "balloon_tell_target",
+        *HOST_DOMAIN,
     ),
     balloon("two sweeps", {"device.sweeping": 1}, "balloon_watch", *HOST_DOMAIN, 0, detaches=True),
     balloon("long array", {"device.request.arg[0]": 257}, "balloon_array_count", "device"),
@@ -45,11 +48,13 @@ BALLOON = [
     ),
     balloon("more than the array", ONE_FRAME, "balloon_fill_array", *HOST_DOMAIN_DEVICE, 2),
     balloon("not installed", {"domain.states[0]": 0}, "balloon_punch_area", *HOST_DOMAIN, 0),
+    balloon("long report", {"device.request.arg[0]": 33}, "balloon_report", *HOST_DOMAIN_DEVICE),
     balloon(
-        "long report", {"device.request.arg[0]": 33}, "balloon_report", *HOST_DOMAIN_DEVICE
-    ),
-    balloon(
-        "unknown work", {"device.request.op": 1}, "balloon_work_on_array", *HOST_DOMAIN, detaches=True
+        "unknown work",
+        {"device.request.op": 1},
+        "balloon_work_on_array",
+        *HOST_DOMAIN,
+        detaches=True,
     ),
     balloon("sweep beyond the end", {}, "mc_balloon_sweep", *HOST_DOMAIN, 8),
     balloon(
@@ -104,9 +109,7 @@ HYPERALLOC = [
     hyperalloc("target above maxmem", {"domain.target_areas": 9}, "hyperalloc_grow", *HOST_DOMAIN),
     hyperalloc("asked twice", {"device.asked": 1}, "hyperalloc_ask_to_drop", "domain"),
     hyperalloc("a ready area", {"domain.counts[3]": 1}, "hyperalloc_set_target", *HOST_DOMAIN),
-    hyperalloc(
-        "long period", {"domain.options[0]": 3600001}, "hyperalloc_set_timer", "domain", 0
-    ),
+    hyperalloc("long period", {"domain.options[0]": 3600001}, "hyperalloc_set_timer", "domain", 0),
 ]
 
 
@@ -123,10 +126,9 @@ def donor_gives_less_than_nothing(lab: CheckLab) -> None:
     private.call("dom0_ask_donor", DOM0, ("domain", 1, 0, 0), "host.domains[1]")
 
 
+GIVES = ("cmm: gives less than nothing", "cmm_dom0.c", "dom0_ask_donor")
 FAULTS = [*BALLOON, *CMM, *HYPERALLOC]
-FAULTS += [
-    Fault("cmm: gives less than nothing", "cmm_dom0.c", "dom0_ask_donor", donor_gives_less_than_nothing)
-]
+FAULTS.append(Fault(*GIVES, donor_gives_less_than_nothing, prepare=load))
 
 
 @pytest.mark.parametrize("case", FAULTS, ids=str)
