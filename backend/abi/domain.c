@@ -84,6 +84,7 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
 
 static int domain_make_state(struct mc_domain *domain, uint32_t areas)
 {
+    domain->counts[MC_A_HARD] = areas;
     domain->states = calloc(areas, sizeof *domain->states);
     domain->generations = calloc(areas, sizeof *domain->generations);
     domain->banks = calloc(areas, sizeof *domain->banks);
@@ -95,7 +96,6 @@ static int domain_make_state(struct mc_domain *domain, uint32_t areas)
         !domain->pin_counts || !domain->holes || !domain->answers)
         return MC_ENOMEM;
     memset(domain->banks, MC_ANY_BANK, areas);
-    domain->counts[MC_A_HARD] = areas;
     return MC_OK;
 }
 

@@ -227,7 +227,8 @@ void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
 
     MC_CHECK(status < 0 && domain->areas, "domain %u: broken by status %d, %u areas",
              domain->domid, status, domain->areas);
-    domain->broken_status = (uint32_t)-status;
+    if (!domain->broken_status)         /* the first reason counts; later ones follow from it */
+        domain->broken_status = (uint32_t)-status;
     if (domain->control)
         atomic_store(&domain->control->state, MC_STATE_BROKEN);
     /* The main thread may have begun to close the domain: that phase must not be overwritten. */
