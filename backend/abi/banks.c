@@ -61,6 +61,7 @@ static int banks_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t wi
     if (index >= host->bank_count)
         return MC_EINDEX;
     mc_host_lock(host);
+    MC_CHECK(bank->withdrawn <= 1, "bank %u: withdrawn is %u", index, bank->withdrawn);
     if (bank->withdrawn != withdrawn) {
         bank->withdrawn = withdrawn;
         if (withdrawn)
@@ -89,23 +90,37 @@ static uint64_t banks_charged(const struct mc_domain *domain, uint32_t bank)
     uint64_t frames = 0;
 
     for (uint32_t area = 0; domain->states && area < domain->areas; area++)
-        if (domain->banks[area] == bank && domain->states[area] > MC_A_SOFT)
+        if (domain->banks[area] == bank && domain->states[area] > MC_A_SOFT) {
+            MC_CHECK(domain->hole_counts[area] <= MC_AREA_FRAMES, "domain %u, area %u: %u holes",
+                     domain->domid, area, domain->hole_counts[area]);
             frames += MC_AREA_FRAMES - domain->hole_counts[area];
+        }
     return frames;
 }
 
 int mc_bank_usage(struct mc_host *host, uint32_t bank, struct mc_bank_usage *usage)
 {
+    uint64_t used = 0;
+
     if (bank >= host->bank_count)
         return MC_EINDEX;
     mc_host_lock(host);
     mc_banks_drain(host);
     memset(usage, 0, sizeof *usage);
     usage->bank = host->banks[bank];
-    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++)
+    for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++) {
         usage->domain_frames[i] = banks_charged(&host->domains[i], bank);
-    for (uint32_t i = 0; host->slab_used && i < host->tmem.slab_areas; i++)
+        used += usage->domain_frames[i];
+    }
+    for (uint32_t i = 0; host->slab_used && i < host->tmem.slab_areas; i++) {
+        MC_CHECK(host->slab_used[i] <= host->bank_count, "slab area %u: bank %d of %u", i,
+                 host->slab_used[i] - 1, host->bank_count);
         usage->tmem_frames += host->slab_used[i] == bank + 1 ? MC_AREA_FRAMES : 0;
+    }
+    used += usage->tmem_frames;
+    MC_CHECK(usage->bank.free_frames + used <= usage->bank.total_frames,
+             "bank %u: %lu frames free, %lu used of %lu", bank, usage->bank.free_frames, used,
+             usage->bank.total_frames);
     mc_host_unlock(host);
     return MC_OK;
 }

@@ -21,6 +21,9 @@ static int boot_areas(struct mc_host *host, struct mc_domain *domain,
         if (!status)
             status = give(host, domain, area);
     }
+    MC_CHECK(status || domain->counts[MC_A_INSTALLED] >= domain->boot_areas,
+             "domain %u: booted with %u areas of %u", domain->domid,
+             domain->counts[MC_A_INSTALLED], domain->boot_areas);
     return status;
 }
 
@@ -64,6 +67,8 @@ static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t
     default:
         return MC_EFOREIGN;
     }
+    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas of %u",
+             domain->domid, domain->target_areas, domain->areas);
     if (domain->counts[MC_A_INSTALLED] >= domain->target_areas)
         return MC_ETARGET;
     status = mc_supply_find(host, domain, &path);

@@ -84,6 +84,7 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
 
 static int domain_make_state(struct mc_domain *domain, uint32_t areas)
 {
+    domain->counts[MC_A_HARD] = areas;
     domain->states = calloc(areas, sizeof *domain->states);
     domain->generations = calloc(areas, sizeof *domain->generations);
     domain->banks = calloc(areas, sizeof *domain->banks);
@@ -95,7 +96,6 @@ static int domain_make_state(struct mc_domain *domain, uint32_t areas)
         !domain->pin_counts || !domain->holes || !domain->answers)
         return MC_ENOMEM;
     memset(domain->banks, MC_ANY_BANK, areas);
-    domain->counts[MC_A_HARD] = areas;
     return MC_OK;
 }
 
@@ -157,8 +157,13 @@ static void domain_note_target(struct mc_domain *domain, uint64_t frames)
 static int domain_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_domain_counters before;
+    uint32_t areas = 0;
     int status;
 
+    for (int state = 0; state < MC_A_STATES; state++)
+        areas += domain->counts[state];
+    MC_CHECK(areas == domain->areas, "domain %u: %u areas are counted of %u", domain->domid, areas,
+             domain->areas);
     mc_host_lock(host);
     before = domain->counters;
     status = domain->mechanism->boot ? domain->mechanism->boot(host, domain)
@@ -171,12 +176,13 @@ static int domain_boot(struct mc_host *host, struct mc_domain *domain)
 
 static void domain_check_options(const struct mc_domain *domain)
 {
-    for (int i = 0; i < MC_OPTIONS_MAX && domain->mechanism->options[i].name; i++) {
+    for (int i = 0; i < MC_OPTIONS_MAX; i++) {
         const struct mc_option *option = &domain->mechanism->options[i];
         uint64_t value = domain->options[i];
 
+        /* An option that the mechanism has not is 0, like its bounds. */
         MC_CHECK(value >= option->least && value <= option->most,
-                 "domain %u: %s of %s is %lu, of %lu to %lu", domain->domid, option->name,
+                 "domain %u: option %d of %s is %lu, of %lu to %lu", domain->domid, i,
                  domain->mechanism->name, value, option->least, option->most);
     }
 }
@@ -198,9 +204,9 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
 {
     int status;
 
-    MC_CHECK(!domain->states && !domain->device && !domain->users && !domain->control,
-             "domain %u: opened with %u users, or with memory of the domain before", domain->domid,
-             domain->users);
+    MC_CHECK(!domain->states && !domain->device && !domain->users && !domain->broken_status,
+             "domain %u: opened with %u users, status %u, or memory of the domain before",
+             domain->domid, domain->users, domain->broken_status);
     domain->areas = spec->areas;
     domain->boot_areas = spec->boot_areas;
     domain->credit_areas = spec->credit_areas;
@@ -392,6 +398,7 @@ int mc_domain_reboot(struct mc_host *host, uint32_t domid)
 
 void mc_host_promise(struct mc_host *host, uint64_t frames)
 {
+    MC_CHECK(frames % MC_AREA_FRAMES == 0, "promised %lu frames, no whole areas", frames);
     mc_host_lock(host);
     host->promised_frames = frames;
     mc_work(host);

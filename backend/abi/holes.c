@@ -15,6 +15,7 @@ static void holes_flip(uint64_t *bits, uint64_t frame)
 
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame)
 {
+    MC_CHECK(frame < mc_maxmem_frames(domain), "domain %u: frame %lu", domain->domid, frame);
     return holes_bit(domain->holes, frame);
 }
 
@@ -112,8 +113,9 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
     uint32_t done[MC_AREA_FRAMES], made = 0, banks[MC_BANKS_MAX] = {0};
 
     MC_CHECK_LOCKED(host);
+    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
     *bad = 0;
-    for (uint32_t i = 0; i < count && made < MC_AREA_FRAMES; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         uint32_t bank;
 
         if (!holes_may_move(domain, frames[i], 1)) {
@@ -144,12 +146,16 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct mc_bank *bank;
+        uint32_t index;
 
         if (!holes_may_move(domain, frames[i], 0)) {
             ++*bad;
             continue;
         }
-        bank = &host->banks[domain->banks[frames[i] / MC_AREA_FRAMES]];
+        index = domain->banks[frames[i] / MC_AREA_FRAMES];
+        MC_CHECK(index < host->bank_count, "domain %u, frame %u: bank %u of %u", domain->domid,
+                 frames[i], index, host->bank_count);
+        bank = &host->banks[index];
         if (!bank->free_frames || !(slack_too || mc_has_free(host, 1)))
             break;
         holes_close(host, domain, frames[i]);
@@ -181,6 +187,9 @@ static void holes_set_pins(struct mc_domain *domain, uint64_t frame, uint64_t co
         *pins += pin ? 1 : -1;
         domain->pinned_frames += pin ? 1 : -1;
     }
+    MC_CHECK(domain->pinned_frames <= domain->installed_frames,
+             "domain %u: %lu frames pinned of %lu", domain->domid, domain->pinned_frames,
+             domain->installed_frames);
 }
 
 /* Main thread. Frames are pinned before they are populated, so that nobody takes them meanwhile. */

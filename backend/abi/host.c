@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MC_USERS_MAX 16         /* more than the host has threads: a user was never let go */
+
 static int host_open_fds(struct mc_host *host)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = MC_MAX_DOMAINS};
@@ -181,6 +183,9 @@ struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status
 
     *status = !domain ? MC_EINDEX : mc_phase_of(domain) == MC_EMPTY ? MC_ESTATE : MC_OK;
     MC_CHECK(!domain || domain->domid == domid, "domain %u lies at %u", domain->domid, domid);
+    MC_CHECK(*status || (domain->control && domain->meta && domain->mechanism),
+             "domain %u: in phase %d without control, meta or mechanism", domid,
+             mc_phase_of(domain));
     return *status ? NULL : domain;
 }
 
@@ -203,6 +208,7 @@ void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
 
 void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK(domain->users < MC_USERS_MAX, "domain %u: %u users", domain->domid, domain->users);
     domain->users++;
     mc_host_unlock(host);
 }
@@ -219,8 +225,10 @@ void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
 {
     uint32_t active = MC_ACTIVE;
 
-    MC_CHECK(status < 0, "domain %u: broken by status %d", domain->domid, status);
-    domain->broken_status = (uint32_t)-status;
+    MC_CHECK(status < 0 && domain->areas, "domain %u: broken by status %d, %u areas",
+             domain->domid, status, domain->areas);
+    if (!domain->broken_status)         /* the first reason counts; later ones follow from it */
+        domain->broken_status = (uint32_t)-status;
     if (domain->control)
         atomic_store(&domain->control->state, MC_STATE_BROKEN);
     /* The main thread may have begun to close the domain: that phase must not be overwritten. */
@@ -250,8 +258,11 @@ int mc_host_set_banks(struct mc_host *host, const struct mc_bank *banks, uint32_
 
     if (!count || count > MC_BANKS_MAX)
         return MC_EINDEX;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        MC_CHECK(!banks[i].withdrawn && !banks[i].gone_frames, "bank %u: %lu frames are gone", i,
+                 banks[i].gone_frames);
         sum_frames += banks[i].total_frames;
+    }
     if (sum_frames != host->total_frames || host->free_frames != host->total_frames)
         return MC_ESTATE;
     MC_CHECK(!host->attached, "banks set under domains %lx", host->attached);

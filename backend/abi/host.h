@@ -207,6 +207,8 @@ void mc_host_stop(struct mc_host *host);
 /* Of the calling thread, under the lock: let go of the lock until `done` is signalled, or for
  * timeout_ns. */
 void mc_wait_done(struct mc_host *host, uint64_t timeout_ns);
+/* Under the lock: wake the threads in mc_wait_done. */
+void mc_tell_done(struct mc_host *host);
 /* Serve a domain no more, and tell the main thread why. Any thread. */
 void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status);
 /* Under the lock, around a system call on a domain's memory: hold releases the lock and keeps the
@@ -270,8 +272,6 @@ struct mc_host_private {
 
 /* The worker, under the lock: let go of it until `work` is signalled or until_ns has come. */
 void mc_wait_work(struct mc_host *host, uint64_t until_ns);
-/* Under the lock: wake the threads in mc_wait_done. */
-void mc_tell_done(struct mc_host *host);
 
 /* The worker has something to do. A thread that answers guests (mc_work_later) wakes the worker only
  * in mc_work_now, after the answers, or when that thread waits for `done`: a worker that wakes

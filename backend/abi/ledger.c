@@ -39,6 +39,7 @@ uint32_t mc_bank_choose(const struct mc_host *host, uint64_t frames, int remote_
 {
     uint32_t best = MC_NO_BANK;
 
+    MC_CHECK(host->bank_count && host->bank_count <= MC_BANKS_MAX, "%u banks", host->bank_count);
     for (uint32_t i = 0; i < host->bank_count; i++) {
         const struct mc_bank *bank = &host->banks[i];
         const struct mc_bank *chosen = best == MC_NO_BANK ? NULL : &host->banks[best];
@@ -63,6 +64,8 @@ uint32_t mc_bank_pick(const struct mc_host *host, uint64_t frames, uint32_t want
 
 int mc_has_free(const struct mc_host *host, uint64_t frames)
 {
+    MC_CHECK(host->free_frames <= host->total_frames, "%lu frames free of %lu", host->free_frames,
+             host->total_frames);
     return host->free_frames >= host->slack_frames + host->promised_frames + frames &&
            mc_bank_pick(host, frames, 0) != MC_NO_BANK;
 }
@@ -155,8 +158,12 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 
 uint32_t mc_domain_held(const struct mc_domain *domain)
 {
-    return domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_READY] +
-           domain->counts[MC_A_POPULATING];
+    uint32_t held = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_READY] +
+                    domain->counts[MC_A_POPULATING];
+
+    MC_CHECK(held <= domain->areas, "domain %u: holds %u areas of %u", domain->domid, held,
+             domain->areas);
+    return held;
 }
 
 int mc_in_transit(const struct mc_domain *domain)
@@ -165,6 +172,8 @@ int mc_in_transit(const struct mc_domain *domain)
 
     for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
         areas += domain->counts[state];
+    MC_CHECK(areas <= domain->areas, "domain %u: %u areas in transit of %u", domain->domid, areas,
+             domain->areas);
     return areas || domain->flight_frames;
 }
 
@@ -223,6 +232,7 @@ int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum 
     int state = domain->states[area];
 
     MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     MC_CHECK(state == MC_A_INSTALLED || !domain->pin_counts[area],
              "domain %u, area %u: %u pins in state %d", domain->domid, area,
              domain->pin_counts[area], state);
@@ -254,6 +264,7 @@ uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t 
 {
     uint32_t pulled = 0;
 
+    MC_CHECK_LOCKED(host);
     for (uint32_t area = domain->areas; area-- > 0 && pulled < most;) {
         int was_soft = domain->states[area] == MC_A_SOFT;
 
@@ -297,6 +308,7 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_READY)
         return MC_ESTATE;
     if (mc_area_grant(&domain->frames, area, domain->generations[area])) {
@@ -314,6 +326,8 @@ int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     const struct mc_bank *bank;
 
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_HARD)
         return MC_ESTATE;
     if (mc_bank_pick(host, MC_AREA_FRAMES, domain->banks[area]) == MC_NO_BANK)
@@ -331,6 +345,7 @@ int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 
 int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
     if (domain->states[area] == MC_A_HARD && !mc_has_free(host, MC_AREA_FRAMES))
         return MC_ENOMEM;
     return mc_plug_found(host, domain, area);
@@ -338,6 +353,8 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 
 int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_HARD ||
         mc_area_return(&domain->frames, area, domain->generations[area]))
         return MC_ESTATE;
@@ -347,6 +364,9 @@ int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas && !domain->hole_counts[area],
+             "domain %u: area %u of %u, or it has holes", domain->domid, area, domain->areas);
     if (domain->states[area] == MC_A_HARD &&
         mc_bank_pick(host, 0, domain->banks[area]) == MC_NO_BANK)
         return MC_ENOMEM;
@@ -367,6 +387,8 @@ void mc_tmem_charge(struct mc_host *host, uint32_t slab_area)
              "slab area %u of %u is charged already or is none", slab_area, host->tmem.slab_areas);
     host->slab_used[slab_area] = (uint8_t)(1 + ledger_charge(host, MC_AREA_FRAMES, MC_NO_BANK));
     ledger_move(&host->free_frames, &host->tmem_frames, MC_AREA_FRAMES);
+    MC_CHECK(host->tmem_frames <= (uint64_t)host->tmem.slab_areas * MC_AREA_FRAMES,
+             "tmem has %lu frames of %u slab areas", host->tmem_frames, host->tmem.slab_areas);
 }
 
 void mc_tmem_discharge(struct mc_host *host, uint32_t slab_area)
@@ -429,6 +451,8 @@ void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t ar
     MC_CHECK_LOCKED(host);
     MC_CHECK(areas <= domain->areas, "domain %u: %u areas of %u", domain->domid, areas,
              domain->areas);
+    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u: boots with %u areas while it is served",
+             domain->domid, areas);
     if (mc_phase_of(domain) == MC_EMPTY)
         host->promised_frames -= frames < host->promised_frames ? frames : host->promised_frames;
 }

@@ -50,6 +50,8 @@ static int direct_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t held = mc_domain_held(domain);
 
+    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas of %u",
+             domain->domid, domain->target_areas, domain->areas);
     if (held <= domain->target_areas)
         return 0;
     return direct_withdraw(host, domain) > 0 ||
@@ -62,8 +64,6 @@ static int direct_grant(struct mc_host *host, struct mc_domain *domain, int path
     int64_t area = mc_find_state(domain, MC_A_READY);
     int status = area < 0 ? MC_ENOMEM : mc_grant(host, domain, (uint32_t)area);
 
-    MC_CHECK(path > MC_PATH_LOCAL && path < MC_PATHS, "domain %u: grant by path %d", domain->domid,
-             path);
     domain->counters.grants[path] += !status;
     return status;
 }
@@ -111,6 +111,8 @@ static int64_t direct_wait_for_area(struct mc_host *host, const struct mc_domain
 
 static int direct_is_full(const struct mc_domain *domain)
 {
+    MC_CHECK(domain->counts[MC_A_INSTALLED] <= domain->areas, "domain %u: %u areas of %u",
+             domain->domid, domain->counts[MC_A_INSTALLED], domain->areas);
     return domain->counts[MC_A_INSTALLED] >= domain->target_areas;
 }
 

@@ -30,6 +30,7 @@
 
 #include "ledger.h"
 
+/* cdef-begin */
 /* What became of a record. */
 enum mc_served {
     MC_ANSWERED,                /* record->status and arg[] are the answer */
@@ -37,9 +38,11 @@ enum mc_served {
     MC_UNFINISHED               /* not done within MC_VISIT_NS_MAX: `request` is called again, with
                                  * the record as it was left, after the other domains' turns */
 };
+/* cdef-end */
 #define MC_VISIT_NS_MAX 200000  /* of one domain's memory ring, before the others are served; the
                                  * step that is under way then is finished: an area at most */
 
+/* cdef-begin */
 /* What the worker does for a domain, in this order: the first job of all domains before the second
  * of any, each after everything that is due has been punched. */
 enum mc_job { MC_JOB_TAKE, MC_JOB_GIVE, MC_JOB_PREPARE, MC_JOBS_MAX };
@@ -93,6 +96,8 @@ struct mc_mechanism {
     enum mc_reach (*reach)(struct mc_host *host, const struct mc_domain *domain, enum mc_why *why);
     int (*validate)(struct mc_host *host, const struct mc_domain *domain);  /* 0 or MC_EBROKEN */
 };
+
+/* cdef-end */
 
 /* Every mechanism, here and nowhere else: enum mc_mechanism_id and the struct, without prefix. */
 #define MC_MECHANISM_LIST(ROW)                                                                    \

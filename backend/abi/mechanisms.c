@@ -33,7 +33,8 @@ int mc_option_find(int mechanism, const char *name, uint64_t *least, uint64_t *m
 {
     const struct mc_mechanism *found = mc_mechanism((uint32_t)mechanism);
 
-    for (int i = 0; found && i < MC_OPTIONS_MAX && found->options[i].name; i++)
+    MC_CHECK(found, "option of mechanism %d", mechanism);
+    for (int i = 0; i < MC_OPTIONS_MAX && found->options[i].name; i++)
         if (!strcmp(found->options[i].name, name)) {
             *least = found->options[i].least;
             *most = found->options[i].most;
@@ -46,13 +47,15 @@ void mc_option_defaults(int mechanism, uint64_t *options)
 {
     const struct mc_mechanism *found = mc_mechanism((uint32_t)mechanism);
 
+    MC_CHECK(found, "options of mechanism %d", mechanism);
     for (int i = 0; i < MC_OPTIONS_MAX; i++)
-        options[i] = found ? found->options[i].value : 0;
+        options[i] = found->options[i].value;
 }
 
 int mc_mechanism_dma_safe(int mechanism)
 {
     const struct mc_mechanism *found = mc_mechanism((uint32_t)mechanism);
 
-    return found && found->dma_safe;
+    MC_CHECK(found, "mechanism %d is safe?", mechanism);
+    return found->dma_safe;
 }

@@ -16,10 +16,13 @@ void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 
 int mc_config_settled(const struct mc_domain *domain, int32_t *status)
 {
+    uint32_t seen;
+
+    MC_CHECK(domain->control, "domain %u: phase %d, without control", domain->domid,
+             mc_phase_of(domain));
     /* The driver writes its status before config_seen: read in the other order, an old status would
      * stand for the new bell. */
-    uint32_t seen = atomic_load(&domain->control->config_seen);
-
+    seen = atomic_load(&domain->control->config_seen);
     *status = atomic_load(&domain->control->driver_status);
     return seen == domain->config_bell && *status != MC_STEP_MORE;
 }
@@ -30,6 +33,8 @@ void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_r
     uint32_t count = domain->answer_count;
 
     MC_CHECK_LOCKED(host);
+    MC_CHECK(record->op != MC_OP_NOP, "domain %u: answer to op %u was kept", domain->domid,
+             record->op);
     if (!MC_CHECK_DOMAIN(host, domain, count < MC_RING_SLOTS, "%u answers wait", count))
         return;
     domain->answers[count] = *record;
@@ -85,10 +90,13 @@ enum mc_reach mc_reach_note(struct mc_host *host, struct mc_domain *domain)
     enum mc_reach reach;
 
     MC_CHECK_LOCKED(host);
-    MC_CHECK(domain->control, "domain %u: phase %d, without control", domain->domid,
-             mc_phase_of(domain));
+    MC_CHECK(domain->control && domain->target_frames <= mc_maxmem_frames(domain),
+             "domain %u: phase %d, target of %lu frames, or no control", domain->domid,
+             mc_phase_of(domain), domain->target_frames);
     reach = mechanism->reach ? mechanism->reach(host, domain, &domain->why)
                              : mc_reach_default(host, domain, &domain->why);
+    MC_CHECK(reach <= MC_PARTIAL && domain->why < MC_WHYS, "domain %u: reach %d, why %d",
+             domain->domid, reach, domain->why);
     if (reach == MC_REACHED && !domain->counters.reached_ns)
         domain->counters.reached_ns = mc_clock_ns();
     atomic_store_explicit(&domain->control->plugged_frames, mc_size(domain), memory_order_relaxed);

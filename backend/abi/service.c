@@ -27,11 +27,17 @@ enum service_ring { MEMORY, TMEM };
 static enum mc_served service_memory(struct mc_host *host, struct mc_domain *domain,
                                      struct mc_record *record)
 {
+    enum mc_served served;
+
     if (record->op == MC_OP_NOP)
         return mc_answered(record, MC_OK);
     if (!domain->mechanism->request)
         return mc_answered(record, MC_EOP);
-    return domain->mechanism->request(host, domain, record);
+    served = domain->mechanism->request(host, domain, record);
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(served <= MC_UNFINISHED, "domain %u, op %u: outcome %d", domain->domid, record->op,
+             served);
+    return served;
 }
 
 /* Give tmem one slab area more, if it may have one. */
@@ -39,6 +45,8 @@ static void service_grow_tmem(struct mc_host *host)
 {
     uint32_t area = 0;
 
+    MC_CHECK(host->slab_used && host->tmem_frames % MC_AREA_FRAMES == 0,
+             "tmem has %lu frames of %u slab areas", host->tmem_frames, host->tmem.slab_areas);
     if (!mc_has_free(host, MC_AREA_FRAMES) ||
         host->tmem_frames >= (uint64_t)host->tmem_areas_max * MC_AREA_FRAMES)
         return;
@@ -92,6 +100,7 @@ static void service_publish(struct mc_host *host, struct mc_domain *domain, enum
         return;
     domain->counters.wakes++;
     if (domain->relayed) {
+        MC_CHECK(host->relay_fd >= 0, "domain %u: relayed by fd %d", domain->domid, host->relay_fd);
         __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
         mc_eventfd_ring(host->relay_fd);
         return;
@@ -106,11 +115,15 @@ uint64_t mc_relay_take(struct mc_host *host)
 }
 
 /* The record that the visit before left, or a copy of the next in the ring. As mc_back_pop. */
-static int service_next(struct mc_domain *domain, enum service_ring ring, struct mc_record *record)
+static int service_next(struct mc_host *host, struct mc_domain *domain, enum service_ring ring,
+                        struct mc_record *record)
 {
     int got = 1;
 
     if (ring == MEMORY && domain->is_unfinished) {
+        if (!MC_CHECK_DOMAIN(host, domain, domain->unfinished.op != MC_OP_NOP,
+                             "op %u is unfinished", domain->unfinished.op))
+            return MC_EBROKEN;
         domain->is_unfinished = 0;
         *record = domain->unfinished;
         return got;
@@ -156,7 +169,7 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum ser
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
      * tmem that is still on its way to memory (tmem/stream.py). */
     mc_host_lock(host);
-    while (done < MC_VISIT_RECORDS_MAX && (got = service_next(domain, ring, &record)) > 0) {
+    while (done < MC_VISIT_RECORDS_MAX && (got = service_next(host, domain, ring, &record)) > 0) {
         enum mc_served outcome = service_record(host, domain, ring, &record, &since_ns);
 
         if (outcome == MC_UNFINISHED) {
@@ -224,9 +237,11 @@ static void service_note_credit(struct mc_host *host, struct mc_domain *domain)
 /* How many records were served. */
 static int service_visit(struct mc_host *host, struct mc_domain *domain)
 {
-    int served = 0;
-    int status = service_ring(host, domain, MEMORY, &served);
+    int served = 0, status;
 
+    MC_CHECK(domain->control && domain->mechanism, "domain %u: visited without control",
+             domain->domid);
+    status = service_ring(host, domain, MEMORY, &served);
     if (!status)
         status = service_ring(host, domain, TMEM, &served);
     if (!status)
@@ -248,8 +263,9 @@ static int service_visit_all(struct mc_host *host)
     int served = 0;
 
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
-        uint32_t phase = mc_phase_of(domain);
+        enum mc_phase phase = mc_phase_of(domain);
 
+        MC_CHECK(phase <= MC_BROKEN, "domain %u: phase %d", domain->domid, phase);
         if (phase == MC_ACTIVE) {
             served += service_visit(host, domain);
         } else if (phase == MC_CLOSING) {

@@ -41,9 +41,20 @@ static int supply_may_give(const struct mc_domain *donor, const struct mc_domain
     return donor != receiver && mc_phase_of(donor) == MC_ACTIVE && donor->mechanism->give;
 }
 
+static int supply_give(struct mc_host *host, struct mc_domain *donor, int hard)
+{
+    int gave = donor->mechanism->give(host, donor, hard);
+
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(!gave || host->transit_frames || host->free_frames,
+             "domain %u: says it gave, %lu frames are free, %lu in transit", donor->domid,
+             host->free_frames, host->transit_frames);
+    return gave;
+}
+
 /* The domain of `mask` with most to spare beyond its credit, or NULL. */
 static struct mc_domain *supply_most_spare(struct mc_host *host, uint64_t mask,
-                                    const struct mc_domain *receiver)
+                                           const struct mc_domain *receiver)
 {
     struct mc_domain *best = NULL, *donor;
     uint32_t best_spare = 0;
@@ -69,10 +80,10 @@ int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
     MC_CHECK_LOCKED(host);
     for (uint64_t mask = asked; (donor = mc_next(host, &mask));)
         if (supply_may_give(donor, receiver) && mc_size(donor) > donor->target_frames &&
-            donor->mechanism->give(host, donor, 1))
+            supply_give(host, donor, 1))
             return 1;
     while ((donor = supply_most_spare(host, asked, receiver))) {
-        if (donor->mechanism->give(host, donor, 0))
+        if (supply_give(host, donor, 0))
             return 1;
         asked &= ~(1ull << donor->domid);
     }
@@ -120,6 +131,7 @@ static int supply_has_area(const struct mc_host *host)
     return mc_bank_pick(host, MC_AREA_FRAMES, 0) != MC_NO_BANK;
 }
 
+/* Until an area may be charged: 0, or MC_ENOMEM. */
 static int supply_wait_for_transit(struct mc_host *host)
 {
     mc_work(host);

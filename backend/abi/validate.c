@@ -92,7 +92,9 @@ int mc_host_validate(struct mc_host *host, uint32_t *where)
     transit = frames[MC_A_POPULATING] + frames[MC_A_PUNCH_HARD] + frames[MC_A_PUNCH_SOFT] +
               frames[MC_A_PUNCHING_HARD] + frames[MC_A_PUNCHING_SOFT] + sums.flight;
     for (uint32_t i = 0; host->slab_used && i < host->tmem.slab_areas; i++)
-        if (host->slab_used[i]) {
+        if (host->slab_used[i] > host->bank_count) {
+            status = MC_EBROKEN;
+        } else if (host->slab_used[i]) {
             slab += MC_AREA_FRAMES;
             sums.banks[host->slab_used[i] - 1] += MC_AREA_FRAMES;
         }

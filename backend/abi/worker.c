@@ -16,12 +16,16 @@ static int worker_run_job(struct mc_host *host, enum mc_job job)
 {
     struct mc_domain *domain;
 
-    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
-        if (mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->jobs[job] &&
-            domain->mechanism->jobs[job](host, domain)) {
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
+        int worked = mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->jobs[job] &&
+                     domain->mechanism->jobs[job](host, domain);
+
+        MC_CHECK_LOCKED(host);
+        if (worked) {
             mc_reach_note(host, domain);
             return 1;
         }
+    }
     return 0;
 }
 
@@ -38,6 +42,7 @@ static uint64_t worker_run_timers(struct mc_host *host, uint64_t sleep_ns)
                  domain->timer_ns, domain->mechanism->name);
         if (domain->timer_ns <= now_ns) {
             domain->mechanism->timer(host, domain, now_ns);
+            MC_CHECK_LOCKED(host);
             mc_reach_note(host, domain);
         }
         if (domain->timer_ns && domain->timer_ns < next_ns)

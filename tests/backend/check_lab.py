@@ -53,6 +53,7 @@ class CheckLab:
         self.host = out[0]
         self.host.error_budget = 64
         self._serving = False
+        self._kept: list[Any] = []  # C memory and callbacks that the host points to
 
     def open(
         self,
@@ -98,6 +99,45 @@ class CheckLab:
             )
         )
 
+    def set(self, area: int, *states: int) -> None:
+        """Bring an area of VM1 through states, under the lock that the case holds."""
+        for state in states:
+            lib.mc_area_set(self.host, self.pointer(), area, state)
+
+    def record(self, op: int, *args: int, status: int = 0) -> Any:
+        """A ``struct mc_record``."""
+        record = ffi.new("struct mc_record *", {"op": op, "id": 7, "status": status})
+        for index, value in enumerate(args):
+            record.arg[index] = value
+        return record
+
+    def behave(self, domid: int = VM1, **callbacks: Callable[..., int]) -> None:
+        """Give a domain a copy of its mechanism with some functions replaced."""
+        domain = self.domain(domid)
+        copy = ffi.new("struct mc_mechanism *", domain.mechanism[0])
+        self._replace(copy, callbacks)
+        domain.mechanism = copy
+
+    def tmem(self, slab_areas: int = 4, **callbacks: Callable[..., int]) -> Any:
+        """Give the host a tmem made of callbacks; its ``slab_used``."""
+        self.host.tmem.slab_areas = self.host.tmem_areas_max = slab_areas
+        self.host.slab_used = used = ffi.new("uint8_t[]", slab_areas)
+        self._kept.append(used)
+        self._replace(self.host.tmem, callbacks)
+        return used
+
+    def _replace(self, struct: Any, callbacks: dict[str, Any]) -> None:
+        kind = ffi.typeof(struct)
+        fields = dict((kind.item if kind.kind == "pointer" else kind).fields)
+        for name, function in callbacks.items():
+            kind, functions = fields[name].type, [function]
+            if kind.kind == "array":  # jobs
+                kind, functions = kind.item, function
+            made = [ffi.callback(kind, one) for one in functions]
+            setattr(struct, name, made[0] if functions == [function] else made)
+            self._kept.append(made)
+        self._kept.append(struct)
+
     def lock(self) -> None:
         """Take the host's lock, for a call that wants it held."""
         lib.mc_host_lock(self.host)
@@ -106,12 +146,10 @@ class CheckLab:
         """Let go of it, for a case whose host goes on."""
         lib.mc_host_unlock(self.host)
 
-    def push(self, guest: GuestDouble, op: int, *args: int) -> None:
-        """Put a request on the memory ring without waiting for its answer."""
-        record = ffi.new("struct mc_record *", {"op": op, "id": 7})
-        for index, value in enumerate(args):
-            record.arg[index] = value
-        front = guest._fronts[0]
+    def push(self, guest: GuestDouble, op: int, *args: int, tmem: bool = False) -> None:
+        """Put a request on a ring without waiting for its answer."""
+        record = self.record(op, *args)
+        front = guest._fronts[tmem]
         assert abi.mc_front_push(front, abi_record(record)) == 0
         abi.mc_front_publish(front)
 
@@ -172,6 +210,29 @@ class Fault:
 
     def __str__(self) -> str:
         return self.name
+
+
+class Faults(list[Fault]):
+    """The table of a test module: ``@FAULTS.of(file, function)`` adds a case of that name.
+
+    A case of several checks of one function that differ in what is spoilt is several functions.
+    """
+
+    def of(
+        self, file: str, function: str, *, detaches: bool = False
+    ) -> Callable[[Callable[[CheckLab], object]], Callable[[CheckLab], object]]:
+        """Add the decorated case."""
+
+        def add(inject: Callable[[CheckLab], object]) -> Callable[[CheckLab], object]:
+            name = inject.__name__.strip("_").replace("_", " ")
+            self.append(Fault(name, file, function, inject, detaches))
+            return inject
+
+        return add
+
+    def unlocked(self, file: str, function: str, call: Callable[[CheckLab], object]) -> None:
+        """Add a case: ``call`` calls a function that wants the lock held, which it is not."""
+        self.append(Fault(f"{function} without the lock", file, function, call))
 
 
 @dataclass(frozen=True)
@@ -264,7 +325,8 @@ def checks_in(path: Path) -> list[Check]:
     found = []
     for match in OPEN.finditer(text):
         before = text[: match.start()]
-        if before.rsplit("\n", 1)[-1].startswith("#define"):
+        lines = before.split("\n")
+        if lines[-1].startswith("#define") or lines[-2].endswith("\\"):
             continue
         end, depth = match.end(), 1
         while depth:
