@@ -1,8 +1,8 @@
 """The private half of the mechanisms for tests: every static function and every device struct.
 
-Owns: one library, compiled once per session by plain ``cc`` from the checkout: the mechanisms in
-one source with ``static`` taken away, linked with the rest of the host half. Compiling them together
-also proves that no two of these files have a static name in common. And ``fault``, which makes a
+Owns: one library, compiled once per session by plain ``cc`` from the checkout: the mechanisms as
+one source without ``static``, linked with the rest of the host half. Compiling them together also
+proves that no two of these files have a static name in common. And ``fault``, which makes a
 case for check_lab.py out of a row: what is spoilt, which function is called.
 Rules: a struct that another module made is given by address: no C file has global state.
 """
@@ -90,10 +90,9 @@ def _declarations() -> str:
     texts = [_text(PUBLIC / name) for name in PROTOCOLS]
     texts += [_text(PRIVATE / name) for name in HEADERS + SOURCES]
     defines = [match[0] for text in texts for match in DEFINE.finditer(text)]
-    enums = [m[0] for m in STRUCT.finditer(_text(PRIVATE / "mechanism.h")) if m[0][0] == "e"]
     structs = [match[0] for text in texts for match in STRUCT.finditer(text)]
     functions = [match[1] + ";" for text in texts for match in FUNCTION.finditer(text)]
-    types = ["typedef unsigned long pthread_t;", *defines, *enums, *structs]
+    types = ["typedef unsigned long pthread_t;", *defines, *structs]
     return "\n".join([*public, *private, *types, *functions])
 
 
