@@ -260,6 +260,7 @@ static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
     int path = MC_PATH_RING, status;
     uint32_t granted;
 
+    MC_CHECK_LOCKED(dom0->host);
     if (mc_cmm_number(message) == cmm_of(domain)->answered)
         return 0;
     domain->users++;

@@ -95,6 +95,7 @@ static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64
 {
     struct mc_balloon *device = balloon_of(domain);
 
+    MC_CHECK_LOCKED(host);
     if (!MC_CHECK_DOMAIN(host, domain, !device->sweeping, "%d sweeps already", device->sweeping))
         return;
     domain->timer_ns = now_ns + WATCH_NS;
@@ -297,6 +298,7 @@ static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
 
+    MC_CHECK_LOCKED(host);
     if (!device->array_waits)
         return 0;
     balloon_work_on_array(host, domain);
@@ -312,6 +314,7 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
     uint64_t most = record->op == MC_OP_BALLOON_REPORT ? MC_BALLOON_REPORT_MAX
                                                        : MC_BALLOON_ARRAY_PFNS_MAX;
 
+    MC_CHECK_LOCKED(host);
     if (record->op < MC_OP_BALLOON_INFLATE || record->op > MC_OP_BALLOON_REPORT)
         return mc_answered(record, MC_EOP);
     if (!record->arg[0] || record->arg[0] > most)

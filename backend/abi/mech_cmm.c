@@ -59,6 +59,7 @@ static int cmm_withdraw_ready(struct mc_host *host, struct mc_domain *domain)
 
 static void cmm_set_target(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK_LOCKED(host);
     if (cmm_is_second_design(domain)) {
         mc_direct.target(host, domain);
         return;

@@ -105,6 +105,7 @@ static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
 
+    MC_CHECK_LOCKED(host);
     MC_CHECK(!domain->counts[MC_A_READY], "domain %u: %u areas are ready, by no request",
              domain->domid, domain->counts[MC_A_READY]);
     device->asked = device->unanswered = 0;
@@ -119,6 +120,7 @@ static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
 
+    MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_INSTALL:
         return mc_install(host, domain, record->arg[0]);

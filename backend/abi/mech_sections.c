@@ -87,7 +87,7 @@ static int sections_boot(struct mc_host *host, struct mc_domain *domain)
 /* Also called when the banks have changed. */
 static void sections_ring_target(struct mc_host *host, struct mc_domain *domain)
 {
-    (void)host;
+    MC_CHECK_LOCKED(host);
     sections_forget_answers(sections_of(domain));
     mc_config_ask(domain, domain->target_frames);
 }

@@ -116,6 +116,7 @@ enum mc_sections_result mc_section_plug(struct mc_host *host, struct mc_domain *
     enum mc_sections_result result = MC_SECTIONS_DONE;
     uint32_t bank = seen.bank;
 
+    MC_CHECK_LOCKED(host);
     if (missing)
         result = sections_find_chunk(host, domain, missing, seen.bank, &bank);
     for (uint32_t area = run.first; area < run.end && result == MC_SECTIONS_DONE; area++) {
@@ -325,6 +326,7 @@ enum mc_served mc_sections_serve_next(struct mc_host *host, struct mc_domain *do
     struct mc_sections *device = sections_of(domain);
     uint32_t section;
 
+    MC_CHECK_LOCKED(host);
     if (record->arg[0] == MC_SECTION_ASK_MORE &&
         domain->installed_frames >= domain->target_frames) {
         domain->counters.refused++;

@@ -184,6 +184,7 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
 {
     int status = MC_OK;
 
+    MC_CHECK_LOCKED(host);
     MC_CHECK(areas.first < areas.end && areas.end <= domain->areas,
              "domain %u: areas %u to %u of %u", domain->domid, areas.first, areas.end,
              domain->areas);
@@ -279,6 +280,7 @@ int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
     struct mc_vmem_region *region;
     struct mc_record record;
 
+    MC_CHECK_LOCKED(host);
     if (!device->deferred_count)
         return 0;
     if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS &&
@@ -387,6 +389,7 @@ static enum mc_vmem_response vmem_request_config(struct mc_domain *domain,
 enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
                                struct mc_record *record)
 {
+    MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_VMEM_PLUG:
         return vmem_request_plug(host, domain, record);

@@ -137,6 +137,7 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     int excess = vmem_has_excess(domain);
     uint32_t areas = 0;
 
+    MC_CHECK_LOCKED(host);
     for (int i = 0; i < VMEM_LOOKS_MAX && mc_phase_of(domain) == MC_ACTIVE; i++) {
         struct mc_area_run run = vmem_next_unplugged(domain, device);
 

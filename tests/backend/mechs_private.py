@@ -187,4 +187,4 @@ def fault(
 
     function = reports or str(call[0])
     file = file_of(function)
-    return Fault(f"{mechanism}: {name}", file, function, inject, detaches, load)
+    return Fault(f"{mechanism}, {function}: {name}", file, function, inject, detaches, load)

@@ -143,7 +143,17 @@ SECTIONS = [
     sections("below its target", {}, "sections_conclude", *HOST_DOMAIN, NO_RECORD),
 ]
 
-FAULTS = [*VIRTIO_MEM, *SECTIONS]
+UNLOCKED = [
+    vmem("lock", {}, "mc_vmem_request", *HOST_DOMAIN, NO_RECORD, locked=False),
+    vmem("lock", {}, "mc_vmem_serve_deferred", *HOST_DOMAIN, locked=False),
+    vmem("lock", {}, "mc_vmem_plug_areas", *HOST_DOMAIN, REGION, (2, 3), locked=False),
+    vmem("lock", {}, "mc_vmem_watch", *HOST_DOMAIN, locked=False),
+    sections("lock", {}, "sections_ring_target", *HOST_DOMAIN, locked=False),
+    sections("lock", {}, "mc_sections_serve_next", *HOST_DOMAIN, NO_RECORD, locked=False),
+    sections("lock", {}, "mc_section_plug", *HOST_DOMAIN, 1, locked=False),
+]
+
+FAULTS = [*VIRTIO_MEM, *SECTIONS, *UNLOCKED]
 
 
 @pytest.mark.parametrize("case", FAULTS, ids=str)

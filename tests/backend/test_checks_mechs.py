@@ -126,8 +126,20 @@ def donor_gives_less_than_nothing(lab: CheckLab) -> None:
     private.call("dom0_ask_donor", DOM0, ("domain", 1, 0, 0), "host.domains[1]")
 
 
+UNLOCKED = [
+    balloon("lock", {}, "balloon_request", *HOST_DOMAIN, {}, locked=False),
+    balloon("lock", {}, "balloon_serve_array", *HOST_DOMAIN, locked=False),
+    balloon("lock", {}, "balloon_watch", *HOST_DOMAIN, 0, locked=False),
+    balloon("lock", {}, "mc_balloon_sweep", *HOST_DOMAIN, 0, locked=False),
+    cmm("lock", {}, "cmm_set_target", *HOST_DOMAIN, locked=False),
+    cmm("lock", {}, "mc_cmm_collect", "host", locked=False),
+    cmm("lock", {}, "dom0_serve", DOM0, "domain", locked=False),
+    hyperalloc("lock", {}, "hyperalloc_serve", *HOST_DOMAIN, {}, locked=False),
+    hyperalloc("lock", {}, "hyperalloc_set_target", *HOST_DOMAIN, locked=False),
+]
+
 GIVES = ("cmm: gives less than nothing", "cmm_dom0.c", "dom0_ask_donor")
-FAULTS = [*BALLOON, *CMM, *HYPERALLOC]
+FAULTS = [*BALLOON, *CMM, *HYPERALLOC, *UNLOCKED]
 FAULTS.append(Fault(*GIVES, donor_gives_less_than_nothing, prepare=load))
 
 
