@@ -16,6 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from frontend._guest import ffi, lib
+from hypervisor.public.constants import (
+    RECORD_BYTES,
+    RECORD_FORMAT,
+    RECORD_STATUS_OFFSET,
+    TMEM_BAD,
+    Op,
+    PoolFlag,
+)
 from hypervisor.public.errors import BadFrame, MemcoordError, NoMemory, Status, error_of
 from hypervisor.public.units import RING_SLOTS, PoolId
 
@@ -29,18 +37,12 @@ DONE = 1
 #: Indices are numbers of 32 bits; the last one is INDEX_MAX.
 INDEX_MAX = (1 << 32) - 1
 
-_PERSISTENT, _SHARED = 1, 2
-_VERSION = 1 << 24  # of the pool request; anything else is refused
-_RECORD = struct.Struct("<HHIQq5Q")
-_RECORD_BYTES = 64
-_NOT_A_RECORD = lib.MC_TMEM_BAD
-_STATUS_WORD, _RECORD_WORDS = 2, 8
+_RECORD = struct.Struct(RECORD_FORMAT)
+_STATUS_WORD, _RECORD_WORDS = RECORD_STATUS_OFFSET // 8, RECORD_BYTES // 8
 _RING = lib.MC_RING_TMEM
-_PUT, _GET = lib.MC_OP_PUT, lib.MC_OP_GET
-_FLUSH_PAGE, _FLUSH_OBJECT = lib.MC_OP_FLUSH_PAGE, lib.MC_OP_FLUSH_OBJECT
-
-assert _RECORD.size == _RECORD_BYTES == _RECORD_WORDS * 8
-assert ffi.offsetof("struct mc_record", "status") == _STATUS_WORD * 8
+#: Plain ints: an enum member would cost each request an attribute look-up and a conversion.
+_PUT, _GET = int(Op.PUT), int(Op.GET)
+_FLUSH_PAGE, _FLUSH_OBJECT = int(Op.FLUSH_PAGE), int(Op.FLUSH_OBJECT)
 
 
 class TmemClient:
@@ -61,15 +63,15 @@ class TmemClient:
         ``shared`` asks for the pool of ``uuid`` together with other domains; a domain that is not
         authorised for it silently gets a private one. Only ephemeral pools can be shared.
         """
-        flags = (_PERSISTENT if persistent else 0) | (_SHARED if shared else 0) | _VERSION
-        pool = self._send(lib.MC_OP_NEW_POOL, flags, *uuid)
+        flags = PoolFlag.PERSISTENT * persistent | PoolFlag.SHARED * shared | PoolFlag.VERSION
+        pool = self._send(Op.NEW_POOL, flags, *uuid)
         if pool < 0:
             raise NoMemory(f"no new tmem pool: tmem answered {pool}")
         return PoolId(pool)
 
     def destroy_pool(self, pool: int) -> bool:
         """Forget a pool and its pages; False when there was none."""
-        return self._send(lib.MC_OP_DESTROY_POOL, pool) == 1
+        return self._send(Op.DESTROY_POOL, pool) == 1
 
     def put(self, pool: int, oid: Oid, index: int, frame: int) -> int:
         """Store a copy of ``frame``; 1 stored, otherwise refused."""
@@ -195,7 +197,7 @@ class TmemBatch:
         if place == RING_SLOTS:
             raise ValueError(f"a batch holds at most {RING_SLOTS} records")
         try:
-            _RECORD.pack_into(self._bytes, place * _RECORD_BYTES, op, 0, 0, 0, 0, arg0, *oid, frame)
+            _RECORD.pack_into(self._bytes, place * RECORD_BYTES, op, 0, 0, 0, 0, arg0, *oid, frame)
         except struct.error as error:
             raise ValueError(f"out of range for a tmem record: {error}") from None
         self._count = place + 1
@@ -204,13 +206,13 @@ class TmemBatch:
 
 def check_record(status: int, frame: int) -> None:
     """Raise ``refused_record`` when an answer says that the record was wrong."""
-    if status < _NOT_A_RECORD:
+    if status < TMEM_BAD:
         raise refused_record(status, frame)
 
 
 def refused_record(status: int, frame: int) -> MemcoordError:
     """The error for an answer at or below MC_TMEM_BAD: the record itself was wrong."""
-    code = status - _NOT_A_RECORD
+    code = status - TMEM_BAD
     if code == Status.EFOREIGN:
         return BadFrame(frame, 0, Status.EFOREIGN)
     return error_of(code, "tmem request", frame)

@@ -14,7 +14,7 @@
 /* cdef-begin */
 struct mc_bank_usage {
     struct mc_bank bank;
-    uint64_t domain_frames[64];     /* charged to it, in transit included, by domid */
+    uint64_t domain_frames[MC_MAX_DOMAINS]; /* charged to it, in transit included, by domid */
     uint64_t tmem_frames;
 };
 

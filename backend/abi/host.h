@@ -25,10 +25,8 @@
 #include "ring.h"
 
 /* cdef-begin */
-#define MC_MAX_DOMAINS 64
 #define MC_BANKS_MAX 16
 #define MC_ANY_BANK 255
-#define MC_OPTIONS_MAX 8
 enum mc_need_slab { MC_NEED_SLAB = -3000 };  /* tmem asks for a slab area, then again */
 
 /* Of an area; what each is accounted as stands in ledger.h. */
@@ -74,7 +72,7 @@ struct mc_tmem_hooks {
 };
 
 struct mc_domain_counters {
-    uint64_t grants[4];         /* areas, by enum mc_path */
+    uint64_t grants[MC_PATHS];  /* areas, by enum mc_path */
     uint64_t reclaimed_areas;
     uint64_t requests;          /* records served, both rings */
     uint64_t bad_requests;
@@ -107,10 +105,10 @@ struct mc_domain {
     uint64_t meta_bytes;
     struct mc_control *control;
     struct mc_frames frames;
-    struct mc_back rings[2];
+    struct mc_back rings[MC_RINGS];
     const struct mc_mechanism *mechanism;
     void *device;               /* the mechanism's own, from its open to its close */
-    uint64_t options[8];        /* of the mechanism */
+    uint64_t options[MC_OPTIONS_MAX]; /* of the mechanism */
     uint64_t timer_ns;          /* when the worker calls the mechanism's timer; 0: never */
     uint32_t config_bell;       /* what control.config_bell was set to last */
     uint32_t granule_frames;    /* smallest step of its target */
@@ -122,7 +120,7 @@ struct mc_domain {
     uint64_t *holes;            /* one bit per frame */
     uint16_t *pin_counts;       /* per area: frames of it that are targets of DMA */
     uint64_t *pins;             /* one bit per frame; NULL until there is one */
-    uint32_t counts[9];         /* areas in each state */
+    uint32_t counts[MC_A_STATES]; /* areas in each state */
     uint32_t target_areas;      /* target_frames, in whole areas upwards */
     uint64_t target_frames;
     uint64_t installed_frames;  /* the guest's, by the ledger */
@@ -161,7 +159,7 @@ struct mc_host {
     uint64_t promised_frames;   /* kept for domains that have not come yet to boot with */
     uint32_t tmem_areas_max;
     uint32_t bank_count;
-    struct mc_bank banks[16];
+    struct mc_bank banks[MC_BANKS_MAX];
     int backing;                /* enum mc_backing_kind, of every domain's ram */
     int collapse;               /* 2 MiB pages are made by MADV_COLLAPSE */
     char directory[256];        /* of a tmpfs mounted huge=always; empty: memfds */
@@ -178,7 +176,7 @@ struct mc_host {
     uint64_t attached;          /* atomic: domains between open and close, one bit each */
     uint8_t *slab_used;         /* per slab area: 0, or 1 + the bank tmem has it from */
     struct mc_tmem_hooks tmem;
-    struct mc_domain domains[64];
+    struct mc_domain domains[MC_MAX_DOMAINS];
     struct mc_host_private *own;
 };
 
@@ -207,7 +205,7 @@ struct mc_domain_spec {
     uint32_t mechanism;         /* enum mc_mechanism_id */
     int relayed;
     uint32_t pad;
-    uint64_t options[8];
+    uint64_t options[MC_OPTIONS_MAX];
 };
 int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_spec *spec);
 int mc_domain_close(struct mc_host *host, uint32_t domid);

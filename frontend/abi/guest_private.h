@@ -27,9 +27,9 @@ struct mc_guest_private {
     pthread_t driving;
     int is_driven;                  /* the driver's thread runs */
     /* under ring_locks[ring] */
-    pthread_mutex_t ring_locks[2];
-    uint64_t next_ids[2];
-    int broken[2];                  /* the status that ended the ring, or 0 */
+    pthread_mutex_t ring_locks[MC_RINGS];
+    uint64_t next_ids[MC_RINGS];
+    int broken[MC_RINGS];                  /* the status that ended the ring, or 0 */
     /* atomic */
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;

@@ -23,7 +23,7 @@ struct mcc_seat {
     uint64_t ram_bytes;
     int bell_fd;
     int attach_fd;
-    struct mc_front fronts[2];
+    struct mc_front fronts[MC_RINGS];
     uint64_t state;             /* of the random numbers */
 };
 

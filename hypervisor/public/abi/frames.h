@@ -101,7 +101,8 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes);
 int mc_frames_bind(struct mc_frames *frames, void *meta);
 /* Hypervisor: the same, and where the two rings are, from the number of areas alone: at a reboot
  * the guest before may still write into the page. MC_EINDEX. */
-int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames, struct mc_ring *rings[2]);
+int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames,
+                 struct mc_ring *rings[MC_RINGS]);
 
 /* A slot (0..MC_SLOTS - 1) for thread `owner`, not 0; MC_ESLOT when all are claimed. */
 int mc_slot_claim(struct mc_frames *frames, uint32_t owner);

@@ -109,7 +109,8 @@ int mc_frames_bind(struct mc_frames *frames, void *meta)
     return MC_OK;
 }
 
-int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames, struct mc_ring *rings[2])
+int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames,
+                 struct mc_ring *rings[MC_RINGS])
 {
     struct mc_control control;
     if (areas == 0 || areas > MC_MAX_AREAS)
