@@ -1,7 +1,7 @@
 """The layout of a request of the tmem ring; written by ``python -m hypervisor.public._cdef``.
 
-Owns: nothing. ``struct mc_record`` and its meaning stand in the headers ``layout.h`` and
-``ops.h`` of ``hypervisor/public/abi``.
+Owns: nothing. ``struct mc_record`` stands in ``hypervisor/public/abi/layout.h``, what
+its arguments mean in ``ops.h`` beside it.
 Rules: do not edit; anybody may import it.
 """
 

@@ -85,12 +85,12 @@ def make_ffi(
     return ffi
 
 
-def constants_text() -> str:
-    """The text of ``hypervisor/public/constants.py`` as the ABI's headers give it."""
+def constants_text(abi: Path = ABI) -> str:
+    """The text of ``hypervisor/public/constants.py`` as the headers in ``abi`` give it."""
     ffi = FFI()
     constants, classes = [], []
     for name in ABI_HEADERS:
-        text = cdef_of(ABI / f"{name}.h")
+        text = cdef_of(abi / f"{name}.h")
         ffi.cdef(text)
         constants += [f"{found}: Final = {int(value, 0)}" for found, value in _DEFINE.findall(text)]
         for enum in _ENUM.findall(text):
@@ -116,11 +116,10 @@ def constants_text() -> str:
     return head + "\n".join(constants) + "\n\n\n" + "\n\n".join(classes)
 
 
-def record_text() -> str:
+def record_text(abi: Path = ABI) -> str:
     """The text of ``tmem/record.py``: ``struct mc_record`` for numpy and numba."""
     ffi = FFI()
-    ffi.cdef(cdef_of(ABI / "layout.h"))
-    ffi.cdef(cdef_of(ABI / "ops.h"))
+    ffi.cdef(cdef_of(abi / "layout.h"))
     record = ffi.typeof("struct mc_record")
     _struct_format(ffi, record)  # refuses what numpy would lay out in another way
     fields = []
@@ -132,8 +131,8 @@ def record_text() -> str:
     return (
         '"""The layout of a request of the tmem ring; '
         f"written by ``{COMMAND}``.\n\n"
-        "Owns: nothing. ``struct mc_record`` and its meaning stand in the headers ``layout.h`` and"
-        "\n``ops.h`` of ``hypervisor/public/abi``.\nRules: do not edit; anybody may import it.\n"
+        "Owns: nothing. ``struct mc_record`` stands in ``hypervisor/public/abi/layout.h``, what\n"
+        "its arguments mean in ``ops.h`` beside it.\nRules: do not edit; anybody may import it.\n"
         '"""\n\nfrom __future__ import annotations\n\nimport numpy as np\n\n'
         "RECORD = np.dtype(\n    [\n" + "".join(fields) + "    ]\n)\n"
     )

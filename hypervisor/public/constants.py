@@ -112,7 +112,6 @@ class Status(IntEnum):
     EGONE = -13
     EOP = -14
     EFOREIGN = -15
-    EPOOL = -16
     EPERM = -17
     ETARGET = -18
     EKERNEL = -19

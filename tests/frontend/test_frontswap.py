@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import frontend
+from frontend._guest import lib
 from frontend.domain import Domain
 from frontend.frontswap import SELFSHRINK_INERTIA, Frontswap, SelfShrink, name_of
-from hypervisor.public._abi import lib
 from hypervisor.public.errors import BadFrame, ConfigError, InternalError
 
 SLOTS = 200

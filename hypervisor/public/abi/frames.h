@@ -128,10 +128,6 @@ int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uin
 
 /* Quiescent only: check I1 to I4. On a violation *where names the area. */
 int mc_frames_validate(const struct mc_frames *frames, uint32_t *where);
-/* Quiescent only: after a thread died in the middle, rebuild slots, rows, areas and trees from
- * the heads. Frames the dead thread had been given stay taken. All slots become empty and stay
- * claimed: release those of the dead. Returns frames regained, what slots held included. */
-int64_t mc_frames_recover(struct mc_frames *frames);
 /* Any time; exact when quiescent. */
 void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_statistics *out);
 /* Any time: 1 when the head of `frame` says it is handed out, else 0. */

@@ -136,9 +136,8 @@ static uint32_t run_at(const struct mc_frames *frames, uint32_t area)
     return count;
 }
 
-/* The taken frames of one area by its heads, as rows. Returns how many heads are out of place;
- * with `mend` they are put right: a body without a head is free. */
-static uint32_t scan_heads(uint8_t *heads, uint64_t rows[MC_AREA_ROWS], int mend)
+/* The taken frames of one area by its heads, as rows. Returns how many heads are out of place. */
+static uint32_t scan_heads(const uint8_t *heads, uint64_t rows[MC_AREA_ROWS])
 {
     uint32_t wrong = 0, next;
     memset(rows, 0, MC_AREA_ROWS * sizeof rows[0]);
@@ -150,16 +149,12 @@ static uint32_t scan_heads(uint8_t *heads, uint64_t rows[MC_AREA_ROWS], int mend
         uint32_t count = head <= MC_MAX_ROW_ORDER + 1 ? 1u << (head - 1) : 0;
         if (count == 0 || frame % count != 0) {
             wrong++;
-            if (mend)
-                heads[frame] = MC_HEAD_FREED;
             continue;
         }
         rows[frame / MC_ROW_FRAMES] |= 1ull << frame % MC_ROW_FRAMES;
         for (; next < frame + count; next++) {
             rows[next / MC_ROW_FRAMES] |= 1ull << next % MC_ROW_FRAMES;
             wrong += heads[next] != MC_HEAD_BODY;
-            if (mend)
-                heads[next] = MC_HEAD_BODY;
         }
     }
     return wrong;
@@ -183,7 +178,7 @@ static int area_is_sound(const struct mc_frames *frames, uint32_t area)
 {
     uint64_t rows[MC_AREA_ROWS];
     uint32_t word = mc_word(frames, area), free = word & MC_AREA_FREE_MASK, zeros = 0;
-    uint32_t wrong = scan_heads(frames->heads + (uint64_t)area * MC_AREA_FRAMES, rows, 0);
+    uint32_t wrong = scan_heads(frames->heads + (uint64_t)area * MC_AREA_FRAMES, rows);
     int twice = 0;
     for (uint32_t k = 0; k < MC_AREA_ROWS; k++) {
         uint32_t row = area * MC_AREA_ROWS + k;
@@ -236,54 +231,6 @@ int mc_frames_validate(const struct mc_frames *frames, uint32_t *where)
             return MC_EBROKEN;
     }
     return MC_OK;
-}
-
-/* Rebuild rows and word of the run or area at `area` from its heads; returns areas done. */
-static uint32_t mend_area(struct mc_frames *frames, uint32_t area)
-{
-    uint8_t *heads = frames->heads + (uint64_t)area * MC_AREA_FRAMES;
-    uint64_t *rows = frames->rows + area * MC_AREA_ROWS;
-    uint32_t run = run_at(frames, area), word = mc_word(frames, area), zeros = 0;
-    if (run > 0) {
-        memset(rows, 0, run * MC_AREA_ROWS * sizeof rows[0]);
-        memset(heads + 1, MC_HEAD_BODY, run * MC_AREA_FRAMES - 1);
-        for (uint32_t k = 0; k < run; k++)
-            frames->areas[area + k] = (frames->areas[area + k] & ~(uint32_t)MC_AREA_FREE_MASK)
-                                      | MC_AREA_HUGE;
-        return run;
-    }
-    word &= ~(uint32_t)(MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_ISOLATED);
-    if (word & MC_AREA_RECLAIMED) {         /* not the guest's: nothing in it can be handed out */
-        for (uint32_t frame = 0; frame < MC_AREA_FRAMES; frame++)
-            if (mc_head_taken(heads[frame]))
-                heads[frame] = MC_HEAD_FREED;
-        memset(rows, 0, MC_AREA_ROWS * sizeof rows[0]);
-        frames->areas[area] = word | MC_AREA_HUGE;
-        return 1;
-    }
-    scan_heads(heads, rows, 1);
-    for (uint32_t k = 0; k < MC_AREA_ROWS; k++)
-        zeros += (uint32_t)__builtin_popcountll(~rows[k]);
-    frames->areas[area] = word | zeros;
-    return 1;
-}
-
-int64_t mc_frames_recover(struct mc_frames *frames)
-{
-    int64_t regained = 0;
-    for (uint32_t slot = 0; slot < MC_SLOTS; slot++) {
-        frames->slots[slot].free = 0;
-        frames->slots[slot].row = MC_NO_ROW;
-    }
-    for (uint32_t tree = 0; tree < frames->tree_count; tree++)
-        regained -= tree_sum(frames, tree);
-    for (uint32_t area = 0; area < frames->area_count;)
-        area += mend_area(frames, area);
-    for (uint32_t tree = 0; tree < frames->tree_count; tree++) {
-        atomic_store(&frames->trees[tree].free_frames, tree_sum(frames, tree));
-        regained += tree_sum(frames, tree);
-    }
-    return regained;
 }
 
 void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_statistics *out)

@@ -196,7 +196,6 @@ enum mc_status {
     MC_EGONE = -13,         /* the other side is gone */
     MC_EOP = -14,           /* unknown op */
     MC_EFOREIGN = -15,      /* frame not held by the domain that named it */
-    MC_EPOOL = -16,         /* no such tmem pool */
     MC_EPERM = -17,
     MC_ETARGET = -18,       /* refused: the domain's target or mm_target is reached */
     MC_EKERNEL = -19,       /* a system call failed; errno is kept by the caller */
