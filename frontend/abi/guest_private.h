@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 struct mc_driver;                   /* driver.h */
-struct mc_movables;                 /* movable.h */
+struct mc_handles;                  /* handles.h */
 
 struct mc_guest_private {
     /* set once by mc_guest_open */
@@ -33,7 +33,7 @@ struct mc_guest_private {
     /* atomic */
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;
-    struct mc_movables *movables;
+    struct mc_handles *handles;
     uint32_t kicks;                 /* times the driver was kicked */
     int gone;                       /* the hypervisor was found dead */
     int silent;                     /* an INSTALL of the allocation under way timed out */

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ABI = ROOT / "hypervisor" / "public" / "abi"
 ABI_HEADERS = ("layout", "ops", "frames", "reclaim", "ring", "bell", "backing")
 #: Sources whose header declares nothing for Python.
-PRIVATE_SOURCES = ("check",)
+PRIVATE_SOURCES = ("check", "search")
 COMPILE_ARGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-pthread", "-Wall", "-Wextra"]
 #: Calls between the sources of a module need no detour; only its init function is seen outside.
 HIDDEN = "-fvisibility=hidden"
