@@ -119,8 +119,10 @@ static inline void mc_tree_give(struct mc_frames *frames, uint32_t area, uint32_
 static inline uint32_t mc_area_take(struct mc_frames *frames, uint32_t area, uint32_t least,
                                     uint32_t most, union mc_area_word *word)
 {
-    union mc_area_word seen = mc_word(frames, area);
+    union mc_area_word seen;
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
     MC_CHECK(most <= MC_AREA_FRAMES, "area %u: take %u frames", area, most);
+    seen = mc_word(frames, area);
     for (int tries = 0; tries < MC_TAKE_TRIES_MAX; tries++) {
         uint32_t taken = seen.free < most ? seen.free : most;
         if (seen.free < least || seen.huge || seen.reclaimed || seen.isolated)
@@ -136,6 +138,7 @@ static inline uint32_t mc_area_take(struct mc_frames *frames, uint32_t area, uin
 /* Give claimed frames back to the counters; their bits are clear already. */
 static inline void mc_area_give(struct mc_frames *frames, uint32_t area, uint32_t count)
 {
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
     MC_CHECK(count <= MC_AREA_FRAMES, "area %u: give %u frames", area, count);
     __atomic_fetch_add(&frames->areas[area], count, __ATOMIC_RELEASE);
     mc_tree_give(frames, area, count);
@@ -167,6 +170,7 @@ static inline int mc_row_give(struct mc_frames *frames, uint32_t row, uint64_t b
 /* Clear whole rows of a block; the counters are the caller's to give. Only the guest writes rows. */
 static inline void mc_rows_clear(struct mc_frames *frames, uint32_t row, uint32_t count)
 {
+    MC_CHECK(row % MC_AREA_ROWS + count <= MC_AREA_ROWS, "%u rows from row %u", count, row);
     for (uint32_t k = 0; k < count; k++) {
         uint64_t seen = __atomic_exchange_n(&frames->rows[row + k], 0, __ATOMIC_ACQ_REL);
         MC_CHECK(seen == MC_ROW_FULL, "row %u of a block has the bits %#lx", row + k, seen);

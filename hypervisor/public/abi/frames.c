@@ -123,6 +123,7 @@ static int64_t alloc_run(struct mc_frames *frames, struct mc_slot *own, int orde
 
 static int64_t alloc_block(struct mc_frames *frames, struct mc_slot *own, int order)
 {
+    MC_CHECK(order >= 0 && order <= MC_AREA_ORDER, "a block of order %d", order);
     if (order <= MC_ROW_ORDER)
         return alloc_run(frames, own, order);
     if (order <= MC_MAX_ROW_ORDER)
@@ -246,6 +247,14 @@ static int block_check(const struct mc_frames *frames, uint64_t frame, uint64_t 
     return head == MC_HEAD_FREED ? MC_EDOUBLE : MC_EORDER;
 }
 
+/* Frames that were handed out are not among those that the slot holds as free. */
+static void slot_check_apart(const struct mc_slot *own, uint32_t row, uint64_t bits)
+{
+    uint64_t held = mc_slot_row(own) == row ? mc_slot_free(own) : 0;
+    MC_CHECK((held & bits) == 0, "row %u: %#lx is handed out, and the slot holds %#lx of it", row,
+             bits, held);
+}
+
 /* Frames of one row, heads gone: into the slot when it holds this row or none, else shared. */
 static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row, uint64_t bits)
 {
@@ -259,6 +268,7 @@ static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_
 static int areas_free(struct mc_frames *frames, struct mc_slot *own, uint64_t frame, uint32_t count)
 {
     uint32_t total = count * MC_AREA_FRAMES, area = (uint32_t)(frame / MC_AREA_FRAMES);
+    MC_CHECK(count >= 1 && count <= MC_TREE_AREAS, "a run of %u areas", count);
     int status = block_check(frames, frame, total, MC_HEAD_AREAS + (int)count - 1);
     if (status < 0)
         return status;
@@ -288,7 +298,10 @@ static MC_NOINLINE int free_slow(struct mc_frames *frames, int slot, uint64_t fr
         return status;
     block_unmark(frames, frame, count);
     if (order <= MC_ROW_ORDER) {
-        status = slot_give_bits(frames, own, row, mc_run_mask(order) << frame % MC_ROW_FRAMES);
+        uint64_t bits = mc_run_mask(order) << frame % MC_ROW_FRAMES;
+        if (order > 0)
+            slot_check_apart(own, row, bits);
+        status = slot_give_bits(frames, own, row, bits);
     } else {
         mc_rows_clear(frames, row, count / MC_ROW_FRAMES);
         mc_area_give(frames, row / MC_AREA_ROWS, count);
@@ -364,6 +377,7 @@ int64_t mc_frames_free_many(struct mc_frames *frames, int slot, const uint32_t *
             head_set(frames, in[next], MC_HEAD_FREED);
             bits |= 1ull << in[next] % MC_ROW_FRAMES;
         }
+        slot_check_apart(own, row, bits);
         if (bits != 0 && slot_give_bits(frames, own, row, bits) < 0)
             *status = MC_EDOUBLE;
         own->frees += next - done;

@@ -35,6 +35,7 @@
 #ifndef MC_FRAMES_H
 #define MC_FRAMES_H
 
+#include "check.h"
 #include "layout.h"
 
 /* cdef-begin */
@@ -161,6 +162,7 @@ static inline union mc_area_word mc_word(const struct mc_frames *frames, uint32_
 static inline int mc_word_swap(struct mc_frames *frames, uint32_t area, union mc_area_word *seen,
                                union mc_area_word next)
 {
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
     return __atomic_compare_exchange_n(&frames->areas[area], &seen->bits, next.bits, 0,
                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
@@ -198,6 +200,7 @@ static inline void mc_word_unclaim(struct mc_frames *frames, uint32_t area)
 {
     const union mc_area_word claimed = {.huge = 1}, empty = {.free = MC_AREA_FRAMES};
 
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
     __atomic_fetch_sub(&frames->areas[area], claimed.bits - empty.bits, __ATOMIC_RELEASE);
 }
 

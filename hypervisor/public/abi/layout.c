@@ -116,6 +116,7 @@ int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames,
     struct mc_control control;
     if (areas == 0 || areas > MC_MAX_AREAS)
         return MC_EINDEX;
+    MC_CHECK(meta != NULL, "a view of %u areas of nothing", areas);
     control = layout_of(areas);
     view_bind(frames, meta, &control);
     rings[0] = (struct mc_ring *)((char *)meta + control.memory_ring_offset);
@@ -166,6 +167,8 @@ static uint32_t heads_scan(const uint8_t *heads, uint64_t rows[MC_AREA_ROWS])
 static uint64_t row_held(const struct mc_frames *frames, uint32_t row, int *twice)
 {
     uint64_t held = 0;
+    MC_CHECK(row < frames->area_count * MC_AREA_ROWS, "row %u of %u areas", row,
+             frames->area_count);
     MC_CHECK(frames->slot_count == MC_SLOTS, "a view with %u slots", frames->slot_count);
     for (uint32_t slot = 0; slot < MC_SLOTS; slot++) {
         uint64_t bits = atomic_load(&frames->slots[slot].free);
@@ -198,6 +201,8 @@ static int area_is_sound(const struct mc_frames *frames, uint32_t area)
 static int run_is_sound(const struct mc_frames *frames, uint32_t area, uint32_t count)
 {
     const uint8_t *heads = frames->heads + (uint64_t)area * MC_AREA_FRAMES;
+    MC_CHECK(count >= 1 && area + count <= frames->area_count, "%u areas from %u of %u", count, area,
+             frames->area_count);
     for (uint32_t k = 0; k < count; k++) {
         union mc_area_word word = mc_word(frames, area + k);
         int twice = 0;
@@ -225,6 +230,7 @@ static uint32_t tree_sum(const struct mc_frames *frames, uint32_t tree)
 int mc_frames_validate(const struct mc_frames *frames, uint32_t *where)
 {
     uint32_t run;
+    MC_CHECK(where != NULL, "%u areas, and no place for the one that is wrong", frames->area_count);
     for (uint32_t area = 0; area < frames->area_count; area += run ? run : 1) {
         run = run_at(frames, area);
         *where = area;

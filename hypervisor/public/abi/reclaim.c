@@ -31,6 +31,8 @@ static int word_transition(struct mc_frames *frames, uint32_t area,
                            int (*allows)(union mc_area_word), int keep, union mc_area_word next)
 {
     union mc_area_word seen = mc_word(frames, area);
+    MC_CHECK(area / MC_TREE_AREAS < frames->tree_count, "area %u in %u trees", area,
+             frames->tree_count);
     MC_CHECK(!keep || (next.free == 0 && !next.huge), "area %u: %#x has fields that are to stay",
              area, next.bits);
     MC_CHECK(next.reclaimed == (next.huge && next.evicted), "area %u: %#x is no state of an area",

@@ -40,7 +40,9 @@ BLOCK_FRAMES_MAX = 4 * AREA_FRAMES
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled driver."""
     path = tmp_path_factory.mktemp("stress") / "frames_stress"
-    sources = [ABI / f"{name}.c" for name in ("check", "frames", "layout", "reclaim", "ring", "search")]
+    sources = [
+        ABI / f"{name}.c" for name in ("check", "frames", "layout", "reclaim", "ring", "search")
+    ]
     subprocess.run(
         [*CC, *COMPILE_ARGS, "-Werror", "-D_GNU_SOURCE", f"-I{ABI}", "-o", str(path)]
         + [str(source) for source in [*sources, HERE / "frames_stress.c"]],
