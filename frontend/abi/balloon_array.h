@@ -1,6 +1,7 @@
 /* balloon_array.h: one array of frame numbers told to the host. Private to the balloon's driver.
  *
- * Who may call: the driver's thread and allocations that deflate, one at a time: the array is shared.
+ * Who may call: the driver's thread and allocations that deflate, one at a time, because there is
+ *        one array.
  */
 #ifndef MC_BALLOON_ARRAY_H
 #define MC_BALLOON_ARRAY_H

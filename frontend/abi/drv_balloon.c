@@ -171,21 +171,22 @@ static void balloon_report_statistics(struct mc_guest *guest, const struct ballo
     mc_frames_statistics(&guest->frames, &counted);
     free_frames = counted.free_frames + counted.slot_frames;
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_IN,
-             atomic_load(&control->swap_ins) * MC_FRAME_BYTES);
+                     atomic_load(&control->swap_ins) * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_OUT,
-             atomic_load(&control->swap_outs) * MC_FRAME_BYTES);
+                     atomic_load(&control->swap_outs) * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MAJFLT, atomic_load(&control->faults));
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MINFLT, counted.prepares);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMFREE, free_frames * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMTOT,
-             (balloon->total - held) * MC_FRAME_BYTES);
+                     (balloon->total - held) * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_AVAIL,
-             (free_frames + file_frames) * MC_FRAME_BYTES);
+                     (free_frames + file_frames) * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_CACHES, file_frames * MC_FRAME_BYTES);
 }
 
 /* Free memory, when it is due. Linux does so a while after something was freed: the same delay. */
-static uint64_t balloon_report_free(struct mc_guest *guest, struct balloon *balloon, uint64_t now_ns)
+static uint64_t balloon_report_free(struct mc_guest *guest, struct balloon *balloon,
+                                    uint64_t now_ns)
 {
     int again = now_ns >= balloon->report_ns;
 

@@ -78,7 +78,7 @@ static int64_t cmm_ask_dom0(struct mc_guest *guest, uint32_t areas, int *path)
     status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
     if (status == MC_OK) {
         cmm_tell(guest, MC_CMM_ASK,
-             mc_cmm_message(cmm_number_told(guest, MC_CMM_ASK) + 1, areas));
+                 mc_cmm_message(cmm_number_told(guest, MC_CMM_ASK) + 1, areas));
         mc_eventfd_ring(guest->bell_fd);
         __atomic_fetch_add(&guest->calls, 1, __ATOMIC_RELAXED);
         status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
@@ -152,7 +152,8 @@ static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
         count = cmm_claim_free(guest, cmm, areas < MC_CMM_OFFER_MAX ? areas : MC_CMM_OFFER_MAX);
         if (count) {
             cmm_tell(guest, MC_CMM_OFFER,
-                 mc_cmm_message(cmm_number_told(guest, MC_CMM_OFFER) + 1, (uint32_t)count));
+                     mc_cmm_message(cmm_number_told(guest, MC_CMM_OFFER) + 1,
+                                    (uint32_t)count));
             mc_eventfd_ring(guest->bell_fd);
             *taken = cmm_settle_offer(guest, cmm);
         }
@@ -192,7 +193,8 @@ static int cmm_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     if (!cmm_by_dom0(guest))
         return MC_STEP_DONE;
     memset(cmm->refused, 0, guest->frames.area_count);
-    while ((areas = cmm_excess(guest, &own_target)) > 0) {  /* each round gives, refuses, or is last */
+    /* Each round gives an area, has one refused, or is the last. */
+    while ((areas = cmm_excess(guest, &own_target)) > 0) {
         count = cmm_offer(guest, areas, &taken);
         if (count < 0)
             return (int)count;

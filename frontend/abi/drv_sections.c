@@ -71,7 +71,7 @@ static int section_isolate(struct mc_guest *guest, uint32_t first)
 
 /* Do to one area what may fail for a moment, until it is done. */
 static int area_insist(struct mc_guest *guest, uint32_t area,
-                  int (*what)(struct mc_guest *guest, uint32_t area))
+                       int (*what)(struct mc_guest *guest, uint32_t area))
 {
     int status = what(guest, area);
 
@@ -83,7 +83,7 @@ static int area_insist(struct mc_guest *guest, uint32_t area,
 }
 
 static int section_for_all(struct mc_guest *guest, uint32_t first, uint32_t bell,
-                   int (*what)(struct mc_guest *guest, uint32_t area))
+                           int (*what)(struct mc_guest *guest, uint32_t area))
 {
     struct sections *sections = guest->own->device;
     int status = MC_OK;

@@ -145,7 +145,8 @@ static uint32_t blocks_alike(struct mc_guest *guest, uint32_t first, uint32_t en
 }
 
 /* One memory block; *missing falls by what was plugged. */
-static int memory_block_plug(struct mc_guest *guest, uint32_t first, uint32_t end, uint32_t *missing)
+static int memory_block_plug(struct mc_guest *guest, uint32_t first, uint32_t end,
+                             uint32_t *missing)
 {
     for (uint32_t block = first, run; block < end && *missing; block += run) {
         int64_t plugged;
@@ -165,7 +166,8 @@ static int memory_block_plug(struct mc_guest *guest, uint32_t first, uint32_t en
     return MC_STEP_DONE;
 }
 
-static int vmem_plug(struct mc_guest *guest, const struct vmem_part *part, uint32_t missing, uint32_t seen)
+static int vmem_plug(struct mc_guest *guest, const struct vmem_part *part, uint32_t missing,
+                     uint32_t seen)
 {
     uint32_t blocks = MEMORY_BLOCK_AREAS / vmem_of(guest)->block_areas;
     uint32_t end = part->first + part->usable;
@@ -251,7 +253,8 @@ static void blocks_flush(struct vmem_unplugging *work)
 }
 
 /* Blocks of a device from the top, wholly free ones only or any. */
-static int vmem_sweep(struct vmem_unplugging *work, const struct vmem_part *part, int any, uint32_t seen)
+static int vmem_sweep(struct vmem_unplugging *work, const struct vmem_part *part, int any,
+                      uint32_t seen)
 {
     struct mc_guest *guest = work->guest;
     uint32_t most = MEMORY_BLOCK_AREAS / vmem_of(guest)->block_areas;
@@ -277,7 +280,8 @@ static int vmem_sweep(struct vmem_unplugging *work, const struct vmem_part *part
     return work->surplus ? work->status : MC_STEP_DONE;
 }
 
-static int vmem_unplug(struct mc_guest *guest, const struct vmem_part *part, uint32_t surplus, uint32_t seen)
+static int vmem_unplug(struct mc_guest *guest, const struct vmem_part *part, uint32_t surplus,
+                       uint32_t seen)
 {
     struct vmem_unplugging work = {.guest = guest, .surplus = surplus, .status = MC_ESTATE};
     int status = vmem_sweep(&work, part, 0, seen);

@@ -39,7 +39,7 @@ static uint64_t guest_claims(const struct mc_guest *guest)
  * that allocation; it is odd while the mapper holds an area, which explains the failure as well as
  * want of memory would. */
 static int64_t guest_make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas,
-                         struct guest_patience *spent)
+                               struct guest_patience *spent)
 {
     int64_t granted;
     int path;

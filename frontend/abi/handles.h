@@ -1,6 +1,6 @@
 /* handles.h: the table of a guest's movable frames. Private to handles.c and movable.c.
  *
- * Owns:  which frame a handle stands for, which handle a frame belongs to, and whether it is pinned.
+ * Owns:  the frame that each handle stands for, the handle of each frame, and who is pinned.
  * Rules: there are as many handles as frames, so that a frame that was allocated always finds one.
  *        The table is made by the first thread that needs it. A frame moves only while its state is
  *        MC_HANDLE_MOVING; a pin waits for the end of a move, a move never waits for a pin.
@@ -10,7 +10,8 @@
 
 #include "guest_private.h"
 
-#define MC_HANDLE_MOVING 0x80000000u    /* of a state: being copied; else pins + 1, or 0: not held */
+/* Of a state: the frame is being copied. Else a state is pins + 1, or 0 for a free handle. */
+#define MC_HANDLE_MOVING 0x80000000u
 
 struct mc_handles {
     pthread_mutex_t lock;       /* free handles */

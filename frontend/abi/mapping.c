@@ -79,7 +79,7 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
     return worked;
 }
 
-/* Map an area that is free: claimed meanwhile as an order-9 allocation would, but without a head. */
+/* Map an area that is free. Meanwhile it is claimed as by an order-9 allocation, without a head. */
 static void area_map_if_free(struct mc_guest *guest, uint32_t area)
 {
     union mc_area_word word = mc_word(&guest->frames, area);
@@ -126,8 +126,9 @@ static void *mapper_run(void *argument)
     while (!mapper_is_stopping(guest)) {
         uint32_t seen = atomic_load(&guest->control->credit_bell);
 
-        for (uint32_t area = 0; area < guest->frames.area_count && !mapper_is_stopping(guest); area++)
-            area_map_if_free(guest, area);
+        for (uint32_t area = 0; area < guest->frames.area_count; area++)
+            if (!mapper_is_stopping(guest))
+                area_map_if_free(guest, area);
         if (atomic_load(&guest->control->credit_bell) == seen)
             mapper_sleep(guest, seen);
     }

@@ -197,7 +197,8 @@ static void *pingpong_ask(void *argument)
 }
 
 /* A thread on the first CPU of *allowed, which is taken out of the set. */
-static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(void *), void *argument)
+static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(void *),
+                          void *argument)
 {
     pthread_attr_t attributes;
     cpu_set_t one;

@@ -1,8 +1,8 @@
 /* claims.h: the words a claim goes through, and how each is given back.
  *
  * Owns:  every read and change of trees, rows, heads and slots, and the claims that go through an
- *        area word (frames.h). Private to frames.c, search.c, layout.c, reclaim.c and to the guest's
- *        movable.c; Python sees nothing of it.
+ *        area word (frames.h). Private to frames.c, search.c, layout.c and reclaim.c, and to the
+ *        guest's mapping.c and movable.c; Python sees nothing of it.
  * Rules: take in the order tree, area, row. Give in the order row, area, tree. Then a counter never
  *        promises a frame that the level below does not have. A take that loses its races
  *        MC_TAKE_TRIES_MAX times answers that there is nothing, and the caller looks elsewhere. A
@@ -167,7 +167,7 @@ static inline int mc_row_give(struct mc_frames *frames, uint32_t row, uint64_t b
     return seen == bits ? MC_OK : MC_EDOUBLE;
 }
 
-/* Clear whole rows of a block; the counters are the caller's to give. Only the guest writes rows. */
+/* Clear whole rows of a block; the caller gives the counters. Only the guest writes rows. */
 static inline void mc_rows_clear(struct mc_frames *frames, uint32_t row, uint32_t count)
 {
     MC_CHECK(row % MC_AREA_ROWS + count <= MC_AREA_ROWS, "%u rows from row %u", count, row);

@@ -1,9 +1,9 @@
 /* frames.c: slots, allocation and freeing. See frames.h for the shape, search.h for finding memory.
  *
  * mc_frames_alloc and mc_frames_free begin with the path of a single frame: the thread's own slot
- * and the frame's head, plain loads and stores, no check. Everything else is out of line. A frame in
- * a slot's `free` has its row bit set, so giving a frame to a slot is one store, whichever row it
- * came from: a slot whose `free` is empty may take any row.
+ * and the frame's head, plain loads and stores, no check. Everything else is out of line. A frame
+ * in a slot's `free` has its row bit set, so giving a frame to a slot is one store, whichever row
+ * it came from: a slot whose `free` is empty may take any row.
  * The checks look at heads, rows and slots, which only the guest's process writes.
  */
 #include "search.h"
@@ -113,8 +113,8 @@ static int64_t alloc_run(struct mc_frames *frames, struct mc_slot *own, int orde
     uint64_t free = mc_slot_free(own), starts = mc_run_starts(free, order);
     if (starts == 0)
         return mc_search_block(frames, own, order);
-    MC_CHECK(mc_slot_row(own) < frames->area_count * MC_AREA_ROWS, "a slot holds row %u of %u areas",
-             mc_slot_row(own), frames->area_count);
+    MC_CHECK(mc_slot_row(own) < frames->area_count * MC_AREA_ROWS,
+             "a slot holds row %u of %u areas", mc_slot_row(own), frames->area_count);
     int bit = __builtin_ctzll(starts);
     uint64_t frame = (uint64_t)mc_slot_row(own) * MC_ROW_FRAMES + (uint32_t)bit;
     mc_slot_set_free(own, free & ~(mc_run_mask(order) << bit));
@@ -256,7 +256,8 @@ static void slot_check_apart(const struct mc_slot *own, uint32_t row, uint64_t b
 }
 
 /* Frames of one row, heads gone: into the slot when it holds this row or none, else shared. */
-static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row, uint64_t bits)
+static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row,
+                          uint64_t bits)
 {
     uint64_t free = mc_slot_free(own);
     if (free != 0 && row != mc_slot_row(own))
@@ -275,7 +276,8 @@ static int areas_free(struct mc_frames *frames, struct mc_slot *own, uint64_t fr
     block_unmark(frames, frame, total);
     for (uint32_t k = 0; k < count; k++) {
         uint64_t bits = mc_row(frames, (area + k) * MC_AREA_ROWS);
-        MC_CHECK(bits == 0, "area %u is handed out as a whole, its first row as %#lx", area + k, bits);
+        MC_CHECK(bits == 0, "area %u is handed out as a whole, its first row as %#lx", area + k,
+                 bits);
         mc_word_unclaim(frames, area + k);
     }
     mc_tree_give(frames, area, total);

@@ -3,7 +3,8 @@
  * The layout follows from the number of areas alone. So checking a control page is computing it
  * again and comparing every field: what is aligned, in bounds and free of overlap here is so there.
  *
- * mc_frames_validate takes the heads as the truth and compares rows, area words and trees with them.
+ * mc_frames_validate takes the heads as the truth and compares rows, area words and trees with
+ * them.
  */
 #include "claims.h"
 #include "ring.h"
@@ -201,8 +202,8 @@ static int area_is_sound(const struct mc_frames *frames, uint32_t area)
 static int run_is_sound(const struct mc_frames *frames, uint32_t area, uint32_t count)
 {
     const uint8_t *heads = frames->heads + (uint64_t)area * MC_AREA_FRAMES;
-    MC_CHECK(count >= 1 && area + count <= frames->area_count, "%u areas from %u of %u", count, area,
-             frames->area_count);
+    MC_CHECK(count >= 1 && area + count <= frames->area_count, "%u areas from %u of %u", count,
+             area, frames->area_count);
     for (uint32_t k = 0; k < count; k++) {
         union mc_area_word word = mc_word(frames, area + k);
         int twice = 0;

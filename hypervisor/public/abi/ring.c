@@ -25,8 +25,8 @@ static void record_fill(struct mc_ring *ring, uint32_t index, const struct mc_re
 
 /* Step 2 and 3 (5 for a response): make [old, new) visible, then look whether the peer sleeps. The
  * fence pairs with the one in consumer_announce(): one of the two sides sees the other's store. */
-static int producer_publish(_Atomic uint32_t *producer, const _Atomic uint32_t *event, uint32_t *published,
-                   uint32_t new)
+static int producer_publish(_Atomic uint32_t *producer, const _Atomic uint32_t *event,
+                            uint32_t *published, uint32_t new)
 {
     uint32_t old = *published;
 
@@ -40,7 +40,8 @@ static int producer_publish(_Atomic uint32_t *producer, const _Atomic uint32_t *
 }
 
 /* Step 6: ask for a bell at the next record, then look once more. */
-static int consumer_announce(_Atomic uint32_t *event, const _Atomic uint32_t *producer, uint32_t consumed)
+static int consumer_announce(_Atomic uint32_t *event, const _Atomic uint32_t *producer,
+                             uint32_t consumed)
 {
     atomic_store_explicit(event, consumed + 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
@@ -90,7 +91,8 @@ int mc_front_publish(struct mc_front *front)
 {
     struct mc_ring *ring = front->ring;
 
-    return producer_publish(&ring->req_prod, &ring->req_event, &front->req_published, front->req_prod);
+    return producer_publish(&ring->req_prod, &ring->req_event, &front->req_published,
+                            front->req_prod);
 }
 
 int mc_front_pop(struct mc_front *front, struct mc_record *response)
@@ -157,7 +159,8 @@ int mc_back_publish(struct mc_back *back)
 {
     struct mc_ring *ring = back->ring;
 
-    return producer_publish(&ring->rsp_prod, &ring->rsp_event, &back->rsp_published, back->rsp_prod);
+    return producer_publish(&ring->rsp_prod, &ring->rsp_event, &back->rsp_published,
+                            back->rsp_prod);
 }
 
 int mc_back_arm(struct mc_back *back)

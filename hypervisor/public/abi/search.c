@@ -137,7 +137,7 @@ static uint64_t rows_union(const struct mc_frames *frames, uint32_t area)
     return bits;
 }
 
-/* 1 when `count` areas from `area` on lie in one tree and are all free, as far as their words say. */
+/* 1 when `count` areas from `area` on lie in one tree and their words say that all are free. */
 static int areas_are_whole(const struct mc_frames *frames, uint32_t area, uint32_t count,
                            int evicted)
 {
@@ -166,7 +166,8 @@ static int64_t try_areas(struct mc_frames *frames, struct mc_slot *own, uint32_t
         if (!mc_word_is_whole(seen) || !mc_word_swap(frames, area + got, &seen, words[got]))
             break;
         uint64_t bits = rows_union(frames, area + got);
-        MC_CHECK(bits == 0, "area %u was free as a whole, but its rows have %#lx", area + got, bits);
+        MC_CHECK(bits == 0, "area %u was free as a whole, but its rows have %#lx", area + got,
+                 bits);
     }
     int64_t result = got < wanted ? NOT_HERE : (int64_t)area * MC_AREA_FRAMES;
     for (uint32_t k = 0; k < wanted && result >= 0; k++)
