@@ -135,8 +135,8 @@ void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_stati
 int mc_frames_is_taken(const struct mc_frames *frames, uint64_t frame);
 /* cdef-end */
 
-/* The word of an area, as it is loaded, compared and swapped. C uses the fields; the masks MC_AREA_*
- * name the same bits for Python. */
+/* The word of an area, as it is loaded, compared and swapped. C uses the fields; the masks
+ * MC_AREA_* name the same bits for Python. */
 union mc_area_word {
     uint32_t bits;
     struct {

@@ -213,6 +213,11 @@ static void row_give_beyond_the_end(void)
     mc_row_give(&frames, AREAS * MC_AREA_ROWS, 1);
 }
 
+static void row_give_of_nothing(void)
+{
+    mc_row_give(&frames, 0, 0);
+}
+
 static void run_longer_than_a_row(void)
 {
     mc_run_mask(7);
@@ -412,7 +417,8 @@ static const struct {
     FAULT(prepare_answers_nonsense), FAULT(prepare_uses_the_slot), FAULT(refill_of_a_full_slot),
     FAULT(search_for_a_frame), FAULT(search_for_seventeen_areas), FAULT(search_for_nothing),
     FAULT(search_without_trees), FAULT(search_beyond_the_end), FAULT(free_area_with_taken_rows),
-    FAULT(row_swap_beyond_the_end), FAULT(row_give_beyond_the_end), FAULT(run_longer_than_a_row),
+    FAULT(row_swap_beyond_the_end), FAULT(row_give_beyond_the_end), FAULT(row_give_of_nothing),
+    FAULT(run_longer_than_a_row),
     FAULT(tree_take_beyond_the_end), FAULT(tree_take_of_nothing), FAULT(tree_give_beyond_the_end),
     FAULT(tree_give_of_too_much), FAULT(area_take_of_too_much), FAULT(area_give_of_too_much),
     FAULT(area_take_beyond_the_end), FAULT(area_give_beyond_the_end),
