@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from frontend._guest import ffi, lib
 from hypervisor.public.constants import (
@@ -26,9 +26,6 @@ from hypervisor.public.constants import (
 )
 from hypervisor.public.errors import BadFrame, MemcoordError, NoMemory, Status, error_of
 from hypervisor.public.units import RING_SLOTS, PoolId
-
-if TYPE_CHECKING:
-    from frontend.domain import Domain
 
 Oid = tuple[int, int, int]
 
@@ -45,11 +42,18 @@ _PUT, _GET = int(Op.PUT), int(Op.GET)
 _FLUSH_PAGE, _FLUSH_OBJECT = int(Op.FLUSH_PAGE), int(Op.FLUSH_OBJECT)
 
 
+class Rings(Protocol):
+    """What sends the records: a ``Domain``."""
+
+    def call(self, ring: int, records: Any, count: int) -> None:
+        """Send ``count`` records of ``struct mc_record[]``; the responses replace them."""
+
+
 class TmemClient:
     """The domain's tmem. Threads may share it; their requests are sent one after the other."""
 
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
+    def __init__(self, rings: Rings) -> None:
+        self._rings = rings
         self._lock = threading.Lock()
         self._records: Any = ffi.new("struct mc_record[1]")
         self._bytes = ffi.buffer(self._records)
@@ -118,7 +122,7 @@ class TmemClient:
 
     def batch(self) -> TmemBatch:
         """A batch to fill and submit, again and again, by one thread."""
-        return TmemBatch(self._domain)
+        return TmemBatch(self._rings)
 
     def _many(
         self,
@@ -144,7 +148,7 @@ class TmemClient:
                 _RECORD.pack_into(self._bytes, 0, op, 0, 0, 0, 0, arg0, arg1, arg2, arg3, arg4)
             except struct.error as error:
                 raise ValueError(f"out of range for a tmem record: {error}") from None
-            self._domain.call(_RING, self._records, 1)
+            self._rings.call(_RING, self._records, 1)
             status: int = self._words[_STATUS_WORD]
         check_record(status, arg4)
         return status
@@ -156,8 +160,8 @@ class TmemBatch:
     Adding one returns its place: where ``submit`` will have its answer.
     """
 
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
+    def __init__(self, rings: Rings) -> None:
+        self._rings = rings
         self._records: Any = ffi.new("struct mc_record[]", RING_SLOTS)
         self._bytes = ffi.buffer(self._records)
         self._words = memoryview(self._bytes).cast("B").cast("q")
@@ -189,7 +193,7 @@ class TmemBatch:
         """
         count, self._count = self._count, 0
         if count:
-            self._domain.call(_RING, self._records, count)
+            self._rings.call(_RING, self._records, count)
         return self._words[_STATUS_WORD : count * _RECORD_WORDS : _RECORD_WORDS].tolist()
 
     def _add(self, op: int, arg0: int, oid: Oid, frame: int) -> int:

@@ -65,6 +65,15 @@ class PolicyFault(MemcoordError):
         super().__init__(f"policy {policy}: {why}")
 
 
+class NotCompiled(MemcoordError, ImportError):
+    """A compiled module is imported from a source checkout where nothing is compiled yet."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"{module} is not compiled: run `python -m pip install -e .` in the checkout"
+        )
+
+
 class InternalError(MemcoordError):
     """A broken invariant of ours. Please report it with the run directory."""
 

@@ -162,7 +162,7 @@ static inline int mc_row_give(struct mc_frames *frames, uint32_t row, uint64_t b
 {
     MC_CHECK(row < frames->area_count * MC_AREA_ROWS, "row %u of %u areas", row,
              frames->area_count);
-    MC_CHECK(bits != 0, "row %u: nothing to give", row);
+    MC_CHECK(bits != 0, "no bits for row %u", row);
     uint64_t seen = __atomic_fetch_and(&frames->rows[row], ~bits, __ATOMIC_ACQ_REL) & bits;
     mc_area_give(frames, row / MC_AREA_ROWS, (uint32_t)__builtin_popcountll(seen));
     return seen == bits ? MC_OK : MC_EDOUBLE;
