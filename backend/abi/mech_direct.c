@@ -150,7 +150,8 @@ static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path
         return MC_ETARGET;
     domain->growing = 1;
     if (domain->counts[MC_A_READY]) {   /* the worker makes the next one ready, out of a transfer */
-        if (!mc_has_free(host, MC_AREA_FRAMES) && mc_supply_take_from_donor(host, domain))
+        if (mc_domain_held(domain) < domain->target_areas &&
+            !mc_has_free(host, MC_AREA_FRAMES) && mc_supply_take_from_donor(host, domain))
             *path = MC_PATH_TRANSFER;
         mc_work(host);
     } else {
