@@ -23,6 +23,7 @@ static inline struct mc_area_run mc_area_run_of(const struct mc_domain *domain, 
 
 static inline uint64_t mc_area_run_frames(struct mc_area_run run)
 {
+    MC_CHECK(run.first <= run.end, "areas %u to %u", run.first, run.end);
     return (uint64_t)(run.end - run.first) * MC_AREA_FRAMES;
 }
 

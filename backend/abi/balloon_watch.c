@@ -37,22 +37,20 @@ uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32
 {
     uint64_t holes[MC_AREA_ROWS], until_ns = mc_clock_ns() + SWEEP_NS_MAX;
 
+    MC_CHECK_LOCKED(host);
     MC_CHECK(area < domain->areas, "domain %u: sweep from area %u of %u", domain->domid, area,
              domain->areas);
-    domain->users++;
     for (; area < domain->areas && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns;
          area++) {
         if (!domain->hole_counts[area])
             continue;
-        MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u has holes",
-                 domain->domid, area, domain->states[area]);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u has holes", area, domain->states[area]))
+            break;
         memcpy(holes, domain->holes + area * MC_AREA_ROWS, sizeof holes);
-        mc_host_unlock(host);
+        mc_domain_hold(host, domain);
         balloon_punch_holes(domain->ram_fd, area, holes);
-        mc_host_lock(host);
+        mc_domain_let_go(host, domain);
     }
-    MC_CHECK(domain->users, "domain %u: a sweep ends that did not begin", domain->domid);
-    domain->users--;
-    pthread_cond_broadcast(&host->own->done);
     return area < domain->areas ? area : 0;
 }

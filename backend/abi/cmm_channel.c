@@ -86,6 +86,7 @@ int mc_cmm_collect(struct mc_host *host)
     struct mc_domain *domain;
     int offers = 0;
 
+    MC_CHECK_LOCKED(host);
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         offers += mc_cmm_has_dom0(domain) && cmm_collect_from(host, domain);
     return offers;

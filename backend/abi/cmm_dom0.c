@@ -44,6 +44,7 @@ static struct mc_domain *dom0_choose_donor(struct mc_host *host, const struct mc
     uint32_t most = 0;
     int best_above = 0;
 
+    MC_CHECK(cmm_of(asker)->dom0, "domain %u asks without dom0", asker->domid);
     for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
         int above;
         uint32_t spare;
@@ -165,6 +166,8 @@ static int dom0_make_ready(struct mc_host *host, struct mc_domain *asker, int su
     int64_t area = mc_find_state(asker, MC_A_READY);
     int status = MC_OK;
 
+    MC_CHECK(supplied == MC_OK || supplied == MC_ENOMEM, "domain %u: supplied by %d", asker->domid,
+             supplied);
     if (area < 0) {
         area = supplied ? -1 : mc_find_state(asker, MC_A_HARD);
         if (area >= 0)
@@ -257,6 +260,7 @@ static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
     int path = MC_PATH_RING, status;
     uint32_t granted;
 
+    MC_CHECK_LOCKED(dom0->host);
     if (mc_cmm_number(message) == cmm_of(domain)->answered)
         return 0;
     domain->users++;
@@ -264,7 +268,7 @@ static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
     MC_CHECK(domain->users, "domain %u: dom0 lets it go without holding it", domain->domid);
     domain->users--;
     if (mc_phase_of(domain) != MC_ACTIVE) {
-        pthread_cond_broadcast(&dom0->host->own->done);
+        mc_tell_done(dom0->host);
         return 1;
     }
     domain->counters.requests++;
@@ -348,7 +352,8 @@ int mc_dom0_join(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_dom0 *dom0 = dom0_of_host(host);
 
-    MC_CHECK(!cmm_of(domain)->dom0, "domain %u joins dom0 twice", domain->domid);
+    MC_CHECK(!cmm_of(domain)->dom0 && domain->bell_fd >= 0, "domain %u joins dom0 twice, bell %d",
+             domain->domid, domain->bell_fd);
     if (!dom0 && !(dom0 = dom0_start(host)))
         return MC_EKERNEL;
     dom0->domains++;
@@ -362,6 +367,8 @@ void mc_dom0_leave(struct mc_domain *domain)
 
     MC_CHECK(dom0 && dom0->domains, "domain %u leaves dom0, which has %u", domain->domid,
              dom0 ? dom0->domains : 0);
+    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u leaves dom0 in phase %u", domain->domid,
+             mc_phase_of(domain));
     epoll_ctl(dom0->epoll_fd, EPOLL_CTL_DEL, domain->bell_fd, NULL);
     cmm_of(domain)->dom0 = NULL;
     if (--dom0->domains)
@@ -378,6 +385,8 @@ void mc_dom0_reset(struct mc_domain *domain)
     struct mc_cmm *device = cmm_of(domain);
 
     MC_CHECK(device->dom0, "domain %u boots without dom0", domain->domid);
+    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u boots in phase %u", domain->domid,
+             mc_phase_of(domain));
     device->serial = ++device->dom0->serials;
     device->answered = device->collected = 0;
     device->unrung = device->failures = 0;

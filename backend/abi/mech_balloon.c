@@ -68,13 +68,14 @@ static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
     if (!status)
         status = mc_boot_plugged(host, domain);
     for (uint32_t area = domain->boot_areas; area < domain->areas && !status; area++)
-        mc_plug_hollow(host, domain, area);     /* an area with pins is installed: it stays so */
+        if (domain->states[area] == MC_A_HARD)  /* an area with pins is installed: it stays so */
+            status = mc_plug_hollow(host, domain, area);
     return status;
 }
 
 static void balloon_tell_target(struct mc_host *host, struct mc_domain *domain)
 {
-    uint64_t total = (uint64_t)domain->areas * MC_AREA_FRAMES;
+    uint64_t total = mc_maxmem_frames(domain);
 
     (void)host;
     MC_CHECK(domain->target_frames <= total, "domain %u: target of %lu frames, maxmem %lu",
@@ -94,7 +95,9 @@ static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64
 {
     struct mc_balloon *device = balloon_of(domain);
 
-    MC_CHECK(!device->sweeping, "domain %u: swept by two threads", domain->domid);
+    MC_CHECK_LOCKED(host);
+    if (!MC_CHECK_DOMAIN(host, domain, !device->sweeping, "%d sweeps already", device->sweeping))
+        return;
     domain->timer_ns = now_ns + WATCH_NS;
     if (!mc_balloon_leaks(domain))
         return;
@@ -125,11 +128,12 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
     struct mc_record *request = &device->request;
     uint32_t count = balloon_array_count(device), done = 0;
 
+    MC_CHECK(refusal <= 0, "domain %u: refused by %d", domain->domid, refusal);
     memset(&request->arg[1], 0, 4 * sizeof request->arg[0]);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
 
-        if (frame < (uint64_t)domain->areas * MC_AREA_FRAMES && mc_is_hole(domain, frame) == hole)
+        if (frame < mc_maxmem_frames(domain) && mc_is_hole(domain, frame) == hole)
             done++;
         else
             request->arg[1 + i / 64] |= 1ull << i % 64;
@@ -166,16 +170,15 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
 
         if (area >= domain->areas || domain->hole_counts[area] != MC_AREA_FRAMES)
             continue;
-        MC_CHECK(domain->states[area] == MC_A_INSTALLED,
-                 "domain %u: area %u of state %u is in the balloon", domain->domid, area,
-                 domain->states[area]);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u is a hole", area, domain->states[area]))
+            return;
         bank = mc_bank_pick(host, count, domain->banks[area]);
         if (bank == MC_NO_BANK)
             return;
         domain->banks[area] = (uint8_t)bank;
         if (host->banks[bank].node >= 0)
-            mc_bind_node(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES,
-                         host->banks[bank].node);
+            mc_bind_node(mc_area_address(domain, area), MC_AREA_BYTES, host->banks[bank].node);
     }
 }
 
@@ -242,14 +245,11 @@ static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, ui
 
     MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u is reported",
              domain->domid, area, domain->states[area]);
-    domain->users++;
-    mc_host_unlock(host);
-    failed = mc_punch(domain->ram_fd, (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
-    mc_host_lock(host);
-    MC_CHECK(domain->users, "domain %u: a punch ends that did not begin", domain->domid);
-    domain->users--;
+    mc_domain_hold(host, domain);
+    failed = mc_punch(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES);
+    mc_domain_let_go(host, domain);
     if (domain->pin_counts[area])
-        mc_populate_write(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
+        mc_populate_write(mc_area_address(domain, area), MC_AREA_BYTES);
     return !failed;
 }
 
@@ -286,9 +286,10 @@ static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain
         balloon_deflate(host, domain, device);
         break;
     default:
-        MC_CHECK(device->request.op == MC_OP_BALLOON_REPORT, "domain %u: op %u of an array",
-                 domain->domid, device->request.op);
-        balloon_report(host, domain, device);
+        device->request.status = MC_EBROKEN;
+        if (MC_CHECK_DOMAIN(host, domain, device->request.op == MC_OP_BALLOON_REPORT,
+                            "op %u of an array", device->request.op))
+            balloon_report(host, domain, device);
     }
 }
 
@@ -297,6 +298,7 @@ static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
 
+    MC_CHECK_LOCKED(host);
     if (!device->array_waits)
         return 0;
     balloon_work_on_array(host, domain);
@@ -312,6 +314,7 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
     uint64_t most = record->op == MC_OP_BALLOON_REPORT ? MC_BALLOON_REPORT_MAX
                                                        : MC_BALLOON_ARRAY_PFNS_MAX;
 
+    MC_CHECK_LOCKED(host);
     if (record->op < MC_OP_BALLOON_INFLATE || record->op > MC_OP_BALLOON_REPORT)
         return mc_answered(record, MC_EOP);
     if (!record->arg[0] || record->arg[0] > most)
@@ -345,6 +348,6 @@ const struct mc_mechanism mc_balloon = {
     .target = balloon_tell_target,
     .offer = balloon_offer_target,
     .request = balloon_request,
-    .jobs = {balloon_serve_array},
+    .jobs = {[MC_JOB_TAKE] = balloon_serve_array},
     .timer = balloon_watch,
 };

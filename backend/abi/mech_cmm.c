@@ -32,6 +32,9 @@ static void cmm_close(struct mc_host *host, struct mc_domain *domain)
 
 static int cmm_boot(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK(cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
+             "domain %u: dom0 %p in design %lu", domain->domid, (void *)cmm_of(domain)->dom0,
+             domain->options[MC_CMM_DESIGN]);
     if (!cmm_is_second_design(domain))
         mc_dom0_reset(domain);
     return mc_boot_populated(host, domain);
@@ -56,6 +59,7 @@ static int cmm_withdraw_ready(struct mc_host *host, struct mc_domain *domain)
 
 static void cmm_set_target(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK_LOCKED(host);
     if (cmm_is_second_design(domain)) {
         mc_direct.target(host, domain);
         return;
@@ -68,13 +72,16 @@ static void cmm_set_target(struct mc_host *host, struct mc_domain *domain)
  * for that itself. */
 static int cmm_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
-    return cmm_is_second_design(domain) ? mc_direct.jobs[0](host, domain)
+    return cmm_is_second_design(domain) ? mc_direct.jobs[MC_JOB_TAKE](host, domain)
                                         : cmm_withdraw_ready(host, domain);
 }
 
 static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
-    return mc_direct.jobs[2](host, domain);
+    if (!MC_CHECK_DOMAIN(host, domain, !domain->credit_areas, "%u areas of credit",
+                         domain->credit_areas))
+        return 0;
+    return mc_direct.jobs[MC_JOB_PREPARE](host, domain);
 }
 
 static enum mc_served cmm_request(struct mc_host *host, struct mc_domain *domain,
@@ -119,7 +126,7 @@ const struct mc_mechanism mc_cmm = {
     .offer = cmm_tell_target,
     .close = cmm_close,
     .request = cmm_request,
-    .jobs = {cmm_reclaim, NULL, cmm_make_ready},
+    .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready},
     .give = cmm_give,
     .reach = cmm_reach,
 };

@@ -20,6 +20,7 @@
 
 #define NS_PER_MS 1000000u
 #define HYPERALLOC_SOFT_PER_HOLD 8
+#define HYPERALLOC_PERIOD_MS_MAX 3600000
 
 struct mc_hyperalloc {          /* domain->device */
     uint64_t dropped_frames;    /* config[DROP]: asked to be dropped so far */
@@ -104,43 +105,55 @@ static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
 
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(!domain->counts[MC_A_READY], "domain %u: %u areas are ready, by no request",
+             domain->domid, domain->counts[MC_A_READY]);
     device->asked = device->unanswered = 0;
     hyperalloc_shrink(host, domain);
     hyperalloc_grow(host, domain);
     hyperalloc_ask_to_drop(domain);
 }
 
-static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
-                                         struct mc_record *record)
+/* The status of an answer, or the areas that a RELEASE took. */
+static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
+                                const struct mc_record *record)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
 
+    MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_INSTALL:
-        return mc_answered(record, mc_install(host, domain, record->arg[0]));
+        return mc_install(host, domain, record->arg[0]);
     case MC_OP_GROW:            /* the limit is reached: nothing to grow by asking */
         domain->counters.refused++;
-        return mc_answered(record, MC_ETARGET);
+        return MC_ETARGET;
     case MC_OP_RELEASE:         /* soft reclaim, without waiting for the timer */
         if (!record->arg[0] || record->arg[0] > MC_GROW_AREAS_MAX)
-            return mc_answered(record, MC_EINDEX);
-        return mc_answered(record, mc_pull_areas(host, domain, (uint32_t)record->arg[0],
-                                                 MC_PULL_SOFT, 0));
+            return MC_EINDEX;
+        return mc_pull_areas(host, domain, (uint32_t)record->arg[0], MC_PULL_SOFT, 0);
     case MC_OP_CACHE_DROPPED:   /* an answer to an older request says nothing about this one */
         if (device->unanswered && record->arg[0] == device->dropped_frames) {
             device->unanswered = 0;
             hyperalloc_shrink(host, domain);
         }
-        return mc_answered(record, MC_OK);
+        return MC_OK;
     default:
-        return mc_answered(record, MC_EOP);
+        return MC_EOP;
     }
+}
+
+static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
+                                         struct mc_record *record)
+{
+    return mc_answered(record, hyperalloc_serve(host, domain, record));
 }
 
 static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
 {
     uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * NS_PER_MS;
 
+    MC_CHECK(domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
+             "domain %u: period of %lu ms", domain->domid, domain->options[MC_HYPERALLOC_PERIOD]);
     domain->timer_ns = period_ns ? now_ns + period_ns : 0;
 }
 
@@ -198,13 +211,13 @@ const struct mc_mechanism mc_hyperalloc = {
     .id = MC_HYPERALLOC,
     .granule_frames = MC_AREA_FRAMES,
     .dma_safe = 1,
-    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, 3600000}},
+    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, HYPERALLOC_PERIOD_MS_MAX}},
     .device_bytes = sizeof(struct mc_hyperalloc),
     .boot = hyperalloc_boot,
     .target = hyperalloc_set_target,
     .offer = hyperalloc_offer_target,
     .request = hyperalloc_request,
-    .jobs = {hyperalloc_grow, hyperalloc_enforce_limit},
+    .jobs = {[MC_JOB_TAKE] = hyperalloc_grow, [MC_JOB_GIVE] = hyperalloc_enforce_limit},
     .timer = hyperalloc_timer,
     .give = hyperalloc_give,
     .size = hyperalloc_size,

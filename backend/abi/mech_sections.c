@@ -52,6 +52,7 @@ static int sections_open(struct mc_host *host, struct mc_domain *domain)
 /* The bell rings anew: what the guest said after the last one is void. */
 static void sections_forget_answers(struct mc_sections *device)
 {
+    MC_CHECK(device->count && device->count <= MC_MAX_AREAS, "%u sections", device->count);
     memset(device->stays, MC_SECTION_MAY_GO, device->count);
     device->asked = MC_NO_SECTION;
     device->why = MC_WHY_NONE;
@@ -66,6 +67,8 @@ static int sections_boot(struct mc_host *host, struct mc_domain *domain)
     MC_CHECK(device->areas && domain->boot_areas % device->areas == 0,
              "domain %u: boots with %u areas, sections of %u", domain->domid, domain->boot_areas,
              device->areas);
+    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
+             domain->domid, domain->boot_areas, domain->areas);
     sections_forget_answers(device);
     device->next_waits = 0;
     for (uint32_t i = 0; i < domain->boot_areas / device->areas && !result; i++) {
@@ -84,7 +87,7 @@ static int sections_boot(struct mc_host *host, struct mc_domain *domain)
 /* Also called when the banks have changed. */
 static void sections_ring_target(struct mc_host *host, struct mc_domain *domain)
 {
-    (void)host;
+    MC_CHECK_LOCKED(host);
     sections_forget_answers(sections_of(domain));
     mc_config_ask(domain, domain->target_frames);
 }
@@ -96,13 +99,13 @@ static void sections_offer_target(struct mc_host *host, struct mc_domain *domain
 }
 
 static enum mc_served sections_request_next(struct mc_host *host, struct mc_domain *domain,
-                                            struct mc_record *record)
+                                     struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
 
     if (device->next_waits)     /* one at a time: a guest cannot make many of them wait */
         return mc_answered(record, MC_EFULL);
-    if (mc_sections_serve_next(host, domain, record))
+    if (mc_sections_serve_next(host, domain, record) == MC_ANSWERED)
         return MC_ANSWERED;
     device->next_waits = 1;
     device->next = *record;
@@ -129,7 +132,7 @@ static enum mc_status sections_check_offered(struct mc_domain *domain, uint32_t 
 
 /* Take the areas of a section that the guest has claimed. A guest that changes its words meanwhile
  * keeps part of the section, which is charged to it. */
-static int64_t sections_take(struct mc_host *host, struct mc_domain *domain, uint32_t section)
+static int sections_take(struct mc_host *host, struct mc_domain *domain, uint32_t section)
 {
     struct mc_area_run run = mc_section_areas(domain, section);
     int status = sections_check_offered(domain, section);
@@ -140,7 +143,7 @@ static int64_t sections_take(struct mc_host *host, struct mc_domain *domain, uin
     return status;
 }
 
-static int64_t sections_request_offlined(struct mc_host *host, struct mc_domain *domain,
+static int sections_request_offlined(struct mc_host *host, struct mc_domain *domain,
                                          const struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
@@ -155,32 +158,35 @@ static int64_t sections_request_offlined(struct mc_host *host, struct mc_domain 
 }
 
 /* The guest was asked for the section and cannot empty it. */
-static void sections_note_stays(struct mc_domain *domain, uint32_t section,
-                                enum mc_section_stays why)
+static int sections_note_stays(struct mc_host *host, struct mc_domain *domain, uint32_t section,
+                               enum mc_section_stays why)
 {
     struct mc_sections *device = sections_of(domain);
 
     MC_CHECK(section == device->asked, "domain %u: section %u stays, %u was asked for",
              domain->domid, section, device->asked);
-    MC_CHECK(device->stays[section] == MC_SECTION_MAY_GO,
-             "domain %u: section %u was asked for, and stays for %u", domain->domid, section,
-             device->stays[section]);
+    if (!MC_CHECK_DOMAIN(host, domain, device->stays[section] == MC_SECTION_MAY_GO,
+                         "section %u was asked for, and stays for %u", section,
+                         device->stays[section]))
+        return MC_EBROKEN;
     device->asked = MC_NO_SECTION;
     device->stays[section] = (uint8_t)why;
+    return MC_OK;
 }
 
-static int64_t sections_request_kept(struct mc_domain *domain, const struct mc_record *record)
+static int sections_request_kept(struct mc_host *host, struct mc_domain *domain,
+                                     const struct mc_record *record)
 {
     const struct mc_sections *device = sections_of(domain);
     uint64_t section = record->arg[0];
 
     if (section >= device->count)
         return MC_EINDEX;
-    if (section == device->asked)       /* else it answers an older bell */
-        sections_note_stays(domain, (uint32_t)section,
-                            record->arg[1] == (uint64_t)-MC_EPERM ? MC_SECTION_PINNED
-                                                                  : MC_SECTION_IN_USE);
-    return MC_OK;
+    if (section != device->asked)       /* it answers an older bell */
+        return MC_OK;
+    return sections_note_stays(host, domain, (uint32_t)section,
+                               record->arg[1] == (uint64_t)-MC_EPERM ? MC_SECTION_PINNED
+                                                                     : MC_SECTION_IN_USE);
 }
 
 static enum mc_served sections_request(struct mc_host *host, struct mc_domain *domain,
@@ -192,7 +198,7 @@ static enum mc_served sections_request(struct mc_host *host, struct mc_domain *d
     case MC_OP_SECTION_OFFLINED:
         return mc_answered(record, sections_request_offlined(host, domain, record));
     case MC_OP_SECTION_KEPT:
-        return mc_answered(record, sections_request_kept(domain, record));
+        return mc_answered(record, sections_request_kept(host, domain, record));
     default:
         return mc_answered(record, MC_EOP);
     }
@@ -205,9 +211,10 @@ static int sections_serve_waiting(struct mc_host *host, struct mc_domain *domain
 
     if (!device->next_waits)
         return 0;
-    MC_CHECK(device->next.op == MC_OP_SECTION_NEXT, "domain %u: op %u waits", domain->domid,
-             device->next.op);
-    if (!mc_sections_serve_next(host, domain, &device->next)) {
+    if (!MC_CHECK_DOMAIN(host, domain, device->next.op == MC_OP_SECTION_NEXT && device->until_ns,
+                         "op %u waits until %lu", device->next.op, device->until_ns))
+        return 0;
+    if (mc_sections_serve_next(host, domain, &device->next) == MC_KEPT) {
         if (mc_clock_ns() < device->until_ns)
             return 0;
         device->why = MC_WHY_NO_MEMORY;
@@ -227,9 +234,11 @@ static int sections_offer_chunk(struct mc_host *host, struct mc_domain *domain)
     mc_banks_drain(host);
     if (!device->starved_frames || device->next_waits)
         return 0;
-    MC_CHECK(device->starved_frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
-             "domain %u: a chunk of %lu frames is missing, sections of %u areas", domain->domid,
-             device->starved_frames, device->areas);
+    if (!MC_CHECK_DOMAIN(host, domain,
+                         device->starved_frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
+                         "a chunk of %lu frames is missing, sections of %u areas",
+                         device->starved_frames, device->areas))
+        return 0;
     if (!mc_section_has_chunk(host, domain, device->starved_frames, device->starved_bank, &bank))
         return 0;
     sections_ring_target(host, domain);
@@ -242,7 +251,7 @@ static enum mc_reach sections_reach(struct mc_host *host, const struct mc_domain
     const struct mc_sections *device = sections_of(domain);
     int32_t status;
 
-    MC_CHECK(device->why <= MC_WHY_BANK, "domain %u: why %u", domain->domid, device->why);
+    MC_CHECK(device->why < MC_WHYS, "domain %u: why %u", domain->domid, device->why);
     *why = MC_WHY_NONE;
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
@@ -287,7 +296,7 @@ const struct mc_mechanism mc_sections = {
     .target = sections_ring_target,
     .offer = sections_offer_target,
     .request = sections_request,
-    .jobs = {sections_serve_waiting, sections_offer_chunk},
+    .jobs = {[MC_JOB_TAKE] = sections_serve_waiting, [MC_JOB_GIVE] = sections_offer_chunk},
     .reach = sections_reach,
     .validate = sections_validate,
 };

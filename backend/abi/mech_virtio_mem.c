@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define NS_PER_MS 1000000u
+#define VMEM_WATCH_MS_MAX 60000
 
 enum vmem_option { VMEM_BLOCK_AREAS = 0, VMEM_NODES = 1, VMEM_WATCH_MS = 2 };
 
@@ -24,7 +25,7 @@ static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
     const struct mc_vmem *device = vmem_of(domain);
     uint64_t most = (uint64_t)device->blocks * device->block_areas * MC_AREA_FRAMES;
 
-    MC_CHECK(device->block_areas && most <= (uint64_t)domain->areas * MC_AREA_FRAMES,
+    MC_CHECK(device->block_areas && most <= mc_maxmem_frames(domain),
              "domain %u: %u blocks of %u areas, %u areas", domain->domid, device->blocks,
              device->block_areas, domain->areas);
     return domain->target_frames < most ? domain->target_frames : most;
@@ -35,6 +36,8 @@ static void vmem_share_target(struct mc_vmem *device, uint32_t blocks)
 {
     uint32_t left = blocks;
 
+    MC_CHECK(device->region_count && device->region_count <= MC_VMEM_DEVICES_MAX, "%u devices",
+             device->region_count);
     for (uint32_t i = 0; i < device->region_count; i++) {
         struct mc_vmem_region *region = &device->regions[i];
         uint32_t devices = device->region_count - i, part = (left + devices - 1) / devices;
@@ -63,7 +66,7 @@ static enum mc_reach vmem_reach(struct mc_host *host, const struct mc_domain *do
                                 enum mc_why *why)
 {
     const struct mc_vmem *device = vmem_of(domain);
-    int reached;
+    enum mc_reach reached;
 
     *why = MC_WHY_NONE;
     if (domain->installed_frames == vmem_wanted_frames(domain))
@@ -83,7 +86,8 @@ static void vmem_divide_blocks(const struct mc_host *host, const struct mc_domai
 {
     uint32_t banks[MC_BANKS_MAX], count = 0, most = (uint32_t)domain->options[VMEM_NODES];
 
-    MC_CHECK(host->bank_count <= MC_BANKS_MAX, "%u banks", host->bank_count);
+    MC_CHECK(host->bank_count <= MC_BANKS_MAX && device->blocks, "%u banks, %u blocks",
+             host->bank_count, device->blocks);
     most = most && most < MC_VMEM_DEVICES_MAX ? most : MC_VMEM_DEVICES_MAX;
     most = most < device->blocks ? most : device->blocks;
     for (uint32_t bank = 0; bank < host->bank_count && count < most; bank++)
@@ -126,6 +130,9 @@ static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
     uint32_t areas = vmem_of(domain)->block_areas;
     int path, status = MC_OK;
 
+    MC_CHECK(block >= region->all.first && block - region->all.first < region->all.count,
+             "domain %u: boots with block %u, region of %u from %u", domain->domid, block,
+             region->all.count, region->all.first);
     for (uint32_t area = block * areas; area < (block + 1) * areas && !status; area++) {
         mc_redeem(host, domain, 1);
         status = mc_supply_find(host, domain, &path);
@@ -146,6 +153,8 @@ static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
     uint32_t first = region->all.first, end = first + region->all.count;
     int status = MC_OK;
 
+    MC_CHECK(region->requested <= region->all.count, "domain %u: boots with %u blocks of %u",
+             domain->domid, region->requested, region->all.count);
     region->plugged = 0;
     region->usable = region->all.count;
     for (uint32_t block = first; block < end && !status; block++)
@@ -183,6 +192,8 @@ static void vmem_set_timer(struct mc_domain *domain)
 {
     uint64_t period_ns = domain->options[VMEM_WATCH_MS] * NS_PER_MS;
 
+    MC_CHECK(domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "domain %u: watch every %lu ms",
+             domain->domid, domain->options[VMEM_WATCH_MS]);
     domain->timer_ns = period_ns ? mc_clock_ns() + period_ns : 0;
 }
 
@@ -225,7 +236,7 @@ const struct mc_mechanism mc_virtio_mem = {
     .options = {
         [VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
         [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
-        [VMEM_WATCH_MS] = {"watch_ms", 100, 0, 60000},
+        [VMEM_WATCH_MS] = {"watch_ms", 100, 0, VMEM_WATCH_MS_MAX},
     },
     .device_bytes = sizeof(struct mc_vmem),
     .open = vmem_open,
@@ -233,7 +244,7 @@ const struct mc_mechanism mc_virtio_mem = {
     .target = vmem_set_target,
     .offer = vmem_offer_target,
     .request = mc_vmem_request,
-    .jobs = {mc_vmem_serve_deferred},
+    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred},
     .timer = vmem_timer,
     .reach = vmem_reach,
     .validate = vmem_validate,

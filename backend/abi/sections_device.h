@@ -38,7 +38,7 @@ struct mc_sections {            /* domain->device */
     uint32_t areas;             /* of a section */
     uint32_t count;             /* sections of the domain */
     uint32_t asked;             /* section that the guest is to put offline; or MC_NO_SECTION */
-    uint32_t why;               /* enum mc_why: why the last SECTION_NEXT could not go on */
+    enum mc_why why;            /* the last SECTION_NEXT could not go on */
     uint64_t starved_frames;    /* size of the chunk that no bank had; 0: none was missing */
     uint32_t starved_bank;      /* the bank it had to be of; MC_NO_BANK: any */
     int next_waits;             /* `next` is answered when memory on its way has come */
@@ -80,9 +80,9 @@ int mc_section_has_chunk(const struct mc_host *host, const struct mc_domain *dom
 /* Plug the areas of a section that are missing. */
 enum mc_sections_result mc_section_plug(struct mc_host *host, struct mc_domain *domain,
                                         uint32_t section);
-/* Serve a SECTION_NEXT. 1: the record holds the answer, its status too. 0: the answer has to wait
- * for memory that is being punched; the record is as it was. */
-int mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
-                           struct mc_record *record);
+/* Serve a SECTION_NEXT. MC_KEPT: the answer has to wait for memory that is being punched; the
+ * record is as it was, and the caller keeps it. */
+enum mc_served mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
+                                      struct mc_record *record);
 
 #endif

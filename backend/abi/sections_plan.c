@@ -87,6 +87,9 @@ static enum mc_sections_result sections_find_chunk(struct mc_host *host, struct 
     struct mc_sections *device = sections_of(domain);
     uint64_t needed = sections_needed_frames(host, frames);
 
+    MC_CHECK(frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
+             "domain %u: chunk of %lu frames, sections of %u areas", domain->domid, frames,
+             device->areas);
     mc_banks_drain(host);
     for (uint32_t i = 0; i < device->areas; i++)
         if (host->free_frames + host->transit_frames >= needed ||
@@ -113,6 +116,7 @@ enum mc_sections_result mc_section_plug(struct mc_host *host, struct mc_domain *
     enum mc_sections_result result = MC_SECTIONS_DONE;
     uint32_t bank = seen.bank;
 
+    MC_CHECK_LOCKED(host);
     if (missing)
         result = sections_find_chunk(host, domain, missing, seen.bank, &bank);
     for (uint32_t area = run.first; area < run.end && result == MC_SECTIONS_DONE; area++) {
@@ -152,16 +156,16 @@ static uint32_t sections_pick_to_plug(const struct mc_host *host, const struct m
     return empty;
 }
 
-static int sections_answer(struct mc_record *record, int64_t status)
+static enum mc_served sections_answer(struct mc_record *record, int64_t status)
 {
     MC_CHECK(status >= MC_EBROKEN && status <= MC_SECTION_STUCK, "answer %ld", status);
-    record->status = status;
-    return 1;
+    return mc_answered(record, status);
 }
 
 /* Answer with something for the guest to do. */
-static int sections_answer_todo(const struct mc_domain *domain, struct mc_record *record,
-                                enum mc_section_todo todo, uint32_t section)
+static enum mc_served sections_answer_todo(const struct mc_domain *domain,
+                                           struct mc_record *record, enum mc_section_todo todo,
+                                           uint32_t section)
 {
     struct mc_section seen = mc_section_look(domain, section);
 
@@ -173,16 +177,17 @@ static int sections_answer_todo(const struct mc_domain *domain, struct mc_record
     return sections_answer(record, todo);
 }
 
-static int sections_answer_failure(struct mc_record *record, enum mc_sections_result result)
+static enum mc_served sections_answer_failure(struct mc_record *record,
+                                              enum mc_sections_result result)
 {
     MC_CHECK(result != MC_SECTIONS_DONE, "op %u: no failure", record->op);
     if (result == MC_SECTIONS_WAITS)
-        return 0;
+        return MC_KEPT;
     return sections_answer(record, result == MC_SECTIONS_SPOILT ? MC_ESTATE : MC_ENOMEM);
 }
 
-static int sections_plug_and_answer(struct mc_host *host, struct mc_domain *domain,
-                                    uint32_t section, struct mc_record *record)
+static enum mc_served sections_plug_and_answer(struct mc_host *host, struct mc_domain *domain,
+                                               uint32_t section, struct mc_record *record)
 {
     uint32_t before = domain->counts[MC_A_INSTALLED];
     enum mc_sections_result result = mc_section_plug(host, domain, section);
@@ -197,23 +202,29 @@ static int sections_plug_and_answer(struct mc_host *host, struct mc_domain *doma
     return sections_answer_todo(domain, record, MC_SECTION_ONLINED, section);
 }
 
-static int sections_grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static enum mc_served sections_grow(struct mc_host *host, struct mc_domain *domain,
+                                    struct mc_record *record)
 {
     int transit;
     uint32_t section = sections_pick_to_plug(host, domain, &transit);
 
+    MC_CHECK(domain->installed_frames < domain->target_frames, "domain %u: %lu frames, target %lu",
+             domain->domid, domain->installed_frames, domain->target_frames);
     if (section != MC_NO_SECTION)
         return sections_plug_and_answer(host, domain, section, record);
     sections_of(domain)->why = MC_WHY_GUEST;
-    return transit ? 0 : sections_answer(record, MC_ESTATE);
+    return transit ? MC_KEPT : sections_answer(record, MC_ESTATE);
 }
 
 /* The higher, the sooner the section goes. */
 static uint64_t sections_rank(const struct mc_host *host, const struct mc_domain *domain,
                               const struct mc_section *seen)
 {
-    int withdrawn = sections_is_withdrawn(host, seen);
-    int unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
+    int withdrawn = sections_is_withdrawn(host, seen), unwanted;
+
+    MC_CHECK(seen->installed, "domain %u: a section of %u areas is to go", domain->domid,
+             seen->installed);
+    unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
 
     return (uint64_t)withdrawn << 41 | (uint64_t)unwanted << 40 | seen->free_frames;
 }
@@ -223,9 +234,12 @@ static uint64_t sections_rank(const struct mc_host *host, const struct mc_domain
 static int sections_may_go(const struct mc_host *host, const struct mc_domain *domain,
                            uint32_t section, int moving, struct mc_section *seen)
 {
+    uint8_t stays = sections_of(domain)->stays[section];
+
     *seen = mc_section_look(domain, section);
-    if (sections_of(domain)->stays[section] != MC_SECTION_MAY_GO || !seen->installed ||
-        seen->transit)
+    MC_CHECK(stays <= MC_SECTION_PINNED, "domain %u: section %u stays for %u", domain->domid,
+             section, stays);
+    if (stays != MC_SECTION_MAY_GO || !seen->installed || seen->transit)
         return 0;
     return moving ? sections_is_withdrawn(host, seen)
                   : domain->installed_frames >= domain->target_frames +
@@ -256,8 +270,8 @@ static uint32_t sections_pick_to_go(const struct mc_host *host, struct mc_domain
     return best;
 }
 
-static int sections_ask_to_go(struct mc_domain *domain, uint32_t section,
-                              struct mc_record *record)
+static enum mc_served sections_ask_to_go(struct mc_domain *domain, uint32_t section,
+                                         struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
 
@@ -267,14 +281,17 @@ static int sections_ask_to_go(struct mc_domain *domain, uint32_t section,
     return sections_answer_todo(domain, record, MC_SECTION_OFFLINE, section);
 }
 
-/* The section's bank is withdrawn. */
-static int sections_move(struct mc_host *host, struct mc_domain *domain, uint32_t section,
-                         struct mc_record *record)
+/* The section is on a withdrawn bank. */
+static enum mc_served sections_move(struct mc_host *host, struct mc_domain *domain,
+                                    uint32_t section, struct mc_record *record)
 {
+    struct mc_section seen = mc_section_look(domain, section);
     int transit;
     uint32_t spare = sections_pick_to_plug(host, domain, &transit), bank;
     enum mc_sections_result result;
 
+    MC_CHECK(sections_is_withdrawn(host, &seen), "domain %u: section %u of bank %u is to move",
+             domain->domid, section, seen.bank);
     if (spare != MC_NO_SECTION)
         return sections_plug_and_answer(host, domain, spare, record);
     result = sections_find_chunk(host, domain,
@@ -285,12 +302,15 @@ static int sections_move(struct mc_host *host, struct mc_domain *domain, uint32_
 }
 
 /* Nothing is left to be done, or nothing that could be. */
-static int sections_conclude(const struct mc_host *host, struct mc_domain *domain,
-                             struct mc_record *record)
+static enum mc_served sections_conclude(const struct mc_host *host, struct mc_domain *domain,
+                                        struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
     int pinned = 0;
 
+    MC_CHECK(domain->installed_frames >= domain->target_frames,
+             "domain %u: %lu frames, target %lu, and nothing to do", domain->domid,
+             domain->installed_frames, domain->target_frames);
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return sections_answer(record, MC_SECTION_NOTHING);
     for (uint32_t i = 0; i < device->count; i++)
@@ -300,12 +320,13 @@ static int sections_conclude(const struct mc_host *host, struct mc_domain *domai
     return sections_answer(record, MC_SECTION_STUCK);
 }
 
-int mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
-                           struct mc_record *record)
+enum mc_served mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
+                                      struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
     uint32_t section;
 
+    MC_CHECK_LOCKED(host);
     if (record->arg[0] == MC_SECTION_ASK_MORE &&
         domain->installed_frames >= domain->target_frames) {
         domain->counters.refused++;

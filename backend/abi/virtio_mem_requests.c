@@ -85,6 +85,8 @@ void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *re
     uint32_t extent = (USABLE_EXTENT_AREAS + device->block_areas - 1) / device->block_areas;
     uint32_t usable = region->requested ? region->requested + extent : 0;
 
+    MC_CHECK(region->all.count <= device->blocks, "device of %u blocks, of %u", region->all.count,
+             device->blocks);
     usable = usable < region->all.count ? usable : region->all.count;
     for (uint32_t block = region->all.count; block > usable; block--)
         if (mc_vmem_is_plugged(device, region->all.first + block - 1))
@@ -182,6 +184,7 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
 {
     int status = MC_OK;
 
+    MC_CHECK_LOCKED(host);
     MC_CHECK(areas.first < areas.end && areas.end <= domain->areas,
              "domain %u: areas %u to %u of %u", domain->domid, areas.first, areas.end,
              domain->areas);
@@ -238,11 +241,14 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
 }
 
 /* 1 when the worker will answer the record, 0 when too many are deferred already. */
-static int vmem_defer_plug(struct mc_host *host, struct mc_vmem *device,
+static int vmem_defer_plug(struct mc_host *host, struct mc_domain *domain,
                            const struct mc_record *record)
 {
-    MC_CHECK(device->deferred_count <= MC_RING_SLOTS, "%u deferred PLUGs", device->deferred_count);
-    if (device->deferred_count == MC_RING_SLOTS)
+    struct mc_vmem *device = vmem_of(domain);
+
+    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS,
+                         "%u deferred PLUGs", device->deferred_count) ||
+        device->deferred_count == MC_RING_SLOTS)
         return 0;
     device->deferred[device->deferred_count++] = *record;
     mc_work(host);
@@ -252,7 +258,6 @@ static int vmem_defer_plug(struct mc_host *host, struct mc_vmem *device,
 static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
                                         struct mc_record *record)
 {
-    struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_region *region;
     enum mc_vmem_response checked = vmem_check_plug(domain, record, &region);
     struct mc_area_run areas;
@@ -263,7 +268,7 @@ static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *
     vmem_gather_memory(host, domain, areas);
     if (host->transit_frames &&
         !(vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas)) &&
-        vmem_defer_plug(host, device, record))
+        vmem_defer_plug(host, domain, record))
         return MC_KEPT;
     return mc_answered(record, vmem_plug(host, domain, record, region));
 }
@@ -275,10 +280,13 @@ int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
     struct mc_vmem_region *region;
     struct mc_record record;
 
+    MC_CHECK_LOCKED(host);
     if (!device->deferred_count)
         return 0;
-    MC_CHECK(device->deferred[0].op == MC_OP_VMEM_PLUG, "domain %u: op %u was deferred",
-             domain->domid, device->deferred[0].op);
+    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS &&
+                                           device->deferred[0].op == MC_OP_VMEM_PLUG,
+                         "%u deferred, op %u", device->deferred_count, device->deferred[0].op))
+        return 0;
     record = device->deferred[0];
     memmove(device->deferred, device->deferred + 1,
             --device->deferred_count * sizeof *device->deferred);
@@ -381,6 +389,7 @@ static enum mc_vmem_response vmem_request_config(struct mc_domain *domain,
 enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
                                struct mc_record *record)
 {
+    MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_VMEM_PLUG:
         return vmem_request_plug(host, domain, record);

@@ -74,16 +74,18 @@ static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
     MC_CHECK(found.first < found.end && found.end <= domain->areas,
              "domain %u: areas %u to %u of %u are punched again", domain->domid, found.first,
              found.end, domain->areas);
-    MC_CHECK(!device->cleaned.end, "domain %u: areas %u to %u are being punched again",
-             domain->domid, device->cleaned.first, device->cleaned.end);
+    if (!MC_CHECK_DOMAIN(host, domain, !device->cleaned.end, "areas %u to %u are punched already",
+                         device->cleaned.first, device->cleaned.end))
+        return;
     device->cleaned = found;
-    mc_host_unlock(host);
-    mc_punch(domain->ram_fd, (uint64_t)found.first * MC_AREA_BYTES,
+    mc_domain_hold(host, domain);
+    mc_punch(domain->ram_fd, mc_area_offset(found.first),
              mc_area_run_frames(found) * MC_FRAME_BYTES);
-    mc_host_lock(host);
+    mc_domain_let_go(host, domain);
     for (uint32_t area = found.first; area < found.end; area++)
-        MC_CHECK(domain->states[area] == MC_A_HARD, "domain %u: area %u of state %u was punched",
-                 domain->domid, area, domain->states[area]);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_HARD,
+                             "area %u of state %u was punched", area, domain->states[area]))
+            break;
     device->cleaned = (struct mc_area_run){0, 0};
 }
 
@@ -94,6 +96,9 @@ static struct mc_area_run vmem_still_unplugged(const struct mc_domain *domain,
 {
     uint32_t end = found.first;
 
+    MC_CHECK(found.first <= found.end && found.end <= domain->areas,
+             "domain %u: data in areas %u to %u of %u", domain->domid, found.first, found.end,
+             domain->areas);
     while (end < found.end && domain->states[end] == MC_A_HARD &&
            domain->generations[end] == generations[end - found.first])
         end++;
@@ -111,9 +116,9 @@ static uint32_t vmem_look_at_run(struct mc_host *host, struct mc_domain *domain,
              "domain %u: look at areas %u to %u of %u", domain->domid, run.first, run.end,
              domain->areas);
     memcpy(generations, domain->generations + run.first, (run.end - run.first) * sizeof(uint16_t));
-    mc_host_unlock(host);
+    mc_domain_hold(host, domain);
     found = vmem_find_data(domain->ram_fd, run);
-    mc_host_lock(host);
+    mc_domain_let_go(host, domain);
     if (found.first == found.end && !excess)
         return 0;
     if (found.first == found.end)
@@ -132,7 +137,7 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     int excess = vmem_has_excess(domain);
     uint32_t areas = 0;
 
-    domain->users++;
+    MC_CHECK_LOCKED(host);
     for (int i = 0; i < VMEM_LOOKS_MAX && mc_phase_of(domain) == MC_ACTIVE; i++) {
         struct mc_area_run run = vmem_next_unplugged(domain, device);
 
@@ -141,9 +146,6 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
         if (device->watch_area == 0)
             break;
     }
-    MC_CHECK(domain->users, "domain %u: a look ends that did not begin", domain->domid);
-    domain->users--;
-    pthread_cond_broadcast(&host->own->done);
     if (!areas)
         return;
     device->violations += areas;

@@ -197,6 +197,7 @@ class Fault:
 
     ``inject`` spoils state of the lab and calls what must notice. ``file`` is the base name of the
     C file. ``detaches``: the check is an ``MC_CHECK_DOMAIN``; the lab then has VM2 as a bystander.
+    ``prepare`` is called before the child is forked: what all cases of a table share is made once.
     """
 
     name: str
@@ -204,6 +205,7 @@ class Fault:
     function: str
     inject: Callable[[CheckLab], object]
     detaches: bool = False
+    prepare: Callable[[], object] = lambda: None
 
     def __str__(self) -> str:
         return self.name
@@ -251,6 +253,7 @@ class Outcome:
 
 def outcome_of(fault: Fault) -> Outcome:
     """Run a case in a forked child."""
+    fault.prepare()
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forked beside threads: C only
