@@ -123,9 +123,9 @@ def _memfd() -> Check:
 def _shmem_thp() -> Check:
     setting = machine.shmem_thp()
     try:
-        from hypervisor.public import _abi
+        from frontend import _guest
 
-        real = bool(_abi.lib.mc_shmem_thp())
+        real = bool(_guest.lib.mc_shmem_thp())
     except (ImportError, AttributeError):
         real = False
     if real:
@@ -199,7 +199,7 @@ def _headers() -> Check:
 
 def _compiled() -> Check:
     missing = []
-    for name in ("hypervisor.public._abi", "frontend._guest", "backend._service", "testbed._loops"):
+    for name in ("frontend._guest", "backend._service", "testbed._loops"):
         try:
             __import__(name)
         except ImportError:

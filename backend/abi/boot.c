@@ -3,8 +3,8 @@
  */
 #include "mechanism.h"
 
-/* Each boot area that the domain has not got: charged, then given by `give`. An area that was pinned
- * was never taken and is not HARD. */
+/* Each boot area that the domain has not got: charged, then given by `give`. An area that was
+ * pinned was never taken and is not HARD. */
 static int boot_areas(struct mc_host *host, struct mc_domain *domain,
                       int (*give)(struct mc_host *, struct mc_domain *, uint32_t))
 {
@@ -44,7 +44,8 @@ int mc_boot_plugged(struct mc_host *host, struct mc_domain *domain)
     return boot_areas(host, domain, mc_plug_found);
 }
 
-/* An area whose word does not say evicted needs no telling: it is backed, and that is the answer. */
+/* An area whose word does not say evicted needs no telling: it is backed, and that is the
+ * answer. */
 static int boot_tell_installed(struct mc_domain *domain, uint32_t area)
 {
     mc_area_install(&domain->frames, area, domain->generations[area]);

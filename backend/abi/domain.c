@@ -1,4 +1,5 @@
-/* domain.c: opens, reboots and closes a domain, and sets its target. Main thread only. See host.h. */
+/* domain.c: opens, reboots and closes a domain, and sets its target. Main thread only. See
+ * host.h. */
 #include "mechanism.h"
 
 #include <stdio.h>
@@ -52,8 +53,8 @@ static int domain_make_memory(struct mc_host *host, struct mc_domain *domain, ui
     return MC_OK;
 }
 
-/* Lay out meta, at first and at every reboot. A rise of `boots` tells threads of the guest before the
- * reboot that they are gone. */
+/* Lay out meta, at first and at every reboot. A rise of `boots` tells threads of the guest before
+ * the reboot that they are gone. */
 static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
 {
     struct mc_control *control = (struct mc_control *)domain->meta;

@@ -26,11 +26,8 @@
 #include "ring.h"
 
 /* cdef-begin */
-#define MC_MAX_DOMAINS 64
 #define MC_BANKS_MAX 16
 #define MC_ANY_BANK 255
-#define MC_OPTIONS_MAX 8
-#define MC_PATHS 4
 #define MC_DIRECTORY_BYTES 256
 enum mc_need_slab { MC_NEED_SLAB = -3000 };  /* tmem asks for a slab area, then again */
 
@@ -112,7 +109,7 @@ struct mc_domain {
     uint64_t meta_bytes;
     struct mc_control *control;
     struct mc_frames frames;
-    struct mc_back rings[2];
+    struct mc_back rings[MC_RINGS];
     const struct mc_mechanism *mechanism;
     void *device;               /* the mechanism's own, from its open to its close */
     uint64_t options[MC_OPTIONS_MAX];       /* of the mechanism */
@@ -238,8 +235,8 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
 /* MC_ETIMEOUT when a thread still uses the domain after MC_CLOSE_WAITS_MAX waits. The domain then
  * stays mapped, charged and unserved; another call tries again. */
 int mc_domain_close(struct mc_host *host, uint32_t domid);
-/* The guest starts anew: its meta is formatted, its memory is the memory it boots with. Target, pins
- * and fds stay. The guest's own threads must have ended or let go of it. As open and close. */
+/* The guest starts anew: its meta is formatted, its memory is the memory it boots with. Target,
+ * pins and fds stay. The guest's own threads must have ended or let go of it. As open and close. */
 int mc_domain_reboot(struct mc_host *host, uint32_t domid);
 /* Keep this many frames free for domains to come; no domain that is open gets them. */
 void mc_host_promise(struct mc_host *host, uint64_t frames);
@@ -252,8 +249,8 @@ uint32_t mc_domain_mechanism(struct mc_host *host, uint32_t domid);
 int mc_domain_reach(struct mc_host *host, uint32_t domid, enum mc_reach *reach, enum mc_why *why);
 
 /* holes.c. Frames [frame, frame + count) are, or are not any more, targets of DMA. Frames to be
- * pinned must be the guest's; they are populated. MC_EFOREIGN when one is not the guest's, MC_EINDEX
- * beyond its maxmem, MC_ENOMEM. */
+ * pinned must be the guest's; they are populated. MC_EFOREIGN when one is not the guest's,
+ * MC_EINDEX beyond its maxmem, MC_ENOMEM. */
 int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t count, int pin);
 
 /* service.c and worker.c: run until mc_host_stop, on a thread each. */
@@ -273,8 +270,8 @@ struct mc_host_private {
 /* The worker, under the lock: let go of it until `work` is signalled or until_ns has come. */
 void mc_wait_work(struct mc_host *host, uint64_t until_ns);
 
-/* The worker has something to do. A thread that answers guests (mc_work_later) wakes the worker only
- * in mc_work_now, after the answers, or when that thread waits for `done`: a worker that wakes
+/* The worker has something to do. A thread that answers guests (mc_work_later) wakes the worker
+ * only in mc_work_now, after the answers, or when that thread waits for `done`: a worker that wakes
  * earlier preempts the answer where CPUs are busy, and then populates for a millisecond. */
 void mc_work(struct mc_host *host);
 /* The calling thread answers guests from now on. */

@@ -153,7 +153,8 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
     MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     MC_CHECK(domain->states[area] < MC_A_STATES && state < MC_A_STATES &&
                  ledger_followers[domain->states[area]] >> state & 1,
-             "domain %u, area %u: state %u to %d", domain->domid, area, domain->states[area], state);
+             "domain %u, area %u: state %u to %d", domain->domid, area, domain->states[area],
+             state);
     ledger_set(host, domain, area, state);
 }
 
@@ -287,8 +288,8 @@ static int ledger_give_pages(const struct mc_host *host, const struct mc_domain 
                           : mc_populate_write(address, MC_AREA_BYTES);
 }
 
-/* An area that the kernel has no memory for goes back to the state it had. The kernel may have given
- * some of its pages: when those cannot be punched here, the area is due to be punched. */
+/* An area that the kernel has no memory for goes back to the state it had. The kernel may have
+ * given some of its pages: when those cannot be punched here, the area is due to be punched. */
 int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
                 enum mc_area_state state)
 {

@@ -20,9 +20,9 @@
  * A hole is a frame of an installed area that the guest gave back by itself (a balloon's): it is
  * free host memory like any other. It is in flight (transit) while it is punched.
  *
- * The free frames of all banks sum up to the host's. An area is of one bank, chosen when the area is
- * charged: the one in domain->banks if that has room, else a local one before a remote one. Memory
- * in use was bound to the NUMA node of its bank when that bank has one.
+ * The free frames of all banks sum up to the host's. An area is of one bank, chosen when the area
+ * is charged: the one in domain->banks if that has room, else a local one before a remote one.
+ * Memory in use was bound to the NUMA node of its bank when that bank has one.
  *
  * Pinned memory is never taken from a guest that lives: mc_pull and mc_holes_make refuse it and
  * count refused_dma.
@@ -65,17 +65,19 @@ int64_t mc_find_state(const struct mc_domain *domain, enum mc_area_state state);
  * 0; MC_ESTATE when state or word do not allow it; MC_EPERM when it is pinned. */
 enum mc_pull { MC_PULL_HARD, MC_PULL_SOFT, MC_PULL_CLAIMED };
 int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum mc_pull how);
-/* mc_pull up to `most` areas from the top, in one pass; returns how many. SOFT areas are taken on the
- * way and count only when `soft_counts`: they free no memory, but they make the guest smaller. */
+/* mc_pull up to `most` areas from the top, in one pass; returns how many. SOFT areas are taken on
+ * the way and count only when `soft_counts`: they free no memory, but they make the guest
+ * smaller. */
 uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most,
                        enum mc_pull how, int soft_counts);
 
-/* Give an area (HARD or SOFT) pages: ends in `state` (READY, or INSTALLED for a SOFT one), or in the
- * state it had and MC_ENOMEM. Releases the lock. The caller has made sure that it may be charged. */
+/* Give an area (HARD or SOFT) pages: ends in `state` (READY, or INSTALLED for a SOFT one), or in
+ * the state it had and MC_ENOMEM. Releases the lock. The caller has made sure that it may be
+ * charged. */
 int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
                 enum mc_area_state state);
-/* READY -> INSTALLED: the guest's, with its pages. MC_ESTATE when it is not READY, or when the guest
- * spoilt the word: then the area is lost to the guest. */
+/* READY -> INSTALLED: the guest's, with its pages. MC_ESTATE when it is not READY, or when the
+ * guest spoilt the word: then the area is lost to the guest. */
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 /* HARD -> INSTALLED without pages; MC_ENOMEM when it may not be charged, MC_ESTATE.
  * mc_plug_found straight after mc_supply_find said that one area may be charged, which may mean out
@@ -83,7 +85,8 @@ int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 /* HARD -> INSTALLED, every frame a hole: the guest has it in its balloon, its word says evicted.
- * Charges nothing, but needs a bank that its frames can be charged to later: MC_ENOMEM. MC_ESTATE. */
+ * Charges nothing, but needs a bank that its frames can be charged to later: MC_ENOMEM.
+ * MC_ESTATE. */
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 /* HARD -> SOFT: the guest may take it when it asks. Charges nothing. MC_ESTATE. */
 int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area);
@@ -92,8 +95,8 @@ int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area);
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area);
 void mc_tmem_discharge(struct mc_host *host, uint32_t slab_area);
 
-/* Everything of the domain is the host's: for close and reboot, when no other thread uses it. Pinned
- * areas stay installed when `keep_pinned`. Punches. The lock is not held. */
+/* Everything of the domain is the host's: for close and reboot, when no other thread uses it.
+ * Pinned areas stay installed when `keep_pinned`. Punches. The lock is not held. */
 void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned);
 
 /* Wait, bounded, until the area's state is none of `states` (bits 1 << enum mc_area_state). */
@@ -107,10 +110,10 @@ void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t ar
 /* holes.c. 1 when the host has this frame back. */
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame);
 /* Single frames, as the guest named them: the guest has taken them out of use (make), or wants them
- * again (fill). A frame out of range, not installed, named twice or pinned is skipped and counted in
- * *bad (a pinned one in refused_dma too). make punches, neighbours in ascending order in one call,
- * and releases the lock; at most MC_AREA_FRAMES frames. fill charges, and stops when no more may be
- * charged (`slack_too`: even out of the slack). Both return how many were done. */
+ * again (fill). A frame out of range, not installed, named twice or pinned is skipped and counted
+ * in *bad (a pinned one in refused_dma too). make punches, neighbours in ascending order in one
+ * call, and releases the lock; at most MC_AREA_FRAMES frames. fill charges, and stops when no more
+ * may be charged (`slack_too`: even out of the slack). Both return how many were done. */
 uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                        uint32_t count, uint32_t *bad);
 uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,

@@ -1,9 +1,9 @@
-/* mech_direct.c: the project's own mechanism. The hypervisor takes areas out of the guest's allocator
- * by swapping their words, and gives areas with their pages.
+/* mech_direct.c: the project's own mechanism. The hypervisor takes areas out of the guest's
+ * allocator by swapping their words, and gives areas with their pages.
  *
  *   set target   free areas above it are taken at once, the others as they are freed (reclaim).
- *   GROW         grants a ready area, or populates one that supply.c finds. The worker makes the next
- *                one ready meanwhile.
+ *   GROW         grants a ready area, or populates one that supply.c finds. The worker makes the
+ *                next one ready meanwhile.
  *   credit       wholly free areas that the worker grants ahead of need.
  *   INSTALL      backing again for an area that was taken softly, for another domain.
  *   RELEASE      free areas the guest offers.
@@ -54,8 +54,10 @@ static int direct_reclaim(struct mc_host *host, struct mc_domain *domain)
              domain->domid, domain->target_areas, domain->areas);
     if (held <= domain->target_areas)
         return 0;
-    return direct_withdraw(host, domain) > 0 ||
-           (mc_spare_areas(domain, 1) && direct_take(host, domain, held - domain->target_areas) > 0);
+    if (direct_withdraw(host, domain) > 0)
+        return 1;
+    return mc_spare_areas(domain, 1) &&
+           direct_take(host, domain, held - domain->target_areas) > 0;
 }
 
 /* Hand a ready area to the guest. 0, or MC_ENOMEM when none is ready. */
@@ -78,8 +80,8 @@ static int direct_give_credit(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-/* Worker: a domain that grows gets one area ready. When the host has only its slack left, the memory
- * for that area is taken from a domain that can spare it. */
+/* Worker: a domain that grows gets one area ready. When the host has only its slack left, the
+ * memory for that area is taken from a domain that can spare it. */
 static int direct_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t area = mc_find_state(domain, MC_A_HARD);
@@ -116,8 +118,8 @@ static int direct_is_full(const struct mc_domain *domain)
     return domain->counts[MC_A_INSTALLED] >= domain->target_areas;
 }
 
-/* Make an area READY: 0, MC_ETARGET, MC_ENOMEM. Every step may release the lock, and the worker makes
- * areas ready for the same domain: an area that the worker made ready meanwhile will do. */
+/* Make an area READY: 0, MC_ETARGET, MC_ENOMEM. Every step may release the lock, and the worker
+ * makes areas ready for the same domain: an area that the worker made ready meanwhile will do. */
 static int direct_populate_one(struct mc_host *host, struct mc_domain *domain, int *path)
 {
     int64_t area = direct_wait_for_area(host, domain);
@@ -148,7 +150,8 @@ static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path
         return MC_ETARGET;
     domain->growing = 1;
     if (domain->counts[MC_A_READY]) {   /* the worker makes the next one ready, out of a transfer */
-        if (!mc_has_free(host, MC_AREA_FRAMES) && mc_supply_take_from_donor(host, domain))
+        if (mc_domain_held(domain) < domain->target_areas &&
+            !mc_has_free(host, MC_AREA_FRAMES) && mc_supply_take_from_donor(host, domain))
             *path = MC_PATH_TRANSFER;
         mc_work(host);
     } else {
@@ -203,7 +206,9 @@ static enum mc_served direct_request(struct mc_host *host, struct mc_domain *dom
 
 static int direct_give(struct mc_host *host, struct mc_domain *donor, int hard)
 {
-    return hard ? direct_take(host, donor, 1) == 1 : mc_pull_areas(host, donor, 1, MC_PULL_SOFT, 0) == 1;
+    if (hard)
+        return direct_take(host, donor, 1) == 1;
+    return mc_pull_areas(host, donor, 1, MC_PULL_SOFT, 0) == 1;
 }
 
 static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *domain,

@@ -3,8 +3,8 @@
  * Owns:  what a mechanism is to the host: a struct of functions, chosen per domain when it opens.
  *        Host, ledger, service thread, worker and rings are the same for all mechanisms.
  * Rules: a mechanism is one file mech_<name>.c with one `const struct mc_mechanism mc_<name>` and a
- *        row in MC_MECHANISM_LIST; its guest half is drv_<name>.c (frontend/abi/driver.h); the words
- *        that both exchange are in a header of their own (hypervisor/public/abi/<name>.h). A
+ *        row in MC_MECHANISM_LIST; its guest half is drv_<name>.c (frontend/abi/driver.h); the
+ *        words that both exchange are in a header of their own (hypervisor/public/abi/<name>.h). A
  *        mechanism has no global state: what it needs per domain is domain->device. It moves memory
  *        by ledger.h alone. Every function is called under the lock, on the thread that its comment
  *        names. A function that releases the lock (the headers say so) must expect anything to have
@@ -16,8 +16,8 @@
  *                   stores control.requested_frames and raises config_bell.
  *   3. guest        its driver thread wakes, acts, sends requests on the memory ring, and reports
  *                   the outcome in driver_status and the bell it acted upon in config_seen.
- *   4. `request`    on the service thread, one call per record. The mechanism answers the record, or
- *                   keeps it and answers it later by mc_answer.
+ *   4. `request`    on the service thread, one call per record. The mechanism answers the record,
+ *                   or keeps it and answers it later by mc_answer.
  *   5. `reach`      compares `size` with the target whenever something moved (mc_reach_note).
  * A newer target replaces an older one at step 1: there is no queue of targets, so nothing to
  * cancel; a driver looks at requested_frames again before each step of its own.
@@ -76,13 +76,13 @@ struct mc_mechanism {
     void (*close)(struct mc_host *host, struct mc_domain *domain);  /* the guest is gone: free
                                                                      * what `open` made. No lock */
 
-    /* Service thread: one record of the memory ring, a copy. record->status is 0 at first, and after
-     * MC_UNFINISHED the value it was left with. */
+    /* Service thread: one record of the memory ring, a copy. record->status is 0 at first, and
+     * after MC_UNFINISHED the value it was left with. */
     enum mc_served (*request)(struct mc_host *host, struct mc_domain *domain,
                               struct mc_record *record);
 
-    /* Worker. jobs: something slow to do for this domain; 1 when the worker is to look at all domains
-     * again. timer: called when timer_ns has come; sets timer_ns anew. */
+    /* Worker. jobs: something slow to do for this domain; 1 when the worker is to look at all
+     * domains again. timer: called when timer_ns has come; sets timer_ns anew. */
     int (*jobs[MC_JOBS_MAX])(struct mc_host *host, struct mc_domain *domain);
     void (*timer)(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns);
 
@@ -156,8 +156,9 @@ int mc_supply_tmem_give(struct mc_host *host);
 int mc_boot_populated(struct mc_host *host, struct mc_domain *domain);
 /* Boot areas charged, without pages: they come when the guest touches them. */
 int mc_boot_plugged(struct mc_host *host, struct mc_domain *domain);
-/* INSTALL: give a SOFT area its backing again. 0; MC_EINDEX, MC_EFOREIGN, MC_ENOMEM, MC_ETARGET when
- * the domain holds its target already (counted as refused, like MC_ENOMEM). May release the lock. */
+/* INSTALL: give a SOFT area its backing again. 0; MC_EINDEX, MC_EFOREIGN, MC_ENOMEM, MC_ETARGET
+ * when the domain holds its target already (counted as refused, like MC_ENOMEM). May release the
+ * lock. */
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area);
 /* cdef-end */
 

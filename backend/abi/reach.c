@@ -7,8 +7,9 @@ void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 {
     struct mc_control *control = domain->control;
 
-    MC_CHECK(control && frames <= mc_maxmem_frames(domain), "domain %u: asked for %lu frames of %lu",
-             domain->domid, frames, mc_maxmem_frames(domain));
+    MC_CHECK(control && frames <= mc_maxmem_frames(domain),
+             "domain %u: asked for %lu frames of %lu", domain->domid, frames,
+             mc_maxmem_frames(domain));
     atomic_store(&control->requested_frames, frames);
     mc_bell_set((uint32_t *)&control->config_bell, (uint32_t *)&control->config_waiters,
                 ++domain->config_bell);

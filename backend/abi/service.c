@@ -22,8 +22,6 @@
 #define MC_EPOLL_TIMEOUT_MS 100
 #define MC_SPIN_BUDGET_MIN_NS 500
 
-enum service_ring { MEMORY, TMEM };
-
 static enum mc_served service_memory(struct mc_host *host, struct mc_domain *domain,
                                      struct mc_record *record)
 {
@@ -87,14 +85,14 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
 }
 
 /* 1 for an answer to a request that no correct guest sends. */
-static int service_is_bad(enum service_ring ring, int64_t status)
+static int service_is_bad(enum mc_ring_id ring, int64_t status)
 {
-    if (ring == TMEM)
+    if (ring == MC_RING_TMEM)
         return status <= MC_TMEM_BAD;
     return status == MC_EINDEX || status == MC_EOP || status == MC_EFOREIGN || status == MC_ESTATE;
 }
 
-static void service_publish(struct mc_host *host, struct mc_domain *domain, enum service_ring ring)
+static void service_publish(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring)
 {
     if (!mc_back_publish(&domain->rings[ring]))
         return;
@@ -115,12 +113,12 @@ uint64_t mc_relay_take(struct mc_host *host)
 }
 
 /* The record that the visit before left, or a copy of the next in the ring. As mc_back_pop. */
-static int service_next(struct mc_host *host, struct mc_domain *domain, enum service_ring ring,
+static int service_next(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring,
                         struct mc_record *record)
 {
     int got = 1;
 
-    if (ring == MEMORY && domain->is_unfinished) {
+    if (ring == MC_RING_MEMORY && domain->is_unfinished) {
         if (!MC_CHECK_DOMAIN(host, domain, domain->unfinished.op != MC_OP_NOP,
                              "op %u is unfinished", domain->unfinished.op))
             return MC_EBROKEN;
@@ -145,26 +143,26 @@ static int service_turn_is_over(uint64_t *since_ns)
 }
 
 static enum mc_served service_record(struct mc_host *host, struct mc_domain *domain,
-                                     enum service_ring ring, struct mc_record *record,
+                                     enum mc_ring_id ring, struct mc_record *record,
                                      uint64_t *since_ns)
 {
-    if (ring == TMEM)
+    if (ring == MC_RING_TMEM)
         return mc_answered(record, service_tmem(host, domain, record));
     if (record->op != MC_OP_NOP && service_turn_is_over(since_ns))
         return MC_UNFINISHED;
     return service_memory(host, domain, record);
 }
 
-/* Serve the records that wait in one ring, and count them in *served. 0, or a status that breaks the
- * domain. */
-static int service_ring(struct mc_host *host, struct mc_domain *domain, enum service_ring ring,
+/* Serve the records that wait in one ring, and count them in *served. 0, or a status that breaks
+ * the domain. */
+static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring,
                         int *served)
 {
     struct mc_record record;
     uint64_t since_ns = 0;
     int done = 0, got = mc_back_pending(&domain->rings[ring]);
 
-    if (got < 0 || (!got && (ring == TMEM || !domain->is_unfinished)))
+    if (got < 0 || (!got && (ring == MC_RING_TMEM || !domain->is_unfinished)))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
      * tmem that is still on its way to memory (tmem/stream.py). */
@@ -187,7 +185,7 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum ser
             break;
         }
     }
-    if (ring == MEMORY)
+    if (ring == MC_RING_MEMORY)
         mc_reach_note(host, domain);
     mc_host_unlock(host);
     if (done)
@@ -196,8 +194,8 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum ser
     return got < 0 ? got : MC_OK;
 }
 
-/* Publish the answers that mechanisms gave to records they had kept, and count them in *served. 0, or
- * a status that breaks the domain. */
+/* Publish the answers that mechanisms gave to records they had kept, and count them in *served. 0,
+ * or a status that breaks the domain. */
 static int service_answers(struct mc_host *host, struct mc_domain *domain, int *served)
 {
     int status = MC_OK;
@@ -210,14 +208,14 @@ static int service_answers(struct mc_host *host, struct mc_domain *domain, int *
     if (!MC_CHECK_DOMAIN(host, domain, count <= MC_RING_SLOTS, "%u answers wait", count))
         count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        if (service_is_bad(MEMORY, domain->answers[i].status))
+        if (service_is_bad(MC_RING_MEMORY, domain->answers[i].status))
             mc_count_bad(domain);
-        status |= mc_back_push(&domain->rings[MEMORY], &domain->answers[i]);
+        status |= mc_back_push(&domain->rings[MC_RING_MEMORY], &domain->answers[i]);
     }
     domain->answer_count = 0;
     mc_reach_note(host, domain);
     mc_host_unlock(host);
-    service_publish(host, domain, MEMORY);
+    service_publish(host, domain, MC_RING_MEMORY);
     *served += (int)count;
     return status ? MC_ERUNAWAY : MC_OK;
 }
@@ -241,9 +239,9 @@ static int service_visit(struct mc_host *host, struct mc_domain *domain)
 
     MC_CHECK(domain->control && domain->mechanism, "domain %u: visited without control",
              domain->domid);
-    status = service_ring(host, domain, MEMORY, &served);
+    status = service_ring(host, domain, MC_RING_MEMORY, &served);
     if (!status)
-        status = service_ring(host, domain, TMEM, &served);
+        status = service_ring(host, domain, MC_RING_TMEM, &served);
     if (!status)
         status = service_answers(host, domain, &served);
     if (!status && __atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) >
@@ -288,8 +286,8 @@ static int service_arm(struct mc_host *host)
 
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) == MC_ACTIVE)
-            pending |= mc_back_arm(&domain->rings[MEMORY]) | mc_back_arm(&domain->rings[TMEM]) |
-                       (int)domain->is_unfinished;
+            pending |= mc_back_arm(&domain->rings[MC_RING_MEMORY]) |
+                       mc_back_arm(&domain->rings[MC_RING_TMEM]) | (int)domain->is_unfinished;
         else if (mc_phase_of(domain) == MC_CLOSING)
             pending = 1;
     }

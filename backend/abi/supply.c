@@ -70,8 +70,9 @@ static struct mc_domain *supply_most_spare(struct mc_host *host, uint64_t mask,
     return best;
 }
 
-/* Never an area that stands ready for another domain: two growing domains would take it in turns. The
- * richest donor may be unable to give without asking its guest; then the next richest is asked. */
+/* Never an area that stands ready for another domain: two growing domains would take it in turns.
+ * The richest donor may be unable to give without asking its guest; then the next richest is
+ * asked. */
 int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
 {
     uint64_t asked = mc_attached(host);

@@ -55,8 +55,8 @@ int mc_worker_run(struct mc_host *host)
 {
     const struct sched_param none = {0};
 
-    /* SCHED_BATCH: the worker never preempts a thread when it wakes, but keeps a normal share of the
-     * CPU. Its work can wait, and takes a millisecond at a time. */
+    /* SCHED_BATCH: the worker never preempts a thread when it wakes, but keeps a normal share of
+     * the CPU. Its work can wait, and takes a millisecond at a time. */
     (void)sched_setscheduler(0, SCHED_BATCH, &none);
     mc_host_lock(host);
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {

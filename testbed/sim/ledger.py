@@ -19,10 +19,10 @@ from llvmlite import ir
 from numba import int64, types
 from numba.extending import intrinsic
 
+from hypervisor.public.units import AREA_FRAMES
 from testbed.sim import layout as L
 from tmem.machine import kernel, words_at
 
-AREA_FRAMES = 512
 NOBODY = -1
 
 _I64 = ir.IntType(64)

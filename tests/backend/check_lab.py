@@ -32,7 +32,8 @@ from backend_steps import AREA
 from guest_double import GuestDouble
 
 from backend._service import ffi, lib
-from hypervisor.public._abi import lib as abi
+from frontend._guest import ffi as abi_ffi
+from frontend._guest import lib as abi
 from hypervisor.public.backend import DomainHandles
 
 VM1, VM2 = 0, 1
@@ -187,8 +188,6 @@ class CheckLab:
 
 def abi_record(record: Any) -> Any:
     """A record of one cffi module as the other takes it."""
-    from hypervisor.public._abi import ffi as abi_ffi
-
     return abi_ffi.cast("struct mc_record *", int(ffi.cast("uint64_t", record)))
 
 

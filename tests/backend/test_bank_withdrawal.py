@@ -25,7 +25,7 @@ from sections_double import (
 )
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import MemcoordError, Status
 from hypervisor.public.units import DomId

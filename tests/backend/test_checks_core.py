@@ -6,7 +6,7 @@ import pytest
 from check_lab import AREA, VM1, VM2, CheckLab, Fault, Faults, assert_seen, outcome_of
 
 from backend._service import ffi, lib
-from hypervisor.public._abi import lib as abi
+from frontend._guest import lib as abi
 
 FAULTS = Faults()
 NO_ID = 99  # no mechanism, state, phase or outcome has this number
