@@ -12,10 +12,10 @@ from collections.abc import Callable
 import msgspec
 
 from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES, areas_of
 
-MAX_DOMAINS = 64
 INTERVAL_MS_MIN = 10
 INTERVAL_MS_MAX = 3_600_000
 NAME_CHARACTERS_MAX = 32

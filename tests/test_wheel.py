@@ -21,7 +21,6 @@ ROOTS = {"backend", "frontend", "hypervisor", "memcoord", "policies", "tmem"}
 COMPILED = (
     "backend/_service",
     "frontend/_guest",
-    "hypervisor/public/_abi",
     "memcoord/benchmarks/_loops",
     "memcoord/testbed/guests/_content",
 )

@@ -123,9 +123,9 @@ def _memfd() -> Check:
 def _shmem_thp() -> Check:
     setting = facts.shmem_thp()
     try:
-        from hypervisor.public import _abi
+        from frontend import _guest
 
-        real = bool(_abi.lib.mc_shmem_thp())
+        real = bool(_guest.lib.mc_shmem_thp())
     except (ImportError, AttributeError):
         real = False
     if real:
@@ -199,7 +199,6 @@ def _headers() -> Check:
 
 #: Every module that is compiled at installation.
 COMPILED = (
-    "hypervisor.public._abi",
     "frontend._guest",
     "backend._service",
     "memcoord.testbed.guests._content",

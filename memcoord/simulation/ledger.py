@@ -20,9 +20,9 @@ from numba import int64, types
 from numba.extending import intrinsic
 
 from memcoord.simulation import layout as L
+from hypervisor.public.units import AREA_FRAMES
 from tmem.machine import kernel, words_at
 
-AREA_FRAMES = 512
 NOBODY = -1
 
 _I64 = ir.IntType(64)

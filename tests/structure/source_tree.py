@@ -16,7 +16,6 @@ ROOTS = ("backend", "frontend", "hypervisor", "memcoord", "policies", "tmem")
 GENERATED = {
     "backend/_service.c",
     "frontend/_guest.c",
-    "hypervisor/public/_abi.c",
     "memcoord/benchmarks/_loops.c",
     "memcoord/testbed/guests/_content.c",
 }

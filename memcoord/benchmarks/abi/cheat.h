@@ -23,7 +23,7 @@ struct mcc_seat {
     uint64_t ram_bytes;
     int bell_fd;
     int attach_fd;
-    struct mc_front fronts[2];
+    struct mc_front fronts[MC_RINGS];
     uint64_t state;             /* of the random numbers */
 };
 
@@ -66,7 +66,6 @@ uint64_t mcc_corrupt(struct mcc_seat *seat, const struct mcc_range *ranges, uint
 int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, uint64_t pause_ns,
                    uint64_t for_ns);
 
-#define MCC_WATCHED_MAX 256
 
 /* What the kernel gave to files all together. fds grow while it runs: fd first, then count. */
 struct mcc_watch {
