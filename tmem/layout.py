@@ -28,6 +28,17 @@ Single owner: whoever runs a kernel owns the whole block. Used by the kernels an
 
 from __future__ import annotations
 
+import numpy as np
+
+U16, U32, U64, I64 = (np.dtype(kind) for kind in (np.uint16, np.uint32, np.uint64, np.int64))
+ARRAY_OF = "array of"
+
+
+def array_of(dtype: np.dtype) -> np.dtype:
+    """An int64 field that holds the address of an array of ``dtype``."""
+    return np.dtype(np.int64, metadata={ARRAY_OF: dtype})
+
+
 PAGE_BYTES = 4096
 AREA_PAGES = 512
 AREA_BYTES = AREA_PAGES * PAGE_BYTES
