@@ -1,11 +1,20 @@
-"""The record of a request, ``struct mc_record`` of the ABI, as a numpy dtype."""
+"""The record of a request as it lies on a ring: ``struct mc_record``, as a numpy dtype.
+
+Owns: the layout alone, with the names of the header's fields. Used by ``tmem.serve`` and by whoever
+makes such records in Python.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tmem.layout import I64, U16, U32, U64
-
 RECORD = np.dtype(
-    [("op", U16), ("flags", U16), ("seq", U32), ("id", U64), ("status", I64), ("arg", U64, 5)]
+    [
+        ("op", np.uint16),
+        ("flags", np.uint16),
+        ("seq", np.uint32),
+        ("id", np.uint64),
+        ("status", np.int64),
+        ("arg", np.uint64, 5),
+    ]
 )
