@@ -160,7 +160,7 @@ class SeriesWorld:
     def tick(self) -> None:
         """Have the policy plan, check and apply the plan, then serve the demand of this tick.
 
-        PolicyError when the plan is refused; any error of the policy.
+        PlanError when the plan is refused; any error the policy raises.
         """
         view = self.view()
         plan = self._policy.plan(view)

@@ -113,7 +113,7 @@ def test_a_domain_arrives_when_another_is_so_far_and_memory_waits_for_it() -> No
             seen.setdefault(now.name, world.now_ns / 1e9)
         if "vm2" not in seen:
             assert report.host.free_frames >= 2 * AREA_FRAMES  # slack and what vm2 boots with
-    by_name = {guest.spec.name: guest for guest in world.guests}
+    by_name = {one.spec.name: one for one in world.domains}
     assert by_name["vm3"].start_ns == 70_000_000
     run_s = next(one.run_s for one in world.result().domains if one.domain == "vm1")
     assert 0.2 * run_s < by_name["vm2"].start_ns / 1e9 < 0.8 * run_s
