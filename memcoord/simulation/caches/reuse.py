@@ -2,10 +2,10 @@
 
 Owns: Mattson's stack distance ("Evaluation techniques for storage hierarchies", 1970). Here the
 distance of a reference is the number of other distinct pages since the last reference to its page,
-so an LRU cache of c pages hits where the distance is below c. Distances are counted by the method of
-Bennett and Kruskal: one bit per reference tells whether it is still the last one of its page. A word
-holds 64 bits, and a Fenwick tree sums the words; it fits into the L1 cache. When the bits run out,
-the set ones are renumbered, so that memory grows with the pages, not with the references.
+so an LRU cache of c pages hits where the distance is below c. Distances are counted by the method
+of Bennett and Kruskal: one bit per reference tells whether it is still the last one of its page. A
+word holds 64 bits, and a Fenwick tree, small enough for the L1 cache, sums the words. When the bits
+run out, the set ones are renumbered, so that memory grows with the pages, not with the references.
 
 Also SHARDS at a fixed rate (Waldspurger et al., FAST 2015), an estimate from the references to a
 hashed sample of the pages; distances are divided by the rate. Used by ``memcoord sim --trace`` and
