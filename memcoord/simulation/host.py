@@ -39,7 +39,6 @@ class GuestArrays:
     """The arrays of one domain that its record points to."""
 
     def __init__(self, stream: Stream) -> None:
-        self.stream = stream
         pages = stream.page_count
         self.references = stream.pages.astype(np.uint32)
         self.references[stream.writes != 0] |= np.uint32(L.WRITTEN)
@@ -52,10 +51,11 @@ class GuestArrays:
 
 
 class SimHost:
-    """``total_frames`` of memory, ``slack_frames`` of it kept free, and a pool.
+    """A host of ``total_frames``, of which ``slack_frames`` are kept free, with a pool of tmem.
 
-    ``tmem_max_frames`` bounds what the pool may hold; 0 is none. With ``mrc_points`` above 1 every
-    snapshot has each domain's miss ratios at so many sizes, as the pool itself estimates them.
+    ``tmem_max_frames`` bounds the pool: 0 is a host without tmem, -1 no bound. With ``mrc_points``
+    above 1 every snapshot has the pool's estimate of each domain's miss ratios at so many sizes.
+    ``tmem_options`` are further arguments of ``Tmem``. Two hosts of the same arguments do the same.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class SimHost:
     # The Backend protocol
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
-        """Grant ``boot_frames``; NoMemory if they are not there. ``load`` gives it work."""
+        """Grant ``boot_frames``; NoMemory when they are not free. ``load`` gives it work."""
         world, domain = self._world, self._domains[domid]
         boot = areas_of(spec.boot_frames)
         if boot + world["slack_areas"] > world["free_areas"]:
@@ -137,7 +137,7 @@ class SimHost:
             table.pop(domid, None)
 
     def promise(self, frames: int) -> None:
-        """Keep ``frames`` free for domains that have not come yet."""
+        """Keep ``frames`` free for domains that are not open yet."""
         self._world["promised_areas"] = areas_of(frames)
 
     def set_target(self, domid: DomId, frames: int) -> None:
@@ -153,11 +153,11 @@ class SimHost:
             self.tmem.clients["mm_target"][domid] = pages
 
     def broken(self) -> list[tuple[DomId, str]]:
-        """Nobody: these guests keep to the rules."""
+        """No domain: simulated guests keep to the rules."""
         return []
 
     def stop(self) -> None:
-        """Close what is left."""
+        """Close every domain."""
         for domid in list(self._names):
             self.close(domid)
 
@@ -209,7 +209,7 @@ class SimHost:
         return DomainSnapshot(**values)
 
     def _idle_permille(self, domid: DomId, domain: dict[str, int]) -> int:
-        """Of its resident pages, those not referenced for IDLE_TICKS; -1 when there are none."""
+        """Permille of the resident pages not referenced for IDLE_TICKS; -1 without such pages."""
         if domain["resident"] == 0:
             return -1
         counts = np.zeros(len(AGE_EDGES_S), np.int64)
@@ -238,7 +238,7 @@ class SimHost:
         }
 
     def validate(self) -> None:
-        """InternalError if the ledger does not add up, or the pool is broken."""
+        """InternalError when the ledger, the pages of a domain or the pool are broken."""
         world, domains = self._world, self._domains
         held = int(domains["current_areas"].sum())
         free, tmem = int(world["free_areas"]), int(world["tmem_areas"])
@@ -261,7 +261,10 @@ class SimHost:
     # The guests
 
     def load(self, domid: DomId, stream: Stream, resident_frames: int, start_ns: int) -> None:
-        """Give an open domain its work: it runs from ``start_ns`` on, to its end."""
+        """Give an open domain its stream, which it runs from ``start_ns`` on to the end.
+
+        ``resident_frames``: pages it keeps in RAM at the target it boots with.
+        """
         made = GuestArrays(stream)
         self._guests[domid] = made
         domain = self._domains[domid]
@@ -272,10 +275,8 @@ class SimHost:
         domain["pages"] = stream.page_count
         domain["resident_max"] = resident_frames
         guest.begin(self._address, domid)
-        domain["references"] = made.references.ctypes.data
-        domain["nodes"] = made.nodes.ctypes.data
-        domain["pauses"] = made.pauses.ctypes.data
-        domain["promotions"] = made.promotions.ctypes.data
+        for name in ("references", "nodes", "pauses", "promotions"):
+            domain[name] = getattr(made, name).ctypes.data
         if self.tmem is not None:
             domain["has_frontswap"] = self._new_pool(domid, PoolFlag.PERSISTENT) >= 0
             if stream.program.any():
@@ -286,7 +287,7 @@ class SimHost:
         return self.tmem.new_pool(domid, PoolFlag.VERSION | kind)
 
     def run(self, until_ns: int) -> DomId | None:
-        """Run every domain until ``until_ns``; the one that came to its stop before, if any.
+        """Run every domain until ``until_ns``, or until one comes to its stop; that domain.
 
         InternalError when the pool brought a wrong page, NoMemory when a domain has no frame.
         """
@@ -301,12 +302,12 @@ class SimHost:
         return DomId(domid)
 
     def resume(self, domid: DomId, stop: int) -> None:
-        """Let a domain run on, up to before reference number ``stop``."""
+        """Let a domain run on until the reference of number ``stop`` is next."""
         self._domains[domid]["stop"] = stop
         self._domains[domid]["state"] = L.RUNNING
 
     def settle(self, now_ns: int) -> None:
-        """Let domains that stand still at ``now_ns`` follow their targets, as idle guests do."""
+        """Let domains that pause at ``now_ns`` follow their targets, as idle guests do."""
         for domid in self._guests:
             if self._domains[domid]["clock_ns"] > now_ns + guest.SLICE_NS:
                 guest.balance_now(self._address, domid)
@@ -315,10 +316,13 @@ class SimHost:
         """Every field of a domain's record (``layout.DOMAIN``), by name."""
         return dict(zip(L.DOMAIN.names or (), self._domains[domid].item(), strict=True))
 
-    # What a policy may ask to see
+    # Page ages, and the names of domains
 
     def ages(self, domid: DomId, now_ns: int) -> tuple[Words, Words]:
-        """Pages not referenced for AGE_EDGES_S or longer, and references so far to such."""
+        """Pages not referenced for AGE_EDGES_S or longer, and references so far to such pages.
+
+        Both have an entry per age.
+        """
         cold = np.zeros(len(AGE_EDGES_S), np.int64)
         out = int(cold.ctypes.data)
         guest.cold(self._address, domid, now_ns >> L.SEEN_SHIFT, IDLE_TICKS, out)
@@ -344,6 +348,6 @@ _ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0) 
 
 
 def _two_pages(seed: int) -> tuple[Words, Words]:
-    """A page to put, of bytes that neither compress nor repeat, and one to get into."""
+    """A page to put, of bytes that neither compress nor repeat, and a page for gets to fill."""
     made = np.random.default_rng(seed).integers(0, 1 << 62, (2, FRAME_BYTES // 8), np.int64)
     return made[0], made[1]
