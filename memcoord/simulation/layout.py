@@ -41,7 +41,7 @@ DOMAIN = np.dtype(
         ("next", I64),  # number of the next reference, so also how many are done
         ("stop", I64),  # the kernel returns before this reference
         ("references", array_of(U32)),  # of each the page, and WRITTEN
-        ("hit_ns", I64),  # what a reference to a resident page takes
+        ("hit_ns", I64),  # time of a reference to a resident page
         ("nodes", array_of(NODE)),
         ("pages", I64),  # also the number of the list's anchor
         ("pauses", array_of(PAUSE)),  # ascending, ended by one before a reference that never comes
@@ -87,7 +87,7 @@ WORLD = np.dtype(
         ("execute", I64),  # addresses of the pool's compiled entries
         ("grow", I64),
         ("shrink", I64),
-        ("tmem_state", I64),  # what they work on; 0: there is no tmem
+        ("tmem_state", I64),  # address of the state they work on; 0: there is no tmem
         ("record", RECORD),  # the request to the pool that is being made
         ("page_out", array_of(I64)),  # the page that is put
         ("page_in", array_of(I64)),  # the page that a get writes to

@@ -24,7 +24,7 @@ NOBODY = -1
 
 @kernel
 def has_free(world):
-    """Whether the host has more free memory than its slack and what it has promised."""
+    """Whether the host has more free memory than its slack and its promises."""
     return world.free_areas > world.slack_areas + world.promised_areas
 
 

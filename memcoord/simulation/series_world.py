@@ -103,7 +103,7 @@ class SeriesWorld:
         self.target = np.full(self.domains, math.floor(capacity / max(self.domains, 1)), float)
         self._failed_total = np.zeros(self.domains)
         self._carry = np.empty((self.domains, 0))
-        self._is_ram = False  # what the first view is made with
+        self._is_ram = False  # in the view that the policy answers first
         self._is_ram = self._answers_ram()
 
     def _answers_ram(self) -> bool:

@@ -52,7 +52,7 @@ COUNTED = ("faults", "tmem_hits", "swap_ins", "swap_outs", "file_reads", "failed
 NS_PER_MS = 1_000_000
 
 Ages = NDArray[np.int64]
-#: Is called after every tick: virtual seconds since the start, what the coordinator saw and did.
+#: Is called after every tick: virtual seconds since the start, the coordinator's report.
 Recorder = Callable[[float, TickReport], None]
 
 

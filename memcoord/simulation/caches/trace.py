@@ -35,7 +35,7 @@ ZSTD_MAGIC = b"(\xb5/\xfd"
 SHOWN_CHARACTERS = 40
 
 NEWLINE, RETURN, QUOTE, COMMA, SPACE, ZERO, NINE = b'\n\r", 09'
-NOTHING, DIGITS, ENDED, BAD = range(4)  # what was read of a row's page so far
+NOTHING, DIGITS, ENDED, BAD = range(4)  # states of the page of a row as it is read
 FIRST_TABLE = 1 << 12  # a power of two
 GROUP_BITS = 3  # the search for names that differ in these bits only begins in one cache line
 GROUP = 1 << GROUP_BITS
