@@ -4,6 +4,7 @@ Owns: an agent's observations, actions and rewards. ``Env`` has the methods, ret
 Gymnasium's ``Env`` without importing Gymnasium, so that its agents, or a few lines of numpy, can
 drive a scenario::
 
+    import numpy as np
     from memcoord.simulation import Env
 
     env = Env("usemem")
