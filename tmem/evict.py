@@ -39,8 +39,8 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import cells_at, copy_page, field, kernel
 from tmem.pages import client_anchor, dequeue, drop_page, enqueue
+from tmem.raw_memory import cells_at, copy_page, field, kernel
 from tmem.slab import close_area, emptiest_area, frame_address, take_frame
 from tmem.store import move, spare
 

@@ -36,7 +36,7 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import cells_at, field, kernel, key, oids_at, set_field
+from tmem.raw_memory import cells_at, field, kernel, key, oids_at, set_field
 
 LOW = 0xFFFFFFFF
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from tmem import codes
 from tmem.evict import evict, make_room
-from tmem.gone import drop_and_log
 from tmem.index import find_object, find_page, new_object, set_last_client
+from tmem.invalidation_log import drop_and_log
 from tmem.layout import (
     C_EPHEMERAL_GETS_HIT,
     C_FLUSHES,
@@ -78,11 +78,11 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import field, kernel, note
+from tmem.page_copy import write_frame
 from tmem.pages import add_page, dequeue, drop_page, enqueue
 from tmem.pools import pool_of
+from tmem.raw_memory import field, kernel, note
 from tmem.store import discard, is_own, is_zero, load, store
-from tmem.stream import write_frame
 
 # Enumerations are slow to compile; the kernels use their plain values.
 DONE, ABSENT = int(codes.Code.DONE), int(codes.Code.ABSENT)

@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tmem.layout import PAGE_BYTES
-from tmem.machine import kernel
+from tmem.raw_memory import kernel
 
 _I8, _I16, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
 

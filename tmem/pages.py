@@ -53,7 +53,7 @@ from tmem.layout import (
     POOL_WORDS,
     POOLS,
 )
-from tmem.machine import field, kernel, set_field
+from tmem.raw_memory import field, kernel, set_field
 from tmem.store import discard, store
 
 

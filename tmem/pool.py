@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tmem import batch, serve, statistics, walk
+from tmem import batch, serve, statistics, validate
 from tmem.codes import Code, Op, PoolFlag, TmemError
 from tmem.control import Control
 from tmem.layout import (
@@ -285,16 +285,16 @@ class Tmem(Control):
         """A frozen snapshot of every counter."""
         return statistics.snapshot(self._state)
 
-    def eviction_order(self) -> list[walk.Handle]:
+    def eviction_order(self) -> list[validate.Handle]:
         """Every ephemeral page as (owner, its slot, oid, index), the next victim first.
 
         Pages of zeroes come last: they hold no memory and go only when descriptors run out.
         """
-        return walk.eviction_order(self._state)
+        return validate.eviction_order(self._state)
 
     def validate(self) -> None:
         """Walk everything; TmemBroken names the first invariant that does not hold. Slow."""
-        walk.validate(self._state)
+        validate.validate(self._state)
 
 
 def _refuse(code: int, index: int, page: Any = b"") -> NoReturn:

@@ -11,8 +11,8 @@ pool's pages are counted to it. Used by ``tmem.kernels`` and ``tmem.serve``.
 from __future__ import annotations
 
 from tmem import codes
-from tmem.gone import drop_and_log, forget_gone
 from tmem.index import insert_first, last_client, pool_of_page, unlink
+from tmem.invalidation_log import drop_and_log, forget_gone
 from tmem.layout import (
     ANCHOR_PERSISTENT,
     ANCHOR_STORED,
@@ -56,8 +56,8 @@ from tmem.layout import (
     UUID_WORDS,
     UUIDS,
 )
-from tmem.machine import field, kernel
 from tmem.pages import client_anchor
+from tmem.raw_memory import field, kernel
 
 DONE, ABSENT = int(codes.Code.DONE), int(codes.Code.ABSENT)
 EPERM, EEXIST, ENODEV = int(codes.Code.EPERM), int(codes.Code.EEXIST), int(codes.Code.ENODEV)

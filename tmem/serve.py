@@ -10,7 +10,7 @@ same state, and are never in it at the same time:
               method that takes part in this only under that lock. The counters and ``mm_target``
               in ``Tmem.clients`` are aligned words and may be read and written at any time.
 
-Importing this module compiles or loads every kernel; ``tmem.cache.warm`` does just that.
+Importing this module compiles or loads every kernel.
 """
 
 # Kernel arguments are typed by their signatures; annotations would only repeat them.
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from numba import cfunc, int64, njit, uint64
 
-from tmem import codes, evict, gone, kernels, pools, slab, store
-from tmem.cache import cached_kernels
+from tmem import codes, evict, invalidation_log, kernels, pools, slab, store
+from tmem.compiled_cache import cached_kernels
 from tmem.layout import (
     C_ERRORS,
     CLIENT_WORDS,
@@ -38,7 +38,7 @@ from tmem.layout import (
     NOTE_OPEN_CLIENT,
     PAGE_BYTES,
 )
-from tmem.machine import (
+from tmem.raw_memory import (
     cells_at,
     kernel,
     note,
@@ -186,7 +186,7 @@ def _many(state, op, client, slot, oids, stride, indices, data, codes, count):
 
 
 def _take_gone(state, client, out):
-    return gone.take_gone(words_at(int64(state)), client, out)
+    return invalidation_log.take_gone(words_at(int64(state)), client, out)
 
 
 def _open_client(state, client):

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import cfunc, int64, uint64
 
-from tmem.cache import cached_kernels
+from tmem.compiled_cache import cached_kernels
 from tmem.index import hash_object
 from tmem.layout import (
     H_SHARDS,
@@ -50,7 +50,7 @@ from tmem.layout import (
     NOTE_STORED,
     NOTE_TAKE,
 )
-from tmem.machine import kernel, key, ones, words_at
+from tmem.raw_memory import kernel, key, ones, words_at
 
 KEYS = 2048
 TABLE = 2 * KEYS  # slots, a power of two

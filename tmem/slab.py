@@ -33,7 +33,7 @@ from tmem.layout import (
     H_SLAB,
     PAGE_BYTES,
 )
-from tmem.machine import cells_at, kernel
+from tmem.raw_memory import cells_at, kernel
 
 EPERM = int(Code.EPERM)
 

@@ -1,7 +1,7 @@
 """The memory block of a pool, and numpy views of it.
 
 Owns: ``State``, laid out as ``tmem.layout`` says. Used by ``tmem.pool`` and what looks from outside
-(``tmem.walk``, ``tmem.statistics``, ``tmem.control``).
+(``tmem.validate``, ``tmem.statistics``, ``tmem.control``).
 """
 
 from __future__ import annotations

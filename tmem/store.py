@@ -12,6 +12,20 @@ from __future__ import annotations
 
 from numba import int64
 
+from tmem.compressed import free_slot, move_packed, take_slot, unpack
+from tmem.dedup import (
+    claim,
+    do_not_hash,
+    find_same,
+    forget,
+    is_packed,
+    move_same,
+    remember,
+    scope_of,
+    share,
+    tag_of,
+    unshare,
+)
 from tmem.index import pool_of_page
 from tmem.layout import (
     ANCHOR_PERSISTENT,
@@ -51,7 +65,8 @@ from tmem.layout import (
     STORE_SPARED,
 )
 from tmem.lz4 import compress
-from tmem.machine import (
+from tmem.page_copy import write_frame
+from tmem.raw_memory import (
     clear_page,
     copy_bytes,
     copy_page,
@@ -60,22 +75,7 @@ from tmem.machine import (
     set_field,
     words_at,
 )
-from tmem.packed import free_slot, move_packed, take_slot, unpack
-from tmem.same import (
-    claim,
-    do_not_hash,
-    find_same,
-    forget,
-    is_packed,
-    move_same,
-    remember,
-    scope_of,
-    share,
-    tag_of,
-    unshare,
-)
 from tmem.slab import frame_address, free_frame, take_frame
-from tmem.stream import write_frame
 
 PAGE_WORDS = PAGE_BYTES // 8
 ZERO_STEP = 8  # words looked at together: one cache line

@@ -33,9 +33,9 @@ from testbed.sim.ledger import (
     release,
     spare_areas,
 )
-from tmem.cache import cached_kernels
 from tmem.codes import Code
-from tmem.machine import cells_at, kernel, words_at
+from tmem.compiled_cache import cached_kernels
+from tmem.raw_memory import cells_at, kernel, words_at
 from tmem.serve import FLUSH_PAGE, GET, NEED_SLAB, PUT
 
 #: Virtual time a domain runs before the next one gets its turn.

@@ -20,7 +20,7 @@ from numba import int64, types
 from numba.extending import intrinsic
 
 from testbed.sim import layout as L
-from tmem.machine import kernel, words_at
+from tmem.raw_memory import kernel, words_at
 
 AREA_FRAMES = 512
 NOBODY = -1

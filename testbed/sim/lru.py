@@ -19,7 +19,7 @@ import numpy as np
 from numba import int64, njit, types
 from numpy.typing import NDArray
 
-from tmem.cache import cached_kernels
+from tmem.compiled_cache import cached_kernels
 
 #: From so many sizes on, one pass of reuse distances costs less than a replay of each.
 MANY_SIZES = 16

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from numba import int64
 
+from tmem.dedup import do_not_hash
 from tmem.layout import (
     CELL_STORE,
     FRAME_MASK,
@@ -31,8 +32,7 @@ from tmem.layout import (
     STORE_PACKED,
 )
 from tmem.lz4 import decompress
-from tmem.machine import cells_at, field, kernel, set_field, words_at
-from tmem.same import do_not_hash
+from tmem.raw_memory import cells_at, field, kernel, set_field, words_at
 from tmem.slab import frame_address, free_frame, take_frame
 
 NEXT, PREVIOUS = 0, 1  # u32 words of the header of a frame; frames, + 1

@@ -30,8 +30,8 @@ from tmem.layout import (
     POOLS,
     POOLS_PER_CLIENT,
 )
-from tmem.machine import field, kernel, oids_at, set_field
 from tmem.pages import drop_page
+from tmem.raw_memory import field, kernel, oids_at, set_field
 
 GONE_INDEX = CELL_MATES  # word of a gone cell
 

@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tmem.layout import H_WARM, PAGE_BYTES, WARM_FRAMES
-from tmem.machine import cells_at, copy_page, kernel
+from tmem.raw_memory import cells_at, copy_page, kernel
 from tmem.slab import frame_address
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)

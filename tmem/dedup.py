@@ -46,7 +46,7 @@ from tmem.layout import (
     STORE_MASK,
     STORE_SHARED,
 )
-from tmem.machine import cells_at, field, kernel, set_field, words_at
+from tmem.raw_memory import cells_at, field, kernel, set_field, words_at
 from tmem.slab import frame_address
 from tmem.xxh3 import hash_page
 

@@ -1,7 +1,7 @@
 """Walking the storage of a pool from outside the kernels: frames, contents, compressed pages.
 
 Owns: the part of ``validate`` that asks where the data of each page is, and whether what is there
-points back. Plain Python on copies, as ``tmem.walk``, which is the only caller.
+points back. Plain Python on copies, as ``tmem.validate``, which is the only caller.
 """
 
 from __future__ import annotations

@@ -61,11 +61,6 @@ def cached_kernels(module: str = __file__) -> Iterator[bool]:
         config.CACHE_DIR = before
 
 
-def warm() -> None:
-    """Load every kernel, compiling those not in the cache. Call it before domains start."""
-    import tmem.serve  # noqa: F401
-
-
 def _digest(package: Path) -> str:
     seen = hashlib.sha256(metadata.version("numba").encode())
     for place in sorted({Path(__file__).parent, package}):

@@ -16,7 +16,7 @@ from tmem import layout
 from tmem.codes import TmemBroken
 from tmem.layout import HEADER_FIELDS
 from tmem.state import State
-from tmem.walk_store import StoreWalk
+from tmem.validate_store import StoreWalk
 
 #: client, pool slot, oid, index
 Handle = tuple[int, int, tuple[int, int, int], int]
