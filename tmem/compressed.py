@@ -1,9 +1,9 @@
-"""Compressed pages: frames cut into slots of one size, and the background step that fills them.
+"""Compressed pages: frames cut into slots of one size.
 
-Owns: what lies in such a frame: a header (next and previous frame with a free slot, used slots),
-then slots, each with its page and length before the data, so that a frame can be moved and all
-this costs no memory elsewhere. A page is compressed when it is the coldest raw one, and never on
-the way in. Used by ``tmem.store``, ``tmem.evict`` and ``tmem.serve``.
+Owns: what lies in such a frame: a head (next and previous frame with a free slot, used slots), then
+slots, each with its page and length before the data. All of it is in the frame, so that a frame can
+be moved by a copy and costs no memory elsewhere. A page is compressed when it is the coldest raw
+one, and never on the way in (``tmem.store``). Used by ``tmem.store``.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -13,17 +13,11 @@ from __future__ import annotations
 
 from numba import int64
 
-from tmem.dedup import do_not_hash
 from tmem.layout import (
-    CELL_STORE,
-    FRAME_MASK,
     FRAME_PACKED,
-    H_FRAMES,
-    H_PACKED_BYTES,
-    H_PACKED_FRAMES,
-    H_PACKED_PAGES,
-    PACKED,
+    PACKED_HEAD,
     PACKED_HEADER_BYTES,
+    PACKED_SLOT,
     PACKED_SLOT_BITS,
     SLOT_BYTES,
     SLOT_HEADER_BYTES,
@@ -32,12 +26,11 @@ from tmem.layout import (
     STORE_PACKED,
 )
 from tmem.lz4 import decompress
-from tmem.raw_memory import cells_at, field, kernel, set_field, words_at
+from tmem.raw_memory import address_of, kernel, record_at
 from tmem.slab import frame_address, free_frame, take_frame
 
-NEXT, PREVIOUS = 0, 1  # u32 words of the header of a frame; frames, + 1
-USED = 1  # u64 word of it: a bit per slot
-OWNER, LENGTH = 0, 1  # u32 words of a slot
+head_at, slot_at = record_at(PACKED_HEAD), record_at(PACKED_SLOT)
+SLOT_MASK = (1 << PACKED_SLOT_BITS) - 1
 
 
 @kernel
@@ -50,122 +43,126 @@ def class_for(length, persistent):
 
 
 @kernel
-def slot_address(s, frame, size, slot):
-    """Host address of a slot, its header included; ``size`` is the class without the kind."""
-    return frame_address(s, frame) + PACKED_HEADER_BYTES + slot * int64(SLOT_BYTES[size])
+def all_used(group):
+    """The `used` bits of a full frame of a class."""
+    return (1 << int64(SLOTS_PER_FRAME[group >> 1])) - 1
 
 
 @kernel
-def class_of(s, frame):
+def head_of(state, frame):
+    """The head of a frame of compressed pages."""
+    return head_at(frame_address(state, frame))
+
+
+@kernel
+def class_of(state, frame):
     """The class of a frame of compressed pages."""
-    return int64(cells_at(s[H_FRAMES])[frame]) & (FRAME_MASK >> 1)
+    return state.frames[frame] & (FRAME_PACKED - 1)
 
 
 @kernel
-def open_frame(s, group, frame):
+def slot_in(state, frame, group, slot):
+    """A slot of a frame of a class."""
+    offset = PACKED_HEADER_BYTES + slot * int64(SLOT_BYTES[group >> 1])
+    return slot_at(frame_address(state, frame) + offset)
+
+
+@kernel
+def open_frame(state, group, frame):
     """Put a frame at the head of its class: it has a free slot."""
-    header = cells_at(frame_address(s, frame))
-    first = s[PACKED + group]
-    header[NEXT] = first
-    header[PREVIOUS] = 0
+    head, first = head_of(state, frame), state.packed[group]
+    head.next = first
+    head.previous = 0
     if first != 0:
-        cells_at(frame_address(s, first - 1))[PREVIOUS] = frame + 1
-    s[PACKED + group] = frame + 1
+        head_of(state, first - 1).previous = frame + 1
+    state.packed[group] = frame + 1
 
 
 @kernel
-def shut_frame(s, group, frame):
+def shut_frame(state, group, frame):
     """Take a frame off the list of its class: it is full, or goes."""
-    header = cells_at(frame_address(s, frame))
-    after, before = int64(header[NEXT]), int64(header[PREVIOUS])
-    if before == 0:
-        s[PACKED + group] = after
+    head = head_of(state, frame)
+    if head.previous == 0:
+        state.packed[group] = head.next
     else:
-        cells_at(frame_address(s, before - 1))[NEXT] = after
-    if after != 0:
-        cells_at(frame_address(s, after - 1))[PREVIOUS] = before
+        head_of(state, head.previous - 1).next = head.next
+    if head.next != 0:
+        head_of(state, head.next - 1).previous = head.previous
 
 
 @kernel
-def take_slot(s, page, length, persistent):
-    """A slot for a page; its address. One frame is free, should no frame of the class be open."""
+def take_slot(state, page, length, persistent):
+    """A slot for a page: the address of its data. One frame is free, should no frame of the class
+    be open."""
     group = class_for(length, persistent)
-    if s[PACKED + group] == 0:
-        frame = take_frame(s, FRAME_PACKED | group)
-        do_not_hash(s, frame)
-        words_at(frame_address(s, frame))[USED] = 0
-        open_frame(s, group, frame)
-        s[H_PACKED_FRAMES] += 1
-    frame = s[PACKED + group] - 1
-    used = words_at(frame_address(s, frame))
-    slot = 0
-    while used[USED] >> slot & 1:
-        slot += 1
-    used[USED] |= 1 << slot
-    if used[USED] == (1 << int64(SLOTS_PER_FRAME[group >> 1])) - 1:
-        shut_frame(s, group, frame)
-    set_field(s, page, CELL_STORE, STORE_PACKED | frame << PACKED_SLOT_BITS | slot)
-    address = slot_address(s, frame, group >> 1, slot)
-    cells_at(address)[OWNER] = page
-    cells_at(address)[LENGTH] = length
-    s[H_PACKED_PAGES] += 1
-    s[H_PACKED_BYTES] += length
-    return address + SLOT_HEADER_BYTES
+    if state.packed[group] == 0:
+        frame = take_frame(state, FRAME_PACKED | group)
+        head_of(state, frame).used = 0
+        open_frame(state, group, frame)
+        state.packed_frames += 1
+    frame = state.packed[group] - 1
+    head = head_of(state, frame)
+    number = 0
+    while head.used >> number & 1:
+        number += 1
+    head.used |= 1 << number
+    if head.used == all_used(group):
+        shut_frame(state, group, frame)
+    state.cells.page[page].store = STORE_PACKED | frame << PACKED_SLOT_BITS | number
+    slot = slot_in(state, frame, group, number)
+    slot.page = page
+    slot.length = length
+    state.packed_pages += 1
+    state.packed_bytes += length
+    return address_of(slot) + SLOT_HEADER_BYTES
 
 
 @kernel
-def slot_of(s, page):
-    """Address of the slot of a compressed page."""
-    place = field(s, page, CELL_STORE) & STORE_MASK
-    frame = place >> PACKED_SLOT_BITS
-    slot = place & ((1 << PACKED_SLOT_BITS) - 1)
-    return slot_address(s, frame, class_of(s, frame) >> 1, slot)
+def place_of(state, page):
+    """The frame of a compressed page, and the number of its slot."""
+    place = state.cells.page[page].store & STORE_MASK
+    return place >> PACKED_SLOT_BITS, place & SLOT_MASK
 
 
 @kernel
-def free_slot(s, page):
+def free_slot(state, page):
     """Give the slot of a page back; whether its frame has become free with it."""
-    place = field(s, page, CELL_STORE) & STORE_MASK
-    frame = place >> PACKED_SLOT_BITS
-    slot = place & ((1 << PACKED_SLOT_BITS) - 1)
-    group = class_of(s, frame)
-    s[H_PACKED_PAGES] -= 1
-    s[H_PACKED_BYTES] -= int64(cells_at(slot_of(s, page))[LENGTH])
-    used = words_at(frame_address(s, frame))
-    if used[USED] == (1 << int64(SLOTS_PER_FRAME[group >> 1])) - 1:
-        open_frame(s, group, frame)
-    used[USED] &= ~(1 << slot)
-    if used[USED] != 0:
+    frame, number = place_of(state, page)
+    group, head = class_of(state, frame), head_of(state, frame)
+    state.packed_pages -= 1
+    state.packed_bytes -= slot_in(state, frame, group, number).length
+    if head.used == all_used(group):
+        open_frame(state, group, frame)
+    head.used &= ~(1 << number)
+    if head.used != 0:
         return False
-    shut_frame(s, group, frame)
-    free_frame(s, frame)
-    s[H_PACKED_FRAMES] -= 1
+    shut_frame(state, group, frame)
+    free_frame(state, frame)
+    state.packed_frames -= 1
     return True
 
 
 @kernel
-def unpack(s, page, data):
-    """Decompress a page."""
-    address = slot_of(s, page)
-    return decompress(address + SLOT_HEADER_BYTES, int64(cells_at(address)[LENGTH]), data)
+def unpack(state, page, data):
+    """Decompress a page to the address ``data``."""
+    frame, number = place_of(state, page)
+    slot = slot_in(state, frame, class_of(state, frame), number)
+    return decompress(address_of(slot) + SLOT_HEADER_BYTES, slot.length, data)
 
 
 @kernel
-def move_packed(s, old, new):
-    """A frame of compressed pages has been copied from ``old`` to ``new``: correct who points to
+def move_packed(state, old, new):
+    """A frame of compressed pages has been copied from ``old`` to ``new``: correct what points to
     it. Both hold the same bytes."""
-    group = class_of(s, new)
-    words, header = words_at(frame_address(s, new)), cells_at(frame_address(s, new))
-    do_not_hash(s, new)
-    if words[USED] != (1 << int64(SLOTS_PER_FRAME[group >> 1])) - 1:
-        before, after = int64(header[PREVIOUS]), int64(header[NEXT])
-        if before == 0:
-            s[PACKED + group] = new + 1
+    group, head = class_of(state, new), head_of(state, new)
+    if head.used != all_used(group):
+        if head.previous == 0:
+            state.packed[group] = new + 1
         else:
-            cells_at(frame_address(s, before - 1))[NEXT] = new + 1
-        if after != 0:
-            cells_at(frame_address(s, after - 1))[PREVIOUS] = new + 1
-    for slot in range(int64(SLOTS_PER_FRAME[group >> 1])):
-        if words[USED] >> slot & 1:
-            page = int64(cells_at(slot_address(s, new, group >> 1, slot))[OWNER])
-            set_field(s, page, CELL_STORE, STORE_PACKED | new << PACKED_SLOT_BITS | slot)
+            head_of(state, head.previous - 1).next = new + 1
+        if head.next != 0:
+            head_of(state, head.next - 1).previous = new + 1
+    for number in range(int64(SLOTS_PER_FRAME[group >> 1])):
+        if head.used >> number & 1:
+            page = slot_in(state, new, group, number).page
+            state.cells.page[page].store = STORE_PACKED | new << PACKED_SLOT_BITS | number

@@ -1,7 +1,7 @@
 """What the host does to a pool: freeze, weigh, limit, authorise, take memory and give it back.
 
-Owns: the privileged half of ``Tmem``, Xen's control operations. The same rules of use as there:
-embedded, any thread; next to the C service, only under its lock.
+Owns: the privileged half of ``Tmem``, Xen's control operations. The rules of use are those of
+``Tmem``: embedded, any thread may call; once the C service runs, only a holder of its lock.
 """
 
 from __future__ import annotations
@@ -12,24 +12,14 @@ import numpy as np
 
 from tmem import serve
 from tmem.codes import Code, PoolFlag, TmemError
-from tmem.layout import (
-    H_EPHEMERAL_PAGES,
-    H_FREE_FRAMES,
-    H_HEAP_FREE,
-    H_HOST_TAKEN,
-    H_SAME_BUCKETS,
-    H_TOTAL_WEIGHT,
-    MAX_CLIENTS,
-    POOLS_PER_CLIENT,
-    SLOT_POOL,
-)
+from tmem.layout import MAX_CLIENTS, POOLS_PER_CLIENT
 from tmem.state import State
 
 PAGES_PER_MB = 256
 COMPRESS_PAGES_MAX = 65536  # of one step, so that the lock is not held for more than a second
 KB_PER_PAGE = 4
 WEIGHT_MAX = 0xFFFFFFFF  # a u32 in Xen's ABI
-_NO_UUID = -1
+_NO_UUID = (-1, -1)
 _WORD_MAX = (1 << 63) - 1
 
 
@@ -81,7 +71,7 @@ class Control:
         if not self._is_open(client):
             return int(Code.ENOENT)
         weights = self._state.clients["weight"]
-        self._state.header[H_TOTAL_WEIGHT] += weight - int(weights[client])
+        self._state.header["total_weight"] += weight - int(weights[client])
         weights[client] = weight
         return 0
 
@@ -102,10 +92,11 @@ class Control:
         if not self._is_open(client):
             return int(Code.ENODEV)
         low, high = np.array(uuid, dtype=np.uint64).view(np.int64).tolist()
-        wanted = (low, high) if not allow else (_NO_UUID, _NO_UUID)
-        for place in self._state.uuids[client]:
-            if tuple(place.tolist()) == wanted:
-                place[:] = (low, high) if allow else _NO_UUID
+        before, after = ((low, high), _NO_UUID) if not allow else (_NO_UUID, (low, high))
+        places = self._state.clients[client]["uuids"]
+        for place, found in enumerate(places.tolist()):
+            if found == before:
+                places[place] = after
                 return int(Code.DONE)
         return int(Code.ENOMEM if allow else Code.DONE)
 
@@ -114,7 +105,7 @@ class Control:
         if not self._is_open(client):
             return int(Code.EINVAL), ()
         entries = []
-        for slot, (number, _) in enumerate(self._state.slots[client].tolist()):
+        for slot, number in enumerate(self._state.clients[client]["slots"]["pool"].tolist()):
             if number:
                 pool = self._state.pools[number - 1]
                 flags = PoolFlag.VERSION
@@ -129,10 +120,10 @@ class Control:
         first when the pool was made with ``dedup``, and never possible otherwise."""
         if not self._is_open(client) or not 0 <= pool < POOLS_PER_CLIENT:
             return int(Code.ENODEV)
-        number = int(self._state.slots[client, pool, SLOT_POOL]) - 1
+        number = int(self._state.clients[client]["slots"]["pool"][pool]) - 1
         if number < 0:
             return int(Code.ENODEV)
-        if on and not self._state.header[H_SAME_BUCKETS]:
+        if on and not self._state.header["dedup"]:
             raise TmemError("this pool was made without dedup")
         self._state.pools["dedup"][number] = on
         return 0
@@ -151,7 +142,7 @@ class Control:
     def freeable_mb(self) -> int:
         """What tmem could give to the host, in MiB rounded down: free list and ephemeral pages."""
         header = self._state.header
-        pages = header[H_FREE_FRAMES] - header[H_HEAP_FREE] + header[H_EPHEMERAL_PAGES]
+        pages = header["free_frames"] - header["heap_free"] + header["ephemeral_pages"]
         return int(pages) // PAGES_PER_MB
 
     def relinquish(self, order: int = 0) -> bool:
@@ -161,17 +152,17 @@ class Control:
 
     def host_take(self, pages: int) -> int:
         """The host uses ``pages`` of its free heap itself, or as many as there are: how many."""
-        return self._move(min(max(pages, 0), int(self._state.header[H_HEAP_FREE])))
+        return self._move(min(max(pages, 0), int(self._state.header["heap_free"])))
 
     def host_give(self, pages: int) -> int:
         """The host frees ``pages`` of those it took, or as many as it did: how many."""
-        return -self._move(-min(max(pages, 0), int(self._state.header[H_HOST_TAKEN])))
+        return -self._move(-min(max(pages, 0), int(self._state.header["host_taken"])))
 
     def _move(self, pages: int) -> int:
         header = self._state.header
-        header[H_HOST_TAKEN] += pages
-        header[H_HEAP_FREE] -= pages
-        header[H_FREE_FRAMES] -= pages
+        header["host_taken"] += pages
+        header["heap_free"] -= pages
+        header["free_frames"] -= pages
         return pages
 
     def _host(self, op: int, amount: int) -> int:

@@ -1,11 +1,15 @@
 """Same-content pages: one frame for all pages of one scope with the same 4096 bytes.
 
-Owns: the hash table of frames and the content cells. A frame of one page is known by its page; when
-a second page has the same content, a content cell comes between, which counts the references. A
-scope is one client's private pools, or one shared pool, and in it persistent or ephemeral pages:
-content shared with a stranger would tell who else has it. ``dedup_across`` gives that up.
-The hash has no secret, so a guest can make contents collide: no chain gets longer than
-``CHAIN_MAX``, what would be beyond is not shared. Used by ``tmem.store``.
+Owns: the hash table of frames, the content cells, and the call of the content hash. A frame of one
+page is known by its page. When a second page has the same content, a content cell comes between the
+two pages and the frame, and counts its references. A scope is one client's private pools, or one
+shared pool, and in it persistent or ephemeral pages: content shared with a stranger would tell the
+stranger that somebody else has it. ``dedup_across`` gives that up.
+
+The hash is XXH3_64bits of the xxHash library, whose address is in the state. It has no secret, so a
+guest can make contents collide. Therefore contents are compared in full, no chain gets longer than
+``CHAIN_MAX``, and contents that would be beyond are not shared. Used by ``tmem.store``;
+``hash_address`` by ``tmem.pool``.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -13,76 +17,75 @@ The hash has no secret, so a guest can make contents collide: no chain gets long
 
 from __future__ import annotations
 
+import ctypes
+
+import xxhash._xxhash
 from numba import int64, uint64
 
-from tmem.index import free_cell, pool_of_page, take_cell
+from tmem.codes import TmemError
+from tmem.index import free_cell, object_of, take_cell
 from tmem.layout import (
-    CELL_STORE,
-    CONTENT_FRAME,
-    CONTENT_REFS,
-    CONTENT_SCOPE,
     FRAME_MASK,
     FRAME_PACKED,
     FRAME_SHARED,
-    H_CONTENTS,
-    H_DEDUP_ACROSS,
-    H_DEDUPED,
-    H_FRAMES,
-    H_FREE_CELLS,
-    H_SAME,
-    H_SAME_BUCKET_COUNT,
-    H_SAME_BUCKETS,
-    H_SHARED_PAGES,
     NO_FRAME,
     NOT_HASHED,
-    P_DEDUP,
-    P_IS_PERSISTENT,
-    P_IS_SHARED,
-    P_OWNER,
     PAGE_BYTES,
-    POOL_WORDS,
-    POOLS,
-    SAME_WORDS,
     STORE_MASK,
     STORE_SHARED,
 )
-from tmem.raw_memory import cells_at, field, kernel, set_field, words_at
+from tmem.raw_memory import call, kernel, words_at
 from tmem.slab import frame_address
-from tmem.xxh3 import hash_page
 
+HASH_FUNCTIONS = (
+    "XXH3_64bits_dispatch",
+    "XXH3_64bits",
+)  # the first chooses by CPU: 2.6 times as fast
 CHAIN_MAX = 16  # frames looked at for one content
 SCOPE_MIX = 0x9E3779B97F4A7C15
 PAGE_WORDS = PAGE_BYTES // 8
 STEP = 8  # words compared together
+NONE, NO_ROOM = -1, -2  # of find_same
+
+
+def hash_address() -> int:
+    """The address of XXH3_64bits (pointer, size_t), the variant for this CPU where the library has
+    one; TmemError when it has none at all."""
+    file = xxhash._xxhash.__file__
+    library = ctypes.CDLL(file)
+    for name in HASH_FUNCTIONS:
+        if hasattr(library, name):
+            return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    raise TmemError(f"dedup needs XXH3_64bits, which {file} lacks: pip install -U xxhash")
 
 
 @kernel
-def scope_of(s, pool):
-    """Whose pages may share content: a number."""
-    p = POOLS + pool * POOL_WORDS
-    who = int64(0)
-    if not s[H_DEDUP_ACROSS]:
-        who = 1 + (pool if s[p + P_IS_SHARED] else s[p + P_OWNER])
-    return 2 * who + s[p + P_IS_PERSISTENT]
+def scope_of(state, pool):
+    """Whose pages may share content with those of a pool: a number."""
+    it = state.pools[pool]
+    whose = int64(0)
+    if not state.dedup_across:
+        whose = 1 + (pool if it.is_shared else it.owner)
+    return 2 * whose + it.is_persistent
 
 
 @kernel
-def tag_of(scope, data):
+def tag_of(state, scope, data):
     """32 bits of hash of a content in a scope."""
-    mixed = hash_page(data) ^ (uint64(scope) * uint64(SCOPE_MIX))
+    mixed = uint64(call(state.hash_page, (data, PAGE_BYTES))) ^ (uint64(scope) * uint64(SCOPE_MIX))
     return int64(mixed & uint64(0xFFFFFFFF))
 
 
 @kernel
-def bucket_of(s, tag):
+def bucket_of(state, tag):
     """Where the frames of this hash are chained."""
-    return (tag * s[H_SAME_BUCKET_COUNT]) >> 32
+    return (tag * state.hash_bucket_count) >> 32
 
 
 @kernel
-def is_same(a, b):
-    """Whether two pages have the same content."""
-    left, right = words_at(a), words_at(b)
+def is_same(one, other):
+    """Whether two pages, given by address, have the same bytes; stops at the first difference."""
+    left, right = words_at(one), words_at(other)
     for at in range(0, PAGE_WORDS, STEP):
         different = 0
         for word in range(at, at + STEP):
@@ -93,134 +96,121 @@ def is_same(a, b):
 
 
 @kernel
-def may_share(s, frame, scope):
+def may_share(state, frame, scope):
     """Whether a frame holds the content of one or more pages of this scope."""
-    holder = int64(cells_at(s[H_FRAMES])[frame])
+    holder = state.frames[frame]
     if holder & FRAME_SHARED:
-        return field(s, holder & FRAME_MASK, CONTENT_SCOPE) == scope
-    pool = pool_of_page(s, holder)
-    return s[POOLS + pool * POOL_WORDS + P_DEDUP] != 0 and scope_of(s, pool) == scope
+        return state.cells.content[holder & FRAME_MASK].scope == scope
+    pool = object_of(state, holder).pool
+    return state.pools[pool].dedup != 0 and scope_of(state, pool) == scope
 
 
 @kernel
-def find_same(s, scope, tag, data):
-    """The frame with this content in this scope; -1 when there is none, -2 when there is none and
-    the chain is too long for another."""
-    same = cells_at(s[H_SAME])
-    link = int64(cells_at(s[H_SAME_BUCKETS])[bucket_of(s, tag)])
+def find_same(state, scope, tag, data):
+    """The frame with this content in this scope; NONE when there is none, NO_ROOM when there is
+    none and the chain is too long for another."""
+    hashed = state.hashed
+    link = state.hash_buckets[bucket_of(state, tag)]
     for _ in range(CHAIN_MAX):
         if link == 0:
-            return -1
+            return NONE
         frame = link - 1
         if (
-            int64(same[frame * SAME_WORDS + 1]) == tag
-            and may_share(s, frame, scope)
-            and is_same(frame_address(s, frame), data)
+            hashed[frame].tag == tag
+            and may_share(state, frame, scope)
+            and is_same(frame_address(state, frame), data)
         ):
             return frame
-        link = int64(same[frame * SAME_WORDS])
-    return -2
+        link = hashed[frame].chain
+    return NO_ROOM
 
 
 @kernel
-def remember(s, frame, tag):
+def remember(state, frame, tag):
     """Put a frame on its hash chain."""
-    buckets, same = cells_at(s[H_SAME_BUCKETS]), cells_at(s[H_SAME])
-    bucket = bucket_of(s, tag)
-    same[frame * SAME_WORDS] = buckets[bucket]
-    same[frame * SAME_WORDS + 1] = tag
-    buckets[bucket] = frame + 1
+    bucket = bucket_of(state, tag)
+    state.hashed[frame].chain = state.hash_buckets[bucket]
+    state.hashed[frame].tag = tag
+    state.hash_buckets[bucket] = frame + 1
 
 
 @kernel
-def do_not_hash(s, frame):
-    """Mark a frame as on no hash chain."""
-    if s[H_SAME_BUCKETS] != 0:
-        cells_at(s[H_SAME])[frame * SAME_WORDS] = NOT_HASHED
-
-
-@kernel
-def forget(s, frame):
+def forget(state, frame):
     """Take a frame off its hash chain, if it is on one."""
-    if s[H_SAME_BUCKETS] == 0:
+    if not state.dedup:
         return
-    same, buckets = cells_at(s[H_SAME]), cells_at(s[H_SAME_BUCKETS])
-    after = same[frame * SAME_WORDS]
-    if int64(after) == NOT_HASHED:
+    hashed, buckets = state.hashed, state.hash_buckets
+    after = hashed[frame].chain
+    if after == NOT_HASHED:
         return
-    bucket = bucket_of(s, int64(same[frame * SAME_WORDS + 1]))
-    link = int64(buckets[bucket])
+    bucket = bucket_of(state, hashed[frame].tag)
+    link = buckets[bucket]
     if link == frame + 1:
         buckets[bucket] = after
         return
-    while int64(same[(link - 1) * SAME_WORDS]) != frame + 1:
-        link = int64(same[(link - 1) * SAME_WORDS])
-    same[(link - 1) * SAME_WORDS] = after
+    while hashed[link - 1].chain != frame + 1:
+        link = hashed[link - 1].chain
+    hashed[link - 1].chain = after
 
 
 @kernel
-def share(s, page, frame, scope):
+def share(state, page, frame, scope):
     """Give a page the content of a frame; False when no cell is left for that."""
-    frames = cells_at(s[H_FRAMES])
-    holder = int64(frames[frame])
+    pages, contents, holder = state.cells.page, state.cells.content, state.frames[frame]
     if not holder & FRAME_SHARED:
-        if s[H_FREE_CELLS] == 0:
+        if state.free_cells == 0:
             return False
-        cell = take_cell(s)
-        set_field(s, cell, CONTENT_REFS, 1)
-        set_field(s, cell, CONTENT_FRAME, frame)
-        set_field(s, cell, CONTENT_SCOPE, scope)
-        set_field(s, holder, CELL_STORE, STORE_SHARED | cell)
-        frames[frame] = FRAME_SHARED | cell
+        cell = take_cell(state)
+        contents[cell].references = 1
+        contents[cell].frame = frame
+        contents[cell].scope = scope
+        pages[holder].store = STORE_SHARED | cell
         holder = FRAME_SHARED | cell
-        s[H_CONTENTS] += 1
-        s[H_SHARED_PAGES] += 1
+        state.frames[frame] = holder
+        state.contents += 1
+        state.shared_pages += 1
     cell = holder & FRAME_MASK
-    set_field(s, cell, CONTENT_REFS, field(s, cell, CONTENT_REFS) + 1)
-    set_field(s, page, CELL_STORE, STORE_SHARED | cell)
-    s[H_SHARED_PAGES] += 1
-    s[H_DEDUPED] += 1
+    contents[cell].references += 1
+    pages[page].store = STORE_SHARED | cell
+    state.shared_pages += 1
+    state.deduped += 1
     return True
 
 
 @kernel
-def unshare(s, page):
+def unshare(state, page):
     """Take a page's reference off its content: the frame that has become unused, or -1."""
-    cell = field(s, page, CELL_STORE) & STORE_MASK
-    refs = field(s, cell, CONTENT_REFS) - 1
-    s[H_SHARED_PAGES] -= 1
-    if refs != 0:
-        set_field(s, cell, CONTENT_REFS, refs)
-        return int64(-1)
-    frame = field(s, cell, CONTENT_FRAME)
-    free_cell(s, cell)
-    s[H_CONTENTS] -= 1
+    cell = state.cells.page[page].store & STORE_MASK
+    content = state.cells.content[cell]
+    state.shared_pages -= 1
+    content.references -= 1
+    if content.references != 0:
+        return -1
+    frame = content.frame
+    free_cell(state, cell)
+    state.contents -= 1
     return frame
 
 
 @kernel
-def claim(s, page):
+def claim(state, page):
     """Make the frame of a shared content the page's own, if the page is the last that has it."""
-    place = field(s, page, CELL_STORE)
-    cell = place & STORE_MASK
-    if place == NO_FRAME or not place & STORE_SHARED or field(s, cell, CONTENT_REFS) != 1:
+    it = state.cells.page[page]
+    place = it.store
+    if place == NO_FRAME or not place & STORE_SHARED:
         return
-    frame = unshare(s, page)
-    set_field(s, page, CELL_STORE, frame)
-    cells_at(s[H_FRAMES])[frame] = page
+    if state.cells.content[place & STORE_MASK].references == 1:
+        frame = unshare(state, page)
+        it.store = frame
+        state.frames[frame] = page
 
 
 @kernel
-def move_same(s, old, new):
-    """The content of a frame has moved, its hash chain follows."""
-    if s[H_SAME_BUCKETS] == 0:
-        return
-    same = cells_at(s[H_SAME])
-    if int64(same[old * SAME_WORDS]) == NOT_HASHED:
-        same[new * SAME_WORDS] = NOT_HASHED
-        return
-    forget(s, old)
-    remember(s, new, int64(same[old * SAME_WORDS + 1]))
+def move_same(state, old, new):
+    """The content of a frame has moved to another, its place on the hash chain follows."""
+    if state.dedup and state.hashed[old].chain != NOT_HASHED:
+        forget(state, old)
+        remember(state, new, state.hashed[old].tag)
 
 
 @kernel

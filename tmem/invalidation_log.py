@@ -1,8 +1,9 @@
 """The log of pages that went while their client was being saved.
 
 Owns: that log, one per client: a chain of cells from ``first_gone`` to ``last_gone``. A persistent
-page that is flushed, replaced or destroyed meanwhile may have been sent already, so the receiver
-must be told. A page frees one cell at least, so there always is one for the log.
+page that is flushed, replaced or destroyed during a live save may have been sent already, so the
+receiver must be told. A dropped page frees one cell at least, so the log always finds one.
+Used by the kernels, ``tmem.pools`` and ``tmem.serve``.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -10,88 +11,62 @@ must be told. A page frees one cell at least, so there always is one for the log
 
 from __future__ import annotations
 
-from tmem.index import free_cell, pool_of_page, take_cell
-from tmem.layout import (
-    C_FIRST_GONE,
-    C_IS_MIGRATING,
-    C_LAST_GONE,
-    CELL_CHAIN,
-    CELL_INDEX,
-    CELL_MATES,
-    CELL_OID,
-    CELL_OWNER,
-    CELL_WORDS,
-    CLIENT_WORDS,
-    CLIENTS,
-    H_CELLS,
-    P_IS_PERSISTENT,
-    P_OWNER,
-    POOL_WORDS,
-    POOLS,
-    POOLS_PER_CLIENT,
-)
+from tmem.index import free_cell, name_of, object_of, take_cell
+from tmem.layout import POOLS_PER_CLIENT
 from tmem.pages import drop_page
-from tmem.raw_memory import field, kernel, oids_at, set_field
-
-GONE_INDEX = CELL_MATES  # word of a gone cell
+from tmem.raw_memory import kernel, words_at
 
 
 @kernel
-def drop_and_log(s, page):
+def drop_and_log(state, page):
     """Drop a page on its client's wish, not for lack of memory."""
-    pool = pool_of_page(s, page)
-    p = POOLS + pool * POOL_WORDS
-    c = CLIENTS + s[p + P_OWNER] * CLIENT_WORDS
-    if not s[p + P_IS_PERSISTENT] or not s[c + C_IS_MIGRATING]:
-        drop_page(s, page)
+    pool = state.pools[object_of(state, page).pool]
+    client = state.clients[pool.owner]
+    if not pool.is_persistent or not client.is_migrating:
+        drop_page(state, page)
         return
-    oids, at = oids_at(s[H_CELLS]), CELL_WORDS // 2
-    named = field(s, page, CELL_OWNER) * at + CELL_OID
-    oid0, oid1, oid2 = oids[named], oids[named + 1], oids[named + 2]
-    index = field(s, page, CELL_INDEX)
-    drop_page(s, page)
-    cell = take_cell(s)
-    named = cell * at + CELL_OID
-    oids[named] = oid0
-    oids[named + 1] = oid1
-    oids[named + 2] = oid2
-    set_field(s, cell, CELL_CHAIN, 0)
-    set_field(s, cell, CELL_OWNER, pool)
-    set_field(s, cell, GONE_INDEX, index)
-    if s[c + C_LAST_GONE] == 0:
-        s[c + C_FIRST_GONE] = cell
+    name = name_of(state, page)
+    drop_page(state, page)
+    cell, log = take_cell(state), state.cells.gone
+    log[cell].chain = 0
+    log[cell].pool = name.pool
+    log[cell].index = name.index
+    log[cell].oid[0], log[cell].oid[1], log[cell].oid[2] = name.oid
+    if client.last_gone == 0:
+        client.first_gone = cell
     else:
-        set_field(s, s[c + C_LAST_GONE], CELL_CHAIN, cell)
-    s[c + C_LAST_GONE] = cell
+        log[client.last_gone].chain = cell
+    client.last_gone = cell
 
 
 @kernel
-def take_gone(s, client, out):
-    """Take the oldest name off the log: 1, and ``out`` has slot, index and oid; 0 for none."""
-    c = CLIENTS + client * CLIENT_WORDS
-    cell = s[c + C_FIRST_GONE]
+def take_gone(state, client, out):
+    """Take the oldest name off the log: 1, and the five words at the address ``out`` are slot,
+    index and oid; 0 when the log is empty."""
+    its = state.clients[client]
+    cell = its.first_gone
     if cell == 0:
         return 0
-    words, oids = oids_at(out), oids_at(s[H_CELLS])
-    words[0] = field(s, cell, CELL_OWNER) % POOLS_PER_CLIENT
-    words[1] = field(s, cell, GONE_INDEX)
-    for word in range(3):
-        words[2 + word] = oids[cell * (CELL_WORDS // 2) + CELL_OID + word]
-    s[c + C_FIRST_GONE] = field(s, cell, CELL_CHAIN)
-    if s[c + C_FIRST_GONE] == 0:
-        s[c + C_LAST_GONE] = 0
-    free_cell(s, cell)
+    entry, words = state.cells.gone[cell], words_at(out)
+    words[0] = entry.pool % POOLS_PER_CLIENT
+    words[1] = entry.index
+    for part in range(3):
+        words[2 + part] = entry.oid[part]
+    its.first_gone = entry.chain
+    if its.first_gone == 0:
+        its.last_gone = 0
+    free_cell(state, cell)
     return 1
 
 
 @kernel
-def forget_gone(s, client):
+def forget_gone(state, client):
     """Empty the log of a client."""
-    c = CLIENTS + client * CLIENT_WORDS
-    cell = s[c + C_FIRST_GONE]
+    its = state.clients[client]
+    cell = its.first_gone
     while cell != 0:
-        after = field(s, cell, CELL_CHAIN)
-        free_cell(s, cell)
+        after = state.cells[cell].chain
+        free_cell(state, cell)
         cell = after
-    s[c + C_FIRST_GONE] = 0
-    s[c + C_LAST_GONE] = 0
+    its.first_gone = 0
+    its.last_gone = 0

@@ -48,7 +48,7 @@ class Saving:
         words = tmem._state.clients[client]
         if words["is_saving"]:
             raise TmemError(f"client {client} is being saved already")
-        uuids = tmem._state.uuids[client].view(np.uint64).tolist()
+        uuids = words["uuids"].view(np.uint64).reshape(-1, 2).tolist()
         self.image = ClientImage(
             int(words["weight"]),
             int(words["quota"]),
@@ -63,16 +63,16 @@ class Saving:
 
     def _persistent(self) -> Iterator[Name]:
         state = self._tmem._state
-        anchor = layout.CLIENT_ANCHORS + self._client * layout.ANCHORS_PER_CLIENT
-        anchor += layout.ANCHOR_PERSISTENT
-        cell = int(state.cells[anchor, layout.CELL_OF_CLIENT])
+        pages, objects = state.cells["page"], state.cells["object"]
+        anchor = layout.client_anchor(self._client, layout.ANCHOR_PERSISTENT)
+        cell = int(pages[anchor]["of_client"]["next"])
         while cell != anchor:
-            page = state.cells[cell].tolist()
-            words = state.cells[page[layout.CELL_OWNER]].tolist()
-            pool = words[layout.CELL_OWNER] & layout.OBJECT_POOL_MASK
-            oid = words[4] | words[5] << 32, words[6] | words[7] << 32, words[8] | words[9] << 32
-            yield pool % layout.POOLS_PER_CLIENT, oid, page[layout.CELL_INDEX]
-            cell = page[layout.CELL_OF_CLIENT]
+            page = pages[cell]
+            owner = objects[page["object"]]
+            oid0, oid1, oid2 = owner["oid"].tolist()
+            slot = int(owner["pool"]) % layout.POOLS_PER_CLIENT
+            yield slot, (oid0, oid1, oid2), int(page["index"])
+            cell = int(page["of_client"]["next"])
 
     def pages(self) -> Iterator[tuple[Name, bytes]]:
         """Every persistent page in put order, those flushed meanwhile left out. Once."""

@@ -23,15 +23,10 @@ import numpy.typing as npt
 from tmem import batch, serve, statistics, validate
 from tmem.codes import Code, Op, PoolFlag, TmemError
 from tmem.control import Control
+from tmem.dedup import hash_address
 from tmem.layout import (
     AREA_BYTES,
     AREA_PAGES,
-    H_COMPRESSION,
-    H_DEDUP_ACROSS,
-    H_FREE_FRAMES,
-    H_HEAP_FREE,
-    H_NOTE,
-    H_SHARDS,
     KEY_COUNT,
     MAX_AREAS,
     MAX_CLIENTS,
@@ -39,6 +34,7 @@ from tmem.layout import (
     PAGE_BYTES,
     POOLS_PER_CLIENT,
 )
+from tmem.record import RECORD
 from tmem.state import State
 
 RESERVE_PAGES = 256  # Xen's: 1 MiB
@@ -115,20 +111,22 @@ class Tmem(Control):
             reserve_pages=reserve_pages,
             dedup=dedup or dedup_across_clients,
         )
-        self._state.header[H_DEDUP_ACROSS] = dedup_across_clients
-        self._state.header[H_COMPRESSION] = compression
-        self._estimators: npt.NDArray[np.int64] | None = None
+        if self._state.header["dedup"]:
+            self._state.header["hash_page"] = hash_address()
+        self._state.header["dedup_across"] = dedup_across_clients
+        self._state.header["compression"] = compression
+        self._estimators: npt.NDArray[np.void] | None = None
         if mrc:
             from tmem import shards  # here only: it takes a second to compile
 
             self._estimators = shards.estimators(max_pages)
-            self._state.header[H_SHARDS] = self._estimators.ctypes.data
-            self._state.header[H_NOTE] = shards.note_address
+            self._state.header["shards"] = self._estimators.ctypes.data
+            self._state.header["note"] = shards.note_address
         #: the state as the compiled entries want it; alive as long as this object
         self.state_address = self._state.address
         for area in range(areas):
             self.grow(area)
-        self._state.header[H_HEAP_FREE] = self._state.header[H_FREE_FRAMES]
+        self._state.header["heap_free"] = self._state.header["free_frames"]
 
     @property
     def clients(self) -> npt.NDArray[np.void]:
@@ -213,14 +211,14 @@ class Tmem(Control):
         ``pages``: one contiguous buffer or array of n * 4096 bytes, used where it is. ``oid``: one
         for all, or an array of u64 of shape (n, 3).
         """
-        return batch.run(self, serve.PUT, client, pool, oid, indices, pages)
+        return batch.run(self.state_address, serve.PUT, client, pool, oid, indices, pages)
 
     def get_many(self, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> batch.Codes:
         """Fill page k of ``pages``, a writable buffer, from index k of ``indices``: the codes.
 
         As ``put_many``; what is not found leaves its page as it was.
         """
-        return batch.run(self, serve.GET, client, pool, oid, indices, pages)
+        return batch.run(self.state_address, serve.GET, client, pool, oid, indices, pages)
 
     def put_fault(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """A put whose page cannot be read: EFAULT, or what fails before. An old page is gone."""
@@ -249,13 +247,16 @@ class Tmem(Control):
 
     def _record(
         self, op: int, client: int, pool: int, oid: Oid, index: int
-    ) -> tuple[int, npt.NDArray[np.uint64]]:
-        """A client and a ``struct mc_record`` as the C service would pass them."""
+    ) -> tuple[int, npt.NDArray[np.void]]:
+        """A client and one ``RECORD`` as the C service would pass them."""
         if not 0 <= index <= serve.INDEX_MAX:
             _refuse(int(Code.BAD_INDEX), index)
         client = client if 0 <= client < MAX_CLIENTS else MAX_CLIENTS
         pool = pool if 0 <= pool < POOLS_PER_CLIENT else POOLS_PER_CLIENT
-        return client, np.array([int(op), 0, 0, pool | index << 32, *oid, 0], dtype=np.uint64)
+        record = np.zeros(1, RECORD)
+        record["op"] = op
+        record["arg"] = (pool | index << 32, *oid, 0)
+        return client, record
 
     def flush_page(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """Forget a page: DONE whether or not it was there; ENODEV without such a pool."""

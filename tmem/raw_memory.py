@@ -1,94 +1,266 @@
-"""What numba lacks for kernels on raw memory: pointers from addresses, cells, pages, buffers.
+"""What numba lacks for kernels on raw memory: records at an address, by the names of a numpy dtype.
 
-Owns: the intrinsics (given in LLVM's terms, so they cost nothing to compile or to call), and the
-two argument types through which Python hands a buffer to a kernel. A ``readable_page`` or
-``writable_page`` arrives as the address of its 4096 bytes, taken by the buffer protocol from any
-contiguous object (bytes, memoryview, mmap, numpy array) and released when the kernel returns; an
-object of another length arrives as 0. No wrapper object is made, which is most of the cost of
-calling with a numpy array. Used by the kernels.
+Owns: two types of kernel variables, and small intrinsics. Both types are one pointer at run time:
+
+  Ref(dtype)    one record. ``client.puts += 1`` loads and stores that field.
+  Array(dtype)  records or integers in a row. ``state.clients[3]`` is the Ref of one of them,
+                ``state.frames[7]`` is an integer. ``cells.page`` is that field of every record,
+                again an Array, with the stride of the records.
+
+A field that is itself a record reads as its Ref, a field that is an array reads as its Array, and
+an int64 field declared by ``array_of`` holds an address and reads as the Array at that address.
+Integers of any width read as int64, only uint64 as uint64, so that a kernel is compiled for one
+type of number. A store keeps the low bits. Nothing checks bounds, and a negative index is none.
+The intrinsics are given in LLVM's terms, so they cost next to nothing to compile or to call.
+Used by the kernels; ``kernel`` also by those of other packages.
 """
 
 from __future__ import annotations
 
+import operator
+import zlib
+from functools import cache
 from typing import Any, cast
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import NativeValue, intrinsic, models, register_model, unbox
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer_global,
+    signature,
+)
+from numba.extending import (
+    infer_getattr,
+    intrinsic,
+    lower_builtin,
+    lower_getattr_generic,
+    lower_setattr_generic,
+    models,
+    register_model,
+)
 
-from tmem.layout import CELL_WORDS, H_CELLS, H_KEYS, H_NOTE, PAGE_BYTES
+from tmem.layout import ARRAY_OF, PAGE_BYTES
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
-
-PYBUF_SIMPLE = 0  # contiguous bytes
-PYBUF_WRITABLE = 1  # the same, and we may write
-BUFFER_LENGTH_WORD = 2  # Py_buffer begins: void *buf; PyObject *obj; Py_ssize_t len
+_I64 = ir.IntType(64)
+_BYTES = ir.IntType(8).as_pointer()
+_WORD_BYTES = 8
 
 # For functions only other kernels call: no wrappers for Python or C, no check for division by zero.
 kernel: Any = cast(Any, njit)(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 
-words_type = types.CPointer(types.int64)
-cells_type = types.CPointer(types.uint32)
-oids_type = types.CPointer(types.uint64)
+
+def _label(dtype: np.dtype) -> str:
+    """A short name of a dtype, the same in every process; it is part of every kernel's symbol."""
+    return f"{zlib.crc32(str(dtype).encode()):08x}"
 
 
-def _pointer_maker(pointer: types.CPointer) -> Any:
+class Ref(types.Type):
+    """One record of a numpy dtype, by its address."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Ref_{_label(dtype)}")
+
+
+class Array(types.Type):
+    """Elements of a numpy dtype, ``stride`` bytes apart, by the address of the first."""
+
+    def __init__(self, dtype: np.dtype, stride: int) -> None:
+        self.dtype, self.stride = dtype, stride
+        super().__init__(name=f"Array_{_label(dtype)}_{stride}")
+
+
+@register_model(Ref)
+@register_model(Array)
+class _PointerModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, pointer: types.Type) -> None:
+        super().__init__(manager, pointer, _BYTES)
+
+
+@cache
+def _array(dtype: np.dtype, stride: int = 0) -> Array:
+    return Array(dtype, stride or dtype.itemsize)
+
+
+_ref = cache(Ref)
+
+
+def _type_of(dtype: np.dtype) -> Any:
+    """What a kernel sees of a field or an element."""
+    if dtype.subdtype is not None:
+        return _array(dtype.subdtype[0])
+    if dtype.names is not None:
+        return _ref(dtype)
+    if dtype.metadata is not None:
+        return _array(dtype.metadata[ARRAY_OF])
+    return types.uint64 if dtype == np.uint64 else types.int64
+
+
+def _field(dtype: np.dtype, name: str) -> Any:
+    """The dtype of a field and its offset in bytes; None when there is no such field."""
+    field = (dtype.fields or cast(Any, {})).get(name)
+    return field[:2] if field else None
+
+
+def _shift(builder: Any, pointer: Any, offset: Any) -> Any:
+    return builder.gep(pointer, [offset])
+
+
+def _load(builder: Any, dtype: np.dtype, pointer: Any) -> Any:
+    """The field or element at an address; for a record or an array, the address itself."""
+    if dtype.subdtype is not None or dtype.names is not None:
+        return pointer
+    integer = ir.IntType(8 * dtype.itemsize)
+    word = builder.load(builder.bitcast(pointer, integer.as_pointer()))
+    if dtype.metadata is not None:
+        return builder.inttoptr(word, _BYTES)
+    if dtype.itemsize == _WORD_BYTES:
+        return word
+    return (builder.sext if dtype.kind == "i" else builder.zext)(word, _I64)
+
+
+def _store(builder: Any, dtype: np.dtype, pointer: Any, value: Any) -> None:
+    integer = ir.IntType(8 * dtype.itemsize)
+    if dtype.itemsize < _WORD_BYTES:
+        value = builder.trunc(value, integer)
+    builder.store(value, builder.bitcast(pointer, integer.as_pointer()))
+
+
+@infer_getattr
+class _FieldOfRecord(AttributeTemplate):
+    key = Ref
+
+    def generic_resolve(self, record: Ref, name: str) -> Any:  # type: ignore[override]
+        field = _field(record.dtype, name)
+        return _type_of(field[0]) if field else None
+
+
+@infer_getattr
+class _FieldOfArray(AttributeTemplate):
+    key = Array
+
+    def generic_resolve(self, array: Array, name: str) -> Any:  # type: ignore[override]
+        field = _field(array.dtype, name)
+        return _array(field[0], array.stride) if field else None
+
+
+@lower_getattr_generic(Ref)
+def _get_field(context: Any, builder: Any, record: Ref, pointer: Any, name: str) -> Any:
+    dtype, offset = _field(record.dtype, name)
+    return _load(builder, dtype, _shift(builder, pointer, ir.Constant(_I64, offset)))
+
+
+@lower_setattr_generic(Ref)
+def _set_field(context: Any, builder: Any, signature: Any, arguments: Any, name: str) -> None:
+    dtype, offset = _field(signature.args[0].dtype, name)
+    pointer = _shift(builder, arguments[0], ir.Constant(_I64, offset))
+    _store(builder, dtype, pointer, arguments[1])
+
+
+@lower_getattr_generic(Array)
+def _get_column(context: Any, builder: Any, array: Array, pointer: Any, name: str) -> Any:
+    return _shift(builder, pointer, ir.Constant(_I64, _field(array.dtype, name)[1]))
+
+
+@infer_global(operator.getitem)
+class _ElementOfArray(AbstractTemplate):
+    def generic(self, arguments: Any, _: Any) -> Any:
+        array, index = arguments
+        if isinstance(array, Array) and isinstance(index, types.Integer):
+            return signature(_type_of(array.dtype), array, types.int64)
+        return None
+
+
+@infer_global(operator.setitem)
+class _SetElementOfArray(AbstractTemplate):
+    def generic(self, arguments: Any, _: Any) -> Any:
+        array, index, _value = arguments
+        if isinstance(array, Array) and isinstance(index, types.Integer):
+            return signature(types.none, array, types.int64, _type_of(array.dtype))
+        return None
+
+
+def _element(builder: Any, array: Array, pointer: Any, index: Any) -> Any:
+    return _shift(builder, pointer, builder.mul(index, ir.Constant(_I64, array.stride)))
+
+
+@lower_builtin(operator.getitem, Array, types.Integer)
+def _get_element(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    array = signature.args[0]
+    return _load(builder, array.dtype, _element(builder, array, *arguments))
+
+
+@lower_builtin(operator.setitem, Array, types.Integer, types.Any)
+def _set_element(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    array = signature.args[0]
+    _store(builder, array.dtype, _element(builder, array, *arguments[:2]), arguments[2])
+    return context.get_dummy_value()
+
+
+def _pointer_maker(pointer: types.Type) -> Any:
     @intrinsic
     def pointer_at(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+            return builder.inttoptr(arguments[0], _BYTES)
 
         return pointer(types.int64), generate
 
     return pointer_at
 
 
-words_at = _pointer_maker(words_type)  # int64 *
-cells_at = _pointer_maker(cells_type)  # uint32 *
-oids_at = _pointer_maker(oids_type)  # uint64 *
+def record_at(dtype: np.dtype) -> Any:
+    """A function for kernels: the record of this dtype at an address."""
+    return _pointer_maker(_ref(dtype))
 
 
-def _word(builder: Any, s: Any, number: Any) -> Any:
-    return builder.load(builder.gep(s, [number]))
+def array_at(dtype: Any) -> Any:
+    """A function for kernels: the array of this dtype at an address."""
+    return _pointer_maker(_array(np.dtype(dtype)))
 
 
-def _cell_pointer(builder: Any, s: Any, cell: Any, column: Any) -> Any:
-    cells = _word(builder, s, ir.Constant(_I64, H_CELLS))
-    offset = builder.add(builder.mul(cell, ir.Constant(_I64, CELL_WORDS)), column)
-    return builder.gep(builder.inttoptr(cells, _I32.as_pointer()), [offset])
-
-
-@intrinsic
-def field(typing_context: Any, s: Any, cell: Any, column: Any) -> Any:
-    """One word of a cell: ``field(s, cell, CELL_INDEX)``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.zext(builder.load(_cell_pointer(builder, *arguments)), _I64)
-
-    return types.int64(words_type, types.int64, types.int64), generate
+words_at = array_at(np.int64)
+cells_at = array_at(np.uint32)
 
 
 @intrinsic
-def set_field(typing_context: Any, s: Any, cell: Any, column: Any, value: Any) -> Any:
-    """Write one word of a cell."""
+def address_of(typing_context: Any, record: Any) -> Any:
+    """The address of a record."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(builder.trunc(arguments[3], _I32), _cell_pointer(builder, *arguments[:3]))
+        return builder.ptrtoint(arguments[0], _I64)
+
+    return types.int64(record), generate
+
+
+@intrinsic
+def clear_record(typing_context: Any, record: Any) -> Any:
+    """Set every byte of a record to zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = ir.Constant(_I64, signature.args[0].dtype.itemsize)
+        cgutils.memset(builder, arguments[0], count, 0)
         return context.get_dummy_value()
 
-    return types.void(words_type, types.int64, types.int64, types.int64), generate
+    return types.void(record), generate
 
 
 @intrinsic
-def key(typing_context: Any, s: Any, number: Any) -> Any:
-    """One secret key of the hash, a u64."""
+def call(typing_context: Any, function: Any, arguments: Any) -> Any:
+    """Call the C function at an address with a tuple of 64-bit integers: its answer, an int64.
+
+    By address, so that numba's cache on disk stays valid for another process, and so that no entry
+    compiles what is called once more.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = builder.add(arguments[1], ir.Constant(_I64, H_KEYS))
-        return _word(builder, arguments[0], number)
+        values = cgutils.unpack_tuple(builder, arguments[1])
+        kind = ir.FunctionType(_I64, [_I64] * len(values)).as_pointer()
+        return builder.call(builder.inttoptr(arguments[0], kind), values)
 
-    return types.uint64(words_type, types.int64), generate
+    return types.int64(types.int64, arguments), generate
 
 
 @intrinsic
@@ -102,35 +274,21 @@ def ones(typing_context: Any, word: Any) -> Any:
 
 
 @intrinsic
-def copy_page(typing_context: Any, target: Any, source: Any) -> Any:
-    """memcpy of one page between two addresses; they do not overlap."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte_pointer = ir.IntType(8).as_pointer()
-        cgutils.raw_memcpy(
-            builder,
-            builder.inttoptr(arguments[0], byte_pointer),
-            builder.inttoptr(arguments[1], byte_pointer),
-            ir.Constant(_I64, PAGE_BYTES),
-            1,
-        )
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
 def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
-    """memcpy of ``count`` bytes between two addresses."""
+    """memcpy of ``count`` bytes between two addresses; they do not overlap."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        byte_pointer = ir.IntType(8).as_pointer()
-        target = builder.inttoptr(arguments[0], byte_pointer)
-        source = builder.inttoptr(arguments[1], byte_pointer)
+        target, source = (builder.inttoptr(address, _BYTES) for address in arguments[:2])
         cgutils.raw_memcpy(builder, target, source, arguments[2], 1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), generate
+
+
+@kernel
+def copy_page(target: Any, source: Any) -> Any:
+    """memcpy of one page between two addresses; they do not overlap."""
+    copy_bytes(target, source, PAGE_BYTES)
 
 
 @intrinsic
@@ -138,82 +296,8 @@ def clear_page(typing_context: Any, target: Any) -> Any:
     """memset of one page to zero."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        pointer = builder.inttoptr(arguments[0], _BYTES)
         cgutils.memset(builder, pointer, ir.Constant(_I64, PAGE_BYTES), 0)
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
-
-
-@intrinsic
-def note(
-    typing_context: Any,
-    s: Any,
-    kind: Any,
-    client: Any,
-    pool: Any,
-    oid0: Any,
-    oid1: Any,
-    oid2: Any,
-    index: Any,
-) -> Any:
-    """Call the function at H_NOTE: ``int64 (int64 state, kind, client, pool, oid0, oid1, oid2,
-    index)``. By address, because all entries would else compile its many lines each."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(_I64, [_I64] * len(arguments)).as_pointer()
-        function = builder.inttoptr(_word(builder, arguments[0], ir.Constant(_I64, H_NOTE)), kind)
-        state = builder.ptrtoint(arguments[0], _I64)
-        return builder.call(function, [state, *arguments[1:]])
-
-    name = (types.uint64, types.uint64, types.uint64, types.int64)
-    return types.int64(words_type, types.int64, types.int64, types.int64, *name), generate
-
-
-class PageType(types.Type):
-    """A buffer of one page, passed as its address; ``flags`` are those of PyObject_GetBuffer."""
-
-    def __init__(self, name: str, flags: int) -> None:
-        self.flags = flags
-        super().__init__(name=name)
-
-
-readable_page = PageType("readable_page", PYBUF_SIMPLE)
-writable_page = PageType("writable_page", PYBUF_WRITABLE)
-
-
-@register_model(PageType)
-class _PageModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, page_type: PageType) -> None:
-        super().__init__(manager, page_type, _I64)
-
-
-@unbox(PageType)
-def _unbox_page(page_type: PageType, argument: Any, c: Any) -> NativeValue:
-    """Take the buffer; Python's own errors (no buffer, not contiguous, read-only) are raised."""
-    builder = c.builder
-    view = c.pyapi.alloca_buffer()
-    get = c.pyapi._get_function(
-        ir.FunctionType(_I32, [c.pyapi.pyobj, view.type, _I32]),
-        name="PyObject_GetBuffer",
-    )
-    failed = builder.call(get, [argument, view, ir.Constant(_I32, page_type.flags)])
-    first = builder.bitcast(view, _I64.as_pointer())
-    address = builder.load(first)
-    length = builder.load(builder.gep(first, [ir.Constant(_I64, BUFFER_LENGTH_WORD)]))
-    is_page = builder.icmp_unsigned("==", length, ir.Constant(_I64, PAGE_BYTES))
-    return NativeValue(
-        builder.select(is_page, address, ir.Constant(_I64, 0)),
-        is_error=cgutils.is_not_null(builder, failed),
-        cleanup=lambda: c.pyapi.release_buffer(view),
-    )
-
-
-@intrinsic
-def page_address(typing_context: Any, page: Any) -> Any:
-    """The address a page argument stands for; 0 when the buffer was not one page long."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return arguments[0]
-
-    return types.int64(page), generate

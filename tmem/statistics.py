@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tmem.layout import HEADER_FIELDS, SLOT_JOINED, SLOT_POOL
 from tmem.state import State
 
 
@@ -109,11 +108,6 @@ class Statistics:
     clients: tuple[ClientStatistics, ...]
     pools: tuple[PoolStatistics, ...]
 
-    @property
-    def compressed_to(self) -> float:
-        """Memory of the compressed pages as a part of what they would take raw; 1.0 for none."""
-        return self.packed_frames / self.packed_pages if self.packed_pages else 1.0
-
 
 _CLIENT_FIELDS = tuple(ClientStatistics.__dataclass_fields__)[1:]
 _POOL_FIELDS = tuple(PoolStatistics.__dataclass_fields__)[6:]
@@ -123,9 +117,8 @@ _FIELDS = tuple(Statistics.__dataclass_fields__)[:-2]
 
 def snapshot(state: State) -> Statistics:
     """Copy every counter. Consistent when nobody runs an operation meanwhile."""
-    now = dict(zip(HEADER_FIELDS, state.header.tolist(), strict=False))
     return Statistics(
-        **{name: now[_RENAMED.get(name, name)] for name in _FIELDS},
+        **{name: int(state.header[_RENAMED.get(name, name)]) for name in _FIELDS},
         clients=tuple(
             ClientStatistics(client, **_named(state.clients[client], _CLIENT_FIELDS))
             for client in np.flatnonzero(state.clients["is_open"]).tolist()
@@ -139,8 +132,9 @@ def snapshot(state: State) -> Statistics:
 
 def sharers(state: State, number: int) -> tuple[tuple[int, int], ...]:
     """The slots that lead to a pool, as (client, slot), in the order they joined it."""
-    found = np.argwhere(state.slots[:, :, SLOT_POOL] == number + 1).tolist()
-    found.sort(key=lambda at: int(state.slots[at[0], at[1], SLOT_JOINED]))
+    slots = state.clients["slots"]
+    found = np.argwhere(slots["pool"] == number + 1).tolist()
+    found.sort(key=lambda at: int(slots["joined"][at[0], at[1]]))
     return tuple((client, slot) for client, slot in found)
 
 

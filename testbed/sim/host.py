@@ -95,7 +95,7 @@ class SimHost:
                 mrc=mrc_points > 1,
                 **(tmem_options or {}),
             )
-            entries = entry_points(self.tmem)
+            entries = entry_points(self.tmem.state_address)
             self._words[L.W_TMEM_STATE] = entries.state_address
             self._words[L.W_EXECUTE] = entries.execute
             self._words[L.W_GROW], self._words[L.W_SHRINK] = entries.grow, entries.shrink
