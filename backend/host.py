@@ -149,7 +149,8 @@ class HostBackend(Banks):
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
         self._slab, self._slab_bytes = slab, areas * AREA_BYTES
         self.tmem = Tmem(max_areas=areas, slab=slab, **options)
-        entries = (entries_of or serve.entry_points)(self.tmem)
+        own = serve.entry_points(self.tmem.state_address)
+        entries = entries_of(self.tmem) if entries_of else own
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
         hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas

@@ -8,18 +8,23 @@ import numpy as np
 
 from tmem import Tmem
 from tmem.record import RECORD
-from tmem.serve import entry_points
+from tmem.serve import Entries, entry_points
 
 I64, U64 = ctypes.c_int64, ctypes.c_uint64
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = range(16, 22)
 NEED_SLAB = -3000
 
 
+def entries_of(tmem: Tmem) -> Entries:
+    """What the service would call; a test may put a recorder's in its place."""
+    return entry_points(tmem.state_address)
+
+
 class ServiceCalls:
     """The same operations as ``Tmem``, through the compiled entries."""
 
     def __init__(self, tmem: Tmem) -> None:
-        self.entries = entry_points(tmem.state_address)
+        self.entries = entries_of(tmem)
         self._tmem = tmem  # keeps the state alive
         self._execute = ctypes.CFUNCTYPE(I64, U64, U64, U64, I64, I64)(self.entries.execute)
         self._grow = ctypes.CFUNCTYPE(I64, U64, I64)(self.entries.grow)
