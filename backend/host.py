@@ -69,9 +69,10 @@ class HostBackend(Banks):
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
     domain may send before it is reported by ``broken``. ``stop_excess``: so is one that really uses
-    more than it was granted, within milliseconds. ``tmem_entries`` stands in for
-    ``tmem.serve.entry_points``, for whoever wants to see the operations. With ``mrc_points`` above
-    1 every snapshot has each domain's miss ratios at so many sizes, as ``tmem.shards`` counts them.
+    more than it was granted, within milliseconds. ``tmem_entries`` makes, from
+    the ``Tmem``, what the service calls instead of ``tmem.serve.entry_points``, so that a recorder
+    sees the operations. With ``mrc_points`` above 1 every snapshot has each domain's miss ratios at
+    so many sizes, as ``tmem.shards`` counts them.
     """
 
     def __init__(

@@ -53,17 +53,21 @@ class Tmem(Control):
     """A page pool. Embedded: ``Tmem(pages=1024)``. In a hypervisor: ``Tmem(slab=a, max_areas=n)``.
 
     ``pages`` may be used at once; ``max_areas`` (2 MiB each) bounds what ``grow`` may add. With
-    ``slab``, pages live in the caller's memory from that page on, which must outlive the pool;
-    otherwise the pool maps its own. ``seed`` fixes the secret hash keys, for repeatable runs only.
+    ``slab``, a host address, pages live in the caller's memory from there on, which must outlive
+    the pool; otherwise the pool maps its own. ``seed`` fixes the secret keys of the hash; it is for
+    repeatable runs only.
 
-    ``reserve_pages`` must be free before any put, so that many of ``pages`` never hold data but
-    one: 256 by default, as in Xen; 0 with ``slab``, where the host keeps its own slack.
+    ``reserve_pages`` must be free before any put, so all but ``reserve_pages - 1`` of ``pages`` can
+    hold data: 256 by default, as in Xen; 0 with ``slab``, where the host keeps its own slack.
 
     ``dedup`` keeps pages of the same content of one client once, ``dedup_across_clients`` those of
-    all: a client can then find out what others have. ``compression`` lets ``compress_step`` work.
-    ``mrc`` keeps for each client a sampled estimate of its ``miss_ratios``.
-    ``max_pages`` is how many pages there is room to describe, zero, same and compressed ones
-    included: with one of these options twice as many as fit raw, at 64 bytes each.
+    all clients: a client can then find out what others have. ``compression`` lets
+    ``compress_step`` work. ``mrc`` keeps for each client a sampled estimate of its
+    ``miss_ratios``. ``max_pages`` is how many pages there is room to describe, zero, same and
+    compressed ones included: with ``dedup`` or ``compression`` twice as many as fit raw, at 64
+    bytes each.
+
+    TmemError for numbers that do not fit together, and for ``dedup`` without a usable xxHash.
     """
 
     def __init__(
@@ -90,7 +94,6 @@ class Tmem(Control):
             reserve_pages = RESERVE_PAGES if slab is None else 0
         if reserve_pages < 0:
             raise TmemError(f"a reserve of {reserve_pages} pages cannot be")
-        frames = pages if areas == most else most * AREA_PAGES
         if max_pages is None:
             max_pages = most * AREA_PAGES * (SMALLER if dedup or compression else 1)
         if not 0 <= max_pages <= MAX_PAGES:
@@ -101,18 +104,14 @@ class Tmem(Control):
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
         elif slab % PAGE_BYTES:
             raise TmemError(f"the slab is at {slab:#x}: it must begin on a page of 4096 bytes")
-        source = secrets.SystemRandom() if seed is None else random.Random(seed)
-        keys = [source.getrandbits(64) for _ in range(KEY_COUNT)]
         self._state = State(
-            frames,
+            pages if areas == most else most * AREA_PAGES,
             slab,
-            keys,
+            _hash_keys(seed),
             max_pages=max_pages,
             reserve_pages=reserve_pages,
-            dedup=dedup or dedup_across_clients,
+            hash_page=hash_address() if dedup or dedup_across_clients else 0,
         )
-        if self._state.header["dedup"]:
-            self._state.header["hash_page"] = hash_address()
         self._state.header["dedup_across"] = dedup_across_clients
         self._state.header["compression"] = compression
         self._estimators: npt.NDArray[np.void] | None = None
@@ -130,7 +129,7 @@ class Tmem(Control):
 
     @property
     def clients(self) -> npt.NDArray[np.void]:
-        """Live counters, shape (64,), named int64 fields (``layout.CLIENT_FIELDS``).
+        """Live counters, shape (64,), named fields (``layout.CLIENT``).
 
         ``clients["mm_target"][c] = pages`` sets a target at any time; everything else is read only
         by agreement, and may be read at any time.
@@ -296,6 +295,11 @@ class Tmem(Control):
     def validate(self) -> None:
         """Walk everything; TmemBroken names the first invariant that does not hold. Slow."""
         validate.validate(self._state)
+
+
+def _hash_keys(seed: int | None) -> list[int]:
+    source = secrets.SystemRandom() if seed is None else random.Random(seed)
+    return [source.getrandbits(64) for _ in range(KEY_COUNT)]
 
 
 def _refuse(code: int, index: int, page: Any = b"") -> NoReturn:

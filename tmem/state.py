@@ -6,6 +6,8 @@ pool from outside the kernels (``tmem.validate``, ``tmem.statistics``, ``tmem.co
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,6 +35,7 @@ class State:
 
     Room for ``max_pages`` pages, however they are stored, on ``max_frames`` frames of a slab that
     begins at the host address ``slab``. ``keys`` are the secret words of the hash, KEY_COUNT u64.
+    ``hash_page`` is the address of the content hash; pages share their content only with one.
     """
 
     def __init__(
@@ -43,36 +46,30 @@ class State:
         *,
         max_pages: int,
         reserve_pages: int = 0,
-        dedup: bool = False,
+        hash_page: int = 0,
     ) -> None:
+        dedup = hash_page != 0
         max_areas = -(-max_frames // AREA_PAGES)
         frames = max_areas * AREA_PAGES
         cell_count = FIRST_CELL + cells_for(max_pages)
-        arrays = {
-            "state": (STATE, 1),
-            "cells": (CELL, cell_count),
-            "page_buckets": (U32, max(max_pages, 1)),
-            "object_buckets": (U32, max_pages // 2 + 1),
-            "frames": (U32, frames),
-            "areas": (AREA, max_areas),
-            "hash_buckets": (U32, frames * dedup),
-            "hashed": (HASHED, frames * dedup),
-            "scratch": (U32, 2 * PAGE_BYTES // 4),  # a codec may write beyond what it answers
-            "warm": (U32, WARM_FRAMES),
-        }
-        starts, end = {}, 0
-        for name, (dtype, count) in arrays.items():
-            starts[name] = end
-            end += -(-count * dtype.itemsize // LINE_BYTES) * LINE_BYTES
-        #: the block; zeroes are an empty pool, so no page of it is touched yet
-        self.block = _aligned(end)
-        self.address = int(self.block.ctypes.data)
-        views = {
-            name: self.block[starts[name] :][: count * dtype.itemsize].view(dtype)
-            for name, (dtype, count) in arrays.items()
-        }
+        views = self._allocate(
+            {
+                "state": (STATE, 1),
+                "cells": (CELL, cell_count),
+                "page_buckets": (U32, max(max_pages, 1)),
+                "object_buckets": (U32, max_pages // 2 + 1),
+                "frames": (U32, frames),
+                "areas": (AREA, max_areas),
+                "hash_buckets": (U32, frames * dedup),
+                "hashed": (HASHED, frames * dedup),
+                "scratch": (U32, 2 * PAGE_BYTES // 4),  # a codec may write beyond what it answers
+                "warm": (U32, WARM_FRAMES),
+            }
+        )
         #: the fields of STATE; a view, as all these are
         self.header: np.void = views.pop("state")[0]
+        for name, view in views.items():
+            self.header[name] = view.ctypes.data
         self.cells: _Records = views["cells"]
         self.page_buckets: _Words = views["page_buckets"]
         self.object_buckets: _Words = views["object_buckets"]
@@ -82,11 +79,10 @@ class State:
         self.hashed: _Records = views["hashed"]
         self.clients: _Records = self.header["clients"]
         self.pools: _Records = self.header["pools"]
-        for name in views:
-            self.header[name] = self.address + starts[name]
-        for name, value in {
+        first = {
             "slab": slab,
             "dedup": dedup,
+            "hash_page": hash_page,
             "reserve_pages": reserve_pages,
             "max_areas": max_areas,
             "max_pages": max_frames,
@@ -98,12 +94,27 @@ class State:
             "cells_touched": FIRST_CELL,
             "cold": EVICT_STORED,
             "keys": np.array(keys, dtype=np.uint64),
-        }.items():
+        }
+        for name, value in first.items():
             self.header[name] = value
         anchors = self.cells["page"][:FIRST_CELL]
         for links in ("of_client", "eviction"):
             for direction in ("next", "previous"):
                 anchors[links][direction] = np.arange(FIRST_CELL)
+
+    def _allocate(self, arrays: dict[str, tuple[np.dtype, int]]) -> dict[str, Any]:
+        """The block, and in it a view of each array, of so many elements of its dtype."""
+        starts, end = {}, 0
+        for name, (dtype, count) in arrays.items():
+            starts[name] = end
+            end += -(-count * dtype.itemsize // LINE_BYTES) * LINE_BYTES
+        #: zeroes are an empty pool, so no page of this memory is touched yet
+        self.block = _aligned(end)
+        self.address = int(self.block.ctypes.data)
+        return {
+            name: self.block[starts[name] :][: count * dtype.itemsize].view(dtype)
+            for name, (dtype, count) in arrays.items()
+        }
 
 
 def _aligned(count: int) -> npt.NDArray[np.uint8]:

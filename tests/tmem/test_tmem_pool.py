@@ -251,7 +251,7 @@ def test_descriptors_do_not_run_out_before_memory_with_one_page_per_object(pages
 def test_metadata_is_at_most_64_bytes_a_page_and_40_an_object(dedup: bool) -> None:
     def size(areas: int) -> int:
         pages = areas * 512 * (2 if dedup else 1)
-        state = State(areas * 512, 0, [0] * KEY_COUNT, max_pages=pages, dedup=dedup)
+        state = State(areas * 512, 0, [0] * KEY_COUNT, max_pages=pages, hash_page=dedup)
         assert len(state.page_buckets) == pages
         return state.block.nbytes
 
