@@ -48,9 +48,9 @@ class State:
         reserve_pages: int = 0,
         hash_page: int = 0,
     ) -> None:
-        dedup = hash_page != 0
         max_areas = -(-max_frames // AREA_PAGES)
         frames = max_areas * AREA_PAGES
+        hashed_frames = frames if hash_page else 0
         cell_count = FIRST_CELL + cells_for(max_pages)
         views = self._allocate(
             {
@@ -60,8 +60,8 @@ class State:
                 "object_buckets": (U32, max_pages // 2 + 1),
                 "frames": (U32, frames),
                 "areas": (AREA, max_areas),
-                "hash_buckets": (U32, frames * dedup),
-                "hashed": (HASHED, frames * dedup),
+                "hash_buckets": (U32, hashed_frames),
+                "hashed": (HASHED, hashed_frames),
                 "scratch": (U32, 2 * PAGE_BYTES // 4),  # a codec may write beyond what it answers
                 "warm": (U32, WARM_FRAMES),
             }
@@ -77,11 +77,10 @@ class State:
         self.areas: _Records = views["areas"]
         self.hash_buckets: _Words = views["hash_buckets"]
         self.hashed: _Records = views["hashed"]
-        self.clients: _Records = self.header["clients"]
-        self.pools: _Records = self.header["pools"]
-        first = {
+        self.clients, self.pools = self.header["clients"], self.header["pools"]
+        for name, value in {
             "slab": slab,
-            "dedup": dedup,
+            "dedup": hash_page != 0,
             "hash_page": hash_page,
             "reserve_pages": reserve_pages,
             "max_areas": max_areas,
@@ -94,13 +93,11 @@ class State:
             "cells_touched": FIRST_CELL,
             "cold": EVICT_STORED,
             "keys": np.array(keys, dtype=np.uint64),
-        }
-        for name, value in first.items():
+        }.items():
             self.header[name] = value
         anchors = self.cells["page"][:FIRST_CELL]
-        for links in ("of_client", "eviction"):
-            for direction in ("next", "previous"):
-                anchors[links][direction] = np.arange(FIRST_CELL)
+        for links in (anchors["of_client"], anchors["eviction"]):
+            links["next"] = links["previous"] = np.arange(FIRST_CELL)
 
     def _allocate(self, arrays: dict[str, tuple[np.dtype, int]]) -> dict[str, Any]:
         """The block, and in it a view of each array, of so many elements of its dtype."""
