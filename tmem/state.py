@@ -38,6 +38,9 @@ class State:
     ``hash_page`` is the address of the content hash; pages share their content only with one.
     """
 
+    clients: _Records
+    pools: _Records
+
     def __init__(
         self,
         max_frames: int,
@@ -115,7 +118,7 @@ class State:
 
 
 def _aligned(count: int) -> npt.NDArray[np.uint8]:
-    """So many zero bytes that begin with a cache line: what is used together is on few lines."""
+    """So many zero bytes, at a cache line's start: what is used together is on few lines."""
     block = np.zeros(count + LINE_BYTES - 1, dtype=np.uint8)
     start = -int(block.ctypes.data) % LINE_BYTES
     return block[start : start + count]

@@ -2,7 +2,7 @@
 
 Owns: what ``Tmem.statistics()`` returns and ``memcoord tmem-list`` prints. Counts only rise, except
 those named ``*_pages``, ``objects`` and ``held_areas``, which say how much there is now (``*_max``:
-the most there ever was). Pure; anybody may import it.
+the most there ever was). Any module may import it.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class ClientStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The whole pool. ``held_pages`` is slab memory, ``free_pages`` the part that holds no data;
-    the host's heap is a part of that, what the host took for itself is not."""
+    """The whole pool. ``held_pages`` is slab memory, ``free_pages`` the part of it that holds no
+    data. ``free_pages`` includes the host's heap and not the pages the host took for itself."""
 
     held_areas: int
     held_pages: int
@@ -97,13 +97,13 @@ class Statistics:
     relinquish_attempts: int
     relinquish_evictions_max: int
     failed_copies: int
-    contents: int  # kept once for several pages
-    shared_pages: int  # that have such a content
-    deduped: int  # puts that found their content there already
-    packed_pages: int  # compressed now, into packed_bytes, in packed_frames pages of memory
+    contents: int  # contents kept once for several pages
+    shared_pages: int  # pages that have such a content
+    deduped: int  # puts whose content was there already
+    packed_pages: int  # compressed now, to packed_bytes, in packed_frames pages of memory
     packed_bytes: int
     packed_frames: int
-    poor: int  # tries of compression that saved too little
+    poor: int  # pages whose compression saved too little
     relocated: int  # pages moved to another area when the slab shrank
     clients: tuple[ClientStatistics, ...]
     pools: tuple[PoolStatistics, ...]
