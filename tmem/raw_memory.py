@@ -99,6 +99,12 @@ def _type_of(dtype: np.dtype) -> Any:
     return types.uint64 if dtype == np.uint64 else types.int64
 
 
+def _field(dtype: np.dtype, name: str) -> Any:
+    """The dtype of a field and its offset in bytes; None when there is no such field."""
+    field = (dtype.fields or cast(Any, {})).get(name)
+    return field[:2] if field else None
+
+
 def _shift(builder: Any, pointer: Any, offset: Any) -> Any:
     return builder.gep(pointer, [offset])
 
@@ -127,8 +133,8 @@ def _store(builder: Any, dtype: np.dtype, pointer: Any, value: Any) -> None:
 class _FieldOfRecord(AttributeTemplate):
     key = Ref
 
-    def generic_resolve(self, record: Ref, name: str) -> Any:
-        field = record.dtype.fields.get(name)
+    def generic_resolve(self, record: Ref, name: str) -> Any:  # type: ignore[override]
+        field = _field(record.dtype, name)
         return _type_of(field[0]) if field else None
 
 
@@ -136,27 +142,27 @@ class _FieldOfRecord(AttributeTemplate):
 class _FieldOfArray(AttributeTemplate):
     key = Array
 
-    def generic_resolve(self, array: Array, name: str) -> Any:
-        field = (array.dtype.fields or {}).get(name)
+    def generic_resolve(self, array: Array, name: str) -> Any:  # type: ignore[override]
+        field = _field(array.dtype, name)
         return _array(field[0], array.stride) if field else None
 
 
 @lower_getattr_generic(Ref)
 def _get_field(context: Any, builder: Any, record: Ref, pointer: Any, name: str) -> Any:
-    dtype, offset = record.dtype.fields[name][:2]
+    dtype, offset = _field(record.dtype, name)
     return _load(builder, dtype, _shift(builder, pointer, ir.Constant(_I64, offset)))
 
 
 @lower_setattr_generic(Ref)
 def _set_field(context: Any, builder: Any, signature: Any, arguments: Any, name: str) -> None:
-    dtype, offset = signature.args[0].dtype.fields[name][:2]
+    dtype, offset = _field(signature.args[0].dtype, name)
     pointer = _shift(builder, arguments[0], ir.Constant(_I64, offset))
     _store(builder, dtype, pointer, arguments[1])
 
 
 @lower_getattr_generic(Array)
 def _get_column(context: Any, builder: Any, array: Array, pointer: Any, name: str) -> Any:
-    return _shift(builder, pointer, ir.Constant(_I64, array.dtype.fields[name][1]))
+    return _shift(builder, pointer, ir.Constant(_I64, _field(array.dtype, name)[1]))
 
 
 @infer_global(operator.getitem)
@@ -227,6 +233,18 @@ def address_of(typing_context: Any, record: Any) -> Any:
         return builder.ptrtoint(arguments[0], _I64)
 
     return types.int64(record), generate
+
+
+@intrinsic
+def clear_record(typing_context: Any, record: Any) -> Any:
+    """Set every byte of a record to zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = ir.Constant(_I64, signature.args[0].dtype.itemsize)
+        cgutils.memset(builder, arguments[0], count, 0)
+        return context.get_dummy_value()
+
+    return types.void(record), generate
 
 
 @intrinsic

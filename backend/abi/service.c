@@ -149,7 +149,7 @@ static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
     if (got < 0 || (!got && (ring || !domain->is_unfinished)))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
-     * tmem that is still on its way to memory (tmem/stream.py). */
+     * tmem that is still on its way to memory (tmem/slab.py). */
     mc_host_lock(host);
     while (served < MC_VISIT_RECORDS_MAX && (got = next_record(domain, ring, &record)) > 0) {
         int is_long = !ring && record.op != MC_OP_NOP;

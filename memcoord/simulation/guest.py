@@ -38,8 +38,8 @@ from memcoord.simulation.ledger import (
     release,
     spare_areas,
 )
-from tmem.cache import cached_kernels
 from tmem.codes import Code
+from tmem.compiled_cache import cached_kernels
 from tmem.raw_memory import address_of, call, kernel, words_at
 from tmem.serve import FLUSH_PAGE, GET, NEED_SLAB, PUT
 

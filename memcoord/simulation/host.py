@@ -92,7 +92,7 @@ class SimHost:
                 mrc=mrc_points > 1,
                 **(tmem_options or {}),
             )
-            entries = entry_points(self.tmem)
+            entries = entry_points(self.tmem.state_address)
             self._world["tmem_state"] = entries.state_address
             for name in ("execute", "grow", "shrink"):
                 self._world[name] = getattr(entries, name)

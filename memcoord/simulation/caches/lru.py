@@ -17,7 +17,7 @@ import numpy as np
 from numba import int64, njit, types
 from numpy.typing import NDArray
 
-from tmem.cache import cached_kernels
+from tmem.compiled_cache import cached_kernels
 
 #: How the kernels take a stream of dense page numbers; the caller's array may be read-only.
 stream_type = types.Array(types.int32, 1, "C", readonly=True)

@@ -21,8 +21,8 @@ import numpy as np
 from numba import int64, njit, types, uint64
 from numpy.typing import NDArray
 
-from tmem.cache import cached_kernels
-from tmem.machine import kernel, ones
+from tmem.compiled_cache import cached_kernels
+from tmem.raw_memory import kernel, ones
 
 WORD_BITS = 64
 ALL_ONES = 0xFFFFFFFFFFFFFFFF

@@ -17,7 +17,7 @@ from numba import int64, njit
 from numpy.typing import NDArray
 
 from memcoord.simulation.caches.lru import check_stream, stream_type
-from tmem.cache import cached_kernels
+from tmem.compiled_cache import cached_kernels
 
 ABSENT, CLEAR, SET = range(3)
 

@@ -23,8 +23,8 @@ from numba import int64, njit, types, uint64
 from numpy.typing import NDArray
 
 from hypervisor.public.errors import ConfigError
-from tmem.cache import cached_kernels
-from tmem.machine import kernel
+from tmem.compiled_cache import cached_kernels
+from tmem.raw_memory import kernel
 
 COLUMN = "page"
 PAGE_MAX = 1 << 63
