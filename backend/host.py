@@ -72,9 +72,10 @@ class HostBackend(Banks):
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
     domain may send before it is reported by ``broken``. ``stop_excess``: so is one that really uses
-    more than it was granted, within milliseconds. ``tmem_entries`` stands in for
-    ``tmem.serve.entry_points``, for whoever wants to see the operations. With ``mrc_points`` above
-    1 every snapshot has each domain's miss ratios at so many sizes, as ``tmem.shards`` counts them.
+    more than it was granted, within milliseconds. ``tmem_entries`` makes, from
+    the ``Tmem``, what the service calls instead of ``tmem.serve.entry_points``, so that a recorder
+    sees the operations. With ``mrc_points`` above 1 every snapshot has each domain's miss ratios at
+    so many sizes, as ``tmem.shards`` counts them.
     """
 
     def __init__(
@@ -152,7 +153,8 @@ class HostBackend(Banks):
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
         self._slab, self._slab_bytes = slab, areas * AREA_BYTES
         self.tmem = Tmem(max_areas=areas, slab=slab, **options)
-        entries = (entries_of or serve.entry_points)(self.tmem)
+        own = serve.entry_points(self.tmem.state_address)
+        entries = entries_of(self.tmem) if entries_of else own
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
         hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas

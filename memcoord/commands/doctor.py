@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from memcoord.testbed.runs import facts
-from tmem import cache
+from tmem import compiled_cache
 
 MIB = 1 << 20
 CORES_WANTED = 4
@@ -221,7 +221,7 @@ def _compiled() -> Check:
 def _numba_cache() -> Check:
     meaning = "every run compiles tmem again: set XDG_CACHE_HOME to a writable directory"
     try:
-        where = cache.home()
+        where = compiled_cache.home()
     except RuntimeError:
         return Check("numba cache", "no home directory", "warn", meaning)
     while not where.exists() and where != where.parent:

@@ -1,4 +1,4 @@
-"""A slow, plain model of the simulator's guest: one dictionary per place a page can be in."""
+"""A slow, plain model of the simulator's guest: a collection per place where a page can be."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BALANCE = 1024
 
 @dataclass
 class ModelTmem:
-    """Pages of one domain: persistent ones stay, ephemeral ones go in put order for room."""
+    """Pages of one domain. Persistent pages stay; the oldest ephemeral page makes room."""
 
     capacity: int
     target: int = -1
@@ -34,7 +34,7 @@ class ModelTmem:
 
 
 class ModelGuest:
-    """Replays references one by one; ``counts`` has the names of a domain's words."""
+    """Replays references one by one; ``counts`` has names of fields of ``layout.DOMAIN``."""
 
     def __init__(self, program: set[int], resident: int, boot_frames: int, tmem: ModelTmem) -> None:
         self.file, self.tmem = set(program), tmem

@@ -1,8 +1,8 @@
-"""Walking a pool from outside the kernels: invariants, eviction order.
+"""A look at a pool from outside the kernels: are its invariants kept, what is evicted next.
 
 Owns: ``validate``, which trusts no counter and no list, and derives each from another. Plain Python
 on copies of the arrays, on purpose: it shares no code with what it checks. Slow; for tests, and for
-an operator who suspects something. Used by ``tmem.pool``.
+an operator who suspects damage. Used by ``tmem.pool``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 from tmem import layout
 from tmem.codes import TmemBroken
-from tmem.layout import HEADER_FIELDS
 from tmem.state import State
-from tmem.walk_store import StoreWalk
+from tmem.validate_store import Cells, StoreWalk
 
 #: client, pool slot, oid, index
 Handle = tuple[int, int, tuple[int, int, int], int]
 
 _MASK = (1 << 64) - 1
+_LOW = (1 << 32) - 1
 _FAILURES = ("target", "nomem", "nospc", "frozen", "fault")
 
 
@@ -31,7 +31,7 @@ def eviction_order(state: State) -> list[Handle]:
     return [
         walk.handle(page)
         for anchor in (layout.EVICT_STORED, layout.EVICT_ZERO)
-        for page in walk.linked(anchor, layout.CELL_EVICTION)
+        for page in walk.linked(anchor, "eviction")
     ]
 
 
@@ -59,16 +59,15 @@ class _Walk:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.header = dict(zip(HEADER_FIELDS, state.header.tolist(), strict=False))
-        self.keys = [key & _MASK for key in state.header[layout.H_KEYS :].tolist()]
-        touched = self.header["cells_touched"]
-        self.cells: list[list[int]] = state.cells[:touched].tolist()
+        self.header = state.header
+        self.keys: list[int] = state.header["keys"].tolist()
+        self.cells = Cells(state)
         self.objects = self._chained(state.object_buckets)
         self.pages = self._chained(state.page_buckets)
         self.store = StoreWalk(
             state,
             self.cells,
-            {p: (self.cells[p][layout.CELL_STORE], self.pool_of(p)) for p in self.pages},
+            {page: (self.cells.store[page], self.pool_of(page)) for page in self.pages},
             _need,
         )
 
@@ -81,47 +80,34 @@ class _Walk:
                 _need(layout.FIRST_CELL <= cell < len(self.cells), f"chain leads to cell {cell}")
                 _need(cell not in found, f"cell {cell} is on two chains, or on one twice")
                 found[cell] = bucket
-                cell = self.cells[cell][layout.CELL_CHAIN]
+                cell = self.cells.chain[cell]
         return found
 
-    def linked(self, anchor: int, links: int) -> Iterator[int]:
-        """The cells of one list, checking the way back."""
-        before, cell = anchor, self.cells[anchor][links]
+    def linked(self, anchor: int, links: str) -> Iterator[int]:
+        """The cells of one list, checking the way back; ``links`` names the field of PAGE."""
+        after, back = self.cells.links[links]
+        before, cell = anchor, after[anchor]
         for _ in range(len(self.cells)):
-            _need(self.cells[cell][links + 1] == before, f"list of {anchor}: {cell} points astray")
+            _need(back[cell] == before, f"list of {anchor}: {cell} points astray")
             if cell == anchor:
                 return
             yield cell
-            before, cell = cell, self.cells[cell][links]
+            before, cell = cell, after[cell]
         raise TmemBroken(f"list of cell {anchor} never ends")
 
     def pool_of(self, page: int) -> int:
         """Number of the pool a page is in."""
-        return self.pool_of_object(self.cells[page][layout.CELL_OWNER])
-
-    def pool_of_object(self, cell: int) -> int:
-        """Number of the pool an object is in."""
-        return self.cells[cell][layout.CELL_OWNER] & layout.OBJECT_POOL_MASK
+        return self.cells.pool[self.cells.object[page]]
 
     def owner(self, page: int) -> int:
         """The client a page is counted to."""
         return int(self.state.pools["owner"][self.pool_of(page)])
 
-    def oid(self, cell: int) -> tuple[int, int, int]:
-        """Name of an object."""
-        w = self.cells[cell][2 * layout.CELL_OID :]
-        return w[0] | w[1] << 32, w[2] | w[3] << 32, w[4] | w[5] << 32
-
     def handle(self, page: int) -> Handle:
         """Full name of a page."""
         pool = self.state.pools[self.pool_of(page)]
-        index = self.cells[page][layout.CELL_INDEX]
-        return (
-            int(pool["owner"]),
-            int(pool["slot"]),
-            self.oid(self.cells[page][layout.CELL_OWNER]),
-            index,
-        )
+        oid0, oid1, oid2 = self.cells.oid[self.cells.object[page]]
+        return int(pool["owner"]), int(pool["slot"]), (oid0, oid1, oid2), self.cells.index[page]
 
     def is_persistent(self, page: int) -> bool:
         """Whether a page is in a persistent pool."""
@@ -130,26 +116,25 @@ class _Walk:
     def check_index(self) -> None:
         """Every cell is a page, an object or free; each is on the chain its key hashes to."""
         free = []
-        cell = self.header["first_free_cell"]
+        cell = int(self.header["first_free_cell"])
         while cell:
             _need(cell not in free[-1:] and len(free) < len(self.cells), "free cells in a ring")
             free.append(cell)
-            cell = self.cells[cell][layout.CELL_CHAIN]
+            cell = self.cells.chain[cell]
         everything = [*self.objects, *self.pages, *self.store.refs, *self.gone(), *free]
         expected = list(range(layout.FIRST_CELL, len(self.cells)))
         _need(sorted(everything) == expected, "a cell is lost, or used twice")
         left = self.header["cell_count"] - len(self.cells) + len(free)
         _need(self.header["free_cells"] == left, "free_cells is wrong")
         for cell, bucket in self.objects.items():
-            words = [self.pool_of_object(cell), *self.cells[cell][4:10]]
-            _need(self._bucket(words, "object") == bucket, f"object {cell} is on a foreign chain")
+            found = self._bucket(self._words(cell), "object")
+            _need(found == bucket, f"object {cell} is on a foreign chain")
         for cell, bucket in self.pages.items():
-            owner = self.cells[cell][layout.CELL_OWNER]
+            owner = self.cells.object[cell]
             _need(owner in self.objects, f"page {cell} belongs to {owner}, which is no object")
-            words = [self.pool_of_object(owner), *self.cells[owner][4:10]]
-            words.append(self.cells[cell][layout.CELL_INDEX])
-            _need(self._bucket(words, "page") == bucket, f"page {cell} is on a foreign chain")
-        names = [(self.pool_of_object(cell), self.oid(cell)) for cell in self.objects]
+            found = self._bucket([*self._words(owner), self.cells.index[cell]], "page")
+            _need(found == bucket, f"page {cell} is on a foreign chain")
+        names = [(self.cells.pool[cell], *self.cells.oid[cell]) for cell in self.objects]
         _need(len(set(names)) == len(names), "one object exists twice")
         handles = [self.handle(page) for page in self.pages]
         _need(len(set(handles)) == len(handles), "one page exists twice")
@@ -162,37 +147,39 @@ class _Walk:
             while cell:
                 _need(len(found) < len(self.cells), f"client {number}: the log never ends")
                 found.append(cell)
-                last, cell = cell, self.cells[cell][layout.CELL_CHAIN]
+                last, cell = cell, self.cells.chain[cell]
             _need(last == client["last_gone"], f"client {number}: end of the log")
         return found
 
+    def _words(self, cell: int) -> list[int]:
+        """What the hash of an object is made of."""
+        halves = [half for part in self.cells.oid[cell] for half in (part & _LOW, part >> 32)]
+        return [self.cells.pool[cell], *halves]
+
     def _bucket(self, words: list[int], table: str) -> int:
         mixed = self.keys[0] + sum(k * w for k, w in zip(self.keys[1:], words, strict=False))
-        return ((mixed & _MASK) >> 32) * self.header[f"{table}_bucket_count"] >> 32
+        return ((mixed & _MASK) >> 32) * int(self.header[f"{table}_bucket_count"]) >> 32
 
     def check_lists(self) -> None:
         """Each page is in its object's, its client's and its eviction list, and in no other."""
         mates = {}
         for cell in self.objects:
-            pages = list(self.linked(cell, layout.CELL_MATES))
+            pages = list(self.linked(cell, "mates"))
             _need(bool(pages), f"object {cell} has no page")
             mates.update({page: cell for page in pages})
-        owners = {page: self.cells[page][layout.CELL_OWNER] for page in self.pages}
+        owners = {page: self.cells.object[page] for page in self.pages}
         _need(mates == owners, "an object's list is not its pages")
         anchors = {}
         for anchor in range(layout.CLIENT_ANCHORS, layout.FIRST_CELL):
-            anchors.update({p: anchor for p in self.linked(anchor, layout.CELL_OF_CLIENT)})
+            anchors.update({p: anchor for p in self.linked(anchor, "of_client")})
         expected = {
-            page: layout.CLIENT_ANCHORS
-            + self.owner(page) * layout.ANCHORS_PER_CLIENT
-            + self.kind(page)
-            for page in self.pages
+            page: layout.client_anchor(self.owner(page), self.kind(page)) for page in self.pages
         }
         _need(anchors == expected, "a client's list is not its pages")
         queued = {
             page: anchor
             for anchor in (layout.EVICT_STORED, layout.EVICT_ZERO)
-            for page in self.linked(anchor, layout.CELL_EVICTION)
+            for page in self.linked(anchor, "eviction")
         }
         expected = {
             page: layout.EVICT_STORED + self.kind(page)
@@ -200,11 +187,10 @@ class _Walk:
             if not self.is_persistent(page)
         }
         _need(queued == expected, "the eviction order is not the ephemeral pages")
-        cold = self.header["cold"]
+        cold = int(self.header["cold"])
         _need(queued.get(cold, cold) == layout.EVICT_STORED, "the compressor stands elsewhere")
         for number in np.flatnonzero(self.state.clients["is_open"]).tolist():
-            anchor = layout.CLIENT_ANCHORS + number * layout.ANCHORS_PER_CLIENT
-            anchor += layout.ANCHOR_PERSISTENT
+            anchor = layout.client_anchor(number, layout.ANCHOR_PERSISTENT)
             cold = int(self.state.clients["cold"][number])
             _need(anchors.get(cold, cold) == anchor, f"client {number}: the compressor's place")
 
@@ -240,14 +226,14 @@ class _Walk:
             free_frames += len(free)
             held += size
         _need(found == self.store.holders, "a frame's page does not have that frame")
-        listed, area_next = [], self.header["open_area"]
+        listed, area_next = [], int(self.header["open_area"])
         while area_next and len(listed) <= len(areas_open):
             listed.append(area_next - 1)
-            area_next = int(self.state.areas[area_next - 1, layout.AREA_NEXT])
+            area_next = int(self.state.areas["next"][area_next - 1])
         _need(sorted(listed) == sorted(areas_open), "open areas are not those with a free frame")
-        _need(self.header["held_areas"] == int((self.state.areas[:, 0] > 0).sum()), "held_areas")
+        _need(self.header["held_areas"] == int((self.state.areas["size"] > 0).sum()), "held_areas")
         _need(self.header["held_frames"] == held, "held_frames")
-        free_frames -= self.header["host_taken"]
+        free_frames -= int(self.header["host_taken"])
         _need(self.header["free_frames"] == free_frames, "free_frames")
         _need(0 <= self.header["heap_free"] <= free_frames, "heap_free")
         _need(self.header["host_taken"] >= 0, "host_taken")
@@ -263,7 +249,7 @@ class _Walk:
         for name, count in now.items():
             _need(self.header[name] == count, f"{name} is {self.header[name]}, not {count}")
         in_pool = Counter(self.pool_of(page) for page in self.pages)
-        objects = Counter(self.pool_of_object(cell) for cell in self.objects)
+        objects = Counter(self.cells.pool[cell] for cell in self.objects)
         kinds = Counter((self.owner(page), self.is_persistent(page)) for page in self.pages)
         weights = self.state.clients["weight"]
         _need(self.header["total_weight"] == int(weights.sum()), "total_weight")
@@ -300,7 +286,7 @@ class _Walk:
         and no two shared pools have one uuid."""
         uuids = set()
         leading: dict[int, list[int]] = {}
-        pool_of_slot = self.state.slots[:, :, layout.SLOT_POOL].ravel()
+        pool_of_slot = self.state.clients["slots"]["pool"].ravel()
         for slot in np.flatnonzero(pool_of_slot).tolist():
             leading.setdefault(int(pool_of_slot[slot]) - 1, []).append(slot)
         open_pools = np.flatnonzero(self.state.pools["is_open"]).tolist()

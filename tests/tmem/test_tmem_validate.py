@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tmem_model import ZERO, page_of
 
-from tmem import Code, PoolFlag, Tmem, TmemBroken, layout
+from tmem import Code, PoolFlag, Tmem, TmemBroken
 
 COUNTERS = (
     "free_cells",
@@ -41,7 +41,7 @@ def tmem() -> Tmem:
 
 @pytest.mark.parametrize("counter", COUNTERS)
 def test_a_wrong_word_in_the_header(tmem: Tmem, counter: str) -> None:
-    tmem._state.header[layout.HEADER_FIELDS.index(counter)] += 1
+    tmem._state.header[counter] += 1
     with pytest.raises(TmemBroken):
         tmem.validate()
 
@@ -61,23 +61,25 @@ def test_a_wrong_word_of_a_pool(tmem: Tmem, counter: str) -> None:
 
 
 def test_a_wrong_word_of_any_page(tmem: Tmem) -> None:
-    cells = tmem._state.cells
     page = int(tmem._state.page_buckets[np.flatnonzero(tmem._state.page_buckets)[0]])
-    used = range(layout.CELL_WORDS)
-    persistent = page not in [int(c) for c in cells[:3, layout.CELL_EVICTION]]
-    for column in used:
-        if persistent and column in (layout.CELL_EVICTION, layout.CELL_EVICTION + 1):
-            continue
-        cells[page, column] ^= 1
+    queue = tmem._state.cells["page"]["eviction"]["next"]
+    persistent = page not in queue[:3].tolist()
+    record = tmem._state.cells["page"][page]
+    words = [(record, "chain"), (record, "object"), (record, "index"), (record, "store")]
+    for links in ("mates", "of_client", "eviction"):
+        if links != "eviction" or not persistent:
+            words += [(record[links], "next"), (record[links], "previous")]
+    for of, field in words:
+        of[field] ^= 1
         with pytest.raises(TmemBroken):
             tmem.validate()
-        cells[page, column] ^= 1
+        of[field] ^= 1
     tmem.validate()
 
 
 def test_a_wrong_frame_or_area(tmem: Tmem) -> None:
     state = tmem._state
-    for array, at in ((state.frames, 511), (state.frames, 600), (state.areas, (1, 1))):
+    for array, at in ((state.frames, 511), (state.frames, 600), (state.areas["used"], 1)):
         array[at] ^= 2
         with pytest.raises(TmemBroken):
             tmem.validate()

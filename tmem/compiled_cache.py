@@ -1,11 +1,11 @@
 """Where compiled kernels are kept, so that only the first start on a machine compiles.
 
 Owns: the choice of the cache directory, ``$XDG_CACHE_HOME`` or ``~/.cache``, then
-``memcoord/numba-<hash>``. The hash covers numba's version, every source of this package and those
-beside the module that declares the kernels (any package may), because numba looks at one file only
-and would miss a change in a function that a kernel calls. Where that
-directory cannot be written there is no cache: a private one would outlive a process that is killed.
-The process' environment is left alone. Used by the modules that define kernels.
+``memcoord/numba-<hash>``. The hash covers numba's version, every source of this package and every
+source beside the module that declares the kernels (any package may declare some), because numba
+looks at one file only and would miss a change in a function that a kernel calls. Where that
+directory cannot be written, nothing is cached: a temporary directory would outlive a process that
+is killed. The environment of the process is not changed. Used by the modules that declare entries.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ DIGEST_CHARS = 16
 
 
 def home() -> Path:
-    """Where everything cached for this user lies; RuntimeError when there is no home directory."""
+    """The folder of everything cached for this user; RuntimeError when there is no home."""
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (root if root.is_absolute() else Path.home() / ".cache") / "memcoord"
 
 
 @functools.cache
 def directory(module: str = __file__) -> Path | None:
-    """The directory the kernels of a module (its ``__file__``) are cached in, made if need be;
-    None where nothing can be written."""
+    """The directory for the kernels of a module (its ``__file__``), made if need be; None where
+    nothing can be written."""
     try:
         wanted = home() / f"numba-{_digest(Path(module).parent)}"
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -59,11 +59,6 @@ def cached_kernels(module: str = __file__) -> Iterator[bool]:
         yield True
     finally:
         config.CACHE_DIR = before
-
-
-def warm() -> None:
-    """Load every kernel, compiling those not in the cache. Call it before domains start."""
-    import tmem.serve  # noqa: F401
 
 
 def _digest(package: Path) -> str:

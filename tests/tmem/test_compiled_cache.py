@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ASK = "import tmem.cache as c; d = c.directory(); print(d, d.is_dir())"
+ASK = "import tmem.compiled_cache as c; d = c.directory(); print(d, d.is_dir())"
 
 
 def ask(code: str, **environment: str) -> str:
@@ -32,7 +32,7 @@ def test_the_directory_is_the_users_and_names_the_sources(tmp_path: Path) -> Non
 def test_without_a_writable_place_nothing_is_cached_or_made(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    code = "import tmem.cache as c; print(c.directory())"
+    code = "import tmem.compiled_cache as c; print(c.directory())"
     assert ask(code, XDG_CACHE_HOME=str(file), TMPDIR=str(tmp_path)) == "None"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -45,7 +45,7 @@ def test_a_relative_directory_is_none_as_the_xdg_specification_says(tmp_path: Pa
 def test_numba_is_told_only_while_kernels_are_declared(tmp_path: Path) -> None:
     code = """
 from numba.core import config
-from tmem.cache import cached_kernels, directory
+from tmem.compiled_cache import cached_kernels, directory
 before = config.CACHE_DIR
 with cached_kernels() as enabled:
     print(enabled, config.CACHE_DIR == str(directory()), end=" ")
