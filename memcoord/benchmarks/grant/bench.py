@@ -9,9 +9,6 @@ attached to all three domains, so that every grant stands beside the same malloc
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable
@@ -23,7 +20,7 @@ from memcoord.benchmarks import cpus
 from memcoord.benchmarks.harness import BenchPlan, Row, Sheet, Target
 from memcoord.benchmarks.lab import BenchError, Host, Lab
 from memcoord.testbed.runs.facts import read_text
-from memcoord.testbed.runs.launcher import ROOT
+from memcoord.testbed.runs.launcher import start_python
 
 PLAN = BenchPlan(
     bench="grant",
@@ -255,12 +252,12 @@ def _check_memory(wanted_bytes: int) -> None:
 
 
 def _run_python(code: str) -> int:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    start = time.perf_counter_ns()
-    subprocess.run(
-        [sys.executable, "-P", "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True
-    )
-    return time.perf_counter_ns() - start
+    start_ns = time.perf_counter_ns()
+    returncode = start_python("-c", code).wait()  # with a limit it would poll, which costs time
+    elapsed_ns = time.perf_counter_ns() - start_ns
+    if returncode:
+        raise BenchError(f"python -c {code!r} ended with {returncode}")
+    return elapsed_ns
 
 
 def _count(row: Row, key: str, more: int) -> None:

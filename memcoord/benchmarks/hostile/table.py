@@ -25,7 +25,7 @@ from rich.table import Table
 from hypervisor.public.backend import MECHANISMS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks import cpus
-from memcoord.benchmarks.hostile.cheats import Row, cheat_report
+from memcoord.benchmarks.hostile.cheats import CheatRow, cheat_report
 from memcoord.testbed.runs import rundir
 
 FOR_S = 0.6
@@ -60,7 +60,7 @@ def bench_cheats(as_json: bool, out: str | None, for_s: float = FOR_S) -> int:
 
 def measure(for_s: float, tell: Tell, mechanisms: Iterable[str] = MECHANISMS) -> dict[str, Any]:
     """Every row of every mechanism, as plain values."""
-    rows: list[Row] = []
+    rows: list[CheatRow] = []
     for mechanism in mechanisms:
         tell(mechanism)
         with tempfile.TemporaryDirectory(prefix="mc-") as directory:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +27,7 @@ from memcoord.testbed.report.metrics import (
 )
 from memcoord.testbed.report.results import PolicyResult, RunReport
 from memcoord.testbed.report.series import FILE
-from memcoord.testbed.runs.launcher import ROOT
+from memcoord.testbed.runs.launcher import start_python
 
 if TYPE_CHECKING:
     from hypervisor.coordinator import TickReport
@@ -95,21 +93,23 @@ def _testbed(scenario: Scenario, policy: str) -> tuple[PolicyResult, Figures]:
     with tempfile.TemporaryDirectory(prefix="mc-") as folder:
         file, run_dir = Path(folder) / "scenario.toml", Path(folder) / "run"
         file.write_text(as_toml(scenario), encoding="utf-8")
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-P", "-m", "memcoord", "run", str(file), "--json"]
-        done = subprocess.run(
-            [*command, "--policy", policy, "--run-dir", str(run_dir)],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=TESTBED_S_MAX,
-            env={**os.environ, "PYTHONPATH": python_path},
-            check=False,
-        )
+        command = ["-m", "memcoord", "run", str(file), "--json"]
+        process = start_python(
+            *command, "--policy", policy, "--run-dir", str(run_dir),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        with process:
+            try:
+                said, wrong = process.communicate(timeout=TESTBED_S_MAX)
+            except BaseException:
+                process.kill()
+                raise
         try:
-            report = msgspec.json.decode(done.stdout, type=RunReport)
+            report = msgspec.json.decode(said, type=RunReport)
         except msgspec.DecodeError:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise RunFailed(said[-1] if said else f"exit code {done.returncode}") from None
+            lines = wrong.decode("utf-8", "replace").strip().splitlines()
+            why = lines[-1] if lines else f"exit code {process.returncode}"
+            raise RunFailed(why) from None
         result = report.policies[0]
         return result, figures_of(read_series(run_dir / FILE), report.tmem_capacity_pages)
 
