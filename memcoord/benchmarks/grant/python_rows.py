@@ -7,6 +7,7 @@ per sample of ``ops`` operations. The loop itself is in every row alike; ``nothi
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -63,3 +64,12 @@ def of_numpy(count: int, ops: int) -> array[int]:
             del block
         samples.append(perf_counter_ns() - start)
     return samples
+
+
+#: The rows by name; ``grant`` also takes the domain.
+ROWS: dict[str, Callable[..., array[int]]] = {
+    "nothing": nothing,
+    "grant": grant,
+    "of_bytearray": of_bytearray,
+    "of_numpy": of_numpy,
+}

@@ -27,11 +27,11 @@ class Sweep:
 
 
 #: Told how many cells of how many are done, and which was the last.
-Progress = Callable[[int, int, str], None]
+Advance = Callable[[int, int, str], None]
 Run = Callable[[Sequence[Cell]], Outcomes]
 
 
-def run_cells(cells: Sequence[Cell], store: Store, run: Run, progress: Progress) -> Sweep:
+def run_cells(cells: Sequence[Cell], store: Store, run: Run, progress: Advance) -> Sweep:
     """Every cell's result, run or found in ``store``; a cell that fails is told of, not raised."""
     known = {cell.key: result for cell in cells if (result := store.read(cell.key)) is not None}
     missing = [cell for cell in cells if cell.key not in known]

@@ -45,7 +45,7 @@ def hand_over(
     }
     with theirs:
         fds = (handles.ram_fd, handles.meta_fd, handles.bell_fd, theirs.fileno())
-        remote.ask("adopt", fds, attached=attached, **args)
+        remote.hand("adopt", fds, attached=attached, **args)
     return ours
 
 

@@ -85,10 +85,19 @@ class Remote:
         """For a selector: readable when an answer has come or the child has ended."""
         return self._line.fileno()
 
-    def tell(self, op: str, fds: Sequence[int] = (), **args: Any) -> None:
-        """Send an operation and do not wait. ``fds`` arrive as an argument of that name."""
+    def tell(self, op: str, **args: Any) -> None:
+        """Send an operation and do not wait."""
+        self._send(op, args, ())
+
+    def _send(self, op: str, args: dict[str, Any], fds: Sequence[int]) -> None:
+        body = msgspec.msgpack.encode([op, args])
+        header = HEADER.pack(len(body), len(fds))
         with contextlib.suppress(OSError):  # the child ended: waiting for the answer says how
-            _send(self._line, [op, args], fds)
+            if fds:
+                socket.send_fds(self._line, [header], fds)
+                self._line.sendall(body)
+            else:
+                self._line.sendall(header + body)
 
     def answer(self, limit_s: float = ANSWER_S) -> Any:
         """The value of the oldest operation that is not yet answered.
@@ -111,12 +120,15 @@ class Remote:
             raise RemoteError(f"{self.child.name}: {value}")
         return value
 
-    def ask(
-        self, op: str, fds: Sequence[int] = (), *, limit_s: float = ANSWER_S, **args: Any
-    ) -> Any:
-        """Send an operation and wait for its value; errors as ``answer``."""
-        self.tell(op, fds, **args)
-        return self.answer(limit_s)
+    def ask(self, op: str, **args: Any) -> Any:
+        """Send an operation and wait ANSWER_S for its value; errors as ``answer``."""
+        self._send(op, args, ())
+        return self.answer()
+
+    def hand(self, op: str, fds: Sequence[int], **args: Any) -> Any:
+        """As ``ask``; the operation gets file descriptors, at most FDS_MAX, as argument ``fds``."""
+        self._send(op, args, fds)
+        return self.answer()
 
     def signal(self, number: int) -> None:
         """Send a signal, unless the child has ended."""
@@ -171,16 +183,6 @@ def serve(target: object, *, is_threaded: bool = True) -> None:
             except Exception:  # whatever it is, the parent reports it
                 body = msgspec.msgpack.encode([False, traceback.format_exc()])
             line.sendall(HEADER.pack(len(body), 0) + body)
-
-
-def _send(line: socket.socket, message: Any, fds: Sequence[int]) -> None:
-    body = msgspec.msgpack.encode(message)
-    header = HEADER.pack(len(body), len(fds))
-    if fds:
-        socket.send_fds(line, [header], fds)
-        line.sendall(body)
-    else:
-        line.sendall(header + body)
 
 
 def _receive(line: socket.socket, deadline_s: float | None = None) -> tuple[Any, list[int]] | None:

@@ -1,8 +1,9 @@
-"""CPU-bound neighbours, and what protects a hypervisor's threads from them.
+"""Neighbours that want the CPUs, and the protection of a hypervisor's threads from them.
 
 Owns: processes that compute without end but stand still until they are let run; and where, and how
 urgently, the threads of a backend in this process run.
-Rules: every change of the scheduling ends with the thread it was made to, or with its block.
+Rules: a change of scheduling ends with the thread it was made to, or with its block.
+Used by: the benches ``interference`` and ``mechanisms``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class Neighbours:
     ) -> None:
         for child in self._children:
             child.process.kill()
+
+    def __len__(self) -> int:
+        return len(self._children)
 
     def place(self, cpus: set[int]) -> None:
         """Have all of them run on these CPUs only."""
