@@ -1,9 +1,9 @@
 """The processes of a bench: real hypervisors, and the processes that are measured.
 
-Owns: starting them in the bench's directory, calling the measured ones, ending all of them. The
-bench's parent uses it as a context manager; what it started is gone when it is left.
-Rules: every wait has a limit. A measured process never shares a CPU with its parent's waiting,
-because the parent sleeps in poll.
+Owns: starting the processes in the bench's directory, and ending all of them. The process of the
+bench uses ``Lab`` as a context manager; leaving it ends everything that it started.
+Rules: every wait has a limit. While a measured process works, the bench sleeps in poll and uses no
+CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import shutil
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -49,7 +48,7 @@ class Host:
         self._child = child
 
     def await_ready(self) -> None:
-        """Until it answers on its control socket, at most START_S; BenchError when it ended."""
+        """Wait until it answers on its control socket; BenchError if it ended, PeerGone if late."""
         deadline = time.monotonic() + START_S
         while True:
             try:
@@ -63,7 +62,7 @@ class Host:
             time.sleep(POLL_S)
 
     def domain(self, name: str) -> dict[str, Any]:
-        """The statistics of one domain."""
+        """The statistics of one domain; BenchError when it is not attached."""
         found = [
             entry for entry in call(self.run_dir, "statistics")["domains"] if entry["name"] == name
         ]
@@ -86,12 +85,7 @@ class Lab:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         with contextlib.ExitStack() as last:
             last.callback(self._end)
             last.push(self._stack)
@@ -121,11 +115,11 @@ class Lab:
         return host
 
     def enter(self, resource: AbstractContextManager[Entered]) -> Entered:
-        """Something to be left again with the lab, before its processes are ended."""
+        """Enter a context manager that is left with the lab, before the processes are ended."""
         return self._stack.enter_context(resource)
 
     def scratch(self, name: str) -> Path:
-        """A directory of the bench's for a rival's files; gone with the lab."""
+        """A directory for the files of a rival, removed with the lab."""
         path = self._run.path / name
         path.mkdir(mode=0o700)
         self._scratch.append(path)

@@ -64,7 +64,7 @@ uint64_t mcc_flood_bell(const struct mcc_attachment *own, uint64_t for_ns)
     return rings;
 }
 
-/* Whatever is said of them, answers are taken: a slot is needed for the next record. */
+/* Answers are taken and not looked at: the next record needs their slot. */
 static void drain(struct mc_front *front)
 {
     struct mc_record answer;
@@ -157,12 +157,12 @@ static void say(struct mcc_attachment *own, int ring)
     mc_eventfd_ring(own->bell_fd);
 }
 
-/* What a guest that behaves might say, so that it is not thrown out for its words. */
+/* A record that an honest guest might send, so that the cheater is not thrown out for it. */
 static void say_mildly(struct mcc_attachment *own)
 {
     struct mc_record record = {.op = MC_OP_NOP};
 
-    if (next_random(&own->state) % 4 == 0)     /* memory takes its time */
+    if (next_random(&own->state) % 4 == 0)     /* of the slower ones, on memory */
         record.op = (uint16_t)(next_random(&own->state) % (MC_OP_INSTALL + 1));
     record.arg[0] = 1 + next_random(&own->state) % 4;
     if (!mc_front_push(&own->fronts[0], &record))
@@ -189,7 +189,7 @@ uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last
         *word = now;
         say_mildly(own);
         await_served(own);
-        if (*word == now)           /* what the hypervisor has written meanwhile is its own */
+        if (*word == now)           /* unless the hypervisor has written it meanwhile */
             *word = was;
         if (hung_up(own))
             return at + step;
@@ -250,7 +250,7 @@ int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, ui
         int path;
         int64_t gained;
 
-        do      /* what it gave back may not have been punched yet */
+        do      /* the host may not have punched the area given back yet */
             gained = mc_guest_request(guest, MC_AREA_FRAMES, &path);
         while ((gained == MC_ETARGET || gained == MC_ENOMEM) && mc_clock_ns() < end_ns);
         if (gained < 0)

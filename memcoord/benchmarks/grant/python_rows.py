@@ -1,7 +1,8 @@
 """Rows measured in a Python loop: one by one, allocate, write one byte, release.
 
-Owns: the loops whose interpreter overhead is part of what they measure. Each returns nanoseconds
-per sample of ``ops`` operations. The loop itself is in every row alike; ``nothing`` shows it.
+Owns: the loops that measure the interpreter's overhead along with the allocation. Each returns
+nanoseconds per sample of ``ops`` operations. The loop itself costs every row the same; the row
+``nothing`` shows how much.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class CheatLab:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._stack.close()
 
     def _start(self, stack: contextlib.ExitStack) -> None:

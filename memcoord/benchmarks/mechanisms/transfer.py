@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from hypervisor.public.backend import DomainSpec
@@ -59,17 +58,12 @@ class Full:
         try:
             self._open()
         except BaseException:
-            self._stage.__exit__(None, None, None)
+            self._stage.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stage.__exit__(kind, error, traceback)
+    def __exit__(self, *raised: object) -> None:
+        self._stage.__exit__()
 
     def _open(self) -> None:
         stage, cast, asks = self._stage, self._cast, self._variant.asks

@@ -21,7 +21,7 @@ from memcoord.testbed.runs.remote import Remote, RemoteError
 
 WORKER = "memcoord.benchmarks.sweep.worker"
 ATTEMPTS_MAX = 3
-#: A worker that says nothing for so long is taken for stuck.
+#: A worker without an answer for so long is taken for stuck.
 CELL_S_MAX = 900.0
 POLL_S = 5.0
 END_S = 5.0
@@ -29,7 +29,7 @@ END_S = 5.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: its result, or in ``error`` why there is none."""
+    """The outcome of a cell: its result, or the reason why there is none."""
 
     cell: Cell
     result: Result | None

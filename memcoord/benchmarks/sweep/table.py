@@ -1,8 +1,8 @@
 """The table of a sweep: a row per run, every figure a column; CSV always, Parquet with the extra.
 
-Owns: how runs are joined with what they are compared to (each domain alone, of the same scenario,
-settings, seed and world), and the two forms of the file. Rows are sorted by what was run, so that
-the same results give the same bytes, whoever computed them and in whichever order.
+Owns: the joining of runs with their comparison (each domain alone, of the same scenario, settings,
+seed and world), and the two forms of the file. Rows are sorted by the run they tell of, so that the
+same results give the same bytes, in whichever order and by whichever worker they were computed.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SUMS = ("references", "faults", "tmem_hits", "swap_ins", "swap_outs", "file_read
 
 
 def situation(cell: Cell) -> tuple[Any, ...]:
-    """What two cells must share to be compared: everything but the policy and the kind."""
+    """The part two cells must share to be compared: all but the policy and the kind."""
     return cell.world, cell.scenario, cell.text, cell.overrides, cell.seed
 
 
 def rows_of(results: Iterable[tuple[Cell, Result]]) -> list[RunRow]:
     """A row per ``run`` cell, sorted; ``slowdown.NAME`` is a domain's, NaN when it did not finish.
 
-    What has no result yet has no row.
+    A cell without a result has no row.
     """
     known = list(results)
     alone_s: dict[tuple[Any, ...], dict[str, float]] = {}
@@ -63,7 +63,7 @@ def rows_of(results: Iterable[tuple[Cell, Result]]) -> list[RunRow]:
 
 
 def order(cell: Cell) -> tuple[Any, ...]:
-    """Sorts cells by what was run; the key last, so that no two are equal."""
+    """A key to sort cells by: what they run, then their key, so that no two are equal."""
     numbers = _by_number(cell.params), _by_number(cell.overrides)
     return cell.world, cell.scenario, cell.policy, *numbers, cell.seed, cell.key
 

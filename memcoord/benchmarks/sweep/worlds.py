@@ -1,8 +1,8 @@
 """The two worlds a cell can run in, behind one function.
 
-Owns: how a run is started in each, and the figures of memory over time that are taken from it. In
-the testbed a run is ``memcoord run`` in a process of its own: it wants the main thread for its
-signals, which a worker of a cluster cannot give it.
+Owns: the start of a run in each world, and the figures of memory over time that are taken from it.
+In the testbed a run is ``memcoord run`` in a process of its own, because it needs a main thread for
+its signals, which a worker of a cluster does not have.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Figures = dict[str, float]
 
 TESTBED_S_MAX = 600.0
-#: What is seen of a domain at a tick: fields of a ``DomainSnapshot``, columns of series.csv.
+#: Seen of a domain at a tick: fields of a ``DomainSnapshot``, columns of series.csv.
 COLUMNS = (
     "tmem_used_pages",
     "tmem_target_pages",
@@ -131,7 +131,7 @@ def _toml(value: Any) -> str:
 
 
 def read_series(path: Path) -> list[Seen]:
-    """What a run's series.csv tells."""
+    """The content of a run's series.csv."""
     with path.open(newline="", encoding="ascii") as file:
         return [
             Seen(float(row["time_s"]), row["domain"], *(int(row[name] or 0) for name in COLUMNS))

@@ -6,7 +6,6 @@ Owns: everything shown while a run, a sweep or a bench lasts, so that stdout hol
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import Self
 
 from rich import progress as bars
@@ -37,16 +36,11 @@ class Progress:
         self._part = 0
 
     def __enter__(self) -> Self:
-        self._bars.__enter__()
+        self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bars.__exit__(kind, error, traceback)
+    def __exit__(self, *raised: object) -> None:
+        self._bars.stop()
 
     def begin(self, title: str, total: int | None = None) -> None:
         """Begin work called ``title`` of ``total`` steps; None: ``advance`` will tell."""
