@@ -19,8 +19,8 @@
 #define MCB_AWAIT_NS 20000000000
 
 /* A wait for memory. `asks`: the guest may ask its mechanism for more (mc_guest_alloc); otherwise
- * the guest takes the frames that turn up. `plea_fd`: an eventfd, rung once to tell the bench, which
- * resizes by hand; or -1. */
+ * the guest takes the frames that turn up. `plea_fd`: an eventfd, rung once to tell the bench,
+ * which resizes by hand; or -1. */
 struct mcb_wait {
     uint32_t *frames;
     uint32_t count;

@@ -40,8 +40,8 @@ int mcb_grant_fresh(struct mc_guest *guest, int slot, uint64_t *sample, uint32_t
                     uint8_t *touched, uint32_t *recycled);
 /* Mark the row the slot holds: a loop that recycles has touched some of it. */
 void mcb_mark_slot(const struct mc_guest *guest, int slot, uint8_t *touched);
-/* Take and hold frames, at most `limit`, until an area's worth in sequence had no mark. Then no free
- * frame has been touched before, and samples of first touches can follow. Returns how many. */
+/* Take and hold frames, at most `limit`, until an area's worth in sequence had no mark. Then no
+ * free frame has been touched before, and samples of first touches can follow. Returns how many. */
 int mcb_hold_touched(struct mc_guest *guest, int slot, uint32_t limit, uint8_t *touched);
 
 /* Areas that are whole, free, backed and mapped: credit that an allocation meets. */

@@ -209,8 +209,8 @@ static uint64_t pick(struct mcc_attachment *own, const struct mcc_range *ranges,
     return ranges[i].first + next_random(&own->state) % (ranges[i].last - ranges[i].first);
 }
 
-uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges, uint32_t range_count,
-                     uint64_t count)
+uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
+                     uint32_t range_count, uint64_t count)
 {
     uint64_t done = 0;
 

@@ -41,13 +41,14 @@ enum mcc_value { MCC_ZERO = 0, MCC_ONES = 1, MCC_RANDOM = 2, MCC_OFF_BY_ONE = 3,
 void mcc_bind(struct mcc_attachment *own);
 
 /* Write to every page of [from, from + bytes) of ram, again and again; how many writes. */
-uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t from, uint64_t bytes, uint64_t for_ns);
+uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t from, uint64_t bytes,
+                   uint64_t for_ns);
 /* Ring the hypervisor's bell without a pause; how often. */
 uint64_t mcc_flood_bell(const struct mcc_attachment *own, uint64_t for_ns);
 /* Keep the ring full of `op`, in turns with `other`, with `arg` as its first word; how many. */
 uint64_t mcc_flood_ring(struct mcc_attachment *own, uint32_t op, uint32_t other, uint64_t arg,
                         uint64_t for_ns);
-/* Claim without a pause that the guest driver has reached its target, and lie in every statistic. */
+/* Claim without a pause that the target is reached, and lie in every statistic. */
 uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns);
 /* Burn a CPU and nothing else: what a busy neighbour is without cheating. */
 uint64_t mcc_burn(const struct mcc_attachment *own, uint64_t for_ns);
@@ -59,8 +60,8 @@ uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last
                        int how);
 /* `count` random words of the ranges, a random record and a bell after every MCC_BURST_WORDS. How
  * many were written in this life. */
-uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges, uint32_t range_count,
-                     uint64_t count);
+uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
+                     uint32_t range_count, uint64_t count);
 
 /* An honest domain: GROW an area and offer it again, at most `count` times and for at most for_ns,
  * with pauses of `pause_ns`. A sample is the time from the GROW to its grant. Returns the number of

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memcoord.testbed.report.results import metrics
+from memcoord.testbed.report import metrics
 
 shares = st.lists(st.floats(0, 1e9), min_size=1, max_size=12)
 slowdowns = st.lists(st.floats(0.5, 100), min_size=1, max_size=12)
