@@ -1,13 +1,18 @@
-"""``memcoord bench``: choose a bench by its name and run it.
+"""``memcoord bench``: choose a bench by its name and run it; fill a page from a saved result.
 
 Owns: the list of benches. The bench of policies is imported when it is asked for, because no other
-bench needs a simulator.
+bench needs a simulator. ``python -m memcoord.commands.bench RESULT.json docs/PAGE.md`` does
+what ``--markdown`` does after measuring.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.bursts import bench as bursts
@@ -26,6 +31,7 @@ from memcoord.benchmarks.runner import (
     RoundsBench,
     StartRounds,
     Tables,
+    fill_page,
     run_bench,
 )  # fmt: skip
 from memcoord.benchmarks.tmem import bench as tmem
@@ -85,3 +91,15 @@ def bench_of(
         known = " or ".join([*ROUNDS_BENCHES, CHEATS, POLICIES])
         raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     return RoundsBench(*ROUNDS_BENCHES[which], rounds)
+
+
+def write_page(result_path: Path, page: Path) -> None:
+    """Fill ``page`` from the JSON at ``result_path``; ConfigError when the page has no markers."""
+    result = msgspec.json.decode(result_path.read_bytes())
+    made = bench_of(result["bench"])
+    fill_page(made, None, page)
+    fill_page(made, result, page)
+
+
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -14,12 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hypervisor.public.backend import MECHANISMS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.hostile.guest import HOWS, WHERE
 from memcoord.benchmarks.hostile.lab import AREA, CHEATER, HELD_AREAS, LOW_AREAS, CheatLab
 from memcoord.testbed.runs.remote import Remote, RemoteGone
 
+#: The first operation of each mechanism that has operations of its own.
+FIRST_OPS = {
+    "balloon": lib.MC_OP_BALLOON,
+    "virtio-mem": lib.MC_OP_VIRTIO_MEM,
+    "sections": lib.MC_OP_SECTIONS,
+    "cmm": lib.MC_OP_CMM,
+    "hyperalloc": lib.MC_OP_HYPERALLOC,
+}
+assert FIRST_OPS.keys() == set(MECHANISMS) - {"direct"}
 ENOUGH_SAMPLES = 100  # below that there is no 99th percentile to speak of
 
 
@@ -58,8 +68,7 @@ def _plain(command: str, **args: Any) -> Act:
 
 
 def _flood_device(lab: CheatLab, guest: Remote, for_s: float) -> None:
-    name = f"MC_OP_{lab.mechanism.replace('-', '_').upper()}"
-    base = getattr(lib, name, lib.MC_OP_INSTALL)  # the first operation of the mechanism's own
+    base = FIRST_OPS.get(lab.mechanism, lib.MC_OP_INSTALL)
     guest.tell("flood_ring", for_s=for_s, first=base, second=base + 1)
 
 
@@ -130,7 +139,7 @@ CHEATS: dict[str, Act] = {
     **{
         f"corrupts {where}: {how}": _every_word(where, number)
         for where in WHERE
-        for number, how in enumerate(HOWS)
+        for how, number in HOWS.items()
     },
 }
 

@@ -46,7 +46,12 @@ SECTIONS = {
     "heads": 100, "slots": 60,
 }  # fmt: skip
 WHERE = {"control": (0, 1), "rings": (1, 3), "allocator": (3, 8)}
-HOWS = ("zero", "ones", "random", "off by one")
+HOWS = {
+    "zero": lib.MCC_ZERO,
+    "ones": lib.MCC_ONES,
+    "random": lib.MCC_RANDOM,
+    "off by one": lib.MCC_OFF_BY_ONE,
+}
 F_ADD_SEALS, F_SEAL_WRITE = 1033, 8
 
 

@@ -23,7 +23,7 @@ from memcoord.benchmarks.figures import Axis, Figure, Line, NoFigures, svg
 from memcoord.benchmarks.harness import Row, Sheet
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.mechanisms.stage import Stage
-from memcoord.commands import bench_page
+from memcoord.commands.bench import write_page
 from memcoord.testbed.runs import rundir
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
@@ -89,7 +89,7 @@ def test_every_mechanism_is_put_to_every_series(
             assert row["held_idle_gib_s"] >= 0
     document = tmp_path / "p.md"
     document.write_text(f"{tables.begin('measured')}\n{tables.end('measured')}\n")
-    bench_page.write(tmp_path / "b" / "bursts.json", document)
+    write_page(tmp_path / "b" / "bursts.json", document)
     assert document.read_text().count("| direct credit 4 |") == len(SERIES)
     assert "hyperalloc" in (tmp_path / "bursts.svg").read_text()
     assert_left_clean(tmp_path / "b")
@@ -100,7 +100,7 @@ def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:
     document.write_text("nothing")
     result.write_text('{"bench": "bursts"}')
     with pytest.raises(ConfigError, match="no <!-- measured"):
-        bench_page.write(result, document)
+        write_page(result, document)
     assert document.read_text() == "nothing"
 
 

@@ -19,7 +19,7 @@ from memcoord.benchmarks.interference import bench as interference
 from memcoord.benchmarks.interference.bench import PATHS, PROTECTIONS, row_name
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.neighbours import Neighbours
-from memcoord.commands import bench_page
+from memcoord.commands.bench import write_page
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.facts import read_text
 from memcoord.testbed.runs.identity import alive
@@ -68,7 +68,7 @@ def test_every_path_is_measured_with_and_without_help(
                 assert not is_wanted or result["rows"][name]["count"] == 3
     found = (tmp_path / "p.md", tmp_path / "interference.svg")
     found[0].write_text(PAGE)
-    bench_page.write(tmp_path / "i" / "interference.json", found[0])
+    write_page(tmp_path / "i" / "interference.json", found[0])
     text = found[0].read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")

@@ -19,7 +19,7 @@ from memcoord.benchmarks.mechanisms import transfer as mechanism_transfer
 from memcoord.benchmarks.mechanisms import views as mechanism_views
 from memcoord.benchmarks.mechanisms.huge_mount import HugeMount
 from memcoord.benchmarks.mechanisms.stage import Variant
-from memcoord.commands import bench_page
+from memcoord.commands.bench import write_page
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
 
@@ -107,7 +107,7 @@ def check_tables(result: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "r.json").write_bytes((tmp_path / "m" / "mechanisms.json").read_bytes())
     document = tmp_path / "d.md"
     document.write_text(f"a\n{tables.begin('measured')}\nold\n{tables.end('measured')}\nb\n")
-    bench_page.write(tmp_path / "r.json", document)
+    write_page(tmp_path / "r.json", document)
     text = document.read_text()
     assert text.startswith("a\n")
     assert text.endswith("\nb\n")
@@ -115,7 +115,7 @@ def check_tables(result: dict[str, Any], tmp_path: Path) -> None:
     assert "| direct/balloon shrink touched 4k |" in text
     document.write_text("no markers")
     with pytest.raises(ConfigError, match="measured begin"):
-        bench_page.write(tmp_path / "r.json", document)
+        write_page(tmp_path / "r.json", document)
 
 
 @pytest.mark.usefixtures("small", "no_mount")
