@@ -15,6 +15,7 @@ from hypervisor.public.errors import MemcoordError
 
 SIZE_INCHES = (8.0, 4.8)
 MARGIN = 0.08  # of the axes, so that a dot at the end of a line is whole
+MARKERS = "osD^v"  # another one after each ten colours
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "memcoord",
     "svg.fonttype": "none",
@@ -47,12 +48,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Figure:
-    """Lines over two axes. ``names_at_dots``: each name stands beside its first point."""
+    """Lines over two axes; their names stand to the right, in the order of ``lines``."""
 
     lines: Sequence[Line]
     x_axis: Axis
     y_axis: Axis
-    names_at_dots: bool = False
 
 
 def svg(figure: Figure) -> str:
@@ -78,11 +78,9 @@ def svg(figure: Figure) -> str:
         for line in figure.lines:
             xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
             style = "--" if line.is_dashed else "-"
-            colour = f"C{line.colour % 10}"
-            axes.plot(xs, ys, style, marker="o", markersize=4, color=colour, label=line.name)
-            if figure.names_at_dots and line.points:
-                axes.annotate(line.name, line.points[0], (5, 3), textcoords="offset points")
-        if figure.lines and not figure.names_at_dots:
+            colour, marker = f"C{line.colour % 10}", MARKERS[line.colour // 10 % len(MARKERS)]
+            axes.plot(xs, ys, style, marker=marker, markersize=5, color=colour, label=line.name)
+        if figure.lines:
             canvas.legend(loc="outside right upper", frameon=False)
         text = io.StringIO()
         canvas.savefig(text, format="svg", metadata={"Date": None})

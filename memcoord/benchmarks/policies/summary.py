@@ -76,7 +76,7 @@ def _interval(values: Sequence[float]) -> dict[str, Any]:
     return dict(msgspec.to_builtins(interval(values)))
 
 
-def figure(summaries: dict[str, dict[str, Any]], key: str, name: str) -> float:
+def mean_of(summaries: dict[str, dict[str, Any]], key: str, name: str) -> float:
     """The mean of a figure over the seeds; NaN where there is none."""
     entry = summaries.get(key)
     return math.nan if entry is None else number(entry["figures"].get(name, {}).get("mean"))
@@ -95,14 +95,14 @@ def overall(summaries: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[st
             name
             for name in dict.fromkeys(entry["scenario"] for entry in own)
             if all(
-                not math.isnan(figure(summaries, f"{world}/{name}/{policy}", RANKED))
+                not math.isnan(mean_of(summaries, f"{world}/{name}/{policy}", RANKED))
                 for policy in policies
             )
         ]
         means = {
             policy: {
                 name: _geometric(
-                    [figure(summaries, f"{world}/{one}/{policy}", name) for one in scenarios]
+                    [mean_of(summaries, f"{world}/{one}/{policy}", name) for one in scenarios]
                 )
                 for name in SLOWDOWNS
             }
@@ -125,7 +125,7 @@ def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
         there = f"{TESTBED}/{entry['scenario']}/{entry['policy']}"
         if entry["world"] == SIM and there in summaries:
             here = f"{SIM}/{entry['scenario']}/{entry['policy']}"
-            pair = figure(summaries, here, RANKED), figure(summaries, there, RANKED)
+            pair = mean_of(summaries, here, RANKED), mean_of(summaries, there, RANKED)
             pairs.setdefault(entry["scenario"], []).append(pair)
     found = {scenario: spearman(*zip(*both, strict=True)) for scenario, both in pairs.items()}
     shared = {

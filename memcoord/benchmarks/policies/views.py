@@ -20,13 +20,13 @@ from memcoord.benchmarks.policies.summary import (
     Found,
     frontier,
     points,
-)  # fmt: skip
+)
 from memcoord.benchmarks.sweep.grid import scenario_text
 from memcoord.benchmarks.sweep.table import number
 from memcoord.benchmarks.tables import Cell, Part, Table
 
 TITLES = {"mean_slowdown": "Mean slowdown", "worst_slowdown": "Slowdown of the worst domain"}
-#: Further figures, of the simulator, with what is better.
+#: Further figures of the simulator, and their names in the table.
 FIGURES = (
     ("unfairness", "unfairness"),
     ("jain_speed", "Jain"),
@@ -52,7 +52,7 @@ def policy_order(found: Found) -> list[str]:
 
 
 def cell_text(found: Found, world: str, scenario: str, policy: str, name: str) -> str:
-    """ "1.24 ±0.03", without an interval where there is one run only; "" where there is none."""
+    """ "1.24 ±0.03"; of a single run without the interval; "" without any run."""
     entry = found["rows"].get(f"{world}/{scenario}/{policy}")
     figure = {} if entry is None else entry["figures"].get(name, {})
     mean, low, high = (number(figure.get(key)) for key in ("mean", "low", "high"))
@@ -87,15 +87,12 @@ def slowdown_tables(found: Found, with_legend: bool = False) -> Iterator[Table]:
         for policy in policy_order(found):
             cells: list[Cell] = [policy]
             for scenario in found["scenarios"]:
-                parts = [
-                    (cell_text(found, world, scenario, policy, name), world) for world in worlds
-                ]
-                cells.append(
-                    [
-                        Part(text, bool(text) and is_best(found, world, scenario, policy, name))
-                        for text, world in parts
-                    ]
-                )
+                parts = []
+                for world in worlds:
+                    place = (world, scenario, policy, name)
+                    text = cell_text(found, *place)
+                    parts.append(Part(text, bool(text) and is_best(found, *place)))
+                cells.append(parts)
             cells.append([Part(_overall(found, world, policy, name)) for world in worlds])
             lines.append(cells)
         title = f"{TITLES[name]} {_legend(found) if with_legend else ' above '.join(worlds)}"
@@ -108,7 +105,7 @@ def _overall(found: Found, world: str, policy: str, name: str) -> str:
 
 
 def closing_lines(found: Found) -> list[str]:
-    """The order in both worlds, their correlation, the frontier, the speeds, what failed."""
+    """The order in both worlds, their correlation, the frontier, the speeds, the failures."""
     lines = []
     for world, means in found["overall"].items():
         lines.append(f"order in {world}: {', '.join(means)}")
@@ -179,14 +176,13 @@ def figure(found: Found) -> Figure:
     """Mean against worst slowdown, a dot per policy, the frontier joined; down left is better."""
     known = points(found)
     front = frontier(known)
-    dots = [Line(policy, [place], 0 if policy in front else 7) for policy, place in known.items()]
-    joined = [Line("", [known[policy] for policy in front], 0, is_dashed=True)] if front else []
-    x_axis, y_axis = Axis("mean slowdown"), Axis("slowdown of the worst domain")
-    return Figure([*joined, *dots], x_axis, y_axis, names_at_dots=True)
+    dots = [Line(policy, [known[policy]], number) for number, policy in enumerate(known, start=1)]
+    joined = [Line("frontier", [known[policy] for policy in front], 0, is_dashed=True)]
+    return Figure([*joined, *dots], Axis("mean slowdown"), Axis("slowdown of the worst domain"))
 
 
 def policy_list() -> str:
-    """Every built-in policy, out of its docstring: the law in a line, its parameters, its flaw."""
+    """Every built-in policy by its docstring: the law in a line, the parameters, the flaw."""
     from policies import describe
     from policies.loader import BUILT_IN
 
@@ -205,7 +201,7 @@ def policy_list() -> str:
 
 
 def scenario_list() -> str:
-    """Every shipped scenario and what the comment at its top says of it."""
+    """Every shipped scenario with the comment at its top."""
     from memcoord.testbed.scenarios.schema import shipped
 
     lines = []
