@@ -24,7 +24,7 @@ from rich.console import Console
 
 from hypervisor.public.errors import ConfigError
 from memcoord.testbed.live.session import PolicyRun
-from memcoord.testbed.report.progress import RunProgress
+from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import (
     PolicyResult,
     RunReport,
@@ -116,7 +116,7 @@ def _run_all(
         for domain in what.domain
     }
     results: list[PolicyResult] = []
-    with RunProgress() as progress:
+    with Progress() as progress:
         for index, name in enumerate(names):
             policy_run = PolicyRun(
                 what,

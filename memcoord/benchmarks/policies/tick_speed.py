@@ -1,7 +1,6 @@
-"""How long a tick of many domains takes: view, plan, check and apply of the series world.
+"""The time of a tick of many domains: view, plan, check and apply of the series world.
 
-Owns: the two figures of ``memcoord bench policies``. A median over rounds, best of both sizes taken
-in turn, because other work on the machine only ever adds time.
+Owns: two figures of ``memcoord bench policies``. Each is a median over rounds, of the worst policy.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import zmq
 from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError, PeerGone
 from memcoord.testbed.guests.replay import GuestConfig, GuestResult
-from memcoord.testbed.report.progress import RunProgress
+from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import (
     CRASHED,
     DomainResult,
@@ -93,7 +93,7 @@ class PolicyRun:
         *,
         run: RunDir,
         series: Series,
-        progress: RunProgress,
+        progress: Progress,
         interrupts: Interrupts,
         lengths: dict[str, int],
         record: Path | None = None,

@@ -15,7 +15,8 @@ from bench_results import assert_left_clean, result_of
 
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.tmem import bench as tmem
-from memcoord.benchmarks.tmem import peers, text, zram
+from memcoord.benchmarks.tmem import peers, zram
+from memcoord.benchmarks.tmem import text as text_of
 from memcoord.benchmarks.tmem.text import text_pages
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.identity import alive, identify
@@ -157,27 +158,23 @@ def test_an_answer_that_is_no_page_is_an_error() -> None:
             store.put(0, 1)
 
 
-def source_of(root: Path, pages: int) -> Path:
-    """A folder of one file with so many pages of text, each unlike the others."""
-    root.mkdir()
-    line = "{}: a page of text that halves when it is compressed, as text does\n"
-    content = "".join((line.format(f"{root.name} {n}") * 80)[:4096] for n in range(pages))
-    (root / "source.py").write_text(content)
-    return root
+def test_text_is_as_long_as_asked_and_no_page_comes_twice() -> None:
+    text = text_pages(300)
+    assert len({text[start : start + 4096] for start in range(0, len(text), 4096)}) == 300
 
 
-def test_text_is_as_long_as_asked_and_no_page_comes_twice(tmp_path: Path) -> None:
-    short, rest = source_of(tmp_path / "short", 5), source_of(tmp_path / "rest", 9)
-    source_of(short / "site-packages", 50)
-    found = text_pages(12, (short, rest, short))
-    assert len({found[start : start + 4096] for start in range(0, len(found), 4096)}) == 12
-    assert found.startswith((short / "source.py").read_bytes())
-    with pytest.raises(ValueError, match="only 14 pages of text, not 15"):
-        text_pages(15, (short, rest, short))
-
-
-def test_this_machine_has_the_text_the_bench_asks_for_without_pythons_library() -> None:
-    assert len(text_pages(tmem.TEXT_PAGES, text.ROOTS[1:])) == 4096 * tmem.TEXT_PAGES
+def test_a_small_library_is_cut_more_than_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_of, "LIBRARY", tmp_path)
+    lines = [f"value_{number} = compute(value_{number})\n" for number in range(1000)]
+    (tmp_path / "a.py").write_text("".join(lines[:500]))
+    (tmp_path / "b.py").write_text("".join(lines[500:]))
+    whole = sum(map(len, lines)) // 4096
+    text = text_pages(3 * whole)
+    assert len({text[start : start + 4096] for start in range(0, len(text), 4096)}) == 3 * whole
+    with pytest.raises(ValueError, match="only"):
+        text_pages(1 << 20)
 
 
 def test_a_swap_header_is_what_the_kernel_reads(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ def test_an_interval_is_reproducible_and_holds_the_mean() -> None:
     assert found == interval([1.0, 2.0, 4.0, math.nan])
     assert (found.mean, found.count) == (pytest.approx(7 / 3), 3)
     assert found.low < found.mean < found.high
-    assert found.half_width >= found.high - found.mean
 
 
 def test_too_few_values_have_no_width() -> None:
@@ -48,7 +47,7 @@ def test_pairs_cancel_what_a_seed_does_to_both() -> None:
     found = paired(noise + 1, noise)
     assert found.low == pytest.approx(1)
     assert found.high == pytest.approx(1)
-    assert interval(noise + 1).half_width > 10
+    assert interval(noise + 1).high - interval(noise + 1).mean > 10
     with pytest.raises(ValueError, match="equally many"):
         paired([1], [1, 2])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from memcoord.benchmarks.figures import Axis, Line, svg
+from memcoord.benchmarks.figures import Axis, Figure, Line
 from memcoord.benchmarks.interference.bench import (
     ALWAYS,
     COMPARED,
@@ -14,26 +14,24 @@ from memcoord.benchmarks.interference.bench import (
     PROTECTIONS,
     row_name,
 )
-
-MISSING = "-"
-Titled = tuple[str, list[str], list[list[str]]]
+from memcoord.benchmarks.tables import MISSING, Table
 
 
-def tables(result: Mapping[str, Any]) -> Iterator[Titled]:
-    """p50 / p99 in microseconds: by neighbours, and by what is done against them."""
+def tables(result: Mapping[str, Any]) -> Iterator[Table]:
+    """p50 / p99 in microseconds: by neighbours, and by protection."""
     for protection in ALWAYS:
         head = ["", *(f"{count}" for count in COUNTS)]
         lines = [
             [path.name, *(_cell(result, path.name, protection, count) for count in COUNTS)]
             for path in PATHS
         ]
-        yield f"{protection}: us, p50 / p99, by CPU-bound neighbours", head, lines
+        yield Table(f"{protection}: us, p50 / p99, by CPU-bound neighbours", head, lines)
     head = ["", *(protection.name for protection in PROTECTIONS)]
     lines = [
         [path.name, *(_cell(result, path.name, kind.name, COMPARED) for kind in PROTECTIONS)]
         for path in PATHS
     ]
-    yield f"{COMPARED} neighbours: us, p50 / p99", head, lines
+    yield Table(f"{COMPARED} neighbours: us, p50 / p99", head, lines)
 
 
 def _cell(result: Mapping[str, Any], path: str, protection: str, count: int) -> str:
@@ -48,8 +46,8 @@ def _us(value_ns: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def figure(result: Mapping[str, Any]) -> str:
-    """p99 by neighbours: a line per path, dashed with all that helps."""
+def figure(result: Mapping[str, Any]) -> Figure:
+    """p99 by neighbours: a line per path, dashed with every protection."""
     lines = []
     for number, path in enumerate(PATHS):
         for protection in ALWAYS:
@@ -62,4 +60,5 @@ def figure(result: Mapping[str, Any]) -> str:
                 name = path.name if protection == "plain" else f"{path.name}, {protection}"
                 lines.append(Line(name, points, number, protection != "plain"))
     counts = tuple(str(count) for count in COUNTS)
-    return svg(lines, Axis("CPU-bound neighbours", names=counts), Axis("p99, us", is_log=True))
+    x_axis = Axis("CPU-bound neighbours", names=counts)
+    return Figure(lines, x_axis, Axis("p99, us", is_log=True))

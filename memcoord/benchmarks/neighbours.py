@@ -1,8 +1,9 @@
-"""CPU-bound neighbours, and what protects a hypervisor's threads from them.
+"""Neighbours that want the CPUs, and the protection of a hypervisor's threads from them.
 
 Owns: processes that compute without end but stand still until they are let run; and where, and how
 urgently, the threads of a backend in this process run.
-Rules: every change of the scheduling ends with the thread it was made to, or with its block.
+Rules: a change of scheduling ends with the thread it was made to, or with its block.
+Used by: the benches ``interference`` and ``mechanisms``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from memcoord.benchmarks.lab import Lab
@@ -23,13 +23,13 @@ from memcoord.testbed.runs.facts import read_text
 SPIN = "while True: pass"
 FIFO_PRIORITY = 2
 NICE = -10
-#: Threads of a backend, by their Python names; that of cmm's dom0 has the kernel's name.
+#: Threads of a backend by their Python names; the thread dom0 of cmm is named for the kernel only.
 WORKER = "worker"
 BACKEND, DOM0 = ("service", WORKER), "dom0"
 
 
 class Neighbours:
-    """A context manager: ``count`` processes, all of them standing still."""
+    """A context manager: ``count`` processes, all of them stopped."""
 
     def __init__(self, lab: Lab, count: int) -> None:
         command = [sys.executable, "-c", SPIN]
@@ -40,14 +40,12 @@ class Neighbours:
             os.kill(child.pid, signal.SIGSTOP)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         for child in self._children:
             child.process.kill()
+
+    def __len__(self) -> int:
+        return len(self._children)
 
     def place(self, cpus: set[int]) -> None:
         """Have all of them run on these CPUs only."""
@@ -95,9 +93,9 @@ def how_to_prefer() -> str:
 
 
 def prefer(how: str) -> None:
-    """Prefer the hypervisor's threads to all others by one of ``how_to_prefer``, its worker least.
+    """Prefer the hypervisor's threads to all others, by one of ``how_to_prefer``.
 
-    The worker too, because it holds the lock the service needs.
+    The worker thread is preferred too, if less, because it holds the lock the service thread needs.
     """
     workers = [thread.native_id for thread in threading.enumerate() if thread.name == WORKER]
     for thread in hypervisor_threads():

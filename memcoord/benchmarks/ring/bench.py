@@ -1,13 +1,13 @@
-"""``memcoord bench ring``: a message to the hypervisor and back, beside what the kernel offers.
+"""``memcoord bench ring``: a message to the hypervisor and back, beside the kernel's own ways.
 
-Owns: the rows, their order within a round, where each end runs, and the target.
+Owns: the rows, their order within a round, the CPU each end runs on, and the target.
 Every row of ours is a NOP record on the memory ring of a real domain, answered by the service
-thread of a real hypervisor. One hypervisor may spin for SPIN_NS, whatever it would have calibrated
-(which the machine's facts show); the other never spins, and neither does the domain that asks it.
-The floors beside them (eventfd, socket, ZeroMQ) are answered by a process that does nothing else,
-placed on the CPU of the hypervisor. Rows ending in ``_same_cpu`` have both ends on one CPU. Before
-each round trip of a row that sleeps, the caller yields for REST_NS, so that the other end has
-really fallen asleep.
+thread of a real hypervisor. One hypervisor may spin for SPIN_NS, whatever spin time it would have
+calibrated (the machine's facts show that). The other hypervisor never spins, and neither does the
+domain that asks it. The floors beside them (eventfd, socket, ZeroMQ) are answered by a process that
+does nothing else, placed on the CPU of the hypervisor. Rows ending in ``_same_cpu`` have both ends
+on one CPU. Before each round trip of a row that sleeps, the caller yields for REST_NS, so that the
+other end has really fallen asleep.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.units import AREA_FRAMES, RING_SLOTS
 from memcoord.benchmarks import cpus
 from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.harness import BenchPlan, Sheet, Target
-from memcoord.benchmarks.lab import Lab, Remote
+from memcoord.benchmarks.harness import BenchPlan, Target
+from memcoord.benchmarks.runner import Rounds, Setting
+from memcoord.testbed.runs.remote import Remote
 
 PLAN = BenchPlan(
     bench="ring",
@@ -41,6 +42,7 @@ PLAN = BenchPlan(
         "zmq_req_rep_rtt": "64 bytes, Python at both ends, ipc",
     },
 )
+GUEST = "memcoord.benchmarks.ring.guest"
 SAME_CPU = "_same_cpu"
 SPIN_NS = int(lib.MC_SPIN_MAX_NS)
 SPIN_SAMPLES = 5000
@@ -56,26 +58,25 @@ DOMAIN_FRAMES = 4 * AREA_FRAMES
 assert BATCH_RECORDS <= RING_SLOTS
 
 
-class RingBench:
+class RingBench(Rounds):
     """One run of the bench; ``round`` measures every row once more."""
 
-    def __init__(self, lab: Lab, sheet: Sheet, placement: cpus.Placement) -> None:
-        self._sheet, self._placement = sheet, placement
+    def __init__(self, setting: Setting) -> None:
+        lab = setting.lab
+        self._sheet, self._placement = setting.sheet, setting.placement
         self._spinning = lab.host("h0", _config(SPIN_NS, "spin"))
         self._sleeping = lab.host("h1", _config(0, "sleep", "zmq"))
-        self._subject, self._peer = lab.remote("subject"), lab.remote("peer")
-        self._subject.call("attach", run_dir=str(self._spinning.run_dir), name="spin")
-        self._subject.call("attach", run_dir=str(self._sleeping.run_dir), name="sleep")
-        self._subject.call(
-            "attach", run_dir=str(self._sleeping.run_dir), name="zmq", doorbell="zmq"
-        )
+        self._subject, self._peer = lab.remote("subject", GUEST), lab.remote("peer", GUEST)
+        self._subject.ask("attach", run_dir=str(self._spinning.run_dir), name="spin")
+        self._subject.ask("attach", run_dir=str(self._sleeping.run_dir), name="sleep")
+        self._subject.ask("attach", run_dir=str(self._sleeping.run_dir), name="zmq", doorbell="zmq")
         for key in ("sleep", "zmq"):
-            self._subject.call("spin", key=key, spin_ns=0)
+            self._subject.ask("spin", key=key, spin_ns=0)
         self._endpoint = lab.endpoint("echo.ipc")
-        self._peer.call("serve_zmq", endpoint=self._endpoint)
+        self._peer.ask("serve_zmq", endpoint=self._endpoint)
         self._floors = _connect(self._subject, self._peer)
 
-    def round(self) -> None:
+    def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once, in both placements where there are two CPUs."""
         self._place(self._placement.serving_cpu)
         self._spin()
@@ -87,10 +88,10 @@ class RingBench:
     def _place(self, serving_cpu: int) -> None:
         for process in (self._spinning, self._sleeping, self._peer):
             cpus.place(process.pid, serving_cpu)
-        self._subject.call("place", cpu=self._placement.domain_cpu)
+        self._subject.ask("place", cpu=self._placement.domain_cpu)
 
     def _spin(self) -> None:
-        add, call = self._sheet.add, self._subject.call
+        add, call = self._sheet.add, self._subject.ask
         samples, slept = call("ring", key="spin", count=SPIN_SAMPLES, batch=1)
         add("rtt_spin", samples, 1).extra["slept"] = round(slept, 4)
         samples, slept = call("ring", key="spin", count=BATCH_SAMPLES, batch=BATCH_RECORDS)
@@ -98,7 +99,7 @@ class RingBench:
         row.extra["slept"] = round(slept, 4)
 
     def _sleep(self, suffix: str) -> None:
-        add, call = self._sheet.add, self._subject.call
+        add, call = self._sheet.add, self._subject.ask
         rest = {"rest_ns": REST_NS}
         samples, slept = call("ring", key="sleep", count=SLEEP_SAMPLES, batch=1, **rest)
         row = add("rtt_sleep_eventfd" + suffix, samples, 1)
@@ -115,20 +116,6 @@ class RingBench:
         add("zmq_req_rep_rtt" + suffix, samples, 1)
 
 
-def run(
-    lab: Lab,
-    sheet: Sheet,
-    rounds: int,
-    placement: cpus.Placement,
-    done: Callable[[float], None],
-) -> None:
-    """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
-    bench = RingBench(lab, sheet, placement)
-    for index in range(rounds):
-        bench.round()
-        done(index + 1)
-
-
 def _config(spin_ns: int, *names: str) -> HypervisorConfig:
     domains = tuple(
         DomainConfig(name, DOMAIN_FRAMES, 0, DOMAIN_FRAMES, credit_areas=0) for name in names
@@ -143,12 +130,12 @@ def _connect(subject: Remote, peer: Remote) -> dict[str, tuple[int, int, int]]:
     ours, theirs = socket.socketpair()
     there, back = os.eventfd(0), os.eventfd(0)
     fds = [ours.fileno(), theirs.fileno(), there, back]
-    near, _, near_there, near_back = subject.give_fds(fds)
-    _, far, far_there, far_back = peer.give_fds(fds)
+    near, _, near_there, near_back = subject.hand("keep_fds", fds)
+    _, far, far_there, far_back = peer.hand("keep_fds", fds)
     for close in (ours.detach(), theirs.detach(), there, back):
         os.close(close)
-    peer.call("serve_fds", read_fd=far_there, write_fd=far_back, size=EVENTFD_BYTES)
-    peer.call("serve_fds", read_fd=far, write_fd=far, size=RECORD_BYTES)
+    peer.ask("serve_fds", read_fd=far_there, write_fd=far_back, size=EVENTFD_BYTES)
+    peer.ask("serve_fds", read_fd=far, write_fd=far, size=RECORD_BYTES)
     return {
         "eventfd_rtt": (near_back, near_there, EVENTFD_BYTES),
         "unix_socket_rtt": (near, near, RECORD_BYTES),

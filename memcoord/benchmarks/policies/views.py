@@ -1,7 +1,6 @@
-"""How ``bench policies`` looks: tables for a terminal, Markdown for docs/policies.md.
+"""The tables, lists and figure of ``memcoord bench policies``. Pure.
 
-Owns: the layout of both; pure. What a page says between its markers is replaced, the rest of
-the page is its author's.
+Owns: the layout for a terminal and for docs/policies.md.
 """
 
 from __future__ import annotations
@@ -10,21 +9,24 @@ import importlib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from rich.table import Table
-
-from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks.policies.bench import SIM, SLOWDOWNS, TESTBED
-from memcoord.benchmarks.policies.figure import frontier, points
+from memcoord.benchmarks import tables
+from memcoord.benchmarks.figures import Axis, Figure, Line
+from memcoord.benchmarks.policies.summary import (
+    SIM,
+    SLOWDOWNS,
+    TESTBED,
+    Found,
+    frontier,
+    points,
+)
 from memcoord.benchmarks.sweep.grid import scenario_text
 from memcoord.benchmarks.sweep.table import number
-
-Found = Mapping[str, Any]
+from memcoord.benchmarks.tables import Cell, Part, Table
 
 TITLES = {"mean_slowdown": "Mean slowdown", "worst_slowdown": "Slowdown of the worst domain"}
-#: Further figures, of the simulator, with what is better.
+#: Further figures of the simulator, and their names in the table.
 FIGURES = (
     ("unfairness", "unfairness"),
     ("jain_speed", "Jain"),
@@ -43,28 +45,6 @@ FIGURES = (
 CLOSE = 0.005  # slowdowns that print alike are best alike
 
 
-def begin(name: str) -> str:
-    """The marker before what is generated."""
-    return f"<!-- {name} begin -->"
-
-
-def end(name: str) -> str:
-    """The marker behind it."""
-    return f"<!-- {name} end -->"
-
-
-def replace_between(page: str, name: str, text: str) -> str:
-    """``page`` with ``text`` between the markers of ``name``; ConfigError when they are not there.
-
-    The same text gives the same page.
-    """
-    before, first, rest = page.partition(begin(name))
-    _, last, after = rest.partition(end(name))
-    if not first or not last:
-        raise ConfigError("--markdown", f"the file has no {begin(name)} and {end(name)}")
-    return f"{before}{first}\n{text.strip()}\n{last}{after}"
-
-
 def policy_order(found: Found) -> list[str]:
     """Policies, the best over all scenarios first; those without an order last."""
     means = found["overall"].get(SIM) or found["overall"].get(TESTBED) or {}
@@ -72,7 +52,7 @@ def policy_order(found: Found) -> list[str]:
 
 
 def cell_text(found: Found, world: str, scenario: str, policy: str, name: str) -> str:
-    """ "1.24 ±0.03", without an interval where there is one run only; "" where there is none."""
+    """ "1.24 ±0.03"; of a single run without the interval; "" without any run."""
     entry = found["rows"].get(f"{world}/{scenario}/{policy}")
     figure = {} if entry is None else entry["figures"].get(name, {})
     mean, low, high = (number(figure.get(key)) for key in ("mean", "low", "high"))
@@ -99,28 +79,24 @@ def _worlds(found: Found) -> list[str]:
     return [world for world in (SIM, TESTBED) if world in there]
 
 
-def terminal_tables(found: Found) -> Iterator[Table]:
-    """Policies x scenarios, a table per slowdown; simulator above testbed, * the best."""
+def slowdown_tables(found: Found, with_legend: bool = False) -> Iterator[Table]:
+    """Policies x scenarios, a table per slowdown; the simulator's cell first."""
     worlds = _worlds(found)
     for name in SLOWDOWNS:
-        table = Table(title=f"{TITLES[name]}: {' above '.join(worlds)}", title_justify="left")
-        table.padding = (0, 0)
-        table.add_column("policy", no_wrap=True)
-        for scenario in found["scenarios"]:
-            table.add_column(scenario, justify="right")
-        table.add_column("all", justify="right")
+        lines: list[list[Cell]] = []
         for policy in policy_order(found):
-            cells = []
+            cells: list[Cell] = [policy]
             for scenario in found["scenarios"]:
-                lines = [
-                    cell_text(found, world, scenario, policy, name).replace(" ", "")
-                    + ("*" if is_best(found, world, scenario, policy, name) else "")
-                    for world in worlds
-                ]
-                cells.append("\n".join(lines).rstrip())
-            means = [_overall(found, world, policy, name) for world in worlds]
-            table.add_row(policy, *cells, "\n".join(means).rstrip())
-        yield table
+                parts = []
+                for world in worlds:
+                    place = (world, scenario, policy, name)
+                    text = cell_text(found, *place)
+                    parts.append(Part(text, bool(text) and is_best(found, *place)))
+                cells.append(parts)
+            cells.append([Part(_overall(found, world, policy, name)) for world in worlds])
+            lines.append(cells)
+        title = f"{TITLES[name]} {_legend(found) if with_legend else ' above '.join(worlds)}"
+        yield Table(title, ["policy", *found["scenarios"], "all"], lines)
 
 
 def _overall(found: Found, world: str, policy: str, name: str) -> str:
@@ -129,7 +105,7 @@ def _overall(found: Found, world: str, policy: str, name: str) -> str:
 
 
 def closing_lines(found: Found) -> list[str]:
-    """The order in both worlds, their correlation, the frontier, the speeds, what failed."""
+    """The order in both worlds, their correlation, the frontier, the speeds, the failures."""
     lines = []
     for world, means in found["overall"].items():
         lines.append(f"order in {world}: {', '.join(means)}")
@@ -152,15 +128,14 @@ def _correlations(found: Found) -> str:
 
 
 def markdown(found: Found) -> str:
-    """Both tables, the other figures, and where the numbers are from."""
+    """Both tables, the other figures, and the origin of the numbers."""
     lines = [_made_by(found)]
-    for name in SLOWDOWNS:
-        lines += ["", f"**{TITLES[name]}**{_legend(found)}", "", *_slowdown_rows(found, name)]
+    for table in slowdown_tables(found, with_legend=True):
+        lines += ["", *tables.markdown(table)]
     correlations = _correlations(found)
     if correlations:
         lines += ["", f"Rank correlation of the two worlds (Spearman): {correlations}."]
-    lines += ["", "**Other figures**, means over the scenarios, simulated.", ""]
-    lines += _figure_rows(found)
+    lines += ["", *tables.markdown(_figure_table(found))]
     front = frontier(points(found))
     lines += ["", f"On the frontier of mean and worst slowdown: {', '.join(front)}."]
     return "\n".join(lines) + "\n"
@@ -175,26 +150,11 @@ def _made_by(found: Found) -> str:
 
 def _legend(found: Found) -> str:
     both = "; simulator / testbed" if len(_worlds(found)) > 1 else ""
-    return f" against running alone, mean ± 95 % interval over seeds{both}; bold: the best."
+    return f"against running alone, mean ± 95 % interval over seeds{both}; bold: the best"
 
 
-def _slowdown_rows(found: Found, name: str) -> Iterator[str]:
-    yield from _head(["policy", *found["scenarios"], "all"])
-    for policy in policy_order(found):
-        cells = [policy]
-        for scenario in found["scenarios"]:
-            texts = []
-            for world in _worlds(found):
-                text = cell_text(found, world, scenario, policy, name)
-                best = text and is_best(found, world, scenario, policy, name)
-                texts.append(f"**{text}**" if best else text)
-            cells.append(" / ".join(filter(None, texts)))
-        means = [_overall(found, world, policy, name) for world in _worlds(found)]
-        yield _line([*cells, " / ".join(filter(None, means))])
-
-
-def _figure_rows(found: Found) -> Iterator[str]:
-    yield from _head(["policy", *(title for _, title in FIGURES), "gain from lying", "isolation"])
+def _figure_table(found: Found) -> Table:
+    lines = []
     for policy in policy_order(found):
         own = [e for e in found["rows"].values() if (e["world"], e["policy"]) == (SIM, policy)]
         cells = [policy]
@@ -202,7 +162,9 @@ def _figure_rows(found: Found) -> Iterator[str]:
             values = [number(entry["figures"].get(name, {}).get("mean")) for entry in own]
             cells.append(_mean(values))
         lie, isolated = found["gain_from_lying"].get(policy), found["isolation"].get(policy)
-        yield _line([*cells, _mean([number(lie)]), _mean([number(isolated)])])
+        lines.append([*cells, _mean([number(lie)]), _mean([number(isolated)])])
+    head = ["policy", *(title for _, title in FIGURES), "gain from lying", "isolation"]
+    return Table("Other figures, means over the scenarios, simulated", head, lines)
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -210,17 +172,17 @@ def _mean(values: Sequence[float]) -> str:
     return f"{sum(known) / len(known):.3g}" if known else ""
 
 
-def _head(columns: Sequence[str]) -> Iterator[str]:
-    yield _line(columns)
-    yield _line(["---", *["--:"] * (len(columns) - 1)])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def figure(found: Found) -> Figure:
+    """Mean against worst slowdown, a dot per policy, the frontier joined; down left is better."""
+    known = points(found)
+    front = frontier(known)
+    dots = [Line(policy, [known[policy]], number) for number, policy in enumerate(known, start=1)]
+    joined = [Line("frontier", [known[policy] for policy in front], 0, is_dashed=True)]
+    return Figure([*joined, *dots], Axis("mean slowdown"), Axis("slowdown of the worst domain"))
 
 
 def policy_list() -> str:
-    """Every built-in policy, out of its docstring: the law in a line, its parameters, its flaw."""
+    """Every built-in policy by its docstring: the law in a line, the parameters, the flaw."""
     from policies import describe
     from policies.loader import BUILT_IN
 
@@ -239,7 +201,7 @@ def policy_list() -> str:
 
 
 def scenario_list() -> str:
-    """Every shipped scenario and what the comment at its top says of it."""
+    """Every shipped scenario with the comment at its top."""
     from memcoord.testbed.scenarios.schema import shipped
 
     lines = []
