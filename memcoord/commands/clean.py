@@ -14,6 +14,7 @@ from typing import Any
 from hypervisor.public.errors import ConfigError
 from memcoord.testbed.runs import identity
 from memcoord.testbed.runs.rundir import (
+    MANIFEST,
     Manifest,
     RunDirError,
     default_base,
@@ -37,7 +38,7 @@ def clean(
     ``all_runs`` removes the directories of ended runs as well. ``force`` ends live runs first.
     """
     done: dict[str, Any] = {"runs": {}, "killed": 0, "removed": 0, "skipped_live": 0}
-    if run_dir is not None and not (Path(run_dir) / "manifest.json").is_file():
+    if run_dir is not None and not (Path(run_dir) / MANIFEST).is_file():
         raise ConfigError("--run-dir", f"{run_dir} holds no manifest of a run")
     for path in [Path(run_dir)] if run_dir else runs(base or default_base()):
         try:

@@ -16,31 +16,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from hypervisor.config import HypervisorConfig, check
+from hypervisor.config import CONFIG_FILE, HypervisorConfig, check, read
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
+from memcoord.testbed.runs.rundir import EVENTS
 
 if TYPE_CHECKING:
     from backend.host import HostBackend
 
-CONFIG_FILE = "hypervisor.json"
-EVENTS_FILE = "events.jsonl"
 RUN_DIR_MODE = 0o700
-
-
-def read_config(run_dir: Path) -> HypervisorConfig:
-    """The checked configuration in ``run_dir``; ConfigError names what is wrong."""
-    path = run_dir / CONFIG_FILE
-    try:
-        config = msgspec.json.decode(path.read_bytes(), type=HypervisorConfig)
-    except OSError as error:
-        raise ConfigError(CONFIG_FILE, f"{path}: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
-        raise ConfigError(CONFIG_FILE, str(error)) from None
-    check(config)
-    return config
 
 
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
@@ -69,7 +53,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     except PolicyError as error:
         raise ConfigError("policy", str(error)) from None
     with contextlib.ExitStack() as stack:
-        events = stack.enter_context((run_dir / EVENTS_FILE).open("a", encoding="utf-8"))
+        events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
         def on_event(event: str, fields: dict[str, Any]) -> None:
             line = {"time_ns": time.time_ns(), "source": "hypervisor", "event": event, **fields}
@@ -132,7 +116,7 @@ def main(argv: list[str]) -> int:
         return 2
     run_dir = Path(argv[1])
     try:
-        return serve(read_config(run_dir), run_dir, int(argv[2]) if len(argv) == 3 else -1)
+        return serve(read(run_dir / CONFIG_FILE), run_dir, int(argv[2]) if len(argv) == 3 else -1)
     except ConfigError as error:
         sys.stderr.write(f"hypervisor: {error}\n")
         return 2

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import zmq
 
+from hypervisor.config import write
 from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError, PeerGone
 from memcoord.testbed.guests.replay import GuestConfig, GuestResult
@@ -48,12 +49,6 @@ POLL_MS = 50
 STALL_S = 60.0
 #: What domains get to notice that the hypervisor died, and to say so.
 FAREWELL_S = 15.0
-SOCKETS = (
-    messages.ATTACH_SOCKET,
-    messages.CONTROL_SOCKET,
-    messages.STATS_SOCKET,
-    messages.DOORBELL_SOCKET,
-)
 #: Those of the running hypervisor, linked in the run directory itself.
 LINKS = (messages.CONTROL_SOCKET, messages.STATS_SOCKET)
 PUBLICATIONS_MAX = 1000
@@ -152,8 +147,7 @@ class PolicyRun:
         config = to_hypervisor_config(self._scenario, self._policy)
         if self._record is not None:
             config = msgspec.structs.replace(config, tmem_record=str(self._record))
-        data = msgspec.json.format(msgspec.json.encode(config), indent=2)
-        (self._directory / "hypervisor.json").write_bytes(data + b"\n")
+        write(self._directory, config)
         for guest in self._guests:
             told = GuestConfig(
                 directory=str(self._directory),
@@ -167,7 +161,7 @@ class PolicyRun:
             )
             (self._directory / f"{guest.spec.name}.json").write_bytes(told.encode())
         folder = self._directory.name
-        scratch = [*SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]
+        scratch = [*messages.SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]
         self._run.record_files([*(f"{folder}/{name}" for name in scratch), *LINKS])
         for name in LINKS:
             # Whoever is given the run directory finds the hypervisor that serves now.
@@ -368,7 +362,7 @@ class PolicyRun:
         return guest.result or self._last_seen(guest, "stopped", "the run ended before it started")
 
     def _remove_scratch(self) -> None:
-        for name in [*SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]:
+        for name in [*messages.SOCKETS, *(f"{guest.spec.name}.swap" for guest in self._guests)]:
             (self._directory / name).unlink(missing_ok=True)
         for name in LINKS:
             (self._run.path / name).unlink(missing_ok=True)

@@ -24,14 +24,14 @@ from typing import Any
 import msgspec
 
 from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX, SOCKETS
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.identity import ProcessId, alive, identify
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 EVENTS = "events.jsonl"
-SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less its final zero
-LONGEST_SOCKET = "doorbell.ipc"
+LONGEST_SOCKET = max(SOCKETS, key=len)
 MANIFEST_BYTES_MAX = 1 << 20
 RUNS_MAX = 10_000
 SLUG_MAX = 12
