@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import hypervisor
+from memcoord.packages import ROOTS
 
-ROOTS = {"backend", "frontend", "hypervisor", "memcoord", "policies", "tmem"}
 COMPILED = (
     "backend/_service",
     "frontend/_guest",
@@ -78,7 +78,7 @@ def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = wheel.namelist()
     roots = {name.split("/")[0] for name in names}
-    assert {root for root in roots if not root.endswith(".dist-info")} == ROOTS
+    assert {root for root in roots if not root.endswith(".dist-info")} == {*ROOTS}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert {f"{name}{suffix}" for name in COMPILED} <= set(names)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from hypervisor.public.errors import ConfigError
 from memcoord.commands.policy_template import POLICY, TEST
+from memcoord.packages import ROOTS
 from policies import available, describe, load
 from policies.base import PolicyError
 from policies.conformance import CLAUSES, Report, examine
@@ -27,7 +28,7 @@ NAME_CHARACTERS_MAX = 40
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 #: A file of one of these names would hide a module from whatever is run beside it.
 _HIDES = sys.stdlib_module_names | {
-    *("backend", "frontend", "hypervisor", "policies", "testbed", "tmem"),
+    *ROOTS,
     *("msgspec", "numba", "numpy", "pytest", "rich", "typer", "zmq"),
 }
 
