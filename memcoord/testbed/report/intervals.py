@@ -33,11 +33,6 @@ class Interval:
     high: float
     count: int
 
-    @property
-    def half_width(self) -> float:
-        """The larger of the two distances from the mean, for a form such as 1.3 ± 0.1."""
-        return max(self.mean - self.low, self.high - self.mean)
-
 
 def interval(values: ArrayLike, seed: int = SEED) -> Interval:
     """Mean of ``values`` with a percentile bootstrap (Efron, 1979); NaN values are left out.
