@@ -23,6 +23,7 @@ import msgspec
 from rich.console import Console
 
 from hypervisor.public.errors import ConfigError
+from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
 from memcoord.testbed.report.progress import RunProgress
 from memcoord.testbed.report.results import (
@@ -71,7 +72,7 @@ def run_command(
         raise ConfigError("--policy", "one policy is named twice")
     with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
         for name in names:
-            loader.load(name)
+            loader.load(name, measured=MEASURED)
     recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))

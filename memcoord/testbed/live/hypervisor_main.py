@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from backend.host import HostBackend
 
 RUN_DIR_MODE = 0o700
+#: What a policy may need (``policies.base.NEEDS``) and a real host measures: no ages of pages.
+MEASURED = ("mrc",)
 
 
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
@@ -32,7 +34,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     from hypervisor.coordinator import Coordinator
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
-    from policies.base import MRC_POINTS
+    from policies.base import MRC_POINTS, needs_of
     from policies.loader import load
 
     interrupted = False
@@ -49,7 +51,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     run_dir.chmod(RUN_DIR_MODE)
     try:
-        policy = load(config.policy)
+        policy = load(config.policy, measured=MEASURED)
     except PolicyError as error:
         raise ConfigError("policy", str(error)) from None
     with contextlib.ExitStack() as stack:
@@ -61,8 +63,8 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        needs_mrc = "mrc" in getattr(policy, "needs", ())
-        backend = _backend(config, stack, mrc_points=MRC_POINTS if needs_mrc else 0)
+        points = MRC_POINTS if "mrc" in needs_of(policy) else 0
+        backend = _backend(config, stack, mrc_points=points)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
         stack.callback(host.close)
