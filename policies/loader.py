@@ -101,7 +101,7 @@ def load(
     for need in sorted(needs_of(policy) - {*measured}):
         what = NEEDS.get(need, "unknown")
         raise PolicyError(
-            f"{label}: needs {need!r} ({what}), not measured here; 'memcoord sim' measures all there is"
+            f"{label}: needs {need!r} ({what}), not measured here; 'memcoord sim' measures all"
         )
     return policy
 

@@ -89,6 +89,7 @@ def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
     wanted = {
         str(path.relative_to(checkout))
         for pattern in (
+            "memcoord/commands/templates/*.py",
             "memcoord/testbed/data/*",
             "memcoord/testbed/scenarios/*.toml",
             "**/*.pyi",
