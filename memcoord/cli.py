@@ -289,7 +289,7 @@ def tmem_replay(
     file: Annotated[str | None, typer.Argument(help="A stream of rows (default: stdin).")] = None,
 ) -> None:
     """Replay a stream of tmem operations, one JSON array per line, and print what each answers."""
-    from tmem.replay import replay_command
+    from memcoord.commands.tmem_replay import replay_command
 
     raise typer.Exit(replay_command(file))
 

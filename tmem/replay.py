@@ -1,8 +1,8 @@
-"""``memcoord tmem-replay``: a stream of tmem operations in, what each answered out.
+"""A stream of tmem operations in, the answer of each out.
 
-Owns: the form of a stream, and driving an embedded pool with it. A line is a JSON value; every line
-but the configuration answers one JSON array on one line, at once. First the configuration, every
-key of which may be left out:
+Owns: the form of a stream, and driving an embedded pool with it; ``memcoord tmem-replay`` is its
+command. A line is a JSON value; every line but the configuration answers one JSON array on one
+line, at once. First the configuration, every key of which may be left out:
 
     {"total_pages":65536,"reserve_pages":256,"dedup":false,"compression":false}
 
@@ -34,18 +34,14 @@ goes on; after a wrong configuration, with the defaults. Blank lines are skipped
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from hypervisor.public.errors import ConfigError
 from tmem import Code, Tmem, TmemError
 
 Page = npt.NDArray[np.uint64]
@@ -382,24 +378,3 @@ def _started(line: bytes) -> tuple[Replay, str]:
         return Replay(config_of(decode(line))), ""
     except (BadRow, OSError, MemoryError, TmemError) as error:
         return Replay(ReplayConfig()), str(error) or type(error).__name__
-
-
-def replay_command(path: str | None) -> int:
-    """Replay a file, or stdin; the exit code: 0, 1 when a page came back damaged.
-
-    ConfigError when the file cannot be read.
-    """
-    with contextlib.ExitStack() as stack:
-        stream: BinaryIO = sys.stdin.buffer
-        if path is not None and path != "-":
-            try:
-                stream = stack.enter_context(Path(path).open("rb"))
-            except OSError as error:
-                raise ConfigError("FILE", f"{path}: {error.strerror}") from None
-
-        def tell(answer: Row) -> None:
-            sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
-            sys.stdout.flush()
-
-        done = replay(lines_of(stream), tell)
-    return int(done is not None and done.damaged > 0)

@@ -155,7 +155,8 @@ class SeriesWorld:
             kept = np.minimum(may, self.held)
             rest = may - kept
             room = self.capacity - kept.sum()
-            self.held = kept + np.clip(room - (np.cumsum(rest) - rest), 0.0, rest)
+            given = np.clip(room - (np.cumsum(rest) - rest), 0.0, rest)
+            self.held = np.minimum(kept + given, may)  # rounding may add a bit to the sum
         else:
             self.held = may
         self._wanted = wanted

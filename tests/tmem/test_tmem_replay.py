@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from hypervisor.public.errors import ConfigError
 from memcoord import cli
+from memcoord.commands.tmem_replay import replay_command
 from tmem.replay import (
     LINE_BYTES_MAX,
     BadRow,
@@ -26,7 +27,6 @@ from tmem.replay import (
     lines_of,
     page_of,
     replay,
-    replay_command,
 )
 
 OID, ONES = [1, 2, 3], 2**64 - 1

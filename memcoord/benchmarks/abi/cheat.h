@@ -1,7 +1,7 @@
 /* cheat.h: what a guest that cheats does faster than an interpreter could, and how it is watched.
  *
- * Owns:  the loops of memcoord/benchmarks/hostile/guest.py (the cheat itself, in a process of its own) and of
- *        memcoord/benchmarks/hostile/cheats.py (the eye that looks at what the kernel really gave).
+ * Owns:  the loops of benchmarks/hostile/guest.py (the cheat itself, in a process of its own) and of
+ *        benchmarks/hostile/cheats.py (the eye that looks at what the kernel really gave).
  * Rules: a seat is a bare attachment: two mappings and two rings, nothing that believes what stands
  *        in meta, so that it survives what it writes there. Every loop ends by its count or its
  *        time, and when the hypervisor has hung up on `attach_fd`. Randomness is splitmix64 of

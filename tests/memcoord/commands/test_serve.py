@@ -57,13 +57,13 @@ def test_the_run_directory_tells_how_it_ended(
 ) -> None:
     served: list[tuple[HypervisorConfig, Path]] = []
 
-    def served_at_once(config: HypervisorConfig, run_dir: Path) -> int:
+    def served_by_nobody(config: HypervisorConfig, run_dir: Path) -> int:
         served.append((config, run_dir))
         if len(served) > 1:
             raise RuntimeError("broken")
         return 0
 
-    monkeypatch.setattr(serve, "serve", served_at_once)
+    monkeypatch.setattr(serve, "serve", served_by_nobody)
     one, two = short_path / "one", short_path / "two"
     assert serve.host_command(None, str(one)) == 0
     with pytest.raises(RuntimeError):
