@@ -25,7 +25,7 @@ import zmq
 from hypervisor.attach import AttachListener
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.control import ControlPlane
-from hypervisor.coordinator import Coordinator
+from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.public.backend import EXCESS, Backend, DomainSpec
 from hypervisor.public.errors import (

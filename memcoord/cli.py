@@ -297,7 +297,7 @@ def tmem_replay(
 def main() -> None:
     """The console script: run a verb, turn our errors into one line and an exit code."""
     try:
-        from memcoord.packages import check_packages
+        from memcoord.commands.packages import check_packages
 
         check_packages()
         app()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hypervisor
-from memcoord.packages import ROOTS
+from memcoord.commands.packages import ROOTS
 
 COMPILED = (
     "backend/_service",
@@ -89,7 +89,7 @@ def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
     wanted = {
         str(path.relative_to(checkout))
         for pattern in (
-            "memcoord/commands/templates/*.py",
+            "memcoord/templates/*.py",
             "memcoord/testbed/data/*",
             "memcoord/testbed/scenarios/*.toml",
             "**/*.pyi",

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from hypervisor.public.errors import ConfigError
-from memcoord.packages import ROOTS
+from memcoord.commands.packages import ROOTS
 from policies import available, describe, load
 from policies.base import PolicyError
 from policies.conformance import CLAUSES, Report, examine
@@ -27,7 +27,7 @@ from policies.conformance import CLAUSES, Report, examine
 NAME_CHARACTERS_MAX = 40
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 #: A policy called new-policy and its test, which work as they are; a new one is a copy, renamed.
-_TEMPLATES = resources.files("memcoord.commands") / "templates"
+_TEMPLATES = resources.files("memcoord") / "templates"
 #: A file of one of these names would hide a module from whatever is run beside it.
 _HIDES = sys.stdlib_module_names | {
     *ROOTS,

@@ -1,7 +1,7 @@
 """A scenario in virtual time: the same policies and coordinator, the same pool, no processes.
 
 Owns: what happens when. Domains arrive, do their streams, leave or crash; every interval the real
-``hypervisor.coordinator`` ticks over ``memcoord.simulation.host``. Nothing here knows the time of
+``Coordinator`` ticks over ``memcoord.simulation.host``. Nothing here knows the time of
 day: the same scenario, policy and seed give the same result, to the byte. ``simulate`` is for
 everybody; ``World`` for who wants to stop at ticks (``memcoord.simulation.env``).
 """
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.config import DomainConfig
-from hypervisor.coordinator import Coordinator, TickReport
-from hypervisor.policy_runner import ThreadRunner
+from hypervisor.coordination.coordinator import Coordinator, TickReport
+from hypervisor.coordination.policy_runner import ThreadRunner
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hypervisor.config import DomainConfig
+from hypervisor.coordination.snapshot_view import Member, view_of
+from hypervisor.coordination.violations import find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
-from hypervisor.snapshot_view import Member, view_of
-from hypervisor.violations import find_violations
 from policies import View
 from policies.base import MRC_POINTS
 

@@ -14,7 +14,8 @@ import pytest
 
 from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
 from hypervisor.public.messages import OPS
-from memcoord import cli, packages
+from memcoord import cli
+from memcoord.commands import packages
 from memcoord.commands.control import VERBS
 from policies.base import PolicyError
 

@@ -31,7 +31,7 @@ MEASURED = ("mrc",)
 
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
-    from hypervisor.coordinator import Coordinator
+    from hypervisor.coordination.coordinator import Coordinator
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
     from policies.base import MRC_POINTS, needs_of

@@ -73,7 +73,7 @@ def test_a_policy_that_cannot_be_imported_is_listed_as_such(
 def test_the_template_is_a_policy_that_keeps_the_contract(
     memcoord: Command, checkout: Path
 ) -> None:
-    file = checkout / "memcoord/commands/templates/new_policy.py"
+    file = checkout / "memcoord/templates/new_policy.py"
     assert memcoord("check", f"{file}:NewPolicy")[0] == 0
 
 
