@@ -14,10 +14,9 @@ from typing import Annotated
 import typer
 
 from hypervisor.public.errors import ConfigError, MemcoordError
-from memcoord.commands import Json, RunDirOption, run_dir_of, show
+from memcoord.commands import EXIT_FAILED, Json, RunDirOption, run_dir_of, show
 from memcoord.commands.control import add_verbs
 
-EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 

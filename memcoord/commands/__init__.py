@@ -1,6 +1,6 @@
 """The verbs of the ``memcoord`` command, one file per verb; ``memcoord.cli`` gives them options.
 
-Owns: the two options that many verbs share, and how an answer is shown.
+Owns: what many verbs share: two options, an exit code, and how an answer is shown.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+EXIT_FAILED = 1
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 RunDirOption = Annotated[
     str | None, typer.Option("--run-dir", metavar="DIR", help="The run's directory.")
