@@ -16,15 +16,10 @@ from typing import Any
 import pytest
 
 import hypervisor
+from hypervisor.public import COMPILED as MODULES
 from memcoord.commands.packages import ROOTS
 
-COMPILED = (
-    "backend/_service",
-    "frontend/_guest",
-    "hypervisor/public/_abi",
-    "memcoord/benchmarks/_loops",
-    "memcoord/testbed/guests/_content",
-)
+COMPILED = tuple(name.replace(".", "/") for name in MODULES)
 BUILD_TIMEOUT_S = 600
 #: Hidden directories, and what a build in the checkout leaves.
 LEFT_OUT = shutil.ignore_patterns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypervisor.config import DomainConfig
 from hypervisor.public.errors import AttachRefused, ConfigError, MemcoordError, PeerGone
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.commands.clean import clean
+from memcoord.commands.packages import ROOTS
 from memcoord.testbed.runs import rundir
 
 HEAVY = ("numba", "numpy", "zmq", "msgspec", "rich", "typer")
@@ -157,3 +159,33 @@ def test_a_wrong_argument_is_named(arguments: dict[str, str | int], key: str) ->
     with pytest.raises(ConfigError) as caught:
         memcoord.Hypervisor(**arguments)  # type: ignore[arg-type]
     assert caught.value.key == key
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import memcoord; memcoord.attach('/nowhere')",
+        "import frontend.domain",
+        "import backend.host",
+        "import memcoord.testbed.guests.replaying",
+    ],
+)
+def test_a_checkout_in_which_nothing_is_compiled_says_what_to_do(
+    use: str, checkout: Path, tmp_path: Path
+) -> None:
+    for root in ROOTS:
+        shutil.copytree(
+            checkout / root, tmp_path / root, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+        )
+    path = [str(tmp_path), *(entry for entry in sys.path if Path(entry) != checkout)]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path[:] = {path!r}; {use}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: ")
+    assert "not compiled here: run 'python -m pip install -e .'" in last
