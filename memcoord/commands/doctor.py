@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from hypervisor.public import COMPILED
 from memcoord.testbed.runs import facts
 from tmem import compiled_cache
 
@@ -195,15 +196,6 @@ def _headers() -> Check:
     return Check(
         "Python headers", str(header) if found else "none", "ok" if found else "warn", meaning
     )
-
-
-#: Every module that is compiled at installation.
-COMPILED = (
-    "frontend._guest",
-    "backend._service",
-    "memcoord.testbed.guests._content",
-    "memcoord.benchmarks._loops",
-)
 
 
 def _compiled() -> Check:

@@ -12,12 +12,11 @@ import sys
 import time
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from hypervisor.public.errors import ConfigError
+from memcoord.commands import EXIT_FAILED
 from memcoord.simulation.record import Track
 from memcoord.simulation.world import simulate
 from memcoord.testbed.report.results import (
@@ -25,11 +24,8 @@ from memcoord.testbed.report.results import (
     DONE,
     PolicyResult,
     RunReport,
-    charts,
     closing,
-    json_report,
-    plain_table,
-    rich_tables,
+    print_report,
     set_gains,
 )
 from memcoord.testbed.scenarios.schema import Scenario, load
@@ -38,7 +34,6 @@ from memcoord.testbed.scenarios.schema import Scenario, load
 ALWAYS = (BASELINE, "smart-alloc")
 POLICIES_MAX = 64
 SEEDS_MAX = 1000
-EXIT_FAILED = 1
 NOT_A_DIRECTORY = "none: nothing was started"
 
 
@@ -77,7 +72,9 @@ def simulate_command(
         tmem_capacity_pages=max(track.capacity_pages for track in tracks.values()),
         policies=results,
     )
-    _print(report, tracks, as_json, time.monotonic() - begin_s)
+    samples = [sample for name, track in tracks.items() for sample in track.samples(name)]
+    took = f"{report.wall_s:.1f} s of virtual time in {time.monotonic() - begin_s:.1f} s"
+    print_report(report, samples, as_json, [*closing(report)[:-2], took])
     return report.exit_code
 
 
@@ -103,19 +100,3 @@ def _mean_of(what: Scenario, policy: str, seeds: range, track: Track) -> PolicyR
         domain.state = next((one.state for one in all_of if one.state != DONE), DONE)
     mean.wall_s = fmean(result.wall_s for result in results)
     return mean
-
-
-def _print(report: RunReport, tracks: dict[str, Track], as_json: bool, took_s: float) -> None:
-    if as_json:
-        sys.stdout.write(json_report(report).decode() + "\n")
-        return
-    console = Console()
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    samples = [sample for name, track in tracks.items() for sample in track.samples(name)]
-    chart = charts(report, samples, unicode=unicode)
-    tables: list[Any] = [*rich_tables(report)] if console.is_terminal else plain_table(report)
-    last = [*closing(report)[:-2], f"{report.wall_s:.1f} s of virtual time in {took_s:.1f} s"]
-    for table in tables:
-        console.print(table, markup=False, highlight=False, soft_wrap=True)
-    for line in [*chart, "", *last]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

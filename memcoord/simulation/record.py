@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hypervisor.coordinator import TickReport
+from hypervisor.coordination.coordinator import TickReport
 from hypervisor.public.backend import DomainSnapshot
 from memcoord.testbed.report.metrics import TimeSeries
 from memcoord.testbed.report.series import Sample

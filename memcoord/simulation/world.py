@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.config import DomainConfig
-from hypervisor.coordinator import Coordinator, TickReport
-from hypervisor.policy_runner import ThreadRunner
+from hypervisor.coordination.coordinator import Coordinator, TickReport
+from hypervisor.coordination.policy_runner import ThreadRunner
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of

@@ -6,9 +6,8 @@ from functools import partial
 
 import pytest
 from check_lab import AREA, VM1, VM2, CheckLab, Fault, assert_seen, outcome_of
-from mechs_private import Private, fault, load
-
 from hypervisor.public._abi import lib as abi
+from mechs_private import Private, fault, load
 
 MOST = 2**64 - 1
 HOST_DOMAIN = ("host", "domain")

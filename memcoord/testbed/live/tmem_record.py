@@ -20,7 +20,6 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tmem import Code, Tmem
@@ -62,12 +61,7 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def entries(self, tmem: Tmem) -> Entries:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sim_scenarios import contest, domain, loop, scenario
 
-from hypervisor.coordinator import TickReport
+from hypervisor.coordination.coordinator import TickReport
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.commands.simulate import simulate_command

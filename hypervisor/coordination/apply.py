@@ -24,10 +24,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hypervisor.coordination.snapshot_view import Present, granule_of
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
 from hypervisor.public.errors import InternalError, MemcoordError
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
-from hypervisor.snapshot_view import Present, granule_of
 from policies import CheckedPlan, Plan
 from policies.checked import ration
 

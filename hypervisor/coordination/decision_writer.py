@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hypervisor.apply import Move
-from hypervisor.decisions import Decision
-from hypervisor.snapshot_view import Present
+from hypervisor.coordination.apply import Move
+from hypervisor.coordination.decisions import Decision
+from hypervisor.coordination.snapshot_view import Present
 from policies import CheckedPlan, View
 
 TMEM_INPUTS = ("used", "target", "puts", "failed_puts", "gets", "hits", "swap_ins")
@@ -20,7 +20,7 @@ RAM_INPUTS = ("ram_current", "ram_target", "ram_used", "swap_ins")
 
 
 @dataclass(frozen=True, eq=False)
-class Scribe:
+class DecisionWriter:
     """One tick's view and plan, as far as decisions quote them."""
 
     tick: int

@@ -25,16 +25,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hypervisor.apply import apply_ram, apply_tmem
 from hypervisor.config import DomainConfig, HypervisorConfig
-from hypervisor.decisions import Decision, Journal
-from hypervisor.policy_runner import Stalled, ThreadRunner
+from hypervisor.coordination.apply import apply_ram, apply_tmem
+from hypervisor.coordination.decision_writer import DecisionWriter
+from hypervisor.coordination.decisions import Decision, Journal
+from hypervisor.coordination.policy_runner import Stalled, ThreadRunner
+from hypervisor.coordination.snapshot_view import Member, Present, view_of
+from hypervisor.coordination.violations import Violation, find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
 from hypervisor.public.errors import PolicyFault
 from hypervisor.public.units import DomId
-from hypervisor.scribe import Scribe
-from hypervisor.snapshot_view import Member, Present, view_of
-from hypervisor.violations import Violation, find_violations
 from policies import CheckedPlan, Plan, PlanError, Policy, View, check_plan
 from policies.base import name_of
 
@@ -142,11 +142,11 @@ class Coordinator:
         view = view_of(host, present, aside, tick=tick, interval_s=elapsed_s)
         plan, fault, stalled = self._decide(view, present)
         rule = self._statistics.policy if fault is None else "last valid plan kept"
-        scribe = Scribe(tick, now_ns, view, plan, rule)
-        decisions = [_stays(scribe, *one) for one in aside if one[0].age == 0]
-        decisions += self._note_fault(fault, scribe, present)
-        decisions += scribe.tmem(apply_tmem(self._backend, present, plan))
-        decisions += scribe.ram(apply_ram(self._backend, host, present, plan), present)
+        writer = DecisionWriter(tick, now_ns, view, plan, rule)
+        decisions = [_stays(writer, *one) for one in aside if one[0].age == 0]
+        decisions += self._note_fault(fault, writer, present)
+        decisions += writer.tmem(apply_tmem(self._backend, present, plan))
+        decisions += writer.ram(apply_ram(self._backend, host, present, plan), present)
         for decision in decisions:
             self._journal.add(decision)
         violations = find_violations(attending)
@@ -216,14 +216,14 @@ class Coordinator:
         return plan
 
     def _note_fault(
-        self, fault: PolicyFault | None, scribe: Scribe, present: Present
+        self, fault: PolicyFault | None, writer: DecisionWriter, present: Present
     ) -> list[Decision]:
         """A line for everybody when a fault begins, changes or ends; not one per tick."""
         text = "" if fault is None else str(fault)
         if text == self._fault:
             return []
         self._fault = text
-        return scribe.news(f"{text}; last valid plan kept" if text else "policy answers", present)
+        return writer.news(f"{text}; last valid plan kept" if text else "policy answers", present)
 
     def _count(
         self,
@@ -241,9 +241,9 @@ class Coordinator:
         counts.violations += len(violations)
 
 
-def _stays(scribe: Scribe, member: Member, now: DomainSnapshot) -> Decision:
+def _stays(writer: DecisionWriter, member: Member, now: DomainSnapshot) -> Decision:
     old = now.tmem_target_pages
-    return Decision(scribe.tick, scribe.time_ns, now.name, "policy", old, old, OPTED_OUT)
+    return Decision(writer.tick, writer.time_ns, now.name, "policy", old, old, OPTED_OUT)
 
 
 def _describe(error: Exception) -> str:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hypervisor.coordination.snapshot_view import Present
 from hypervisor.public.units import AREA_FRAMES, DomId
-from hypervisor.snapshot_view import Present
 
 EXCESS_TICKS = 2
 TOLERANCE_FRAMES = AREA_FRAMES
