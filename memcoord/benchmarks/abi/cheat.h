@@ -70,6 +70,8 @@ int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, ui
                    uint64_t for_ns);
 
 
+#define MCC_WATCHED_MAX 256
+
 /* The memory that the kernel has given to a set of files. Another thread may add a file while the
  * watch runs: it writes the fd first, then the count. */
 struct mcc_watch {
