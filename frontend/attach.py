@@ -21,16 +21,26 @@ def attach(
     doorbell: str = "futex",
     timeout_s: float = 10.0,
     wait: bool = False,
+    token: str = "",
 ) -> Domain:
     """Become a domain of the hypervisor at ``path``: a run directory, or its ``attach.sock``.
 
     Without ``name`` the domain is called ``vm`` and its pid. ``maxmem_frames`` 0 leaves the size to
     the hypervisor's configuration. ``wait``: the hypervisor may be starting still, so keep trying
-    to connect; connecting and the answer together take at most ``timeout_s``.
+    to connect; connecting and the answer together take at most ``timeout_s``. ``token``: what the
+    launcher of this domain gave it, if the hypervisor wants one; it is good for one attach.
 
     Raises PeerGone when no hypervisor listens or it does not answer, AttachRefused when it says no,
     RingBroken when what it hands over does not fit together.
     """
     from frontend.handshake import join
 
-    return join(os.fspath(path), name, maxmem_frames, doorbell, timeout_s, wait)
+    return join(
+        os.fspath(path),
+        name,
+        maxmem_frames,
+        doorbell=doorbell,
+        timeout_s=timeout_s,
+        wait=wait,
+        token=token,
+    )

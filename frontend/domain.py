@@ -3,7 +3,9 @@
 Owns: the one object a guest program holds, and the life of its mapping, fds and threads.
 Rules: any thread may use a domain. ``close`` it once no other thread is inside one of its calls;
 afterwards ``alloc`` and the like raise ValueError, and views of its memory stay readable and
-writable but hold zeroes and reach nobody. A domain does not survive ``os.fork``.
+writable but hold zeroes and reach nobody.
+A domain is its process's alone. In a child made by ``os.fork`` its calls raise WrongProcess, its
+memory holds zeroes, and nothing the child does reaches the domain of the parent.
 A call that needs the hypervisor raises PeerGone within a bounded time when that is dead; what the
 domain holds stays usable.
 """
@@ -11,6 +13,7 @@ domain holds stays usable.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 import weakref
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from frontend._guest import ffi, lib
 from frontend.statistics import DomainStatistics
 from frontend.tmem_client import TmemClient
-from hypervisor.public.errors import InternalError, NoMemory, error_of
+from hypervisor.public.errors import InternalError, NoMemory, WrongProcess, error_of
 from hypervisor.public.units import FRAME_BYTES, DomId, Frame, Frames
 
 if TYPE_CHECKING:
@@ -29,6 +32,12 @@ if TYPE_CHECKING:
 
     from frontend.relay import ZmqRelay
     from hypervisor.public.messages import Attached
+
+
+#: MAP_FIXED and MAP_NORESERVE, which the module lacks.
+MAP_FIXED_NORESERVE = 0x4010
+#: Exit status of a forked child whose kernel does not let go of the parent's memory.
+EXIT_SHARED = 71
 
 
 class Handles(NamedTuple):
@@ -88,6 +97,8 @@ class Domain:
         self.tmem = TmemClient(self)
         os.close(handles.ram)  # the mappings stay
         os.close(handles.meta)
+        self._pid, self._meta_bytes = os.getpid(), attached.meta_bytes
+        _DOMAINS.add(self)
 
     def __enter__(self) -> Domain:
         return self
@@ -138,7 +149,11 @@ class Domain:
         """The 4096 bytes of ``frame``, writable. Keep it: making one costs more than ``alloc``."""
         if not 0 <= frame < self.maxmem_frames:
             raise error_of(lib.MC_EINDEX, "view", frame)
-        return self.memory[frame * FRAME_BYTES : (frame + 1) * FRAME_BYTES]
+        try:
+            return self.memory[frame * FRAME_BYTES : (frame + 1) * FRAME_BYTES]
+        except ValueError:  # released
+            self._open_guest()
+            raise
 
     # Frames that may be moved
 
@@ -318,6 +333,35 @@ class Domain:
         self._connection.close()
         os.close(self._bell_fd)
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: let go of all that is shared with the parent's domain."""
+        import ctypes
+
+        if self.closed:
+            return
+        self.closed = True
+        libc = ctypes.CDLL(None)
+        libc.mmap.restype = ctypes.c_void_p
+        size, offset = ctypes.c_size_t, ctypes.c_long
+        for pointer, length in (
+            (self._guest.ram, len(self._ram)),
+            (self._control, self._meta_bytes),
+        ):
+            start = ctypes.c_void_p(_address(pointer))
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED_NORESERVE
+            access = mmap.PROT_READ | mmap.PROT_WRITE
+            if libc.mmap(start, size(length), access, flags, -1, offset(0)) != start.value:
+                os._exit(EXIT_SHARED)  # it would go on in the parent's memory
+        self.alloc = self.free = self._slot_call = self._wrong_process
+        self.memory.release()
+        self._connection.close()
+        os.close(self._bell_fd)
+
+    def _wrong_process(self, *_: object) -> NoReturn:
+        raise WrongProcess(
+            f"domain {self.name} is process {self._pid}'s: a forked child must attach by itself"
+        )
+
     def _ring_guest(self) -> None:
         control = self._control
         bell = ffi.addressof(control, "guest_bell"), ffi.addressof(control, "guest_waiters")
@@ -329,15 +373,32 @@ class Domain:
             raise error_of(result, what)
         return result
 
+    def _raise_closed(self) -> NoReturn:
+        if os.getpid() != self._pid:
+            self._wrong_process()
+        raise ValueError("the domain is closed")
+
     def _open_guest(self) -> Any:
         if self.closed:
-            raise ValueError("the domain is closed")
+            self._raise_closed()
         return self._guest
 
     def _open_control(self) -> Any:
         if self.closed:
-            raise ValueError("the domain is closed")
+            self._raise_closed()
         return self._control
+
+
+#: Every domain of this process that somebody still holds.
+_DOMAINS: weakref.WeakSet[Domain] = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for domain in list(_DOMAINS):
+        domain._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 def _raise(status: int, frame: int, order: int) -> NoReturn:

@@ -42,7 +42,14 @@ FDS_MAX = 8
 
 
 def join(
-    path: str, name: str, maxmem_frames: int, doorbell: str, timeout_s: float, wait: bool
+    path: str,
+    name: str,
+    maxmem_frames: int,
+    *,
+    doorbell: str,
+    timeout_s: float,
+    wait: bool,
+    token: str,
 ) -> Domain:
     """See ``frontend.attach``."""
     if doorbell not in DOORBELLS:
@@ -52,14 +59,15 @@ def join(
     deadline = time.monotonic() + timeout_s
     connection = _connect(path, deadline, wait)
     try:
-        request = AttachRequest(VERSION, name or f"vm{os.getpid()}", maxmem_frames, doorbell)
+        name = name or f"vm{os.getpid()}"
+        request = AttachRequest(VERSION, name, maxmem_frames, doorbell, token)
         answer, fds = _exchange(connection, request, path, deadline)
         relay = None
         try:
             _check(answer, fds)
             connection.settimeout(None)
             if doorbell == "zmq":
-                relay = _relay(os.path.dirname(path), answer.name)
+                relay = _relay(os.path.dirname(path), answer.doorbell_id)
                 os.close(fds[2])  # not this way
                 fds[2] = relay.bell_fd
             handles = Handles(ram=fds[0], meta=fds[1], bell=fds[2])
@@ -74,10 +82,10 @@ def join(
         raise
 
 
-def _relay(run_dir: str, name: str) -> ZmqRelay:
+def _relay(run_dir: str, doorbell_id: str) -> ZmqRelay:
     from frontend.relay import ZmqRelay
 
-    return ZmqRelay(f"ipc://{os.path.join(run_dir, DOORBELL_SOCKET)}", name)
+    return ZmqRelay(f"ipc://{os.path.join(run_dir, DOORBELL_SOCKET)}", doorbell_id)
 
 
 def _connect(target: str, deadline: float, wait: bool) -> socket.socket:

@@ -25,9 +25,12 @@ JOIN_S = 5.0
 
 
 class ZmqRelay:
-    """Carry doorbells for the domain ``name`` to and from ``endpoint``."""
+    """Carry the doorbells of one domain to and from ``endpoint``.
 
-    def __init__(self, endpoint: str, name: str) -> None:
+    ``doorbell_id``: the identity, of ASCII characters, that the hypervisor handed over at attach.
+    """
+
+    def __init__(self, endpoint: str, doorbell_id: str) -> None:
         #: What the domain rings instead of the hypervisor's eventfd; the domain closes it.
         self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
@@ -36,7 +39,7 @@ class ZmqRelay:
         self._dealer.setsockopt(zmq.LINGER, 0)
         self._dealer.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES_MAX)
         self._dealer.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES_MAX)
-        self._dealer.setsockopt(zmq.IDENTITY, name.encode())
+        self._dealer.setsockopt(zmq.IDENTITY, doorbell_id.encode())
         self._dealer.connect(endpoint)
         self._thread: threading.Thread | None = None
 

@@ -3,12 +3,17 @@
 Owns: ``attach.sock`` (AF_UNIX, SOCK_SEQPACKET) and connections that have not attached yet.
 Rules: main thread only; nothing here blocks. The steps stand in ``hypervisor.public.messages``. A
 peer of another user, a message that is no ``AttachRequest`` and a peer that stays silent for
-``REQUEST_TIMEOUT_S`` are refused and counted.
+``REQUEST_TIMEOUT_S`` are refused and counted. So is whoever comes when one process, or all of them,
+have too many connections that have not attached, or when the hypervisor has few file descriptors
+left: the last ``FDS_KEPT`` are for the domains it serves.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import resource
 import socket
 import struct
 import time
@@ -29,9 +34,16 @@ from hypervisor.public.messages import (
 )
 
 PENDING_MAX = 64
-REQUEST_TIMEOUT_S = 5.0
+PENDING_PER_PROCESS_MAX = 8
+REQUEST_TIMEOUT_S = 2.0
+#: File descriptors that newcomers never take, and what one domain takes of the others.
+FDS_KEPT = 8
+FDS_PER_DOMAIN = 8
 ACCEPTS_PER_EVENT_MAX = 16
 REQUEST_BYTES_MAX = 4096
+
+NO_FDS = (errno.EMFILE, errno.ENFILE)
+NO_FDS_TEXT = "the hypervisor has no file descriptors for it: raise its limit (ulimit -n)"
 
 _UCRED = struct.Struct("3i")
 
@@ -65,6 +77,7 @@ class AttachListener:
             self._socket.close()
             raise ConfigError("run-dir", f"{path}: {error.strerror}") from None
         self._path = path
+        self._spare = _spare_fd()
         self._socket.listen(PENDING_MAX)
 
     def poll_fds(self) -> list[int]:
@@ -93,6 +106,8 @@ class AttachListener:
             connection.close()
         self._pending.clear()
         self._socket.close()
+        if self._spare >= 0:
+            os.close(self._spare)
         Path(self._path).unlink(missing_ok=True)
 
     def _accept(self) -> bool:
@@ -100,8 +115,8 @@ class AttachListener:
             connection, _ = self._socket.accept()
         except BlockingIOError:
             return False
-        except OSError:  # the peer went away, or no fd is left: the next event tries again
-            return False
+        except OSError as error:
+            return error.errno in NO_FDS and self._turn_away()
         connection.setblocking(False)
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _ = _UCRED.unpack(raw)
@@ -109,9 +124,36 @@ class AttachListener:
         self._pending[fileno] = (connection, pid, self._clock())
         if uid != self._uid:
             self._refuse(fileno, "other-user", f"uid {uid} may not attach to a run of {self._uid}")
+        elif sum(one == pid for _, one, _ in self._pending.values()) > PENDING_PER_PROCESS_MAX:
+            self._refuse(
+                fileno, "busy", f"{PENDING_PER_PROCESS_MAX} others of process {pid} are attaching"
+            )
         elif len(self._pending) > PENDING_MAX:
             self._refuse(fileno, "busy", f"{PENDING_MAX} others are attaching")
+        elif fds_left() < FDS_KEPT:
+            self._refuse(fileno, "no-fds", NO_FDS_TEXT)
         return True
+
+    def _turn_away(self) -> bool:
+        """Refuse the next peer by means of the spare fd: left waiting, it would wake us for ever.
+
+        False when even that cannot be done now.
+        """
+        if self._spare < 0:
+            return False
+        os.close(self._spare)
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            return False
+        else:
+            self.refused += 1
+            with connection:
+                connection.setblocking(False)
+                _send(connection, encode(Refused(VERSION, "no-fds", NO_FDS_TEXT)), [])
+            return True
+        finally:
+            self._spare = _spare_fd()
 
     def _receive(self, fileno: int) -> None:
         connection, pid, _ = self._pending[fileno]
@@ -132,6 +174,8 @@ class AttachListener:
             request = decode(data)
             if not isinstance(request, AttachRequest):
                 raise BadMessage(f"{type(request).__name__} where an AttachRequest belongs")
+            if fds_left() < FDS_KEPT + FDS_PER_DOMAIN:
+                raise AttachRefused("no-fds", NO_FDS_TEXT)
             answer, handles = self._admit(request, pid, connection)
         except BadMessage as error:
             self._refuse(fileno, "bad-message", str(error))
@@ -152,6 +196,20 @@ class AttachListener:
 
     def _drop(self, fileno: int) -> None:
         self._pending.pop(fileno)[0].close()
+
+
+def fds_left() -> int:
+    """How many file descriptors this process may still open."""
+    try:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
+    except OSError:  # there is none even to look with
+        return 0
+
+
+def _spare_fd() -> int:
+    with contextlib.suppress(OSError):
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    return -1
 
 
 def _send(connection: socket.socket, data: bytes, fds: list[int]) -> None:

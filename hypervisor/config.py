@@ -7,6 +7,8 @@ hypervisor process reads it once. Frames and pages are 4 KiB.
 
 from __future__ import annotations
 
+import hmac
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,11 +77,17 @@ class HypervisorConfig(HostSettings, frozen=True):
     policy_deadline_ms: int = 500
     spin_ns: int = -1  # -1: calibrate; 0: always sleep
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
+    attach_secret: str = ""  # a listed domain must bring the ``attach_token`` made of it
     on_violation: Literal["report", "stop", "kill"] = "report"
     error_budget: int = 64
     tmem_record: str = ""  # file to append every tmem operation to
     banks: tuple[BankConfig, ...] = ()  # their sum is total_frames; none: one bank
     domains: tuple[DomainConfig, ...] = ()
+
+
+def attach_token(secret: str, name: str) -> str:
+    """What the domain ``name`` must bring, once, where the configuration has this secret."""
+    return hmac.new(secret.encode(), name.encode(), "sha256").hexdigest()
 
 
 def read(path: Path) -> HypervisorConfig:
@@ -101,7 +109,10 @@ def read(path: Path) -> HypervisorConfig:
 def write(run_dir: Path, config: HypervisorConfig) -> None:
     """Put ``config`` where a hypervisor process started in ``run_dir`` reads it; OSError."""
     data = msgspec.json.format(msgspec.json.encode(config), indent=2)
-    (run_dir / CONFIG_FILE).write_bytes(data + b"\n")
+    path = run_dir / CONFIG_FILE
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data + b"\n")  # nobody else's: it may hold the secret of attaching
 
 
 def check(config: HypervisorConfig) -> None:

@@ -1,12 +1,15 @@
-"""The control plane: ZeroMQ ROUTER for requests, PUB for statistics, ROUTER for doorbells.
+"""The control plane: ZeroMQ ROUTER for requests, XPUB for statistics, ROUTER for doorbells.
 
-Owns: the sockets ``control.ipc``, ``stats.ipc`` and ``doorbell.ipc`` in the run directory.
-Rules: main thread only; nothing here blocks. Whatever does not decode to a known request is
-counted, logged once by the caller (``bad`` rises), and answered only if it carried a request id.
+Owns: the sockets ``control.ipc``, ``stats.ipc`` and ``doorbell.ipc`` in the run directory, and the
+operator's token: who does not send it is told nothing but that the hypervisor lives.
+Rules: main thread only; nothing here blocks. Whatever does not decode to a known request, or lacks
+the token, is counted, logged once by the caller (``bad`` rises), and answered only if it carried a
+request id. A doorbell that comes under an identity nobody was given is dropped.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ from hypervisor.public.messages import (
     CONTROL_SOCKET,
     DOORBELL_SOCKET,
     MESSAGE_BYTES_MAX,
+    OPEN_OPS,
     STATS_SOCKET,
+    TOKEN_FILE,
     VERSION,
     BadMessage,
     Publication,
@@ -28,10 +33,15 @@ from hypervisor.public.messages import (
     decode,
     encode,
 )
+from hypervisor.run_dir import make_token
 
 QUEUE_MESSAGES_MAX = 1000
 REQUESTS_PER_EVENT_MAX = 64
 FRAMES_PER_MESSAGE_MAX = 4
+#: A peer that connects and does not speak ZeroMQ is let go after this long.
+HANDSHAKE_MS = 2000
+SUBSCRIBE = b"\x01"
+NO_TOKEN = f"refused: the operator's token is needed ({TOKEN_FILE} in the run directory)"
 
 #: Carry out an operation: its name and checked arguments -> a result msgpack can carry.
 Serve = Callable[[str, dict[str, Any]], Any]
@@ -42,12 +52,15 @@ class ControlPlane:
 
     def __init__(self, run_dir: Path, serve: Serve) -> None:
         self._serve = serve
+        self._token = make_token(run_dir).encode()
+        self._doorbells: set[bytes] = set()
         self._context = zmq.Context()
         self._context.setsockopt(zmq.MAX_SOCKETS, 64)
         self._paths = [run_dir / name for name in (CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET)]
         self.control = self._bind(zmq.ROUTER, self._paths[0])
-        self.stats = self._bind(zmq.PUB, self._paths[1])
+        self.stats = self._bind(zmq.XPUB, self._paths[1])
         self.doorbell = self._bind(zmq.ROUTER, self._paths[2])
+        self._paths.append(run_dir / TOKEN_FILE)
         self.bad = 0
 
     def _bind(self, kind: int, path: Path) -> zmq.Socket[bytes]:
@@ -56,8 +69,9 @@ class ControlPlane:
         made.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES_MAX)
         made.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES_MAX)
         made.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
-        if kind == zmq.ROUTER:
-            made.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a domain's name may come again
+        made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        if kind == zmq.XPUB:
+            made.setsockopt(zmq.XPUB_MANUAL, 1)  # who may subscribe is decided here
         made.bind(f"ipc://{path}")
         return made
 
@@ -81,7 +95,8 @@ class ControlPlane:
         except BadMessage:
             self.bad += 1
             return
-        error, result = check_args(request), None
+        allowed = request.op in OPEN_OPS or self._is_token(request.token.encode())
+        error, result = check_args(request) if allowed else NO_TOKEN, None
         if error:
             self.bad += 1
         else:
@@ -98,29 +113,50 @@ class ControlPlane:
             return
 
     def publish(self, publication: Publication) -> None:
-        """Send statistics to whoever subscribed; slow subscribers lose messages."""
-        self.stats.send(encode(publication), zmq.NOBLOCK)
+        """Send statistics to those who subscribed with the token; the slow lose messages."""
+        self._take_subscribers()
+        self.stats.send_multipart([self._token, encode(publication)], zmq.NOBLOCK)
+
+    def _take_subscribers(self) -> None:
+        for _ in range(QUEUE_MESSAGES_MAX):
+            try:
+                asked = self.stats.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if asked[:1] == SUBSCRIBE and self._is_token(asked[1:]):
+                self.stats.setsockopt(zmq.SUBSCRIBE, self._token)  # for the peer that asked
+
+    def _is_token(self, given: bytes) -> bool:
+        return hmac.compare_digest(given, self._token)
+
+    def expect_doorbell(self, doorbell_id: str) -> None:
+        """Take doorbells that come under ``doorbell_id`` from now on."""
+        self._doorbells.add(doorbell_id.encode())
+
+    def forget_doorbell(self, doorbell_id: str) -> None:
+        """Drop what comes under ``doorbell_id`` from now on."""
+        self._doorbells.discard(doorbell_id.encode())
 
     def doorbells(self) -> bool:
         """Whether a domain's doorbell arrived; drains them all (they coalesce)."""
         rang = False
         for _ in range(QUEUE_MESSAGES_MAX):
             try:
-                self.doorbell.recv_multipart(zmq.NOBLOCK)
+                sender = self.doorbell.recv_multipart(zmq.NOBLOCK)[0]
             except zmq.Again:
                 return rang
-            rang = True
+            rang = rang or sender in self._doorbells
         return rang
 
-    def ring(self, name: str) -> None:
-        """Ring the bell of the domain that connected as ``name``."""
+    def ring(self, doorbell_id: str) -> None:
+        """Ring the bell of the domain that connected under ``doorbell_id``."""
         try:
-            self.doorbell.send_multipart([name.encode(), b""], zmq.NOBLOCK)
+            self.doorbell.send_multipart([doorbell_id.encode(), b""], zmq.NOBLOCK)
         except zmq.ZMQError:
             return
 
     def close(self) -> None:
-        """Close the sockets and remove their files."""
+        """Close the sockets and remove their files, and the token's."""
         for made in (self.control, self.stats, self.doorbell):
             made.close(0)
         self._context.term()

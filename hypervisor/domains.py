@@ -17,14 +17,18 @@ from hypervisor.public.units import DomId
 
 @dataclass(frozen=True)
 class DomainEntry:
-    """One attached domain; ``connection``'s end is its end."""
+    """One attached domain; the end of ``connection`` or of the process ``pidfd`` is its end.
+
+    ``pidfd`` is -1 where the kernel has none to give, or the process had ended already.
+    """
 
     domid: DomId
     config: DomainConfig
     pid: int
     doorbell: str
+    doorbell_id: str  # its identity at doorbell.ipc; empty with a futex
     connection: socket.socket
-    pidfd: int = -1  # of the process that attached, when it may have to be killed
+    pidfd: int  # of the process that attached
 
     @property
     def name(self) -> str:
@@ -69,6 +73,12 @@ class DomainTable:
         """The domain with this name."""
         return next((e for e in self._entries.values() if e.name == name), None)
 
-    def on_connection(self, fileno: int) -> DomainEntry | None:
-        """The domain attached over this connection."""
-        return next((e for e in self._entries.values() if e.connection.fileno() == fileno), None)
+    def count_of(self, pid: int) -> int:
+        """How many domains the process ``pid`` is."""
+        return sum(entry.pid == pid for entry in self._entries.values())
+
+    def on_fd(self, fileno: int) -> DomainEntry | None:
+        """The domain whose connection or process this is."""
+        return next(
+            (e for e in self._entries.values() if fileno in (e.connection.fileno(), e.pidfd)), None
+        )

@@ -11,7 +11,9 @@ doorbells; broken domains; tick (snapshot, plan, apply, publish).
 from __future__ import annotations
 
 import contextlib
+import hmac
 import os
+import secrets
 import signal
 import socket
 import time
@@ -23,7 +25,7 @@ import msgspec
 import zmq
 
 from hypervisor.attach import AttachListener
-from hypervisor.config import DomainConfig, HypervisorConfig
+from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
 from hypervisor.control import ControlPlane
 from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
@@ -41,6 +43,9 @@ from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
 
 EVENT_BYTES = 8
 SO_PEERPIDFD = 77  # Linux 6.5
+#: Domains of one process that are not in the configuration: one process must not take the table.
+DOMAINS_PER_PROCESS_MAX = 16
+DOORBELL_ID_BYTES = 16
 
 #: Write one event of the run: what happened, and its fields.
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -82,6 +87,7 @@ class Hypervisor:
         self._config, self._backend, self._coordinator = config, backend, coordinator
         self._on_event, self._clock, self._watch_fd = on_event, clock, watch_fd
         self._known = {domain.name: domain for domain in config.domains}
+        self._spent: set[str] = set()  # names whose one-time token was used
         self._domains = DomainTable()
         self._control = ControlPlane(run_dir, self._serve)
         self._listener = AttachListener(run_dir, self._admit)
@@ -118,11 +124,11 @@ class Hypervisor:
         poller = zmq.Poller()
         poller.register(self._control.control, zmq.POLLIN)
         poller.register(self._control.doorbell, zmq.POLLIN)
-        connections = [entry.connection.fileno() for entry in self._domains]
+        lives = [fd for e in self._domains for fd in (e.connection.fileno(), e.pidfd) if fd >= 0]
         fds = [self._backend.event_fd, self._backend.relay_fd, *self._listener.poll_fds()]
         if self._watch_fd >= 0:
             fds.append(self._watch_fd)
-        for fileno in fds + connections:
+        for fileno in fds + lives:
             poller.register(fileno, zmq.POLLIN)
         return [source for source, _ in poller.poll(timeout_ms)]
 
@@ -143,10 +149,12 @@ class Hypervisor:
             os.read(source, EVENT_BYTES)
             self._ring_relayed()
         else:
-            entry = self._domains.on_connection(source)
+            entry = self._domains.on_fd(source)
             if entry is None:
                 self._listener.handle(source)
                 self._log_bad()
+            elif source == entry.pidfd:  # a child of it may hold the connection still
+                self._detach(entry, "ended")
             else:
                 self._hear(entry)
 
@@ -168,7 +176,7 @@ class Hypervisor:
         for domid in self._backend.relayed():
             entry = self._domains.get(domid)
             if entry is not None:
-                self._control.ring(entry.name)
+                self._control.ring(entry.doorbell_id)
 
     def _detach_broken(self) -> None:
         for domid, reason in self._backend.broken():
@@ -176,12 +184,13 @@ class Hypervisor:
             if entry is not None:
                 if reason == EXCESS:
                     self._on_event("violation", {"domid": domid, "name": entry.name})
-                    _kill(entry)
+                    self._end_process(entry)
                 self._detach(entry, reason)
 
-    def _config_of(self, request: AttachRequest) -> DomainConfig:
+    def _config_of(self, request: AttachRequest, pid: int) -> DomainConfig:
         known = self._known.get(request.name)
         if known is not None:
+            self._check_token(request)
             if request.maxmem_frames not in (0, known.maxmem_frames):
                 raise AttachRefused(
                     "maxmem", f"{request.name} is configured with {known.maxmem_frames} frames"
@@ -194,6 +203,12 @@ class Hypervisor:
         problem = check_name(request.name)
         if problem:
             raise AttachRefused("bad-name", problem)
+        if self._domains.count_of(pid) >= DOMAINS_PER_PROCESS_MAX:
+            raise AttachRefused(
+                "process-full",
+                f"process {pid} has {DOMAINS_PER_PROCESS_MAX} domains, the most of one process "
+                "that the configuration does not name",
+            )
         if not AREA_FRAMES <= request.maxmem_frames <= MAX_AREAS * AREA_FRAMES:
             raise AttachRefused("maxmem", f"must be {AREA_FRAMES} to {MAX_AREAS * AREA_FRAMES}")
         return DomainConfig(
@@ -203,13 +218,27 @@ class Hypervisor:
             target_frames=request.maxmem_frames,
         )
 
+    def _check_token(self, request: AttachRequest) -> None:
+        """AttachRefused unless the request brings the token of its name, never used before."""
+        secret = self._config.attach_secret
+        if not secret:
+            return
+        right = attach_token(secret, request.name)
+        if not hmac.compare_digest(request.token.encode(), right.encode()):
+            raise AttachRefused(
+                "token", f"{request.name!r} is for the domain that the launcher gave its token to"
+            )
+        if request.name in self._spent:
+            raise AttachRefused("token", f"the token of {request.name!r} was used before")
+
     def _admit(
         self, request: AttachRequest, pid: int, connection: socket.socket
     ) -> tuple[Attached, list[int]]:
-        config = self._config_of(request)
+        config = self._config_of(request, pid)
         if request.doorbell not in ("futex", "zmq"):
             raise AttachRefused("doorbell", f"{request.doorbell!r} is neither futex nor zmq")
         domid = self._domains.next_domid(config.name)
+        pidfd = _pidfd(pid, connection)
         spec = DomainSpec(
             name=config.name,
             maxmem_frames=config.maxmem_frames,
@@ -224,17 +253,36 @@ class Hypervisor:
         try:
             handles = self._backend.open(domid, spec)
         except MemcoordError:
+            if pidfd >= 0:
+                os.close(pidfd)
             self._promise()  # opening takes what is promised, and may have begun to
             raise
-        pidfd = _pidfd(pid, connection) if self._config.on_violation == "kill" else -1
-        self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection, pidfd))
+        doorbell_id = secrets.token_hex(DOORBELL_ID_BYTES) if request.doorbell == "zmq" else ""
+        if doorbell_id:
+            self._control.expect_doorbell(doorbell_id)
+        self._domains.add(
+            DomainEntry(domid, config, pid, request.doorbell, doorbell_id, connection, pidfd)
+        )
+        self._spent.add(config.name)
         self._promise()  # a mechanism may boot with less, and leave the rest of it promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
         answer = Attached(
-            VERSION, domid, config.name, handles.ram_bytes, handles.meta_bytes, handles.spin_ns
+            VERSION,
+            domid,
+            config.name,
+            handles.ram_bytes,
+            handles.meta_bytes,
+            handles.spin_ns,
+            doorbell_id,
         )
         return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
+
+    def _end_process(self, entry: DomainEntry) -> None:
+        """With "kill": its memory goes back only if it stops to touch it. Never our own process."""
+        if self._config.on_violation == "kill" and entry.pidfd >= 0 and entry.pid != os.getpid():
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
 
     def _promise(self) -> None:
         """Keep what every configured domain boots with until it is there."""
@@ -248,6 +296,7 @@ class Hypervisor:
         self._coordinator.domain_closed(entry.domid)
         self._backend.close(entry.domid)
         self._promise()
+        self._control.forget_doorbell(entry.doorbell_id)
         entry.connection.close()
         if entry.pidfd >= 0:
             os.close(entry.pidfd)
@@ -275,7 +324,7 @@ class Hypervisor:
         self._on_event("violation", msgspec.to_builtins(violation))
         entry = self._domains.get(violation.domid)
         if entry is not None and self._config.on_violation != "report":
-            _kill(entry)
+            self._end_process(entry)
             self._detach(entry, EXCESS)
 
     def _publication(self) -> Publication:
@@ -350,16 +399,12 @@ class Hypervisor:
 
 
 def _pidfd(pid: int, connection: socket.socket) -> int:
-    """A pidfd of the process that connected, -1 when it has ended."""
+    """A pidfd of the process that connected, -1 where it has none; AttachRefused when it ended."""
     with contextlib.suppress(OSError):
         return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    with contextlib.suppress(OSError):  # an older kernel: by number, which is its own still
+    try:  # an older kernel: by number, which is its own still
         return os.pidfd_open(pid)
-    return -1
-
-
-def _kill(entry: DomainEntry) -> None:
-    """Its memory goes back only if it stops to touch it. Never our own process."""
-    if entry.pidfd >= 0 and entry.pid != os.getpid():
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        raise AttachRefused("ended", f"process {pid} connected and ended") from None
+    except OSError:  # of another PID namespace
+        return -1

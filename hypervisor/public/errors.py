@@ -33,6 +33,10 @@ class PeerGone(MemcoordError):
     """The other side (hypervisor or domain) died, closed, or does not answer in time."""
 
 
+class WrongProcess(MemcoordError):
+    """A domain is used by a forked child of its process; nothing was changed. Attach again."""
+
+
 class RingBroken(MemcoordError):
     """A ring or shared region holds what no correct peer writes; the domain is detached."""
 

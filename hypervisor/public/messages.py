@@ -5,12 +5,17 @@ at most MESSAGE_BYTES_MAX long; ``decode`` refuses anything else with ``BadMessa
 
 Attaching, over AF_UNIX SOCK_SEQPACKET ``attach.sock`` in the run directory:
   1. the domain connects; the hypervisor compares SO_PEERCRED's uid with its own;
-  2. domain -> ``AttachRequest``;
+  2. domain -> ``AttachRequest``, with the one-time token its launcher gave it, if there is one;
   3. hypervisor -> ``Attached`` with three fds (ram, meta, eventfd) by SCM_RIGHTS, or ``Refused``;
   4. the connection stays open: its end is the end of the domain, whichever side closes or dies.
+     The end of the process that connected is the end of the domain as well, whoever else still
+     holds the connection.
 
 Control, over ZeroMQ ``control.ipc`` (ROUTER here, DEALER at the client): one frame with a request,
-one frame back with the reply carrying the same ``request_id``. Statistics on PUB ``stats.ipc``.
+one frame back with the reply carrying the same ``request_id``. A request carries the operator's
+token, the text of ``TOKEN_FILE`` in the run directory (mode 0600, new at each start of a
+hypervisor); only ``OPEN_OPS`` do without. Statistics on XPUB ``stats.ipc``: two frames, the token,
+which is the topic a subscriber must name, and a ``Publication``.
 """
 
 from __future__ import annotations
@@ -28,6 +33,9 @@ STATS_SOCKET = "stats.ipc"
 DOORBELL_SOCKET = "doorbell.ipc"
 #: All of them: what a hypervisor makes in its run directory, and removes.
 SOCKETS = (ATTACH_SOCKET, CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET)
+#: The operator's token, TOKEN_BYTES random bytes in hexadecimal digits.
+TOKEN_FILE = "control.token"
+TOKEN_BYTES = 32
 SOCKET_PATH_BYTES_MAX = 107  # ``sun_path`` of Linux, less its final zero
 
 
@@ -49,16 +57,22 @@ class AttachRequest(_Message, tag="attach"):
     name: str
     maxmem_frames: int
     doorbell: str = "futex"
+    token: str = ""
 
 
 class Attached(_Message, tag="attached"):
-    """Hypervisor to domain, with the fds ram, meta, eventfd in this order."""
+    """Hypervisor to domain, with the fds ram, meta, eventfd in this order.
+
+    ``doorbell_id``: with ZeroMQ doorbells, the identity under which the domain connects to
+    ``doorbell.ipc``, else empty. It is random, so that no other process can take it.
+    """
 
     domid: int
     name: str
     ram_bytes: int
     meta_bytes: int
     spin_ns: int
+    doorbell_id: str = ""
 
 
 class Refused(_Message, tag="refused"):
@@ -74,6 +88,7 @@ class Request(_Message, tag="request"):
     request_id: int
     op: str
     args: dict[str, Any]
+    token: str = ""
 
 
 class Reply(_Message, tag="reply"):
@@ -113,6 +128,8 @@ OPS: dict[str, dict[str, type]] = {
     "detach": {"domain": str},
     "shutdown": {},
 }
+#: Operations that need no token: whether a hypervisor is there at all.
+OPEN_OPS = ("ping",)
 
 
 def encode(message: Message) -> bytes:

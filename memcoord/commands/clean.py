@@ -19,6 +19,7 @@ from memcoord.testbed.runs.rundir import (
     Manifest,
     RunDirError,
     default_base,
+    held,
     live,
     read_manifest,
     runs,
@@ -45,7 +46,7 @@ def clean(
         except RunDirError as error:
             done["runs"][str(path)] = [f"left alone: {error}"]
             continue
-        if _launcher_alive(manifest) and not force:
+        if _launcher_alive(path, manifest) and not force:
             done["skipped_live"] += 1
             continue
         actions = _clean_one(path, manifest, done, all_runs)
@@ -54,9 +55,9 @@ def clean(
     return done
 
 
-def _launcher_alive(manifest: Manifest) -> bool:
+def _launcher_alive(path: Path, manifest: Manifest) -> bool:
     # A run whose launcher died is not a live run: its other processes are orphans.
-    return any(process.role == LAUNCHER for process in manifest.running())
+    return held(path) or any(process.role == LAUNCHER for process in manifest.running())
 
 
 def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: bool) -> list[str]:
@@ -66,8 +67,11 @@ def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: b
         done["killed"] += gone
         verb = "ended" if gone else "could not end"
         actions.append(f"{verb} {process.role} (pid {process.pid})")
-    if live(manifest):
-        return actions
+    if live(path, manifest):
+        return [
+            *actions,
+            *(["left alone: it runs in another PID namespace"] if not actions else []),
+        ]
     for name in manifest.files:
         target = path / name
         if not _inside(target, path) or not (target.exists() or target.is_symlink()):

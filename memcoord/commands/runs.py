@@ -43,7 +43,7 @@ def _describe(path: Path) -> dict[str, Any]:
     except RunDirError as error:
         return row | {"state": "unreadable", "scenario": "", "started": "", "problem": str(error)}
     row |= {"scenario": manifest.scenario, "started": manifest.started_utc}
-    if not live(manifest):
+    if not live(path, manifest):
         return row | {"state": "dead" if manifest.state == "running" else manifest.state}
     row["state"] = "live"
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.config import HypervisorConfig, read
-from hypervisor.public.messages import SOCKETS
+from hypervisor.public.messages import SOCKETS, TOKEN_FILE
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.live.hypervisor_main import serve
 from memcoord.testbed.runs import facts, rundir
@@ -30,10 +30,11 @@ def host_command(
     ConfigError when the configuration or the directory cannot be used.
     """
     config = configuration(source)
-    run = rundir.create("hypervisor", path=run_dir, config=msgspec.to_builtins(config))
+    plain = msgspec.to_builtins(config)
+    run = rundir.create("hypervisor", path=run_dir, config=plain, again=True)
     state = "failed"
     try:
-        run.record_files(SOCKETS)
+        run.record_files([*SOCKETS, TOKEN_FILE])
         tell(f"serving {run.path}; Ctrl-C ends it")
         code = serve(config, run.path)
         state = "finished" if code == 0 else "failed"

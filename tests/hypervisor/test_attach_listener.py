@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hypervisor.attach import PENDING_MAX, REQUEST_BYTES_MAX, REQUEST_TIMEOUT_S, AttachListener
+from hypervisor.attach import (
+    FDS_KEPT,
+    PENDING_PER_PROCESS_MAX,
+    REQUEST_BYTES_MAX,
+    REQUEST_TIMEOUT_S,
+    AttachListener,
+    fds_left,
+)
 from hypervisor.public.errors import AttachRefused, ConfigError, InternalError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
@@ -166,15 +175,52 @@ def test_the_silent_are_dropped_in_time(door: Door) -> None:
 
 def test_a_crowd_does_not_grow_without_bound(door: Door) -> None:
     crowd = []
-    for _ in range(PENDING_MAX + 10):
+    for _ in range(PENDING_PER_PROCESS_MAX + 10):
         crowd.append(door.connect())
         door.serve()
-    assert len(door.listener.poll_fds()) <= PENDING_MAX + 1
+    assert len(door.listener.poll_fds()) <= PENDING_PER_PROCESS_MAX + 1
     assert door.listener.refused == 10
     for client in crowd:
         client.close()
     door.serve()
     assert len(door.listener.poll_fds()) == 1
+
+
+def test_few_fds_are_kept_for_the_domains_there_are(door: Door) -> None:
+    with few_fds(FDS_KEPT + 4), door.connect() as client:
+        client.send(GOOD)
+        door.serve()
+        door.serve()
+        message, _ = answer(client)
+    assert isinstance(message, Refused)
+    assert message.code == "no-fds"
+    assert "ulimit -n" in message.reason
+    assert door.admitted == []
+
+
+def test_without_any_fd_newcomers_are_turned_away_and_none_waits(door: Door) -> None:
+    clients = [door.connect() for _ in range(3)]
+    with few_fds(0):
+        door.serve()
+    codes = [answer(client)[0] for client in clients]
+    assert [one.code for one in codes if isinstance(one, Refused)] == ["no-fds"] * 3
+    for client in clients:
+        client.close()
+    assert isinstance(ask(door, GOOD)[0], Attached)
+
+
+@contextlib.contextmanager
+def few_fds(left: int) -> Iterator[None]:
+    """This process has only so many file descriptors left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft - fds_left() + left, hard))
+        if left == 0:
+            with contextlib.suppress(OSError):
+                while True:
+                    stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        yield
 
 
 def test_fds_nobody_asked_for_are_closed(door: Door) -> None:

@@ -14,8 +14,12 @@ from hypervisor.control import ControlPlane
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import (
     CONTROL_SOCKET,
+    DOORBELL_SOCKET,
     MESSAGE_BYTES_MAX,
+    OPS,
     STATS_SOCKET,
+    TOKEN_BYTES,
+    TOKEN_FILE,
     VERSION,
     Publication,
     Reply,
@@ -33,6 +37,7 @@ class Plane:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.control = ControlPlane(run_dir, self._serve)
+        self.token = (run_dir / TOKEN_FILE).read_text()
         self.context = zmq.Context()
         self.client = self.connect()
 
@@ -52,6 +57,9 @@ class Plane:
     def handle(self) -> None:
         self.control.control.poll(WAIT_MS)
         self.control.handle()
+
+    def request(self, op: str, **args: Any) -> bytes:
+        return encode(Request(VERSION, 42, op, args, self.token))
 
     def tell(self, *frames: bytes) -> None:
         """Have a message handled."""
@@ -88,28 +96,74 @@ def test_a_request_is_answered_under_its_id(plane: Plane) -> None:
     assert plane.ask(request("ping")) == Reply(VERSION, 42, "", ["ping", {}])
 
 
+@pytest.mark.parametrize("token", ["", "0" * 64, "\u20ac"])
+def test_without_the_token_a_hypervisor_only_says_that_it_lives(plane: Plane, token: str) -> None:
+    for op, args in OPS.items():
+        asked = {name: kind() for name, kind in args.items()}
+        said = plane.ask(encode(Request(VERSION, 42, op, asked, token)))
+        assert (said.error == "") == (op == "ping")
+        assert op == "ping" or "token" in said.error
+    assert plane.control.bad == len(OPS) - 1
+
+
+def test_the_token_is_the_operators_alone(plane: Plane) -> None:
+    assert (plane.run_dir / TOKEN_FILE).stat().st_mode & 0o777 == 0o600
+    assert len(bytes.fromhex(plane.token)) == TOKEN_BYTES
+
+
+def test_only_bells_under_identities_that_were_given_out_are_taken(plane: Plane) -> None:
+    plane.control.expect_doorbell("given")
+    for identity, is_taken in ((b"vm1", False), (b"given", True)):
+        with plane.context.socket(zmq.DEALER) as bell:
+            bell.linger, bell.routing_id = WAIT_MS, identity
+            bell.connect(f"ipc://{plane.run_dir / DOORBELL_SOCKET}")
+            bell.send(b"")
+            assert plane.control.doorbell.poll(WAIT_MS)
+            assert plane.control.doorbells() is is_taken
+
+
+def test_nobody_takes_over_the_bell_of_another(plane: Plane) -> None:
+    plane.control.expect_doorbell("given")
+    bells = []
+    for _ in range(2):
+        bells.append(plane.context.socket(zmq.DEALER))
+        bells[-1].linger, bells[-1].routing_id = 0, b"given"
+        bells[-1].connect(f"ipc://{plane.run_dir / DOORBELL_SOCKET}")
+        bells[-1].send(b"")
+        plane.control.doorbell.poll(500)
+        plane.control.doorbells()
+    plane.control.ring("given")
+    assert bells[0].poll(WAIT_MS)
+    assert not bells[1].poll(100)
+    for bell in bells:
+        bell.close(0)
+
+
 def test_an_answer_that_is_no_unicode_is_refused_and_survived(plane: Plane) -> None:
-    assert "UnicodeEncodeError" in plane.ask(request("why", domain="unprintable")).error
+    asked = plane.request("why", domain="unprintable")
+    assert "UnicodeEncodeError" in plane.ask(asked).error
     assert plane.ask(request("ping")).error == ""
 
 
 def test_a_refusal_is_an_answer(plane: Plane) -> None:
-    assert "vm9" in plane.ask(request("why", domain="vm9")).error
+    assert "vm9" in plane.ask(plane.request("why", domain="vm9")).error
     assert plane.control.bad == 0
 
 
 @pytest.mark.parametrize(
-    ("data", "names"),
+    ("op", "args", "names"),
     [
-        (request("reboot"), "unknown op"),
-        (request("ping", x=1), "takes"),
-        (request("mem-set", domain="vm1", target_frames="many"), "wants int"),
-        (request("mem-set", domain="vm1", target_frames=True), "wants int"),
-        (request("why"), "takes"),
+        ("reboot", {}, "unknown op"),
+        ("ping", {"x": 1}, "takes"),
+        ("mem-set", {"domain": "vm1", "target_frames": "many"}, "wants int"),
+        ("mem-set", {"domain": "vm1", "target_frames": True}, "wants int"),
+        ("why", {}, "takes"),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(plane: Plane, data: bytes, names: str) -> None:
-    assert names in plane.ask(data).error
+def test_a_wrong_request_is_told_what_is_wrong(
+    plane: Plane, op: str, args: dict[str, Any], names: str
+) -> None:
+    assert names in plane.ask(plane.request(op, **args)).error
     assert plane.control.bad == 1
 
 
@@ -145,15 +199,19 @@ def test_bytes_that_are_not_zeromq_are_survived(plane: Plane) -> None:
     assert plane.ask(request("ping")).result == ["ping", {}]
 
 
-def test_subscribers_get_statistics(plane: Plane) -> None:
-    subscriber = plane.context.socket(zmq.SUB)
-    subscriber.setsockopt(zmq.LINGER, 0)
-    subscriber.subscribe(b"")
-    subscriber.connect(f"ipc://{plane.run_dir / STATS_SOCKET}")
+def test_subscribers_with_the_token_get_statistics(plane: Plane) -> None:
+    subscriber, stranger = (plane.context.socket(zmq.SUB) for _ in range(2))
+    for made, topic in ((stranger, b""), (subscriber, plane.token.encode())):
+        made.setsockopt(zmq.LINGER, 0)
+        made.subscribe(topic)
+        made.connect(f"ipc://{plane.run_dir / STATS_SOCKET}")
     sent = Publication(VERSION, 1, 2, {"free_frames": 3}, [{"name": "vm1"}])
     for _ in range(WAIT_MS // 50):
         plane.control.publish(sent)
         if subscriber.poll(50):
             break
-    assert decode(subscriber.recv()) == sent
+    assert decode(subscriber.recv_multipart()[-1]) == sent
+    plane.control.publish(sent)
+    assert not stranger.poll(100)
     subscriber.close(0)
+    stranger.close(0)

@@ -88,7 +88,7 @@ def test_two_domains_of_a_hypervisor_of_ones_own(short_path: Path) -> None:
                 domain.free(frame, 9)
     manifest = rundir.read_manifest(host.run_dir)
     assert manifest.state == "finished"
-    assert not rundir.live(manifest)  # although this process goes on
+    assert not rundir.live(host.run_dir, manifest)  # although this process goes on
     assert clean(run_dir=str(host.run_dir), force=True)["killed"] == 0
     assert not list(host.run_dir.glob("*.ipc"))
     with pytest.raises(PeerGone):
@@ -124,7 +124,7 @@ def test_it_ends_with_a_parent_that_is_killed(short_path: Path) -> None:
     manifest = rundir.read_manifest(short_path / "hv")
     assert pid in [process.pid for process in manifest.processes]
     for _ in range(2000):
-        if not rundir.live(manifest):
+        if not rundir.live(short_path / "hv", manifest):
             return
         time.sleep(0.01)
     pytest.fail("the hypervisor outlived its parent")

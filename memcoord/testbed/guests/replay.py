@@ -34,7 +34,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``directory`` holds the hypervisor's sockets. ``number`` (1 and above) tells the domain's pages
     from those of every other. ``seed`` makes its stream. Without ``tmem`` the guest swaps to disk
-    only.
+    only. ``token`` lets it attach, once.
     """
 
     directory: str
@@ -45,6 +45,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boot_frames: int
     swap_file: str
     tmem: bool = True
+    token: str = ""
 
     def encode(self) -> bytes:
         """As JSON, indented."""

@@ -32,7 +32,7 @@ def run(config: GuestConfig) -> GuestResult:
     stream = stream_of(config.workload, config.seed)
     program_pages = np.flatnonzero(stream.program).tolist()
     with (
-        frontend.attach(config.directory, config.name) as domain,
+        frontend.attach(config.directory, config.name, token=config.token) as domain,
         SwapFile(config.swap_file, stream.page_count) as swap,
         SwapFile(f"{config.swap_file}.program", stream.page_count) as program,
         GuestMemory(

@@ -16,7 +16,7 @@ import msgspec
 
 from hypervisor.config import DomainConfig, HypervisorConfig, check, write
 from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
-from hypervisor.public.messages import SOCKETS
+from hypervisor.public.messages import SOCKETS, TOKEN_FILE
 from hypervisor.public.units import FRAME_BYTES, parse_bytes
 from memcoord.testbed.runs import control_client, rundir
 from memcoord.testbed.runs.launcher import ASK_S, Child, Launcher
@@ -96,7 +96,7 @@ class Hypervisor:
         self._run = rundir.create("hypervisor", path=self._wanted_dir, config=config)
         self._launcher = Launcher(self._run.path)
         try:
-            self._run.record_files(SOCKETS)
+            self._run.record_files([*SOCKETS, TOKEN_FILE])
             self._child = start(self._launcher, self._run.path, self._config)
             self._run.record_process("hypervisor", self._child.pid)
             deadline_s = time.monotonic() + READY_S
@@ -118,7 +118,7 @@ class Hypervisor:
 
     def _leave(self, state: str) -> None:
         self._launcher.stop(list(self._launcher.children))
-        for name in SOCKETS:
+        for name in (*SOCKETS, TOKEN_FILE):
             (self._run.path / name).unlink(missing_ok=True)
         self._run.finish(state)
 

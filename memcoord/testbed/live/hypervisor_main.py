@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -19,12 +20,15 @@ from typing import TYPE_CHECKING, Any
 from hypervisor.config import CONFIG_FILE, HypervisorConfig, check, read
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.run_dir import claim
+from memcoord.testbed.runs import confine
 from memcoord.testbed.runs.rundir import EVENTS
 
 if TYPE_CHECKING:
     from backend.host import HostBackend
 
 RUN_DIR_MODE = 0o700
+NOFILE_MAX = 65536
 #: What a policy may need (``policies.base.NEEDS``) and a real host measures: no ages of pages.
 MEASURED = ("mrc",)
 
@@ -49,12 +53,15 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     check(config)
     os.umask(0o077)  # the sockets are this user's, also in a directory opened to others
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
-    run_dir.chmod(RUN_DIR_MODE)
-    try:
-        policy = load(config.policy, measured=MEASURED)
-    except PolicyError as error:
-        raise ConfigError("policy", str(error)) from None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(claim(run_dir))
+        run_dir.chmod(RUN_DIR_MODE)
+        confine.hide()
+        _raise_nofile()
+        try:
+            policy = load(config.policy, measured=MEASURED)
+        except PolicyError as error:
+            raise ConfigError("policy", str(error)) from None
         events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
         def on_event(event: str, fields: dict[str, Any]) -> None:
@@ -76,6 +83,14 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         host.run()
         on_event("stopped", {})
     return 0
+
+
+def _raise_nofile() -> None:
+    """As many file descriptors as this user may have, at most NOFILE_MAX."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = NOFILE_MAX if hard == resource.RLIM_INFINITY else min(hard, NOFILE_MAX)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _backend(

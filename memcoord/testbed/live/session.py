@@ -11,13 +11,14 @@ stands still for STALL_S ends it. Called by ``memcoord.commands.run`` from the m
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hypervisor.config import HypervisorConfig
+from hypervisor.config import HypervisorConfig, attach_token
 from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.guests.replay import GuestConfig
@@ -27,19 +28,23 @@ from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import PolicyResult, policy_failure
 from memcoord.testbed.report.series import Series
+from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
 from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
+from memcoord.testbed.scenarios.workloads import files_of
 from memcoord.testbed.streams import domain_seed
 
 GUEST_MODULE = "memcoord.testbed.guests.replaying"
+#: In the folder of a domain: what its process is told, where it swaps.
+TOLD, SWAP = "config.json", "swap"
 POLL_MS = 50
 #: No reference done and nothing ended for this long: the run is stuck.
 STALL_S = 60.0
 #: What domains get to notice that the hypervisor died, and to say so.
 FAREWELL_S = 15.0
 #: Sockets of the running hypervisor that are linked in the run directory itself.
-LINKS = (messages.CONTROL_SOCKET, messages.STATS_SOCKET)
+LINKS = (messages.CONTROL_SOCKET, messages.STATS_SOCKET, messages.TOKEN_FILE)
 
 
 class RunBroken(MemcoordError):
@@ -119,6 +124,7 @@ class PolicyRun:
         """Write every domain's file, name what ``clean`` may remove; the configuration."""
         check_socket_path(self._directory / messages.DOORBELL_SOCKET)
         self._directory.mkdir(mode=0o700)
+        secret = secrets.token_hex()
         for domain in self._domains:
             told = GuestConfig(
                 directory=str(self._directory),
@@ -127,10 +133,12 @@ class PolicyRun:
                 workload=domain.spec.workload,
                 seed=domain_seed(self._scenario.seed, domain.spec.name),
                 boot_frames=domain.spec.ram.frames,
-                swap_file=str(self._directory / f"{domain.spec.name}.swap"),
+                swap_file=str(self._folder(domain) / SWAP),
                 tmem=self._scenario.tmem != 0,
+                token=attach_token(secret, domain.spec.name),
             )
-            (self._directory / f"{domain.spec.name}.json").write_bytes(told.encode())
+            self._folder(domain).mkdir(mode=0o700)
+            (self._folder(domain) / TOLD).write_bytes(told.encode())
         folder = self._directory.name
         self._run.record_files([*(f"{folder}/{name}" for name in self._scratch()), *LINKS])
         for name in LINKS:
@@ -138,12 +146,18 @@ class PolicyRun:
             (self._run.path / name).unlink(missing_ok=True)
             (self._run.path / name).symlink_to(Path(folder) / name)
         config = to_hypervisor_config(self._scenario, self._policy)
+        config = msgspec.structs.replace(config, attach_secret=secret)
         if self._record is not None:
             config = msgspec.structs.replace(config, tmem_record=str(self._record))
         return config
 
+    def _folder(self, domain: RunningDomain) -> Path:
+        """The domain's own folder, the only one it can read or write in."""
+        return self._directory / domain.spec.name
+
     def _scratch(self) -> list[str]:
-        return [*messages.SOCKETS, *(f"{domain.spec.name}.swap" for domain in self._domains)]
+        swaps = (f"{domain.spec.name}/{SWAP}" for domain in self._domains)
+        return [*messages.SOCKETS, messages.TOKEN_FILE, *swaps]
 
     def _note_start(self, name: str, child: Child) -> None:
         self._run.record_process(name, child.pid)
@@ -194,9 +208,14 @@ class PolicyRun:
         )
 
     def _start_domain(self, domain: RunningDomain) -> None:
-        name = domain.spec.name
-        config = str(self._directory / f"{name}.json")
-        domain.child = self._launcher.start(name, GUEST_MODULE, config)
+        name, folder = domain.spec.name, self._folder(domain)
+        rights = Rights(
+            secret=str(self._run.path),
+            writes=(str(folder),),
+            reads=tuple(files_of(domain.spec.workload)),
+        )
+        config = str(folder / TOLD)
+        domain.child = self._launcher.start(name, GUEST_MODULE, config, rights=rights)
         self._note_start(name, domain.child)
 
     def _read(self, wait_ms: int = 0) -> None:

@@ -15,6 +15,7 @@ import zmq
 
 from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError
+from memcoord.testbed.runs.control_client import token_of
 
 PUBLICATIONS_MAX = 1000
 
@@ -27,6 +28,7 @@ class StatisticsReader:
     """The publications of the hypervisor in ``directory``; subscribe once it answers a ping."""
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._directory = directory
         self._endpoint = f"ipc://{directory / messages.STATS_SOCKET}"
         self.ticks = self.served_ticks = 0  # all, and those with domains
         self.faults = self.faulty_ticks = 0  # of the policy; ticks with domains and a new one
@@ -46,7 +48,7 @@ class StatisticsReader:
         """Receive from now on; times are counted from here."""
         self._socket.linger = 0
         self._socket.rcvhwm = PUBLICATIONS_MAX
-        self._socket.subscribe(b"")
+        self._socket.subscribe(token_of(self._directory).encode())
         self._socket.connect(self._endpoint)
         self.begin_s = self._clock()
 
@@ -60,7 +62,7 @@ class StatisticsReader:
         self._socket.poll(wait_ms)
         for _ in range(PUBLICATIONS_MAX):
             try:
-                message = messages.decode(self._socket.recv(zmq.NOBLOCK))
+                message = messages.decode(self._socket.recv_multipart(zmq.NOBLOCK)[-1])
             except zmq.Again:
                 return
             except messages.BadMessage as error:

@@ -1,6 +1,7 @@
 """Ask a running hypervisor something: the client end of the control plane.
 
-Owns: one DEALER socket per call, its time limit, and turning an error reply into an exception.
+Owns: one DEALER socket per call, its time limit, and turning an error reply into an exception; the
+reading of the operator's token, which every call sends.
 Used by the commands that act on a run directory; see ``hypervisor/public/messages.py``.
 """
 
@@ -24,14 +25,25 @@ class Refused(MemcoordError):
     """The hypervisor answered, and the answer is no; the text is its own."""
 
 
+def token_of(run_dir: Path) -> str:
+    """The operator's token of the hypervisor in ``run_dir``; empty where it cannot be read."""
+    try:
+        return (run_dir / messages.TOKEN_FILE).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
+
+
 def call(run_dir: Path, op: str, timeout_ms: int = TIMEOUT_MS, **args: Any) -> Any:
-    """The result of one control operation; Refused, or PeerGone after ``timeout_ms``."""
+    """The result of one control operation; Refused, or PeerGone after ``timeout_ms``.
+
+    Refused also when this process may not read the token in ``run_dir`` (``ping`` needs none).
+    """
     endpoint = run_dir / messages.CONTROL_SOCKET
     check_socket_path(endpoint)
     if not endpoint.exists():
         raise PeerGone(f"no hypervisor serves {run_dir}")
     request_id = int.from_bytes(os.urandom(4), "little")
-    request = messages.Request(messages.VERSION, request_id, op, args)
+    request = messages.Request(messages.VERSION, request_id, op, args, token_of(run_dir))
     problem = messages.check_args(request)
     if problem:
         raise Refused(problem)

@@ -1,6 +1,9 @@
 """Which process is this: a pid alone may have been given to somebody else since.
 
-Owns: the identity of a process (pid and start time) and the only place that signals one by pid.
+Owns: the identity of a process (pid, start time, PID namespace) and the only place that signals one
+by pid. A process of another PID namespace (another container, say) cannot be looked at from here:
+it is never taken for the process that has its number here. Whether its run lives, the lock of the
+run directory tells (``rundir.live``).
 """
 
 from __future__ import annotations
@@ -24,6 +27,17 @@ class ProcessId(msgspec.Struct, frozen=True):
     pid: int
     start_ticks: int
     boot_id: str
+    namespace: str = ""  # of its pid; empty: of those who read it
+
+
+def namespace() -> str:
+    """This process's PID namespace; "unknown" where /proc shows another's processes."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return "unknown"
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def boot_id() -> str:
@@ -47,11 +61,16 @@ def start_ticks(pid: int) -> int:
 
 def identify(role: str, pid: int) -> ProcessId:
     """The identity of a running process."""
-    return ProcessId(role, pid, start_ticks(pid), boot_id())
+    return ProcessId(role, pid, start_ticks(pid), boot_id(), namespace())
 
 
 def alive(process: ProcessId) -> bool:
-    """True while the very process runs, and not another one under its number."""
+    """True while the very process runs, and not another one under its number.
+
+    False for a process of another PID namespace, which may live all the same.
+    """
+    if (process.namespace and process.namespace != namespace()) or process.namespace == "unknown":
+        return False
     if process.start_ticks < 0 or process.boot_id != boot_id():
         return False
     return start_ticks(process.pid) == process.start_ticks

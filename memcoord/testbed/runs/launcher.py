@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-ROOT = Path(__file__).resolve().parents[3]
+from memcoord.testbed.runs.confine import ROOT, Rights, command
 
 #: How long a child may take to end after being asked, after SIGTERM, and after SIGKILL.
 ASK_S = 5.0
@@ -126,13 +126,26 @@ class Launcher:
         """Every child ever started, ended ones included."""
         return tuple(self._children)
 
-    def start(self, name: str, module: str, *arguments: str, stdin: int = subprocess.PIPE) -> Child:
-        """Run ``python -P -m module arguments...``; OSError when there are no processes left."""
+    def start(
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        stdin: int = subprocess.PIPE,
+        rights: Rights | None = None,
+    ) -> Child:
+        """Run ``python -P -m module arguments...``; OSError when there are no processes left.
+
+        With ``rights`` the child is confined to them before it runs ``module``.
+        """
+        line = ["-m", module, *arguments]
+        if rights is not None:
+            line = command(rights, module, *arguments)
         stdout_path = self._directory / f"{name}.out"
         stderr_path = self._directory / f"{name}.err"
         with stdout_path.open("wb") as stdout, stderr_path.open("wb") as stderr:
             process = start_python(
-                "-m", module, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, process_group=0
+                *line, stdin=stdin, stdout=stdout, stderr=stderr, process_group=0
             )
         child = Child(name, process, stdout_path, stderr_path)
         self._children.append(child)

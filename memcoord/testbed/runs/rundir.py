@@ -7,6 +7,7 @@ ends with ``finish``. ``memcoord ls`` and ``clean`` act on nothing but what a ma
     <base>/<utc time>-<scenario>-<id>/     mode 0700
         manifest.json   Manifest below, replaced as a whole, so a reader never sees half of one
         events.jsonl    one JSON object per line: time_ns, source, event, and what belongs to it
+        run.lock        locked (flock) as long as the launcher lives, in any PID namespace
         *.sock *.ipc    endpoints, gone when the run has ended
 """
 
@@ -25,12 +26,14 @@ import msgspec
 
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX, SOCKETS
+from hypervisor.run_dir import drop_lock, is_locked, take_lock
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.identity import ProcessId, alive, identify
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 EVENTS = "events.jsonl"
+LOCK = "run.lock"
 LONGEST_SOCKET = max(SOCKETS, key=len)
 MANIFEST_BYTES_MAX = 1 << 20
 RUNS_MAX = 10_000
@@ -78,8 +81,11 @@ class Manifest(msgspec.Struct):
 class RunDir:
     """One run's directory, open for writing. Used from one thread of the run's own process."""
 
-    def __init__(self, path: Path, manifest: Manifest, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, clock_ns: Callable[[], int], lock: int
+    ) -> None:
         self.path = path
+        self._lock = lock
         self.manifest = manifest
         self._clock_ns = clock_ns
         self._events = _open_events(path)
@@ -115,6 +121,7 @@ class RunDir:
             self._save()
         finally:
             os.close(self._events)
+            drop_lock(self.path / LOCK, self._lock)
 
     def _save(self) -> None:
         data = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2)
@@ -140,22 +147,42 @@ def create(
     seed: int | None = None,
     config: dict[str, Any] | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
+    again: bool = False,
 ) -> RunDir:
     """A fresh run directory, at ``path`` or below ``base``; its first process is the caller.
 
+    ``again``: also the directory of an earlier run of ``scenario`` that lives no more.
     ConfigError when the path is too long for a socket or in use, RunDirError when not writable.
     """
     name = f"{_utc('%y%m%d-%H%M%S')}-{_UNSAFE.sub('-', scenario)[:SLUG_MAX]}-{secrets.token_hex(2)}"
     where = Path(path).absolute() if path else (base or default_base()) / name
     check_socket_path(where / LONGEST_SOCKET)
-    if (where / MANIFEST).exists():
-        raise ConfigError("--run-dir", f"{where} holds a run already; name another directory")
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
-        where.chmod(0o700)  # mkdir leaves an existing directory as it was
+        lock = take_lock(where / LOCK)
+    except BlockingIOError as error:
+        raise ConfigError("--run-dir", error.strerror) from None
     except OSError as error:
         raise RunDirError(where, error.strerror or str(error)) from None
-    manifest = Manifest(
+    try:
+        if (where / MANIFEST).exists() and not (again and _is_over(where, scenario)):
+            raise ConfigError("--run-dir", f"{where} holds a run already; name another directory")
+        where.chmod(0o700)  # mkdir leaves an existing directory as it was
+        run = RunDir(where, _begun(where, scenario, seed, config), clock_ns, lock)
+    except BaseException:
+        drop_lock(where / LOCK, lock)
+        raise
+    run.record_process(LAUNCHER, os.getpid())
+    return run
+
+
+def _is_over(where: Path, scenario: str) -> bool:
+    manifest = read_manifest(where)
+    return manifest.scenario == scenario and not manifest.running()
+
+
+def _begun(where: Path, scenario: str, seed: int | None, config: dict[str, Any] | None) -> Manifest:
+    return Manifest(
         schema=SCHEMA,
         run=where.name,
         scenario=scenario,
@@ -167,9 +194,6 @@ def create(
         machine=facts.describe(),
         config=config or {},
     )
-    run = RunDir(where, manifest, clock_ns)
-    run.record_process(LAUNCHER, os.getpid())
-    return run
 
 
 def check_socket_path(path: Path) -> None:
@@ -211,16 +235,21 @@ def runs(base: Path | None = None) -> list[Path]:
     return sorted(found, key=lambda entry: entry.name, reverse=True)[:RUNS_MAX]
 
 
-def live(manifest: Manifest) -> bool:
-    """True while any process of the run still runs."""
-    return bool(manifest.running())
+def held(path: Path) -> bool:
+    """Whether the launcher of the run in ``path`` lives, whatever PID namespace it is in."""
+    return is_locked(path / LOCK)
+
+
+def live(path: Path, manifest: Manifest) -> bool:
+    """True while any process of the run in ``path`` still runs."""
+    return held(path) or bool(manifest.running())
 
 
 def newest_live(base: Path | None = None) -> Path:
     """The newest run that is still running; ConfigError when there is none."""
     for path in runs(base):
         try:
-            if live(read_manifest(path)):
+            if live(path, read_manifest(path)):
                 return path
         except RunDirError:
             continue

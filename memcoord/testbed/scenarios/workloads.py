@@ -269,6 +269,12 @@ def title_of(workload: Workload) -> str:
     return str(workload.__struct_config__.tag)
 
 
+def files_of(workload: Workload) -> list[str]:
+    """Files of the user that the workload's process reads."""
+    named = (getattr(workload, key, "") for key in ("trace", "file"))
+    return [str(Path(name).absolute()) for name in named if name and Path(name).is_file()]
+
+
 def check_trace(name: str) -> str:
     """Empty when ``name`` names a shipped trace or a file of one, else what is wrong with it."""
     if name in SHIPPED_TRACES:

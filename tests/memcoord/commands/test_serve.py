@@ -105,7 +105,7 @@ def test_a_signal_ends_a_real_one_and_leaves_no_socket(
     ) as process:
         try:
             wait_ready(run_dir, process)
-            assert rundir.live(rundir.read_manifest(run_dir))
+            assert rundir.live(run_dir, rundir.read_manifest(run_dir))
             with pytest.raises(MemcoordError, match="vm9"):
                 control_client.call(run_dir, "why", timeout_ms=END_S * 1000, domain="vm9")
             process.send_signal(number)

@@ -21,7 +21,7 @@ from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import AttachRefused, MemcoordError, PeerGone
 from hypervisor.public.messages import STATS_SOCKET, Publication, decode
 from hypervisor.public.units import AREA_FRAMES
-from memcoord.testbed.runs.control_client import Refused, call
+from memcoord.testbed.runs.control_client import Refused, call, token_of
 
 pytestmark = pytest.mark.process
 AREA = AREA_FRAMES
@@ -168,14 +168,14 @@ def test_what_a_killed_domain_had_is_back_within_one_tick(start: Callable[..., H
     with zmq.Context() as context, context.socket(zmq.SUB) as statistics:
         statistics.linger = 0
         statistics.rcvtimeo = ANSWER_MS
-        statistics.subscribe(b"")
+        statistics.subscribe(token_of(host.run_dir).encode())
         statistics.connect(f"ipc://{host.run_dir / STATS_SOCKET}")
         victim = host.busy("victim")
         host.wait(lambda: host.ask("statistics")["host"]["tmem_used_pages"] > 0)
         victim.kill()
         victim.wait()
         last_tick = host.ask("ping")["ticks"]  # of those that may not have seen it die
-        while (publication := decode(statistics.recv())).tick <= last_tick:
+        while (publication := decode(statistics.recv_multipart()[-1])).tick <= last_tick:
             continue
     assert isinstance(publication, Publication)
     assert all_is_back({"host": publication.host, "domains": publication.domains}), publication
