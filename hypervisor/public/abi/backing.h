@@ -9,8 +9,8 @@
  *        shrink it, and a process that then copies from the mapping dies of SIGBUS. Such ram is for
  *        trusted guests: the hypervisor touches it by madvise alone, which returns an error
  *        instead, and serves it no tmem.
- *        Populate by MADV_POPULATE_WRITE through the hypervisor's mapping: fallocate would leave the
- *        zeroing of the pages to the first fault, which is the guest's.
+ *        Populate by MADV_POPULATE_WRITE through the hypervisor's mapping: fallocate would leave
+ *        the zeroing of the pages to the first fault, which is the guest's.
  * Each function returns >= 0, or minus errno.
  */
 #ifndef MC_BACKING_H
@@ -31,8 +31,8 @@ int mc_unmap(uint64_t address, uint64_t bytes);
 int64_t mc_map_anonymous(uint64_t bytes);
 /* Give and zero the pages of [address, address + bytes). */
 int mc_populate_write(uint64_t address, uint64_t bytes);
-/* As mc_populate_write, for whole aligned areas: make each one page of 2 MiB where it is not yet. An
- * area for which the kernel has no huge page keeps small ones, which is a success too. */
+/* As mc_populate_write, for whole aligned areas: make each one page of 2 MiB where it is not yet.
+ * An area for which the kernel has no huge page keeps small ones, which is a success too. */
 int mc_populate_huge(uint64_t address, uint64_t bytes);
 /* MADV_HUGEPAGE for MC_BACKING_2M, MADV_NOHUGEPAGE for MC_BACKING_4K, nothing for any. */
 int mc_advise_backing(uint64_t address, uint64_t bytes, int kind);

@@ -3,9 +3,9 @@
  * To the hypervisor: an eventfd per domain. The hypervisor waits on all of them by one epoll,
  * edge-triggered, and never reads or writes them. So a guest cannot block the hypervisor or silence
  * another domain by anything it does to its own fd.
- * To the guest: a futex word in its control page (guest_bell, credit_bell). FUTEX_WAKE cannot block,
- * whatever the guest wrote there. A write to an eventfd could: the guest shares the flags of the
- * eventfd and could clear O_NONBLOCK.
+ * To the guest: a futex word in its control page (guest_bell, credit_bell). FUTEX_WAKE cannot
+ * block, whatever the guest wrote there. A write to an eventfd could: the guest shares the flags of
+ * the eventfd and could clear O_NONBLOCK.
  *
  * Waiting on a word:
  *   1. seen = the word. 2. look for work; if there is some, done.
@@ -34,7 +34,8 @@ void mc_bell_ring(uint32_t *word, uint32_t *waiters);
  * the peer can write the word. */
 void mc_bell_set(uint32_t *word, uint32_t *waiters, uint32_t value);
 /* Sleep until the word differs from `seen`, or timeout_ns passes. 0; MC_ETIMEOUT; MC_EKERNEL when
- * the kernel refuses the word, which is misaligned. A signal neither ends nor prolongs the sleep. */
+ * the kernel refuses the word, which is misaligned. A signal neither ends nor prolongs the
+ * sleep. */
 int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t timeout_ns);
 
 /* mc_eventfd: a new eventfd, closed on exec. mc_eventfd_ring: 0, also when the counter is full.

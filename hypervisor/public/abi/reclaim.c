@@ -1,8 +1,8 @@
 /* reclaim.c: the host half. Each transition is one compare-and-swap of the area word.
  *
- * An area that goes away is subtracted from its tree first, and added back when the word refuses; an
- * area that comes is added to its tree last. The guest can corrupt the word of the tree: a take then
- * gives up after MC_TAKE_TRIES_MAX and an addition wraps. Both hurt that guest alone.
+ * An area that goes away is subtracted from its tree first, and added back when the word refuses;
+ * an area that comes is added to its tree last. The guest can corrupt the word of the tree: a take
+ * then gives up after MC_TAKE_TRIES_MAX and an addition wraps. Both hurt that guest alone.
  */
 #include "reclaim.h"
 #include "claims.h"

@@ -16,13 +16,13 @@
  *   install       S -> I     word: evicted cleared, after populating
  *   surrender     I -> H     word (0, huge, not reclaimed) -> (0, huge, reclaimed, evicted), gen+1
  *
- * Surrender is for an area that the guest has taken out of use and offers: the guest has claimed the
- * area, the area has no head, and the tree does not count it.
+ * Surrender is for an area that the guest has taken out of use and offers: the guest has claimed
+ * the area, the area has no head, and the tree does not count it.
  *
- * The generation rises whenever backing is taken away. By it the guest knows that its mapping of the
- * area is stale. Each transition is one compare-and-swap of the area word; that word alone decides a
- * race with an allocation of the guest. The tree is corrected around the swap, subtracted from before
- * and added to after, so that its counter never promises too much.
+ * The generation rises whenever backing is taken away. By it the guest knows that its mapping of
+ * the area is stale. Each transition is one compare-and-swap of the area word; that word alone
+ * decides a race with an allocation of the guest. The tree is corrected around the swap, subtracted
+ * from before and added to after, so that its counter never promises too much.
  *
  * Who may call: the process that owns the host memory, one caller at a time per domain. A guest can
  * corrupt every word, so each function checks its bounds and gives up after MC_RECLAIM_RETRIES_MAX.
