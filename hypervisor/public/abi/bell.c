@@ -146,7 +146,7 @@ int mc_eventfd_wait(int fd)
 struct pingpong {
     uint32_t ping, ping_waiters, pong, pong_waiters;
     uint64_t deadline_ns;
-    uint64_t round_ns;              /* median, once asked; UINT64_MAX when none ended in time */
+    uint64_t round_ns;              /* median of the rounds; UINT64_MAX when none ended in time */
 };
 
 static uint64_t pingpong_left_ns(const struct pingpong *pair)
@@ -196,7 +196,8 @@ static void *pingpong_ask(void *argument)
     return NULL;
 }
 
-/* A thread on the first CPU of *allowed, which is taken out of the set. */
+/* Start a thread on the first CPU of *allowed, and take that CPU out of the set. 0, or
+ * MC_EKERNEL. */
 static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(void *),
                           void *argument)
 {

@@ -140,7 +140,7 @@ static MC_NOINLINE int64_t alloc_slow(struct mc_frames *frames, int slot, int or
         return MC_EINDEX;
     int64_t frame = alloc_block(frames, own, order);
     if (frame < 0 && mc_slot_free(own) != 0) {
-        /* What the slot keeps may be just what a larger block lacks. */
+        /* The frames that the slot holds may be those that a larger block lacks. */
         slot_drain(frames, own);
         frame = alloc_block(frames, own, order);
     }
@@ -255,7 +255,8 @@ static void slot_check_apart(const struct mc_slot *own, uint32_t row, uint64_t b
              bits, held);
 }
 
-/* Frames of one row, heads gone: into the slot when it holds this row or none, else shared. */
+/* Give frames of one row, whose heads say freed, to the slot when it holds this row or nothing,
+ * else to all. */
 static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row,
                           uint64_t bits)
 {
@@ -339,7 +340,8 @@ int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uin
     return areas_free(frames, own, frame, count);
 }
 
-/* 1 when the next 64 frames are one whole row, in order, all single; its heads are then gone. */
+/* 1 when the next 64 frames are one whole row in its order, all handed out singly; then their heads
+ * say freed. */
 static int row_take_heads(struct mc_frames *frames, const uint32_t *in)
 {
     uint32_t first = in[0], wrong = first % MC_ROW_FRAMES;

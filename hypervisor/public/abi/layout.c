@@ -97,7 +97,7 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes)
         return MC_ELAYOUT;
     wanted = layout_of(seen.areas);
     wanted.domid = seen.domid;
-    /* Everything before the first live field is written once. */
+    /* The fields before the heartbeat are written once; those from there on change. */
     if (memcmp(&seen, &wanted, offsetof(struct mc_control, heartbeat)) != 0)
         return MC_ELAYOUT;
     return wanted.meta_bytes == meta_bytes && wanted.ram_bytes == ram_bytes ? MC_OK : MC_ELAYOUT;
@@ -164,7 +164,7 @@ static uint32_t heads_scan(const uint8_t *heads, uint64_t rows[MC_AREA_ROWS])
     return wrong;
 }
 
-/* What slots hold of a row; sets *twice when a bit is in two. */
+/* The frames of a row that slots hold; sets *twice when two slots hold the same. */
 static uint64_t row_held(const struct mc_frames *frames, uint32_t row, int *twice)
 {
     uint64_t held = 0;

@@ -1,7 +1,7 @@
 /* search.c: see search.h. Each try_* looks at one area. */
 #include "search.h"
 
-/* What a try at one area answers, besides a frame (or 0): look on, or prepare() failed there. */
+/* The failures of a try at one area: there is nothing here, or prepare() failed. */
 #define NOT_HERE MC_ENOMEM
 #define NOT_READY MC_ESTATE
 
