@@ -1,84 +1,47 @@
 """The guest memory manager: more virtual pages than the domain has frames.
 
-Owns: where every virtual page is, and moving it. A page is in exactly one of these places:
+Owns: which pages are resident, in which frames, and which page leaves when another one comes. A
+page that is not resident was never touched, or is in one of the places of ``frontend.places``.
 
-  never touched    no bytes anywhere; its first touch fills a frame
-  resident         in a frame; the least recently used is the next victim
-  in tmem          stored to frontswap when evicted
-  on disk          in the swap file, when tmem refused it
+A fault is one batch on the tmem ring: get the page into the spare frame, and put the victim, the
+least recently used page. The victim's frame is the next spare. So ``resident_frames`` pages need
+one frame more.
 
-A page read back from disk is resident and keeps its place on disk until it is written to, so that
-evicting it again need not write. A page read back from frontswap is flushed there at once, in the
-same batch (exclusive gets): that makes room for the victim, and no store is ever a duplicate.
+How many pages may be resident follows the domain's target::
 
-Pages of a program's file are resident or in the file, and perhaps in cleancache: evicting one needs
-no write, and what tmem does with it does not matter. The first write to one makes it anonymous.
+    limit = min(resident_frames + max(target - boot_frames, 0), target - 1), at least 1
 
-A fault is one batch on the tmem ring: get the page into the spare frame, flush it, put the victim.
-The victim's frame is the next spare. So ``resident_frames`` pages need one frame more.
+A guest that boots with more than ``resident_frames`` gives the rest (the kernel's memory, in a real
+guest) up first. Memory above the size at boot is asked for when a page needs it.
 
-How many pages may be resident follows the domain's target. At the target it booted with it is
-``resident_frames``; what the target is above that, comes on top; below, all but the spare are the
-pages', and never more than ``resident_frames``: what boots beyond them (the kernel's, in a real
-guest) is given up first. Memory above what it booted with is asked for when a page needs it.
-
-Rules: one thread; it owns what it allocates from the domain. A frame is the page's until the next
-``access``. After PeerGone the pages in tmem are lost and the manager is of no more use; after
-SwapError every page is still where it was.
+Rules: one thread; the manager owns the frames that it allocates from the domain. A frame belongs
+to its page until the next ``access``. After PeerGone the pages in tmem are lost and the manager is
+of no more use; after SwapError every page is still in its place.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import replace
 
-from frontend.cleancache import Cleancache
 from frontend.domain import Domain
-from frontend.frontswap import Frontswap, SelfShrink
+from frontend.frontswap import SelfShrink
+from frontend.gather import gather
 from frontend.idle_sampler import IdleSampler
+from frontend.places import DEVICE, GuestMemoryStatistics, Places, ProgramFile
 from frontend.swapfile import SwapError, SwapFile
-from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
-from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS, Frames
+from hypervisor.public.errors import ConfigError, InternalError, NoMemory
+from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS
 
 #: References between two looks at the target; a power of two.
 BALANCE_REFERENCES = 1024
-#: The one swap device, and the one file of the program.
-DEVICE = INODE = 0
 
 _BALANCE_MASK = BALANCE_REFERENCES - 1
 _ZEROES = bytes(FRAME_BYTES)
 
 assert BALANCE_REFERENCES & _BALANCE_MASK == 0, "the look is timed by a mask"
-
-
-class ProgramFile(Protocol):
-    """What holds the pages of a program's file; ``SwapFile`` will do."""
-
-    def read(self, page: int, frame: memoryview) -> None:
-        """Fill ``frame`` with a page of the file."""
-
-
-@dataclass(frozen=True)
-class GuestMemoryStatistics:
-    """What a manager did so far. Counters only rise."""
-
-    references: int
-    faults: int  # references to a page that was not resident
-    first_touches: int  # faults on a page never touched
-    tmem_hits: int  # faults served by tmem
-    swap_ins: int  # faults served by the swap file
-    swap_outs: int  # pages written to the swap file
-    file_reads: int  # faults served by the program's file
-    puts: int  # pages offered to tmem
-    failed_puts: int  # of those, anonymous ones that were refused
-    moved: int  # pages moved to another frame to empty an area
-    stall_ns: int  # time in faults that waited for tmem, the disk or a victim
-    resident_frames: Frames
-    committed_frames: Frames  # pages ever touched: resident, in tmem or on disk
 
 
 class GuestMemory:
@@ -87,7 +50,7 @@ class GuestMemory:
 
     ``first_touch(page, frame)`` fills the frame of a page that was never touched; without it such
     a page is zeroes. ``program_pages`` are those mapped from ``program``. ``tmem=False`` swaps to
-    disk only.
+    disk only. ConfigError for a wrong size.
     """
 
     def __init__(
@@ -111,33 +74,23 @@ class GuestMemory:
         if program is None and program_pages:
             raise ConfigError("program", "there are pages of it, and no file to read them from")
         self.pages, self.resident_frames = pages, resident_frames
-        self.references = self.faults = self.first_touches = self.tmem_hits = self.moved = 0
-        self.swap_ins = self.swap_outs = self.file_reads = self.puts = self.failed_puts = 0
-        self.stall_ns = self.committed = 0
-        self._domain, self._swap, self._program = domain, swap, program
+        self.references = 0
+        self._domain, self._clock = domain, clock
         self._boot_frames = domain.target_frames if boot_frames is None else boot_frames
-        self._clock = clock
-        self._program_unread = set(program_pages)
-        self._file_pages = set(program_pages)
-        self._first_touch = first_touch or self._zero
+        self._places = Places(
+            domain, pages, swap, first_touch or self._zero, program, program_pages, tmem
+        )
+        self._counted = self._places.counted
         self._resident: OrderedDict[int, int] = OrderedDict()  # page -> frame, oldest use first
         #: The page table: the frame of every resident page but those whose use is being sampled.
         self._table: dict[int, int] = {}
         self._find, self._recent = self._table.get, self._resident.move_to_end
+        self._forget_disk = self._places.on_disk.discard
+        self._forget_file = self._places.file_pages.discard
         self._idle = IdleSampler(self._table, self._resident)
         self._spares: list[int] = []
-        self._on_disk: set[int] = set()
         self._limit = self._wanted_limit()
-        self._batch = domain.tmem.batch()
         self._self_shrink = SelfShrink()
-        self._frontswap: Frontswap | None = None
-        self._cleancache: Cleancache | None = None
-        if tmem:
-            self._frontswap = Frontswap(domain.tmem, exclusive_gets=True)
-            self._frontswap.swapon(DEVICE, pages)
-            if program is not None:
-                self._cleancache = Cleancache(domain.tmem)
-                self._filesystem = self._cleancache.mount()
 
     def __enter__(self) -> GuestMemory:
         return self
@@ -158,9 +111,9 @@ class GuestMemory:
             frame = self._miss(page)
         else:
             self._recent(page)
-        if write:
-            self._on_disk.discard(page)
-            self._file_pages.discard(page)
+        if write:  # the copies on disk and in the program's file are old now
+            self._forget_disk(page)
+            self._forget_file(page)
         return frame
 
     def balance(self) -> None:
@@ -178,7 +131,10 @@ class GuestMemory:
             if len(self._resident) < self._limit:
                 self._free_spares()
             if domain.granule_frames != 1:  # a balloon takes any frames
-                self._empty_blocks(excess)
+                self._idle.stop()
+                self._counted.moved += gather(
+                    domain, self._resident, self._table, self._spares, excess
+                )
             domain.drain()
             domain.release(excess)
         self._idle.look(self._clock())
@@ -198,46 +154,36 @@ class GuestMemory:
 
         None comes unless there is room for all of them.
         """
-        if self._frontswap is None:
+        if self._places.frontswap is None:
             return 0
-        return self._frontswap.shrink(target_pages, self._unuse, self._has_room)
+        return self._places.frontswap.shrink(target_pages, self._unuse, self._has_room)
 
     def self_shrink(self) -> int:
         """Take pages back that a guest which does not swap any more left in tmem; how many came.
 
         For a guest to call every ``frontswap.SELFSHRINK_S``.
         """
-        if self._frontswap is None:
+        if self._places.frontswap is None:
             return 0
-        target = self._self_shrink.look(self._frontswap.stored_pages)
+        target = self._self_shrink.look(self._places.frontswap.stored_pages)
         return 0 if target is None else self.shrink_tmem(target)
 
     def statistics(self) -> GuestMemoryStatistics:
-        """Every counter, now."""
-        return GuestMemoryStatistics(
+        """A copy of every counter, now."""
+        return replace(
+            self._counted,
             references=self.references,
-            faults=self.faults,
-            first_touches=self.first_touches,
-            tmem_hits=self.tmem_hits,
-            swap_ins=self.swap_ins,
-            swap_outs=self.swap_outs,
-            file_reads=self.file_reads,
-            puts=self.puts,
-            failed_puts=self.failed_puts,
-            moved=self.moved,
-            stall_ns=self.stall_ns,
-            committed_frames=Frames(self.committed),
-            resident_frames=Frames(len(self._resident)),
+            resident_frames=len(self._resident),
         )
 
     def validate(self) -> None:
         """InternalError if a page is in two places, or a frame holds two."""
-        frames = [*self._resident.values(), *self._spares]
-        swapped = set(self._frontswap.offsets(DEVICE)) if self._frontswap is not None else set()
+        frames, places = [*self._resident.values(), *self._spares], self._places
+        swapped = set(places.frontswap.offsets(DEVICE)) if places.frontswap is not None else set()
         broken = {
             "a page is resident and in tmem": swapped & self._resident.keys(),
-            "a page is in tmem and on disk": swapped & self._on_disk,
-            "a page of the file was swapped": self._file_pages & (swapped | self._on_disk),
+            "a page is in tmem and on disk": swapped & places.on_disk,
+            "a page of the file was swapped": places.file_pages & (swapped | places.on_disk),
             "a frame holds two pages": len(frames) - len(set(frames)),
             "the page table has another frame": self._table.items() - self._resident.items(),
         }
@@ -246,19 +192,13 @@ class GuestMemory:
                 raise InternalError(f"guest memory: {what}: {found}")
 
     def close(self) -> None:
-        """Free the frames and the tmem pool; the swap file stays the caller's."""
+        """Free the frames and the tmem pools; the swap file stays the caller's."""
         self._report()
-        with contextlib.suppress(PeerGone):  # then the pool died with the hypervisor
-            if self._frontswap is not None:
-                self._frontswap.close()
-            if self._cleancache is not None:
-                self._cleancache.unmount(self._filesystem)
-        self._frontswap = self._cleancache = None
+        self._places.close()
         self._domain.free_many([*self._resident.values(), *self._spares])
         self._resident.clear()
         self._table.clear()
         self._spares.clear()
-        self._on_disk.clear()
 
     def _wanted_limit(self) -> int:
         target = self._domain.target_frames
@@ -273,22 +213,22 @@ class GuestMemory:
             return self._table[page]
         if not 0 <= page < self.pages:
             raise IndexError(f"page {page} of {self.pages}")
-        begin_ns, touched = self._clock(), self.first_touches
+        begin_ns, touched = self._clock(), self._counted.first_touches
         full = len(self._resident) >= self._limit
         frame = self._fault(page)
-        if full or self.first_touches == touched:
-            self.stall_ns += self._clock() - begin_ns
+        if full or self._counted.first_touches == touched:
+            self._counted.stall_ns += self._clock() - begin_ns
         return frame
 
     def _fault(self, page: int) -> int:
-        self.faults += 1
-        frame = self._free_frame()
+        self._counted.faults += 1
+        frame, places = self._free_frame(), self._places
         victim = next(iter(self._resident)) if len(self._resident) >= self._limit else None
-        load = self._add_load(page, frame)
-        store = None if victim is None else self._add_store(victim)
-        answers = self._batch.submit()
+        load = places.add_load(page, frame)
+        store = None if victim is None else places.add_store(victim, self._resident[victim])
+        answers = places.submit()
         try:
-            self._load(page, frame, None if load is None else answers[load])
+            places.load(page, frame, None if load is None else answers[load])
         except BaseException:
             self._spares.append(frame)
             raise
@@ -297,40 +237,8 @@ class GuestMemory:
             self._resident[page] = self._table[page] = frame
         finally:
             if victim is not None:
-                self._settle(victim, None if store is None else answers[store])
+                self._leave(victim, None if store is None else answers[store])
         return frame
-
-    def _add_load(self, page: int, frame: int) -> int | None:
-        """Ask tmem for a page it may have; the place of the answer."""
-        if page in self._file_pages:
-            if self._cleancache is None:
-                return None
-            return self._cleancache.add_get(self._batch, self._filesystem, INODE, page, frame)
-        if self._frontswap is None or not self._frontswap.holds(DEVICE, page):
-            return None
-        return self._frontswap.add_load(self._batch, DEVICE, page, frame)
-
-    def _load(self, page: int, frame: int, answer: int | None) -> None:
-        """Fill ``frame``, which tmem may have done; ``answer`` None: it was not asked."""
-        if page in self._file_pages:
-            if answer is not None and self._cleancache and self._cleancache.settle_get(answer):
-                self.tmem_hits += 1
-            elif self._program is not None:
-                self._program.read(page, self._domain.view(frame))
-                self.file_reads += 1
-                if page in self._program_unread:
-                    self._program_unread.discard(page)
-                    self.committed += 1
-        elif answer is not None and self._frontswap is not None:
-            self._frontswap.settle_load(DEVICE, page, answer)
-            self.tmem_hits += 1
-        elif page in self._on_disk:
-            self._swap.read(page, self._domain.view(frame))
-            self.swap_ins += 1
-        else:
-            self._first_touch(page, frame)
-            self.first_touches += 1
-            self.committed += 1
 
     def _free_frame(self) -> int:
         """A frame for the page to come; NoMemory when there is neither one nor a victim."""
@@ -350,45 +258,20 @@ class GuestMemory:
     def _evict(self, count: int) -> None:
         """Evict the ``count`` (at most RING_SLOTS) least recently used pages; frames to spare."""
         victims = [page for page, _ in zip(self._resident, range(count), strict=False)]
-        places = [self._add_store(page) for page in victims]
-        answers = self._batch.submit()
+        places = [self._places.add_store(page, self._resident[page]) for page in victims]
+        answers = self._places.submit()
         failed: SwapError | None = None
         for page, place in zip(victims, places, strict=True):
             try:
-                self._settle(page, None if place is None else answers[place])
+                self._leave(page, None if place is None else answers[place])
             except SwapError as error:  # the others have been put already
                 failed = error
         if failed is not None:
             raise failed
 
-    def _add_store(self, page: int) -> int | None:
-        """Offer a resident page to tmem; the place of an answer that matters."""
-        frame = self._resident[page]
-        if page in self._file_pages:
-            if self._cleancache is not None:
-                self._cleancache.add_put(self._batch, self._filesystem, INODE, page, frame)
-                self.puts += 1
-            return None
-        if self._frontswap is None:
-            return None
-        self.puts += 1
-        return self._frontswap.add_store(self._batch, DEVICE, page, frame)
-
-    def _settle(self, page: int, answer: int | None) -> None:
-        """Evict ``page``, which frontswap has taken, refused or (None) not been offered."""
-        if page not in self._file_pages:
-            if answer is not None and self._frontswap is not None:
-                frame = self._resident[page]
-                stored = self._frontswap.settle_store(DEVICE, page, frame, answer)
-                self.failed_puts += not stored
-            else:
-                stored = False
-            if stored:
-                self._on_disk.discard(page)
-            elif page not in self._on_disk:
-                self._swap.write(page, self._domain.view(self._resident[page]))
-                self.swap_outs += 1
-                self._on_disk.add(page)
+    def _leave(self, page: int, answer: int | None) -> None:
+        """Evict ``page``; ``answer`` is tmem's to the offer of it. Its frame is to spare."""
+        self._places.store(page, self._resident[page], answer)
         self._idle.forget(page)
         self._table.pop(page, None)
         self._spares.append(self._resident.pop(page))
@@ -398,14 +281,15 @@ class GuestMemory:
 
     def _unuse(self, device: int, page: int) -> bool:
         """Pull a page back from tmem, as the next to be evicted; False when there is no frame."""
-        if self._frontswap is None:
+        frontswap = self._places.frontswap
+        if frontswap is None:
             return False
         try:
             frame = self._spares.pop() if self._spares else self._domain.alloc()
         except NoMemory:
             return False
         try:
-            self._frontswap.load(device, page, frame)
+            frontswap.load(device, page, frame)
         except BaseException:
             self._spares.append(frame)
             raise
@@ -414,60 +298,23 @@ class GuestMemory:
         return True
 
     def _free_spares(self) -> None:
-        """All but one."""
+        """Free all spare frames but one."""
         if len(self._spares) > 1:
             self._domain.free_many(self._spares[1:])
             del self._spares[1:]
-
-    def _empty_blocks(self, frames: int) -> None:
-        """Move pages together so that ``frames`` of the domain, in whole granules, are free."""
-        block = max(self._domain.granule_frames, AREA_FRAMES)
-        held = Counter(frame // block for frame in self._resident.values())
-        held.update(frame // block for frame in self._spares)
-        keep = self._domain.current_frames // block - frames // block
-        kept = {number for number, _ in held.most_common(keep)}
-        if len(held) <= keep:
-            return
-        unsuited: list[int] = []
-        left: list[int] = []
-        self._idle.stop()
-        try:
-            for page, frame in list(self._resident.items()):
-                if frame // block not in kept:
-                    self._resident[page] = self._table[page] = self._moved(
-                        frame, block, kept, unsuited
-                    )
-                    left.append(frame)
-            for index, frame in enumerate(self._spares):
-                if frame // block not in kept:
-                    self._spares[index] = self._moved(frame, block, kept, unsuited)
-                    left.append(frame)
-        except NoMemory:
-            pass  # what could be moved was; the rest is given back when pages leave
-        self._domain.free_many(unsuited + left)
-
-    def _moved(self, frame: int, block: int, kept: set[int], unsuited: list[int]) -> int:
-        """Another frame with the same bytes, in one of the blocks kept."""
-        while True:  # at most as often as the domain has free frames elsewhere
-            other = self._domain.alloc()
-            if other // block in kept:
-                break
-            unsuited.append(other)
-        self._domain.view(other)[:] = self._domain.view(frame)
-        self.moved += 1
-        return other
 
     def _zero(self, page: int, frame: int) -> None:
         self._domain.view(frame)[:] = _ZEROES
 
     def _report(self) -> None:
+        counted = self._counted
         self._domain.report(
             used_frames=len(self._resident) + len(self._spares),
-            faults=self.faults,
-            swap_ins=self.swap_ins,
-            swap_outs=self.swap_outs,
+            faults=counted.faults,
+            swap_ins=counted.swap_ins,
+            swap_outs=counted.swap_outs,
             references=self.references,
-            committed_frames=self.committed,
-            stall_ns=self.stall_ns,
+            committed_frames=counted.committed_frames,
+            stall_ns=counted.stall_ns,
             idle_permille=self._idle.permille,
         )

@@ -8,8 +8,8 @@
  *
  * As Linux' memory offlining: nothing is handed out of an isolated area any more; its movable
  * frames are copied elsewhere; free frames that slots hold are drained. A frame that is left is
- * unmovable, because a program holds its number, or pinned at the moment. Rules: a program holds a
- * handle, and knows the frame only between pin and unpin. Any thread may
+ * unmovable, because a program holds its number, or pinned at the moment.
+ * Rules: a program holds a handle, and knows the frame only between pin and unpin. Any thread may
  *        call. Migration waits for nobody: a pinned frame stays in its place. A slot belongs to one
  *        thread, so migration drains only guest->slot, under the GIL.
  */

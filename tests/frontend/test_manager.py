@@ -450,7 +450,7 @@ def test_an_idle_guest_takes_its_pages_back(
         memory.resize(300)
         assert memory.shrink_tmem(0) == 136
         assert not hypervisor.pages
-        before = memory.faults
+        before = memory.statistics().faults
         for page in range(300):
             checked.reference(page, False)
-        assert memory.faults == before
+        assert memory.statistics().faults == before
