@@ -119,7 +119,8 @@ class GuestMemory:
     def balance(self) -> None:
         """Follow the domain's target, giving frames back if need be, and report what is used.
 
-        Called every BALANCE_REFERENCES; an idle guest calls it by itself.
+        ``access`` calls it every BALANCE_REFERENCES; an idle guest calls it by itself. SwapError
+        when a page that must leave cannot be written.
         """
         self._limit = self._wanted_limit()
         while len(self._resident) > self._limit:
@@ -141,7 +142,10 @@ class GuestMemory:
         self._report()
 
     def resize(self, resident_frames: int) -> None:
-        """Hold at most ``resident_frames`` pages at the target of boot from now on."""
+        """Hold at most ``resident_frames`` pages at the target of boot from now on.
+
+        ConfigError below 1; SwapError when a page that must leave cannot be written.
+        """
         if resident_frames < 1:
             raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
         self.resident_frames = resident_frames

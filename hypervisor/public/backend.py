@@ -1,8 +1,8 @@
-"""The ``Backend`` protocol: what the hypervisor asks of the memory side, and what it gets told.
+"""The ``Backend`` protocol: the requests that the hypervisor makes of the memory side.
 
-Owns: the interface between ``hypervisor`` (which decides) and ``backend`` (which does). The
-hypervisor never imports ``backend``; the composition root in ``testbed`` hands it an object of this
-shape. All methods are called from the hypervisor's main thread.
+Owns: the interface between ``hypervisor``, which decides, and ``backend``, which moves memory, with
+the structures that they exchange. The hypervisor never imports ``backend``; the program that starts
+both hands it an object of this shape. The hypervisor's main thread makes all calls.
 """
 
 from __future__ import annotations
@@ -101,18 +101,18 @@ class DomainSnapshot:
 
 @dataclass(frozen=True)
 class Settled:
-    """Where a domain stands on its way to its target. Partial is a state, not an error."""
+    """How far a domain is on its way to its target. Partial is a state, not an error."""
 
     state: str  # "reached", "moving" (the time was up) or "partial" (it will not move by itself)
     why: str  # "", or one of "in use", "pinned", "no memory", "guest", "silent", "bank"
     plugged_frames: int
     target_frames: int
-    driver_status: int  # the guest's own word for it
+    driver_status: int  # the status that the guest's driver reports
 
 
 @dataclass(frozen=True)
 class HostSnapshot:
-    """The host's ledger; installed + ready + tmem + free == total, always. Frames of 4 KiB."""
+    """The host's ledger, in frames of 4 KiB: installed + ready + tmem + free == total, always."""
 
     total_frames: int
     slack_frames: int  # kept free: for transfers, and for domains to come to boot with
@@ -153,26 +153,26 @@ class Backend(Targets, Protocol):
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
         """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there.
 
-        They come out of what is promised, as far as that goes.
+        The boot frames come out of the reserve of ``promise`` first.
         """
 
     def close(self, domid: DomId) -> None:
         """Take back every frame and tmem page of a domain, dead or alive. Never fails."""
 
     def promise(self, frames: int) -> None:
-        """Keep ``frames`` free for domains that have not come yet; the boot frames of each."""
+        """Reserve ``frames`` for configured domains that have not attached: their boot frames."""
 
     def settle(self, domid: DomId, timeout_s: float) -> Settled:
         """Wait until a domain has reached its target or cannot, at most ``timeout_s`` seconds."""
 
     def reboot(self, domid: DomId) -> None:
-        """The guest starts anew in the same memory, with what it boots with; all else is free."""
+        """Start the guest anew in the same memory with its boot frames; all other frames are free."""
 
     def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """``count`` frames from ``frame`` are written by a device: no mechanism may take them."""
+        """Pin ``count`` frames from ``frame``, which a device writes: no mechanism takes them."""
 
     def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """They are not any more."""
+        """Undo ``pin_dma`` for these frames."""
 
     def broken(self) -> list[tuple[DomId, str]]:
         """Domains to detach since the last call (ring broken, error budget spent), with reasons."""
