@@ -68,7 +68,8 @@ class TmemClient:
         """A pool: persistent (frontswap) or ephemeral (cleancache); NoMemory when none is left.
 
         ``shared`` asks for the pool that all domains with the same ``uuid`` share. A domain that is
-        not authorised for it gets a private one and is not told. Only ephemeral pools can be shared.
+        not authorised for it gets a private one and is not told. Only an ephemeral pool can be
+        shared.
         """
         flags = PoolFlag.PERSISTENT * persistent | PoolFlag.SHARED * shared | PoolFlag.VERSION
         pool = self._send(Op.NEW_POOL, flags, *uuid)

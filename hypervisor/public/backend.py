@@ -166,7 +166,7 @@ class Backend(Targets, Protocol):
         """Wait until a domain has reached its target or cannot, at most ``timeout_s`` seconds."""
 
     def reboot(self, domid: DomId) -> None:
-        """Start the guest anew in the same memory with its boot frames; all other frames are free."""
+        """Start the guest anew in the same memory with its boot frames; all others are free."""
 
     def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
         """Pin ``count`` frames from ``frame``, which a device writes: no mechanism takes them."""
