@@ -169,7 +169,6 @@ static inline union mc_area_word mc_word(const struct mc_frames *frames, uint32_
 static inline int mc_word_swap(struct mc_frames *frames, uint32_t area, union mc_area_word *seen,
                                union mc_area_word next)
 {
-    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
     return __atomic_compare_exchange_n(&frames->areas[area], &seen->bits, next.bits, 0,
                                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }

@@ -49,6 +49,8 @@ static int word_transition(struct mc_frames *frames, uint32_t area,
 /* As word_transition, for an area that comes to the guest: its tree counts it last. */
 static int area_give(struct mc_frames *frames, uint32_t area, union mc_area_word next)
 {
+    MC_CHECK(next.free == MC_AREA_FRAMES && !next.reclaimed, "area %u comes as %#x", area,
+             next.bits);
     if (area >= frames->area_count)
         return MC_EINDEX;
     int status = word_transition(frames, area, word_is_reclaimed, 0, next);
@@ -60,6 +62,8 @@ static int area_give(struct mc_frames *frames, uint32_t area, union mc_area_word
 int mc_area_hard_reclaim(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
     const union mc_area_word host = HOST_WORD(generation);
+    MC_CHECK(frames->area_count <= frames->tree_count * MC_TREE_AREAS, "%u areas in %u trees",
+             frames->area_count, frames->tree_count);
     if (area >= frames->area_count)
         return MC_EINDEX;
     if (!mc_word_is_whole(mc_word(frames, area))
