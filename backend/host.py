@@ -32,7 +32,14 @@ from hypervisor.public.backend import (
     Settled,
 )
 from hypervisor.public.constants import BackingKind
-from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
+from hypervisor.public.errors import (
+    ConfigError,
+    InternalError,
+    NoMemory,
+    Status,
+    TimedOut,
+    error_of,
+)
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, FRAME_BYTES, DomId, areas_of
 from tmem.codes import Code
 
@@ -191,7 +198,10 @@ class HostBackend(Banks):
         )
 
     def close(self, domid: DomId) -> None:
-        """Take back every frame and tmem page of a domain, dead or alive."""
+        """Take back every frame and tmem page of a domain, dead or alive.
+
+        TimedOut when a thread still uses the domain: it stays closed, and charged.
+        """
         domain = self._host.domains[domid]
         if self._ghosts is not None and domid in self._names:
             self._ghosts.adopt(self._names[domid], domain.ram_fd, domain.areas * AREA_BYTES)
@@ -465,6 +475,8 @@ def _done(code: int, what: str) -> None:
 
 
 def _check(status: int, what: str, frame: int = -1) -> None:
+    if status == Status.ETIMEOUT:
+        raise TimedOut(f"{what}: a thread of the hypervisor still uses the domain")
     if status < 0:
         raise error_of(status, what, frame)
 

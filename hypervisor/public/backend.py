@@ -157,7 +157,11 @@ class Backend(Targets, Protocol):
         """
 
     def close(self, domid: DomId) -> None:
-        """Take back every frame and tmem page of a domain, dead or alive. Never fails."""
+        """Take back every frame and tmem page of a domain, dead or alive.
+
+        TimedOut when a thread of the backend still uses the domain. Then the domain stays closed
+        and charged: its mapping cannot be taken away under that thread.
+        """
 
     def promise(self, frames: int) -> None:
         """Reserve ``frames`` for configured domains that have not attached: their boot frames."""

@@ -34,6 +34,10 @@ class PeerGone(MemcoordError):
     """The other side (hypervisor or domain) died, closed, or does not answer in time."""
 
 
+class TimedOut(MemcoordError):
+    """A thread of the hypervisor did not let go of a domain in time; the domain stays charged."""
+
+
 class RingBroken(MemcoordError):
     """A ring or shared region has contents that no correct peer writes; the domain is detached."""
 
@@ -88,7 +92,10 @@ _WHY_BAD = {
 
 
 def error_of(code: int, what: str, frame: int = -1, order: int = 0) -> MemcoordError:
-    """The exception for a negative status of the C side; unknown codes are InternalError."""
+    """The exception for a negative status of the C side, as a guest sees it.
+
+    Unknown codes are InternalError. ``frame`` and ``order`` are a BadFrame's.
+    """
     try:
         status = Status(code)
     except ValueError:
