@@ -127,21 +127,6 @@ int mc_eventfd_ring(int fd)
     return MC_EKERNEL;
 }
 
-int mc_eventfd_wait(int fd)
-{
-    uint64_t rings;
-
-    for (int i = 0; i < INTERRUPTS_MAX; i++) {
-        if (read(fd, &rings, sizeof rings) == (ssize_t)sizeof rings)
-            return 1;
-        if (errno == EAGAIN)
-            return 0;
-        if (errno != EINTR)
-            break;
-    }
-    return MC_EKERNEL;
-}
-
 /* Two threads that wake each other, as the two ends of a ring do. */
 struct pingpong {
     uint32_t ping, ping_waiters, pong, pong_waiters;

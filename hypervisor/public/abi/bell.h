@@ -38,12 +38,10 @@ void mc_bell_set(uint32_t *word, uint32_t *waiters, uint32_t value);
  * sleep. */
 int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t timeout_ns);
 
-/* mc_eventfd: a new eventfd, closed on exec. mc_eventfd_ring: 0, also when the counter is full.
- * mc_eventfd_wait: 1 when the eventfd was rung since the last wait, 0 when not (nonblocking only).
- * Each returns MC_EKERNEL when the kernel refuses. */
+/* A new eventfd, closed on exec, or MC_EKERNEL. */
 int mc_eventfd(int nonblocking);
+/* 0, also when the counter is full: then the bell rings already; or MC_EKERNEL. */
 int mc_eventfd_ring(int fd);
-int mc_eventfd_wait(int fd);
 /* cdef-end */
 
 #endif

@@ -138,8 +138,6 @@ int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uin
 int mc_frames_validate(const struct mc_frames *frames, uint32_t *where);
 /* Count everything, at any time; exact when no thread is at work. */
 void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_statistics *out);
-/* Any time: 1 when the head of `frame` says it is handed out, else 0. */
-int mc_frames_is_taken(const struct mc_frames *frames, uint64_t frame);
 /* cdef-end */
 
 /* The word of an area, as it is loaded, compared and swapped. C uses the fields; the masks

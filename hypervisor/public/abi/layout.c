@@ -305,8 +305,3 @@ void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_stati
     }
     out->taken_frames = taken > out->slot_frames ? taken - out->slot_frames : 0;
 }
-
-int mc_frames_is_taken(const struct mc_frames *frames, uint64_t frame)
-{
-    return frame < mc_frame_limit(frames) && mc_head_taken(mc_head(frames, frame));
-}

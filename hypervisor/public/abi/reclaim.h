@@ -35,8 +35,6 @@
 /* cdef-begin */
 #define MC_RECLAIM_RETRIES_MAX 64
 
-enum mc_backing { MC_HARD = 0, MC_READY = 1, MC_SOFT = 2, MC_INSTALLED = 3 };
-
 /* Each returns 0, MC_EINDEX for no such area, or MC_ESTATE when the word does not allow it now.
  * `generation` is the hypervisor's own count for the area: written into the word, never read from
  * it. */
