@@ -75,9 +75,10 @@ class HostBackend(Banks):
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
     domain may send before it is reported by ``broken``. ``stop_excess``: so is one that really uses
-    more than it was granted, within milliseconds. ``tmem_entries`` stands in for
-    ``tmem.serve.entry_points``, for whoever wants to see the operations. With ``mrc_points`` above
-    1 every snapshot has each domain's miss ratios at so many sizes, as ``tmem.shards`` counts them.
+    more than it was granted, within milliseconds. ``tmem_entries`` makes, from
+    the ``Tmem``, what the service calls instead of ``tmem.serve.entry_points``, so that a recorder
+    sees the operations. With ``mrc_points`` above 1 every snapshot has each domain's miss ratios at
+    so many sizes, as ``tmem.shards`` counts them.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ class HostBackend(Banks):
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
         self._slab, self._slab_bytes = slab, areas * AREA_BYTES
         self.tmem = Tmem(max_areas=areas, slab=slab, **options)
-        entries = (entries_of or serve.entry_points)(self.tmem)
+        own = serve.entry_points(self.tmem.state_address)
+        entries = entries_of(self.tmem) if entries_of else own
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
         hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas
@@ -222,16 +224,16 @@ class HostBackend(Banks):
 
     def settle(self, domid: DomId, timeout_s: float) -> Settled:
         """Wait until a domain has reached its target, or cannot; "moving" when time was up."""
-        why, until = ffi.new("uint32_t *"), time.monotonic() + timeout_s
+        reach, why = ffi.new("enum mc_reach *"), ffi.new("enum mc_why *")
+        until = time.monotonic() + timeout_s
         while True:
-            reach = lib.mc_domain_reach(self._host, domid, why)
-            _check(reach, f"settle domain {domid}")
-            if reach != lib.MC_MOVING or time.monotonic() > until:
+            _check(lib.mc_domain_reach(self._host, domid, reach, why), f"settle domain {domid}")
+            if reach[0] != lib.MC_MOVING or time.monotonic() > until:
                 break
             time.sleep(SETTLE_POLL_S)
         domain = self._host.domains[domid]
         return Settled(
-            state=_word("mc_reach", "MC_", reach),
+            state=_word("mc_reach", "MC_", reach[0]),
             why=_word("mc_why", "MC_WHY_", why[0]) if why[0] != lib.MC_WHY_NONE else "",
             plugged_frames=int(lib.mc_domain_size(self._host, domid)),
             target_frames=domain.target_frames,
