@@ -123,7 +123,8 @@ static void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t 
              domain->domid, area, domain->hole_counts[area]);
     MC_CHECK(domain->counts[old] > 0, "domain %u, area %u: none is counted in state %d",
              domain->domid, area, old);
-    ledger_move(from, to, frames);
+    if (from != to)             /* HARD and SOFT are one sum, which may have less than an area */
+        ledger_move(from, to, frames);
     if (from != to && from == &host->free_frames)
         domain->banks[area] = ledger_charge(host, frames, domain->banks[area]);
     if (from != to && to == &host->free_frames) {
