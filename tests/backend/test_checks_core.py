@@ -401,6 +401,14 @@ def tmem_gives_an_area_beyond_its_slab(lab: CheckLab) -> None:
     lib.mc_supply_tmem_give(lab.host)
 
 
+@supply("mc_supply_tmem_give")
+def tmem_gives_an_area_of_a_slab_that_is_not_there(lab: CheckLab) -> None:
+    lab.tmem(shrink=lambda _: 0)
+    lab.host.tmem_frames = AREA
+    lab.lock()
+    lib.mc_supply_tmem_give(lab.host)
+
+
 def serve_one(lab: CheckLab, op: int, *args: int, tmem: bool = False) -> None:
     """Let the service thread find a request of VM1; the check ends the child."""
     lab.push(lab.guest(), op, *args, tmem=tmem)
