@@ -8,7 +8,7 @@ import pytest
 from check_lab import AREA, VM1, VM2, CheckLab, Fault, assert_seen, outcome_of
 from mechs_private import Private, fault, load
 
-from hypervisor.public._abi import lib as abi
+from frontend._guest import lib as abi
 
 MOST = 2**64 - 1
 HOST_DOMAIN = ("host", "domain")
