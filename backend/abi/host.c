@@ -194,12 +194,12 @@ struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status
 
 void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
 {
-    /* CLOSING follows CLOSING and QUIESCED when a close that timed out is tried again. */
+    /* CLOSING follows CLOSING when a close that timed out is tried again. */
     static const uint8_t followers[] = {
         [MC_EMPTY] = 1 << MC_ACTIVE,
         [MC_ACTIVE] = 1 << MC_CLOSING | 1 << MC_BROKEN,
         [MC_CLOSING] = 1 << MC_CLOSING | 1 << MC_QUIESCED | 1 << MC_ACTIVE,
-        [MC_QUIESCED] = 1 << MC_CLOSING | 1 << MC_ACTIVE,
+        [MC_QUIESCED] = 1 << MC_ACTIVE,
         [MC_BROKEN] = 1 << MC_CLOSING,
     };
     enum mc_phase old = mc_phase_of(domain);

@@ -57,6 +57,17 @@ class ConfigError(MemcoordError):
         super().__init__(f"{key}: {why}")
 
 
+class DomainBusy(MemcoordError):
+    """A thread of the hypervisor still works on a domain that is to be closed or rebooted.
+
+    The domain keeps its memory and is served no more. Close it again at the next tick.
+    """
+
+    def __init__(self, domid: int, name: str) -> None:
+        self.domid, self.name = domid, name
+        super().__init__(f"{name} (domain {domid}): a thread still works on it; close it again")
+
+
 class PolicyFault(MemcoordError):
     """A policy raised, stalled or answered nonsense; its last valid plan stays in force."""
 
