@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import zmq
@@ -31,38 +31,20 @@ from hypervisor.public.backend import EXCESS, Backend, DomainSpec
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
+    DomainBusy,
     InternalError,
     MemcoordError,
 )
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
 from hypervisor.settings import check_name
-from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
+from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
 SO_PEERPIDFD = 77  # Linux 6.5
 
 #: Write one event of the run: what happened, and its fields.
 OnEvent = Callable[[str, dict[str, Any]], None]
-
-
-class RelayBackend(Backend, TmemBackend, Protocol):
-    """A ``Backend`` with tmem, fds the loop must watch and doorbells it must carry."""
-
-    event_fd: int
-    relay_fd: int
-
-    def kick(self) -> None:
-        """Wake the service thread."""
-
-    def relayed(self) -> list[DomId]:
-        """Domains whose doorbell is to be sent over ZeroMQ."""
-
-    def haunted(self) -> list[str]:
-        """Domains that are gone and whose memory is used all the same; it was taken back."""
-
-    def beat(self) -> None:
-        """Raise every domain's heartbeat."""
 
 
 class Hypervisor:
@@ -72,7 +54,7 @@ class Hypervisor:
         self,
         config: HypervisorConfig,
         run_dir: Path,
-        backend: RelayBackend,
+        backend: Backend,
         coordinator: Coordinator,
         on_event: OnEvent,
         *,
@@ -246,14 +228,27 @@ class Hypervisor:
     def _detach(self, entry: DomainEntry, reason: str) -> None:
         self._domains.remove(entry.domid)
         self._coordinator.domain_closed(entry.domid)
-        self._backend.close(entry.domid)
+        self._close_memory(entry.domid)
         self._promise()
         entry.connection.close()
         if entry.pidfd >= 0:
             os.close(entry.pidfd)
         self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
+    def _close_memory(self, domid: DomId) -> None:
+        """Take a domain's memory back; while a thread works on it, its domid stays taken."""
+        try:
+            self._backend.close(domid)
+        except DomainBusy as error:
+            if domid not in self._domains.busy:
+                self._on_event("domain-busy", {"domid": domid, "why": str(error)})
+            self._domains.busy.add(domid)
+        else:
+            self._domains.busy.discard(domid)
+
     def _tick(self) -> None:
+        for domid in sorted(self._domains.busy):
+            self._close_memory(domid)
         report = self._coordinator.tick()
         self._ticks += 1
         self._backend.beat()
@@ -353,7 +348,8 @@ def _pidfd(pid: int, connection: socket.socket) -> int:
     """A pidfd of the process that connected, -1 when it has ended."""
     with contextlib.suppress(OSError):
         return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    with contextlib.suppress(OSError):  # an older kernel: by number, which is its own still
+    # An older kernel. The pid cannot have been reused: the connection is still open.
+    with contextlib.suppress(OSError):
         return os.pidfd_open(pid)
     return -1
 
