@@ -10,9 +10,10 @@ Owns: two types of kernel variables, and small intrinsics. Both types are one po
 A field that is itself a record reads as its Ref, a field that is an array reads as its Array, and
 an int64 field declared by ``array_of`` holds an address and reads as the Array at that address.
 Integers of any width read as int64, only uint64 as uint64, so that a kernel is compiled for one
-type of number. A store keeps the low bits. Nothing checks bounds, and a negative index is none.
-The intrinsics are given in LLVM's terms, so they cost next to nothing to compile or to call.
-Used by the kernels; ``kernel`` also by those of other packages.
+type of number. A store keeps the low bits. Nothing checks bounds, and an index is never counted
+from the end. Numba's own records would read a u32 as a uint32, and compile each kernel that is
+given one a second time. The intrinsics are written in LLVM's terms, so they cost next to nothing to
+compile or to call. Used by the kernels; ``kernel`` and the array makers also by other packages.
 """
 
 from __future__ import annotations
