@@ -43,7 +43,7 @@ def test_the_policy_shown_works_as_shown(readme: str, tmp_path: Path) -> None:
 def test_every_shown_option_of_the_command_exists(readme: str) -> None:
     from typer.testing import CliRunner
 
-    from testbed.cli import app
+    from memcoord.cli import app
 
     helps = {
         verb: CliRunner().invoke(app, [*verb.split(), "--help"], env={"COLUMNS": "200"}).output

@@ -41,7 +41,7 @@ def test_the_pool_in_the_readme_works_as_shown(checkout: Path) -> None:
 def test_the_stream_shown_is_answered_as_shown(page: str, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from testbed.cli import app
+    from memcoord.cli import app
 
     (stream,) = re.findall(r'```\n(\{"total_pages.*?)```', page, re.DOTALL)
     lines = [line.partition("►") for line in stream.splitlines()]
@@ -55,7 +55,7 @@ def test_the_stream_shown_is_answered_as_shown(page: str, tmp_path: Path) -> Non
 def test_every_command_shown_exists(page: str) -> None:
     from typer.testing import CliRunner
 
-    from testbed.cli import app
+    from memcoord.cli import app
 
     listed = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     for verb in set(re.findall(r"memcoord ([a-z][a-z-]+)", page)):

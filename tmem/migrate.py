@@ -5,11 +5,11 @@ command of this project does so yet.
 
 Owns: the protocol. ``Saving(tmem, client)`` freezes the client; the host sends ``image`` and
 ``pages``. With ``live`` the guest runs on meanwhile: its gets and flushes work, its puts fail, and
-the pages that go are logged. After the guest has stopped, the host sends ``invalidations`` and then
+the pages that go are logged. After the guest has stopped, the host sends ``invalidations`` and
 calls ``end``. The receiver calls ``restore`` with the image, ``put`` for each page and
 ``flush_page`` for each invalidation. Only persistent pages are sent; ephemeral pages may vanish at
-any time, and here they do. How a page is stored makes no difference. The rules of use are those
-of ``Tmem``.
+any time, and here they do. How a page is stored makes no difference. The rules of use are those of
+``Tmem``.
 """
 
 from __future__ import annotations

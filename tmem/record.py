@@ -1,7 +1,8 @@
-"""The record of a request as it lies on a ring: ``struct mc_record``, as a numpy dtype.
+"""The layout of a request of the tmem ring; written by ``python -m hypervisor.public._cdef``.
 
-Owns: the layout alone, with the names of the header's fields. Used by ``tmem.serve`` and by whoever
-makes such records in Python.
+Owns: nothing. ``struct mc_record`` stands in ``hypervisor/public/abi/layout.h``, what
+its arguments mean in ``ops.h`` beside it.
+Rules: do not edit; anybody may import it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,6 @@ RECORD = np.dtype(
         ("seq", np.uint32),
         ("id", np.uint64),
         ("status", np.int64),
-        ("arg", np.uint64, 5),
+        ("arg", np.uint64, (5,)),
     ]
 )

@@ -127,7 +127,7 @@ def zipf(references: int, page_count: int, seed: int) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sampled_curve_is_near_the_exact_one(seed: int) -> None:
-    reuse = pytest.importorskip("testbed.sim.reuse")
+    reuse = pytest.importorskip("memcoord.simulation.caches.reuse")
     page_count, pool_pages = 20_000, 16_384
     pages = zipf(60_000, page_count, seed)
     tmem, slot = pool_of(EPHEMERAL, pages=pool_pages, target=0, seed=seed)

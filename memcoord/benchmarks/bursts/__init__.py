@@ -1,0 +1,1 @@
+"""``memcoord bench bursts``: what sudden demand gets from each mechanism."""

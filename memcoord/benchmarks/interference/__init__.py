@@ -1,0 +1,1 @@
+"""``memcoord bench interference``: what busy neighbours do to a grant."""

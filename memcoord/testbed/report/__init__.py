@@ -1,0 +1,1 @@
+"""What a run yields: results, metrics, intervals, series, charts, progress."""

@@ -1,0 +1,1 @@
+"""What a run consists of: the schema of scenario files, and those shipped."""
