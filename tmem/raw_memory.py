@@ -223,7 +223,6 @@ def array_at(dtype: Any) -> Any:
 
 
 words_at = array_at(np.int64)
-cells_at = array_at(np.uint32)
 
 
 @intrinsic
