@@ -21,6 +21,8 @@ from source_tree import c_code, module_of, product_files
 
 #: Written from the C headers: a mention there is not a use.
 FROM_HEADERS = {"hypervisor/public/constants.py", "tmem/record.py"}
+#: Methods that numba calls by these names.
+NUMBA_METHODS = {"generic", "generic_resolve"}
 #: Decorators that leave the decorated function to be called by its name.
 PLAIN_DECORATORS = {
     *("property", "cached_property", "staticmethod", "classmethod", "contextmanager"),
@@ -81,7 +83,7 @@ def python_declarations(source: str) -> Iterator[str]:
             is_policy = any(
                 isinstance(at, ast.FunctionDef) and at.name == "plan" for at in node.body
             )
-            if not is_policy:  # a policy is found by the name of its file
+            if not is_policy and not _is_registered(node):  # a policy is found by its file's name
                 yield node.name
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not (
@@ -90,7 +92,7 @@ def python_declarations(source: str) -> Iterator[str]:
             yield node.name
 
 
-def _is_registered(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_registered(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
     for decorator in node.decorator_list:
         names = [at for at in ast.walk(decorator) if isinstance(at, ast.Name | ast.Attribute)]
         words = {at.id if isinstance(at, ast.Name) else at.attr for at in names}
@@ -147,6 +149,7 @@ def _is_excused(name: str, words: Counter[str]) -> bool:
         name.endswith("_H")  # guards a header
         or name.startswith("PY_")  # read by Python's own header
         or name.endswith("_validate")  # for the tests: house rule 8
+        or name in NUMBA_METHODS
         or (name.startswith("_") and words[name.lstrip("_")] > 0)  # an operation found by its name
     )
 
