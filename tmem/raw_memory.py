@@ -135,6 +135,7 @@ class _FieldOfRecord(AttributeTemplate):
     key = Ref
 
     def generic_resolve(self, record: Ref, name: str) -> Any:  # type: ignore[override]
+        """API: numba asks for the type of a field; None for an unknown name."""
         field = _field(record.dtype, name)
         return _type_of(field[0]) if field else None
 
@@ -144,6 +145,7 @@ class _FieldOfArray(AttributeTemplate):
     key = Array
 
     def generic_resolve(self, array: Array, name: str) -> Any:  # type: ignore[override]
+        """API: numba asks for the type of a column; None for an unknown name."""
         field = _field(array.dtype, name)
         return _array(field[0], array.stride) if field else None
 
@@ -169,6 +171,7 @@ def _get_column(context: Any, builder: Any, array: Array, pointer: Any, name: st
 @infer_global(operator.getitem)
 class _ElementOfArray(AbstractTemplate):
     def generic(self, arguments: Any, _: Any) -> Any:
+        """API: numba asks for the signature of ``array[index]``; None for other types."""
         array, index = arguments
         if isinstance(array, Array) and isinstance(index, types.Integer):
             return signature(_type_of(array.dtype), array, types.int64)
@@ -178,6 +181,7 @@ class _ElementOfArray(AbstractTemplate):
 @infer_global(operator.setitem)
 class _SetElementOfArray(AbstractTemplate):
     def generic(self, arguments: Any, _: Any) -> Any:
+        """API: numba asks for the signature of ``array[index] = value``; None for other types."""
         array, index, _value = arguments
         if isinstance(array, Array) and isinstance(index, types.Integer):
             return signature(types.none, array, types.int64, _type_of(array.dtype))
