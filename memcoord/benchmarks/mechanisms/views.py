@@ -50,7 +50,7 @@ def _cpu(what: str) -> Cell:
 
 
 def _extra(what: str, key: str, scale: float = 1.0) -> Cell:
-    """What a row has besides its times; of several, the median."""
+    """A fact of a row besides its times; of several values, the median."""
 
     def cell(result: Mapping[str, Any], name: str, pages: str) -> str:
         value = result["rows"].get(f"{name} {what} {pages}", {}).get(key)
