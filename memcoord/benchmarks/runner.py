@@ -29,7 +29,6 @@ from memcoord.testbed.runs import rundir
 FEW_ROUNDS = f"fewer than {ROUNDS_MIN} rounds: a look, not a measurement"
 TERMINAL_COLUMNS = 200  # where stdout is no terminal
 COLUMNS = ("min", *QUANTILES, "max")
-PARTS = 100  # of a round, as progress shows it
 
 Result = Mapping[str, Any]
 Tables = Callable[[Result], Iterator[Table]]
