@@ -18,6 +18,7 @@ from pathlib import Path
 from hypervisor.public.errors import AttachRefused, ConfigError, MemcoordError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
+    SOCKET_PATH_BYTES_MAX,
     VERSION,
     Attached,
     AttachRequest,
@@ -31,7 +32,6 @@ PENDING_MAX = 64
 REQUEST_TIMEOUT_S = 5.0
 ACCEPTS_PER_EVENT_MAX = 16
 REQUEST_BYTES_MAX = 4096
-SOCKET_PATH_BYTES_MAX = 107
 
 _UCRED = struct.Struct("3i")
 

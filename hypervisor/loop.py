@@ -23,9 +23,9 @@ import msgspec
 import zmq
 
 from hypervisor.attach import AttachListener
-from hypervisor.config import DomainConfig, HypervisorConfig, check_name
+from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.control import ControlPlane
-from hypervisor.coordinator import Coordinator
+from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.public.backend import EXCESS, Backend, DomainSpec
 from hypervisor.public.errors import (
@@ -36,6 +36,7 @@ from hypervisor.public.errors import (
 )
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
+from hypervisor.settings import check_name
 from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
 
 EVENT_BYTES = 8

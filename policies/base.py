@@ -24,6 +24,8 @@ MRC_POINTS = 65
 CARRY_COLUMNS_MAX = 256
 #: Idle ages of ``cold`` and ``promotions``, in seconds.
 AGE_EDGES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0, 480.0)
+#: Columns of a view that cost time to measure, by their names in a policy's ``needs``.
+NEEDS = {"mrc": "miss ratios over the size of tmem", "ages": "how long pages have been idle"}
 
 
 class PolicyError(ValueError):
@@ -197,12 +199,17 @@ class Plan:
 class Policy(Protocol):
     """The whole plug-in interface. A class may also say, as attributes:
 
-    ``name``, for reports; ``needs``, of "mrc" and "ages" the columns it wants measured, which cost;
+    ``name``, for reports; ``needs``, those of ``NEEDS`` that it cannot decide anything without;
     and promises the conformance kit tries: ``monotone``, ``settles``, ``vectors``.
     """
 
     def plan(self, view: View) -> Plan:
         """Targets for the domains of ``view``; must not change or keep it."""
+
+
+def needs_of(policy: object) -> frozenset[str]:
+    """What ``policy`` declares as its ``needs``."""
+    return frozenset(getattr(policy, "needs", ()))
 
 
 def name_of(policy: Policy) -> str:

@@ -21,7 +21,7 @@ import hashlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -31,7 +31,7 @@ from typing import Any
 
 import msgspec
 
-from policies.base import Policy, PolicyError, PolicyParams
+from policies.base import NEEDS, Policy, PolicyError, PolicyParams, needs_of
 
 ENTRY_POINT_GROUP = "memcoord.policies"
 #: Name -> module and class; the class's ``name`` is the same name.
@@ -88,10 +88,22 @@ def describe(text: str) -> Description:
     )
 
 
-def load(text: str, params: Mapping[str, Any] | None = None) -> Policy:
-    """The policy ``text`` names; ``params`` (from TOML) are overridden by those in ``text``."""
+def load(
+    text: str, params: Mapping[str, Any] | None = None, *, measured: Collection[str] = tuple(NEEDS)
+) -> Policy:
+    """The policy ``text`` names; ``params`` (from TOML) are overridden by those in ``text``.
+
+    PolicyError when there is none, a parameter is wrong, or it needs a column of ``NEEDS`` that is
+    not among the ``measured``: it would never decide anything, without a word.
+    """
     label, kind, given = _find(text)
-    return _make(label, kind, dict(params or {}) | _parse(label, given))
+    policy = _make(label, kind, dict(params or {}) | _parse(label, given))
+    for need in sorted(needs_of(policy) - {*measured}):
+        what = NEEDS.get(need, "unknown")
+        raise PolicyError(
+            f"{label}: needs {need!r} ({what}), not measured here; 'memcoord sim' measures all"
+        )
+    return policy
 
 
 def text_of(policy: str | Mapping[str, Any]) -> str:

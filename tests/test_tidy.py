@@ -34,8 +34,7 @@ def sources(checkout: Path) -> list[Path]:
         for path in sorted((checkout / folder).rglob("*"))
         if path.suffix in SUFFIXES and path.is_file()
     ]
-    top = [path.relative_to(checkout) for path in sorted(checkout.glob("*.py"))]
-    wanted = [path for path in found + top if str(path) not in GENERATED]
+    wanted = [path for path in [*found, Path("setup.py")] if str(path) not in GENERATED]
     assert len(wanted) > len(FOLDERS)
     return wanted
 

@@ -26,6 +26,9 @@ ATTACH_SOCKET = "attach.sock"
 CONTROL_SOCKET = "control.ipc"
 STATS_SOCKET = "stats.ipc"
 DOORBELL_SOCKET = "doorbell.ipc"
+#: All of them: what a hypervisor makes in its run directory, and removes.
+SOCKETS = (ATTACH_SOCKET, CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET)
+SOCKET_PATH_BYTES_MAX = 107  # ``sun_path`` of Linux, less its final zero
 
 
 class BadMessage(ValueError):

@@ -1,7 +1,7 @@
 """``memcoord policy``: what there is to choose from, a first file of one's own, and its check.
 
-Owns: the words of the three verbs and the files that ``policy new`` writes. Returns lines and one
-JSON object; prints nothing. Called by the command line.
+Owns: the words of the three verbs and the copies of ``templates/`` that ``policy new`` writes.
+Returns lines and one JSON object; prints nothing. Called by the command line.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ import re
 import sys
 import time
 import warnings
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands.policy_template import POLICY, TEST
+from memcoord.commands.packages import ROOTS
 from policies import available, describe, load
 from policies.base import PolicyError
 from policies.conformance import CLAUSES, Report, examine
 
 NAME_CHARACTERS_MAX = 40
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
+#: A policy called new-policy and its test, which work as they are; a new one is a copy, renamed.
+_TEMPLATES = resources.files("memcoord") / "templates"
 #: A file of one of these names would hide a module from whatever is run beside it.
 _HIDES = sys.stdlib_module_names | {
-    *("backend", "frontend", "hypervisor", "policies", "testbed", "tmem"),
+    *ROOTS,
     *("msgspec", "numba", "numpy", "pytest", "rich", "typer", "zmq"),
 }
 
@@ -66,15 +69,16 @@ def new_policy(name: str, directory: str | None) -> Answer:
         raise ConfigError("NAME", f"{name!r} is the name of a module of Python's or of ours")
     kind = "".join(part.capitalize() for part in module.split("_"))
     folder = Path(directory or ".")
-    files = {folder / f"{module}.py": POLICY, folder / f"test_{module}.py": TEST}
+    files = {folder / f"{before}{module}.py": f"{before}new_policy.py" for before in ("", "test_")}
     for path in files:
         if path.exists():
             raise ConfigError("NAME", f"{path} is there already")
     folder.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        filled = text.replace("@NAME@", name).replace("@MODULE@", module).replace("@KIND@", kind)
+    for path, template in files.items():
+        text = (_TEMPLATES / template).read_text(encoding="utf-8")
+        text = text.replace("new-policy", name).replace("new_policy", module)
         with path.open("x", encoding="utf-8") as file:
-            file.write(filled)
+            file.write(text.replace("NewPolicy", kind))
     policy, test = map(str, files)
     label = f"{policy}:{kind}"
     lines = [

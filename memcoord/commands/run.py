@@ -1,7 +1,7 @@
 """``memcoord run``: one scenario under several policies, compared.
 
-Owns: the run directory of a run from creation to ``finish``, the order of the policies, and what is
-printed. What happens under one policy is ``policy_run``'s. In the run directory:
+Owns: the run directory of a run from creation to ``finish``, and the order of the policies. What
+happens under one policy is the business of ``memcoord.testbed.live.session``. In the directory:
 
     manifest.json, events.jsonl     as ``rundir`` says
     series.csv                      a row per policy, tick and domain
@@ -20,18 +20,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from hypervisor.public.errors import ConfigError
+from memcoord.commands import EXIT_FAILED
+from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import (
     PolicyResult,
     RunReport,
-    charts,
-    closing,
     json_report,
-    rich_tables,
+    print_report,
     set_gains,
     text_report,
 )
@@ -42,7 +41,6 @@ from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import domain_seed, stream_of
 from policies import loader
 
-EXIT_FAILED = 1
 EXIT_SIGNAL = 128
 POLICIES_MAX = 16
 LABEL_CHARACTERS_MAX = 24
@@ -71,7 +69,7 @@ def run_command(
         raise ConfigError("--policy", "one policy is named twice")
     with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
         for name in names:
-            loader.load(name)
+            loader.load(name, measured=MEASURED)
     recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
@@ -84,7 +82,7 @@ def run_command(
         finally:
             with contextlib.suppress(rundir.RunDirError):  # ``ls`` then calls it dead
                 run.finish(state)
-    _print(report, series, as_json)
+    print_report(report, series.samples, as_json)
     return report.exit_code
 
 
@@ -165,18 +163,3 @@ def _exit_code(results: list[PolicyResult], received: signal.Signals | None) -> 
     if received is not None:
         return EXIT_SIGNAL + received
     return 0 if all(result.good for result in results) else EXIT_FAILED
-
-
-def _print(report: RunReport, series: Series, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json_report(report).decode() + "\n")
-        return
-    console = Console()
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    if not console.is_terminal:
-        sys.stdout.write(text_report(report, series.samples, unicode=unicode))
-        return
-    for table in rich_tables(report):
-        console.print(table)
-    for line in [*charts(report, series.samples, unicode=unicode), "", *closing(report)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

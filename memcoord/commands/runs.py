@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from hypervisor.decisions import Decision
+from hypervisor.coordination.decisions import Decision
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.runs import control_client
 from memcoord.testbed.runs.rundir import RunDirError, live, read_manifest, runs

@@ -24,7 +24,7 @@ struct mcc_attachment {
     uint64_t ram_bytes;
     int bell_fd;
     int attach_fd;
-    struct mc_front fronts[2];
+    struct mc_front fronts[MC_RINGS];
     uint64_t state;             /* of the random numbers */
 };
 
@@ -68,6 +68,7 @@ uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
  * samples, or a negative enum mc_status. */
 int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, uint64_t pause_ns,
                    uint64_t for_ns);
+
 
 #define MCC_WATCHED_MAX 256
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from backend.host import HostBackend
 from hypervisor.config import DomainConfig, HypervisorConfig, check
-from hypervisor.coordinator import Coordinator
+from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.loop import Hypervisor
 from hypervisor.public.backend import DomainHandles, DomainSpec
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId

@@ -8,8 +8,7 @@ from __future__ import annotations
 import gc
 import time
 
-from memcoord.simulation.demand_sets import synthetic
-from memcoord.simulation.series_world import SeriesWorld
+from memcoord.simulation.series_world import SeriesWorld, synthetic_demand
 from policies import loader
 
 POLICIES = ("smart-alloc", "max-min")
@@ -36,7 +35,7 @@ def measure_ticks(policies: tuple[str, ...] = POLICIES) -> dict[str, float]:
 
 def _median_s(policy: str, domains: int) -> float:
     """The median time of one tick."""
-    demand = synthetic(domains, ROUNDS + WARM_ROUNDS, PEAK_PAGES, SEED)
+    demand = synthetic_demand(domains, ROUNDS + WARM_ROUNDS, PEAK_PAGES, SEED)
     world = SeriesWorld(demand, CAPACITY_PAGES_EACH * domains, loader.load(policy))
     taken = []
     enabled = gc.isenabled()

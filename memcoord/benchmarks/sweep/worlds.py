@@ -30,7 +30,7 @@ from memcoord.testbed.report.series import FILE
 from memcoord.testbed.runs.launcher import start_python
 
 if TYPE_CHECKING:
-    from hypervisor.coordinator import TickReport
+    from hypervisor.coordination.coordinator import TickReport
     from memcoord.testbed.scenarios.schema import Scenario
 
 Figures = dict[str, float]

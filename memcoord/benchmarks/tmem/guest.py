@@ -72,7 +72,7 @@ class TmemGuest(Measured):
         tmem = Tmem(pages=pages, **options)
         _check(tmem.open_client(CLIENT), "open client")
         slot = _check(tmem.new_pool(CLIENT, PERSISTENT), "new pool")
-        entries = serve.entry_points(tmem)
+        entries = serve.entry_points(tmem.state_address)
         pool = ffi.new("struct mcb_pool *")
         pool.execute, pool.state = entries.execute, entries.state_address
         pool.client, pool.slot = CLIENT, slot

@@ -19,10 +19,11 @@ from array import array
 from pathlib import Path
 from typing import Self
 
+from hypervisor.public.units import AREA_BYTES
+
 CONTROL = Path("/sys/class/zram-control")
 DEVICE_BYTES = 1 << 28
 PAGE_BYTES = 4096
-AREA_BYTES = 1 << 21
 SWAP_PREFER, SWAP_PRIORITY_MAX = 0x8000, 32767
 SIGNATURE, SIGNATURE_AT = b"SWAPSPACE2", PAGE_BYTES - 10
 HEADER_AT = 1024  # version, last page, bad pages: three u32

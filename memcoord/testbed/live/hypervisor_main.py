@@ -16,39 +16,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from hypervisor.config import HypervisorConfig, check
+from hypervisor.config import CONFIG_FILE, HypervisorConfig, check, read
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
+from memcoord.testbed.runs.rundir import EVENTS
 
 if TYPE_CHECKING:
     from backend.host import HostBackend
 
-CONFIG_FILE = "hypervisor.json"
-EVENTS_FILE = "events.jsonl"
 RUN_DIR_MODE = 0o700
-
-
-def read_config(run_dir: Path) -> HypervisorConfig:
-    """The checked configuration in ``run_dir``; ConfigError names what is wrong."""
-    path = run_dir / CONFIG_FILE
-    try:
-        config = msgspec.json.decode(path.read_bytes(), type=HypervisorConfig)
-    except OSError as error:
-        raise ConfigError(CONFIG_FILE, f"{path}: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
-        raise ConfigError(CONFIG_FILE, str(error)) from None
-    check(config)
-    return config
+#: What a policy may need (``policies.base.NEEDS``) and a real host measures: no ages of pages.
+MEASURED = ("mrc",)
 
 
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
-    from hypervisor.coordinator import Coordinator
+    from hypervisor.coordination.coordinator import Coordinator
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
-    from policies.base import MRC_POINTS
+    from policies.base import MRC_POINTS, needs_of
     from policies.loader import load
 
     interrupted = False
@@ -65,11 +51,11 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     run_dir.chmod(RUN_DIR_MODE)
     try:
-        policy = load(config.policy)
+        policy = load(config.policy, measured=MEASURED)
     except PolicyError as error:
         raise ConfigError("policy", str(error)) from None
     with contextlib.ExitStack() as stack:
-        events = stack.enter_context((run_dir / EVENTS_FILE).open("a", encoding="utf-8"))
+        events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
         def on_event(event: str, fields: dict[str, Any]) -> None:
             line = {"time_ns": time.time_ns(), "source": "hypervisor", "event": event, **fields}
@@ -77,8 +63,8 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        needs_mrc = "mrc" in getattr(policy, "needs", ())
-        backend = _backend(config, stack, mrc_points=MRC_POINTS if needs_mrc else 0)
+        points = MRC_POINTS if "mrc" in needs_of(policy) else 0
+        backend = _backend(config, stack, mrc_points=points)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
         stack.callback(host.close)
@@ -132,7 +118,7 @@ def main(argv: list[str]) -> int:
         return 2
     run_dir = Path(argv[1])
     try:
-        return serve(read_config(run_dir), run_dir, int(argv[2]) if len(argv) == 3 else -1)
+        return serve(read(run_dir / CONFIG_FILE), run_dir, int(argv[2]) if len(argv) == 3 else -1)
     except ConfigError as error:
         sys.stderr.write(f"hypervisor: {error}\n")
         return 2

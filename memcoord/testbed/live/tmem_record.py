@@ -20,7 +20,6 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tmem import Code, Tmem
@@ -62,18 +61,13 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def entries(self, tmem: Tmem) -> Entries:
         """What the service calls instead of the pool's own entries; valid until ``close``."""
         self._tmem = tmem
-        inner = entry_points(tmem)
+        inner = entry_points(tmem.state_address)
         self._inner = inner
         self._execute = _EXECUTE(inner.execute)
         self._grow, self._open = _AREA(inner.grow), _AREA(inner.open_client)

@@ -1,16 +1,18 @@
 """What a run found: results per domain and policy, the gain over greedy, and how they are shown.
 
-Owns: the result types, their arithmetic, and the two forms of the report file.
-Pure; ``memcoord.commands.run`` prints.
+Owns: the result types, their arithmetic, the two forms of the report file, and ``print_report``,
+the only function here that is not pure.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from memcoord.testbed.report.chart import ASCII, BLOCKS, tmem_chart
@@ -204,12 +206,37 @@ def closing(report: RunReport) -> list[str]:
     return lines
 
 
-def text_report(report: RunReport, samples: Sequence[Sample], *, unicode: bool = True) -> str:
-    """``report.txt``, and what a pipe gets."""
+def text_report(
+    report: RunReport,
+    samples: Sequence[Sample],
+    *,
+    unicode: bool = True,
+    last: Sequence[str] | None = None,
+) -> str:
+    """``report.txt``, and what a pipe gets. ``last``: the final lines, those of ``closing``."""
     chart = charts(report, samples, unicode=unicode)
-    return "\n".join([*plain_table(report), *chart, "", *closing(report), ""])
+    end = closing(report) if last is None else last
+    return "\n".join([*plain_table(report), *chart, "", *end, ""])
 
 
 def json_report(report: RunReport) -> bytes:
     """``report.json``, one line."""
     return msgspec.json.encode(report)
+
+
+def print_report(
+    report: RunReport, samples: Sequence[Sample], as_json: bool, last: Sequence[str] | None = None
+) -> None:
+    """Write the report to stdout: one JSON object, tables for a terminal, or plain text."""
+    console = Console()
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    if as_json:
+        sys.stdout.write(json_report(report).decode() + "\n")
+    elif not console.is_terminal:
+        sys.stdout.write(text_report(report, samples, unicode=unicode, last=last))
+    else:
+        for table in rich_tables(report):
+            console.print(table)
+        end = closing(report) if last is None else last
+        for line in [*charts(report, samples, unicode=unicode), "", *end]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
