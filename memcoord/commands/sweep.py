@@ -1,6 +1,6 @@
 """``memcoord sweep``: run a grid, show how far it is, write the table.
 
-Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and what is printed.
+Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and the report.
 The directory is the sweep's memory: the same command after a kill does what is left.
 """
 

@@ -184,7 +184,7 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
 
 
 def _answer_of(guest: Remote) -> Any:
-    """What the cheater says it did; None when it was ended over it."""
+    """The cheater's own account; None when it was ended over the cheat."""
     try:
         return guest.answer()
     except RemoteGone:
