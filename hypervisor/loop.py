@@ -1,7 +1,7 @@
 """The hypervisor's main loop: one thread, one poller, everything that is not per-page.
 
-Owns: the domain table, the attach listener, the control plane and the clock of the coordinator, and
-the order in which they are served. The memory itself is moved by the ``Backend`` it is handed.
+Owns: the domain table, the attach listener, the control plane, the times of ticks, and the order in
+which these are served. The ``Backend`` handed in moves the memory itself.
 Rules: ``run`` on the main thread until ``shutdown``; nothing in it blocks longer than a tick.
 
 One round: wait for input or the next tick; attaching domains; ends of domains; control requests;
@@ -59,7 +59,7 @@ class RelayBackend(Backend, TmemBackend, Protocol):
         """Domains whose doorbell is to be sent over ZeroMQ."""
 
     def haunted(self) -> list[str]:
-        """Domains that are gone and whose memory is used all the same; it was taken back."""
+        """Names of closed domains whose memory a process still used; the memory was freed."""
 
     def beat(self) -> None:
         """Raise every domain's heartbeat."""
@@ -157,7 +157,7 @@ class Hypervisor:
         self._bad_logged = bad
 
     def _hear(self, entry: DomainEntry) -> None:
-        """A domain says nothing on its connection: input is its end, or a fault."""
+        """Detach the domain: its connection only ever brings its end, or a fault."""
         try:
             data = entry.connection.recv(EVENT_BYTES)
         except OSError:
@@ -224,11 +224,11 @@ class Hypervisor:
         try:
             handles = self._backend.open(domid, spec)
         except MemcoordError:
-            self._promise()  # opening takes what is promised, and may have begun to
+            self._promise()  # a failed open may have used up part of the promised frames
             raise
         pidfd = _pidfd(pid, connection) if self._config.on_violation == "kill" else -1
         self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection, pidfd))
-        self._promise()  # a mechanism may boot with less, and leave the rest of it promised
+        self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
         answer = Attached(
@@ -237,7 +237,7 @@ class Hypervisor:
         return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
 
     def _promise(self) -> None:
-        """Keep what every configured domain boots with until it is there."""
+        """Reserve the boot frames of every configured domain that has not attached."""
         absent = [
             domain for domain in self._config.domains if self._domains.named(domain.name) is None
         ]
@@ -259,7 +259,7 @@ class Hypervisor:
         self._backend.beat()
         self._listener.expire()
         fault = "" if report.fault is None else str(report.fault)
-        if fault and fault != self._last_fault:  # a policy may fail every tick of a long run
+        if fault and fault != self._last_fault:  # once, though a policy may fail at every tick
             self._on_event("policy-fault", {"why": fault})
         self._last_fault = fault
         for violation in report.violations:
@@ -328,7 +328,7 @@ class Hypervisor:
         return msgspec.to_builtins(decisions)
 
     def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
-        """Pin the RAM target against the policy; -1 lets the policy have it again."""
+        """Pin the RAM target against the policy; -1 lets the policy set it again."""
         if not -1 <= target_frames <= entry.config.maxmem_frames:
             raise ConfigError(
                 "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
@@ -340,7 +340,7 @@ class Hypervisor:
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
-        """Pin mm_target against the policy; below 0 lets the policy have it again."""
+        """Pin the tmem target against the policy; below 0 lets the policy set it again."""
         total = self._config.total_frames
         if target_pages > total:
             raise ConfigError("target", f"must be 0 to {total} pages (all host memory)")
@@ -353,13 +353,13 @@ def _pidfd(pid: int, connection: socket.socket) -> int:
     """A pidfd of the process that connected, -1 when it has ended."""
     with contextlib.suppress(OSError):
         return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    with contextlib.suppress(OSError):  # an older kernel: by number, which is its own still
+    with contextlib.suppress(OSError):  # older kernels: the open connection keeps the pid
         return os.pidfd_open(pid)
     return -1
 
 
 def _kill(entry: DomainEntry) -> None:
-    """Its memory goes back only if it stops to touch it. Never our own process."""
+    """Kill the domain's process, never our own: only that revokes memory it has mapped."""
     if entry.pidfd >= 0 and entry.pid != os.getpid():
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)

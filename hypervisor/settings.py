@@ -42,7 +42,7 @@ _FIELD = re.compile(r"field `([^`]+)`")
 
 
 class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a domain is told beside its sizes.
+    """The settings of a domain beside its sizes.
 
     ``credit_areas``: areas of 2 MiB granted ahead of need. ``weight`` is for the policy.
     ``priority``: the domain with the higher one gets memory first when minima do not fit or growth
@@ -59,12 +59,12 @@ class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a hypervisor is told beside its sizes and its domains."""
+    """The settings of a hypervisor beside its sizes and its domains."""
 
     interval_ms: Annotated[int, Meta(ge=10, le=3_600_000, description="milliseconds")] = 1000
     tmem_dedup: bool = False  # pages of the same content of one domain are kept once
     tmem_compression: bool = False  # cold pages are compressed, a few at every tick
-    backing: Literal["", "4k", "2m"] = ""  # size of the host's pages; "": what the machine gives
+    backing: Literal["", "4k", "2m"] = ""  # page size of the host; "": the largest it gives
     huge_dir: str = ""  # a tmpfs mounted huge=always; its files cannot be sealed
 
 

@@ -1,8 +1,8 @@
 """``memcoord sim SCENARIO``: a scenario under several policies, in virtual time.
 
-Owns: which policies, which seeds, and what is printed: the table of ``memcoord run``. Every time in
-it is virtual, so the same arguments give the same JSON. With several seeds every count and time is
-the mean over them.
+Owns: the choice of policies and seeds. It prints the table of ``memcoord run``. Every time in the
+table is virtual, so the same arguments give the same JSON. With several seeds every count and time
+is the mean over them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from memcoord.testbed.report.results import (
 )
 from memcoord.testbed.scenarios.schema import Scenario, load
 
-#: Always compared, whatever the scenario names.
+#: Compared in addition to the scenario's policies.
 ALWAYS = (BASELINE, "smart-alloc")
 POLICIES_MAX = 64
 SEEDS_MAX = 1000

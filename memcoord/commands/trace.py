@@ -1,8 +1,8 @@
 """``memcoord sim --trace``: misses of one stream for several cache sizes, or its whole curve.
 
-Owns: what is computed and printed. JSON: ``points`` (``cache_pages`` and ``misses`` of each, in the
-order asked for), ``references``, ``pages``; with ``--mrc`` also ``curve``, the exact LRU misses of
-every size from 0 to ``pages``; with ``--shards`` also ``shards``, the estimate of that curve.
+Owns: the computation and the output. JSON: ``points`` (``cache_pages`` and ``misses`` of each, in
+the order asked for), ``references``, ``pages``; with ``--mrc`` also ``curve``, the exact LRU misses
+of every size from 0 to ``pages``; with ``--shards`` also ``shards``, the estimate of that curve.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hypervisor.public.errors import ConfigError
 from memcoord.simulation.caches.trace import Trace, load
 
-#: Modules with a ``replay``; what is not asked for is not imported, for it takes time to compile.
+#: Modules with a ``replay``. Only the one asked for is imported: it takes time to compile.
 REPLACEMENTS = {
     "lru": "memcoord.simulation.caches.lru",
     "second-chance": "memcoord.simulation.caches.second_chance",

@@ -1,8 +1,8 @@
 """How sure a figure is: bootstrap intervals, paired differences, rank correlation.
 
 Owns: the statistics of figures over seeds. Pure, and seeded: the same values give the same
-interval. Who compares two policies pairs their runs on the same seed, so that what a seed does to
-both of them cancels.
+interval. To compare two policies, pair their runs on the same seed: an influence of the seed on
+both runs then cancels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 20190520
-#: Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond them 1.96 + 2.46 / degrees.
+#: Student's t at 97.5 % for 1, 2, ... degrees of freedom, from the table of any textbook; beyond
+#: them 1.96 + 2.46 / degrees.
 T_975: tuple[float, ...] = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 T_975 += (2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
 NORMAL_975 = 1.960

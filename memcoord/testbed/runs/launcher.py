@@ -39,12 +39,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_with_parent(fd: int = 0) -> None:
-    """In a child: exit as soon as the other end of the pipe ``fd`` is closed, on a thread of it."""
+    """In a child: start a thread that exits the process once the pipe ``fd`` is closed."""
 
     def watch() -> None:
         try:
             while os.read(fd, 64):
-                continue  # the parent never writes; what it might write changes nothing
+                continue  # the parent never writes; anything it wrote would change nothing
         except OSError:
             pass
         os._exit(EXIT_ORPHANED)
@@ -63,7 +63,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, meaningful until it was reaped."""
+        """Its process id, meaningful until the child was reaped."""
         return self.process.pid
 
     @property
