@@ -31,19 +31,22 @@ from hypervisor.public.backend import (
     HostSnapshot,
     Settled,
 )
+from hypervisor.public.constants import BackingKind
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
-from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
+from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, FRAME_BYTES, DomId, areas_of
 from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
 SETTLE_POLL_S = 0.001
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
-BACKINGS = {"": 0, "4k": 1, "2m": 2}
+BACKINGS = {
+    "": BackingKind.BACKING_ANY,
+    "4k": BackingKind.BACKING_4K,
+    "2m": BackingKind.BACKING_2M,
+}
 _NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)
-_REACH = ("reached", "moving", "partial")
 _BROKEN = {Status.EPERM: "error budget spent", Status.EFOREIGN: EXCESS}
-_WHY = ("", "in use", "pinned", "no memory", "guest", "silent", "bank")
 
 #: Fields of a snapshot, and the counters of a tmem client each is the sum of.
 _TMEM_FIELDS = {
@@ -69,9 +72,10 @@ class HostBackend(Banks):
 
     ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
     domain may send before it is reported by ``broken``. ``stop_excess``: so is one that really uses
-    more than it was granted, within milliseconds. ``tmem_entries`` stands in for
-    ``tmem.serve.entry_points``, for whoever wants to see the operations. With ``mrc_points`` above
-    1 every snapshot has each domain's miss ratios at so many sizes, as ``tmem.shards`` counts them.
+    more than it was granted, within milliseconds. ``tmem_entries`` makes, from
+    the ``Tmem``, what the service calls instead of ``tmem.serve.entry_points``, so that a recorder
+    sees the operations. With ``mrc_points`` above 1 every snapshot has each domain's miss ratios at
+    so many sizes, as ``tmem.shards`` counts them.
     """
 
     def __init__(
@@ -149,7 +153,8 @@ class HostBackend(Banks):
             raise InternalError(f"tmem slab: {os.strerror(-slab)}")
         self._slab, self._slab_bytes = slab, areas * AREA_BYTES
         self.tmem = Tmem(max_areas=areas, slab=slab, **options)
-        entries = (entries_of or serve.entry_points)(self.tmem)
+        own = serve.entry_points(self.tmem.state_address)
+        entries = entries_of(self.tmem) if entries_of else own
         self._slab_used = ffi.new("uint8_t[]", areas)
         hooks = self._host.tmem
         hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas
@@ -213,17 +218,17 @@ class HostBackend(Banks):
 
     def settle(self, domid: DomId, timeout_s: float) -> Settled:
         """Wait until a domain has reached its target, or cannot; "moving" when time was up."""
-        why, until = ffi.new("uint32_t *"), time.monotonic() + timeout_s
+        reach, why = ffi.new("enum mc_reach *"), ffi.new("enum mc_why *")
+        until = time.monotonic() + timeout_s
         while True:
-            reach = lib.mc_domain_reach(self._host, domid, why)
-            _check(reach, f"settle domain {domid}")
-            if reach != lib.MC_MOVING or time.monotonic() > until:
+            _check(lib.mc_domain_reach(self._host, domid, reach, why), f"settle domain {domid}")
+            if reach[0] != lib.MC_MOVING or time.monotonic() > until:
                 break
             time.sleep(SETTLE_POLL_S)
         domain = self._host.domains[domid]
         return Settled(
-            state=_REACH[reach],
-            why=_WHY[why[0]],
+            state=_word("mc_reach", "MC_", reach[0]),
+            why=_word("mc_why", "MC_WHY_", why[0]) if why[0] != lib.MC_WHY_NONE else "",
             plugged_frames=int(lib.mc_domain_size(self._host, domid)),
             target_frames=domain.target_frames,
             driver_status=domain.control.driver_status,
@@ -315,7 +320,7 @@ class HostBackend(Banks):
             maxmem_frames=domain.areas * AREA_FRAMES,
             current_frames=domain.installed_frames,
             target_frames=domain.target_frames,
-            resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // 4096,
+            resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // FRAME_BYTES,
             installed_frames=backed_frames,
             grants_credit=counters.grants[lib.MC_PATH_CREDIT],
             grants_ring=counters.grants[lib.MC_PATH_RING],
@@ -448,6 +453,12 @@ class HostBackend(Banks):
         self._host = None
         if self.tmem is not None:
             lib.mc_unmap(self._slab, self._slab_bytes)
+
+
+def _word(enum: str, prefix: str, value: int) -> str:
+    """The name of a C enum's member, in words."""
+    name: str = ffi.typeof(f"enum {enum}").elements[value]
+    return name.removeprefix(prefix).lower().replace("_", " ")
 
 
 def _done(code: int, what: str) -> None:

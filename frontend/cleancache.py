@@ -71,10 +71,6 @@ class Cleancache:
             self.invalidates += 1
         del self._pools[filesystem]
 
-    def is_cached(self, filesystem: FilesystemId) -> bool:
-        """Whether tmem had a pool for it."""
-        return self._pool_of(filesystem) is not None
-
     def put(self, filesystem: FilesystemId, inode: int, index: int, frame: int) -> None:
         """Offer a clean, up-to-date page that is being evicted."""
         pool = self._pool_for(filesystem, index)

@@ -18,7 +18,7 @@ are lost then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from frontend.tmem_client import DONE, INDEX_MAX, Oid, TmemBatch, TmemClient, check_record
@@ -122,23 +122,6 @@ class Frontswap:
         place = self.add_load(self._batch, device, offset, frame)
         self.settle_load(device, offset, self._batch.submit()[place])
         return True
-
-    def load_ahead(self, device: int, offset: int, frames: Sequence[int]) -> list[bool]:
-        """``load`` of a slot and of those that follow it, one frame each, for one doorbell.
-
-        At most half of RING_SLOTS frames. Frames of slots that are not in tmem, or beyond the
-        device, are left alone.
-        """
-        found, batch = self._slot(device, offset), self._tmem.batch()
-        places: list[int | None] = []
-        for at, frame in enumerate(frames, start=offset):
-            held = at < len(found.held) and found.held[at]
-            places.append(self.add_load(batch, device, at, frame) if held else None)
-        answers = batch.submit()
-        for at, place in enumerate(places, start=offset):
-            if place is not None:
-                self.settle_load(device, at, answers[place])
-        return [place is not None for place in places]
 
     def invalidate_page(self, device: int, offset: int) -> None:
         """A slot is freed, or about to hold another page."""

@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of
 from hypervisor.settings import DomainSettings, HostSettings, Name, convert
 
-MAX_DOMAINS = 64
 CONFIG_FILE = "hypervisor.json"
 
 Frames = Annotated[int, Meta(ge=0, description="frames")]

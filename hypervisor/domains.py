@@ -9,7 +9,8 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hypervisor.config import MAX_DOMAINS, DomainConfig
+from hypervisor.config import DomainConfig
+from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.errors import AttachRefused
 from hypervisor.public.units import DomId
 

@@ -7,7 +7,7 @@
 
 #include "hyperalloc.h"
 
-static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
+static int hyperalloc_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
     uint64_t wanted = __atomic_load_n(&guest->control->config[MC_HYPERALLOC_DROP],
                                       __ATOMIC_ACQUIRE);
@@ -29,6 +29,6 @@ const struct mc_driver mc_drv_hyperalloc = {
     .name = "hyperalloc",
     .id = MC_HYPERALLOC,
     .populated = 1,
-    .step = step,
+    .step = hyperalloc_step,
     .release = mc_ask_release,
 };

@@ -34,15 +34,13 @@
 #define MC_CALL_TIMEOUT_NS 10000000000
 #define MC_LIVENESS_NS 100000000
 
-enum mc_guest_ring { MC_RING_MEMORY = 0, MC_RING_TMEM = 1 };
-
 struct mc_guest_private;            /* locks, mapper thread, calibrated spin */
 
 struct mc_guest {
     struct mc_frames frames;        /* prepare is set to the guest's own */
     struct mc_control *control;
     uint8_t *ram;
-    struct mc_front rings[2];
+    struct mc_front rings[MC_RINGS];
     uint32_t *mapped;               /* per area: generation + 1 under which it was mapped, or 0 */
     uint64_t spin_ns;
     int slot;                       /* the slot of the process's GIL-holding threads */
@@ -51,7 +49,7 @@ struct mc_guest {
     uint64_t calls;                 /* ring requests sent */
     uint64_t sleeps;                /* times a call had to sleep */
     uint64_t mapped_areas;          /* areas mapped in bulk, by whichever thread */
-    uint64_t grown_areas[4];        /* areas gained by asking, by enum mc_path */
+    uint64_t grown_areas[MC_PATHS];  /* areas gained by asking, by enum mc_path */
     struct mc_guest_private *own;
     uint64_t timeout_ns;            /* of one call: MC_CALL_TIMEOUT_NS */
 };

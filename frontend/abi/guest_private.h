@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 struct mc_driver;                   /* driver.h */
-struct mc_movables;                 /* movable.h */
+struct mc_handles;                  /* handles.h */
 
 struct mc_guest_private {
     /* set once by mc_guest_open */
@@ -27,13 +27,13 @@ struct mc_guest_private {
     pthread_t driving;
     int is_driven;                  /* the driver's thread runs */
     /* under ring_locks[ring] */
-    pthread_mutex_t ring_locks[2];
-    uint64_t next_ids[2];
-    int broken[2];                  /* the status that ended the ring, or 0 */
+    pthread_mutex_t ring_locks[MC_RINGS];
+    uint64_t next_ids[MC_RINGS];
+    int broken[MC_RINGS];                  /* the status that ended the ring, or 0 */
     /* atomic */
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;
-    struct mc_movables *movables;
+    struct mc_handles *handles;
     uint32_t kicks;                 /* times the driver was kicked */
     int gone;                       /* the hypervisor was found dead */
     int silent;                     /* an INSTALL of the allocation under way timed out */

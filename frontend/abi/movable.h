@@ -38,15 +38,13 @@ int mc_migrate(struct mc_guest *guest, uint32_t area);
 int mc_claim_area(struct mc_guest *guest, uint32_t area);
 /* Isolated or claimed -> online. */
 void mc_online(struct mc_guest *guest, uint32_t area);
-/* isolate, migrate, claim; or online again and the status. */
-int mc_offline(struct mc_guest *guest, uint32_t area);
+/* Isolate and claim an area, between the two migrate it when `move` is 1. On a failure the area is
+ * online again, and the status says why. */
+int mc_offline(struct mc_guest *guest, uint32_t area, int move);
 /* cdef-end */
 
 /* 1 when nothing is handed out of `count` areas from `first` on, or being claimed, and not all of
  * them are the host's. By their words: it may be otherwise a moment later. */
 int mc_all_free(const struct mc_guest *guest, uint32_t first, uint32_t count);
-
-struct mc_movables;
-void mc_movables_close(struct mc_guest *guest);
 
 #endif

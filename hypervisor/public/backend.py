@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hypervisor.public.constants import MechanismId
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 #: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
 EXCESS = "used more memory than it was granted"
 
-#: How a domain may be resized; docs/mechanisms.md explains each.
-MECHANISMS = ("direct", "balloon", "virtio-mem", "sections", "cmm", "hyperalloc")
+#: How a domain may be resized, by ``MechanismId``; docs/mechanisms.md explains each.
+MECHANISMS = tuple(mechanism.name.lower().replace("_", "-") for mechanism in MechanismId)
 
 
 @dataclass(frozen=True)

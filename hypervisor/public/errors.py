@@ -6,33 +6,7 @@ few leaves, typed fields. A message says what to do next. ``InternalError`` is o
 
 from __future__ import annotations
 
-from enum import IntEnum
-
-
-class Status(IntEnum):
-    """``enum mc_status`` of ``abi/layout.h``; 0 and above is success."""
-
-    OK = 0
-    ENOMEM = -1
-    EINDEX = -2
-    EORDER = -3
-    EDOUBLE = -4
-    ENEVER = -5
-    ESLOT = -6
-    ESTATE = -7
-    ELAYOUT = -8
-    ERUNAWAY = -9
-    ETORN = -10
-    EFULL = -11
-    ETIMEOUT = -12
-    EGONE = -13
-    EOP = -14
-    EFOREIGN = -15
-    EPOOL = -16
-    EPERM = -17
-    ETARGET = -18
-    EKERNEL = -19
-    EBROKEN = -20
+from hypervisor.public.constants import Status as Status
 
 
 class MemcoordError(Exception):
@@ -89,6 +63,15 @@ class PolicyFault(MemcoordError):
     def __init__(self, policy: str, why: str) -> None:
         self.policy, self.why = policy, why
         super().__init__(f"policy {policy}: {why}")
+
+
+class NotCompiled(MemcoordError, ImportError):
+    """A compiled module is imported from a source checkout where nothing is compiled yet."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"{module} is not compiled: run `python -m pip install -e .` in the checkout"
+        )
 
 
 class InternalError(MemcoordError):

@@ -20,7 +20,7 @@ import msgspec
 
 from hypervisor.public import COMPILED
 from memcoord.testbed.runs import facts
-from tmem import cache
+from tmem import compiled_cache
 
 MIB = 1 << 20
 CORES_WANTED = 4
@@ -124,9 +124,9 @@ def _memfd() -> Check:
 def _shmem_thp() -> Check:
     setting = facts.shmem_thp()
     try:
-        from hypervisor.public import _abi
+        from frontend import _guest
 
-        real = bool(_abi.lib.mc_shmem_thp())
+        real = bool(_guest.lib.mc_shmem_thp())
     except (ImportError, AttributeError):
         real = False
     if real:
@@ -213,7 +213,7 @@ def _compiled() -> Check:
 def _numba_cache() -> Check:
     meaning = "every run compiles tmem again: set XDG_CACHE_HOME to a writable directory"
     try:
-        where = cache.home()
+        where = compiled_cache.home()
     except RuntimeError:
         return Check("numba cache", "no home directory", "warn", meaning)
     while not where.exists() and where != where.parent:

@@ -25,7 +25,7 @@ from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
-from memcoord.testbed.report.progress import RunProgress
+from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import (
     PolicyResult,
     RunReport,
@@ -114,7 +114,7 @@ def _run_all(
         for domain in what.domain
     }
     results: list[PolicyResult] = []
-    with RunProgress() as progress:
+    with Progress() as progress:
         for index, name in enumerate(names):
             policy_run = PolicyRun(
                 what,

@@ -1,8 +1,8 @@
 """``memcoord sim SCENARIO``: a scenario under several policies, in virtual time.
 
-Owns: the choice of policies and seeds. It prints the table of ``memcoord run``. Every time in the
-table is virtual, so the same arguments give the same JSON. With several seeds every count and time
-is the mean over them.
+Owns: the choice of policies and seeds, and the output, which is the table of ``memcoord run``. All
+times are virtual, so the same arguments give the same JSON. With several seeds every count and time
+is the mean over the seeds. Called by ``memcoord.cli``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from memcoord.testbed.report.results import (
 )
 from memcoord.testbed.scenarios.schema import Scenario, load
 
-#: Compared in addition to the scenario's policies.
+#: Compared unless the command line names policies, also when the scenario does not name them.
 ALWAYS = (BASELINE, "smart-alloc")
 POLICIES_MAX = 64
 SEEDS_MAX = 1000
@@ -47,8 +47,8 @@ def simulate_command(
 ) -> int:
     """Simulate and report; 0, or 1 when a domain did not do its work.
 
-    ``seed`` and ``seeds`` stand in for the scenario's. ConfigError or PolicyError when an argument
-    is wrong.
+    ``seed`` (the first) and ``seeds`` (how many) replace the scenario's. ConfigError or PolicyError
+    when an argument is wrong.
     """
     what = load(scenario, overrides)
     names = list(policies) or _default_policies(what)
@@ -79,13 +79,13 @@ def simulate_command(
 
 
 def _default_policies(what: Scenario) -> list[str]:
-    """The scenario's, and those of ALWAYS that it does not have with any parameters."""
+    """The scenario's policies, and those of ALWAYS that it does not name with any parameters."""
     kinds = {name.partition(":")[0] for name in what.policies}
     return [*(name for name in ALWAYS if name not in kinds), *what.policies]
 
 
 def _mean_of(what: Scenario, policy: str, seeds: range, track: Track) -> PolicyResult:
-    """The result over ``seeds``; ``track`` follows the first."""
+    """The mean result over ``seeds``; ``track`` records the run of the first seed."""
     results = [
         simulate(what, policy, seed=seed, recorder=track if seed == seeds[0] else None)
         for seed in seeds

@@ -8,7 +8,7 @@ from backend_steps import AREA
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import Status
 from hypervisor.public.units import DomId

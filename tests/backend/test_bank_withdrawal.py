@@ -25,7 +25,7 @@ from sections_double import (
 )
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import MemcoordError, Status
 from hypervisor.public.units import DomId
@@ -192,6 +192,9 @@ def test_a_guest_moves_off_a_bank_that_is_withdrawn() -> None:
     report = backend.bank_withdraw(0, WAIT_S)
     assert report.state == "withdrawn", report
     assert guest.verify() == 0
+    assert (
+        backend.settle(VM1, WAIT_S).state == "reached"
+    )  # the last section comes after the last goes
     assert used(backend) == [0, 4]
     assert guest.take("frames", 1 << 20) == 2 * SECTION
     report = backend.bank_withdraw(1, WAIT_S)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.units import AREA_FRAMES, DomId
 

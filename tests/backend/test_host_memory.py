@@ -15,7 +15,7 @@ from guest_double import GuestDouble
 
 from backend._service import ffi, lib
 from backend.host import HostBackend
-from hypervisor.public._abi import lib as abi
+from frontend._guest import lib as abi
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import BadFrame, ConfigError, NoMemory, Status
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId

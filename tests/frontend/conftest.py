@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hypervisor.public._abi import ffi, lib
+from frontend._guest import ffi, lib
 from hypervisor.public.messages import ATTACH_SOCKET, VERSION, Attached, decode, encode
 
 AREA_BYTES = lib.MC_AREA_BYTES

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 import frontend
-from frontend._guest import ffi
+from frontend._guest import ffi, lib
 from frontend._guest import lib as guest_lib
 from frontend.domain import Domain
-from hypervisor.public._abi import lib
 from hypervisor.public.errors import BadFrame, MemcoordError, NoMemory, PeerGone, RingBroken
 
 AREA = 512

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import frontend
+from frontend._guest import lib
 from frontend.domain import Domain
 from frontend.frontswap import SELFSHRINK_INERTIA, Frontswap, SelfShrink, name_of
-from hypervisor.public._abi import lib
 from hypervisor.public.errors import BadFrame, ConfigError, InternalError
 
 SLOTS = 200
@@ -137,15 +137,6 @@ def test_swapoff_is_sixteen_objects_for_one_doorbell(
     assert not swap.load(0, 0, frame)
     swap.close()
     assert not hypervisor.pages
-
-
-def test_the_slots_that_follow_come_along(domain: Domain, swap: Frontswap) -> None:
-    frames = domain.alloc_many(4)
-    for offset in (SLOTS - 3, SLOTS - 1):
-        swap.store(0, offset, fill(domain, frames[0], offset))
-    assert swap.load_ahead(0, SLOTS - 3, frames) == [True, False, True, False]
-    assert [number_in(domain, frames[at]) for at in (0, 2)] == [SLOTS - 3, SLOTS - 1]
-    assert swap.holds(0, SLOTS - 1) != swap.exclusive_gets
 
 
 def test_shrink_pulls_back_from_the_first_device_with_room(

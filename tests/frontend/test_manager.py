@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import frontend
+from frontend._guest import lib
 from frontend.domain import Domain
 from frontend.idle_sampler import PERIOD_NS
 from frontend.manager import BALANCE_REFERENCES, GuestMemory
 from frontend.swapfile import SwapError, SwapFile
-from hypervisor.public._abi import lib
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
 
 AREA = 512

@@ -15,7 +15,13 @@ import pytest
 
 import memcoord
 from hypervisor.config import DomainConfig
-from hypervisor.public.errors import AttachRefused, ConfigError, MemcoordError, PeerGone
+from hypervisor.public.errors import (
+    AttachRefused,
+    ConfigError,
+    MemcoordError,
+    NotCompiled,
+    PeerGone,
+)
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.commands.clean import clean
 from memcoord.commands.packages import ROOTS
@@ -187,5 +193,6 @@ def test_a_checkout_in_which_nothing_is_compiled_says_what_to_do(
         check=False,
     )
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("ImportError: ")
-    assert "not compiled here: run 'python -m pip install -e .'" in last
+    assert last.startswith("hypervisor.public.errors.NotCompiled: ")
+    assert "is not compiled: run `python -m pip install -e .` in the checkout" in last
+    assert issubclass(NotCompiled, ImportError)

@@ -1,9 +1,10 @@
-/* frames.c: slots, allocation and freeing. See frames.h for the shape, claims.h for the claims.
+/* frames.c: slots, allocation and freeing. See frames.h for the shape, search.h for finding memory.
  *
- * The two public functions begin with the order-0 fast path: the thread's own slot line and the
- * frame's head, plain loads and stores. Everything else is out of line. A frame in a slot's `free`
- * has its row bit set, so giving a frame to a slot is one store, whichever row it came from: a slot
- * whose `free` is empty may adopt any row.
+ * mc_frames_alloc and mc_frames_free begin with the path of a single frame: the thread's own slot
+ * and the frame's head, plain loads and stores, no check. Everything else is out of line. A frame
+ * in a slot's `free` has its row bit set, so giving a frame to a slot is one store, whichever row
+ * it came from: a slot whose `free` is empty may take any row.
+ * The checks look at heads, rows and slots, which only the guest's process writes.
  */
 #include "search.h"
 
@@ -11,24 +12,34 @@
 
 #define MC_NOINLINE __attribute__((noinline))
 #define MC_HEAD_SINGLE 1
-#define MC_ROW_ORDER 6
 #define MC_HEADS_SINGLE 0x0101010101010101ull
+#define MC_HEADS_FREED 0x8080808080808080ull
 
-static inline void set_head(struct mc_frames *frames, uint64_t frame, uint8_t head)
+static inline void head_set(struct mc_frames *frames, uint64_t frame, uint8_t head)
 {
     __atomic_store_n(&frames->heads[frame], head, __ATOMIC_RELAXED);
 }
 
-static void mark_block(struct mc_frames *frames, uint64_t frame, uint64_t count, int head)
+/* Hand a block out: the bodies first, so that a block is taken as soon as its head says so. */
+static void block_mark(struct mc_frames *frames, uint64_t frame, uint64_t count, int head)
 {
+    MC_CHECK(frame + count <= mc_frame_limit(frames), "block of %lu frames from %lu in %u areas",
+             count, frame, frames->area_count);
+    MC_CHECK(!mc_head_taken(mc_head(frames, frame)) &&
+             !mc_head_taken(mc_head(frames, frame + count - 1)),
+             "block of %lu frames from %lu is handed out already: heads %d and %d", count, frame,
+             mc_head(frames, frame), mc_head(frames, frame + count - 1));
     memset(frames->heads + frame + 1, MC_HEAD_BODY, count - 1);
-    atomic_signal_fence(memory_order_seq_cst);      /* a killed thread leaves no head alone */
-    set_head(frames, frame, (uint8_t)head);
+    atomic_signal_fence(memory_order_seq_cst);
+    head_set(frames, frame, (uint8_t)head);
 }
 
-static void unmark_block(struct mc_frames *frames, uint64_t frame, uint64_t count)
+static void block_unmark(struct mc_frames *frames, uint64_t frame, uint64_t count)
 {
-    set_head(frames, frame, MC_HEAD_FREED);
+    MC_CHECK(count == 1 || mc_head(frames, frame + count - 1) == MC_HEAD_BODY,
+             "block of %lu frames from %lu ends with head %d", count, frame,
+             mc_head(frames, frame + count - 1));
+    head_set(frames, frame, MC_HEAD_FREED);
     atomic_signal_fence(memory_order_seq_cst);
     memset(frames->heads + frame + 1, MC_HEAD_FREED, count - 1);
 }
@@ -43,24 +54,29 @@ static struct mc_slot *slot_at(struct mc_frames *frames, int slot)
     return atomic_load_explicit(&own->owner, memory_order_relaxed) ? own : NULL;
 }
 
-static void drain(struct mc_frames *frames, struct mc_slot *own)
+static void slot_drain(struct mc_frames *frames, struct mc_slot *own)
 {
-    uint64_t bits = slot_free(own);
+    uint64_t bits = mc_slot_free(own);
+    uint32_t row = mc_slot_row(own);
     if (bits == 0)
         return;
-    slot_set_free(own, 0);
-    mc_row_give(frames, slot_row(own), bits);
+    mc_slot_set_free(own, 0);
+    int status = mc_row_give(frames, row, bits);
+    MC_CHECK(status == MC_OK, "row %u: a slot held %#lx, of which some were free", row, bits);
 }
 
 int mc_slot_claim(struct mc_frames *frames, uint32_t owner)
 {
     if (owner == 0)
         return MC_EINDEX;
+    MC_CHECK(frames->slot_count == MC_SLOTS, "a view with %u slots", frames->slot_count);
     for (uint32_t slot = 0; slot < MC_SLOTS; slot++) {
         struct mc_slot *own = &frames->slots[slot];
         uint32_t nobody = 0;
         if (!atomic_compare_exchange_strong(&own->owner, &nobody, owner))
             continue;
+        MC_CHECK(mc_slot_free(own) == 0, "slot %u without an owner holds %#lx of row %u", slot,
+                 mc_slot_free(own), mc_slot_row(own));
         /* Spread over the trees, so that slots do not meet in one area. */
         own->cursor = frames->tree_count * slot / MC_SLOTS * MC_TREE_AREAS;
         return (int)slot;
@@ -73,7 +89,7 @@ int mc_slot_drain(struct mc_frames *frames, int slot)
     struct mc_slot *own = slot_at(frames, slot);
     if (own == NULL)
         return MC_ESLOT;
-    drain(frames, own);
+    slot_drain(frames, own);
     return MC_OK;
 }
 
@@ -82,39 +98,37 @@ int mc_slot_release(struct mc_frames *frames, int slot)
     struct mc_slot *own = slot_at(frames, slot);
     if (own == NULL)
         return MC_ESLOT;
-    drain(frames, own);
-    slot_hold(own, MC_NO_ROW, 0);
+    slot_drain(frames, own);
+    mc_slot_hold(own, MC_NO_ROW, 0);
     atomic_store_explicit(&own->owner, 0, memory_order_release);
     return MC_OK;
 }
 
 /* ---- allocation ---- */
 
-static int refill(struct mc_frames *frames, struct mc_slot *own)
-{
-    return (int)search(frames, own, try_refill, 0, 1);
-}
-
 static int64_t alloc_run(struct mc_frames *frames, struct mc_slot *own, int order)
 {
-    if (slot_free(own) == 0 && refill(frames, own) < 0)
+    if (mc_slot_free(own) == 0 && mc_search_refill(frames, own) < 0)
         return MC_ENOMEM;
-    uint64_t free = slot_free(own), starts = mc_run_starts(free, order);
+    uint64_t free = mc_slot_free(own), starts = mc_run_starts(free, order);
     if (starts == 0)
-        return search(frames, own, try_run, order, 1u << order);
+        return mc_search_block(frames, own, order);
+    MC_CHECK(mc_slot_row(own) < frames->area_count * MC_AREA_ROWS,
+             "a slot holds row %u of %u areas", mc_slot_row(own), frames->area_count);
     int bit = __builtin_ctzll(starts);
-    uint64_t frame = (uint64_t)slot_row(own) * MC_ROW_FRAMES + (uint32_t)bit;
-    slot_set_free(own, free & ~(mc_run_mask(order) << bit));
+    uint64_t frame = (uint64_t)mc_slot_row(own) * MC_ROW_FRAMES + (uint32_t)bit;
+    mc_slot_set_free(own, free & ~(mc_run_mask(order) << bit));
     return (int64_t)frame;
 }
 
-static int64_t alloc_once(struct mc_frames *frames, struct mc_slot *own, int order)
+static int64_t alloc_block(struct mc_frames *frames, struct mc_slot *own, int order)
 {
+    MC_CHECK(order >= 0 && order <= MC_AREA_ORDER, "a block of order %d", order);
     if (order <= MC_ROW_ORDER)
         return alloc_run(frames, own, order);
     if (order <= MC_MAX_ROW_ORDER)
-        return search(frames, own, try_rows, order, 1u << order);
-    return search(frames, own, try_areas, 1, MC_AREA_FRAMES);
+        return mc_search_block(frames, own, order);
+    return mc_search_areas(frames, own, 1);
 }
 
 static MC_NOINLINE int64_t alloc_slow(struct mc_frames *frames, int slot, int order)
@@ -124,15 +138,15 @@ static MC_NOINLINE int64_t alloc_slow(struct mc_frames *frames, int slot, int or
         return MC_ESLOT;
     if (order < 0 || order > MC_AREA_ORDER)
         return MC_EINDEX;
-    int64_t frame = alloc_once(frames, own, order);
-    if (frame < 0 && slot_free(own) != 0) {
+    int64_t frame = alloc_block(frames, own, order);
+    if (frame < 0 && mc_slot_free(own) != 0) {
         /* What the slot keeps may be just what a larger block lacks. */
-        drain(frames, own);
-        frame = alloc_once(frames, own, order);
+        slot_drain(frames, own);
+        frame = alloc_block(frames, own, order);
     }
     if (frame < 0)
         return MC_ENOMEM;
-    mark_block(frames, (uint64_t)frame, 1u << order,
+    block_mark(frames, (uint64_t)frame, 1u << order,
                order < MC_AREA_ORDER ? order + 1 : MC_HEAD_AREAS);
     own->allocs += 1u << order;
     return frame;
@@ -142,12 +156,12 @@ int64_t mc_frames_alloc(struct mc_frames *frames, int slot, int order)
 {
     if (__builtin_expect(order == 0 && (uint32_t)slot < MC_SLOTS, 1)) {
         struct mc_slot *own = &frames->slots[slot];
-        uint64_t free = slot_free(own);
+        uint64_t free = mc_slot_free(own);
         if (__builtin_expect(free != 0, 1)) {
-            uint64_t frame = (uint64_t)slot_row(own) * MC_ROW_FRAMES
+            uint64_t frame = (uint64_t)mc_slot_row(own) * MC_ROW_FRAMES
                              + (uint32_t)__builtin_ctzll(free);
-            set_head(frames, frame, MC_HEAD_SINGLE);
-            slot_set_free(own, free & (free - 1));
+            head_set(frames, frame, MC_HEAD_SINGLE);
+            mc_slot_set_free(own, free & (free - 1));
             own->allocs++;
             return (int64_t)frame;
         }
@@ -163,16 +177,27 @@ int64_t mc_frames_alloc_areas(struct mc_frames *frames, int slot, uint32_t count
     if (count == 0 || count > MC_TREE_AREAS)
         return MC_EINDEX;
     uint32_t total = count * MC_AREA_FRAMES;
-    int64_t frame = search(frames, own, try_areas, (int)count, total);
-    if (frame < 0 && slot_free(own) != 0) {
-        drain(frames, own);
-        frame = search(frames, own, try_areas, (int)count, total);
+    int64_t frame = mc_search_areas(frames, own, count);
+    if (frame < 0 && mc_slot_free(own) != 0) {
+        slot_drain(frames, own);
+        frame = mc_search_areas(frames, own, count);
     }
     if (frame < 0)
         return MC_ENOMEM;
-    mark_block(frames, (uint64_t)frame, total, MC_HEAD_AREAS + (int)count - 1);
+    block_mark(frames, (uint64_t)frame, total, MC_HEAD_AREAS + (int)count - 1);
     own->allocs += total;
     return frame;
+}
+
+/* No frame of a whole row that a slot holds is handed out. */
+static void row_check_free(const struct mc_frames *frames, uint32_t first)
+{
+    uint64_t heads[MC_ROW_FRAMES / 8], all = 0;
+    memcpy(heads, frames->heads + first, sizeof heads);
+    for (uint32_t k = 0; k < MC_ROW_FRAMES / 8; k++)
+        all |= heads[k];
+    MC_CHECK((all & ~MC_HEADS_FREED) == 0, "a slot holds frames from %u that are handed out: %#lx",
+             first, all);
 }
 
 int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, uint64_t count)
@@ -182,12 +207,15 @@ int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, 
     if (own == NULL)
         return MC_ESLOT;
     while (given < count) {
-        uint64_t free = slot_free(own);
-        if (free == 0 && refill(frames, own) < 0)
+        uint64_t free = mc_slot_free(own);
+        if (free == 0 && mc_search_refill(frames, own) < 0)
             break;
-        free = slot_free(own);
-        uint32_t first = slot_row(own) * MC_ROW_FRAMES;
+        free = mc_slot_free(own);
+        uint32_t first = mc_slot_row(own) * MC_ROW_FRAMES;
+        MC_CHECK(first < mc_frame_limit(frames), "a slot holds frame %u of %u areas", first,
+                 frames->area_count);
         if (free == MC_ROW_FULL && count - given >= MC_ROW_FRAMES) {
+            row_check_free(frames, first);
             memset(frames->heads + first, MC_HEAD_SINGLE, MC_ROW_FRAMES);
             for (uint32_t k = 0; k < MC_ROW_FRAMES; k++)
                 out[given + k] = first + k;
@@ -196,9 +224,9 @@ int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, 
         }
         for (; free != 0 && given < count; free &= free - 1) {
             out[given] = first + (uint32_t)__builtin_ctzll(free);
-            set_head(frames, out[given++], MC_HEAD_SINGLE);
+            head_set(frames, out[given++], MC_HEAD_SINGLE);
         }
-        slot_set_free(own, free);
+        mc_slot_set_free(own, free);
     }
     own->allocs += given;
     return (int64_t)given;
@@ -206,7 +234,7 @@ int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, 
 
 /* ---- freeing ---- */
 
-static int check_block(const struct mc_frames *frames, uint64_t frame, uint64_t count, int wanted)
+static int block_check(const struct mc_frames *frames, uint64_t frame, uint64_t count, int wanted)
 {
     uint64_t alignment = count < MC_AREA_FRAMES ? count : MC_AREA_FRAMES;
     if (frame >= mc_frame_limit(frames) || frame % alignment != 0)
@@ -219,25 +247,39 @@ static int check_block(const struct mc_frames *frames, uint64_t frame, uint64_t 
     return head == MC_HEAD_FREED ? MC_EDOUBLE : MC_EORDER;
 }
 
-/* Frames of one row, heads gone: into the slot when it holds this row or none, else shared. */
-static int give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row, uint64_t bits)
+/* Frames that were handed out are not among those that the slot holds as free. */
+static void slot_check_apart(const struct mc_slot *own, uint32_t row, uint64_t bits)
 {
-    uint64_t free = slot_free(own);
-    if (free != 0 && row != slot_row(own))
+    uint64_t held = mc_slot_row(own) == row ? mc_slot_free(own) : 0;
+    MC_CHECK((held & bits) == 0, "row %u: %#lx is handed out, and the slot holds %#lx of it", row,
+             bits, held);
+}
+
+/* Frames of one row, heads gone: into the slot when it holds this row or none, else shared. */
+static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row,
+                          uint64_t bits)
+{
+    uint64_t free = mc_slot_free(own);
+    if (free != 0 && row != mc_slot_row(own))
         return mc_row_give(frames, row, bits);
-    slot_hold(own, row, free | bits);
+    mc_slot_hold(own, row, free | bits);
     return MC_OK;
 }
 
-static int free_areas(struct mc_frames *frames, struct mc_slot *own, uint64_t frame, uint32_t count)
+static int areas_free(struct mc_frames *frames, struct mc_slot *own, uint64_t frame, uint32_t count)
 {
     uint32_t total = count * MC_AREA_FRAMES, area = (uint32_t)(frame / MC_AREA_FRAMES);
-    int status = check_block(frames, frame, total, MC_HEAD_AREAS + (int)count - 1);
+    MC_CHECK(count >= 1 && count <= MC_TREE_AREAS, "a run of %u areas", count);
+    int status = block_check(frames, frame, total, MC_HEAD_AREAS + (int)count - 1);
     if (status < 0)
         return status;
-    unmark_block(frames, frame, total);
-    for (uint32_t k = 0; k < count; k++)
-        mc_area_unhuge(frames, area + k);
+    block_unmark(frames, frame, total);
+    for (uint32_t k = 0; k < count; k++) {
+        uint64_t bits = mc_row(frames, (area + k) * MC_AREA_ROWS);
+        MC_CHECK(bits == 0, "area %u is handed out as a whole, its first row as %#lx", area + k,
+                 bits);
+        mc_word_unclaim(frames, area + k);
+    }
     mc_tree_give(frames, area, total);
     own->frees += total;
     return MC_OK;
@@ -251,17 +293,20 @@ static MC_NOINLINE int free_slow(struct mc_frames *frames, int slot, uint64_t fr
     if (order < 0 || order > MC_AREA_ORDER)
         return MC_EINDEX;
     if (order == MC_AREA_ORDER)
-        return free_areas(frames, own, frame, 1);
+        return areas_free(frames, own, frame, 1);
     uint32_t count = 1u << order, row = (uint32_t)(frame / MC_ROW_FRAMES);
-    int status = check_block(frames, frame, count, order + 1);
+    int status = block_check(frames, frame, count, order + 1);
     if (status < 0)
         return status;
-    unmark_block(frames, frame, count);
+    block_unmark(frames, frame, count);
     if (order <= MC_ROW_ORDER) {
-        status = give_bits(frames, own, row, mc_run_mask(order) << frame % MC_ROW_FRAMES);
+        uint64_t bits = mc_run_mask(order) << frame % MC_ROW_FRAMES;
+        if (order > 0)
+            slot_check_apart(own, row, bits);
+        status = slot_give_bits(frames, own, row, bits);
     } else {
-        clear_rows(frames, row, count / MC_ROW_FRAMES);
-        mc_unclaim(frames, row / MC_AREA_ROWS, count);
+        mc_rows_clear(frames, row, count / MC_ROW_FRAMES);
+        mc_area_give(frames, row / MC_AREA_ROWS, count);
     }
     if (status == MC_OK)
         own->frees += count;
@@ -273,10 +318,10 @@ int mc_frames_free(struct mc_frames *frames, int slot, uint64_t frame, int order
     if (__builtin_expect(order == 0 && (uint32_t)slot < MC_SLOTS
                          && frame < mc_frame_limit(frames), 1)) {
         struct mc_slot *own = &frames->slots[slot];
-        if (__builtin_expect(frame / MC_ROW_FRAMES == slot_row(own)
+        if (__builtin_expect(frame / MC_ROW_FRAMES == mc_slot_row(own)
                              && mc_head(frames, frame) == MC_HEAD_SINGLE, 1)) {
-            set_head(frames, frame, MC_HEAD_FREED);
-            slot_set_free(own, slot_free(own) | 1ull << frame % MC_ROW_FRAMES);
+            head_set(frames, frame, MC_HEAD_FREED);
+            mc_slot_set_free(own, mc_slot_free(own) | 1ull << frame % MC_ROW_FRAMES);
             own->frees++;
             return MC_OK;
         }
@@ -291,11 +336,11 @@ int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uin
         return MC_ESLOT;
     if (count == 0 || count > MC_TREE_AREAS)
         return MC_EINDEX;
-    return free_areas(frames, own, frame, count);
+    return areas_free(frames, own, frame, count);
 }
 
 /* 1 when the next 64 frames are one whole row, in order, all single; its heads are then gone. */
-static int take_whole_row(struct mc_frames *frames, const uint32_t *in)
+static int row_take_heads(struct mc_frames *frames, const uint32_t *in)
 {
     uint32_t first = in[0], wrong = first % MC_ROW_FRAMES;
     uint64_t heads[MC_ROW_FRAMES / 8], other = 0;
@@ -323,18 +368,19 @@ int64_t mc_frames_free_many(struct mc_frames *frames, int slot, const uint32_t *
     while (done < count && *status == MC_OK) {
         uint64_t bits = 0, next = done;
         uint32_t row = in[done] / MC_ROW_FRAMES;
-        if (count - done >= MC_ROW_FRAMES && take_whole_row(frames, in + done)) {
+        if (count - done >= MC_ROW_FRAMES && row_take_heads(frames, in + done)) {
             bits = MC_ROW_FULL;
             next += MC_ROW_FRAMES;
         }
         for (; bits != MC_ROW_FULL && next < count && in[next] / MC_ROW_FRAMES == row; next++) {
-            *status = check_block(frames, in[next], 1, MC_HEAD_SINGLE);
+            *status = block_check(frames, in[next], 1, MC_HEAD_SINGLE);
             if (*status < 0)
                 break;
-            set_head(frames, in[next], MC_HEAD_FREED);
+            head_set(frames, in[next], MC_HEAD_FREED);
             bits |= 1ull << in[next] % MC_ROW_FRAMES;
         }
-        if (bits != 0 && give_bits(frames, own, row, bits) < 0)
+        slot_check_apart(own, row, bits);
+        if (bits != 0 && slot_give_bits(frames, own, row, bits) < 0)
             *status = MC_EDOUBLE;
         own->frees += next - done;
         done = next;

@@ -35,6 +35,7 @@
 #ifndef MC_FRAMES_H
 #define MC_FRAMES_H
 
+#include "check.h"
 #include "layout.h"
 
 /* cdef-begin */
@@ -101,7 +102,8 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes);
 int mc_frames_bind(struct mc_frames *frames, void *meta);
 /* Hypervisor: the same, and where the two rings are, from the number of areas alone: at a reboot
  * the guest before may still write into the page. MC_EINDEX. */
-int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames, struct mc_ring *rings[2]);
+int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames,
+                 struct mc_ring *rings[MC_RINGS]);
 
 /* A slot (0..MC_SLOTS - 1) for thread `owner`, not 0; MC_ESLOT when all are claimed. */
 int mc_slot_claim(struct mc_frames *frames, uint32_t owner);
@@ -127,14 +129,79 @@ int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uin
 
 /* Quiescent only: check I1 to I4. On a violation *where names the area. */
 int mc_frames_validate(const struct mc_frames *frames, uint32_t *where);
-/* Quiescent only: after a thread died in the middle, rebuild slots, rows, areas and trees from
- * the heads. Frames the dead thread had been given stay taken. All slots become empty and stay
- * claimed: release those of the dead. Returns frames regained, what slots held included. */
-int64_t mc_frames_recover(struct mc_frames *frames);
 /* Any time; exact when quiescent. */
 void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_statistics *out);
 /* Any time: 1 when the head of `frame` says it is handed out, else 0. */
 int mc_frames_is_taken(const struct mc_frames *frames, uint64_t frame);
 /* cdef-end */
+
+/* The word of an area, as it is loaded, compared and swapped. C uses the fields; the masks
+ * MC_AREA_* name the same bits for Python. */
+union mc_area_word {
+    uint32_t bits;
+    struct {
+        uint32_t free : 10;         /* frames that nobody has taken: 0 to 512 */
+        uint32_t huge : 1;          /* handed out or claimed as a whole: then free is 0 */
+        uint32_t evicted : 1;       /* without backing: INSTALL before a frame of it is used */
+        uint32_t reclaimed : 1;     /* the hypervisor's: nothing of it may be handed out */
+        uint32_t isolated : 1;      /* nothing more is handed out: the guest empties it */
+        uint32_t spare : 2;
+        uint32_t generation : 16;   /* rises whenever the hypervisor takes the backing away */
+    };
+};
+
+_Static_assert(sizeof(union mc_area_word) == 4, "an area word is swapped as 32 bits");
+
+/* A copy of the word. The other side may change it at any time after. */
+static inline union mc_area_word mc_word(const struct mc_frames *frames, uint32_t area)
+{
+    return (union mc_area_word){__atomic_load_n(&frames->areas[area], __ATOMIC_ACQUIRE)};
+}
+
+/* 1 when the word still was *seen and is `next` now; else *seen is what it is instead. */
+static inline int mc_word_swap(struct mc_frames *frames, uint32_t area, union mc_area_word *seen,
+                               union mc_area_word next)
+{
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
+    return __atomic_compare_exchange_n(&frames->areas[area], &seen->bits, next.bits, 0,
+                                       __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+/* No frame of the area is taken, whoever may take one. */
+static inline int mc_word_is_empty(union mc_area_word word)
+{
+    return word.free == MC_AREA_FRAMES && !word.huge;
+}
+
+/* Empty, and the guest's to take; evicted or not. */
+static inline int mc_word_is_whole(union mc_area_word word)
+{
+    return mc_word_is_empty(word) && !word.reclaimed && !word.isolated;
+}
+
+/* Out of use, but still the guest's: a block or a run holds the area, or the guest offers it. */
+static inline int mc_word_is_claimed(union mc_area_word word)
+{
+    return word.free == 0 && word.huge && !word.reclaimed;
+}
+
+/* `word` claimed as a whole; the evicted flag and the generation stay. */
+static inline union mc_area_word mc_word_claimed(union mc_area_word word)
+{
+    word.free = 0;
+    word.huge = 1;
+    word.isolated = 0;
+    return word;
+}
+
+/* A claimed word made empty again, by one subtraction, so that no change the hypervisor makes to
+ * the other fields meanwhile is lost. */
+static inline void mc_word_unclaim(struct mc_frames *frames, uint32_t area)
+{
+    const union mc_area_word claimed = {.huge = 1}, empty = {.free = MC_AREA_FRAMES};
+
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
+    __atomic_fetch_sub(&frames->areas[area], claimed.bits - empty.bits, __ATOMIC_RELEASE);
+}
 
 #endif

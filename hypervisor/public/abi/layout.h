@@ -35,6 +35,12 @@
 #define MC_RING_SLOTS 64
 #define MC_MAX_AREAS 32768
 #define MC_AREA_ORDER 9
+#define MC_MAX_DOMAINS 64
+#define MC_MECHANISMS 6         /* members of enum mc_mechanism_id */
+#define MC_OPTIONS_MAX 8        /* options of a mechanism */
+#define MC_RECORD_ARGS 5
+#define MC_CONFIG_WORDS 5
+#define MC_DRIVER_WORDS 12
 
 /* One 64-byte record, request or response; a response overwrites the slot of its request.
  * `seq` is the low 32 bits of the free-running index under which the record was published: a slot
@@ -45,8 +51,12 @@ struct mc_record {
     uint32_t seq;
     uint64_t id;        /* the requester's cookie, returned unchanged */
     int64_t status;     /* response: >= 0 result, < 0 enum mc_status; request: zero */
-    uint64_t arg[5];    /* op-specific, see hypervisor/public/abi/ops.h */
+    uint64_t arg[MC_RECORD_ARGS];   /* op-specific, see hypervisor/public/abi/ops.h */
 };
+
+/* A domain has two rings: requests for memory (and its mechanism's), and tmem's. */
+#define MC_RINGS 2
+enum mc_ring_id { MC_RING_MEMORY = 0, MC_RING_TMEM = 1 };
 
 /* A shared ring (Xen's io/ring.h). All indices run freely and wrap at 2^32. */
 struct mc_ring {
@@ -58,7 +68,7 @@ struct mc_ring {
     _Atomic uint32_t rsp_prod;
     _Atomic uint32_t req_event;
     uint32_t pad1[14];
-    struct mc_record slots[64];
+    struct mc_record slots[MC_RING_SLOTS];
 };
 
 /* One tree: free frames of its areas that nobody has claimed; never more than its areas have. */
@@ -132,14 +142,14 @@ struct mc_control {
     uint32_t granule_frames;            /* smallest step of a target */
     uint32_t backing;                   /* enum mc_backing_kind: how ram is to be mapped */
     uint32_t boot_areas;                /* areas 0 to here are there when the domain starts */
-    uint64_t options[8];                /* of the mechanism, in the order it declares them */
+    uint64_t options[MC_OPTIONS_MAX];   /* of the mechanism, in the order it declares them */
     uint64_t pad3[6];
     /* [hypervisor writes at any time] its configuration: any change raises config_bell */
     _Atomic uint32_t config_bell;       /* futex */
     _Atomic uint32_t boots;             /* times the domain was rebooted */
     _Atomic uint64_t requested_frames;  /* the size the driver is asked to come to */
     _Atomic uint64_t plugged_frames;    /* the size it has, by the hypervisor's count */
-    uint64_t config[5];                 /* the mechanism's own, see its header; by __atomic_* */
+    uint64_t config[MC_CONFIG_WORDS];   /* the mechanism's own, see its header; by __atomic_* */
     /* [frontend's driver writes; reported, and decided from where a mechanism's header says so] */
     _Atomic uint32_t config_waiters;    /* threads asleep on config_bell */
     _Atomic uint32_t config_seen;       /* config_bell as the driver last acted upon it */
@@ -147,7 +157,7 @@ struct mc_control {
     uint32_t pad4;
     _Atomic uint64_t file_frames;       /* page cache that could be dropped */
     _Atomic uint64_t migrated_frames;   /* used frames moved out of the way so far */
-    uint64_t driver[12];                /* the mechanism's own: statistics; by __atomic_* */
+    uint64_t driver[MC_DRIVER_WORDS];   /* the mechanism's own: statistics; by __atomic_* */
 };
 
 /* How a domain is resized; a file mech_<name>.c in backend/abi, drv_<name>.c in frontend/abi. */
@@ -157,8 +167,7 @@ enum mc_mechanism_id {
     MC_VIRTIO_MEM = 2,
     MC_SECTIONS = 3,
     MC_CMM = 4,
-    MC_HYPERALLOC = 5,
-    MC_MECHANISMS = 6
+    MC_HYPERALLOC = 5
 };
 
 /* What a domain's ram is to be made of; what it is made of is measured (backing.h). */
@@ -187,7 +196,6 @@ enum mc_status {
     MC_EGONE = -13,         /* the other side is gone */
     MC_EOP = -14,           /* unknown op */
     MC_EFOREIGN = -15,      /* frame not held by the domain that named it */
-    MC_EPOOL = -16,         /* no such tmem pool */
     MC_EPERM = -17,
     MC_ETARGET = -18,       /* refused: the domain's target or mm_target is reached */
     MC_EKERNEL = -19,       /* a system call failed; errno is kept by the caller */
@@ -209,7 +217,7 @@ _Static_assert(sizeof(struct mc_control) <= MC_FRAME_BYTES, "the control page is
 _Static_assert(MC_AREA_ROWS * MC_ROW_FRAMES == MC_AREA_FRAMES, "rows fill an area");
 _Static_assert(MC_AREA_FRAMES * MC_FRAME_BYTES == MC_AREA_BYTES, "frames fill an area");
 _Static_assert((MC_RING_SLOTS & (MC_RING_SLOTS - 1)) == 0, "a ring index wraps by a mask");
-_Static_assert(sizeof(((struct mc_ring *)0)->slots) / 64 == MC_RING_SLOTS, "slots as named");
+_Static_assert(MC_MECHANISMS == MC_HYPERALLOC + 1, "mechanisms as named");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
                "shared words are lock-free");
 

@@ -47,7 +47,16 @@ enum mc_op_base {
 };
 
 /* How a grant was served; every grant is counted under exactly one of these. */
+#define MC_PATHS 4
 enum mc_path { MC_PATH_LOCAL = 0, MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
+
+/* arg[0] of NEW_POOL, Xen's bits. A request without VERSION is refused. */
+enum mc_pool_flag {
+    MC_POOL_EPHEMERAL = 0,
+    MC_POOL_PERSISTENT = 1,
+    MC_POOL_SHARED = 2,
+    MC_POOL_VERSION = 0x1000000
+};
 
 #define MC_GROW_AREAS_MAX 64
 enum mc_tmem_bad { MC_TMEM_BAD = -2000 };

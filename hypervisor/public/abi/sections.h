@@ -33,8 +33,7 @@ enum mc_sections_op {
     MC_OP_SECTION_KEPT = MC_OP_SECTIONS + 2
 };
 
-enum mc_section_ask {
-    MC_SECTION_ASK = 0,
+enum mc_section_ask {           /* 0: the driver's thread, for whatever is to be done */
     MC_SECTION_ASK_MORE = 1,    /* an allocation: only for more memory */
     MC_SECTION_ASK_ANEW = 2     /* the guest has made room: also for what was kept, being in use */
 };

@@ -61,7 +61,7 @@ int mcb_malloc_fresh(uint64_t *samples, uint32_t count, uint32_t ops, uint64_t b
     if (blocks == NULL)
         return MC_ENOMEM;
     for (uint64_t i = 0; i < total; i++)
-        blocks[i] = NULL; /* its own pages are faulted in before the clock starts */
+        blocks[i] = NULL; /* faults the pages of the array in before the clock starts */
     *faults = 0;
     for (uint32_t s = 0; s < count; s++) {
         uint64_t before = minor_faults();
@@ -169,7 +169,7 @@ int mcb_hold_touched(struct mc_guest *guest, int slot, uint32_t limit, uint8_t *
     return (int)held;
 }
 
-static int count_areas(const struct mc_guest *guest, int only_mapped)
+int mcb_credit_areas(const struct mc_guest *guest)
 {
     int found = 0;
     for (uint32_t area = 0; area < guest->frames.area_count; area++) {
@@ -179,19 +179,9 @@ static int count_areas(const struct mc_guest *guest, int only_mapped)
         if ((word & MC_AREA_FREE_MASK) != MC_AREA_FRAMES || (word & bits) != 0)
             continue;
         uint32_t mapped = __atomic_load_n(&guest->mapped[area], __ATOMIC_ACQUIRE);
-        found += !only_mapped || mapped == generation + 1;
+        found += mapped == generation + 1;
     }
     return found;
-}
-
-int mcb_credit_areas(const struct mc_guest *guest)
-{
-    return count_areas(guest, 1);
-}
-
-int mcb_free_areas(const struct mc_guest *guest)
-{
-    return count_areas(guest, 0);
 }
 
 static void touch_area(struct mc_guest *guest, uint64_t first)

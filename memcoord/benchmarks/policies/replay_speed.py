@@ -1,10 +1,10 @@
-"""How many references a second the simulator replays, beside libCacheSim on the same traces.
+"""References per second of the simulator's replay, beside libCacheSim on the same traces.
 
 Owns: that measurement. Both begin with the 64-bit names of the pages in memory (libCacheSim: mapped
-from a file in its fastest format) and end with the count of misses; ours numbers the pages densely
-first, libCacheSim hashes them, so both times hold that. Rounds alternate, A B A B. libCacheSim gets
-the hash table that serves it best, of about as many buckets as the cache has pages: its default of
-2**24 makes it several times slower. ``libcachesim`` need not be installed.
+from a file in its fastest format) and end with the count of misses. The simulator numbers the pages
+densely first, libCacheSim hashes them, and both times include that step. Rounds alternate, A B A B.
+libCacheSim gets the hash table that serves it best, of about as many buckets as the cache has
+pages: its default of 2**24 makes it several times slower. ``libcachesim`` need not be installed.
 """
 
 from __future__ import annotations

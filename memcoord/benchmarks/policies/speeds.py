@@ -1,7 +1,6 @@
-"""How quick the simulator is: the ratios of ``bench policies``.
+"""The speed of the simulator: the ratios of ``bench policies``.
 
-Owns: their names and what each must reach. What is measured is the business of the simulator's
-``speed`` and ``tick_speed``.
+Owns: their names and targets. ``replay_speed`` and ``tick_speed`` measure.
 """
 
 from __future__ import annotations

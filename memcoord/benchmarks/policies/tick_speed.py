@@ -1,7 +1,6 @@
-"""How long a tick of many domains takes: view, plan, check and apply of the series world.
+"""The time of a tick of many domains: view, plan, check and apply of the series world.
 
-Owns: the two figures of ``memcoord bench policies``. A median over rounds, best of both sizes taken
-in turn, because other work on the machine only ever adds time.
+Owns: two figures of ``memcoord bench policies``. Each is a median over rounds, of the worst policy.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import gc
 import time
 
-from memcoord.simulation.demand_sets import synthetic
-from memcoord.simulation.series_world import SeriesWorld
+from memcoord.simulation.series_world import SeriesWorld, synthetic_demand
 from policies import loader
 
 POLICIES = ("smart-alloc", "max-min")
@@ -37,7 +35,7 @@ def measure_ticks(policies: tuple[str, ...] = POLICIES) -> dict[str, float]:
 
 def _median_s(policy: str, domains: int) -> float:
     """The median time of one tick."""
-    demand = synthetic(domains, ROUNDS + WARM_ROUNDS, PEAK_PAGES, SEED)
+    demand = synthetic_demand(domains, ROUNDS + WARM_ROUNDS, PEAK_PAGES, SEED)
     world = SeriesWorld(demand, CAPACITY_PAGES_EACH * domains, loader.load(policy))
     taken = []
     enabled = gc.isenabled()

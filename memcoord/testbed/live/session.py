@@ -24,7 +24,7 @@ from memcoord.testbed.guests.replay import GuestConfig
 from memcoord.testbed.live import hypervisor, verdicts
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
-from memcoord.testbed.report.progress import RunProgress
+from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import PolicyResult, policy_failure
 from memcoord.testbed.report.series import Series
 from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
@@ -65,7 +65,7 @@ class PolicyRun:
         *,
         run: RunDir,
         series: Series,
-        progress: RunProgress,
+        progress: Progress,
         interrupts: Interrupts,
         lengths: dict[str, int],
         record: Path | None = None,

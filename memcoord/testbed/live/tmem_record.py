@@ -68,7 +68,7 @@ class Recorder:
     def entries(self, tmem: Tmem) -> Entries:
         """The entries the service calls instead of the pool's own; valid until ``close``."""
         self._tmem = tmem
-        inner = entry_points(tmem)
+        inner = entry_points(tmem.state_address)
         self._inner = inner
         self._execute = _EXECUTE(inner.execute)
         self._grow, self._open = _AREA(inner.grow), _AREA(inner.open_client)
