@@ -23,7 +23,6 @@ from backend.banks import Banks
 from backend.ghosts import Ghosts
 from hypervisor.public.backend import (
     EXCESS,
-    MECHANISMS,
     BankSpec,
     DomainHandles,
     DomainSnapshot,
@@ -33,6 +32,7 @@ from hypervisor.public.backend import (
 )
 from hypervisor.public.constants import BackingKind
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, FRAME_BYTES, DomId, areas_of
 from tmem.codes import Code
 

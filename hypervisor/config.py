@@ -16,8 +16,8 @@ from msgspec import Meta
 
 from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import DomainSettings, HostSettings, Name, convert
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of
-from hypervisor.settings import DomainSettings, HostSettings, Name, convert
 
 CONFIG_FILE = "hypervisor.json"
 

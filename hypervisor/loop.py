@@ -35,8 +35,8 @@ from hypervisor.public.errors import (
     MemcoordError,
 )
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
+from hypervisor.public.settings import DomainSettings, check_name, common
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
-from hypervisor.settings import check_name
 from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
 
 EVENT_BYTES = 8
@@ -215,11 +215,9 @@ class Hypervisor:
             maxmem_frames=config.maxmem_frames,
             boot_frames=config.boot_frames,
             target_frames=config.target_frames,
-            credit_areas=config.credit_areas,
             tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
-            mechanism=config.mechanism,
-            options=config.options,
+            **common(config, DomainSettings),
         )
         try:
             handles = self._backend.open(domid, spec)

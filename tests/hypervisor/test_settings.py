@@ -14,8 +14,8 @@ import pytest
 
 from hypervisor import config
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import DomainSettings, HostSettings, check_name
 from hypervisor.public.units import AREA_FRAMES
-from hypervisor.settings import DomainSettings, HostSettings, check_name
 from memcoord.testbed.scenarios import schema
 
 SCENARIO = """

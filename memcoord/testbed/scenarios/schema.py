@@ -21,8 +21,8 @@ from msgspec import Meta
 
 from hypervisor import config
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import DomainSettings, HostSettings, Name, common, convert
 from hypervisor.public.units import AREA_BYTES
-from hypervisor.settings import DomainSettings, HostSettings, Name, common, convert
 from memcoord.testbed.runs import facts
 from memcoord.testbed.scenarios.overrides import apply
 from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size

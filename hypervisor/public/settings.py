@@ -1,7 +1,7 @@
-"""Settings a scenario and a hypervisor's configuration have in common, with their bounds.
+"""Settings that a scenario, a hypervisor's configuration and a backend have in common.
 
-Owns: ``DomainSettings`` and ``HostSettings``, which the structs of both inherit, and the words of
-an error. A bound stands in the type, as ``msgspec.Meta``; its ``description`` is the unit. A new
+Owns: ``DomainSettings`` and ``HostSettings``, which the structs of all three inherit, and the words
+of an error. A bound stands in the type, as ``msgspec.Meta``; its ``description`` is the unit. A new
 setting of a domain is one line here, and one in ``struct mc_domain_spec`` where C uses the setting.
 """
 
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, inspect
 
-from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.constants import MechanismId
 from hypervisor.public.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+#: How a domain may be resized, by ``MechanismId``; docs/mechanisms.md explains each.
+MECHANISMS = tuple(mechanism.name.lower().replace("_", "-") for mechanism in MechanismId)
 NAME_CHARACTERS_MAX = 32
 #: A column of a policy's view is made of floats, which hold integers up to this one exactly.
 PRIORITY_MAX = 1 << 53
@@ -55,7 +58,7 @@ class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     opt_out: bool = False
     mechanism: Mechanism = "direct"
-    options: dict[str, int] = {}
+    options: Mapping[str, int] = {}
 
 
 class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
