@@ -89,7 +89,6 @@ class State(IntEnum):
 
     CLOSED = 0
     OPEN = 1
-    CLOSING = 2
     BROKEN = 3
 
 
@@ -146,7 +145,6 @@ class OpBase(IntEnum):
 class Path(IntEnum):
     """``enum mc_path`` of ``ops.h``."""
 
-    LOCAL = 0
     CREDIT = 1
     RING = 2
     TRANSFER = 3

@@ -1,7 +1,7 @@
 """The guest of the simulator, compiled: a resident LRU over the real tmem pool over a disk.
 
-Owns: the work of one reference. The guest does what ``frontend.paging.manager`` does, in the same order,
-in virtual time:
+Owns: the work of one reference. The guest does what ``frontend.paging.manager`` does, in the same
+order, in virtual time:
 
 * A page is never touched, resident, in frontswap or on disk.
 * A page read from disk keeps its place on disk until it is written.
