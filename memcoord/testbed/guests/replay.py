@@ -82,7 +82,7 @@ class WrongContent(MemcoordError):
 
 
 class Memory(Protocol):
-    """What holds the pages: ``frontend.manager.GuestMemory``, or a fake."""
+    """What holds the pages: ``frontend.paging.manager.GuestMemory``, or a fake."""
 
     def access(self, page: int, write: bool) -> int:
         """The frame that holds ``page`` until the next call; ``write``: it will be written to."""

@@ -1,7 +1,7 @@
 """The guest memory manager: more virtual pages than the domain has frames.
 
 Owns: which pages are resident, in which frames, and which page leaves when another one comes. A
-page that is not resident was never touched, or is in one of the places of ``frontend.places``.
+page that is not resident was never touched, or is in one of the places of ``places``.
 
 A fault is one batch on the tmem ring: get the page into the spare frame, and put the victim, the
 least recently used page. The victim's frame is the next spare. So ``resident_frames`` pages need
@@ -27,11 +27,11 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from frontend.domain import Domain
-from frontend.frontswap import SelfShrink
-from frontend.gather import gather
-from frontend.idle_sampler import IdleSampler
-from frontend.places import DEVICE, GuestMemoryStatistics, Places, ProgramFile
-from frontend.swapfile import SwapError, SwapFile
+from frontend.paging.frontswap import SelfShrink
+from frontend.paging.gather import gather
+from frontend.paging.idle_sampler import IdleSampler
+from frontend.paging.places import DEVICE, GuestMemoryStatistics, Places, ProgramFile
+from frontend.paging.swapfile import SwapError, SwapFile
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS
 

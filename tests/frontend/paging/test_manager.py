@@ -13,9 +13,9 @@ import pytest
 import frontend
 from frontend._guest import lib
 from frontend.domain import Domain
-from frontend.idle_sampler import PERIOD_NS
-from frontend.manager import BALANCE_REFERENCES, GuestMemory
-from frontend.swapfile import SwapError, SwapFile
+from frontend.paging.idle_sampler import PERIOD_NS
+from frontend.paging.manager import BALANCE_REFERENCES, GuestMemory
+from frontend.paging.swapfile import SwapError, SwapFile
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
 
 AREA = 512

@@ -1,7 +1,7 @@
 """Moving a guest's pages together, so that whole blocks of its RAM become free.
 
 Owns: ``gather``, the choice of the blocks to empty and the copying. A block is as many frames as a
-mechanism takes at once: a granule, at least an area. Used by ``frontend.manager`` only.
+mechanism takes at once: a granule, at least an area. Used by ``frontend.paging.manager`` only.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ entry back. A page whose entry is not back at the end of the period was idle (Wa
 Resource Management in VMware ESX Server", OSDI 2002, section 5.3). A reference that hits the table
 costs nothing more than without a sample.
 
-Used by ``frontend.manager`` only, which tells the sampler of every page that leaves memory.
+Used by ``frontend.paging.manager`` only, which tells the sampler of every page that leaves memory.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ needs no write. A page read back from frontswap is flushed there in the same bat
 that makes room for the page that is evicted for it, and no store is ever a duplicate.
 
 Rules: one thread. ``add_load`` and ``add_store`` add a request for tmem to a batch; the caller
-submits the batch and hands the answers to ``load`` and ``store``. ``frontend.manager`` uses it.
+submits the batch and hands the answers to ``load`` and ``store``. Used by ``manager``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from frontend.cleancache import Cleancache
 from frontend.domain import Domain
-from frontend.frontswap import Frontswap
-from frontend.swapfile import SwapFile
+from frontend.paging.cleancache import Cleancache
+from frontend.paging.frontswap import Frontswap
+from frontend.paging.swapfile import SwapFile
 from hypervisor.public.errors import PeerGone
 
 #: The one swap device, and the one file of the program.
