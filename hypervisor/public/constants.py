@@ -159,12 +159,3 @@ class PoolFlag(IntFlag):
     PERSISTENT = 1
     SHARED = 2
     VERSION = 16777216
-
-
-class Backing(IntEnum):
-    """``enum mc_backing`` of ``reclaim.h``."""
-
-    HARD = 0
-    READY = 1
-    SOFT = 2
-    INSTALLED = 3

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.hostile.guest import HOWS, WHERE
