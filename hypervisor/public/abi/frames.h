@@ -156,6 +156,7 @@ union mc_area_word {
 };
 
 _Static_assert(sizeof(union mc_area_word) == 4, "an area word is swapped as 32 bits");
+_Static_assert(MC_AREA_GENERATION_SHIFT == 16, "the generation is the upper half of the word");
 
 /* A copy of the word. The other side may change it at any time after. */
 static inline union mc_area_word mc_word(const struct mc_frames *frames, uint32_t area)
