@@ -47,7 +47,7 @@ THREAD_STOP_S = 10.0
 SETTLE_POLL_S = 0.001
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
-BACKINGS = dict(zip(("", "4k", "2m"), BackingKind, strict=True))
+BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": BackingKind.BACKING_2M}
 _NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)
 _BROKEN = {Status.EPERM: "error budget spent", Status.EFOREIGN: EXCESS}
 

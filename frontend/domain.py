@@ -99,7 +99,10 @@ class Domain:
     # Frames
 
     def alloc_many(self, count: int) -> array[int]:
-        """``count`` single frames as ``array('I')``: all of them, or NoMemory and none."""
+        """``count`` single frames as ``array('I')``: all of them, or NoMemory and none.
+
+        API: for programs that take many frames at once.
+        """
         frames = array("I", bytes(4 * count))
         given = self._slot_call(lib.MC_SLOT_ALLOC_MANY, frames.buffer_info()[0], count)
         if given == count:
@@ -297,7 +300,10 @@ class Domain:
         return int(slot)
 
     def release_slot(self, slot: int) -> None:
-        """Give a slot back; the frames that it held become free to all."""
+        """Give a slot back; the frames that it held become free to all.
+
+        API: for a thread that claimed a slot and ends before the domain.
+        """
         status = lib.mc_slot_release(ffi.addressof(self._open_guest().frames), slot)
         if status < 0:
             raise error_of(status, f"slot {slot}")

@@ -165,7 +165,7 @@ class GuestMemory:
     def self_shrink(self) -> int:
         """Take pages back that a guest which does not swap any more left in tmem; how many came.
 
-        For a guest to call every ``frontswap.SELFSHRINK_S``.
+        API: a guest calls it every ``frontswap.SELFSHRINK_S``, as Linux' frontswap does.
         """
         if self._places.frontswap is None:
             return 0

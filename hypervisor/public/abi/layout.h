@@ -180,7 +180,7 @@ enum mc_backing_kind { MC_BACKING_ANY = 0, MC_BACKING_4K = 1, MC_BACKING_2M = 2 
 /* How a driver's step ended. A negative status instead says why the driver cannot go on. */
 enum mc_step { MC_STEP_DONE = 0, MC_STEP_MORE = 1 };
 
-enum mc_state { MC_STATE_CLOSED = 0, MC_STATE_OPEN = 1, MC_STATE_CLOSING = 2, MC_STATE_BROKEN = 3 };
+enum mc_state { MC_STATE_CLOSED = 0, MC_STATE_OPEN = 1, MC_STATE_BROKEN = 3 };
 
 /* Every failure that a C function of the project reports; the functions' comments say which of them
  * they return. A result of 0 or above is a success. */

@@ -48,7 +48,7 @@ enum mc_op_base {
 
 /* How an area came to a domain; every grant is counted under exactly one of these. */
 #define MC_PATHS 4
-enum mc_path { MC_PATH_LOCAL = 0, MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
+enum mc_path { MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
 
 /* arg[0] of NEW_POOL, Xen's bits. A request without VERSION is refused. */
 enum mc_pool_flag {
