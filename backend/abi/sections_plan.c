@@ -236,10 +236,12 @@ static int sections_may_go(const struct mc_host *host, const struct mc_domain *d
 {
     uint8_t stays = sections_of(domain)->stays[section];
 
-    *seen = mc_section_look(domain, section);
     MC_CHECK(stays <= MC_SECTION_PINNED, "domain %u: section %u stays for %u", domain->domid,
              section, stays);
-    if (stays != MC_SECTION_MAY_GO || !seen->installed || seen->transit)
+    if (stays != MC_SECTION_MAY_GO)
+        return 0;
+    *seen = mc_section_look(domain, section);
+    if (!seen->installed || seen->transit)
         return 0;
     return moving ? sections_is_withdrawn(host, seen)
                   : domain->installed_frames >= domain->target_frames +

@@ -1,1 +1,1 @@
-"""More pages than frames: a guest's memory manager, with tmem and the swap file under it."""
+"""The pages of a domain: which lie in frames, which in tmem, which on disk, and who moves them."""

@@ -34,8 +34,7 @@ DEVICES_MAX = 32
 SLOTS_MAX = DEVICE_OBJECTS * (INDEX_MAX + 1)
 
 #: Self-shrink, Linux' constants: looks without growth before the first shrink, and the share (a
-#: twentieth) that each look from then on gives back. Linux looks every SELFSHRINK_S.
-SELFSHRINK_S = 5.0
+#: twentieth) that each look from then on gives back. Linux looks every 5 s.
 SELFSHRINK_INERTIA = 3
 SELFSHRINK_HYSTERESIS = 20
 
@@ -225,7 +224,7 @@ class Frontswap:
 
 
 class SelfShrink:
-    """When a guest that does not swap more takes its pages back: ``look`` every SELFSHRINK_S.
+    """When a guest that does not swap more takes its pages back: ``look`` every 5 s.
 
     Pages that were swapped out and never missed sit in tmem and keep others out. Once frontswap has
     not grown for SELFSHRINK_INERTIA looks, a twentieth is pulled back at each.

@@ -1,7 +1,8 @@
 """The guest memory manager: more virtual pages than the domain has frames.
 
 Owns: which pages are resident, in which frames, and which page leaves when another one comes. A
-page that is not resident was never touched, or is in one of the places of ``places``.
+page that is not resident was never touched, or is in one of the places of
+``frontend.paging.places``.
 
 A fault is one batch on the tmem ring: get the page into the spare frame, and put the victim, the
 least recently used page. The victim's frame is the next spare. So ``resident_frames`` pages need
@@ -165,7 +166,7 @@ class GuestMemory:
     def self_shrink(self) -> int:
         """Take pages back that a guest which does not swap any more left in tmem; how many came.
 
-        API: a guest calls it every ``frontswap.SELFSHRINK_S``, as Linux' frontswap does.
+        API: for a guest to call every 5 s, as Linux's frontswap-selfshrinking does.
         """
         if self._places.frontswap is None:
             return 0

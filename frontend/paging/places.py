@@ -13,7 +13,8 @@ needs no write. A page read back from frontswap is flushed there in the same bat
 that makes room for the page that is evicted for it, and no store is ever a duplicate.
 
 Rules: one thread. ``add_load`` and ``add_store`` add a request for tmem to a batch; the caller
-submits the batch and hands the answers to ``load`` and ``store``. Used by ``manager``.
+submits the batch and hands the answers to ``load`` and ``store``. ``frontend.paging.manager`` uses
+it.
 """
 
 from __future__ import annotations

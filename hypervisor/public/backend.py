@@ -1,39 +1,31 @@
-"""The ``Backend`` protocol: the requests that the hypervisor makes of the memory side.
+"""The ``Backend`` protocol: what the hypervisor asks of the memory side, and what it gets told.
 
-Owns: the interface between ``hypervisor``, which decides, and ``backend``, which moves memory, with
-the structures that they exchange. The hypervisor never imports ``backend``; the program that starts
-both hands it an object of this shape. The hypervisor's main thread makes all calls.
+Owns: the interface between ``hypervisor`` (which decides) and ``backend`` (which does). The
+hypervisor never imports ``backend``; the composition root in ``testbed`` hands it an object of this
+shape. All methods are called from the hypervisor's main thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from hypervisor.public.constants import MechanismId
+from hypervisor.public.settings import DomainSettings
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 #: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
 EXCESS = "used more memory than it was granted"
 
-#: How a domain may be resized, by ``MechanismId``; docs/mechanisms.md explains each.
-MECHANISMS = tuple(mechanism.name.lower().replace("_", "-") for mechanism in MechanismId)
 
-
-@dataclass(frozen=True)
-class DomainSpec:
-    """What a domain is allowed; frames of 4 KiB. ``boot_frames`` are granted before it starts."""
+class DomainSpec(DomainSettings, frozen=True):
+    """A domain as a backend opens it; frames of 4 KiB. ``boot_frames`` are granted at once."""
 
     name: str
     maxmem_frames: int
     boot_frames: int
     target_frames: int
-    credit_areas: int = 1
     tmem_target_pages: int = -1  # -1: no limit of its own (greedy)
     doorbell: str = "futex"
-    mechanism: str = "direct"
-    options: Mapping[str, int] = field(default_factory=dict)  # of the mechanism, by name
 
 
 @dataclass(frozen=True)
@@ -101,18 +93,18 @@ class DomainSnapshot:
 
 @dataclass(frozen=True)
 class Settled:
-    """How far a domain is on its way to its target. Partial is a state, not an error."""
+    """Where a domain stands on its way to its target. Partial is a state, not an error."""
 
     state: str  # "reached", "moving" (the time was up) or "partial" (it will not move by itself)
     why: str  # "", or one of "in use", "pinned", "no memory", "guest", "silent", "bank"
     plugged_frames: int
     target_frames: int
-    driver_status: int  # the status that the guest's driver reports
+    driver_status: int  # the guest's own word for it
 
 
 @dataclass(frozen=True)
 class HostSnapshot:
-    """The host's ledger, in frames of 4 KiB: installed + ready + tmem + free == total, always."""
+    """The host's ledger; installed + ready + tmem + free == total, always. Frames of 4 KiB."""
 
     total_frames: int
     slack_frames: int  # kept free: for transfers, and for domains to come to boot with
@@ -148,41 +140,64 @@ class Targets(Protocol):
 
 
 class Backend(Targets, Protocol):
-    """The memory side of a host: one ledger, and a mechanism per domain."""
+    """The memory side of a host: one ledger, and a mechanism per domain.
+
+    The ``tmem_`` methods raise ConfigError when the host has no tmem.
+    """
+
+    event_fd: int  # readable when ``broken`` has news
+    relay_fd: int  # readable when ``relayed`` has news
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
         """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there.
 
-        The boot frames come out of the reserve of ``promise`` first.
+        They come out of the promised frames, as far as those go.
         """
 
     def close(self, domid: DomId) -> None:
         """Take back every frame and tmem page of a domain, dead or alive.
 
-        TimedOut when a thread of the backend still uses the domain. Then the domain stays closed
-        and charged: its mapping cannot be taken away under that thread.
+        DomainBusy when a thread of the backend still works on the domain: call again later.
         """
 
     def promise(self, frames: int) -> None:
-        """Reserve ``frames`` for configured domains that have not attached: their boot frames."""
-
-    def settle(self, domid: DomId, timeout_s: float) -> Settled:
-        """Wait until a domain has reached its target or cannot, at most ``timeout_s`` seconds."""
-
-    def reboot(self, domid: DomId) -> None:
-        """Start the guest anew in the same memory with its boot frames; all others are free."""
-
-    def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """Pin ``count`` frames from ``frame``, which a device writes: no mechanism takes them."""
-
-    def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """Undo ``pin_dma`` for these frames."""
+        """Keep ``frames`` free for configured domains that have not attached: their boot frames."""
 
     def broken(self) -> list[tuple[DomId, str]]:
-        """Domains to detach since the last call (ring broken, error budget spent), with reasons."""
+        """Domains that are served no more and wait to be closed, each with the reason."""
 
-    def validate(self) -> None:
-        """InternalError if an invariant does not hold."""
+    def haunted(self) -> list[str]:
+        """Names of closed domains whose memory was used all the same; it was taken back."""
 
-    def stop(self) -> None:
-        """Stop serving; every domain must have been closed."""
+    def beat(self) -> None:
+        """Raise every domain's heartbeat."""
+
+    def kick(self) -> None:
+        """Wake the service thread."""
+
+    def relayed(self) -> list[DomId]:
+        """Domains whose doorbell is to be sent over ZeroMQ."""
+
+    def tmem_statistics(self) -> dict[str, Any]:
+        """``tmem.statistics.Statistics`` as plain values."""
+
+    def tmem_freeze(self, domid: DomId | None) -> None:
+        """No growth for a domain, or for all that are attached now."""
+
+    def tmem_thaw(self, domid: DomId | None) -> None:
+        """Undo ``tmem_freeze``."""
+
+    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
+        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
+
+    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
+        """Set the most persistent pages a domain may have; -1 is no limit."""
+
+    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
+        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
+
+    def tmem_compress(self, pages: int) -> int:
+        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+
+    def tmem_freeable_mb(self) -> int:
+        """MiB that tmem could give to the host now."""

@@ -34,10 +34,6 @@ class PeerGone(MemcoordError):
     """The other side (hypervisor or domain) died, closed, or does not answer in time."""
 
 
-class TimedOut(MemcoordError):
-    """A thread of the hypervisor did not let go of a domain in time; the domain stays charged."""
-
-
 class RingBroken(MemcoordError):
     """A ring or shared region has contents that no correct peer writes; the domain is detached."""
 
@@ -60,6 +56,17 @@ class ConfigError(MemcoordError):
     def __init__(self, key: str, why: str) -> None:
         self.key, self.why = key, why
         super().__init__(f"{key}: {why}")
+
+
+class DomainBusy(MemcoordError):
+    """A thread of the hypervisor still works on a domain that is to be closed or rebooted.
+
+    The domain keeps its memory and is served no more. Close it again at the next tick.
+    """
+
+    def __init__(self, domid: int, name: str) -> None:
+        self.domid, self.name = domid, name
+        super().__init__(f"{name} (domain {domid}): a thread still works on it; close it again")
 
 
 class PolicyFault(MemcoordError):
