@@ -13,8 +13,6 @@ in tmem, a byte each. Linux' rules (``mm/frontswap.c``, ``drivers/xen/tmem.c``):
 
 A slot ``offset`` of device ``type`` is page ``offset >> 4`` of object ``(type << 4) | (offset &
 15)``. With ``exclusive_gets`` a load takes the page out of tmem: the copy in RAM is the only one.
-API: a guest's swap code calls ``Frontswap``; an idle guest looks at ``SelfShrink``.
-
 Rules: one thread. Every operation raises PeerGone when the hypervisor is dead; the pages it kept
 are lost then.
 """
