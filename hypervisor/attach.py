@@ -1,4 +1,4 @@
-"""The attach listener: who may become a domain, and the handing over of its memory.
+"""The attach listener: it admits processes as domains and hands their memory over.
 
 Owns: ``attach.sock`` (AF_UNIX, SOCK_SEQPACKET) and connections that have not attached yet.
 Rules: main thread only; nothing here blocks. The steps stand in ``hypervisor.public.messages``. A
@@ -85,7 +85,7 @@ class AttachListener:
         return [self._socket.fileno(), *self._pending]
 
     def handle(self, fileno: int) -> None:
-        """Something happened on one of ``poll_fds``."""
+        """Accept or read: ``fileno``, one of ``poll_fds``, has input."""
         if fileno == self._socket.fileno():
             for _ in range(ACCEPTS_PER_EVENT_MAX):
                 if not self._accept():
@@ -163,7 +163,7 @@ class AttachListener:
             return
         except OSError:
             data, fds = b"", []
-        for fd in fds:  # nobody asked for these
+        for fd in fds:  # a request carries no fds
             os.close(fd)
         if not data:
             self._drop(fileno)
@@ -183,7 +183,7 @@ class AttachListener:
             self._refuse(fileno, "no-memory", str(error))
         except AttachRefused as error:
             self._refuse(fileno, error.code, error.reason)
-        except MemcoordError as error:  # out of fds, say: this domain's loss, nobody else's
+        except MemcoordError as error:  # out of fds, say: only this domain is refused
             self._refuse(fileno, "failed", str(error))
         else:
             del self._pending[fileno]
@@ -213,7 +213,7 @@ def _spare_fd() -> int:
 
 
 def _send(connection: socket.socket, data: bytes, fds: list[int]) -> None:
-    """Send or give up: a peer that is gone shows itself as the end of its connection."""
+    """Send or give up: the end of its connection tells of a peer that is gone."""
     try:
         socket.send_fds(connection, [data], fds)
     except OSError:

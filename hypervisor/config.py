@@ -1,7 +1,7 @@
-"""What a hypervisor is told at start: host memory, domains, policy.
+"""The configuration of a hypervisor: host memory, domains, policy.
 
-Owns: the frozen configuration and ``check``, which says whether its parts fit together. Whoever
-starts a hypervisor writes the configuration as ``CONFIG_FILE`` into the run directory; the
+Owns: the frozen configuration and ``check``, which says whether its parts fit together. The process
+that starts a hypervisor writes the configuration as ``CONFIG_FILE`` into the run directory; the
 hypervisor process reads it once. Frames and pages are 4 KiB.
 """
 
@@ -18,8 +18,8 @@ from msgspec import Meta
 
 from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import DomainSettings, HostSettings, Name, convert
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of
-from hypervisor.settings import DomainSettings, HostSettings, Name, convert
 
 CONFIG_FILE = "hypervisor.json"
 
@@ -45,7 +45,7 @@ class DomainConfig(DomainSettings, frozen=True):
     target_frames: Frames
     tmem_min_pages: Annotated[int, Meta(ge=0, description="pages")] = 0
     tmem_max_pages: PagesOrAny = -1
-    ram_min_frames: FramesOrDefault = -1  # -1: what it boots with
+    ram_min_frames: FramesOrDefault = -1  # -1: boot_frames
     ram_max_frames: FramesOrDefault = -1  # -1: maxmem
 
     def ram_limits(self) -> tuple[int, int]:

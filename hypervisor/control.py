@@ -109,7 +109,7 @@ class ControlPlane:
     def _send(self, frames: list[bytes]) -> None:
         try:
             self.control.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.ZMQError:  # the client is gone or does not read: its loss
+        except zmq.ZMQError:  # the client is gone or does not read
             return
 
     def publish(self, publication: Publication) -> None:

@@ -1,4 +1,4 @@
-"""The domain table: who is attached, under which name and number.
+"""The domain table: the attached domains, by number, name and connection.
 
 Owns: domids (lowest free first) and one ``DomainEntry`` per attached domain. Main thread only.
 """
@@ -41,6 +41,8 @@ class DomainTable:
 
     def __init__(self) -> None:
         self._entries: dict[DomId, DomainEntry] = {}
+        #: Domids that are detached, but whose memory a thread of the backend still works on.
+        self.busy: set[DomId] = set()
 
     def __iter__(self) -> Iterator[DomainEntry]:
         return iter(list(self._entries.values()))
@@ -53,7 +55,7 @@ class DomainTable:
         if any(entry.name == name for entry in self._entries.values()):
             raise AttachRefused("name-taken", f"a domain named {name} is attached already")
         for number in range(MAX_DOMAINS):
-            if DomId(number) not in self._entries:
+            if DomId(number) not in self._entries and DomId(number) not in self.busy:
                 return DomId(number)
         raise AttachRefused("table-full", f"{MAX_DOMAINS} domains are attached already")
 

@@ -1,7 +1,7 @@
 """The hypervisor's main loop: one thread, one poller, everything that is not per-page.
 
-Owns: the domain table, the attach listener, the control plane and the clock of the coordinator, and
-the order in which they are served. The memory itself is moved by the ``Backend`` it is handed.
+Owns: the domain table, the attach listener, the control plane, the times of ticks, and the order in
+which these are served. The ``Backend`` handed in moves the memory itself.
 Rules: ``run`` on the main thread until ``shutdown``; nothing in it blocks longer than a tick.
 
 One round: wait for input or the next tick; attaching domains; ends of domains; control requests;
@@ -19,7 +19,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import zmq
@@ -33,13 +33,14 @@ from hypervisor.public.backend import EXCESS, Backend, DomainSpec
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
+    DomainBusy,
     InternalError,
     MemcoordError,
 )
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
+from hypervisor.public.settings import DomainSettings, check_name, common
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
-from hypervisor.settings import check_name
-from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
+from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
 SO_PEERPIDFD = 77  # Linux 6.5
@@ -51,25 +52,6 @@ DOORBELL_ID_BYTES = 16
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
-class RelayBackend(Backend, TmemBackend, Protocol):
-    """A ``Backend`` with tmem, fds the loop must watch and doorbells it must carry."""
-
-    event_fd: int
-    relay_fd: int
-
-    def kick(self) -> None:
-        """Wake the service thread."""
-
-    def relayed(self) -> list[DomId]:
-        """Domains whose doorbell is to be sent over ZeroMQ."""
-
-    def haunted(self) -> list[str]:
-        """Domains that are gone and whose memory is used all the same; it was taken back."""
-
-    def beat(self) -> None:
-        """Raise every domain's heartbeat."""
-
-
 class Hypervisor:
     """Serve ``run_dir`` with ``backend`` and ``coordinator``; ``watch_fd``'s end stops it."""
 
@@ -77,7 +59,7 @@ class Hypervisor:
         self,
         config: HypervisorConfig,
         run_dir: Path,
-        backend: RelayBackend,
+        backend: Backend,
         coordinator: Coordinator,
         on_event: OnEvent,
         *,
@@ -165,7 +147,7 @@ class Hypervisor:
         self._bad_logged = bad
 
     def _hear(self, entry: DomainEntry) -> None:
-        """A domain says nothing on its connection: input is its end, or a fault."""
+        """Detach the domain: its connection only ever brings its end, or a fault."""
         try:
             data = entry.connection.recv(EVENT_BYTES)
         except OSError:
@@ -244,18 +226,16 @@ class Hypervisor:
             maxmem_frames=config.maxmem_frames,
             boot_frames=config.boot_frames,
             target_frames=config.target_frames,
-            credit_areas=config.credit_areas,
             tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
-            mechanism=config.mechanism,
-            options=config.options,
+            **common(config, DomainSettings),
         )
         try:
             handles = self._backend.open(domid, spec)
         except MemcoordError:
             if pidfd >= 0:
                 os.close(pidfd)
-            self._promise()  # opening takes what is promised, and may have begun to
+            self._promise()  # a failed open may have used up part of the promised frames
             raise
         doorbell_id = secrets.token_hex(DOORBELL_ID_BYTES) if request.doorbell == "zmq" else ""
         if doorbell_id:
@@ -264,7 +244,7 @@ class Hypervisor:
             DomainEntry(domid, config, pid, request.doorbell, doorbell_id, connection, pidfd)
         )
         self._spent.add(config.name)
-        self._promise()  # a mechanism may boot with less, and leave the rest of it promised
+        self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
         answer = Attached(
@@ -285,7 +265,7 @@ class Hypervisor:
                 signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
 
     def _promise(self) -> None:
-        """Keep what every configured domain boots with until it is there."""
+        """Reserve the boot frames of every configured domain that has not attached."""
         absent = [
             domain for domain in self._config.domains if self._domains.named(domain.name) is None
         ]
@@ -294,7 +274,7 @@ class Hypervisor:
     def _detach(self, entry: DomainEntry, reason: str) -> None:
         self._domains.remove(entry.domid)
         self._coordinator.domain_closed(entry.domid)
-        self._backend.close(entry.domid)
+        self._close_memory(entry.domid)
         self._promise()
         self._control.forget_doorbell(entry.doorbell_id)
         entry.connection.close()
@@ -302,13 +282,26 @@ class Hypervisor:
             os.close(entry.pidfd)
         self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
+    def _close_memory(self, domid: DomId) -> None:
+        """Take a domain's memory back; while a thread works on it, its domid stays taken."""
+        try:
+            self._backend.close(domid)
+        except DomainBusy as error:
+            if domid not in self._domains.busy:
+                self._on_event("domain-busy", {"domid": domid, "why": str(error)})
+            self._domains.busy.add(domid)
+        else:
+            self._domains.busy.discard(domid)
+
     def _tick(self) -> None:
+        for domid in sorted(self._domains.busy):
+            self._close_memory(domid)
         report = self._coordinator.tick()
         self._ticks += 1
         self._backend.beat()
         self._listener.expire()
         fault = "" if report.fault is None else str(report.fault)
-        if fault and fault != self._last_fault:  # a policy may fail every tick of a long run
+        if fault and fault != self._last_fault:  # once, though a policy may fail at every tick
             self._on_event("policy-fault", {"why": fault})
         self._last_fault = fault
         for violation in report.violations:
@@ -377,7 +370,7 @@ class Hypervisor:
         return msgspec.to_builtins(decisions)
 
     def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
-        """Pin the RAM target against the policy; -1 lets the policy have it again."""
+        """Pin the RAM target against the policy; -1 lets the policy set it again."""
         if not -1 <= target_frames <= entry.config.maxmem_frames:
             raise ConfigError(
                 "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
@@ -389,7 +382,7 @@ class Hypervisor:
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
-        """Pin mm_target against the policy; below 0 lets the policy have it again."""
+        """Pin the tmem target against the policy; below 0 lets the policy set it again."""
         total = self._config.total_frames
         if target_pages > total:
             raise ConfigError("target", f"must be 0 to {total} pages (all host memory)")
@@ -402,7 +395,7 @@ def _pidfd(pid: int, connection: socket.socket) -> int:
     """A pidfd of the process that connected, -1 where it has none; AttachRefused when it ended."""
     with contextlib.suppress(OSError):
         return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    try:  # an older kernel: by number, which is its own still
+    try:  # an older kernel
         return os.pidfd_open(pid)
     except ProcessLookupError:
         raise AttachRefused("ended", f"process {pid} connected and ended") from None

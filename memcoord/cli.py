@@ -318,6 +318,6 @@ def _fail(error: Exception | str, code: int) -> None:
 
 
 def _is_policy_error(error: ValueError) -> bool:
-    # Looked up, not imported: whoever raised it has imported it, and numpy with it.
+    # Looked up, not imported: the module that raised it has imported it, and numpy with it.
     base = sys.modules.get("policies.base")
     return base is not None and isinstance(error, base.PolicyError)

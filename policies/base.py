@@ -2,8 +2,8 @@
 
 Owns: ``View``, ``Plan``, ``PolicyParams``, the ``Policy`` protocol and ``PolicyError``. A policy is
 a pure function: the same view gives the same plan; no clock, no input or output, no memory of
-earlier calls. What it wants to remember of a domain it hands back as ``Plan.carry`` and finds in
-the next ``View.carry``. Everybody may import this; it imports nothing of the project.
+earlier calls. To remember numbers about a domain, a policy returns them as ``Plan.carry`` and finds
+them in the next ``View.carry``. Any module may import this one; it imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class View:
     tick: int
     interval_s: float  # time the "this interval" columns cover
     host_frames: int  # all the host has
-    host_free_frames: int  # held by nobody, not even tmem; the host's slack included
+    host_free_frames: int  # neither in a domain nor held by tmem; includes the host's slack
     names: tuple[str, ...]
     used: Column  # tmem pages held now
     target: Column  # mm_target in force; unlimited is given as capacity
@@ -99,7 +99,7 @@ class View:
 
     @property
     def demand(self) -> Column:
-        """Tmem pages each domain could use: what it holds and failed to put this interval."""
+        """Tmem pages each domain could use: pages held, plus puts that failed this interval."""
         return self.used + self.failed_puts
 
     def carried(self, columns: int, start: float = 0.0) -> Column:
@@ -187,7 +187,7 @@ class Plan:
     nothing does.
     """
 
-    #: Not -1, because -1 is what a mistaken subtraction gives.
+    #: Not -1, because a mistaken subtraction gives -1.
     UNLIMITED: ClassVar[int] = -(1 << 62)
 
     tmem: ArrayLike | None = None

@@ -10,9 +10,9 @@ names the part.
     path/to/file.py:Class:floor=128    with parameters
 
 A class with a nested ``Params`` (a ``PolicyParams``) is made from it; one without takes none. A
-name that is built in means the built-in policy, whatever other packages declare. A TOML table
-``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the other.
-Nothing is imported before it is asked for by name.
+name that is built in means the built-in policy, even if another package declares it too. A TOML
+table ``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the
+other. Nothing is imported before it is asked for by name.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _UNKNOWN = re.compile(r"unknown field `(\w+)`")
 
 @dataclass(frozen=True)
 class Description:
-    """What a user should know of a policy before choosing it."""
+    """Facts about a policy for a user who has to choose one."""
 
     source: str  # "built in", or module:Class, or the file
     summary: str  # the first sentence of its module or class

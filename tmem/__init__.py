@@ -3,7 +3,8 @@
 Owns: the public names. ``import tmem`` is cheap; numba is imported when ``tmem.Tmem`` is first
 used. Embedded use needs no process: ``Tmem(pages=1024)``, then ``open_client``, ``new_pool``,
 ``put``, ``get``. The hypervisor's service thread works on the same object through the addresses of
-``tmem.serve``. Any package may import tmem; tmem imports no other package of this project.
+``tmem.serve``. ``tmem.migrate`` moves a client to another pool. Any package may import tmem; tmem
+imports no other package of this project.
 """
 
 from __future__ import annotations

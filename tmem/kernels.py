@@ -12,13 +12,13 @@ Owns: the semantics, which are Xen's (``xen/common/tmem.c``). The rules that are
 - A new page is admitted by the limits of the pool's owner: its freeze, its ``mm_target``
   (SmarTmem), its quota of persistent pages. The client that puts may be another.
 
-Words. ``state`` is the pool's ``layout.STATE``. ``client`` and ``slot`` are numbers as the guest
-gave them; ``pool`` is the number ``pool_of`` makes of the two, or the record of that pool where
-the number is in ``name``. ``name`` is a ``Name``: pool, oid and index. ``page`` and ``object_cell``
+Words. ``state`` is the pool's ``layout.STATE``; ``pool``, ``owner`` and ``its_client`` are records
+in it. ``client`` and ``slot`` are numbers as the guest gave them; ``pool_of`` makes the number of a
+pool of the two. ``name`` is a ``Name``: that number, oid and index. ``page`` and ``object_cell``
 are numbers of cells, 0 for none. ``data`` is the host address of the guest's 4096 bytes, or 0 when
 the guest's page faults. With ``may_ask``, a put that finds no free frame answers NEED_SLAB, and
 nothing has changed; otherwise such a put evicts. Every argument but ``state`` may come from a
-guest, so nothing is believed of it.
+guest, so the kernels trust none of them.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -72,10 +72,10 @@ def note(state, kind, client, name):
 @kernel
 def put_page(state, client, slot, oid, index, data, may_ask):
     """PUT."""
-    pool = pool_of(state, client, slot)
-    if pool < 0:
+    number = pool_of(state, client, slot)
+    if number < 0:
         return ENODEV
-    name = Name(pool, oid, index)
+    name = Name(number, oid, index)
     code = put_into(state, client, name, data, may_ask)
     if code != NEED_SLAB:
         note(state, NOTE_STORED if code == DONE else NOTE_REFUSED, client, name)
@@ -100,7 +100,7 @@ def put_into(state, client, name, data, may_ask):
         page = 0
         code = insert(state, client, name, data, may_ask)
     if code != NEED_SLAB:
-        count_put(state, client, name.pool, code, page != 0)
+        count_put(state, client, name, code, page != 0)
     return code
 
 
@@ -176,19 +176,19 @@ def replace(state, client, name, page, data, may_ask):
 
 
 @kernel
-def count_put(state, client, pool, code, replaced):
+def count_put(state, client, name, code, replaced):
     """Count a put that was past the reserve; ``replaced`` is whether its name was there."""
-    its_pool, its_client = state.pools[pool], state.clients[client]
-    its_pool.puts += 1
+    pool, its_client = state.pools[name.pool], state.clients[client]
+    pool.puts += 1
     its_client.puts += 1
     if code == DONE:
-        its_pool.puts_good += 1
-        its_pool.puts_replaced += replaced
+        pool.puts_good += 1
+        pool.puts_replaced += replaced
         its_client.puts_succ += 1
-        its_client.persistent_puts_succ += its_pool.is_persistent
+        its_client.persistent_puts_succ += pool.is_persistent
         return
-    its_pool.puts_dropped += replaced
-    its_pool.puts_failed += not replaced
+    pool.puts_dropped += replaced
+    pool.puts_failed += not replaced
     its_client.puts_failed_nospc += code == ENOSPC
     its_client.puts_failed_nomem += code == ENOMEM
     its_client.puts_failed_target += code == TARGET
@@ -239,10 +239,10 @@ def get_page(state, client, slot, oid, index, data):
 @kernel
 def peek_page(state, client, slot, oid, index, data):
     """Read a page and change nothing, not even a counter."""
-    pool = pool_of(state, client, slot)
-    if pool < 0:
+    number = pool_of(state, client, slot)
+    if number < 0:
         return ENODEV
-    page = find_page(state, Name(pool, oid, index))
+    page = find_page(state, Name(number, oid, index))
     if page == 0:
         return ABSENT
     load(state, page, data)
@@ -254,8 +254,8 @@ def peek_page(state, client, slot, oid, index, data):
 
 @kernel
 def flushed(state, pool):
-    """What a flush answers once it is done."""
-    return EFROZEN if state.clients[state.pools[pool].owner].is_frozen else DONE
+    """The answer of a flush that was carried out."""
+    return EFROZEN if state.clients[pool.owner].is_frozen else DONE
 
 
 @kernel
@@ -269,7 +269,7 @@ def flush_page(state, client, name):
     if page != 0:
         drop_and_log(state, page)
         pool.page_flushes_hit += 1
-    return flushed(state, name.pool)
+    return flushed(state, pool)
 
 
 @kernel
@@ -289,4 +289,4 @@ def flush_object(state, client, name):
             drop_and_log(state, page)
             page = after
         drop_and_log(state, last)
-    return flushed(state, name.pool)
+    return flushed(state, pool)

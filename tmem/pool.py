@@ -137,10 +137,11 @@ class Tmem(Control):
         return self._state.clients
 
     def miss_ratios(self, client: int, sizes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """What part of a client's requests would miss were it to have each of ``sizes`` pages.
+        """The part of a client's requests that would miss if it had each of ``sizes`` pages.
 
-        What counts as a request, and how it is estimated: ``tmem.shards``. Sizes ascend; ratios
-        never rise. Ones for a client that has asked for nothing. TmemError without ``mrc``.
+        ``tmem.shards`` says what counts as a request and how the part is estimated. ``sizes`` must
+        ascend; the ratios, float64 of the same shape, never rise. Ones for a client that has asked
+        for nothing. TmemError for a pool made without ``mrc``.
         """
         if self._estimators is None:
             raise TmemError("a pool made without mrc=True has no miss ratios")
@@ -149,15 +150,15 @@ class Tmem(Control):
         return shards.miss_ratios(self._estimators[client], np.asarray(sizes, dtype=np.float64))
 
     def open_client(self, client: int) -> int:
-        """Make a client: 0; EEXIST when it is open already, EPERM when not 0 to 63."""
+        """Make a client: 0; EEXIST when it is open already, EPERM for a number beyond 0 to 63."""
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.EPERM)
         return int(serve.py_open_client(self.state_address, client))
 
     def close_client(self, client: int) -> int:
-        """Free all that a client has: the number of pages; ENODEV when it is not open.
+        """Free all that a client has: the number of pages freed; ENODEV when it is not open.
 
-        A shared pool goes on with its other sharers.
+        A pool that the client shared goes on with its other sharers.
         """
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.ENODEV)
@@ -184,9 +185,8 @@ class Tmem(Control):
     def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
 
-        Returns DONE, TARGET, EFROZEN, ENOMEM, ENOSPC (duplicate put: the old page is gone) or
-        ENODEV.
-        ``index`` is a u32.
+        Returns DONE, TARGET, EFROZEN, ENOMEM, ENODEV, or ENOSPC (duplicate put: the old page is
+        gone). ``index`` is a u32. Raises as the module's docstring says.
         """
         code: int = serve.put_buffer(
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
@@ -197,7 +197,8 @@ class Tmem(Control):
         """Fill ``page``, a writable buffer of 4096 bytes. The page leaves a private ephemeral pool,
         and is put last in the eviction order of a shared one.
 
-        Returns DONE, or with ``page`` untouched ABSENT, EEMPTY or ENODEV.
+        Returns DONE, or with ``page`` untouched ABSENT, EEMPTY or ENODEV. Raises as the module's
+        docstring says.
         """
         code: int = serve.get_buffer(
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
@@ -215,7 +216,7 @@ class Tmem(Control):
     def get_many(self, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> batch.Codes:
         """Fill page k of ``pages``, a writable buffer, from index k of ``indices``: the codes.
 
-        As ``put_many``; what is not found leaves its page as it was.
+        As ``put_many``. A page that is not found leaves its place in ``pages`` as it was.
         """
         return batch.run(self.state_address, serve.GET, client, pool, oid, indices, pages)
 
@@ -228,7 +229,10 @@ class Tmem(Control):
         return self._without_page(Op.GET, client, pool, oid, index)
 
     def peek(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
-        """Fill ``page`` and change nothing, counters included: DONE, ABSENT or ENODEV."""
+        """Fill ``page`` and change nothing, not even a counter: DONE, ABSENT or ENODEV.
+
+        Raises as ``get``.
+        """
         data = np.frombuffer(page, np.uint8)
         if data.nbytes != PAGE_BYTES:
             _refuse(int(Code.BAD_BUFFER), index, page)
@@ -239,7 +243,7 @@ class Tmem(Control):
         return int(serve.py_peek(self.state_address, address, target, client))
 
     def _without_page(self, op: Op, client: int, pool: int, oid: Oid, index: int) -> int:
-        """Execute a record as the C service does, with no page."""
+        """Execute a record as the C service does, without a page."""
         client, record = self._record(op, client, pool, oid, index)
         address = int(record.ctypes.data)
         return int(serve.py_execute(self.state_address, address, 0, client, 0))
@@ -276,8 +280,8 @@ class Tmem(Control):
     def shrink(self) -> int:
         """Give up one whole area: its number, free for other use now.
 
-        Evicts ephemeral pages in put order, as few as it takes; -1, with nothing changed, when
-        what must stay does not fit in one area less.
+        Evicts ephemeral pages in put order, as few as it takes. -1, with nothing changed, when the
+        persistent pages do not fit in one area less.
         """
         return int(serve.py_shrink(self.state_address))
 
@@ -293,7 +297,7 @@ class Tmem(Control):
         return validate.eviction_order(self._state)
 
     def validate(self) -> None:
-        """Walk everything; TmemBroken names the first invariant that does not hold. Slow."""
+        """Check every invariant; TmemBroken names the first that does not hold. Slow."""
         validate.validate(self._state)
 
 

@@ -10,9 +10,10 @@ Owns: two types of kernel variables, and small intrinsics. Both types are one po
 A field that is itself a record reads as its Ref, a field that is an array reads as its Array, and
 an int64 field declared by ``array_of`` holds an address and reads as the Array at that address.
 Integers of any width read as int64, only uint64 as uint64, so that a kernel is compiled for one
-type of number. A store keeps the low bits. Nothing checks bounds, and a negative index is none.
-The intrinsics are given in LLVM's terms, so they cost next to nothing to compile or to call.
-Used by the kernels; ``kernel`` also by those of other packages.
+type of number. A store keeps the low bits. Nothing checks bounds, and an index is never counted
+from the end. Numba's own records would read a u32 as a uint32, and compile each kernel that is
+given one a second time. The intrinsics are written in LLVM's terms, so they cost next to nothing to
+compile or to call. Used by the kernels; ``kernel`` and the array makers also by other packages.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ class _FieldOfRecord(AttributeTemplate):
     key = Ref
 
     def generic_resolve(self, record: Ref, name: str) -> Any:  # type: ignore[override]
+        """API: numba asks for the type of a field; None for an unknown name."""
         field = _field(record.dtype, name)
         return _type_of(field[0]) if field else None
 
@@ -143,6 +145,7 @@ class _FieldOfArray(AttributeTemplate):
     key = Array
 
     def generic_resolve(self, array: Array, name: str) -> Any:  # type: ignore[override]
+        """API: numba asks for the type of a column; None for an unknown name."""
         field = _field(array.dtype, name)
         return _array(field[0], array.stride) if field else None
 
@@ -168,6 +171,7 @@ def _get_column(context: Any, builder: Any, array: Array, pointer: Any, name: st
 @infer_global(operator.getitem)
 class _ElementOfArray(AbstractTemplate):
     def generic(self, arguments: Any, _: Any) -> Any:
+        """API: numba asks for the signature of ``array[index]``; None for other types."""
         array, index = arguments
         if isinstance(array, Array) and isinstance(index, types.Integer):
             return signature(_type_of(array.dtype), array, types.int64)
@@ -177,6 +181,7 @@ class _ElementOfArray(AbstractTemplate):
 @infer_global(operator.setitem)
 class _SetElementOfArray(AbstractTemplate):
     def generic(self, arguments: Any, _: Any) -> Any:
+        """API: numba asks for the signature of ``array[index] = value``; None for other types."""
         array, index, _value = arguments
         if isinstance(array, Array) and isinstance(index, types.Integer):
             return signature(types.none, array, types.int64, _type_of(array.dtype))
@@ -222,7 +227,6 @@ def array_at(dtype: Any) -> Any:
 
 
 words_at = array_at(np.int64)
-cells_at = array_at(np.uint32)
 
 
 @intrinsic

@@ -37,7 +37,7 @@ from tmem.layout import (
     STATE,
 )
 from tmem.page_argument import page_address, readable_page, writable_page
-from tmem.raw_memory import array_at, cells_at, kernel, record_at, words_at
+from tmem.raw_memory import array_at, kernel, record_at, words_at
 from tmem.record import RECORD
 
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = (int(op) for op in codes.Op)
@@ -48,7 +48,7 @@ BAD_INDEX, BAD_BUFFER = int(codes.Code.BAD_INDEX), int(codes.Code.BAD_BUFFER)
 LOW_HALF = INDEX_MAX = 0xFFFFFFFF
 
 state_at, record_of = record_at(STATE), record_at(RECORD)
-oids_at = array_at("u8")
+oids_at, indices_at = array_at("u8"), array_at("u4")
 
 
 @kernel
@@ -160,7 +160,7 @@ def _compress(address, budget):
 
 def _many(address, op, client, slot, oids, stride, indices, data, codes, count):
     state, words = state_at(address), oids_at(oids)
-    which, answers = cells_at(indices), words_at(codes)
+    which, answers = indices_at(indices), words_at(codes)
     for number in range(count):
         at = number * stride
         oid, index = (words[at], words[at + 1], words[at + 2]), which[number]

@@ -1,30 +1,32 @@
-"""What more or less memory would do for a client: its miss-ratio curve, sampled while it runs.
+"""A client's miss-ratio curve: how many of its gets would miss with more or less tmem.
 
 Owns: one estimator per client, SHARDS (Waldspurger, Park, Garthwaite, Ahmad, "Efficient MRC
-construction with SHARDS", FAST 2015) over the keys of its puts and gets. Off unless the pool was
-made with ``mrc``; a key that is not sampled costs its hash and one comparison.
+construction with SHARDS", FAST 2015) over the keys of the client's puts and gets. The estimator is
+off unless the pool was made with ``mrc``. A key that is not sampled costs its hash and one
+comparison.
 
-What is measured. The keys of a client form a stack, the one put last on top; the distance of a
-reference is the number of keys above the one it names, those a tmem of that many pages that drops
-the oldest first would have to hold as well. A reference is
+What is measured. The keys of a client form a stack; the key put last is on top. The distance of a
+reference is the number of keys above the key it names. A tmem that drops its oldest page first must
+be larger than that distance to have the page. A reference is one of
 
-  a get            found or not. One that takes the page out (private ephemeral pools) takes the key
-                   off the stack; so does a flush, hence a frontswap load of an exclusive guest. As
-                   pages a guest takes back are not counted, the stack continues the guest's own LRU
-                   list: its RAM and x pages of tmem together miss what one LRU of both would.
-  a put again      of a key whose last put was refused. Frontswap asks tmem only for what tmem took,
-                   so this is how one learns of a page that came back from disk. It is noticed late:
-                   keys put while the page was in RAM make its distance too large, never too small.
+  a get            found or not. A get that takes the page out (private ephemeral pools) takes the
+                   key off the stack, and so does a flush. Pages the guest has taken back are thus
+                   not counted, and the stack continues the guest's own LRU list: RAM and x pages
+                   of tmem together miss what one LRU list of both sizes would miss.
+  a put again      of a key whose last put was refused. Frontswap asks tmem only for pages that tmem
+                   took, so such a put is the only sign that a page came back from disk. The sign
+                   comes late: keys put while the page was in RAM make its distance too large, never
+                   too small.
 
-A get of a key that is not on the stack misses at any size. Persistent pages are never dropped, tmem
-refuses instead; for a guest that runs in a loop, x pages then do better than the curve says.
+A get of a key that is not on the stack misses at any size. The curve is pessimistic for persistent
+pages of a guest that runs in a loop: tmem refuses new ones instead of dropping old ones.
 
-How. Keys whose hash ends in ``shift`` zeroes are kept, at most KEYS of them. When they do not fit,
-the rate is halved; once KEYS keys at that rate stand for more pages than the pool has, the oldest
-quarter is dropped instead. A sampled reference counts 1/rate times at distance/rate. Gets are all
-counted, and what the sample has too many or too few goes to distance 0 (SHARDS-adj). Everything
-is halved every WINDOW references, so the curve is of the recent past. Used by the kernels
-and ``tmem.pool``.
+How. The estimator keeps keys whose hash ends in ``shift`` zeroes, at most KEYS of them. When they
+do not fit, the rate is halved; once KEYS keys at that rate stand for more pages than the pool has,
+the oldest quarter is dropped instead. A sampled reference counts 1/rate times at distance/rate.
+All gets are counted, and the difference to the sampled ones goes to distance 0 (SHARDS-adj). All
+counts are halved every WINDOW references, so the curve is of the recent past.
+Used by ``tmem.pool``; the kernels call ``_note`` by its address in the state.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -167,7 +169,7 @@ def _renumber(it):
 
 @kernel
 def _make_room(it):
-    """Halve the rate and drop the keys that are out; or drop the oldest quarter."""
+    """Halve the rate and drop the keys that are no longer sampled, or drop the oldest quarter."""
     rarer = it.shift < SHIFT_MAX and KEYS << it.shift < it.pages
     _renumber(it)
     if rarer:
@@ -222,7 +224,7 @@ def _pass(it):
 
 @kernel
 def _note_put(it, mixed, name):
-    """A put of a sampled key was answered; the refused ones carry REFUSED in their name."""
+    """A put of a sampled key was answered; ``name`` has REFUSED when tmem refused the page."""
     slot = _find(it, mixed)
     if it.hash[slot] != 0:
         if it.name[slot] & REFUSED:
@@ -262,7 +264,7 @@ def _forget(state, it, kind, pool, oid):
 
 @kernel
 def _reset(it):
-    """Another guest has this number now."""
+    """Forget everything: another guest has this client's number now."""
     pages, width = it.pages, it.width
     clear_record(it)
     it.pages = pages
@@ -314,10 +316,10 @@ def estimators(pages: int) -> npt.NDArray[np.void]:
 
 
 def miss_ratios(estimator: np.void, sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The miss ratio at each of ``sizes`` (pages, ascending): never rises, 1 at no pages.
+    """The miss ratio at each of ``sizes`` (pages, ascending), float64 of the same shape.
 
-    Ones before the first reference. May be called while the service runs: a count that is one
-    reference behind does no harm.
+    It never rises and is 1 at no pages; ones before the first reference. May be called while the
+    service thread runs: a count that is one reference behind does no harm.
     """
     counts = estimator["buckets"].astype(np.float64)
     counts[0] = max(counts[0] + estimator["gets"] - estimator["sampled"], 0.0)

@@ -49,6 +49,7 @@ static void banks_ask_sections(struct mc_host *host)
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         if (mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->id == MC_SECTIONS)
             domain->mechanism->target(host, domain);
+    MC_CHECK_LOCKED(host);
     mc_work(host);
 }
 

@@ -85,9 +85,11 @@ static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t
 
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area)
 {
-    int status = area < domain->areas ? boot_install(host, domain, (uint32_t)area) : MC_EINDEX;
+    int status = MC_EINDEX;
 
     MC_CHECK_LOCKED(host);
+    if (area < domain->areas)
+        status = boot_install(host, domain, (uint32_t)area);
     domain->counters.refused += status == MC_ENOMEM || status == MC_ETARGET;
     return status;
 }

@@ -61,6 +61,9 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
     struct mc_ring *rings[2];
     int status;
 
+    MC_CHECK(domain->meta_bytes == (uint64_t)mc_meta_bytes(domain->areas),
+             "domain %u: meta of %lu bytes for %u areas", domain->domid, domain->meta_bytes,
+             domain->areas);
     memset(control, 0, domain->meta_bytes);
     status = mc_meta_format(control, domain->meta_bytes, domain->domid, domain->areas);
     if (!status)
@@ -169,6 +172,7 @@ static int domain_boot(struct mc_host *host, struct mc_domain *domain)
     before = domain->counters;
     status = domain->mechanism->boot ? domain->mechanism->boot(host, domain)
                                      : mc_boot_populated(host, domain);
+    MC_CHECK_LOCKED(host);
     domain->counters = before;
     domain->growing = 0;
     mc_host_unlock(host);
@@ -232,6 +236,7 @@ static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
 {
     if (domain->mechanism->close && domain->states)
         domain->mechanism->close(host, domain);
+    MC_CHECK(!mc_is_locked(host), "domain %u: close keeps the lock", domain->domid);
     if (domain->mechanism->device_bytes)
         free(domain->device);
     domain_tear_down(host, domain);
@@ -245,6 +250,7 @@ static void domain_activate(struct mc_host *host, struct mc_domain *domain)
     __atomic_fetch_or(&host->attached, 1ull << domain->domid, __ATOMIC_RELEASE);
     if (domain->mechanism->offer)
         domain->mechanism->offer(host, domain);
+    MC_CHECK_LOCKED(host);
     mc_reach_note(host, domain);
     mc_work(host);
 }
@@ -260,6 +266,9 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
         spec->target_frames > (uint64_t)spec->areas * MC_AREA_FRAMES ||
         !mc_mechanism(spec->mechanism))
         return MC_EINDEX;
+    MC_CHECK(!host->tmem.execute || (host->tmem.grow && host->tmem.shrink &&
+                                     host->tmem.open_client && host->tmem.close_client),
+             "domain %u: tmem of %u slab areas lacks a function", domid, host->tmem.slab_areas);
     domain = &host->domains[domid];
     if (mc_phase_of(domain) != MC_EMPTY)
         return MC_ESTATE;
@@ -292,14 +301,20 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
 /* Under the lock: wait until neither the service thread nor the worker uses the domain any more. */
 static int domain_quiesce(struct mc_host *host, struct mc_domain *domain)
 {
-    mc_phase_set(domain, MC_CLOSING);
+    enum mc_phase phase = mc_phase_of(domain);
+    /* Another try after a timeout looks once: the main thread has other work at each tick. */
+    int waits = phase == MC_CLOSING || phase == MC_QUIESCED ? 1 : MC_CLOSE_WAITS_MAX;
+
+    if (phase != MC_QUIESCED)
+        mc_phase_set(domain, MC_CLOSING);
     mc_eventfd_ring(host->kick_fd);
-    for (int i = 0; i < MC_CLOSE_WAITS_MAX; i++) {
+    for (int i = 0; i <= waits; i++) {
         int served = __atomic_load_n(&host->service_running, __ATOMIC_ACQUIRE);
 
         if (!domain->users && (!served || mc_phase_of(domain) == MC_QUIESCED))
             return MC_OK;
-        mc_wait_done(host, MC_CLOSE_WAIT_NS);
+        if (i < waits)
+            mc_wait_done(host, MC_CLOSE_WAIT_NS);
     }
     return MC_ETIMEOUT;
 }
@@ -421,6 +436,7 @@ int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint64_t target_f
     domain_note_target(domain, target_frames);
     if (domain->mechanism->target)
         domain->mechanism->target(host, domain);
+    MC_CHECK_LOCKED(host);
     mc_reach_note(host, domain);
     mc_work(host);
     mc_host_unlock(host);

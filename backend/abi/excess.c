@@ -32,7 +32,8 @@ static void excess_look(struct mc_host *host, uint64_t *since_ns)
         struct mc_domain *domain = &host->domains[domid];
         int64_t bytes = mc_phase_of(domain) == MC_ACTIVE ? mc_resident_bytes(domain->ram_fd) : 0;
 
-        if (bytes <= 0 || (uint64_t)bytes / MC_FRAME_BYTES <= excess_allowed_frames(domain)) {
+        MC_CHECK(bytes >= 0, "domain %u: fd %d, %ld bytes", domid, domain->ram_fd, bytes);
+        if (!bytes || (uint64_t)bytes / MC_FRAME_BYTES <= excess_allowed_frames(domain)) {
             since_ns[domid] = 0;
             continue;
         }

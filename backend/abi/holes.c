@@ -143,6 +143,7 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
     uint32_t filled = 0;
 
     MC_CHECK_LOCKED(host);
+    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct mc_bank *bank;

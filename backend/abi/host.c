@@ -76,6 +76,7 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
 void mc_host_close(struct mc_host *host)
 {
     const int fds[] = {host->epoll_fd, host->kick_fd, host->event_fd, host->relay_fd};
+    int error;
 
     MC_CHECK(!host->service_running, "closed while %u service thread runs", host->service_running);
     MC_CHECK(!host->attached, "closed with domains %lx", host->attached);
@@ -85,7 +86,8 @@ void mc_host_close(struct mc_host *host)
     if (host->own) {
         pthread_cond_destroy(&host->own->work);
         pthread_cond_destroy(&host->own->done);
-        pthread_mutex_destroy(&host->own->lock);
+        error = pthread_mutex_destroy(&host->own->lock);
+        MC_CHECK(!error, "closed under the lock: error %d", error);
         free(host->own);
     }
     free(host);
@@ -181,6 +183,7 @@ struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status
 {
     struct mc_domain *domain = domid < MC_MAX_DOMAINS ? &host->domains[domid] : NULL;
 
+    MC_CHECK(!mc_is_locked(host), "domain %u: asked for under the lock", domid);
     *status = !domain ? MC_EINDEX : mc_phase_of(domain) == MC_EMPTY ? MC_ESTATE : MC_OK;
     MC_CHECK(!domain || domain->domid == domid, "domain %u lies at %u", domain->domid, domid);
     MC_CHECK(*status || (domain->control && domain->meta && domain->mechanism),
@@ -191,12 +194,12 @@ struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status
 
 void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
 {
-    /* CLOSING follows CLOSING and QUIESCED when a close that timed out is tried again. */
+    /* CLOSING follows CLOSING when a close that timed out is tried again. */
     static const uint8_t followers[] = {
         [MC_EMPTY] = 1 << MC_ACTIVE,
         [MC_ACTIVE] = 1 << MC_CLOSING | 1 << MC_BROKEN,
         [MC_CLOSING] = 1 << MC_CLOSING | 1 << MC_QUIESCED | 1 << MC_ACTIVE,
-        [MC_QUIESCED] = 1 << MC_CLOSING | 1 << MC_ACTIVE,
+        [MC_QUIESCED] = 1 << MC_ACTIVE,
         [MC_BROKEN] = 1 << MC_CLOSING,
     };
     enum mc_phase old = mc_phase_of(domain);
@@ -208,6 +211,7 @@ void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
 
 void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK_LOCKED(host);
     MC_CHECK(domain->users < MC_USERS_MAX, "domain %u: %u users", domain->domid, domain->users);
     domain->users++;
     mc_host_unlock(host);

@@ -233,7 +233,7 @@ struct mc_domain_spec {
  * MC_EKERNEL when a system call failed. */
 int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_spec *spec);
 /* MC_ETIMEOUT when a thread still uses the domain after MC_CLOSE_WAITS_MAX waits. The domain then
- * stays mapped, charged and unserved; another call tries again. */
+ * stays mapped, charged and unserved; another call looks once more. */
 int mc_domain_close(struct mc_host *host, uint32_t domid);
 /* The guest starts anew: its meta is formatted, its memory is the memory it boots with. Target,
  * pins and fds stay. The guest's own threads must have ended or let go of it. As open and close. */

@@ -46,6 +46,8 @@ uint32_t mc_bank_choose(const struct mc_host *host, uint64_t frames, int remote_
         int wanted = !bank->remote == !remote_first;
         int chosen_wanted = chosen && !chosen->remote == !remote_first;
 
+        MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
+                 bank->free_frames, bank->total_frames);
         if (!bank->withdrawn && bank->free_frames >= frames &&
             (!chosen || wanted > chosen_wanted ||
              (wanted == chosen_wanted && bank->free_frames > chosen->free_frames)))
@@ -181,10 +183,9 @@ int mc_in_transit(const struct mc_domain *domain)
 
 static int ledger_is_wholly_free(const struct mc_domain *domain, uint32_t area)
 {
-    int64_t word = mc_area_word(&domain->frames, area);
+    union mc_area_word word = mc_word(&domain->frames, area);
 
-    return word >= 0 && (word & MC_AREA_FREE_MASK) == MC_AREA_FRAMES &&
-           !(word & (MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_EVICTED | MC_AREA_ISOLATED));
+    return mc_word_is_whole(word) && !word.evicted;
 }
 
 int mc_is_spare(const struct mc_domain *domain, uint32_t area)
@@ -296,6 +297,7 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
     enum mc_area_state was = (enum mc_area_state)domain->states[area];
     int failed;
 
+    MC_CHECK_LOCKED(host);
     MC_CHECK(state == MC_A_READY || (state == MC_A_INSTALLED && was == MC_A_SOFT),
              "domain %u, area %u: populated from %d to be %d", domain->domid, area, was, state);
     mc_area_set(host, domain, area, MC_A_POPULATING);
@@ -310,6 +312,7 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
     MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_READY)
         return MC_ESTATE;
@@ -441,6 +444,7 @@ void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pin
 void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t area,
                   uint32_t states)
 {
+    MC_CHECK_LOCKED(host);
     MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && states >> domain->states[area] & 1; i++)
         mc_wait_done(host, MC_TRANSIT_WAIT_NS);

@@ -29,6 +29,8 @@ static uint32_t direct_withdraw(struct mc_host *host, struct mc_domain *domain)
             mc_area_set(host, domain, area, MC_A_PUNCH_HARD);
             withdrawn++;
         }
+    MC_CHECK(!domain->counts[MC_A_READY] || mc_domain_held(domain) <= domain->target_areas,
+             "domain %u: %u ready areas are not found", domain->domid, domain->counts[MC_A_READY]);
     return withdrawn;
 }
 
@@ -214,7 +216,7 @@ static int direct_give(struct mc_host *host, struct mc_domain *donor, int hard)
 static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *domain,
                                   enum mc_why *why)
 {
-    (void)host;
+    MC_CHECK_LOCKED(host);
     *why = MC_WHY_NONE;
     if (domain->counts[MC_A_INSTALLED] > domain->target_areas) {
         *why = mc_why_not_taken(domain);

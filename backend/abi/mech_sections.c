@@ -99,7 +99,7 @@ static void sections_offer_target(struct mc_host *host, struct mc_domain *domain
 }
 
 static enum mc_served sections_request_next(struct mc_host *host, struct mc_domain *domain,
-                                     struct mc_record *record)
+                                            struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
 
@@ -144,7 +144,7 @@ static int sections_take(struct mc_host *host, struct mc_domain *domain, uint32_
 }
 
 static int sections_request_offlined(struct mc_host *host, struct mc_domain *domain,
-                                         const struct mc_record *record)
+                                     const struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
     uint64_t section = record->arg[0];
@@ -175,7 +175,7 @@ static int sections_note_stays(struct mc_host *host, struct mc_domain *domain, u
 }
 
 static int sections_request_kept(struct mc_host *host, struct mc_domain *domain,
-                                     const struct mc_record *record)
+                                 const struct mc_record *record)
 {
     const struct mc_sections *device = sections_of(domain);
     uint64_t section = record->arg[0];

@@ -155,8 +155,6 @@ static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
 
     MC_CHECK(region->requested <= region->all.count, "domain %u: boots with %u blocks of %u",
              domain->domid, region->requested, region->all.count);
-    region->plugged = 0;
-    region->usable = region->all.count;
     for (uint32_t block = first; block < end && !status; block++)
         if (mc_vmem_has_installed(domain, block))
             status = vmem_boot_block(host, domain, region, block);
@@ -180,6 +178,10 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
     device->watch_area = 0;
     memset(device->plugged, 0, sizeof device->plugged);
     vmem_share_target(device, domain->boot_areas / device->block_areas);
+    for (uint32_t i = 0; i < device->region_count; i++) {
+        device->regions[i].plugged = 0;
+        device->regions[i].usable = device->regions[i].all.count;
+    }
     for (uint32_t i = 0; i < device->region_count && !status; i++)
         status = vmem_boot_region(host, domain, &device->regions[i]);
     control->config[MC_VMEM_BLOCK_AREAS] = device->block_areas;

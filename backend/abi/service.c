@@ -14,6 +14,7 @@
  */
 #include "mechanism.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -315,6 +316,7 @@ int mc_service_run(struct mc_host *host)
 {
     struct epoll_event events[MC_EPOLL_EVENTS_MAX];
     uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
+    int got;
 
     MC_CHECK(!host->service_running, "%u service threads run", host->service_running);
     mc_work_later();
@@ -340,7 +342,8 @@ int mc_service_run(struct mc_host *host)
             continue;
         if (budget_ns)
             budget_ns = service_next_budget(host, budget_ns, 0);
-        epoll_wait(host->epoll_fd, events, MC_EPOLL_EVENTS_MAX, MC_EPOLL_TIMEOUT_MS);
+        got = epoll_wait(host->epoll_fd, events, MC_EPOLL_EVENTS_MAX, MC_EPOLL_TIMEOUT_MS);
+        MC_CHECK(got >= 0 || errno == EINTR, "epoll fd %d: errno %d", host->epoll_fd, errno);
         service_show_cpu(host);
     }
     __atomic_store_n(&host->service_running, 0, __ATOMIC_RELEASE);

@@ -109,6 +109,7 @@ int mc_supply_tmem_give(struct mc_host *host)
         return 0;
     MC_CHECK(area < host->tmem.slab_areas, "tmem gives slab area %ld of %u", area,
              host->tmem.slab_areas);
+    MC_CHECK(host->tmem.slab, "tmem gives slab area %ld of a slab at 0", area);
     mc_discard(host->tmem.slab + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
     mc_tmem_discharge(host, (uint32_t)area);
     return 1;

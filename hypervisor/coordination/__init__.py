@@ -1,1 +1,1 @@
-"""The slow path: who gets how much memory, decided once per interval and written down."""
+"""The slow path: once per interval the policy sets every domain's targets; each is written down."""

@@ -1,20 +1,19 @@
 """Put a checked plan into force, shrinks before grows.
 
 Owns: the order in which targets are sent, and the rule that RAM grows only into memory that is
-there. Called by the coordinator, once per tick; what equals the target in force is not sent.
+there. Called by the coordinator, once per tick. A target that equals the one in force is not sent.
 
-tmem: a target is an admission limit. Sent in the order shrink, unlimited to limited, grow, the
-limited targets never exceed capacity in sum at any moment. A grow need not wait for the pages
-themselves: the pool refuses a put while none is free, and a domain above its own target can take
-none, so a freed page goes to whom the plan means it for at once instead of lying idle for a tick.
+tmem: a target is an admission limit. The order is shrinks, then unlimited to limited, then grows,
+so that the limited targets never exceed capacity in sum at any moment. A grow need not wait for the
+pages themselves: the pool refuses a put while no page is free, and a domain above its own target
+can take none. So a freed page goes at once to the domain for which the plan means it.
 
-RAM: 1. send the shrinks; 2. take a new snapshot if any was sent, because free areas come back at
-once; 3. what is free or empty in tmem, less slack, less what other targets promise and have not got
-yet, goes to the growers of the highest priority, among equals in proportion, then to the next. The
-rest waits: the next tick plans, or keeps, and tries again. RAM moves in whole granules of the
-domain's mechanism, an area at least, so targets are rounded down to them; what a backend would
-round up by itself would be more than is there, would differ from the plan, and be sent again, at
-every tick.
+RAM: 1. send the shrinks. 2. If there were any, take a new snapshot, because free areas come back at
+once. 3. Spare memory is free memory and empty tmem, less slack, less the frames that other targets
+promise and have not delivered. It goes to the growing domains of the highest priority, among equals
+in proportion, then to the next. The rest waits for the next tick. RAM moves in whole granules of
+the domain's mechanism, an area at least, so targets are rounded down to granules. A backend that
+rounded up by itself would exceed the spare memory, and the target would be sent at every tick.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from policies import CheckedPlan, Plan
 from policies.checked import ration
 
-UNLIMITED_PAGES = -1  # the backend's word for it
+UNLIMITED_PAGES = -1  # how the backend writes a tmem target without a limit
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Move:
     old: int
     wanted: int
     new: int
-    refusal: str = ""  # what the backend said
+    refusal: str = ""  # the backend's reason, where it refused the target
 
 
 def apply_tmem(backend: Targets, present: Present, plan: CheckedPlan) -> list[Move]:
@@ -97,17 +96,17 @@ def apply_ram(
 
 
 def _empty(host: HostSnapshot) -> int:
-    """Frames tmem keeps for pages to come, in whole areas: it gives them up when asked."""
+    """Frames tmem holds for later pages, in whole areas; tmem gives them up when asked."""
     return max(host.tmem_frames - host.tmem_used_pages, 0) // AREA_FRAMES * AREA_FRAMES
 
 
 def _promised(now: DomainSnapshot) -> int:
-    """Frames a domain may ask for at any time, by its target in force."""
+    """Frames a domain may still take under its target in force."""
     return max(now.target_frames - now.installed_frames, 0)
 
 
 def _send(send: Callable[[DomId, int], None], present: Present, move: Move) -> Move:
-    """Do it; a refusal concerns this domain only and must not keep the others from theirs."""
+    """Send one target. A refusal concerns this domain only; the others get theirs."""
     try:
         send(present[move.index][0].domid, move.new)
     except InternalError:

@@ -1,20 +1,20 @@
-"""The slow path: once per interval, look at everybody, ask the policy, move the targets.
+"""The slow path: once per interval, look at all domains, ask the policy, move the targets.
 
-Owns: which domains are coordinated, the last valid plan, the journal. Called by the hypervisor's
-main thread only. Fine-grained enforcement is the backend's, on every put and install.
+Owns: the list of coordinated domains, the last valid plan, the journal. Called by the hypervisor's
+main thread only. The backend enforces targets, on every put and install.
 
 One tick: 1. one snapshot; 2. a view of it; 3. ``policy.plan(view)`` with a deadline, checked; 4.
 when that fails, a ``PolicyFault`` is reported and the last valid plan is used instead; 5. shrinks,
-then grows; 6. domains using more than they were granted are reported. Memory keeps flowing
-whatever the policy does: grants and puts never wait for a tick.
+then grows; 6. domains using more than they were granted are reported. Grants and puts never wait
+for a tick, so memory keeps flowing even while the policy fails.
 
-The last valid plan, kept through faults: domains that left drop out. A domain it does not know is
-unlimited when all it knows are (greedy), else it gets an equal share and all are scaled to
-capacity. Before the first valid plan every target stays as it was opened. What that plan carried is
-shown again in every view until another is valid.
+The last valid plan is kept through faults: domains that left drop out. A domain the plan does not
+know is unlimited when the plan limits no domain (greedy), else the domain gets an equal share and
+all targets are scaled to capacity. Before the first valid plan every target stays as it was opened.
+The carry of the last valid plan is shown in every view until another plan is valid.
 
 A domain that opted out is in no view: its targets stay as they were opened, or as the operator set
-them, and what it holds is taken off the capacity the policy shares.
+them, and the memory it holds is taken off the capacity the policy shares.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Runner = Callable[[Callable[[], object], float], object]
 
 @dataclass(frozen=True)
 class TickReport:
-    """What one tick saw and did."""
+    """The snapshot of one tick, and everything the tick did."""
 
     tick: int
     time_ns: int
@@ -109,7 +109,7 @@ class Coordinator:
     def pin(
         self, domid: DomId, *, tmem_pages: int | None = None, ram_frames: int | None = None
     ) -> None:
-        """Hold a target against the policy from the next tick on; -1 lets the policy have it again.
+        """Hold a target against the policy from the next tick on; -1 lets the policy set it again.
 
         KeyError when ``domid`` is not coordinated.
         """
@@ -128,7 +128,7 @@ class Coordinator:
         return replace(self._statistics)
 
     def tick(self) -> TickReport:
-        """One round. InternalError of the backend passes through; nothing a policy does, does."""
+        """One round. Errors of the policy are caught; InternalError of the backend propagates."""
         tick, now_ns = self._statistics.ticks, self._clock()
         host = self._backend.snapshot()
         attending = [
@@ -175,7 +175,7 @@ class Coordinator:
             why, stalled = str(error), True
         except PlanError as error:
             why = f"answered nonsense: {error}"
-        except Exception as error:  # the author's code may raise anything
+        except Exception as error:  # a policy's author may raise anything
             why = f"raised {_describe(error)}"
         else:
             self._keep(plan, present)
@@ -218,7 +218,7 @@ class Coordinator:
     def _note_fault(
         self, fault: PolicyFault | None, writer: DecisionWriter, present: Present
     ) -> list[Decision]:
-        """A line for everybody when a fault begins, changes or ends; not one per tick."""
+        """A line for every domain when a fault begins, changes or ends; not one per tick."""
         text = "" if fault is None else str(fault)
         if text == self._fault:
             return []

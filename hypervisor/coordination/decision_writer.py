@@ -1,4 +1,4 @@
-"""Write down what a tick did: from moves to decisions.
+"""From the moves of a tick to decisions for the journal.
 
 Owns: the wording of rules, clamps and inputs of one tick's decisions. Made and used by the
 coordinator, once per tick.
@@ -21,7 +21,7 @@ RAM_INPUTS = ("ram_current", "ram_target", "ram_used", "swap_ins")
 
 @dataclass(frozen=True, eq=False)
 class DecisionWriter:
-    """One tick's view and plan, as far as decisions quote them."""
+    """The view and plan of one tick, from which its decisions quote."""
 
     tick: int
     time_ns: int

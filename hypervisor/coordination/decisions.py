@@ -1,7 +1,8 @@
-"""What was decided about whom, from what, and why: the memory behind ``memcoord why``.
+"""The journal of decisions: the memory behind ``memcoord why``.
 
-Owns: ``Decision`` and the bounded journal of them. Written by the coordinator, read by the control
-plane. A domain's last decisions outlive it, until RECALLED_DOMAINS_MAX others have followed.
+Owns: ``Decision`` and the bounded journal of them. The coordinator writes it, the control plane
+reads it. A domain's last decisions outlive the domain, until decisions about RECALLED_DOMAINS_MAX
+other names have followed.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class Decision:
     old: int  # target before, -1: unlimited
     new: int  # target after
     rule: str  # which branch of the policy, or which rule of the coordinator
-    clamp: str = ""  # why ``new`` is not what the policy asked for
-    inputs: dict[str, int] = field(default_factory=dict)  # what the policy saw
+    clamp: str = ""  # why ``new`` differs from the policy's wish
+    inputs: dict[str, int] = field(default_factory=dict)  # columns of the policy's view
 
     def __str__(self) -> str:
         """A line for people."""

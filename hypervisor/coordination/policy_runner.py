@@ -1,8 +1,8 @@
 """Call a policy with a deadline, so that one that hangs cannot hold the coordinator.
 
-Owns: the thread a policy runs in. Python cannot stop a thread, so a call past its deadline is left
-to finish in its daemon thread and its answer is dropped; until then no other call is started,
-which bounds the threads to one. Called by the coordinator only.
+Owns: the thread a policy runs in. Python cannot stop a thread. A call past its deadline is left to
+finish in its daemon thread and its answer is dropped. Until the thread has ended no other call is
+started, so there is never more than one thread. Called by the coordinator only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 class Stalled(Exception):
-    """The call is not done, or an earlier one still is not."""
+    """The call, or an earlier call, has not ended within its deadline."""
 
 
 class ThreadRunner:

@@ -1,13 +1,13 @@
-"""From the backend's counters to what a policy sees.
+"""From the backend's counters to the view a policy is shown.
 
-Owns: ``Member``, what the coordinator remembers of a domain between ticks, and the translation of
-a ``HostSnapshot`` into a ``View``. Pure apart from ``Member``'s fields. Called by the coordinator
+Owns: ``Member``, the coordinator's memory of a domain between ticks, and the translation of a
+``HostSnapshot`` into a ``View``. Pure apart from ``Member``'s fields. Called by the coordinator
 only.
 
-Counters become deltas against the snapshot before. What the guest says of itself is clipped to what
-can be true before it enters any sum. A domain that has no target of its own and attends its first
-tick is shown with an equal share, so that a late starter neither begins with nothing nor with all.
-A domain that opted out is not in the view, and what it holds is not in the capacity.
+Counters become differences from the snapshot before. Numbers that a guest reports of itself are
+clipped to possible values before they enter any sum. A domain without a target of its own is shown
+with an equal share at its first tick, so that a late starter begins neither with nothing nor with
+all. A domain that opted out is not in the view, nor is its memory in the capacity.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Member:
     config: DomainConfig
     age: int = 0  # ticks attended
     seen: DomainSnapshot | None = None  # at its last tick
-    pinned_tmem_pages: int | None = None  # the operator's word; the policy has none then
+    pinned_tmem_pages: int | None = None  # set by the operator, against the policy
     pinned_ram_frames: int | None = None
     waiting_frames: int = 0  # RAM growth planned but not there yet
-    excess_ticks: int = 0  # consecutive ticks above what it was granted
-    carried: NDArray[np.float64] | None = None  # its row of what the last valid plan carried
+    excess_ticks: int = 0  # consecutive ticks with more memory than was granted
+    carried: NDArray[np.float64] | None = None  # its row in the carry of the last valid plan
 
 
 Present = Sequence[tuple[Member, DomainSnapshot]]
@@ -105,7 +105,7 @@ def granule_of(now: DomainSnapshot) -> int:
 
 
 def _tmem_held(now: DomainSnapshot) -> int:
-    """What an mm_target keeps for a domain; without one, what it holds."""
+    """Tmem pages kept for a domain: its target; without a target, the pages it holds."""
     return max(now.tmem_target_pages, now.tmem_used_pages)
 
 
@@ -128,7 +128,7 @@ def _miss_ratios(host: HostSnapshot, present: Present, capacity: int) -> NDArray
 
 
 def _told(value: int) -> float:
-    """A count of the guest's; NaN when it does not say, which is below 0."""
+    """A count the guest reports; NaN for a number below 0, which means "not known"."""
     return float(_count(value)) if value >= 0 else np.nan
 
 
@@ -144,7 +144,7 @@ def _pressure(interval_s: float) -> Callable[[Member, DomainSnapshot], float]:
 
 
 def _delta(name: str) -> Callable[[Member, DomainSnapshot], int]:
-    """Rise of a counter since the tick before, or since attach; a falling one counts as still."""
+    """Rise of a counter since the tick before, or since attach; a fall counts as 0."""
 
     def read(member: Member, now: DomainSnapshot) -> int:
         before = _count(getattr(member.seen, name)) if member.seen is not None else 0

@@ -1,12 +1,12 @@
 """Domains that really use more memory than they were granted.
 
-Owns: the rule. Called by the coordinator each tick; the hypervisor process acts on it as its
-``on_violation`` setting says. What a domain uses is read from the kernel (``st_blocks``), not
-asked.
+Owns: the rule. Called by the coordinator each tick; the hypervisor process acts on the result as
+its ``on_violation`` setting says. The kernel tells how much memory a domain uses (``st_blocks``);
+the domain is not asked.
 
-``installed_frames`` counts every area of the domain that is backed, on its way in or out included.
-One area of tolerance covers what moved while the counters were read. Whoever is above that for
-EXCESS_TICKS ticks in a row is reported, each tick.
+``installed_frames`` counts every area of the domain that is backed, areas on their way in or out
+included. One area of tolerance covers areas that moved while the counters were read. A domain above
+that for EXCESS_TICKS ticks in a row is reported at each tick.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE_FRAMES = AREA_FRAMES
 
 @dataclass(frozen=True)
 class Violation:
-    """A domain whose memory is really larger than what it was granted; frames of 4 KiB."""
+    """A domain with more memory than it was granted; frames of 4 KiB."""
 
     domid: DomId
     name: str
@@ -31,7 +31,7 @@ class Violation:
 
 
 def find_violations(present: Present) -> tuple[Violation, ...]:
-    """Who is above what it may have, for long enough; counts it in each ``Member``."""
+    """The domains above their allowance for long enough; counts the ticks in each ``Member``."""
     found = []
     for member, now in present:
         allowed = now.installed_frames + TOLERANCE_FRAMES

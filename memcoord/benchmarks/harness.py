@@ -149,7 +149,7 @@ class Sheet:
         return self.ratio(key) if set(key.split("/")) <= set(self.rows) else None
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
-        """Each target beside what was measured: reached "aim" or "must", "missed", "unmeasured"."""
+        """Each target beside the ratio: reached "aim" or "must", "missed", "unmeasured"."""
         ratios = self.ratios()
         return {
             key: {

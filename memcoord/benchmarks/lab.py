@@ -27,7 +27,7 @@ from memcoord.testbed.runs.rundir import LONGEST_SOCKET, RunDir, check_socket_pa
 HYPERVISOR = "memcoord.testbed.live.hypervisor_main"
 SERVER = "memcoord.benchmarks.server"
 STDIN = "0"  # the hypervisor ends when this fd does: with its parent
-START_S = 60.0
+START_S = 300.0  # a loaded machine takes minutes to compile the kernels of tmem
 PING_MS = 500
 POLL_S = 0.02
 

@@ -1,8 +1,8 @@
-"""What every measured process of a bench can do; each bench adds its own rows in its ``guest.py``.
+"""The measured process of a bench; each bench adds its own rows in its ``guest.py``.
 
-Owns: ``Measured``, the operations shared by all benches, and what the rows of all benches are made
-of. A measured process may be attached to several domains at once, also of several hypervisors:
-each domain stands for another situation of a host, and all are measured beside the same malloc.
+Owns: ``Measured``, the operations shared by all benches, and the helpers that all rows use.
+A measured process may be attached to several domains at once, also of several hypervisors: each
+domain stands for another situation of a host, and all are measured beside the same malloc.
 Rivals (malloc, eventfd, a socket) are measured in the same process, between rows of our own.
 Rules: an operation that measures returns native uint64 nanoseconds, one per sample, and facts about
 the samples. The process ends with the bench. ``--single-threaded`` on its command line starts no
@@ -25,7 +25,7 @@ from memcoord.testbed.runs.remote import operation, serve
 
 
 class AttachedDomain:
-    """One domain, and what the compiled loops need to know of it."""
+    """One domain, and the addresses and arrays that the compiled loops need."""
 
     def __init__(self, stack: contextlib.ExitStack, run_dir: str, name: str, doorbell: str) -> None:
         from frontend import attach  # here only: not every measured process is a domain
@@ -37,7 +37,7 @@ class AttachedDomain:
 
 
 class Measured:
-    """The operations. ``stack`` ends what they opened when the process ends."""
+    """The operations. ``stack`` is unwound when the process ends."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
@@ -60,7 +60,7 @@ class Measured:
 
     @operation
     def spin(self, key: str, spin_ns: int) -> int:
-        """Set how long this side spins; returns what it was."""
+        """Set the spin time of this side in nanoseconds; returns the one before."""
         guest = self._attached[key].guest
         before, guest.spin_ns = int(guest.spin_ns), spin_ns
         return before

@@ -29,7 +29,6 @@ from memcoord.testbed.runs import rundir
 FEW_ROUNDS = f"fewer than {ROUNDS_MIN} rounds: a look, not a measurement"
 TERMINAL_COLUMNS = 200  # where stdout is no terminal
 COLUMNS = ("min", *QUANTILES, "max")
-PARTS = 100  # of a round, as progress shows it
 
 Result = Mapping[str, Any]
 Tables = Callable[[Result], Iterator[Table]]
@@ -71,7 +70,7 @@ class Bench(Protocol):
         return None
 
     def status(self, result: Result) -> int:
-        """The exit code: 0, or 1 when what was measured is a failure; a missed target is none."""
+        """The exit code: 0, or 1 for a failure; a missed target is no failure."""
         return 0
 
 
@@ -148,7 +147,7 @@ def fresh_directory(name: str, out: str | None) -> Iterator[rundir.RunDir]:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a bench of rounds measures with."""
+    """The processes, the sheet and the CPUs of one run of a bench of rounds."""
 
     lab: Lab
     sheet: Sheet
@@ -163,7 +162,7 @@ class Rounds(Protocol):
         """Measure every row once more; ``done`` may be told the share of the round, 0 to 1."""
 
     def finish(self) -> None:
-        """After the last round: what can be said of all of them."""
+        """Called after the last round."""
 
 
 StartRounds = Callable[[Setting], Rounds]
@@ -220,7 +219,7 @@ class RoundsBench(Bench):
         yield _ratios_table(result)
 
     def lines(self, result: Result) -> list[str]:
-        """What is to be known of rows, and the warnings."""
+        """Notes on rows, and the warnings."""
         notes = _notes(result) if self._tables is _rows_table else []
         return [*notes, *(f"warning: {text}" for text in result["machine"]["warnings"])]
 

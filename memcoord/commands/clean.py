@@ -1,8 +1,8 @@
-"""Remove what dead runs left: only what their manifests name, never by pattern or process name.
+"""Remove the remains of dead runs that their manifests name, never by pattern or process name.
 
-Owns: the rule for what may be removed. A live run is not touched without ``force``; a pid is
-signalled only while it is the very process the manifest recorded; a file must lie inside its own
-run directory.
+Owns: the rule that says which files may be removed and which processes ended. A live run is not
+touched without ``force``; a pid is signalled only while it is the very process the manifest
+recorded; a file must lie inside its own run directory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def clean(
     all_runs: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Clean every run below ``base``, or only ``run_dir``; what was done, by run.
+    """Clean every run below ``base``, or only ``run_dir``; returns the actions, by run.
 
     ``all_runs`` removes the directories of ended runs as well. ``force`` ends live runs first.
     """
@@ -93,7 +93,7 @@ def _inside(target: Path, directory: Path) -> bool:
 
 
 def lines(done: dict[str, Any]) -> list[str]:
-    """What ``clean`` did, as lines."""
+    """The actions of ``clean`` as lines."""
     told = [f"{path}: {'; '.join(actions)}" for path, actions in done["runs"].items()]
     skipped = done["skipped_live"]
     if skipped:

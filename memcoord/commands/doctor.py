@@ -1,4 +1,4 @@
-"""What this machine can do, and what each fact means for the results: ``memcoord doctor``.
+"""``memcoord doctor``: facts about this machine, and the meaning of each for the results.
 
 Owns: the list of checks. A check never raises and never changes the machine. ``level`` is ``ok``,
 ``warn`` (it works, but numbers differ from a better machine's) or ``bad`` (something will fail).
@@ -31,7 +31,7 @@ UFFD_USER_MODE_ONLY = 1
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One fact: its name, its value, how good that is, and what it means for the results."""
+    """One fact: its name, its value, how good that is, its meaning for the results."""
 
     what: str
     value: str
@@ -40,7 +40,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def diagnose() -> list[Check]:
-    """Every check, in the order in which a reader wants them."""
+    """Every check, the most important first."""
     checks: tuple[Callable[[], Check], ...] = (
         _python,
         _kernel,

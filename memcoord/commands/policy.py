@@ -1,4 +1,4 @@
-"""``memcoord policy``: what there is to choose from, a first file of one's own, and its check.
+"""``memcoord policy``: list the policies, write a first one of one's own, check one.
 
 Owns: the words of the three verbs and the copies of ``templates/`` that ``policy new`` writes.
 Returns lines and one JSON object; prints nothing. Called by the command line.
@@ -28,7 +28,7 @@ NAME_CHARACTERS_MAX = 40
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 #: A policy called new-policy and its test, which work as they are; a new one is a copy, renamed.
 _TEMPLATES = resources.files("memcoord") / "templates"
-#: A file of one of these names would hide a module from whatever is run beside it.
+#: A file of one of these names would hide a module from every program run beside it.
 _HIDES = sys.stdlib_module_names | {
     *ROOTS,
     *("msgspec", "numba", "numpy", "pytest", "rich", "typer", "zmq"),
@@ -38,7 +38,7 @@ Answer = tuple[dict[str, Any], list[str]]
 
 
 def list_policies() -> Answer:
-    """Every policy with a name: where it is from, what it does, its parameters."""
+    """Every policy with a name: its origin, its summary, its parameters."""
     found: dict[str, dict[str, Any]] = {}
     lines = []
     for name, source in available().items():
@@ -59,7 +59,7 @@ def list_policies() -> Answer:
 
 
 def new_policy(name: str, directory: str | None) -> Answer:
-    """Write NAME.py and test_NAME.py, never over anything; ConfigError says what is in the way."""
+    """Write NAME.py and test_NAME.py, never over a file; ConfigError names the obstacle."""
     if not _NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
         raise ConfigError(
             "NAME", f"{name!r}: write lower-case letters, digits, - and _; a letter comes first"
@@ -91,8 +91,8 @@ def new_policy(name: str, directory: str | None) -> Answer:
 
 
 def check(text: str) -> tuple[bool, dict[str, Any], list[str]]:
-    """Whether the policy ``text`` names keeps the contract, and what the kit found."""
-    # The user's file may print, and numpy may warn of what the kit then finds by itself.
+    """Whether the policy ``text`` names keeps the contract, and the findings of the kit."""
+    # The user's file may print, and numpy may warn of faults that the kit then finds by itself.
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         report = examine(lambda: load(text), clock_ns=time.perf_counter_ns)

@@ -5,7 +5,7 @@ happens under one policy is the business of ``memcoord.testbed.live.session``. I
 
     manifest.json, events.jsonl     as ``rundir`` says
     series.csv                      a row per policy, tick and domain
-    report.txt, report.json         what was printed
+    report.txt, report.json         the report, as printed
     1-greedy/, 2-.../               per policy: what each process was told, said and logged
 """
 
@@ -87,7 +87,7 @@ def run_command(
 
 
 def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
-    """Write the report's files; a disk that is full costs them, not what is printed."""
+    """Write the files of the report; a full disk costs the files, not the printed report."""
     try:
         run.write("report.txt", text_report(report, series.samples).encode())
         run.write("report.json", json_report(report) + b"\n")

@@ -1,4 +1,4 @@
-"""What runs there are: ``memcoord ls``.
+"""``memcoord ls``: the runs, and the domains of live ones.
 
 Owns: reading run directories, and asking live hypervisors for their domains and decisions. Returns
 plain values and lines; the command prints them.

@@ -1,7 +1,7 @@
 """``memcoord sweep``: run a grid, show how far it is, write the table.
 
-Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and what is printed.
-The directory is the sweep's memory: the same command after a kill does what is left.
+Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and the output. The
+directory is the sweep's memory: the same command after a kill runs only the missing cells.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The guest of the simulator, compiled: a resident LRU over the real tmem pool over a disk.
 
-Owns: the work of one reference. The guest does what ``frontend.manager`` does, in the same order,
-in virtual time:
+Owns: the work of one reference. The guest does what ``frontend.paging.manager`` does, in the same
+order, in virtual time:
 
 * A page is never touched, resident, in frontswap or on disk.
 * A page read from disk keeps its place on disk until it is written.
@@ -45,12 +45,12 @@ from tmem.serve import FLUSH_PAGE, GET, NEED_SLAB, PUT
 
 #: Virtual time a domain runs before the next domain gets its turn.
 SLICE_NS = 1_000_000
-BALANCE_MASK = 1023  # references between two looks at the target, as frontend.manager
+BALANCE_MASK = 1023  # references between two looks at the target, as frontend.paging.manager
 BATCH_PAGES = 64  # pages evicted between two returns of frames, RING_SLOTS
-NO_MEMORY_EVICTIONS = 2  # pages evicted by a guest that gets no frame, as frontend.manager
+NO_MEMORY_EVICTIONS = 2  # pages evicted by a guest that gets no frame, as frontend.paging.manager
 DONE = int(Code.DONE)
 FRONTSWAP, CLEANCACHE = 0, 1  # slots of a domain's pools, in the order they are made
-DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.frontswap
+DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.paging.frontswap
 INDEX_SHIFT = 32  # of a page's index in the first argument of a record, above the pool's slot
 DOMAIN_SHIFT = 32  # of a domain's number in the name a page carries
 

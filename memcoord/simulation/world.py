@@ -21,6 +21,7 @@ from hypervisor.coordination.coordinator import Coordinator, TickReport
 from hypervisor.coordination.policy_runner import ThreadRunner
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import InternalError, NoMemory
+from hypervisor.public.settings import DomainSettings, common
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from memcoord.simulation import layout as L
 from memcoord.simulation.costs import costs_of
@@ -259,7 +260,7 @@ class World:
                     maxmem_frames=config.maxmem_frames,
                     boot_frames=config.boot_frames,
                     target_frames=config.target_frames,
-                    credit_areas=config.credit_areas,
+                    **common(config, DomainSettings),
                     tmem_target_pages=config.tmem_max_pages,
                 ),
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from check_lab import Check, Fault, checks_in, outcome_of
 
+LINES_PER_CHECK = 25
 HERE = Path(__file__).resolve().parent
 
 
@@ -21,13 +22,20 @@ def tables() -> list[Fault]:
     ]
 
 
+def sources(checkout: Path) -> list[Path]:
+    """The C files and headers of the host half."""
+    return sorted((checkout / "backend" / "abi").glob("*.[ch]"))
+
+
+def test_there_is_a_check_for_every_few_lines(checkout: Path) -> None:
+    checks = sum(len(checks_in(path)) for path in sources(checkout))
+    lines = sum(len(path.read_text().splitlines()) for path in sources(checkout))
+    assert checks * LINES_PER_CHECK >= lines
+
+
 def test_every_check_is_seen_to_fire(checkout: Path) -> None:
     seen = {report[:3] for fault in tables() for report in outcome_of(fault).reports}
-    checks = [
-        check
-        for path in sorted((checkout / "backend" / "abi").glob("*.[ch]"))
-        for check in checks_in(path)
-    ]
+    checks = [check for path in sources(checkout) for check in checks_in(path)]
     assert len(checks) > 1
 
     def fires(check: Check) -> bool:

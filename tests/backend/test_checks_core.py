@@ -29,6 +29,12 @@ for _file, _name, _call in (
     ("host.c", "mc_host_unlock", lambda at: lib.mc_host_unlock(at[0])),
     ("host.c", "host_wait", lambda at: lib.mc_wait_done(at[0], 1)),
     ("host.c", "mc_tell_done", lambda at: lib.mc_tell_done(at[0])),
+    ("host.c", "mc_domain_hold", lambda at: lib.mc_domain_hold(*at)),
+    (
+        "mech_direct.c",
+        "direct_reach",
+        lambda at: at[1].mechanism.reach(*at, ffi.new("enum mc_why *")),
+    ),
     ("reach.c", "mc_answer", lambda at: lib.mc_answer(*at, ffi.new("struct mc_record *"))),
     ("reach.c", "mc_reach_note", lambda at: lib.mc_reach_note(*at)),
     ("boot.c", "boot_areas", lambda at: lib.mc_boot_populated(*at)),
@@ -62,6 +68,12 @@ def closed_with_a_domain(lab: CheckLab) -> None:
     lib.mc_host_close(lab.host)
 
 
+@host("mc_host_close")
+def closed_under_its_lock(lab: CheckLab) -> None:
+    lab.lock()
+    lib.mc_host_close(lab.host)
+
+
 @host("mc_host_lock")
 def the_lock_taken_twice(lab: CheckLab) -> None:
     lab.lock()
@@ -78,6 +90,12 @@ def a_domain_that_lies_elsewhere(lab: CheckLab) -> None:
 def an_open_domain_without_control(lab: CheckLab) -> None:
     lab.open().control = ffi.NULL
     lib.mc_domain_close(lab.host, VM1)
+
+
+@host("mc_domain_at")
+def a_domain_asked_for_under_the_lock(lab: CheckLab) -> None:
+    locked(lab)
+    lib.mc_domain_size(lab.host, VM1)
 
 
 @host("mc_phase_set")
@@ -193,6 +211,46 @@ def detached_before_it_is_closed(lab: CheckLab) -> None:
     lib.mc_domain_close(lab.host, VM1)
 
 
+@domain("mc_domain_open")
+def a_tmem_that_cannot_shrink(lab: CheckLab) -> None:
+    lab.tmem(execute=lambda *_: 0, grow=lambda *_: 0)
+    lab.open()
+
+
+@domain("domain_format_meta")
+def a_meta_that_shrank(lab: CheckLab) -> None:
+    lab.open().meta_bytes = AREA
+    lib.mc_domain_reboot(lab.host, VM1)
+
+
+@domain("domain_boot")
+def a_boot_that_lets_go_of_the_lock(lab: CheckLab) -> None:
+    lab.open()
+    lab.behave(boot=lambda *_: lab.unlock() or 0)
+    lib.mc_domain_reboot(lab.host, VM1)
+
+
+@domain("domain_activate")
+def an_offer_that_lets_go_of_the_lock(lab: CheckLab) -> None:
+    lab.open()
+    lab.behave(offer=lambda *_: lab.unlock())
+    lib.mc_domain_reboot(lab.host, VM1)
+
+
+@domain("mc_domain_set_target")
+def a_target_that_lets_go_of_the_lock(lab: CheckLab) -> None:
+    lab.open()
+    lab.behave(target=lambda *_: lab.unlock())
+    lib.mc_domain_set_target(lab.host, VM1, AREA)
+
+
+@domain("domain_dismantle")
+def a_close_that_keeps_the_lock(lab: CheckLab) -> None:
+    lab.open()
+    lab.behave(close=lambda *_: lab.lock())
+    lib.mc_domain_close(lab.host, VM1)
+
+
 @domain("domain_restore_pinned")
 def pins_that_keep_an_area_which_is_not_installed(lab: CheckLab) -> None:
     vm = lab.open()
@@ -226,6 +284,12 @@ def no_mechanism_is_safe(_: CheckLab) -> None:
 @FAULTS.of("excess.c", "excess_allowed_frames")
 def more_areas_without_backing_than_maxmem(lab: CheckLab) -> None:
     lab.open().counts[lib.MC_A_HARD] = NO_ID
+    lib.mc_excess_run(lab.host)
+
+
+@FAULTS.of("excess.c", "excess_look")
+def a_file_that_is_not_there(lab: CheckLab) -> None:
+    lab.open().ram_fd = -1
     lib.mc_excess_run(lab.host)
 
 
@@ -337,6 +401,14 @@ def tmem_gives_an_area_beyond_its_slab(lab: CheckLab) -> None:
     lib.mc_supply_tmem_give(lab.host)
 
 
+@supply("mc_supply_tmem_give")
+def tmem_gives_an_area_of_a_slab_that_is_not_there(lab: CheckLab) -> None:
+    lab.tmem(shrink=lambda _: 0)
+    lab.host.tmem_frames = AREA
+    lab.lock()
+    lib.mc_supply_tmem_give(lab.host)
+
+
 def serve_one(lab: CheckLab, op: int, *args: int, tmem: bool = False) -> None:
     """Let the service thread find a request of VM1; the check ends the child."""
     lab.push(lab.guest(), op, *args, tmem=tmem)
@@ -415,6 +487,12 @@ def a_visit_in_no_phase(lab: CheckLab) -> None:
 
 
 @service("mc_service_run")
+def a_thread_that_cannot_sleep(lab: CheckLab) -> None:
+    lab.host.epoll_fd = -1
+    lib.mc_service_run(lab.host)
+
+
+@service("mc_service_run")
 def two_service_threads(lab: CheckLab) -> None:
     lab.serve()
     lib.mc_service_run(lab.host)
@@ -443,6 +521,13 @@ def a_timer_that_lets_go_of_the_lock(lab: CheckLab) -> None:
 @direct("direct_reclaim")
 def a_target_in_areas_beyond_maxmem(lab: CheckLab) -> None:
     lab.open().target_areas = NO_ID
+    lib.mc_worker_run(lab.host)
+
+
+@direct("direct_withdraw")
+def a_ready_area_that_is_not_there(lab: CheckLab) -> None:
+    lab.open().counts[lib.MC_A_READY] = 1
+    lab.domain().target_areas = 0
     lib.mc_worker_run(lab.host)
 
 

@@ -28,6 +28,9 @@ def opened(lab: CheckLab) -> tuple:
 for _name, _call in {
     "mc_area_set": lambda at: lib.mc_area_set(*at, 7, lib.MC_A_SOFT),
     "mc_pull": lambda at: lib.mc_pull(*at, 0, lib.MC_PULL_HARD),
+    "mc_populate": lambda at: lib.mc_populate(*at, 7, lib.MC_A_READY),
+    "mc_grant": lambda at: lib.mc_grant(*at, 7),
+    "mc_wait_area": lambda at: lib.mc_wait_area(*at, 7, 0),
     "mc_pull_areas": lambda at: lib.mc_pull_areas(*at, 1, lib.MC_PULL_HARD, 0),
     "mc_plug_found": lambda at: lib.mc_plug_found(*at, 7),
     "mc_plug": lambda at: lib.mc_plug(*at, 7),
@@ -60,6 +63,12 @@ FAULTS.unlocked("banks.c", "mc_banks_drain", lambda lab: lib.mc_banks_drain(lab.
 @ledger("mc_bank_choose")
 def no_bank_at_all(lab: CheckLab) -> None:
     lab.host.bank_count = 0
+    lib.mc_bank_choose(lab.host, 1, 0)
+
+
+@ledger("mc_bank_choose")
+def a_bank_with_more_free_than_its_total(lab: CheckLab) -> None:
+    lab.host.banks[0].free_frames += 1
     lib.mc_bank_choose(lab.host, 1, 0)
 
 
@@ -278,6 +287,13 @@ def a_hole_of_a_bank_that_is_none(lab: CheckLab) -> None:
 
 
 @holes("mc_holes_fill")
+def more_frames_than_an_area_wanted_at_once(lab: CheckLab) -> None:
+    _, _, at = opened(lab)
+    frames, bad = ffi.new("uint32_t[]", AREA + 1), ffi.new("uint32_t *")
+    lib.mc_holes_fill(*at, frames, AREA + 1, 1, bad)
+
+
+@holes("mc_holes_fill")
 def a_frame_of_a_bank_that_is_none(lab: CheckLab) -> None:
     _, domain, _ = opened(lab)
     assert hole_in(lab) == 1
@@ -329,6 +345,13 @@ def a_bank_smaller_than_its_free_frames(lab: CheckLab) -> None:
 @banks("banks_set_withdrawn")
 def a_bank_neither_withdrawn_nor_not(lab: CheckLab) -> None:
     lab.host.banks[0].withdrawn = 2
+    lib.mc_bank_withdraw(lab.host, 0)
+
+
+@banks("banks_ask_sections")
+def sections_that_let_go_of_the_lock(lab: CheckLab) -> None:
+    lab.open(mechanism="sections", boot=0)
+    lab.behave(target=lambda *_: lab.unlock())
     lib.mc_bank_withdraw(lab.host, 0)
 
 

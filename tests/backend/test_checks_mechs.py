@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 from check_lab import AREA, VM1, VM2, CheckLab, Fault, assert_seen, outcome_of
-from hypervisor.public._abi import lib as abi
 from mechs_private import Private, fault, load
+
+from frontend._guest import lib as abi
 
 MOST = 2**64 - 1
 HOST_DOMAIN = ("host", "domain")

@@ -14,8 +14,8 @@ import pytest
 
 from hypervisor import config
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import DomainSettings, HostSettings, check_name
 from hypervisor.public.units import AREA_FRAMES
-from hypervisor.settings import DomainSettings, HostSettings, check_name
 from memcoord.testbed.scenarios import schema
 
 SCENARIO = """
@@ -82,7 +82,7 @@ def test_a_hosts_setting_is_refused_in_both_files(key: str, value: Any, why: str
 
 
 def test_on_violation_is_one_of_three() -> None:
-    made = config.HypervisorConfig(total_frames=8 * AREA_FRAMES, on_violation="shout")  # type: ignore[arg-type]
+    made = config.HypervisorConfig(total_frames=8 * AREA_FRAMES, **{"on_violation": "shout"})
     with pytest.raises(ConfigError, match="on_violation: must be one of 'kill', 'report', 'stop'"):
         config.check(made)
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from source_tree import c_code, module_of, product_files
+from source_tree import TEMPLATES, c_code, module_of, product_files
 
 #: Written from the C headers: a mention there is not a use.
 FROM_HEADERS = {"hypervisor/public/constants.py", "tmem/record.py"}
@@ -80,11 +80,18 @@ def python_declarations(source: str) -> Iterator[str]:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         yield from (one.id for one in targets if isinstance(one, ast.Name) and one.id.isupper())
-    for node in ast.walk(tree):
+    yield from _declared_in(tree.body)
+
+
+def _declared_in(body: list[ast.stmt]) -> Iterator[str]:
+    for node in body:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        if not (node.name.startswith("__") or _is_registered(node) or _is_public(node)):
+        if _is_registered(node):
+            continue
+        if not (node.name.startswith("__") or _is_public(node)):
             yield node.name
+        yield from _declared_in(node.body)
 
 
 def _is_public(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -115,8 +122,9 @@ def c_declarations(text: str) -> Counter[str]:
 
 
 def _product_words(checkout: Path) -> Counter[str]:
+    templates = sorted((checkout / TEMPLATES).glob("*.py"))  # a user's copy calls what they call
     words: Counter[str] = Counter()
-    for path in product_files(checkout, ".py", ".c", ".h"):
+    for path in [*product_files(checkout, ".py", ".c", ".h"), *templates]:
         text = (checkout / path).read_text(encoding="utf-8")
         if str(path) in FROM_HEADERS:
             continue

@@ -1,4 +1,4 @@
-/* cheat.h: the loops of a guest that cheats, and the loop that watches what the kernel gives out.
+/* cheat.h: the loops of a guest that cheats, and the loop that watches the memory of domains.
  *
  * Owns:  the cheats of memcoord/benchmarks/hostile/guest.py, which run in the cheating process, and
  *        the watch of memcoord/benchmarks/hostile/lab.py, which runs in the hypervisor's.
@@ -50,7 +50,7 @@ uint64_t mcc_flood_ring(struct mcc_attachment *own, uint32_t op, uint32_t other,
                         uint64_t for_ns);
 /* Claim without a pause that the target is reached, and lie in every statistic. */
 uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns);
-/* Burn a CPU and nothing else: what a busy neighbour is without cheating. */
+/* Burn a CPU and nothing else, as a busy neighbour does that is no cheat. */
 uint64_t mcc_burn(const struct mcc_attachment *own, uint64_t for_ns);
 
 /* Each step-th word of [first, last) in turn: corrupt it in one way, send a record, ring, wait

@@ -33,7 +33,7 @@ class DemandGuest(MechanismGuest):
         ``is_apart``: nanoseconds after the end of the step before.
 
         Per request, in order: until it was granted, and until all of it was touched; 0 when that
-        was not within ``missed_ns``. What is held in the end is given back.
+        was not within ``missed_ns``. Areas held in the end are given back.
         """
         guest = self._adopted[key]
         room = _peak(steps) * AREA_FRAMES

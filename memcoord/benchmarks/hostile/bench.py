@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks import cpus, tables
 from memcoord.benchmarks.hostile.cheats import CheatRow, cheat_report

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.hostile.guest import HOWS, WHERE
@@ -184,7 +184,7 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
 
 
 def _answer_of(guest: Remote) -> Any:
-    """What the cheater says it did; None when it was ended over it."""
+    """The cheater's own account; None when it was ended over the cheat."""
     try:
         return guest.answer()
     except RemoteGone:

@@ -130,7 +130,7 @@ class CheatingGuest:
 
     @operation
     def verify(self) -> int:
-        """Pages held whose content is not what was written."""
+        """The number of held pages whose content has changed."""
         domain = self._joined()
         return sum(
             lib.mc_content_check(domain.address + frame * FRAME_BYTES, domain.domid, frame, 1) >= 0

@@ -36,7 +36,7 @@ TOTAL_AREAS, SLACK_AREAS = 40, 2
 #: Of the cheater: it could really use far more than all host memory.
 MAX_AREAS, BOOT_AREAS, TARGET_AREAS = 96, 4, 16
 HELD_AREAS = 4
-LOW_AREAS = 2  # what a cheater that holds memory is told to shrink to
+LOW_AREAS = 2  # the target to which a cheater that holds memory must shrink
 INTERVAL_MS = 20
 WATCH_NS = 200_000
 PAUSE_S = 0.0005

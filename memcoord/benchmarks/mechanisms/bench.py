@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hypervisor.public.backend import MECHANISMS
 from hypervisor.public.errors import MemcoordError
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES
 from memcoord.benchmarks import cpus
 from memcoord.benchmarks._loops import lib

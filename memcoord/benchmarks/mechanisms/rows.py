@@ -57,7 +57,7 @@ class Pages(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """What the rows of all mechanisms share in one run of the bench."""
+    """The sheet, processes and CPUs shared by the rows of all mechanisms."""
 
     sheet: Sheet
     vms: tuple[Remote, Remote, Remote]

@@ -33,7 +33,7 @@ SPIN_NS = 50_000
 
 
 class StepError(MemcoordError):
-    """A mechanism did not do what it was asked to."""
+    """A mechanism failed at a step."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ class Stage:
         beyond = max(now.resident_frames - now.installed_frames, 0)
         # A guest with a balloon that touches one frame of an empty area gets a whole huge page.
         if beyond and not (self._huge and now.mechanism == "balloon"):
-            raise StepError(f"{now.mechanism}: the host has not got back what it thinks it has")
+            raise StepError(
+                f"{now.mechanism}: the kernel still holds memory that the ledger counts as returned"
+            )
         moved = max(abs(settled.target_frames - before), 1)
         return Resize(max(now.reached_ns - now.set_ns, 1), max(cpu_ns, 1), moved, beyond)
 

@@ -11,8 +11,10 @@ from memcoord.benchmarks.mechanisms.bench import BACKINGS, LOOPS, NAMES
 from memcoord.benchmarks.tables import MISSING, Table, short
 
 GIB = float(1 << 30)
-#: Throughput while memory is moved is of that undisturbed, the worse of the loops.
-TITLE = f"medians; throughput while memory is moved, the worse of {' and '.join(LOOPS)};"
+TITLE = (
+    "Mechanisms, pages of {pages}: medians; throughput while memory is moved, as a share of that "
+    f"undisturbed, the worse of {' and '.join(LOOPS)}"
+)
 
 Cell = Callable[[Mapping[str, Any], str, str], str]
 
@@ -48,7 +50,7 @@ def _cpu(what: str) -> Cell:
 
 
 def _extra(what: str, key: str, scale: float = 1.0) -> Cell:
-    """What a row has besides its times; of several, the median."""
+    """A fact of a row besides its times; of several values, the median."""
 
     def cell(result: Mapping[str, Any], name: str, pages: str) -> str:
         value = result["rows"].get(f"{name} {what} {pages}", {}).get(key)
@@ -105,4 +107,4 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
                 [head, *(cell(result, name, pages) for name in names)]
                 for head, cell in LINES.items()
             ]
-            yield Table(f"{TITLE} pages of {pages}", ["", *names], lines)
+            yield Table(TITLE.format(pages=pages), ["", *names], lines)

@@ -44,7 +44,7 @@ from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.rundir import RunDir
 
 SEEDS, SEEDS_QUICK, SEEDS_FULL = 2, 1, 5
-#: What is run in the testbed, where a run takes seconds, unless --full or named.
+#: Run in the testbed, where a run takes seconds, unless --full or other names are given.
 TESTBED_POLICIES = ("greedy", "static-alloc", "smart-alloc", "fallow")
 TESTBED_SCENARIOS = ("graph", "loop", "usemem")
 QUICK_SCENARIOS = ("graph", "loop", "usemem")
@@ -54,7 +54,7 @@ LIE_SCENARIO = "mixed"
 
 @dataclass(frozen=True)
 class PolicyBenchOptions:
-    """What the command line says; empty means the default."""
+    """The options of the command line; an empty one means the default."""
 
     world: str = "both"
     policies: tuple[str, ...] = ()

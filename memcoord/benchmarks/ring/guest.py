@@ -1,6 +1,6 @@
 """The measured processes of ``memcoord bench ring``: the one that asks and the one that echoes.
 
-Owns: round trips on the ring of a domain, and over what the kernel and ZeroMQ offer.
+Owns: round trips on the ring of a domain, over file descriptors, and over ZeroMQ.
 Called by: ``memcoord.benchmarks.ring.bench``.
 """
 

@@ -48,7 +48,7 @@ def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) ->
         for future in distributed.as_completed(list(futures)):
             cell = futures.pop(future)
             yield _outcome(cell, future)
-            future.release()  # the cluster may forget what has been written here
+            future.release()  # the result is stored here: the cluster may forget it
 
 
 def _probe(address: str) -> None:

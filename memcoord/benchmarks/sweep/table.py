@@ -119,7 +119,7 @@ def _row(cell: Cell, result: Result, alone_s: Mapping[str, float], optimal_cost:
 
 
 def columns_of(rows: Sequence[RunRow]) -> list[str]:
-    """What was run, the figures every run has, those that some have, what went wrong."""
+    """The columns: the run, figures of every run, figures of some runs, the error."""
     names = dict.fromkeys(name for row in rows for name in row)
     words = {name for row in rows for name, value in row.items() if isinstance(value, str)}
     options = sorted(words - {*BEFORE, *AFTER})

@@ -33,13 +33,13 @@ def answer(cell: Cell, runner: str) -> dict[str, Any]:
     """``{"result": ...}``, or ``{"error": ...}`` in one line; never raises."""
     try:
         return {"result": runner_of(runner)(cell)}
-    except Exception as error:  # whatever a cell does, the sweep goes on and tells
+    except Exception as error:  # the sweep goes on and tells of it
         text = " ".join(str(error).split()) or "no reason given"
         return {"error": f"{type(error).__name__}: {text}"}
 
 
 class CellWorker:
-    """What the process does."""
+    """The operations of the process."""
 
     @operation
     def run(self, cell: dict[str, Any], runner: str) -> dict[str, Any]:

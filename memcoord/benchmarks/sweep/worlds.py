@@ -126,7 +126,7 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(rows) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    # What JSON writes of text, numbers and truth is TOML too, a number from 1e16 on excepted.
+    # Text, numbers and truth look in TOML as in JSON, except numbers from 1e16 on.
     return repr(value) if isinstance(value, float) else msgspec.json.encode(value).decode()
 
 

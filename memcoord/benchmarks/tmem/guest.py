@@ -42,7 +42,7 @@ LATER_OBJECTS = 1 << 20  # the sets have lower objects
 
 
 class TmemGuest(Measured):
-    """``name`` names what is made, ``pages`` a set, ``pool`` a pool here, ``key`` a domain."""
+    """``pages`` names a set, ``pool`` a pool of this process, ``key`` a domain."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         super().__init__(stack)
@@ -93,7 +93,7 @@ class TmemGuest(Measured):
 
     @operation
     def copy(self, what: str, pages: str, count: int, ops: int) -> bytes:
-        """memcpy of what a put or a get of the set copies."""
+        """Only the memcpy of the puts or gets of a set."""
         page_set, samples = self._sets[pages], samples_of(count)
         if pages not in self._copies:
             self._copies[pages] = memory_of(bytes(page_set.pages * FRAME_BYTES))
@@ -155,7 +155,7 @@ class TmemGuest(Measured):
             store.put(position, position + 1)
         for position in range(page_set.pages - LOOKS, page_set.pages):
             if store.fetch(position) != page_set.block[position % BLOCK_PAGES]:
-                raise ValueError(f"{name}: what it gave back is not what was put")
+                raise ValueError(f"{name}: a page came back changed")
 
     @operation
     def store(self, what: str, name: str, pages: str, count: int, ops: int) -> bytes:

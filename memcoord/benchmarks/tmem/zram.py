@@ -89,7 +89,7 @@ class ZramSwap:
                 memory.madvise(MADV_PAGEOUT, start, AREA_BYTES)
                 samples.append(time.perf_counter_ns() - before)
             if _swapped_bytes() < len(content) * 9 // 10:
-                raise OSError("the kernel did not page out what it was asked to")
+                raise OSError("the kernel did not page out nine tenths of the pages")
         return samples.tobytes()
 
 

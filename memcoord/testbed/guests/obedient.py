@@ -95,7 +95,7 @@ class GuestProcess(Remote):
         return int(self.ask("peek", frame=frame))
 
     def reopen(self) -> None:
-        """As a rebooted kernel: forget everything and attach to what the hypervisor formatted."""
+        """As a rebooted kernel: forget everything and attach to the freshly formatted meta."""
         self.ask("reopen")
 
     def close(self, grace_s: float = END_S) -> None:
@@ -184,7 +184,7 @@ class ObedientGuest:
 
     @operation
     def give(self, kind: str, count: int, stride: int) -> int:
-        """Frees blocks after wiping their stamps, so that ``dirty`` sees only what others left."""
+        """Wipe the stamps of blocks and free them: ``dirty`` must see only others' content."""
         chosen = self.held[kind][::stride][:count]
         gone = set(chosen)
         self.held[kind] = [block for block in self.held[kind] if block not in gone]

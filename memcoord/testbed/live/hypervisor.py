@@ -48,7 +48,7 @@ def answers(run_dir: Path) -> bool:
 
 
 def end(launcher: Launcher, child: Child, run_dir: Path) -> str:
-    """Ask the hypervisor to shut down, make sure of it; empty, or what was wrong with its end."""
+    """Ask the hypervisor to shut down, make sure of it; empty, or the fault of its end."""
     try:
         control_client.call(run_dir, "shutdown")
     except MemcoordError:
@@ -60,7 +60,7 @@ def end(launcher: Launcher, child: Child, run_dir: Path) -> str:
 class Hypervisor:
     """A hypervisor of one's own, from ``with`` to the end of the block, never longer.
 
-    ``memory``: what the host has, as ``"256 MiB"`` or in bytes, a whole number of 4 KiB frames; 4
+    ``memory``: the host's memory, as ``"256 MiB"`` or in bytes, a whole number of 4 KiB frames; 4
     MiB of it are kept as slack. ``policy``: a name, ``"smart-alloc:P=6"`` or ``"file.py:Class"``.
     ``interval_ms``: between two of the policy's decisions. ``domains``: the only ones that may
     attach; without any, every process of this user may, under any name. ``run_dir``: where sockets

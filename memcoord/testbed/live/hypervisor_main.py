@@ -1,4 +1,4 @@
-"""The hypervisor process: where backend, policy, coordinator and control plane are wired together.
+"""The hypervisor process, which wires backend, policy, coordinator and control plane together.
 
 ``python -P -m memcoord.testbed.live.hypervisor_main RUN_DIR [WATCH_FD]`` reads ``hypervisor.json``
 in RUN_DIR and serves until it is asked to shut down, gets SIGTERM or SIGINT, or WATCH_FD ends (its
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RUN_DIR_MODE = 0o700
 NOFILE_MAX = 65536
-#: What a policy may need (``policies.base.NEEDS``) and a real host measures: no ages of pages.
+#: Needs of policies (``policies.base.NEEDS``) that a real host measures: not the ages of pages.
 MEASURED = ("mrc",)
 
 
@@ -77,7 +77,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         stack.callback(host.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: host.shutdown())
-        if interrupted:  # what was being imported or compiled has swallowed the exception
+        if interrupted:  # code being imported or compiled has swallowed the exception
             host.shutdown()
         on_event("started", {"pid": os.getpid(), "policy": config.policy})
         host.run()

@@ -3,7 +3,7 @@
 Owns: the order of a run.
   1. hypervisor.json and a file per domain are written; the hypervisor starts and answers a ping.
   2. domains start at their time; statistics are read until every domain has ended.
-  3. the hypervisor is asked to shut down; whatever remains is ended; sockets are removed.
+  3. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
 A domain that dies is noted and the run goes on. The hypervisor's death, a signal, or a run that
 stands still for STALL_S ends it. Called by ``memcoord.commands.run`` from the main thread.
 """
@@ -142,7 +142,7 @@ class PolicyRun:
         folder = self._directory.name
         self._run.record_files([*(f"{folder}/{name}" for name in self._scratch()), *LINKS])
         for name in LINKS:
-            # Whoever is given the run directory finds the hypervisor that serves now.
+            # The control verbs, given the run directory, find the hypervisor that serves now.
             (self._run.path / name).unlink(missing_ok=True)
             (self._run.path / name).symlink_to(Path(folder) / name)
         config = to_hypervisor_config(self._scenario, self._policy)
@@ -227,7 +227,7 @@ class PolicyRun:
                     domain.statistics = row
 
     def _check(self) -> None:
-        """Note who ended; RunBroken when the run cannot go on."""
+        """Note processes that ended; RunBroken when the run cannot go on."""
         ended = self._launcher.reap()
         for domain in self._domains:
             if domain.child in ended:
@@ -251,10 +251,10 @@ class PolicyRun:
     def _end(self) -> str:
         """Stop the domains that still run, then the hypervisor, each within named bounds.
 
-        Returns what was wrong with the hypervisor, or an empty string.
+        Returns the fault of the hypervisor, or an empty string.
         """
         died = self._hypervisor.returncode is not None
-        if died:  # the domains notice by themselves, and their words belong in the report
+        if died:  # the domains notice by themselves; their words belong in the report
             children = [domain.child for domain in self._domains if domain.child]
             self._launcher.wait(children, FAREWELL_S)
         for domain in self._domains:

@@ -1,4 +1,4 @@
-"""What a hypervisor publishes at every tick, read by the process that runs it.
+"""The publications of a hypervisor, one per tick, read by the process that runs it.
 
 Owns: the SUB socket on ``stats.ipc`` and the counts over ticks that a run's report needs. Called by
 ``memcoord.testbed.live.session`` from one thread; a context manager.
@@ -21,7 +21,7 @@ PUBLICATIONS_MAX = 1000
 
 
 class BadStatistics(MemcoordError):
-    """A hypervisor published what is no ``Publication``."""
+    """A hypervisor published something other than a ``Publication``."""
 
 
 class StatisticsReader:
@@ -58,7 +58,7 @@ class StatisticsReader:
         return self._clock() - self.begin_s
 
     def read(self, wait_ms: int = 0) -> Iterator[messages.Publication]:
-        """What has come, waiting up to ``wait_ms`` for the first; BadStatistics."""
+        """The publications that have come; waits up to ``wait_ms`` for the first. BadStatistics."""
         self._socket.poll(wait_ms)
         for _ in range(PUBLICATIONS_MAX):
             try:

@@ -1,7 +1,7 @@
-"""One domain of a live run, and what is said of it when its process has ended.
+"""One domain of a live run, and the verdict on it once its process has ended.
 
-Owns: ``RunningDomain``, the verdict on how a domain's process ended, and the notices that a
-hypervisor's event log is worth. Called by ``memcoord.testbed.live.session``.
+Owns: ``RunningDomain``, the verdict on how a domain's process ended, and the notices taken from a
+hypervisor's event log. Called by ``memcoord.testbed.live.session``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class RunningDomain:
 
 
 def notices(events: Path) -> list[str]:
-    """What the hypervisor logged in the file ``events`` that the user must see, each text once."""
+    """Events in the file ``events`` that the user must see, each text once."""
     texts: dict[str, None] = {}
     for line in events.read_text(encoding="utf-8").splitlines() if events.exists() else ():
         try:

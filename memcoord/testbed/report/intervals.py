@@ -1,8 +1,8 @@
 """How sure a figure is: bootstrap intervals, paired differences, rank correlation.
 
 Owns: the statistics of figures over seeds. Pure, and seeded: the same values give the same
-interval. Who compares two policies pairs their runs on the same seed, so that what a seed does to
-both of them cancels.
+interval. To compare two policies, pair their runs on the same seed: an influence of the seed on
+both runs then cancels.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Progress:
         part = int(done * PARTS / max(total, 1))
         if self._is_plain and part > self._part:
             self._part = part
-            self._line(f"{int(done):,} of {total:,}")
+            self._line(f"{f'{done:,.1f}'.removesuffix('.0')} of {total:,}")
 
     def _line(self, text: str) -> None:
         sys.stderr.write(f"{self._title}: {text}\n")

@@ -1,4 +1,4 @@
-"""What a run found: results per domain and policy, the gain over greedy, and how they are shown.
+"""The results of a run, per domain and policy, the gain over greedy, and how they are shown.
 
 Owns: the result types, their arithmetic, the two forms of the report file, and ``print_report``,
 the only function here that is not pure.
@@ -54,7 +54,7 @@ class DomainResult(msgspec.Struct, kw_only=True):
 class PolicyResult(msgspec.Struct, kw_only=True):
     """The same scenario under one policy; ``error`` is empty unless the run itself broke.
 
-    ``notices`` are what the hypervisor complained about, such as faults of the policy.
+    ``notices`` are complaints of the hypervisor, such as faults of the policy.
     """
 
     policy: str
@@ -72,9 +72,9 @@ class PolicyResult(msgspec.Struct, kw_only=True):
 
 
 def policy_failure(faulty_ticks: int, served_ticks: int) -> str:
-    """What to say of a policy that never decided anything: the run shows nothing about it.
+    """The error of a run whose policy failed at every tick; empty when it decided anything.
 
-    Empty when it did. ``served_ticks`` are those with domains.
+    ``served_ticks`` are the ticks with domains.
     """
     if not served_ticks or faulty_ticks < served_ticks:
         return ""
@@ -190,7 +190,7 @@ def charts(report: RunReport, samples: Sequence[Sample], *, unicode: bool) -> li
 
 
 def closing(report: RunReport) -> list[str]:
-    """What went wrong, if anything, how much was verified, and where everything is."""
+    """The last lines: errors, the number of verified pages, the run directory."""
     lines = []
     for policy in report.policies:
         problems = [policy.error] if policy.error else []
@@ -213,7 +213,7 @@ def text_report(
     unicode: bool = True,
     last: Sequence[str] | None = None,
 ) -> str:
-    """``report.txt``, and what a pipe gets. ``last``: the final lines, those of ``closing``."""
+    """``report.txt``, which a pipe gets too. ``last``: the final lines, those of ``closing``."""
     chart = charts(report, samples, unicode=unicode)
     end = closing(report) if last is None else last
     return "\n".join([*plain_table(report), *chart, "", *end, ""])

@@ -1,4 +1,4 @@
-"""Ask a running hypervisor something: the client end of the control plane.
+"""The client end of the control plane: one question to a running hypervisor, one answer.
 
 Owns: one DEALER socket per call, its time limit, and turning an error reply into an exception; the
 reading of the operator's token, which every call sends.
@@ -22,7 +22,7 @@ STRAY_REPLIES_MAX = 16
 
 
 class Refused(MemcoordError):
-    """The hypervisor answered, and the answer is no; the text is its own."""
+    """The hypervisor refused the operation; the text is the hypervisor's."""
 
 
 def token_of(run_dir: Path) -> str:
@@ -34,9 +34,11 @@ def token_of(run_dir: Path) -> str:
 
 
 def call(run_dir: Path, op: str, timeout_ms: int = TIMEOUT_MS, **args: Any) -> Any:
-    """The result of one control operation; Refused, or PeerGone after ``timeout_ms``.
+    """The hypervisor's answer to the operation ``op``, one of ``messages.OPS``, with ``args``.
 
-    Refused also when this process may not read the token in ``run_dir`` (``ping`` needs none).
+    Raises Refused when the hypervisor says no, when this process cannot read the operator's token
+    in ``run_dir`` (``ping`` needs none), or when the arguments do not belong to ``op``; PeerGone
+    when no hypervisor serves ``run_dir`` or none answers within ``timeout_ms`` milliseconds.
     """
     endpoint = run_dir / messages.CONTROL_SOCKET
     check_socket_path(endpoint)

@@ -1,4 +1,4 @@
-"""Which process is this: a pid alone may have been given to somebody else since.
+"""The identity of a process: a pid alone may belong to another process by now.
 
 Owns: the identity of a process (pid, start time, PID namespace) and the only place that signals one
 by pid. A process of another PID namespace (another container, say) cannot be looked at from here:

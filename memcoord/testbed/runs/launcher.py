@@ -76,7 +76,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, meaningful until it was reaped."""
+        """Its process id, meaningful until the child was reaped."""
         return self.process.pid
 
     @property

@@ -65,7 +65,7 @@ class Remote:
     """The parent's end of one child: ``python -P -m MODULE ARGUMENTS...``, started by ``__init__``.
 
     With a launcher, the launcher also ends the child and keeps its output in files. Without one,
-    what the child prints goes to stderr, and ``close`` ends the child.
+    the child prints to stderr, and ``close`` ends the child.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ def serve(target: object, *, is_threaded: bool = True) -> None:
     """
     line = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # what an operation calls may read stdin: it must not take a frame
+    os.dup2(nothing, 0)  # code that reads stdin must not take a frame
     os.close(nothing)
     if is_threaded:
         end_with_parent(line.fileno())
@@ -180,7 +180,7 @@ def serve(target: object, *, is_threaded: bool = True) -> None:
                     raise LookupError(f"no operation is called {op!r}")
                 value = known[op](**args, **({"fds": fds} if fds else {}))
                 body = msgspec.msgpack.encode([True, value])
-            except Exception:  # whatever it is, the parent reports it
+            except Exception:  # the parent reports it
                 body = msgspec.msgpack.encode([False, traceback.format_exc()])
             line.sendall(HEADER.pack(len(body), 0) + body)
 

@@ -1,8 +1,9 @@
-"""The directory a run leaves behind: what it was, what it did, what it made.
+"""The directory a run leaves behind: its manifest, its events, its files.
 
 Owns: names, layout and manifest of run directories, and the only writer of ``manifest.json`` and
 ``events.jsonl``. A run is created with ``create``, records every process and file it makes, and
-ends with ``finish``. ``memcoord ls`` and ``clean`` act on nothing but what a manifest names.
+ends with ``finish``. ``memcoord ls`` and ``clean`` act on the processes and files a manifest names,
+and on no other.
 
     <base>/<utc time>-<scenario>-<id>/     mode 0700
         manifest.json   Manifest below, replaced as a whole, so a reader never sees half of one
@@ -161,7 +162,7 @@ def create(
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = take_lock(where / LOCK)
     except BlockingIOError as error:
-        raise ConfigError("--run-dir", error.strerror) from None
+        raise ConfigError("--run-dir", str(error.strerror)) from None
     except OSError as error:
         raise RunDirError(where, error.strerror or str(error)) from None
     try:

@@ -1,9 +1,10 @@
-"""Scenarios: what a run is, as a TOML file checked before anything starts.
+"""Scenarios: the description of a run as a TOML file, checked before anything starts.
 
-Owns: the schema of ``scenarios/*.toml`` and its units. Whatever is wrong becomes one ConfigError
-whose key is a path into the file, such as ``domain[1].ram``. ``to_hypervisor_config`` turns a
-scenario into what the hypervisor process reads; nobody else converts units. What the two have in
-common is checked by ``hypervisor.config``; the keys of its errors are translated here.
+Owns: the schema of ``scenarios/*.toml`` and its units. Every mistake becomes a ConfigError whose
+key is a path into the file, such as ``domain[1].ram``. ``to_hypervisor_config`` turns a scenario
+into the configuration of a hypervisor process; no other module converts units.
+``hypervisor.config`` checks the settings that both have; the keys of its errors are translated
+here.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from msgspec import Meta
 
 from hypervisor import config
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import DomainSettings, HostSettings, Name, common, convert
 from hypervisor.public.units import AREA_BYTES
-from hypervisor.settings import DomainSettings, HostSettings, Name, common, convert
 from memcoord.testbed.runs import facts
 from memcoord.testbed.scenarios.overrides import apply
 from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size
@@ -58,19 +59,19 @@ class Disk(msgspec.Struct, **_STRICT):
 
 
 class Costs(msgspec.Struct, **_STRICT):
-    """What a page to and from tmem costs in the simulator; None: as the simulator knows it."""
+    """Costs of a page to and from tmem in the simulator; None: the simulator's own figures."""
 
     tmem_get_us: CostUs | None = None
     tmem_put_us: CostUs | None = None
 
 
 class Domain(DomainSettings, frozen=True):
-    """One VM. ``ram`` is what it boots with, and its first target.
+    """One VM. It boots with ``ram``, which also is its first target.
 
-    ``ram_min`` (default ``ram``) to ``ram_max`` (default ``maxmem``), and ``tmem_min`` to
-    ``tmem_max``, are what a policy may give it; equal ones pin it. ``credit_areas`` the domain does
-    not use yet are left to it, so that one just booted keeps what it booted with. At ``crash_at``,
-    a fraction of its own references, it is killed.
+    A policy may give it ``ram_min`` (default ``ram``) to ``ram_max`` (default ``maxmem``) and
+    ``tmem_min`` to ``tmem_max``; equal limits pin the target. ``credit_areas`` that the domain does
+    not use yet are left to it, so that a domain that just booted keeps the memory it booted with.
+    At ``crash_at``, a fraction of its own references, the domain is killed.
     """
 
     name: Name
@@ -164,7 +165,7 @@ def _translated(key: str) -> str:
 
 
 def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorConfig:
-    """What the hypervisor process is told for one run of ``scenario`` under ``policy``."""
+    """The configuration of the hypervisor process for ``scenario`` under ``policy``."""
     return config.HypervisorConfig(
         total_frames=scenario.memory.frames,
         slack_frames=scenario.slack.frames,

@@ -1,7 +1,7 @@
-"""What a domain can be told to do: the kinds of workload a scenario knows.
+"""The kinds of workload that a scenario can give a domain.
 
-Owns: one frozen struct per kind (its ``kind`` in the file is the tag), their checks, and ``Size``.
-What references a workload makes is ``memcoord.testbed.streams``'s. Sizes are those of a laptop: a
+Owns: one frozen struct per kind (its ``kind`` in the file is the tag), their bounds, and ``Size``.
+``memcoord.testbed.streams`` makes the references of a workload. Sizes are those of a laptop: a
 vertex, a rating or a row stands for a whole object of a Java heap, so that a few megabytes behave
 as gigabytes do.
 """
@@ -40,7 +40,7 @@ Small = Annotated[int, Meta(ge=1, le=1024)]
 
 _STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True, "tag_field": "kind"}
 
-#: (key, holds, what is wanted)
+#: A condition over several keys: (key to blame, whether it holds, the words if it does not).
 Wish = tuple[str, bool, str]
 
 
@@ -83,7 +83,7 @@ class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
     program_file: bool = False
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         problem = check_trace(self.trace)
         yield "trace", not problem, problem
 
@@ -100,7 +100,7 @@ class BlockTraceWorkload(msgspec.Struct, **_STRICT, tag="block-trace"):
     repeat: Repeats = 1
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         problem = _check_file(self.file)
         yield "file", not problem, problem
 
@@ -114,7 +114,7 @@ class UsememWorkload(msgspec.Struct, **_STRICT, tag="usemem"):
     sweeps: Repeats = 2
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("step", self.step)
         yield _pages("most", self.most)
         yield "most", self.most >= self.step, "must not be below step"
@@ -131,7 +131,7 @@ class GraphWorkload(msgspec.Struct, **_STRICT, tag="graph-analytics"):
     edge_bytes: RecordBytes = 32
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield "vertices", self.vertices & (self.vertices - 1) == 0, "must be a power of two"
         references = 2 * self.vertices * (self.degree + 1) * self.iterations
         yield _number("iterations", references, REFERENCES_MAX, what="references")
@@ -154,7 +154,7 @@ class AnalyticsWorkload(msgspec.Struct, **_STRICT, tag="in-memory-analytics"):
     rating_bytes: RecordBytes = 32
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         references = 4 * (self.ratings + self.users + self.items) * self.iterations * self.runs
         yield _number("iterations", references, REFERENCES_MAX, what="references")
 
@@ -167,7 +167,7 @@ class LoopWorkload(msgspec.Struct, **_STRICT, tag="loop"):
     repeat: Repeats = 10
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("size", self.size)
 
 
@@ -183,7 +183,7 @@ class JunkWorkload(msgspec.Struct, **_STRICT, tag="junk"):
     every: Small = 16
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("size", self.size)
         yield _pages("hot", self.hot)
 
@@ -204,7 +204,7 @@ class BurstsWorkload(msgspec.Struct, **_STRICT, tag="bursts"):
     shape: Annotated[float, Meta(gt=1, le=sys.float_info.max)] = 1.5
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("base", self.base)
         yield _pages("most", self.most)
         yield "most", self.most >= self.base, "must not be below base"
@@ -228,7 +228,7 @@ class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
     samples: int = 288
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("peak", self.peak)
         yield _number("samples", self.samples, self.SAMPLES - self.start)
 
@@ -243,7 +243,7 @@ class QuietWorkload(msgspec.Struct, **_STRICT, tag="quiet"):
     pause_s: PauseS = 0.1
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("size", self.size)
         yield _number("pauses", self.pauses, min(self.references, REPEAT_MAX), least=0)
 
@@ -263,7 +263,7 @@ Workload = (
 
 
 def title_of(workload: Workload) -> str:
-    """What reports call it: its trace or its kind."""
+    """The name in reports: the trace or the kind."""
     if isinstance(workload, PageTraceWorkload):
         return workload.trace
     return str(workload.__struct_config__.tag)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.settings import MECHANISMS
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.hostile import bench as cheats
 from memcoord.benchmarks.hostile.cheats import CHEATS, CheatRow

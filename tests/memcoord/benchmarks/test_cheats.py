@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.public.backend import EXCESS, MECHANISMS
+from hypervisor.public.backend import EXCESS
+from hypervisor.public.settings import MECHANISMS
 from memcoord.benchmarks.hostile.cheats import CHEATS, CheatRow, corrupt, try_cheat
 from memcoord.benchmarks.hostile.lab import AREA, MAX_AREAS, CheatLab
 

@@ -1,7 +1,7 @@
-"""Settings a scenario and a hypervisor's configuration have in common, with their bounds.
+"""Settings that a scenario, a hypervisor's configuration and a backend have in common.
 
-Owns: ``DomainSettings`` and ``HostSettings``, which the structs of both inherit, and the words of
-an error. A bound stands in the type, as ``msgspec.Meta``; its ``description`` is the unit. A new
+Owns: ``DomainSettings`` and ``HostSettings``, which the structs of all three inherit, and the words
+of an error. A bound stands in the type, as ``msgspec.Meta``; its ``description`` is the unit. A new
 setting of a domain is one line here, and one in ``struct mc_domain_spec`` where C uses the setting.
 """
 
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, inspect
 
-from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.constants import MechanismId
 from hypervisor.public.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+#: How a domain may be resized, by ``MechanismId``; docs/mechanisms.md explains each.
+MECHANISMS = tuple(mechanism.name.lower().replace("_", "-") for mechanism in MechanismId)
 NAME_CHARACTERS_MAX = 32
 #: A column of a policy's view is made of floats, which hold integers up to this one exactly.
 PRIORITY_MAX = 1 << 53
@@ -42,7 +45,7 @@ _FIELD = re.compile(r"field `([^`]+)`")
 
 
 class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a domain is told beside its sizes.
+    """The settings of a domain beside its sizes.
 
     ``credit_areas``: areas of 2 MiB granted ahead of need. ``weight`` is for the policy.
     ``priority``: the domain with the higher one gets memory first when minima do not fit or growth
@@ -55,16 +58,16 @@ class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     opt_out: bool = False
     mechanism: Mechanism = "direct"
-    options: dict[str, int] = {}
+    options: Mapping[str, int] = {}
 
 
 class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a hypervisor is told beside its sizes and its domains."""
+    """The settings of a hypervisor beside its sizes and its domains."""
 
     interval_ms: Annotated[int, Meta(ge=10, le=3_600_000, description="milliseconds")] = 1000
     tmem_dedup: bool = False  # pages of the same content of one domain are kept once
     tmem_compression: bool = False  # cold pages are compressed, a few at every tick
-    backing: Literal["", "4k", "2m"] = ""  # size of the host's pages; "": what the machine gives
+    backing: Literal["", "4k", "2m"] = ""  # page size of the host; "": the largest it gives
     huge_dir: str = ""  # a tmpfs mounted huge=always; its files cannot be sealed
 
 

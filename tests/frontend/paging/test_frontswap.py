@@ -10,7 +10,7 @@ import pytest
 import frontend
 from frontend._guest import lib
 from frontend.domain import Domain
-from frontend.frontswap import SELFSHRINK_INERTIA, Frontswap, SelfShrink, name_of
+from frontend.paging.frontswap import SELFSHRINK_INERTIA, Frontswap, SelfShrink, name_of
 from hypervisor.public.errors import BadFrame, ConfigError, InternalError
 
 SLOTS = 200

@@ -1,9 +1,9 @@
 """The swap file: where a guest's pages go that tmem does not take.
 
-Owns: one sparse file with a place for every virtual page, page p at ``p * 4096``. Which places hold
-something is the caller's business. Reads and writes go past the host's page cache (O_DIRECT) where
-the filesystem allows it, as a guest's swap device would; otherwise ``direct`` is False, times are
-those of the page cache, and nothing is synced: swap need not survive the guest.
+Owns: one sparse file with a place for every virtual page, page p at ``p * 4096``. The caller knows
+the places that hold a page. Reads and writes go past the host's page cache (O_DIRECT) where the
+filesystem allows it, as those of a guest's swap device do. Otherwise ``direct`` is False and the
+times are those of the page cache. Nothing is synced: swap need not survive the guest.
 Buffers are single frames of the domain's RAM, which are aligned as O_DIRECT wants them.
 """
 
@@ -57,7 +57,7 @@ class SwapFile:
             raise SwapError(self.path, errno.ENOSPC, f"write of page {page}")
 
     def read(self, page: int, frame: memoryview) -> None:
-        """Fill ``frame`` with what was last written as ``page``."""
+        """Fill ``frame`` with the bytes last written as ``page``; SwapError when the disk fails."""
         self._check(page, frame)
         try:
             got = os.preadv(self._fd, [frame], page * FRAME_BYTES)

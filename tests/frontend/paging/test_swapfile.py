@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from frontend.swapfile import SwapError, SwapFile
+from frontend.paging.swapfile import SwapError, SwapFile
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import frontend
-from frontend.cleancache import Cleancache, oid_of
 from frontend.domain import Domain
+from frontend.paging.cleancache import Cleancache, oid_of
 from hypervisor.public.errors import ConfigError
 
 OPERATIONS = [*4 * ["put"], *3 * ["get"], "page", "inode"]

@@ -13,9 +13,9 @@ import pytest
 import frontend
 from frontend._guest import lib
 from frontend.domain import Domain
-from frontend.idle_sampler import PERIOD_NS
-from frontend.manager import BALANCE_REFERENCES, GuestMemory
-from frontend.swapfile import SwapError, SwapFile
+from frontend.paging.idle_sampler import PERIOD_NS
+from frontend.paging.manager import BALANCE_REFERENCES, GuestMemory
+from frontend.paging.swapfile import SwapError, SwapFile
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
 
 AREA = 512
@@ -450,7 +450,7 @@ def test_an_idle_guest_takes_its_pages_back(
         memory.resize(300)
         assert memory.shrink_tmem(0) == 136
         assert not hypervisor.pages
-        before = memory.faults
+        before = memory.statistics().faults
         for page in range(300):
             checked.reference(page, False)
-        assert memory.faults == before
+        assert memory.statistics().faults == before

@@ -1,11 +1,12 @@
-"""How much of a domain's memory is idle, found out as ESX does.
+"""An estimate of how much of a domain's memory is idle, by sampling as ESX does.
 
-Owns: the sample. At the start of a period pages are drawn at random and their entries taken out of
-the page table; the next use of one misses there, is noted and puts it back. Those that did not come
-back by the end of the period were idle (Waldspurger, "Memory Resource Management in VMware ESX
-Server", OSDI 2002, section 5.3). A reference that hits costs nothing more than without it.
+Owns: the sample. At the start of a period the sampler draws pages at random and takes their entries
+out of the page table. The next use of such a page misses there; the sampler notes it and puts the
+entry back. A page whose entry is not back at the end of the period was idle (Waldspurger, "Memory
+Resource Management in VMware ESX Server", OSDI 2002, section 5.3). A reference that hits the table
+costs nothing more than without a sample.
 
-Used by ``frontend.manager`` only, which tells of every page that leaves memory.
+Used by ``frontend.paging.manager`` only, which tells the sampler of every page that leaves memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-#: As many as ESX.
+#: Pages in a sample, as many as ESX draws.
 SAMPLE_PAGES = 100
 #: ESX takes 30 s; coordinators here look every 50 to 1000 ms.
 PERIOD_NS = 100_000_000

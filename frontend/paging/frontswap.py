@@ -3,12 +3,13 @@
 Owns: one persistent private pool for all swap devices, and per device a map of the slots that are
 in tmem, a byte each. Linux' rules (``mm/frontswap.c``, ``drivers/xen/tmem.c``):
 
-  store        refused -> the caller writes the page to the real swap device. Refused for a slot
-               that was in tmem -> it is unmarked, because tmem has dropped the old copy.
-  load         only of a slot that is marked; never a device's stale bytes instead of tmem's.
-  invalidate   before a slot is used for another page, and when it is freed.
-  swapoff      invalidates the device: 16 objects, one doorbell.
-  shrink       a partial swapoff: pages are pulled back into the guest's RAM.
+  store        When tmem refuses, the caller writes the page to the real swap device, and a slot
+               that was in tmem is unmarked, because tmem has dropped the old copy.
+  load         Of a marked slot only. A marked slot is never read from the device, whose bytes are
+               old.
+  invalidate   Before a slot is used for another page, and when the slot is freed.
+  swapoff      Invalidates the device: 16 objects, one doorbell.
+  shrink       A partial swapoff: pages are pulled back into the guest's RAM.
 
 A slot ``offset`` of device ``type`` is page ``offset >> 4`` of object ``(type << 4) | (offset &
 15)``. With ``exclusive_gets`` a load takes the page out of tmem: the copy in RAM is the only one.
@@ -30,9 +31,8 @@ DEVICE_OBJECTS = 16
 DEVICES_MAX = 32
 SLOTS_MAX = DEVICE_OBJECTS * (INDEX_MAX + 1)
 
-#: Self-shrink, Linux' constants: looks without growth before the first shrink, and the share given
-#: back at each look from then on. Linux looks every SELFSHRINK_S.
-SELFSHRINK_S = 5.0
+#: Self-shrink, Linux' constants: looks without growth before the first shrink, and the share (a
+#: twentieth) that each look from then on gives back. Linux looks every 5 s.
 SELFSHRINK_INERTIA = 3
 SELFSHRINK_HYSTERESIS = 20
 
@@ -76,7 +76,11 @@ class Frontswap:
         self._batch = tmem.batch()
 
     def swapon(self, device: int, slots: int) -> None:
-        """Add a device of ``slots`` pages, none of them in tmem; makes the pool at the first."""
+        """Add a device of ``slots`` pages, none of them in tmem; the first makes the pool.
+
+        ConfigError for a device that is on already or a size out of range; NoMemory when tmem
+        gives no pool.
+        """
         if device in self._devices or not 0 <= device < DEVICES_MAX:
             raise ConfigError("device", f"{device}: in use already, or not 0 to {DEVICES_MAX - 1}")
         if not 0 < slots <= SLOTS_MAX:
@@ -86,7 +90,7 @@ class Frontswap:
         self._devices[device] = _Device(bytearray(slots))
 
     def swapoff(self, device: int) -> None:
-        """Forget a device and its pages in tmem; the guest has read what it still wanted."""
+        """Forget a device and its pages in tmem; the guest has read the pages that it wants."""
         self.invalidate_area(device)
         del self._devices[device]
 
@@ -111,12 +115,15 @@ class Frontswap:
         return list(self._device(device).offsets())
 
     def store(self, device: int, offset: int, frame: int) -> bool:
-        """Keep a copy of ``frame`` for a slot; False: write it to the swap device."""
+        """Keep a copy of ``frame`` for a slot; False: the caller writes it to the swap device."""
         place = self.add_store(self._batch, device, offset, frame)
         return self.settle_store(device, offset, frame, self._batch.submit()[place])
 
     def load(self, device: int, offset: int, frame: int) -> bool:
-        """Fill ``frame`` from tmem; False: read the swap device. InternalError: tmem lost it."""
+        """Fill ``frame`` from tmem; False: the caller reads the swap device.
+
+        InternalError when tmem has lost the page.
+        """
         if not self.holds(device, offset):
             return False
         place = self.add_load(self._batch, device, offset, frame)
@@ -124,14 +131,14 @@ class Frontswap:
         return True
 
     def invalidate_page(self, device: int, offset: int) -> None:
-        """A slot is freed, or about to hold another page."""
+        """Forget the page of a slot that is freed or is about to hold another page."""
         if self.holds(device, offset):
             self._tmem.flush_page(self._pool, *name_of(device, offset))
             self._devices[device].mark(offset, 0)
             self.invalidates += 1
 
     def invalidate_area(self, device: int) -> None:
-        """Every slot of a device is free."""
+        """Forget the pages of all slots of a device."""
         found = self._device(device)
         for number in range(DEVICE_OBJECTS):
             self._batch.flush_object(self._pool, (device << 4 | number, 0, 0))
@@ -163,7 +170,7 @@ class Frontswap:
             pulled += 1
         return pulled
 
-    # For those who put several operations into one batch of their own
+    # For a caller that puts several operations into one batch of its own
 
     def add_store(self, batch: TmemBatch, device: int, offset: int, frame: int) -> int:
         """Add a store; its answer, at the place returned, belongs to ``settle_store``."""
@@ -191,7 +198,7 @@ class Frontswap:
         return place
 
     def settle_load(self, device: int, offset: int, answer: int) -> None:
-        """InternalError when tmem did not have the page: it may not lose a persistent one."""
+        """InternalError when tmem has lost the page: it must keep a page of a persistent pool."""
         if answer != DONE:
             raise InternalError(
                 f"tmem lost page {offset} of swap device {device}: it answered {answer}"
@@ -215,7 +222,7 @@ class Frontswap:
 
 
 class SelfShrink:
-    """When a guest that does not swap more takes its pages back: ``look`` every SELFSHRINK_S.
+    """When a guest that does not swap more takes its pages back: ``look`` every 5 s.
 
     Pages that were swapped out and never missed sit in tmem and keep others out. Once frontswap has
     not grown for SELFSHRINK_INERTIA looks, a twentieth is pulled back at each.

@@ -1,19 +1,19 @@
-"""Cleancache: clean file pages that leave the guest's RAM, kept in tmem as long as nobody minds.
+"""Cleancache: clean file pages that leave the guest's RAM, kept in tmem while it has room.
 
 Owns: one ephemeral pool per mounted filesystem, and how a file page is named there: the object is
 the inode, the index the page's number in the file. Linux' contracts (``mm/cleancache.c``):
 
-  put          when an up-to-date page, the same as on disk, is evicted. Whether tmem took it
-               does not matter and is not told. A page that is neither: ``invalidate_page``.
-  get          on a read miss, before the disk is asked. A page got is gone from a private pool.
-  coherence    put, put, get: never the first one's data. Get, get: what was missed once is missed
-               until it is put again.
-  invalidate   a page or an inode is truncated or written past the page cache; the filesystem is
-               unmounted.
+  put          When an up-to-date page, the same as on disk, is evicted. The caller is not told
+               whether tmem took it. For any other page the caller says ``invalidate_page``.
+  get          On a read miss, before the disk is asked. A page found is gone from a private pool.
+  coherence    After two puts of a page a get never gives the first one's data. A page that was
+               missed once is missed until it is put again.
+  invalidate   When a page or an inode is truncated or written past the page cache, and when the
+               filesystem is unmounted.
 
 A filesystem for which tmem has no pool, and a page number beyond 32 bits, are simply not cached.
-Rules: one thread. PeerGone when the hypervisor is dead: a get may then not be taken for a miss,
-because a late answer may still write the frame.
+Rules: one thread. Every operation raises PeerGone when the hypervisor is dead. A get that raises is
+no miss: a late answer may still write the frame.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ class Cleancache:
         self._mounts = 0
 
     def mount(self, shared_uuid: tuple[int, int] | None = None) -> FilesystemId:
-        """A filesystem. With ``shared_uuid`` its pages are shared with every domain that mounts it
-        and is authorised (a cluster filesystem); they stay after a get then."""
+        """Mount a filesystem.
+
+        With ``shared_uuid`` (a cluster filesystem) its pages are shared with every domain that
+        mounts it and is authorised; then a page stays in tmem after a get.
+        """
         shared = shared_uuid is not None
         pool: PoolId | None = None
         with contextlib.suppress(NoMemory):
@@ -79,7 +82,7 @@ class Cleancache:
             self.puts += 1
 
     def get(self, filesystem: FilesystemId, inode: int, index: int, frame: int) -> bool:
-        """Fill ``frame``; False, with the frame untouched: read the disk."""
+        """Fill ``frame``; False: the frame is untouched, and the caller reads the disk."""
         pool = self._pool_for(filesystem, index)
         answer = 0 if pool is None else self._tmem.get(pool, oid_of(inode), index, frame)
         return self.settle_get(answer)
@@ -89,8 +92,7 @@ class Cleancache:
     ) -> list[bool]:
         """``get`` of the page at ``index`` and of those that follow it, for one doorbell.
 
-        One frame each, at most RING_SLOTS. The pages found are the caller's: they are gone from a
-        private pool.
+        One frame for each, at most RING_SLOTS. The pages found are gone from a private pool.
         """
         pool = self._pool_for(filesystem, index)
         answers = [0] * len(frames)
@@ -99,20 +101,20 @@ class Cleancache:
         return [self.settle_get(answer) for answer in answers]
 
     def invalidate_page(self, filesystem: FilesystemId, inode: int, index: int) -> None:
-        """A page has changed on disk, or is not what the disk holds."""
+        """Forget a page that has changed on disk, or that differs from the disk."""
         pool = self._pool_for(filesystem, index)
         if pool is not None:
             self._tmem.flush_page(pool, oid_of(inode), index)
             self.invalidates += 1
 
     def invalidate_inode(self, filesystem: FilesystemId, inode: int) -> None:
-        """A file is truncated or removed."""
+        """Forget all pages of a file that is truncated or removed, as Linux calls it then."""
         pool = self._pool_of(filesystem)
         if pool is not None:
             self._tmem.flush_object(pool, oid_of(inode))
             self.invalidates += 1
 
-    # For those who put several operations into one batch of their own
+    # For a caller that puts several operations into one batch of its own
 
     def add_put(
         self, batch: TmemBatch, filesystem: FilesystemId, inode: int, index: int, frame: int
@@ -131,7 +133,7 @@ class Cleancache:
         return None if pool is None else batch.get(pool, oid_of(inode), index, frame)
 
     def settle_get(self, answer: int) -> bool:
-        """What ``get`` returns."""
+        """What ``get`` returns for tmem's answer."""
         hit = answer == DONE
         self.hits += hit
         self.misses += not hit
