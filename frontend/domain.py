@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from frontend._guest import ffi, lib
 from frontend.statistics import DomainStatistics
 from frontend.tmem_client import TmemClient
-from hypervisor.public.errors import InternalError, NoMemory, WrongProcess, error_of
+from hypervisor.public.errors import InternalError, NoMemory, Status, WrongProcess, error_of
 from hypervisor.public.units import FRAME_BYTES, DomId, Frame, Frames
 
 if TYPE_CHECKING:
@@ -381,9 +381,7 @@ class Domain:
         os.close(self._bell_fd)
 
     def _wrong_process(self, *_: object) -> NoReturn:
-        raise WrongProcess(
-            f"domain {self.name} is process {self._pid}'s: a forked child must attach by itself"
-        )
+        raise WrongProcess(f"domain {self.name} is process {self._pid}'s: {_FORKED}")
 
     def _ring_guest(self) -> None:
         control = self._control
@@ -414,9 +412,13 @@ class Domain:
 
 #: Every domain of this process that somebody still holds.
 _DOMAINS: weakref.WeakSet[Domain] = weakref.WeakSet()
+_is_forked = False
+_FORKED = "a forked child must attach by itself"
 
 
 def _leave_all_to_parent() -> None:
+    global _is_forked
+    _is_forked = True
     for domain in list(_DOMAINS):
         domain._leave_to_parent()
 
@@ -425,6 +427,8 @@ os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 def _raise(status: int, frame: int, order: int) -> NoReturn:
+    if _is_forked and status == Status.ESLOT:  # the slot was the parent's
+        raise WrongProcess(_FORKED)
     what = f"2**{order} frames" if frame < 0 else f"frame {frame}"
     raise error_of(status, what, frame, order)
 

@@ -17,6 +17,7 @@ import resource
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,15 +125,28 @@ class AttachListener:
         self._pending[fileno] = (connection, pid, self._clock())
         if uid != self._uid:
             self._refuse(fileno, "other-user", f"uid {uid} may not attach to a run of {self._uid}")
-        elif sum(one == pid for _, one, _ in self._pending.values()) > PENDING_PER_PROCESS_MAX:
-            self._refuse(
-                fileno, "busy", f"{PENDING_PER_PROCESS_MAX} others of process {pid} are attaching"
-            )
-        elif len(self._pending) > PENDING_MAX:
-            self._refuse(fileno, "busy", f"{PENDING_MAX} others are attaching")
-        elif fds_left() < FDS_KEPT:
-            self._refuse(fileno, "no-fds", NO_FDS_TEXT)
+        else:
+            self._make_room(pid)
         return True
+
+    def _make_room(self, pid: int) -> None:
+        """Keep within the limits after ``pid`` came: whoever has most connections loses its oldest.
+
+        So a process that connects and says nothing can keep out nobody, itself included.
+        """
+        counts = Counter(one for _, one, _ in self._pending.values())
+        if counts[pid] > PENDING_PER_PROCESS_MAX:
+            self._give_up_oldest(pid, f"{PENDING_PER_PROCESS_MAX} others of process {pid}")
+        elif len(self._pending) > PENDING_MAX:
+            self._give_up_oldest(counts.most_common(1)[0][0], f"{PENDING_MAX} others")
+        elif fds_left() < FDS_KEPT:
+            self._give_up_oldest(counts.most_common(1)[0][0], f"with few fds left, {counts[pid]}")
+
+    def _give_up_oldest(self, pid: int, others: str) -> None:
+        fileno = next(fileno for fileno, (_, one, _) in self._pending.items() if one == pid)
+        self._receive(fileno)  # its request may be here already
+        if fileno in self._pending:
+            self._refuse(fileno, "busy", f"{others} are attaching")
 
     def _turn_away(self) -> bool:
         """Refuse the next peer by means of the spare fd: left waiting, it would wake us for ever.

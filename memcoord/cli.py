@@ -8,8 +8,9 @@ With ``--json`` a verb prints exactly one JSON object on stdout; errors are one 
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,6 +20,7 @@ from memcoord.commands.control import add_verbs
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+UNEXPECTED_CHARACTERS_MAX = 300
 
 app = typer.Typer(
     name="memcoord",
@@ -294,27 +296,64 @@ def tmem_replay(
 
 
 def main() -> None:
-    """The console script: run a verb, turn our errors into one line and an exit code."""
+    """The console script: run a verb, turn every error into one line and an exit code."""
     try:
         from memcoord.commands.packages import check_packages
 
         check_packages()
         app()
+    except SystemExit as end:
+        _end(end.code)
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        _end(EXIT_INTERRUPTED)
     except MemcoordError as error:
         _fail(error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
-    except ValueError as error:
-        if not _is_policy_error(error):
-            raise
-        _fail(error, EXIT_USAGE)
+    except UnicodeEncodeError as error:
+        _fail(f"{ascii(error.object)} is not UTF-8: choose another name", EXIT_USAGE)
     except (OSError, MemoryError) as error:  # the machine's limit, not a defect of ours
         _fail(f"the system refused: {error or 'out of memory'}", EXIT_FAILED)
+    except Exception as error:
+        if isinstance(error, ValueError) and _is_policy_error(error):
+            _fail(error, EXIT_USAGE)
+        what = f"unexpected {type(error).__name__}: {error}"
+        _fail(f"{what[:UNEXPECTED_CHARACTERS_MAX]}; {_keep_trace()}", EXIT_FAILED)
 
 
-def _fail(error: Exception | str, code: int) -> None:
+def _fail(error: Exception | str, code: int) -> NoReturn:
     typer.echo(f"memcoord: {' '.join(str(error).split())}", err=True)
+    _end(code)
+
+
+def _end(code: int | str | None) -> NoReturn:
+    """Exit; where the output cannot be written, say so in one line, as the interpreter would not.
+
+    A reader that closed its pipe has seen enough: that is told by the exit code alone.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not code:
+            code = EXIT_FAILED
+            if not isinstance(error, BrokenPipeError):
+                typer.echo(f"memcoord: the output cannot be written: {error.strerror}", err=True)
     sys.exit(code)
+
+
+def _keep_trace() -> str:
+    """Write the whole trace of the exception being handled to a file; where it is."""
+    import tempfile
+    import traceback
+
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="memcoord-trace-", suffix=".txt", delete=False, errors="backslashreplace"
+        ) as file:
+            file.write(f"{ascii(sys.argv)}\n{traceback.format_exc()}")
+    except OSError as error:
+        return f"its trace cannot be written: {error.strerror}"
+    return f"please report it with the trace in {file.name}"
 
 
 def _is_policy_error(error: ValueError) -> bool:

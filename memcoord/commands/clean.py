@@ -68,10 +68,7 @@ def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: b
         verb = "ended" if gone else "could not end"
         actions.append(f"{verb} {process.role} (pid {process.pid})")
     if live(path, manifest):
-        return [
-            *actions,
-            *(["left alone: it runs in another PID namespace"] if not actions else []),
-        ]
+        return actions or ["left alone: it runs in another PID namespace"]
     for name in manifest.files:
         target = path / name
         if not _inside(target, path) or not (target.exists() or target.is_symlink()):

@@ -180,6 +180,7 @@ def test_a_crowd_does_not_grow_without_bound(door: Door) -> None:
         door.serve()
     assert len(door.listener.poll_fds()) <= PENDING_PER_PROCESS_MAX + 1
     assert door.listener.refused == 10
+    assert isinstance(ask(door, GOOD)[0], Attached)  # the latest is heard
     for client in crowd:
         client.close()
     door.serve()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -126,16 +127,59 @@ def test_errors_become_exit_codes(
     assert "Traceback" not in err
 
 
-def test_a_defect_of_ours_keeps_its_traceback(
-    memcoord: Command, monkeypatch: pytest.MonkeyPatch
+def test_a_defect_of_ours_is_one_line_and_its_trace_is_kept(
+    memcoord: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail() -> None:
-        raise ValueError("ours")
+        raise ValueError("ours\nindeed")
 
     monkeypatch.setattr("memcoord.commands.runs.list_runs", fail)
-    monkeypatch.setattr(sys, "argv", ["memcoord", "ls"])
-    with pytest.raises(ValueError, match="ours"):
-        cli.main()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, err = memcoord("ls")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "unexpected ValueError: ours indeed" in err
+    trace = Path(err.split()[-1]).read_text()
+    assert "Traceback" in trace
+    assert "in fail" in trace
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    assert memcoord("ls")[2].count("\n") == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("out", ["/dev/full", "a pipe nobody reads"])
+@pytest.mark.parametrize("arguments", [["policy", "list", "--json"], ["--help"], ["doctor"]])
+def test_output_that_cannot_be_written_is_at_most_one_line(
+    tmp_path: Path, out: str, arguments: list[str]
+) -> None:
+    if out == "/dev/full":
+        stdout = os.open(out, os.O_WRONLY)
+    else:
+        read, stdout = os.pipe()
+        os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "memcoord", *arguments],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "XDG_STATE_HOME": str(tmp_path),
+            },
+        )
+    finally:
+        os.close(stdout)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == (out == "/dev/full")
+
+
+def test_a_directory_that_is_not_utf_8_is_one_line(memcoord: Command, tmp_path: Path) -> None:
+    code, _, err = memcoord("hypervisor", "--run-dir", f"{tmp_path}/x\udcff")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "not UTF-8" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["frob"], ["ls", "--frob"], ["why"], ["bench"]])

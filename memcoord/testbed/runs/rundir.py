@@ -158,6 +158,8 @@ def create(
     name = f"{_utc('%y%m%d-%H%M%S')}-{_UNSAFE.sub('-', scenario)[:SLUG_MAX]}-{secrets.token_hex(2)}"
     where = Path(path).absolute() if path else (base or default_base()) / name
     check_socket_path(where / LONGEST_SOCKET)
+    if any("\ud800" <= letter <= "\udfff" for letter in str(where)):  # manifests are UTF-8
+        raise ConfigError("--run-dir", f"{ascii(str(where))} is not UTF-8; name another directory")
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = take_lock(where / LOCK)
@@ -189,7 +191,7 @@ def _begun(where: Path, scenario: str, seed: int | None, config: dict[str, Any] 
         scenario=scenario,
         state="running",
         started_utc=_utc(),
-        argv=list(sys.argv),
+        argv=[os.fsencode(word).decode(errors="replace") for word in sys.argv],
         seed=seed,
         versions=facts.versions(),
         machine=facts.describe(),
