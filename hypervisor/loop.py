@@ -37,13 +37,18 @@ from hypervisor.public.errors import (
     InternalError,
     MemcoordError,
 )
-from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
+from hypervisor.public.messages import (
+    SO_PEERPIDFD,
+    VERSION,
+    Attached,
+    AttachRequest,
+    Publication,
+)
 from hypervisor.public.settings import DomainSettings, check_name, common
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
 from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
-SO_PEERPIDFD = 77  # Linux 6.5
 #: Domains of one process that are not in the configuration: one process must not take the table.
 DOMAINS_PER_PROCESS_MAX = 16
 DOORBELL_ID_BYTES = 16

@@ -309,7 +309,7 @@ def main() -> None:
     except MemcoordError as error:
         _fail(error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
     except UnicodeEncodeError as error:
-        _fail(f"{ascii(error.object)} is not UTF-8: choose another name", EXIT_USAGE)
+        _fail(f"{error.object!a} is not UTF-8: choose another name", EXIT_USAGE)
     except (OSError, MemoryError) as error:  # the machine's limit, not a defect of ours
         _fail(f"the system refused: {error or 'out of memory'}", EXIT_FAILED)
     except Exception as error:
@@ -350,7 +350,7 @@ def _keep_trace() -> str:
         with tempfile.NamedTemporaryFile(
             "w", prefix="memcoord-trace-", suffix=".txt", delete=False, errors="backslashreplace"
         ) as file:
-            file.write(f"{ascii(sys.argv)}\n{traceback.format_exc()}")
+            file.write(f"{sys.argv!a}\n{traceback.format_exc()}")
     except OSError as error:
         return f"its trace cannot be written: {error.strerror}"
     return f"please report it with the trace in {file.name}"

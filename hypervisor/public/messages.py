@@ -36,6 +36,8 @@ SOCKETS = (ATTACH_SOCKET, CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET)
 #: The operator's token, TOKEN_BYTES random bytes in hexadecimal digits.
 TOKEN_FILE = "control.token"
 TOKEN_BYTES = 32
+#: A pidfd of the process at the other end of a socket (Linux 6.5).
+SO_PEERPIDFD = 77
 SOCKET_PATH_BYTES_MAX = 107  # ``sun_path`` of Linux, less its final zero
 
 

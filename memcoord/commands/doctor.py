@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import sysconfig
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.public import COMPILED
-from memcoord.testbed.runs import facts
+from hypervisor.public.messages import SO_PEERPIDFD
+from memcoord.testbed.runs import confine, facts
 from tmem import compiled_cache
 
 MIB = 1 << 20
@@ -52,6 +54,9 @@ def diagnose() -> list[Check]:
         _shmem_thp,
         _anonymous_thp,
         _userfaultfd,
+        _landlock,
+        _tracing,
+        _peer_pidfd,
         _nofile,
         _memlock,
         _compiler,
@@ -162,6 +167,34 @@ def _userfaultfd() -> Check:
         return Check("userfaultfd", why, "warn", "no paging of unmodified programs; the rest works")
     os.close(fd)
     return Check("userfaultfd", "works (user mode)", "ok", "unmodified programs could be paged")
+
+
+def _landlock() -> Check:
+    abi, lacks = confine.landlock_abi(), confine.lacking()
+    if lacks:
+        meaning = f"nothing keeps domains of `memcoord run` from {lacks[0]}"
+    else:
+        meaning = "domains of `memcoord run` reach no file, process or token of yours"
+    return Check("Landlock", f"ABI {abi}" if abi else "none", "warn" if lacks else "ok", meaning)
+
+
+def _tracing() -> Check:
+    if confine.is_debugging():
+        meaning = "every process of yours may read the hypervisor and all domains"
+        return Check("tracing", f"allowed ({confine.DEBUG_VARIABLE})", "warn", meaning)
+    meaning = f"no process of yours reads the hypervisor; {confine.DEBUG_VARIABLE}=1 lets gdb in"
+    return Check("tracing", "refused (PR_SET_DUMPABLE)", "ok", meaning)
+
+
+def _peer_pidfd() -> Check:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            os.close(ours.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD))
+        except OSError:
+            meaning = "a domain in another PID namespace ends with its connection only"
+            return Check("pidfd of a peer", "none", "warn", meaning)
+    return Check("pidfd of a peer", "works", "ok", "a domain ends with its process, forks or not")
 
 
 def _limit(which: int) -> tuple[int, str]:

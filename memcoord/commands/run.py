@@ -36,6 +36,7 @@ from memcoord.testbed.report.results import (
 )
 from memcoord.testbed.report.series import Series
 from memcoord.testbed.runs import rundir
+from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import domain_seed, stream_of
@@ -115,6 +116,8 @@ def _run_all(
     }
     results: list[PolicyResult] = []
     with Progress() as progress:
+        for lack in lacking():
+            progress.note(f"not possible here: keeping domains from {lack}")
         for index, name in enumerate(names):
             policy_run = PolicyRun(
                 what,

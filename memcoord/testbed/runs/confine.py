@@ -64,9 +64,14 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reads: tuple[str, ...] = ()
 
 
+def is_debugging() -> bool:
+    """Whether DEBUG_VARIABLE is set."""
+    return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+
+
 def hide() -> bool:
     """Let no other process of this user trace this one, unless DEBUG_VARIABLE is set; whether."""
-    if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+    if is_debugging():
         return False
     return bool(_libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
 

@@ -159,7 +159,7 @@ def create(
     where = Path(path).absolute() if path else (base or default_base()) / name
     check_socket_path(where / LONGEST_SOCKET)
     if any("\ud800" <= letter <= "\udfff" for letter in str(where)):  # manifests are UTF-8
-        raise ConfigError("--run-dir", f"{ascii(str(where))} is not UTF-8; name another directory")
+        raise ConfigError("--run-dir", f"{str(where)!a} is not UTF-8; name another directory")
     try:
         where.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = take_lock(where / LOCK)
