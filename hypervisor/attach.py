@@ -1,30 +1,24 @@
 """The attach listener: it admits processes as domains and hands their memory over.
 
 Owns: ``attach.sock`` (AF_UNIX, SOCK_SEQPACKET) and connections that have not attached yet.
-Rules: main thread only; nothing here blocks. The steps stand in ``hypervisor.public.messages``. A
-peer of another user, a message that is no ``AttachRequest`` and a peer that stays silent for
-``REQUEST_TIMEOUT_S`` are refused and counted. So is whoever comes when one process, or all of them,
-have too many connections that have not attached, or when the hypervisor has few file descriptors
-left: the last ``FDS_KEPT`` are for the domains it serves.
+Rules: main thread only; nothing here blocks. ``hypervisor.public.messages`` lists the steps. A peer
+of another user, a message that is no ``AttachRequest``, a peer that stays silent and one beyond the
+limits of ``hypervisor.door`` are refused and counted. So is a domain when the hypervisor has not
+the file descriptors for it beside those it keeps for the domains it serves.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import resource
 import socket
-import struct
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from hypervisor.public.errors import AttachRefused, ConfigError, MemcoordError, NoMemory
+from hypervisor.door import FDS_KEPT, NO_FDS_TEXT, Door, Peer, fds_left
+from hypervisor.public.errors import AttachRefused, MemcoordError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
-    SOCKET_PATH_BYTES_MAX,
     VERSION,
     Attached,
     AttachRequest,
@@ -34,19 +28,10 @@ from hypervisor.public.messages import (
     encode,
 )
 
-PENDING_MAX = 64
 PENDING_PER_PROCESS_MAX = 8
-REQUEST_TIMEOUT_S = 2.0
-#: File descriptors that newcomers never take, and what one domain takes of the others.
-FDS_KEPT = 8
+#: File descriptors that one domain takes of those of the hypervisor.
 FDS_PER_DOMAIN = 8
-ACCEPTS_PER_EVENT_MAX = 16
 REQUEST_BYTES_MAX = 4096
-
-NO_FDS = (errno.EMFILE, errno.ENFILE)
-NO_FDS_TEXT = "the hypervisor has no file descriptors for it: raise its limit (ulimit -n)"
-
-_UCRED = struct.Struct("3i")
 
 #: Admit a domain: its request, its pid, its connection -> the answer and the fds to hand over.
 Admit = Callable[[AttachRequest, int, socket.socket], tuple[Attached, list[int]]]
@@ -63,167 +48,67 @@ class AttachListener:
         uid: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        path = str(run_dir / ATTACH_SOCKET)
-        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-            raise ConfigError("run-dir", f"{path} is too long for a socket: choose a shorter one")
-        self._admit, self._clock = admit, clock
-        self._uid = os.getuid() if uid is None else uid
-        self._pending: dict[int, tuple[socket.socket, int, float]] = {}
-        self.refused = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
+        self._admit = admit
+        self._door: Door[Peer] = Door(
+            run_dir / ATTACH_SOCKET,
+            socket.SOCK_SEQPACKET,
+            Peer,
+            hear=self._receive,
+            refuse=_refuse,
+            per_process_max=PENDING_PER_PROCESS_MAX,
+            uid=uid,
+            clock=clock,
+        )
+        self.poll_fds = self._door.poll_fds
+        self.handle = self._door.handle
+        self.expire = self._door.expire
+        self.close = self._door.close
+
+    @property
+    def refused(self) -> int:
+        """How many peers were refused so far."""
+        return self._door.refused
+
+    def _receive(self, peer: Peer) -> None:
         try:
-            self._socket.bind(path)
-        except OSError as error:
-            self._socket.close()
-            raise ConfigError("run-dir", f"{path}: {error.strerror}") from None
-        self._path = path
-        self._spare = _spare_fd()
-        self._socket.listen(PENDING_MAX)
-
-    def poll_fds(self) -> list[int]:
-        """The listening socket, then every connection that has not attached yet."""
-        return [self._socket.fileno(), *self._pending]
-
-    def handle(self, fileno: int) -> None:
-        """Accept or read: ``fileno``, one of ``poll_fds``, has input."""
-        if fileno == self._socket.fileno():
-            for _ in range(ACCEPTS_PER_EVENT_MAX):
-                if not self._accept():
-                    return
-        elif fileno in self._pending:
-            self._receive(fileno)
-
-    def expire(self) -> None:
-        """Refuse connections that have been silent for too long."""
-        now = self._clock()
-        for fileno, (_, _, since) in list(self._pending.items()):
-            if now - since > REQUEST_TIMEOUT_S:
-                self._refuse(fileno, "silent", f"no request within {REQUEST_TIMEOUT_S:g} s")
-
-    def close(self) -> None:
-        """Stop listening; connections already handed over are not touched."""
-        for connection, _, _ in self._pending.values():
-            connection.close()
-        self._pending.clear()
-        self._socket.close()
-        if self._spare >= 0:
-            os.close(self._spare)
-        Path(self._path).unlink(missing_ok=True)
-
-    def _accept(self) -> bool:
-        try:
-            connection, _ = self._socket.accept()
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            return error.errno in NO_FDS and self._turn_away()
-        connection.setblocking(False)
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, _ = _UCRED.unpack(raw)
-        fileno = connection.fileno()
-        self._pending[fileno] = (connection, pid, self._clock())
-        if uid != self._uid:
-            self._refuse(fileno, "other-user", f"uid {uid} may not attach to a run of {self._uid}")
-        else:
-            self._make_room(pid)
-        return True
-
-    def _make_room(self, pid: int) -> None:
-        """Keep within the limits after ``pid`` came: whoever has most connections loses its oldest.
-
-        So a process that connects and says nothing can keep out nobody, itself included.
-        """
-        counts = Counter(one for _, one, _ in self._pending.values())
-        if counts[pid] > PENDING_PER_PROCESS_MAX:
-            self._give_up_oldest(pid, f"{PENDING_PER_PROCESS_MAX} others of process {pid}")
-        elif len(self._pending) > PENDING_MAX:
-            self._give_up_oldest(counts.most_common(1)[0][0], f"{PENDING_MAX} others")
-        elif fds_left() < FDS_KEPT:
-            self._give_up_oldest(counts.most_common(1)[0][0], f"with few fds left, {counts[pid]}")
-
-    def _give_up_oldest(self, pid: int, others: str) -> None:
-        fileno = next(fileno for fileno, (_, one, _) in self._pending.items() if one == pid)
-        self._receive(fileno)  # its request may be here already
-        if fileno in self._pending:
-            self._refuse(fileno, "busy", f"{others} are attaching")
-
-    def _turn_away(self) -> bool:
-        """Refuse the next peer by means of the spare fd: left waiting, it would wake us for ever.
-
-        False when even that cannot be done now.
-        """
-        if self._spare < 0:
-            return False
-        os.close(self._spare)
-        try:
-            connection, _ = self._socket.accept()
-        except OSError:
-            return False
-        else:
-            self.refused += 1
-            with connection:
-                connection.setblocking(False)
-                _send(connection, encode(Refused(VERSION, "no-fds", NO_FDS_TEXT)), [])
-            return True
-        finally:
-            self._spare = _spare_fd()
-
-    def _receive(self, fileno: int) -> None:
-        connection, pid, _ = self._pending[fileno]
-        try:
-            data, fds, _, _ = socket.recv_fds(connection, REQUEST_BYTES_MAX + 1, 4)
+            data, fds, _, _ = socket.recv_fds(peer.connection, REQUEST_BYTES_MAX + 1, 4)
         except BlockingIOError:
             return
         except OSError:
             data, fds = b"", []
-        for fd in fds:  # a request carries no fds
+        for fd in fds:  # nobody asked for these
             os.close(fd)
         if not data:
-            self._drop(fileno)
+            self._door.drop(peer)
             return
         try:
-            if len(data) > REQUEST_BYTES_MAX:
-                raise BadMessage(f"more than {REQUEST_BYTES_MAX} bytes")
-            request = decode(data)
-            if not isinstance(request, AttachRequest):
-                raise BadMessage(f"{type(request).__name__} where an AttachRequest belongs")
-            if fds_left() < FDS_KEPT + FDS_PER_DOMAIN:
-                raise AttachRefused("no-fds", NO_FDS_TEXT)
-            answer, handles = self._admit(request, pid, connection)
+            answer, handles = self._admit(_request(data), peer.pid, peer.connection)
         except BadMessage as error:
-            self._refuse(fileno, "bad-message", str(error))
+            self._door.turn_out(peer, "bad-message", str(error))
         except NoMemory as error:
-            self._refuse(fileno, "no-memory", str(error))
+            self._door.turn_out(peer, "no-memory", str(error))
         except AttachRefused as error:
-            self._refuse(fileno, error.code, error.reason)
-        except MemcoordError as error:  # out of fds, say: only this domain is refused
-            self._refuse(fileno, "failed", str(error))
+            self._door.turn_out(peer, error.code, error.reason)
+        except MemcoordError as error:  # out of fds, say: this domain's loss, nobody else's
+            self._door.turn_out(peer, "failed", str(error))
         else:
-            del self._pending[fileno]
-            _send(connection, encode(answer), handles)
-
-    def _refuse(self, fileno: int, code: str, reason: str) -> None:
-        self.refused += 1
-        _send(self._pending[fileno][0], encode(Refused(VERSION, code, reason)), [])
-        self._drop(fileno)
-
-    def _drop(self, fileno: int) -> None:
-        self._pending.pop(fileno)[0].close()
+            self._door.release(peer)
+            _send(peer.connection, encode(answer), handles)
 
 
-def fds_left() -> int:
-    """How many file descriptors this process may still open."""
-    try:
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
-    except OSError:  # there is none even to look with
-        return 0
+def _request(data: bytes) -> AttachRequest:
+    if len(data) > REQUEST_BYTES_MAX:
+        raise BadMessage(f"more than {REQUEST_BYTES_MAX} bytes")
+    request = decode(data)
+    if not isinstance(request, AttachRequest):
+        raise BadMessage(f"{type(request).__name__} where an AttachRequest belongs")
+    if fds_left() < FDS_KEPT + FDS_PER_DOMAIN:
+        raise AttachRefused("no-fds", NO_FDS_TEXT)
+    return request
 
 
-def _spare_fd() -> int:
-    with contextlib.suppress(OSError):
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    return -1
+def _refuse(peer: Peer, code: str, reason: str) -> None:
+    _send(peer.connection, encode(Refused(VERSION, code, reason)), [])
 
 
 def _send(connection: socket.socket, data: bytes, fds: list[int]) -> None:

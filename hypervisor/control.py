@@ -1,10 +1,11 @@
 """The control plane: ZeroMQ ROUTER for requests, XPUB for statistics, ROUTER for doorbells.
 
 Owns: the sockets ``control.ipc``, ``stats.ipc`` and ``doorbell.ipc`` in the run directory, and the
-operator's token: who does not send it is told nothing but that the hypervisor lives.
-Rules: main thread only; nothing here blocks. Whatever does not decode to a known request, or lacks
-the token, is counted, logged once by the caller (``bad`` rises), and answered only if it carried a
-request id. A doorbell that comes under an identity nobody was given is dropped.
+operator's token: without it a client is told nothing but that the hypervisor lives.
+Rules: main thread only; nothing here blocks. A message that does not decode to a known request, or
+lacks the token, is counted, logged once by the caller (``bad`` rises), and answered only if it
+carried a request id. A peer at the doorbells is let in under an identity that was given out and
+that no other peer has.
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import zmq
-
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.messages import (
     CONTROL_SOCKET,
     DOORBELL_SOCKET,
-    MESSAGE_BYTES_MAX,
     OPEN_OPS,
     STATS_SOCKET,
     TOKEN_FILE,
@@ -34,12 +32,10 @@ from hypervisor.public.messages import (
     encode,
 )
 from hypervisor.run_dir import make_token
+from hypervisor.zmtp import Line, ZmtpServer
 
-QUEUE_MESSAGES_MAX = 1000
-REQUESTS_PER_EVENT_MAX = 64
-FRAMES_PER_MESSAGE_MAX = 4
-#: A peer that connects and does not speak ZeroMQ is let go after this long.
-HANDSHAKE_MS = 2000
+#: Of a message: an envelope, which comes back with the answer, and the request.
+FRAMES_PER_MESSAGE_MAX = 3
 SUBSCRIBE = b"\x01"
 NO_TOKEN = f"refused: the operator's token is needed ({TOKEN_FILE} in the run directory)"
 
@@ -48,44 +44,41 @@ Serve = Callable[[str, dict[str, Any]], Any]
 
 
 class ControlPlane:
-    """Serve requests in ``run_dir`` by calling ``serve``."""
+    """Serve requests in ``run_dir`` by calling ``serve``; ConfigError when it cannot be served."""
 
     def __init__(self, run_dir: Path, serve: Serve) -> None:
         self._serve = serve
+        self._token_path = run_dir / TOKEN_FILE
         self._token = make_token(run_dir).encode()
-        self._doorbells: set[bytes] = set()
-        self._context = zmq.Context()
-        self._context.setsockopt(zmq.MAX_SOCKETS, 64)
-        self._paths = [run_dir / name for name in (CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET)]
-        self.control = self._bind(zmq.ROUTER, self._paths[0])
-        self.stats = self._bind(zmq.XPUB, self._paths[1])
-        self.doorbell = self._bind(zmq.ROUTER, self._paths[2])
-        self._paths.append(run_dir / TOKEN_FILE)
+        self._doorbell_ids: set[bytes] = set()
+        self._has_rung = False
+        self._control = ZmtpServer(run_dir / CONTROL_SOCKET, "ROUTER", self._answer)
+        self._stats = ZmtpServer(run_dir / STATS_SOCKET, "XPUB", self._subscribe)
+        self._doorbell = ZmtpServer(
+            run_dir / DOORBELL_SOCKET, "ROUTER", self._rung, admit=self._let_in
+        )
+        self._servers = (self._control, self._stats, self._doorbell)
         self.bad = 0
 
-    def _bind(self, kind: int, path: Path) -> zmq.Socket[bytes]:
-        made = self._context.socket(kind)
-        made.setsockopt(zmq.LINGER, 0)
-        made.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES_MAX)
-        made.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES_MAX)
-        made.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
-        made.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        if kind == zmq.XPUB:
-            made.setsockopt(zmq.XPUB_MANUAL, 1)  # who may subscribe is decided here
-        made.bind(f"ipc://{path}")
-        return made
+    def poll_fds(self) -> dict[int, int]:
+        """What is to be polled, for which events; each event to ``handle``."""
+        return {fd: what for server in self._servers for fd, what in server.poll_fds().items()}
 
-    def handle(self) -> None:
-        """Serve what waits on the control socket, at most REQUESTS_PER_EVENT_MAX requests."""
-        for _ in range(REQUESTS_PER_EVENT_MAX):
-            try:
-                frames = self.control.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._answer(frames)
+    def handle(self, fileno: int, events: int) -> bool:
+        """Serve one of ``poll_fds``; whether it is one of them still."""
+        for server in self._servers:
+            if fileno in server.poll_fds():
+                server.handle(fileno, events)
+                return True
+        return False
 
-    def _answer(self, frames: list[bytes]) -> None:
-        if not 2 <= len(frames) <= FRAMES_PER_MESSAGE_MAX:
+    def expire(self) -> None:
+        """Let go of peers that connected and did not say what makes them welcome."""
+        for server in self._servers:
+            server.expire()
+
+    def _answer(self, line: Line, frames: list[bytes]) -> None:
+        if len(frames) > FRAMES_PER_MESSAGE_MAX:
             self.bad += 1
             return
         try:
@@ -95,7 +88,8 @@ class ControlPlane:
         except BadMessage:
             self.bad += 1
             return
-        allowed = request.op in OPEN_OPS or self._is_token(request.token.encode())
+        line.is_known = self._is_token(request.token.encode())
+        allowed = line.is_known or request.op in OPEN_OPS
         error, result = check_args(request) if allowed else NO_TOKEN, None
         if error:
             self.bad += 1
@@ -104,64 +98,59 @@ class ControlPlane:
                 result = self._serve(request.op, request.args)
             except MemcoordError as refusal:
                 error = str(refusal)
-        self._send([*frames[:-1], _reply(request.request_id, error, result)])
-
-    def _send(self, frames: list[bytes]) -> None:
-        try:
-            self.control.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.ZMQError:  # the client is gone or does not read
-            return
+        self._control.send(line, [*frames[:-1], _reply(request.request_id, error, result)])
 
     def publish(self, publication: Publication) -> None:
         """Send statistics to those who subscribed with the token; the slow lose messages."""
-        self._take_subscribers()
-        self.stats.send_multipart([self._token, encode(publication)], zmq.NOBLOCK)
+        message = [self._token, encode(publication)]
+        for line in self._stats.lines:
+            if line.is_known:
+                self._stats.send(line, message)
 
-    def _take_subscribers(self) -> None:
-        for _ in range(QUEUE_MESSAGES_MAX):
-            try:
-                asked = self.stats.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            if asked[:1] == SUBSCRIBE and self._is_token(asked[1:]):
-                self.stats.setsockopt(zmq.SUBSCRIBE, self._token)  # for the peer that asked
+    def _subscribe(self, line: Line, frames: list[bytes]) -> None:
+        if frames[0][:1] == SUBSCRIBE and self._is_token(frames[0][1:]):
+            line.is_known = True
 
     def _is_token(self, given: bytes) -> bool:
         return hmac.compare_digest(given, self._token)
 
     def expect_doorbell(self, doorbell_id: str) -> None:
         """Take doorbells that come under ``doorbell_id`` from now on."""
-        self._doorbells.add(doorbell_id.encode())
+        self._doorbell_ids.add(doorbell_id.encode())
 
     def forget_doorbell(self, doorbell_id: str) -> None:
         """Drop what comes under ``doorbell_id`` from now on."""
-        self._doorbells.discard(doorbell_id.encode())
+        self._doorbell_ids.discard(doorbell_id.encode())
+
+    def _line_of(self, identity: bytes) -> Line | None:
+        known = (line for line in self._doorbell.lines if line.is_known)
+        return next((line for line in known if line.identity == identity), None)
+
+    def _let_in(self, line: Line) -> bool:
+        if line.identity not in self._doorbell_ids or self._line_of(line.identity) is not None:
+            return False
+        line.is_known = True
+        return True
+
+    def _rung(self, line: Line, frames: list[bytes]) -> None:
+        self._has_rung = self._has_rung or line.identity in self._doorbell_ids
 
     def doorbells(self) -> bool:
-        """Whether a domain's doorbell arrived; drains them all (they coalesce)."""
-        rang = False
-        for _ in range(QUEUE_MESSAGES_MAX):
-            try:
-                sender = self.doorbell.recv_multipart(zmq.NOBLOCK)[0]
-            except zmq.Again:
-                return rang
-            rang = rang or sender in self._doorbells
+        """Whether a domain's doorbell arrived since the last call (they coalesce)."""
+        rang, self._has_rung = self._has_rung, False
         return rang
 
     def ring(self, doorbell_id: str) -> None:
         """Ring the bell of the domain that connected under ``doorbell_id``."""
-        try:
-            self.doorbell.send_multipart([doorbell_id.encode(), b""], zmq.NOBLOCK)
-        except zmq.ZMQError:
-            return
+        line = self._line_of(doorbell_id.encode())
+        if line is not None:
+            self._doorbell.send(line, [b""])
 
     def close(self) -> None:
         """Close the sockets and remove their files, and the token's."""
-        for made in (self.control, self.stats, self.doorbell):
-            made.close(0)
-        self._context.term()
-        for path in self._paths:
-            path.unlink(missing_ok=True)
+        for server in self._servers:
+            server.close()
+        self._token_path.unlink(missing_ok=True)
 
 
 def _reply(request_id: int, error: str, result: Any) -> bytes:

@@ -14,6 +14,7 @@ import contextlib
 import hmac
 import os
 import secrets
+import select
 import signal
 import socket
 import time
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import zmq
 
 from hypervisor.attach import AttachListener
 from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
@@ -90,8 +90,8 @@ class Hypervisor:
         next_tick = self._clock() + interval_s
         while not self._stopping:
             wait_s = max(next_tick - self._clock(), 0)
-            for fileno in self._poll(round(wait_s * 1000)):
-                self._dispatch(fileno)
+            for fileno, events in self._poll(round(wait_s * 1000)):
+                self._dispatch(fileno, events)
             if self._clock() >= next_tick:
                 next_tick = max(next_tick + interval_s, self._clock())
                 self._tick()
@@ -107,25 +107,23 @@ class Hypervisor:
         self._listener.close()
         self._control.close()
 
-    def _poll(self, timeout_ms: int) -> list[Any]:
-        poller = zmq.Poller()
-        poller.register(self._control.control, zmq.POLLIN)
-        poller.register(self._control.doorbell, zmq.POLLIN)
+    def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
+        poller = select.poll()
+        for fileno, events in self._control.poll_fds().items():
+            poller.register(fileno, events)
         lives = [fd for e in self._domains for fd in (e.connection.fileno(), e.pidfd) if fd >= 0]
         fds = [self._backend.event_fd, self._backend.relay_fd, *self._listener.poll_fds()]
         if self._watch_fd >= 0:
             fds.append(self._watch_fd)
         for fileno in fds + lives:
-            poller.register(fileno, zmq.POLLIN)
-        return [source for source, _ in poller.poll(timeout_ms)]
+            poller.register(fileno, select.POLLIN)
+        return poller.poll(timeout_ms)
 
-    def _dispatch(self, source: Any) -> None:
-        if source is self._control.control:
-            self._control.handle()
-            self._log_bad()
-        elif source is self._control.doorbell:
+    def _dispatch(self, source: int, events: int) -> None:
+        if self._control.handle(source, events):
             if self._control.doorbells():
                 self._backend.kick()
+            self._log_bad()
         elif source == self._watch_fd:
             self._on_event("watch-ended", {})
             self._stopping = True
@@ -140,8 +138,9 @@ class Hypervisor:
             if entry is None:
                 self._listener.handle(source)
                 self._log_bad()
-            elif source == entry.pidfd:  # a child of it may hold the connection still
-                self._detach(entry, "ended")
+            elif source == entry.pidfd:
+                if _has_input(source):  # still: the number may have been another's before
+                    self._detach(entry, "ended")  # a child may hold the connection
             else:
                 self._hear(entry)
 
@@ -155,6 +154,8 @@ class Hypervisor:
         """Detach the domain: its connection only ever brings its end, or a fault."""
         try:
             data = entry.connection.recv(EVENT_BYTES)
+        except BlockingIOError:  # an event of another connection that had this number before
+            return
         except OSError:
             data = b""
         self._detach(entry, "spoke out of turn" if data else "ended")
@@ -305,6 +306,7 @@ class Hypervisor:
         self._ticks += 1
         self._backend.beat()
         self._listener.expire()
+        self._control.expire()
         fault = "" if report.fault is None else str(report.fault)
         if fault and fault != self._last_fault:  # once, though a policy may fail at every tick
             self._on_event("policy-fault", {"why": fault})
@@ -394,6 +396,12 @@ class Hypervisor:
         pages = max(target_pages, -1)
         self._backend.set_tmem_target(entry.domid, pages)
         self._coordinator.pin(entry.domid, tmem_pages=pages)
+
+
+def _has_input(fileno: int) -> bool:
+    poller = select.poll()
+    poller.register(fileno, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def _pidfd(pid: int, connection: socket.socket) -> int:

@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from hypervisor.attach import (
-    FDS_KEPT,
     PENDING_PER_PROCESS_MAX,
     REQUEST_BYTES_MAX,
-    REQUEST_TIMEOUT_S,
     AttachListener,
-    fds_left,
 )
+from hypervisor.door import FDS_KEPT, SILENCE_S, fds_left
 from hypervisor.public.errors import AttachRefused, ConfigError, InternalError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
@@ -165,7 +163,7 @@ def test_the_silent_are_dropped_in_time(door: Door) -> None:
         door.serve()
         door.listener.expire()
         assert len(door.listener.poll_fds()) == 2
-        door.clock.now_s += REQUEST_TIMEOUT_S + 1
+        door.clock.now_s += SILENCE_S + 1
         door.listener.expire()
         message, _ = answer(client)
     assert isinstance(message, Refused)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,10 @@ from hypervisor.public.messages import (
     decode,
     encode,
 )
+from hypervisor.zmtp import CONNECTIONS_PER_PROCESS_MAX
 
 WAIT_MS = 30_000
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 
 
 class Plane:
@@ -36,12 +41,14 @@ class Plane:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self.served = 0
         self.control = ControlPlane(run_dir, self._serve)
         self.token = (run_dir / TOKEN_FILE).read_text()
         self.context = zmq.Context()
         self.client = self.connect()
 
     def _serve(self, op: str, args: dict[str, Any]) -> Any:
+        self.served += 1
         if args.get("domain") == "unprintable":
             return "\ud800"
         if op == "why":
@@ -54,22 +61,33 @@ class Plane:
         made.connect(f"ipc://{self.run_dir / CONTROL_SOCKET}")
         return made
 
-    def handle(self) -> None:
-        self.control.control.poll(WAIT_MS)
-        self.control.handle()
+    def round(self, wait_ms: int = 50) -> None:
+        """Serve what is ready, as the main loop does."""
+        poller = select.poll()
+        for fileno, events in self.control.poll_fds().items():
+            poller.register(fileno, events)
+        for fileno, events in poller.poll(wait_ms):
+            self.control.handle(fileno, events)
+
+    def wait(self, done: Callable[[], object]) -> None:
+        until = time.monotonic() + WAIT_MS / 1000
+        while not done():
+            assert time.monotonic() < until
+            self.round()
 
     def request(self, op: str, **args: Any) -> bytes:
         return encode(Request(VERSION, 42, op, args, self.token))
 
     def tell(self, *frames: bytes) -> None:
         """Have a message handled."""
+        before = self.served + self.control.bad
         self.client.send_multipart(list(frames))
-        self.handle()
+        self.wait(lambda: self.served + self.control.bad > before)
 
     def ask(self, *frames: bytes) -> Reply:
         """The next answer, after a message was handled."""
         self.tell(*frames)
-        assert self.client.poll(WAIT_MS)
+        self.wait(lambda: self.client.poll(0))
         message = decode(self.client.recv())
         assert isinstance(message, Reply)
         return message
@@ -111,6 +129,55 @@ def test_the_token_is_the_operators_alone(plane: Plane) -> None:
     assert len(bytes.fromhex(plane.token)) == TOKEN_BYTES
 
 
+def test_a_crowd_of_silent_peers_keeps_nobody_out(plane: Plane) -> None:
+    crowd = []
+    for name in (CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET):
+        for _ in range(4 * CONNECTIONS_PER_PROCESS_MAX):
+            crowd.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            crowd[-1].settimeout(5)
+            crowd[-1].connect(str(plane.run_dir / name))
+            plane.round(0)
+    assert len(plane.control.poll_fds()) <= 3 + 3 * CONNECTIONS_PER_PROCESS_MAX
+    assert plane.ask(request("ping")).result == ["ping", {}]
+    for peer in crowd:
+        peer.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        GREETING + b"\x04\xff" + b"\x05READY" + b"\xff" * 300,
+        GREETING + b"\x00\x01x",
+        GREETING + b"\xf8\x01x",
+        GREETING + b"\x02" + b"\xff" * 8,
+        GREETING[:10] + b"\x02" + bytes(60),
+        GREETING.replace(b"NULL", b"CURV"),
+        b"\xff" * 64,
+    ],
+)
+def test_what_is_no_zmtp_costs_its_sender_the_connection(plane: Plane, said: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as raw:
+        raw.connect(str(plane.run_dir / CONTROL_SOCKET))
+        raw.setblocking(False)
+        raw.send(said)
+
+        def is_over() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                return raw.recv(4096) == b""
+            return False
+
+        plane.wait(is_over)
+    assert plane.ask(request("ping")).result == ["ping", {}]
+
+
+def test_a_long_message_arrives_and_an_envelope_comes_back(plane: Plane) -> None:
+    long = {"domain": "v" * (MESSAGE_BYTES_MAX - 500)}
+    assert plane.ask(plane.request("tmem-list", **long)).result == ["tmem-list", long]
+    plane.tell(b"envelope", plane.request("list"))
+    plane.wait(lambda: plane.client.poll(0))
+    assert plane.client.recv_multipart()[0] == b"envelope"
+
+
 def test_only_bells_under_identities_that_were_given_out_are_taken(plane: Plane) -> None:
     plane.control.expect_doorbell("given")
     for identity, is_taken in ((b"vm1", False), (b"given", True)):
@@ -118,8 +185,12 @@ def test_only_bells_under_identities_that_were_given_out_are_taken(plane: Plane)
             bell.linger, bell.routing_id = WAIT_MS, identity
             bell.connect(f"ipc://{plane.run_dir / DOORBELL_SOCKET}")
             bell.send(b"")
-            assert plane.control.doorbell.poll(WAIT_MS)
-            assert plane.control.doorbells() is is_taken
+            if is_taken:
+                plane.wait(plane.control.doorbells)
+            else:
+                for _ in range(20):
+                    plane.round()
+                assert not plane.control.doorbells()
 
 
 def test_nobody_takes_over_the_bell_of_another(plane: Plane) -> None:
@@ -130,10 +201,12 @@ def test_nobody_takes_over_the_bell_of_another(plane: Plane) -> None:
         bells[-1].linger, bells[-1].routing_id = 0, b"given"
         bells[-1].connect(f"ipc://{plane.run_dir / DOORBELL_SOCKET}")
         bells[-1].send(b"")
-        plane.control.doorbell.poll(500)
-        plane.control.doorbells()
+        if len(bells) == 1:
+            plane.wait(plane.control.doorbells)
+    for _ in range(20):
+        plane.round()
     plane.control.ring("given")
-    assert bells[0].poll(WAIT_MS)
+    plane.wait(lambda: bells[0].poll(0))
     assert not bells[1].poll(100)
     for bell in bells:
         bell.close(0)
@@ -208,10 +281,12 @@ def test_subscribers_with_the_token_get_statistics(plane: Plane) -> None:
     sent = Publication(VERSION, 1, 2, {"free_frames": 3}, [{"name": "vm1"}])
     for _ in range(WAIT_MS // 50):
         plane.control.publish(sent)
-        if subscriber.poll(50):
+        plane.round()
+        if subscriber.poll(0):
             break
     assert decode(subscriber.recv_multipart()[-1]) == sent
     plane.control.publish(sent)
+    plane.round()
     assert not stranger.poll(100)
     subscriber.close(0)
     stranger.close(0)
