@@ -6,6 +6,7 @@ setup(
     cffi_modules=[
         "frontend/_build_guest.py:ffi",
         "backend/_build_service.py:ffi",
-        "testbed/_build_loops.py:ffi",
+        "memcoord/testbed/guests/_build_content.py:ffi",
+        "memcoord/benchmarks/_build_loops.py:ffi",
     ]
 )

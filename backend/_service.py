@@ -1,4 +1,4 @@
-"""Stands in for the compiled module ``backend._service`` where there is none; its types are these.
+"""Stands in for the compiled module of this name where there is none; its types are these.
 
 Owns: the error of whoever imports it. Python prefers the module that ``_build_service.py`` makes.
 """

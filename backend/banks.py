@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend._service import ffi, lib
-from hypervisor.public.backend import MECHANISMS, Settled
+from hypervisor.public.backend import Settled
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import DomId
 
 WITHDRAW_POLL_S = 0.002

@@ -8,7 +8,7 @@ Owns: the checks. ``CHECKS`` maps a name to a function of a ``Lab``; a check rai
             check(lab)
 
 ``start_guest`` starts a process that is attached to the handles it is given (``Guest``);
-``testbed.mechanism_guest.GuestProcess`` is one. After every step of a check the ledger is
+``memcoord.testbed.guests.obedient.GuestProcess`` is one. After every step of a check the ledger is
 validated and its sums are compared with the total; what the kernel gave (st_blocks) is compared
 with what was granted.
 Sizes are in units of the mechanism's granule, at least an area.
@@ -46,7 +46,7 @@ class NotConforming(AssertionError):
 
 
 class Guest(Protocol):
-    """A guest process; see ``testbed.mechanism_guest.GuestProcess`` for what each does."""
+    """A guest process; see ``memcoord.testbed.guests.obedient.GuestProcess`` for what each does."""
 
     def take(self, kind: str, count: int) -> int:
         """Allocate and stamp."""
@@ -341,5 +341,8 @@ CHECKS: dict[str, Callable[[Lab], None]] = {
 
 
 def is_dma_safe(mechanism: str) -> bool:
-    """Whether a mechanism says that it is safe with a passed-through device."""
+    """Whether a mechanism says that it is safe with a passed-through device.
+
+    API: for whoever passes a device through.
+    """
     return bool(lib.mc_mechanism_dma_safe(mechanism_id(mechanism)))

@@ -24,7 +24,6 @@ from backend.ghosts import Ghosts
 from backend.tmem_pool import TmemPool
 from hypervisor.public.backend import (
     EXCESS,
-    MECHANISMS,
     BankSpec,
     DomainHandles,
     DomainSpec,
@@ -40,6 +39,7 @@ from hypervisor.public.errors import (
     Status,
     error_of,
 )
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 from tmem.codes import Code
 

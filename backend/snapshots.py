@@ -12,7 +12,8 @@ from typing import Any
 
 from backend._service import ffi, lib
 from backend.tmem_pool import COUNTERS, TmemPool
-from hypervisor.public.backend import MECHANISMS, DomainSnapshot, HostSnapshot
+from hypervisor.public.backend import DomainSnapshot, HostSnapshot
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 
 _NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)

@@ -56,7 +56,8 @@ class TmemPool:
             raise InternalError(f"tmem slab: {os.strerror(-self._slab)}")
         try:
             self.tmem: Any = Tmem(max_areas=areas, slab=self._slab, mrc=mrc_points > 1, **options)
-            self._entries = (entries_of or serve.entry_points)(self.tmem)
+            own = serve.entry_points(self.tmem.state_address)
+            self._entries = entries_of(self.tmem) if entries_of else own
         except BaseException:
             self.close()
             raise

@@ -1,11 +1,14 @@
 """tmem from inside a domain: put, get and flush pages, one by one or many for one doorbell.
 
-Owns: turning calls into records of the tmem ring (``hypervisor/public/abi/ops.h``). The page data
-never passes through Python: a record names a frame, the hypervisor copies.
+Owns: turning calls into records of the tmem ring (``hypervisor/public/abi/ops.h``). The bytes of a
+page never pass through Python: a record names a frame, and the hypervisor copies it.
 A page is named by (pool, oid, index): ``oid`` three integers of 64 bits, ``index`` one of 32.
 
-Answers are tmem's own numbers: put 1 stored, get 1 found and 0 absent, flush 1; below 0 the reason
-of a refusal. A put of a page that is there already and is refused has dropped the old copy.
+Answers are tmem's own numbers (``tmem/codes.py``): 1 for a page stored, found or flushed, 0 for a
+page that is absent, below 0 the reason of a refusal. A refused put of a page that was there already
+has dropped the old copy.
+Rules: every call raises ValueError for a number that fits no record, BadFrame for a frame that the
+domain does not hold, and PeerGone when the hypervisor is dead.
 """
 
 from __future__ import annotations
@@ -64,8 +67,9 @@ class TmemClient:
     ) -> PoolId:
         """A pool: persistent (frontswap) or ephemeral (cleancache); NoMemory when none is left.
 
-        ``shared`` asks for the pool of ``uuid`` together with other domains; a domain that is not
-        authorised for it silently gets a private one. Only ephemeral pools can be shared.
+        ``shared`` asks for the pool that all domains with the same ``uuid`` share. A domain that is
+        not authorised for it gets a private one and is not told. Only an ephemeral pool can be
+        shared.
         """
         flags = PoolFlag.PERSISTENT * persistent | PoolFlag.SHARED * shared | PoolFlag.VERSION
         pool = self._send(Op.NEW_POOL, flags, *uuid)
@@ -86,11 +90,11 @@ class TmemClient:
         return self._send(_GET, pool | index << 32, *oid, frame)
 
     def flush_page(self, pool: int, oid: Oid, index: int) -> int:
-        """Forget a page, there or not."""
+        """Forget a page, which need not be there; 1."""
         return self._send(_FLUSH_PAGE, pool | index << 32, *oid)
 
     def flush_object(self, pool: int, oid: Oid) -> int:
-        """Forget every page of an object."""
+        """Forget every page of an object; 1."""
         return self._send(_FLUSH_OBJECT, pool, *oid)
 
     def put_many(

@@ -19,11 +19,11 @@ import atheris
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "tmem"))
 # The branches of the model are what makes streams interesting: the kernels cannot be seen into.
-with atheris.instrument_imports(include=["testbed.tmem_replay", "xen_model"]):
+with atheris.instrument_imports(include=["tmem.replay", "xen_model"]):
     from tmem_streams import ALL, UUIDS, VERSION, Mix, beginning
     from xen_model import XenModel
 
-    from testbed import tmem_replay
+    from tmem import replay as tmem_replay
 
 #: A stream of any bytes may ask for a host; it gets one that is made in no time.
 TOTAL_PAGES_MAX = 2048

@@ -1,4 +1,4 @@
-"""The domain table: who is attached, under which name and number.
+"""The domain table: the attached domains, by number, name and connection.
 
 Owns: domids (lowest free first) and one ``DomainEntry`` per attached domain. Main thread only.
 """
@@ -24,7 +24,7 @@ class DomainEntry:
     pid: int
     doorbell: str
     connection: socket.socket
-    pidfd: int = -1  # of the process that attached, when it may have to be killed
+    pidfd: int = -1  # of the attached process, where ``on_violation`` may have to kill it
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
-"""What the main thread does to tmem: list it; freeze, thaw, weigh, limit, authorise; compress.
+"""The main thread's work on tmem: list; freeze, thaw, weigh, limit, authorise; compress.
 
-Owns: how much is compressed at a tick, and the operations whose names begin with ``tmem-`` (all but
-``tmem-set``, which is a target). Called by ``hypervisor.loop`` on the main thread.
+Owns: the number of pages compressed at a tick, the operations whose names begin with ``tmem-``
+(except ``tmem-set``, which sets a target). Called by ``hypervisor.loop`` on the main thread.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TMEM_OPS = frozenset(
     }
 )
 WEIGHT_MAX = (1 << 32) - 1
-#: At most so many pages are compressed at a tick; requests wait for a step, not for all of them.
+#: Most pages compressed at a tick, in steps: a request of a domain waits for one step at most.
 COMPRESS_PAGES_MAX = 256
 COMPRESS_STEP_PAGES = 16
 
@@ -78,7 +78,7 @@ def _domid(domains: DomainTable, name: str) -> DomId | None:
 
 
 def _list(statistics: dict[str, Any], domains: DomainTable, only: DomId | None) -> dict[str, Any]:
-    """``host``, ``clients`` and, for one domain, its ``pools``: all of them fit no message.
+    """``host``, ``clients`` and, for one domain, its ``pools``; all pools would exceed a message.
 
     A pool is a client's when one of the client's slots leads to it.
     """

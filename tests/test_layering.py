@@ -1,13 +1,30 @@
-"""Goal: imports point down only. Method: read every import of every file of the packages."""
+"""Goal: imports point down only, and the house stays a house. Method: read every source file."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from source_tree import (
+    ROOTS,
+    call_edges,
+    circles,
+    import_edges,
+    include_edges,
+    lines_of,
+    modules,
+    product_files,
+    project_imports,
+)
 
-ROOTS = ("backend", "frontend", "hypervisor", "policies", "testbed", "tmem")
+LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tmem"}
+#: The rooms of real runs, lowest first.
+TESTBED = [
+    f"memcoord.testbed.{room}"
+    for room in ("runs", "scenarios", "streams", "report", "guests", "live")
+]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.
 ALLOWED: dict[str, set[str]] = {
     "tmem": set(),
@@ -16,24 +33,33 @@ ALLOWED: dict[str, set[str]] = {
     "hypervisor": {"hypervisor.public", "policies"},
     "frontend": {"hypervisor.public"},
     "backend": {"hypervisor.public", "tmem"},
-    "testbed": {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tmem"},
+    **{room: LOW | set(TESTBED[:floor]) for floor, room in enumerate(TESTBED)},
+    "memcoord.testbed": LOW,
+    "memcoord.simulation": {*LOW, *TESTBED},
+    "memcoord.benchmarks": {*LOW, *TESTBED, "memcoord.simulation"},
+    "memcoord.commands": {*LOW, *TESTBED, "memcoord.simulation", "memcoord.benchmarks"},
+    "memcoord": {*LOW, *TESTBED, "memcoord.commands"},
+}
+#: Folder of C -> where the headers may lie that its files include.
+INCLUDES = {
+    "hypervisor/public/abi": {"hypervisor/public/abi"},
+    "frontend/abi": {"frontend/abi", "hypervisor/public/abi"},
+    "backend/abi": {"backend/abi", "hypervisor/public/abi"},
+    "memcoord/testbed/guests/abi": {"memcoord/testbed/guests/abi", "hypervisor/public/abi"},
+    "memcoord/benchmarks/abi": {
+        *("memcoord/benchmarks/abi", "memcoord/testbed/guests/abi"),
+        *("frontend/abi", "hypervisor/public/abi"),
+    },
 }
 #: Importing these takes a second or pulls in a compiler; a domain that only allocates never may.
 HEAVY = ("numba", "numpy", "typer", "rich")
-
-
-def project_imports(tree: ast.AST) -> set[str]:
-    """Absolute names of everything ``tree`` imports, inside functions too."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative imports hide their target"
-            assert node.module is not None
-            # "from hypervisor import public" imports hypervisor.public.
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+#: The houses of the project: the roots, and the four parts of memcoord.
+HOUSES = (
+    *(root for root in ROOTS if root != "memcoord"),
+    *(f"memcoord/{part}" for part in ("commands", "benchmarks", "simulation", "testbed")),
+)
+OWN_FILES_MAX = 12  # of a folder that has subfolders
+SOURCES = (".py", ".pyi", ".c", ".h")
 
 
 def package_of(name: str) -> str:
@@ -53,21 +79,12 @@ def violations(source: str, module: str) -> list[str]:
     ]
 
 
-def modules(checkout: Path) -> list[tuple[str, Path]]:
-    """Every module of the six packages, by import name."""
-    return [
-        (".".join(path.relative_to(checkout).with_suffix("").parts), path)
-        for root in ROOTS
-        for path in sorted((checkout / root).rglob("*.py"))
-    ]
-
-
 def test_imports_point_down(checkout: Path) -> None:
     found = modules(checkout)
     assert len(found) > len(ROOTS)
     assert [
         wrong
-        for module, path in found
+        for module, path in found.items()
         for wrong in violations(path.read_text(encoding="utf-8"), module)
     ] == []
 
@@ -79,9 +96,14 @@ def test_imports_point_down(checkout: Path) -> None:
         ("policies.greedy", "from tmem import pool"),
         ("frontend.domain", "from hypervisor import config"),
         ("frontend.domain", "def f():\n    import backend.host"),
-        ("hypervisor.coordinator", "from backend import direct"),
+        ("hypervisor.coordination.coordinator", "from backend import direct"),
         ("hypervisor.public.messages", "import policies"),
-        ("backend.host", "import testbed.run"),
+        ("backend.host", "import memcoord.commands.run"),
+        ("memcoord.testbed.guests.replaying", "from memcoord.benchmarks._loops import lib"),
+        ("memcoord.testbed.runs.rundir", "from memcoord.testbed.scenarios import schema"),
+        ("memcoord.simulation.world", "from memcoord.benchmarks import harness"),
+        ("memcoord.benchmarks.harness", "from memcoord.commands import bench"),
+        ("memcoord.commands.run", "from memcoord import cli"),
     ],
 )
 def test_an_upward_import_is_found(module: str, source: str) -> None:
@@ -92,8 +114,64 @@ def test_a_downward_import_is_fine() -> None:
     assert violations("from hypervisor.public import units", "frontend.domain") == []
 
 
+def test_no_circle_ties_python_files_together(checkout: Path) -> None:
+    assert circles(import_edges(checkout)) == []
+
+
+def test_no_circle_ties_c_files_together(checkout: Path) -> None:
+    assert circles(include_edges(checkout)) == []
+    assert circles(call_edges(checkout)) == []
+
+
+def test_a_circle_is_found() -> None:
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
+    assert circles(edges) == [["b", "c"]]
+
+
+def test_includes_point_down(checkout: Path) -> None:
+    edges = include_edges(checkout)
+    assert edges
+    assert [
+        f"{path} includes {header}"
+        for path, headers in edges.items()
+        for header in headers
+        if str(Path(header).parent) not in INCLUDES[str(Path(path).parent)]
+    ] == []
+
+
+def test_a_bench_imports_its_root_and_not_the_other_way_round(checkout: Path) -> None:
+    """A file that all benches share knows none of them."""
+    root = "memcoord.benchmarks"
+    assert [
+        f"{module} imports {target}"
+        for module, targets in import_edges(checkout).items()
+        if module.rpartition(".")[0] == root and modules(checkout)[module].stem != "__init__"
+        for target in targets
+        if target.startswith(f"{root}.") and target.count(".") > root.count(".") + 1
+    ] == []
+
+
+def test_a_folder_is_a_room_or_a_floor(checkout: Path) -> None:
+    """A folder holds files, or subfolders and few files of its own."""
+    files = Counter(path.parent for path in product_files(checkout, *SOURCES))
+    parents = {parent for folder in files for parent in folder.parents}
+    assert {
+        str(folder): count
+        for folder, count in files.items()
+        if folder in parents and count > OWN_FILES_MAX
+    } == {}
+
+
+def test_no_house_holds_more_than_a_quarter(checkout: Path) -> None:
+    sources = product_files(checkout, *SOURCES)
+    total = lines_of(checkout, sources)
+    for house in HOUSES:
+        own = lines_of(checkout, [path for path in sources if str(path).startswith(f"{house}/")])
+        assert 0 < own < total / 4, house
+
+
 def test_the_frontend_imports_nothing_heavy(checkout: Path) -> None:
-    for module, path in modules(checkout):
+    for module, path in modules(checkout).items():
         if package_of(module) not in ("frontend", "hypervisor.public"):
             continue
         names = project_imports(ast.parse(path.read_text(encoding="utf-8")))

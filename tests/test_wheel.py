@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 import hypervisor
+from hypervisor.public import COMPILED as MODULES
+from memcoord.commands.packages import ROOTS
 
-ROOTS = {"backend", "frontend", "hypervisor", "policies", "testbed", "tmem"}
-COMPILED = ("backend/_service", "frontend/_guest", "testbed/_loops")
+COMPILED = tuple(name.replace(".", "/") for name in MODULES)
 BUILD_TIMEOUT_S = 600
 #: Hidden directories, and what a build in the checkout leaves.
 LEFT_OUT = shutil.ignore_patterns(
@@ -72,7 +73,7 @@ def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = wheel.namelist()
     roots = {name.split("/")[0] for name in names}
-    assert {root for root in roots if not root.endswith(".dist-info")} == ROOTS
+    assert {root for root in roots if not root.endswith(".dist-info")} == {*ROOTS}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert {f"{name}{suffix}" for name in COMPILED} <= set(names)
 
@@ -82,11 +83,17 @@ def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
 def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
     wanted = {
         str(path.relative_to(checkout))
-        for pattern in ("testbed/data/*", "testbed/scenarios/*.toml", "**/*.pyi", "*/py.typed")
+        for pattern in (
+            "memcoord/templates/*.py",
+            "memcoord/testbed/data/*",
+            "memcoord/testbed/scenarios/*.toml",
+            "**/*.pyi",
+            "*/py.typed",
+        )
         for path in checkout.glob(pattern)
         if path.relative_to(checkout).parts[0] in ROOTS
     }
-    assert "testbed/scenarios/main.toml" in wanted
+    assert "memcoord/testbed/scenarios/main.toml" in wanted
     assert any(name.endswith(".csv.xz") for name in wanted)
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         assert wanted <= set(wheel.namelist())

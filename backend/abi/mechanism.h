@@ -114,8 +114,7 @@ static inline enum mc_served mc_answered(struct mc_record *record, int64_t statu
 }
 
 /* cdef-begin */
-/* mechanisms.c. Name of a mechanism, or NULL; its id by name, or MC_EINDEX. */
-const char *mc_mechanism_name(uint32_t id);
+/* mechanisms.c. Id of a mechanism by its name, or MC_EINDEX. */
 int mc_mechanism_find(const char *name);
 /* Index of one of its options, or MC_EINDEX, and the least and most it may be; the values that
  * options have when nothing is said; 1 when it is safe with DMA. */

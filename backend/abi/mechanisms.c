@@ -14,13 +14,6 @@ const struct mc_mechanism *mc_mechanism(uint32_t id)
     return id < MC_MECHANISMS ? mechanism_table[id] : NULL;
 }
 
-const char *mc_mechanism_name(uint32_t id)
-{
-    const struct mc_mechanism *found = mc_mechanism(id);
-
-    return found ? found->name : NULL;
-}
-
 int mc_mechanism_find(const char *name)
 {
     for (uint32_t id = 0; id < MC_MECHANISMS; id++)

@@ -166,7 +166,7 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_
     if (got < 0 || (!got && (ring == MC_RING_TMEM || !domain->is_unfinished)))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
-     * tmem that is still on its way to memory (tmem/stream.py). */
+     * tmem that is still on its way to memory (tmem/slab.py). */
     mc_host_lock(host);
     while (done < MC_VISIT_RECORDS_MAX && (got = service_next(host, domain, ring, &record)) > 0) {
         enum mc_served outcome = service_record(host, domain, ring, &record, &since_ns);

@@ -1,6 +1,6 @@
 /* call.c: requests over a ring and the wait for their answers; never longer than its timeout.
  *
- * Answers are matched by id. One that belongs to an earlier, given up request is dropped; at most
+ * Answers are matched by id. An answer to an earlier request whose call gave up is dropped; at most
  * MC_RING_SLOTS of those can be under way.
  */
 #ifndef _GNU_SOURCE
@@ -13,7 +13,7 @@
 #include <time.h>
 
 #define NS_PER_S 1000000000ull
-#define RECORD_NS 1000  /* to serve one, when it copies a page that is not in the cache */
+#define RECORD_NS 1000  /* time to serve a record that copies a page from outside the CPU's cache */
 
 /* One mc_guest_call under way; the ring's lock is held. */
 struct call {
@@ -57,7 +57,7 @@ int mc_guest_alive(struct mc_guest *guest)
     return 0;
 }
 
-/* Push as many as fit beside requests given up earlier, and ring once. */
+/* Push as many requests as fit beside those that earlier calls gave up, and ring once. */
 static void call_send(struct call *call)
 {
     uint32_t before = call->sent;
@@ -99,8 +99,9 @@ static int call_response_waits(const struct call *call)
            call->front->rsp_cons;
 }
 
-/* 1 when a response came within the time a wake-up would cost, beyond the time that serving what is
- * unanswered takes: the responses of a batch come together, after its last record. */
+/* Look for a response for as long as a wake-up would take, in addition to the time for serving the
+ * requests under way: the responses of a batch come together, after its last record. 1 when one
+ * came in that time. */
 static int call_spin(const struct call *call, uint32_t cpu)
 {
     const struct mc_control *control = call->guest->control;

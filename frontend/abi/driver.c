@@ -62,8 +62,9 @@ static uint32_t driver_kicks(const struct mc_guest *guest)
     return __atomic_load_n(&guest->own->kicks, __ATOMIC_ACQUIRE);
 }
 
-/* The word is the hypervisor's, so a kick and the end of the guest wake without changing it; what
- * falls between the look and the sleep is found after MC_LIVENESS_NS. */
+/* Only the hypervisor writes the word, so a kick and the end of the guest wake the thread without
+ * changing it. A wake-up between the look and the sleep is lost; the thread then looks again after
+ * MC_LIVENESS_NS. */
 static void driver_wake(struct mc_guest *guest)
 {
     syscall(SYS_futex, &guest->control->config_bell, FUTEX_WAKE, 1, NULL, NULL, 0);
@@ -97,7 +98,7 @@ static void *driver_run(void *argument)
         uint64_t next_ns = UINT64_MAX;
         int status = guest->own->driver->step(guest, mc_clock_ns(), &next_ns);
 
-        if (!mc_guest_alive(guest))     /* a rebooted domain's words are another guest's */
+        if (!mc_guest_alive(guest))     /* after a reboot the words belong to another guest */
             break;
         atomic_store(&control->driver_status, status);
         atomic_store(&control->config_seen, seen);
@@ -124,7 +125,6 @@ int mc_driver_start(struct mc_guest *guest)
     return failed ? MC_EKERNEL : MC_OK;
 }
 
-/* own->stop is set. */
 void mc_driver_stop(struct mc_guest *guest)
 {
     if (!guest->own->is_driven)

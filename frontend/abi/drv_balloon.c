@@ -1,15 +1,15 @@
-/* drv_balloon.c: virtio-balloon, guest half. See balloon.h and driver.h; Linux'
- * drivers/virtio/virtio_balloon.c is what it is after.
+/* drv_balloon.c: virtio-balloon, guest half, as Linux' drivers/virtio/virtio_balloon.c. See
+ * balloon.h and driver.h.
  *
  * The balloon is a stack of frames that the allocator has handed out to the driver. Inflating takes
- * 256 frames from the allocator, tells the host and waits; deflating tells the host first
- * (VIRTIO_BALLOON_F_MUST_TELL_HOST) and gives them to the allocator then. An allocation that finds
- * nothing deflates 256 frames (deflate on OOM); thereafter the balloon does not grow again before
- * the host asks anew. Without free frames the balloon stays as large as it has become and is tried
- * again after 200 ms, as Linux does.
+ * 256 frames from the allocator, tells the host and waits; deflating first tells the host
+ * (VIRTIO_BALLOON_F_MUST_TELL_HOST), then gives the frames to the allocator. An allocation that
+ * finds nothing deflates 256 frames (deflate on OOM); thereafter the balloon does not grow until
+ * the host asks anew. When there are no free frames the balloon keeps its size, and the driver
+ * tries again after 200 ms, as Linux does.
  *
- * Frames that the host refused (pinned for DMA) wait on top of the stack's memory until the balloon
- * is as large as it can be, so that the allocator does not offer them again meanwhile.
+ * Frames that the host refused, because they are pinned for DMA, wait at the other end of the stack
+ * until the balloon is as large as it can be. So the allocator does not offer them again meanwhile.
  */
 #include "balloon_array.h"
 #include "balloon_report.h"
@@ -32,7 +32,7 @@ struct balloon {
     uint64_t refused;           /* frames the host refused: stack[total - 1] and down */
     uint32_t *stack;
     uint8_t *reported;          /* balloon_report.h; NULL when the host does not want reports */
-    uint64_t report_ns;         /* when the next ones are due */
+    uint64_t report_ns;         /* when the next reports are due */
 };
 
 static uint64_t balloon_wanted(const struct mc_guest *guest)
@@ -50,7 +50,8 @@ static void balloon_set_actual(struct mc_guest *guest, const struct balloon *bal
     balloon_set_word(guest, MC_BALLOON_ACTUAL, balloon->count);
 }
 
-/* An array nobody answered is in the balloon: should the host not have it, deflating tells. */
+/* Frames taken (> 0), or a status. Frames of an array that got no answer count as in the balloon:
+ * deflating tells the host of them in any case. */
 static int64_t balloon_inflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
 {
     uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX];
@@ -110,7 +111,8 @@ static void balloon_note_bell(struct mc_guest *guest, struct balloon *balloon)
     balloon->pressed = 0;
 }
 
-/* One array towards the size asked for: frames moved; 0: there are none to move; or a status. */
+/* Move one array of frames towards the size asked for: how many were moved; 0 when the size is
+ * reached; or a status. */
 static int64_t balloon_approach(struct mc_guest *guest, struct balloon *balloon)
 {
     uint64_t wanted = balloon_wanted(guest);
@@ -136,13 +138,14 @@ static void balloon_give_refused(struct mc_guest *guest, struct balloon *balloon
     mc_slot_drain(&guest->frames, balloon->slot);
 }
 
-/* 0 when the domain was rebooted under this guest, whose slot nobody knows any more. */
+/* 0 after a reboot of the domain: this guest's slot does not exist any more. */
 static int balloon_is_current(const struct mc_guest *guest, const struct balloon *balloon)
 {
     return atomic_load(&guest->frames.slots[balloon->slot].owner) == SLOT_OWNER;
 }
 
-/* The lock is let go between arrays: an allocation may be waiting to deflate. */
+/* Moves arrays until the size is reached. The lock is free between two arrays, because an
+ * allocation may be waiting to deflate. */
 static int balloon_resize(struct mc_guest *guest, struct balloon *balloon)
 {
     int64_t status = 1;
@@ -184,7 +187,7 @@ static void balloon_report_statistics(struct mc_guest *guest, const struct ballo
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_CACHES, file_frames * MC_FRAME_BYTES);
 }
 
-/* Free memory, when it is due. Linux does so a while after something was freed: the same delay. */
+/* Report free areas when that is due; when it is due next. Linux reports that long after a free. */
 static uint64_t balloon_report_free(struct mc_guest *guest, struct balloon *balloon,
                                     uint64_t now_ns)
 {
@@ -225,7 +228,8 @@ static int balloon_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_
     return status;
 }
 
-/* An allocation found nothing. What the host wants us to have anyway comes first. */
+/* An allocation found nothing. Frames beyond the size that the host asks for come first; then, on
+ * OOM, any. */
 static int64_t balloon_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct balloon *balloon = guest->own->device;
@@ -254,15 +258,16 @@ static int64_t balloon_more(struct mc_guest *guest, uint32_t areas, int *path)
     return gained ? (int64_t)((gained + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES) : got;
 }
 
-/* Areas that came evicted are in the balloon from the start. They are taken from the allocator as
- * any other frames, before anybody else is there; the host has their frames already. */
+/* Areas that the host granted without backing are in the balloon from the start: the host has their
+ * frames already. The driver takes these frames from the allocator, before any other thread
+ * runs. */
 static void balloon_begin_inflated(struct mc_guest *guest, struct balloon *balloon)
 {
     const union mc_area_word evicted = {.evicted = 1};
     mc_prepare_fn prepare = guest->frames.prepare;
     int64_t taken;
 
-    guest->frames.prepare = NULL;           /* it would ask for them */
+    guest->frames.prepare = NULL;           /* which would ask the host to install them */
     taken = mc_frames_alloc_many(&guest->frames, balloon->slot, balloon->stack, balloon->total);
     for (int64_t i = 0; i < taken; i++) {
         uint32_t frame = balloon->stack[i];
@@ -302,7 +307,7 @@ static int balloon_open(struct mc_guest *guest)
     if (guest->control->boot_areas < guest->frames.area_count)
         balloon_begin_inflated(guest, balloon);
     balloon_set_actual(guest, balloon);
-    /* What a guest before us said of the configuration is void. */
+    /* The status that a guest before this one reported is void. */
     atomic_store(&guest->control->driver_status, MC_STEP_MORE);
     return MC_OK;
 }

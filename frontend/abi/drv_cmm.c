@@ -1,9 +1,9 @@
 /* drv_cmm.c: the guest half of `cmm`. See cmm.h, driver.h.
  *
- * An allocation that finds nothing asks: dom0 by a message, or the hypervisor by GROW. As a donor,
- * and above its target, a domain of the dom0 design comes down by itself: free areas are claimed
- * (movable.h), offered, and are its own again when they were not taken.
- * A message that was not answered in time stands: the next one waits for its answer first.
+ * An allocation that finds nothing asks dom0 by a message, or the hypervisor by GROW. A domain of
+ * the dom0 design that shall give memory does so by itself: its driver claims free areas
+ * (movable.h), offers them, and puts those to use again that dom0 did not take. A message that got
+ * no answer in time stays valid: the next message waits for that answer first.
  */
 #include "driver.h"
 
@@ -13,14 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_NS 100000000u     /* above the target, what is freed by and by is offered so often */
+#define RETRY_NS 100000000u     /* above the target, memory freed meanwhile is offered so often */
 
 struct cmm {
     pthread_mutex_t ask_lock;
     pthread_mutex_t offer_lock;
     uint32_t offered[MC_CMM_OFFER_MAX];     /* areas of the offer that is not answered yet */
     uint32_t offered_count;
-    uint8_t *refused;                       /* per area: was not taken, in this step */
+    uint8_t *refused;                       /* per area: 1 when dom0 did not take it in this step */
 };
 
 static int cmm_by_dom0(const struct mc_guest *guest)
@@ -100,7 +100,7 @@ static int64_t cmm_more(struct mc_guest *guest, uint32_t areas, int *path)
     return gained ? gained : MC_ENOMEM;
 }
 
-/* Claim free areas, from the top, and write them down; how many. */
+/* Claim up to `most` free areas, from the top, and note them in the offer; how many. */
 static uint32_t cmm_claim_free(struct mc_guest *guest, struct cmm *cmm, uint32_t most)
 {
     uint64_t word = 0;
@@ -118,7 +118,7 @@ static uint32_t cmm_claim_free(struct mc_guest *guest, struct cmm *cmm, uint32_t
     return count;
 }
 
-/* Wait until the offer is answered; areas that were taken, or a status. */
+/* Wait for the answer to the offer under way; how many areas dom0 took, or a status. */
 static int cmm_settle_offer(struct mc_guest *guest, struct cmm *cmm)
 {
     uint64_t answer;
@@ -138,7 +138,8 @@ static int cmm_settle_offer(struct mc_guest *guest, struct cmm *cmm)
     return taken;
 }
 
-/* Give back up to `areas` free areas; how many were offered, *taken of them taken; or a status. */
+/* Offer up to `areas` free areas; how many were offered, and in *taken how many dom0 took; or a
+ * status. */
 static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
 {
     struct cmm *cmm = guest->own->device;
@@ -173,7 +174,8 @@ static int64_t cmm_release(struct mc_guest *guest, uint32_t areas)
     return count < 0 ? count : taken;
 }
 
-/* Areas it should be smaller by, and is asked to for its own target's sake (not another's need). */
+/* Areas that the domain is asked to give; *own_target gets 1 when it is above its own target, 0
+ * when only another domain needs the memory. */
 static uint32_t cmm_excess(const struct mc_guest *guest, int *own_target)
 {
     uint64_t size = atomic_load(&guest->control->current_frames);

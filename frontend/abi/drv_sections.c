@@ -1,8 +1,10 @@
-/* drv_sections.c: the guest half of `sections`: onlines and offlines what it is told to.
+/* drv_sections.c: the guest half of `sections`: brings the sections online and offline that the
+ * hypervisor names.
  *
  * Offlining a section is Linux' offline_pages: isolate all of it, so that nothing more is handed
- * out of it; move what can be moved; try again a few times what was held for a moment; then it is
- * claimed and offered. When something is left, or a newer bell rings, all of it goes online again.
+ * out of it; move the frames that can be moved; try a few times more, because a frame may be pinned
+ * for a moment; claim the section and offer it. When a frame is left, or a newer bell rings, the
+ * whole section goes online again.
  */
 #include "driver.h"
 
@@ -19,8 +21,8 @@
 
 struct sections {
     uint32_t areas;             /* of a section */
-    uint8_t *ours;              /* per area of the section: isolated or claimed by us */
-    int has_room;               /* atomic: a section is free that may have been kept before */
+    uint8_t *ours;              /* per area of the section: 1 when the driver isolated it */
+    int has_room;               /* atomic: 1 when a section became free, which may be a kept one */
 };
 
 static int sections_open(struct mc_guest *guest)
@@ -54,7 +56,7 @@ static int sections_bell_rang(const struct mc_guest *guest, uint32_t bell)
     return atomic_load(&guest->control->config_bell) != bell;
 }
 
-/* Those the host has already are none of ours: the section is not whole. */
+/* Isolate the areas of a section, but for those that the host has taken back already. */
 static int section_isolate(struct mc_guest *guest, uint32_t first)
 {
     struct sections *sections = guest->own->device;
@@ -69,7 +71,7 @@ static int section_isolate(struct mc_guest *guest, uint32_t first)
     return MC_OK;
 }
 
-/* Do to one area what may fail for a moment, until it is done. */
+/* Do `what` to one area, and try again a few times: it may fail for a moment only. */
 static int area_insist(struct mc_guest *guest, uint32_t area,
                        int (*what)(struct mc_guest *guest, uint32_t area))
 {
@@ -122,8 +124,8 @@ static int64_t section_keep(struct mc_guest *guest, uint32_t section, int status
     return mc_ask(guest, &record);
 }
 
-/* 0 or a status that ends the step. What is offered and not answered stays claimed: it may be taken
- * yet. */
+/* Offline a section; 0, or a status that ends the step. A section whose offer got no answer stays
+ * claimed: the hypervisor may have taken it, or may take it yet. */
 static int64_t section_offline(struct mc_guest *guest, uint64_t section, uint32_t bell)
 {
     struct sections *sections = guest->own->device;
@@ -154,7 +156,7 @@ static int64_t section_offline(struct mc_guest *guest, uint64_t section, uint32_
     return MC_OK;
 }
 
-/* Ask and do one thing; 1 when there may be another, 0 when there is not, or a status. */
+/* Ask for one step and take it; 1 when there may be another, 0 when there is none, or a status. */
 static int64_t sections_act(struct mc_guest *guest)
 {
     uint32_t bell = atomic_load(&guest->control->config_bell);
@@ -191,7 +193,7 @@ static int sections_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next
     return MC_STEP_MORE;
 }
 
-/* While the target allows it, an allocation need not wait for the driver's thread. */
+/* An allocation brings a section online itself, without waiting for the driver's thread. */
 static int64_t sections_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct mc_record record = {.op = MC_OP_SECTION_NEXT, .arg = {MC_SECTION_ASK_MORE}};
@@ -205,7 +207,7 @@ static int64_t sections_more(struct mc_guest *guest, uint32_t areas, int *path)
     return record.arg[2] ? (int64_t)record.arg[2] : 1;
 }
 
-/* The guest has made room: what was kept may go now. */
+/* The guest has made room: a section that was kept may go now. */
 static int64_t sections_release(struct mc_guest *guest, uint32_t areas)
 {
     struct sections *sections = guest->own->device;
@@ -218,7 +220,7 @@ static int64_t sections_release(struct mc_guest *guest, uint32_t areas)
         __atomic_store_n(&sections->has_room, 1, __ATOMIC_RELEASE);
         mc_driver_kick(guest);
     }
-    return 0;                   /* nothing went yet */
+    return 0;                   /* the driver's thread gives it */
 }
 
 const struct mc_driver mc_drv_sections = {

@@ -8,9 +8,9 @@
  *   unplug   from the top: first blocks that are wholly free, then those whose frames can be moved
  *            elsewhere (movable.h). A run is offered in one request; should that be refused because
  *            one of its blocks is pinned, block by block.
- * What remains is a state (MC_ESTATE in use, MC_EPERM pinned, MC_ENOMEM), tried again after a delay
- * that doubles from RETRY_MIN_NS to RETRY_MAX_NS (Linux: from 50 to 300 s).
- * An ERROR is a defect of this driver: as Linux' it asks for nothing more.
+ * When blocks are left, the step ends with a status (MC_ESTATE in use, MC_EPERM pinned, MC_ENOMEM),
+ * and the driver tries again after a delay that doubles from RETRY_MIN_NS to RETRY_MAX_NS (Linux:
+ * from 50 to 300 s). After an ERROR, a mistake of this driver, it asks for nothing more, as Linux'.
  */
 #include "virtio_mem.h"
 
@@ -46,7 +46,8 @@ static struct vmem *vmem_of(struct mc_guest *guest)
     return guest->own->device;
 }
 
-/* 0; MC_STEP_MORE when the configuration is to be read again; or why not. */
+/* Ask for blocks to be plugged or unplugged: MC_STEP_DONE; MC_STEP_MORE when the configuration must
+ * be read again; or the status that says why it was refused. */
 static int blocks_ask(struct mc_guest *guest, int op, uint32_t first, uint32_t count)
 {
     struct mc_record record = {.op = (uint16_t)op, .arg = {first, count}};
@@ -86,7 +87,7 @@ static int area_is_reclaimed(const struct mc_guest *guest, uint32_t area)
     return mc_word(&guest->frames, area).reclaimed;
 }
 
-/* A block with any area of ours is plugged. */
+/* A block is plugged when any area of it is the guest's. */
 static int block_is_plugged(struct mc_guest *guest, uint32_t block)
 {
     uint32_t first = block * vmem_of(guest)->block_areas;
@@ -97,7 +98,7 @@ static int block_is_plugged(struct mc_guest *guest, uint32_t block)
     return 0;
 }
 
-/* Plugged, and nothing of it is used. */
+/* A block that is plugged, and of which no frame is used. */
 static int block_is_free(struct mc_guest *guest, uint32_t block)
 {
     uint32_t areas = vmem_of(guest)->block_areas;
@@ -112,7 +113,7 @@ static int vmem_bell_rang(struct mc_guest *guest, uint32_t seen)
 
 /* ---- plug ---- */
 
-/* Up to `count` unplugged blocks from `first`; how many came, or a status when none did. */
+/* Plug up to `count` blocks from `first` on; how many came, or a status when none did. */
 static int64_t blocks_plug(struct mc_guest *guest, uint32_t first, uint32_t count)
 {
     struct vmem *vmem = vmem_of(guest);
@@ -134,7 +135,7 @@ static int64_t blocks_plug(struct mc_guest *guest, uint32_t first, uint32_t coun
     return count;
 }
 
-/* Blocks of a memory block from `first` on that are alike. */
+/* How many blocks from `first` on are all plugged, or all not. */
 static uint32_t blocks_alike(struct mc_guest *guest, uint32_t first, uint32_t end, int plugged)
 {
     uint32_t block = first;
@@ -144,7 +145,7 @@ static uint32_t blocks_alike(struct mc_guest *guest, uint32_t first, uint32_t en
     return block - first;
 }
 
-/* One memory block; *missing falls by what was plugged. */
+/* Plug in one memory block; *missing falls by the blocks that were plugged. */
 static int memory_block_plug(struct mc_guest *guest, uint32_t first, uint32_t end,
                              uint32_t *missing)
 {
@@ -204,7 +205,7 @@ static void blocks_online(struct mc_guest *guest, uint32_t first_area, uint32_t 
         mc_online(guest, area);
 }
 
-/* Take a block out of use: isolated, emptied, claimed; 1, or 0 and it is as it was. */
+/* Take a block out of use: isolate, empty and claim it; 1, or 0 and the block is as it was. */
 static int block_take(struct mc_guest *guest, uint32_t block)
 {
     uint32_t first = block * vmem_of(guest)->block_areas, area;
@@ -214,7 +215,7 @@ static int block_take(struct mc_guest *guest, uint32_t block)
     for (area = first; area < end && !status; area++)
         if (!area_is_reclaimed(guest, area))
             status = mc_isolate(guest, area);
-    if (status) {               /* the last one is somebody else's */
+    if (status) {               /* another thread holds the last one */
         blocks_online(guest, first, area - 1);
         return 0;
     }
@@ -252,7 +253,7 @@ static void blocks_flush(struct vmem_unplugging *work)
     work->count = 0;
 }
 
-/* Blocks of a device from the top, wholly free ones only or any. */
+/* Unplug blocks of a device from the top: any, or those only that are free. */
 static int vmem_sweep(struct vmem_unplugging *work, const struct vmem_part *part, int any,
                       uint32_t seen)
 {
@@ -337,7 +338,7 @@ static int vmem_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     return result;
 }
 
-/* What one device is requested to have and has not, up to `wanted` blocks. */
+/* Plug up to `wanted` of the blocks that one device is requested to have and has not. */
 static int vmem_more_of(struct mc_guest *guest, uint32_t device, uint32_t wanted)
 {
     int status = MC_STEP_MORE;
@@ -357,7 +358,7 @@ static int vmem_more_of(struct mc_guest *guest, uint32_t device, uint32_t wanted
     return status;
 }
 
-/* The driver may be at it already: then its gain is ours. */
+/* An allocation plugs by itself. Blocks that the driver's thread plugs meanwhile count too. */
 static int64_t vmem_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct vmem *vmem = vmem_of(guest);
@@ -372,7 +373,7 @@ static int64_t vmem_more(struct mc_guest *guest, uint32_t areas, int *path)
     return gained ? (int64_t)gained : status < 0 ? status : MC_ENOMEM;
 }
 
-/* The guest has made room: there is no need to sit out the delay. */
+/* The guest has made room: the driver's thread need not wait for the end of its delay. */
 static int64_t vmem_release(struct mc_guest *guest, uint32_t areas)
 {
     uint32_t blocks = guest->frames.area_count / vmem_of(guest)->block_areas, block = 0;
@@ -382,7 +383,7 @@ static int64_t vmem_release(struct mc_guest *guest, uint32_t areas)
         block++;
     if (block < blocks)
         mc_driver_kick(guest);
-    return 0;                   /* nothing went yet */
+    return 0;                   /* the driver's thread gives it */
 }
 
 static int vmem_open(struct mc_guest *guest)

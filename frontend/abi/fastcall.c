@@ -135,7 +135,7 @@ static PyObject *py_free(PyObject *self, PyObject *const *args, Py_ssize_t count
         return NULL;
     if (overflow)
         frame = -1;
-    /* Freeing never blocks, so the slot is only ever this thread's while the GIL is. */
+    /* A free never blocks, so this thread alone uses the slot for as long as it has the GIL. */
     if (binding->busy || binding->guest == NULL) {
         status = binding_enter(binding);
         if (status == MC_ESTATE)
@@ -215,7 +215,7 @@ static void binding_free(PyObject *capsule)
     PyMem_Free(binding);
 }
 
-/* CPython keeps the address of a definition; it only reads what stands there. */
+/* CPython keeps the address of a definition, and only reads from it. */
 static PyMethodDef definitions[] = {
     {"alloc", (PyCFunction)(void (*)(void))py_alloc, METH_FASTCALL,
      "alloc(order=0) -> frame: the first of 2**order frames of 4 KiB."},
@@ -224,7 +224,8 @@ static PyMethodDef definitions[] = {
     {"slot_call", (PyCFunction)(void (*)(void))py_slot_call, METH_FASTCALL, NULL},
 };
 
-/* For who migrates, on a thread without the GIL. While a thread is inside, the slot is not ours. */
+/* Drain the slot for a thread without the GIL that migrates frames. While another thread uses the
+ * slot, nothing is drained. */
 static void binding_drain_slot(void *context)
 {
     PyGILState_STATE gil = PyGILState_Ensure();

@@ -35,9 +35,9 @@ static uint64_t guest_claims(const struct mc_guest *guest)
     return __atomic_load_n(&guest->own->claims, __ATOMIC_SEQ_CST);
 }
 
-/* After an allocation that found nothing: 0 when it is worth trying again. `claims` was read before
- * that allocation; it is odd while the mapper holds an area, which explains the failure as well as
- * want of memory would. */
+/* After an allocation that found nothing: 0 when it is worth trying again, else the status why not.
+ * `claims` was read before that allocation; it is odd while the mapper thread holds an area. Then
+ * the allocation may have failed because of that area, and waiting for the mapper is enough. */
 static int64_t guest_make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas,
                                struct guest_patience *spent)
 {
@@ -132,7 +132,7 @@ int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count)
         frame = mc_frames_alloc_areas(&guest->frames, slot, count);
         if (frame != MC_ENOMEM)
             return frame;
-        /* The first time ask for all of them; later only for what may fill a gap. */
+        /* First ask for all areas of the run, later for one at a time that may close a gap. */
         status = guest_make_room(guest, claims, spent.grows == 0 ? count : 1, &spent);
     } while (status == MC_OK);
     return status;

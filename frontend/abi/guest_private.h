@@ -1,4 +1,4 @@
-/* guest_private.h: what guest.c, mapping.c and call.c share and nobody else sees. */
+/* guest_private.h: the private state of a guest, shared by the files of this folder only. */
 #ifndef MC_GUEST_PRIVATE_H
 #define MC_GUEST_PRIVATE_H
 
@@ -22,7 +22,7 @@ struct mc_guest_private {
     mc_drop_fn drop;                /* the program's page cache, or NULL */
     void *drop_context;
     uint64_t dropped;               /* hyperalloc: the request acted upon last */
-    void (*drain)(void *context);   /* let go of what the Python side's slot holds; or NULL */
+    void (*drain)(void *context);   /* drain guest->slot under the GIL; or NULL */
     void *drain_context;
     pthread_t driving;
     int is_driven;                  /* the driver's thread runs */
@@ -47,7 +47,7 @@ int mc_prepare(void *guest, uint32_t area, uint32_t word);
 int mc_mapper_start(struct mc_guest *guest);
 void mc_mapper_stop(struct mc_guest *guest);
 
-/* guest.c: have the Python side's slot let go of its row, from a thread without the GIL. */
+/* guest.c: drain guest->slot, from a thread without the GIL. */
 void mc_guest_drain(struct mc_guest *guest);
 
 /* call.c: MC_OK with the lock held, or MC_ETIMEOUT. */

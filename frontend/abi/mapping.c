@@ -1,4 +1,4 @@
-/* mapping.c: making areas usable, when an allocation comes across them and, better, before.
+/* mapping.c: making areas usable: when an allocation needs one, or earlier, by the mapper thread.
  *
  * An area is mapped in bulk (MADV_POPULATE_READ: 0.3 us a page against 1.2 us for a fault each) at
  * most once per generation, and only while frames of it are claimed: see guest.h, mapper thread.
@@ -38,7 +38,7 @@ static int area_install(struct mc_guest *guest, uint32_t area)
     struct mc_record record = {.op = MC_OP_INSTALL, .arg = {area}};
     int status;
 
-    /* An allocation tries several areas; it waits in vain for one of them only. */
+    /* One allocation tries several areas. After one request without an answer it asks no more. */
     if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
         return MC_ETIMEOUT;
     status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
@@ -106,8 +106,8 @@ static int mapper_is_stopping(const struct mc_guest *guest)
     return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
 }
 
-/* As mc_bell_wait, but any wake-up ends it: mc_guest_close wakes without changing the word, which
- * is the hypervisor's. */
+/* As mc_bell_wait, but any wake-up ends it: mc_guest_close wakes the mapper without changing the
+ * word, which only the hypervisor writes. */
 static void mapper_sleep(struct mc_guest *guest, uint32_t seen)
 {
     struct timespec longest = {.tv_nsec = MC_LIVENESS_NS};

@@ -112,7 +112,8 @@ static int area_is_empty(const struct mc_guest *guest, uint32_t area)
     return mc_word_is_empty(mc_word(&guest->frames, area));
 }
 
-/* The Python side's slot may hold frames of this area: draining it takes the GIL. */
+/* 1 when the slot of the Python threads holds a row of the area. Draining that slot takes the
+ * GIL. */
 static int slot_is_in(const struct mc_guest *guest, uint32_t area)
 {
     const struct mc_slot *slot = &guest->frames.slots[guest->slot];
@@ -160,7 +161,7 @@ int mc_all_free(const struct mc_guest *guest, uint32_t first, uint32_t count)
     return ours != 0;
 }
 
-/* The tree counts the area's frames until now. */
+/* The tree counts the frames of an isolated area until it is claimed. */
 int mc_claim_area(struct mc_guest *guest, uint32_t area)
 {
     union mc_area_word seen;

@@ -65,12 +65,14 @@ def make_ffi(
     """
     ffi = FFI()
     all_headers = [ABI / f"{name}.h" for name in abi_headers] + headers
-    abi_sources = [ABI / f"{name}.c" for name in (*abi_headers, *PRIVATE_SOURCES)]
+    abi_sources = [ABI / f"{name}.c" for name in (*abi_headers, *PRIVATE_SOURCES) if abi_headers]
     all_sources = [path for path in abi_sources if path.exists()] + sources
     for header in all_headers:
         ffi.cdef(cdef_of(header))
     includes = "\n".join(f'#include "{header.name}"' for header in all_headers)
-    directories = sorted({str(path.parent.relative_to(ROOT)) for path in all_headers})
+    directories = sorted(
+        {str(path.parent.relative_to(ROOT)) for path in [ABI / "layout.h", *headers]}
+    )
     ffi.set_source(
         module,
         includes + "\n" + preamble,

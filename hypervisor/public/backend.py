@@ -7,33 +7,25 @@ shape. All methods are called from the hypervisor's main thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from hypervisor.public.constants import MechanismId
+from hypervisor.public.settings import DomainSettings
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 #: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
 EXCESS = "used more memory than it was granted"
 
-#: How a domain may be resized, by ``MechanismId``; docs/mechanisms.md explains each.
-MECHANISMS = tuple(mechanism.name.lower().replace("_", "-") for mechanism in MechanismId)
 
-
-@dataclass(frozen=True)
-class DomainSpec:
-    """What a domain is allowed; frames of 4 KiB. ``boot_frames`` are granted before it starts."""
+class DomainSpec(DomainSettings, frozen=True):
+    """A domain as a backend opens it; frames of 4 KiB. ``boot_frames`` are granted at once."""
 
     name: str
     maxmem_frames: int
     boot_frames: int
     target_frames: int
-    credit_areas: int = 1
     tmem_target_pages: int = -1  # -1: no limit of its own (greedy)
     doorbell: str = "futex"
-    mechanism: str = "direct"
-    options: Mapping[str, int] = field(default_factory=dict)  # of the mechanism, by name
 
 
 @dataclass(frozen=True)

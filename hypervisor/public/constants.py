@@ -37,7 +37,6 @@ AREA_HUGE: Final = 1024
 AREA_EVICTED: Final = 2048
 AREA_RECLAIMED: Final = 4096
 AREA_ISOLATED: Final = 8192
-AREA_GENERATION_SHIFT: Final = 16
 HEAD_NEVER: Final = 0
 HEAD_BODY: Final = 64
 HEAD_FREED: Final = 128
@@ -89,7 +88,6 @@ class State(IntEnum):
 
     CLOSED = 0
     OPEN = 1
-    CLOSING = 2
     BROKEN = 3
 
 
@@ -146,7 +144,6 @@ class OpBase(IntEnum):
 class Path(IntEnum):
     """``enum mc_path`` of ``ops.h``."""
 
-    LOCAL = 0
     CREDIT = 1
     RING = 2
     TRANSFER = 3
@@ -159,12 +156,3 @@ class PoolFlag(IntFlag):
     PERSISTENT = 1
     SHARED = 2
     VERSION = 16777216
-
-
-class Backing(IntEnum):
-    """``enum mc_backing`` of ``reclaim.h``."""
-
-    HARD = 0
-    READY = 1
-    SOFT = 2
-    INSTALLED = 3

@@ -1,7 +1,8 @@
 """What can go wrong, named for the situation.
 
 Owns: the exception classes of every package and the mapping from C status codes to them. One base,
-few leaves, typed fields. A message says what to do next. ``InternalError`` is ours, not the user's.
+few leaves, typed fields. A message says what to do next. ``InternalError`` stands for a mistake of
+this project, every other class for a situation that its user can change.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class NoMemory(MemcoordError):
 
 
 class BadFrame(MemcoordError):
-    """A frame or block was named that cannot be meant; nothing was changed."""
+    """A frame or block was named that the domain was not given so; nothing was changed."""
 
     def __init__(self, frame: int, order: int, status: Status) -> None:
         self.frame, self.order, self.status = frame, order, status
@@ -34,7 +35,7 @@ class PeerGone(MemcoordError):
 
 
 class RingBroken(MemcoordError):
-    """A ring or shared region holds what no correct peer writes; the domain is detached."""
+    """A ring or shared region has contents that no correct peer writes; the domain is detached."""
 
     def __init__(self, what: str, status: Status) -> None:
         self.status = status
@@ -98,7 +99,10 @@ _WHY_BAD = {
 
 
 def error_of(code: int, what: str, frame: int = -1, order: int = 0) -> MemcoordError:
-    """The exception for a negative status of the C side; unknown codes are InternalError."""
+    """The exception for a negative status of the C side, as a guest sees it.
+
+    Unknown codes are InternalError. ``frame`` and ``order`` are a BadFrame's.
+    """
     try:
         status = Status(code)
     except ValueError:

@@ -29,7 +29,7 @@ from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import MemcoordError, Status
 from hypervisor.public.units import DomId
-from testbed.mechanism_guest import GuestProcess
+from memcoord.testbed.guests.obedient import GuestProcess
 
 
 @pytest.fixture

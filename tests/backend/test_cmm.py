@@ -24,7 +24,7 @@ from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import Status
 from hypervisor.public.units import AREA_FRAMES, DomId
-from testbed.mechanism_guest import GuestProcess
+from memcoord.testbed.guests.obedient import GuestProcess
 
 pytestmark = pytest.mark.process
 

@@ -16,8 +16,9 @@ from guest_double import GuestDouble
 from backend._service import ffi, lib
 from backend.host import HostBackend
 from frontend._guest import lib as abi
-from hypervisor.public.backend import MECHANISMS, BankSpec, DomainSpec
+from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import BadFrame, ConfigError, NoMemory, Status
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId
 
 AREA = AREA_FRAMES

@@ -13,7 +13,7 @@ from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import Status
 from hypervisor.public.units import AREA_FRAMES, DomId
-from testbed.mechanism_guest import GuestProcess
+from memcoord.testbed.guests.obedient import GuestProcess
 
 AREA = AREA_FRAMES
 VM1 = DomId(0)

@@ -7,7 +7,7 @@ import pytest
 from backend.conformance import CHECKS, Lab, NotConforming, Subject
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.units import AREA_FRAMES
-from testbed.mechanism_guest import GuestProcess
+from memcoord.testbed.guests.obedient import GuestProcess
 
 pytestmark = pytest.mark.process
 

@@ -23,7 +23,7 @@ from sections_double import (
 
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import Status
-from testbed.mechanism_guest import GuestProcess
+from memcoord.testbed.guests.obedient import GuestProcess
 
 ASK_ANEW = 2
 

@@ -20,7 +20,7 @@ from backend.host import HostBackend
 from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES, DomId
-from testbed.tmem_replay import Replay, ReplayConfig
+from tmem.replay import Replay, ReplayConfig
 
 CHECK_ROWS = 2_000
 LOW = 0xFFFFFFFF

@@ -23,7 +23,7 @@ from backend.host import HostBackend
 from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSnapshot, DomainSpec
 from hypervisor.public.units import DomId
-from testbed.mechanism_guest import GuestProcess
+from memcoord.testbed.guests.obedient import GuestProcess
 
 PLUG, UNPLUG, UNPLUG_ALL, STATE, CONFIG = range(lib.MC_OP_VIRTIO_MEM, lib.MC_OP_VIRTIO_MEM + 5)
 ACK, NACK, BUSY, ERROR = range(4)

@@ -181,7 +181,7 @@ class FakeHypervisor:
             if self._stop_fd in ready:
                 return
             if self.bell_fd in ready:
-                lib.mc_eventfd_wait(self.bell_fd)
+                os.eventfd_read(self.bell_fd)
 
     def _serve(self, ring: int) -> bool:
         back = ffi.addressof(self.backs, ring)

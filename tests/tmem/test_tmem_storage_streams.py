@@ -13,7 +13,7 @@ import pytest
 from tmem_streams import Mix, Row, first_difference, stream
 from xen_model import XenModel
 
-from testbed.tmem_replay import Replay, ReplayConfig
+from tmem.replay import Replay, ReplayConfig
 
 ROWS = 15_000
 CHECK_ROWS = 3_000

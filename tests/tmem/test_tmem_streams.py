@@ -16,8 +16,8 @@ from service_calls import NEW_POOL, ServiceCalls
 from tmem_streams import ALL, UUIDS, VERSION, Mix, Row, beginning, first_difference, stream
 from xen_model import XenModel
 
-from testbed.tmem_replay import Replay, ReplayConfig
 from tmem import Tmem
+from tmem.replay import Replay, ReplayConfig
 
 ROWS = 40_000
 CHECK_ROWS = 2_000

@@ -3,7 +3,7 @@
 Written from Xen's semantics alone and sharing nothing with the pool: no storage, no hash, no page
 bytes, a page is its seed. Host memory is two numbers, the heap and tmem's own list of freed pages,
 because flush and freeable tell them apart. ``XenModel.answer`` takes the rows of
-``testbed.tmem_replay``; only rows in the proper form. Neither same-content pages nor compression.
+``tmem.replay``; only rows in the proper form. Neither same-content pages nor compression.
 """
 
 from __future__ import annotations

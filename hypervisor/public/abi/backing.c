@@ -66,8 +66,8 @@ int mc_tmpfile(const char *directory, uint64_t bytes)
     return -error;
 }
 
-/* Map at a multiple of 2 MiB: reserve that much more, map over the aligned part, give back the
- * rest. `bytes` is whole pages. */
+/* Map `bytes`, whole pages, at a multiple of 2 MiB: reserve 2 MiB more, map over the aligned part
+ * of the reservation, and give the rest back. */
 static int64_t backing_map(int fd, int flags, uint64_t bytes)
 {
     uint64_t reserved_bytes = bytes + MC_AREA_BYTES;
@@ -172,7 +172,8 @@ int mc_populate_read(uint64_t address, uint64_t bytes)
     return backing_populate(address, bytes, MADV_POPULATE_READ, page_touch_read);
 }
 
-/* An area whose pages are all there, or that is empty but for its first: both collapse. */
+/* MADV_COLLAPSE works on an area with all of its pages, and on one with its first page only. So one
+ * page is populated, and all of them only where the kernel refuses to collapse. */
 int mc_populate_huge(uint64_t address, uint64_t bytes)
 {
     MC_CHECK(address % MC_AREA_BYTES == 0 && bytes % MC_AREA_BYTES == 0,

@@ -127,26 +127,11 @@ int mc_eventfd_ring(int fd)
     return MC_EKERNEL;
 }
 
-int mc_eventfd_wait(int fd)
-{
-    uint64_t rings;
-
-    for (int i = 0; i < INTERRUPTS_MAX; i++) {
-        if (read(fd, &rings, sizeof rings) == (ssize_t)sizeof rings)
-            return 1;
-        if (errno == EAGAIN)
-            return 0;
-        if (errno != EINTR)
-            break;
-    }
-    return MC_EKERNEL;
-}
-
 /* Two threads that wake each other, as the two ends of a ring do. */
 struct pingpong {
     uint32_t ping, ping_waiters, pong, pong_waiters;
     uint64_t deadline_ns;
-    uint64_t round_ns;              /* median, once asked; UINT64_MAX when none ended in time */
+    uint64_t round_ns;              /* median of the rounds; UINT64_MAX when none ended in time */
 };
 
 static uint64_t pingpong_left_ns(const struct pingpong *pair)
@@ -196,7 +181,8 @@ static void *pingpong_ask(void *argument)
     return NULL;
 }
 
-/* A thread on the first CPU of *allowed, which is taken out of the set. */
+/* Start a thread on the first CPU of *allowed, and take that CPU out of the set. 0, or
+ * MC_EKERNEL. */
 static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(void *),
                           void *argument)
 {

@@ -7,8 +7,9 @@
  *        promises a frame that the level below does not have. A take that loses its races
  *        MC_TAKE_TRIES_MAX times answers that there is nothing, and the caller looks elsewhere. A
  *        give is one addition and cannot fail.
- *        A check looks at arguments only: the hypervisor's half uses these functions too, and a
- *        guest can write every word they work on.
+ *        The functions that a single frame goes through have no check, and a check here looks at
+ *        arguments only, or at rows: the hypervisor's half uses some of these functions too, and a
+ *        guest can write every word.
  */
 #ifndef MC_CLAIMS_H
 #define MC_CLAIMS_H
@@ -30,8 +31,6 @@ static inline uint64_t mc_row(const struct mc_frames *frames, uint32_t row)
 
 static inline int mc_row_swap(struct mc_frames *frames, uint32_t row, uint64_t seen, uint64_t bits)
 {
-    MC_CHECK(row < frames->area_count * MC_AREA_ROWS, "row %u of %u areas", row,
-             frames->area_count);
     return __atomic_compare_exchange_n(&frames->rows[row], &seen, bits, 0, __ATOMIC_ACQ_REL,
                                        __ATOMIC_RELAXED);
 }
@@ -75,7 +74,6 @@ static inline void mc_slot_hold(struct mc_slot *slot, uint32_t row, uint64_t bit
 /* One bit per frame, for 2^order frames; order 0 to 6. */
 static inline uint64_t mc_run_mask(int order)
 {
-    MC_CHECK(order >= 0 && order <= MC_ROW_ORDER, "order %d in one row", order);
     return MC_ROW_FULL >> (MC_ROW_FRAMES - (1 << order));
 }
 
@@ -94,10 +92,7 @@ static inline uint32_t mc_tree_take(struct mc_frames *frames, uint32_t area, uin
                                     uint32_t most)
 {
     _Atomic uint32_t *word = &frames->trees[area / MC_TREE_AREAS].free_frames;
-    uint32_t seen;
-    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
-    MC_CHECK(least > 0 && least <= most, "area %u: take %u to %u frames", area, least, most);
-    seen = atomic_load_explicit(word, memory_order_relaxed);
+    uint32_t seen = atomic_load_explicit(word, memory_order_relaxed);
     for (int tries = 0; tries < MC_TAKE_TRIES_MAX && seen >= least; tries++) {
         uint32_t taken = seen < most ? seen : most;
         if (atomic_compare_exchange_weak_explicit(word, &seen, seen - taken, memory_order_acquire,
@@ -109,8 +104,6 @@ static inline uint32_t mc_tree_take(struct mc_frames *frames, uint32_t area, uin
 
 static inline void mc_tree_give(struct mc_frames *frames, uint32_t area, uint32_t count)
 {
-    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
-    MC_CHECK(count <= MC_TREE_AREAS * MC_AREA_FRAMES, "area %u: give %u frames", area, count);
     atomic_fetch_add_explicit(&frames->trees[area / MC_TREE_AREAS].free_frames, count,
                               memory_order_release);
 }
@@ -119,10 +112,7 @@ static inline void mc_tree_give(struct mc_frames *frames, uint32_t area, uint32_
 static inline uint32_t mc_area_take(struct mc_frames *frames, uint32_t area, uint32_t least,
                                     uint32_t most, union mc_area_word *word)
 {
-    union mc_area_word seen;
-    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
-    MC_CHECK(most <= MC_AREA_FRAMES, "area %u: take %u frames", area, most);
-    seen = mc_word(frames, area);
+    union mc_area_word seen = mc_word(frames, area);
     for (int tries = 0; tries < MC_TAKE_TRIES_MAX; tries++) {
         uint32_t taken = seen.free < most ? seen.free : most;
         if (seen.free < least || seen.huge || seen.reclaimed || seen.isolated)
@@ -138,8 +128,6 @@ static inline uint32_t mc_area_take(struct mc_frames *frames, uint32_t area, uin
 /* Give claimed frames back to the counters; their bits are clear already. */
 static inline void mc_area_give(struct mc_frames *frames, uint32_t area, uint32_t count)
 {
-    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
-    MC_CHECK(count <= MC_AREA_FRAMES, "area %u: give %u frames", area, count);
     __atomic_fetch_add(&frames->areas[area], count, __ATOMIC_RELEASE);
     mc_tree_give(frames, area, count);
 }
@@ -148,6 +136,9 @@ static inline void mc_area_give(struct mc_frames *frames, uint32_t area, uint32_
 static inline uint32_t mc_claim(struct mc_frames *frames, uint32_t area, uint32_t least,
                                 uint32_t most, union mc_area_word *word)
 {
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
+    MC_CHECK(least <= most && most <= MC_AREA_FRAMES, "area %u: claim %u to %u frames", area, least,
+             most);
     uint32_t promised = mc_tree_take(frames, area, least, most);
     if (promised == 0)
         return 0;
@@ -160,9 +151,6 @@ static inline uint32_t mc_claim(struct mc_frames *frames, uint32_t area, uint32_
 /* Clear bits of a row and credit the counters; 0, or MC_EDOUBLE when some were clear already. */
 static inline int mc_row_give(struct mc_frames *frames, uint32_t row, uint64_t bits)
 {
-    MC_CHECK(row < frames->area_count * MC_AREA_ROWS, "row %u of %u areas", row,
-             frames->area_count);
-    MC_CHECK(bits != 0, "no bits for row %u", row);
     uint64_t seen = __atomic_fetch_and(&frames->rows[row], ~bits, __ATOMIC_ACQ_REL) & bits;
     mc_area_give(frames, row / MC_AREA_ROWS, (uint32_t)__builtin_popcountll(seen));
     return seen == bits ? MC_OK : MC_EDOUBLE;

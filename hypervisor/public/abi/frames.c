@@ -1,34 +1,54 @@
 /* frames.c: slots, allocation and freeing. See frames.h for the shape, search.h for finding memory.
  *
  * mc_frames_alloc and mc_frames_free begin with the path of a single frame: the thread's own slot
- * and the frame's head, plain loads and stores, no check. Everything else is out of line. A frame
- * in a slot's `free` has its row bit set, so giving a frame to a slot is one store, whichever row
- * it came from: a slot whose `free` is empty may take any row.
- * The checks look at heads, rows and slots, which only the guest's process writes.
+ * and the frame's head, plain loads and stores. Everything else is out of line. A frame in a slot's
+ * `free` has its row bit set, so giving a frame to a slot is one store, whichever row it came from:
+ * a slot whose `free` is empty may take any row.
+ * Checks stand where a row or more is at stake: claiming and draining a slot, blocks of more than a
+ * row. They look at heads, rows and slots, which only the guest's process writes.
  */
 #include "search.h"
 
 #include <string.h>
 
+/* Checks stand in functions of their own: their reports would cost the callers registers. */
 #define MC_NOINLINE __attribute__((noinline))
+#define MC_INLINE inline __attribute__((always_inline))
 #define MC_HEAD_SINGLE 1
 #define MC_HEADS_SINGLE 0x0101010101010101ull
-#define MC_HEADS_FREED 0x8080808080808080ull
 
 static inline void head_set(struct mc_frames *frames, uint64_t frame, uint8_t head)
 {
     __atomic_store_n(&frames->heads[frame], head, __ATOMIC_RELAXED);
 }
 
-/* Hand a block out: the bodies first, so that a block is taken as soon as its head says so. */
-static void block_mark(struct mc_frames *frames, uint64_t frame, uint64_t count, int head)
+/* A block that is about to be handed out: nobody has it. */
+static MC_NOINLINE void block_check_free(const struct mc_frames *frames, uint64_t frame,
+                                         uint64_t count)
 {
+    uint8_t first, last;
     MC_CHECK(frame + count <= mc_frame_limit(frames), "block of %lu frames from %lu in %u areas",
              count, frame, frames->area_count);
-    MC_CHECK(!mc_head_taken(mc_head(frames, frame)) &&
-             !mc_head_taken(mc_head(frames, frame + count - 1)),
-             "block of %lu frames from %lu is handed out already: heads %d and %d", count, frame,
-             mc_head(frames, frame), mc_head(frames, frame + count - 1));
+    first = mc_head(frames, frame), last = mc_head(frames, frame + count - 1);
+    MC_CHECK(!mc_head_taken(first), "frame %lu is handed out already: head %d", frame, first);
+    MC_CHECK(!mc_head_taken(last), "block of %lu frames from %lu: the last has head %d", count,
+             frame, last);
+}
+
+/* A block that is about to be freed: it is whole. */
+static MC_NOINLINE void block_check_taken(const struct mc_frames *frames, uint64_t frame,
+                                          uint64_t count)
+{
+    uint8_t last = mc_head(frames, frame + count - 1);
+    MC_CHECK(last == MC_HEAD_BODY, "block of %lu frames from %lu: the last has head %d", count,
+             frame, last);
+}
+
+/* Hand a block out: the bodies first, so that a block is taken as soon as its head says so. */
+static MC_INLINE void block_mark(struct mc_frames *frames, uint64_t frame, uint64_t count, int head)
+{
+    if (count > MC_ROW_FRAMES)
+        block_check_free(frames, frame, count);
     memset(frames->heads + frame + 1, MC_HEAD_BODY, count - 1);
     atomic_signal_fence(memory_order_seq_cst);
     head_set(frames, frame, (uint8_t)head);
@@ -36,9 +56,8 @@ static void block_mark(struct mc_frames *frames, uint64_t frame, uint64_t count,
 
 static void block_unmark(struct mc_frames *frames, uint64_t frame, uint64_t count)
 {
-    MC_CHECK(count == 1 || mc_head(frames, frame + count - 1) == MC_HEAD_BODY,
-             "block of %lu frames from %lu ends with head %d", count, frame,
-             mc_head(frames, frame + count - 1));
+    if (count > MC_ROW_FRAMES)
+        block_check_taken(frames, frame, count);
     head_set(frames, frame, MC_HEAD_FREED);
     atomic_signal_fence(memory_order_seq_cst);
     memset(frames->heads + frame + 1, MC_HEAD_FREED, count - 1);
@@ -54,12 +73,14 @@ static struct mc_slot *slot_at(struct mc_frames *frames, int slot)
     return atomic_load_explicit(&own->owner, memory_order_relaxed) ? own : NULL;
 }
 
-static void slot_drain(struct mc_frames *frames, struct mc_slot *own)
+static MC_NOINLINE void slot_drain(struct mc_frames *frames, struct mc_slot *own)
 {
     uint64_t bits = mc_slot_free(own);
     uint32_t row = mc_slot_row(own);
     if (bits == 0)
         return;
+    MC_CHECK(row < frames->area_count * MC_AREA_ROWS, "a slot holds row %u of %u areas", row,
+             frames->area_count);
     mc_slot_set_free(own, 0);
     int status = mc_row_give(frames, row, bits);
     MC_CHECK(status == MC_OK, "row %u: a slot held %#lx, of which some were free", row, bits);
@@ -77,8 +98,12 @@ int mc_slot_claim(struct mc_frames *frames, uint32_t owner)
             continue;
         MC_CHECK(mc_slot_free(own) == 0, "slot %u without an owner holds %#lx of row %u", slot,
                  mc_slot_free(own), mc_slot_row(own));
+        MC_CHECK(mc_slot_row(own) == MC_NO_ROW, "slot %u without an owner holds row %u", slot,
+                 mc_slot_row(own));
         /* Spread over the trees, so that slots do not meet in one area. */
         own->cursor = frames->tree_count * slot / MC_SLOTS * MC_TREE_AREAS;
+        MC_CHECK(own->cursor < frames->area_count, "slot %u begins at area %u of %u", slot,
+                 own->cursor, frames->area_count);
         return (int)slot;
     }
     return MC_ESLOT;
@@ -113,8 +138,6 @@ static int64_t alloc_run(struct mc_frames *frames, struct mc_slot *own, int orde
     uint64_t free = mc_slot_free(own), starts = mc_run_starts(free, order);
     if (starts == 0)
         return mc_search_block(frames, own, order);
-    MC_CHECK(mc_slot_row(own) < frames->area_count * MC_AREA_ROWS,
-             "a slot holds row %u of %u areas", mc_slot_row(own), frames->area_count);
     int bit = __builtin_ctzll(starts);
     uint64_t frame = (uint64_t)mc_slot_row(own) * MC_ROW_FRAMES + (uint32_t)bit;
     mc_slot_set_free(own, free & ~(mc_run_mask(order) << bit));
@@ -123,7 +146,6 @@ static int64_t alloc_run(struct mc_frames *frames, struct mc_slot *own, int orde
 
 static int64_t alloc_block(struct mc_frames *frames, struct mc_slot *own, int order)
 {
-    MC_CHECK(order >= 0 && order <= MC_AREA_ORDER, "a block of order %d", order);
     if (order <= MC_ROW_ORDER)
         return alloc_run(frames, own, order);
     if (order <= MC_MAX_ROW_ORDER)
@@ -140,7 +162,7 @@ static MC_NOINLINE int64_t alloc_slow(struct mc_frames *frames, int slot, int or
         return MC_EINDEX;
     int64_t frame = alloc_block(frames, own, order);
     if (frame < 0 && mc_slot_free(own) != 0) {
-        /* What the slot keeps may be just what a larger block lacks. */
+        /* The frames that the slot holds may be those that a larger block lacks. */
         slot_drain(frames, own);
         frame = alloc_block(frames, own, order);
     }
@@ -189,17 +211,6 @@ int64_t mc_frames_alloc_areas(struct mc_frames *frames, int slot, uint32_t count
     return frame;
 }
 
-/* No frame of a whole row that a slot holds is handed out. */
-static void row_check_free(const struct mc_frames *frames, uint32_t first)
-{
-    uint64_t heads[MC_ROW_FRAMES / 8], all = 0;
-    memcpy(heads, frames->heads + first, sizeof heads);
-    for (uint32_t k = 0; k < MC_ROW_FRAMES / 8; k++)
-        all |= heads[k];
-    MC_CHECK((all & ~MC_HEADS_FREED) == 0, "a slot holds frames from %u that are handed out: %#lx",
-             first, all);
-}
-
 int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, uint64_t count)
 {
     struct mc_slot *own = slot_at(frames, slot);
@@ -212,10 +223,7 @@ int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, 
             break;
         free = mc_slot_free(own);
         uint32_t first = mc_slot_row(own) * MC_ROW_FRAMES;
-        MC_CHECK(first < mc_frame_limit(frames), "a slot holds frame %u of %u areas", first,
-                 frames->area_count);
         if (free == MC_ROW_FULL && count - given >= MC_ROW_FRAMES) {
-            row_check_free(frames, first);
             memset(frames->heads + first, MC_HEAD_SINGLE, MC_ROW_FRAMES);
             for (uint32_t k = 0; k < MC_ROW_FRAMES; k++)
                 out[given + k] = first + k;
@@ -247,17 +255,10 @@ static int block_check(const struct mc_frames *frames, uint64_t frame, uint64_t 
     return head == MC_HEAD_FREED ? MC_EDOUBLE : MC_EORDER;
 }
 
-/* Frames that were handed out are not among those that the slot holds as free. */
-static void slot_check_apart(const struct mc_slot *own, uint32_t row, uint64_t bits)
-{
-    uint64_t held = mc_slot_row(own) == row ? mc_slot_free(own) : 0;
-    MC_CHECK((held & bits) == 0, "row %u: %#lx is handed out, and the slot holds %#lx of it", row,
-             bits, held);
-}
-
-/* Frames of one row, heads gone: into the slot when it holds this row or none, else shared. */
-static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row,
-                          uint64_t bits)
+/* Give frames of one row, whose heads say freed, to the slot when it holds this row or nothing,
+ * else to all. */
+static MC_INLINE int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_t row,
+                                    uint64_t bits)
 {
     uint64_t free = mc_slot_free(own);
     if (free != 0 && row != mc_slot_row(own))
@@ -266,7 +267,8 @@ static int slot_give_bits(struct mc_frames *frames, struct mc_slot *own, uint32_
     return MC_OK;
 }
 
-static int areas_free(struct mc_frames *frames, struct mc_slot *own, uint64_t frame, uint32_t count)
+static MC_NOINLINE int areas_free(struct mc_frames *frames, struct mc_slot *own, uint64_t frame,
+                                  uint32_t count)
 {
     uint32_t total = count * MC_AREA_FRAMES, area = (uint32_t)(frame / MC_AREA_FRAMES);
     MC_CHECK(count >= 1 && count <= MC_TREE_AREAS, "a run of %u areas", count);
@@ -274,14 +276,25 @@ static int areas_free(struct mc_frames *frames, struct mc_slot *own, uint64_t fr
     if (status < 0)
         return status;
     block_unmark(frames, frame, total);
-    for (uint32_t k = 0; k < count; k++) {
-        uint64_t bits = mc_row(frames, (area + k) * MC_AREA_ROWS);
-        MC_CHECK(bits == 0, "area %u is handed out as a whole, its first row as %#lx", area + k,
-                 bits);
+    for (uint32_t k = 0; k < count; k++)
         mc_word_unclaim(frames, area + k);
-    }
     mc_tree_give(frames, area, total);
     own->frees += total;
+    return MC_OK;
+}
+
+/* Orders 7 and 8: whole rows, which no slot takes. */
+static MC_NOINLINE int rows_free(struct mc_frames *frames, struct mc_slot *own, uint64_t frame,
+                                 int order)
+{
+    uint32_t count = 1u << order, row = (uint32_t)(frame / MC_ROW_FRAMES);
+    int status = block_check(frames, frame, count, order + 1);
+    if (status < 0)
+        return status;
+    block_unmark(frames, frame, count);
+    mc_rows_clear(frames, row, count / MC_ROW_FRAMES);
+    mc_area_give(frames, row / MC_AREA_ROWS, count);
+    own->frees += count;
     return MC_OK;
 }
 
@@ -294,20 +307,14 @@ static MC_NOINLINE int free_slow(struct mc_frames *frames, int slot, uint64_t fr
         return MC_EINDEX;
     if (order == MC_AREA_ORDER)
         return areas_free(frames, own, frame, 1);
+    if (order > MC_ROW_ORDER)
+        return rows_free(frames, own, frame, order);
     uint32_t count = 1u << order, row = (uint32_t)(frame / MC_ROW_FRAMES);
     int status = block_check(frames, frame, count, order + 1);
     if (status < 0)
         return status;
     block_unmark(frames, frame, count);
-    if (order <= MC_ROW_ORDER) {
-        uint64_t bits = mc_run_mask(order) << frame % MC_ROW_FRAMES;
-        if (order > 0)
-            slot_check_apart(own, row, bits);
-        status = slot_give_bits(frames, own, row, bits);
-    } else {
-        mc_rows_clear(frames, row, count / MC_ROW_FRAMES);
-        mc_area_give(frames, row / MC_AREA_ROWS, count);
-    }
+    status = slot_give_bits(frames, own, row, mc_run_mask(order) << frame % MC_ROW_FRAMES);
     if (status == MC_OK)
         own->frees += count;
     return status;
@@ -339,7 +346,8 @@ int mc_frames_free_areas(struct mc_frames *frames, int slot, uint64_t frame, uin
     return areas_free(frames, own, frame, count);
 }
 
-/* 1 when the next 64 frames are one whole row, in order, all single; its heads are then gone. */
+/* 1 when the next 64 frames are one whole row in its order, all handed out singly; then their heads
+ * say freed. */
 static int row_take_heads(struct mc_frames *frames, const uint32_t *in)
 {
     uint32_t first = in[0], wrong = first % MC_ROW_FRAMES;
@@ -379,7 +387,6 @@ int64_t mc_frames_free_many(struct mc_frames *frames, int slot, const uint32_t *
             head_set(frames, in[next], MC_HEAD_FREED);
             bits |= 1ull << in[next] % MC_ROW_FRAMES;
         }
-        slot_check_apart(own, row, bits);
         if (bits != 0 && slot_give_bits(frames, own, row, bits) < 0)
             *status = MC_EDOUBLE;
         own->frees += next - done;

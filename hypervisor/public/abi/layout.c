@@ -13,7 +13,29 @@
 
 static uint64_t page_up(uint64_t bytes)
 {
+    MC_CHECK(bytes <= UINT64_MAX - MC_FRAME_BYTES, "a section of %lu bytes", bytes);
     return (bytes + MC_FRAME_BYTES - 1) / MC_FRAME_BYTES * MC_FRAME_BYTES;
+}
+
+/* What every user of a layout relies on: each section begins on a page, after the one before. */
+static void layout_check(const struct mc_control *control)
+{
+    const uint64_t begins[] = {
+        control->memory_ring_offset, control->tmem_ring_offset, control->trees_offset,
+        control->areas_offset,       control->rows_offset,      control->heads_offset,
+        control->slots_offset,       control->meta_bytes,
+    };
+    uint64_t end = sizeof *control;
+    for (size_t k = 0; k < sizeof begins / sizeof begins[0]; k++) {
+        MC_CHECK(begins[k] % MC_FRAME_BYTES == 0, "section %zu begins at %lu", k, begins[k]);
+        MC_CHECK(begins[k] >= end, "section %zu begins at %lu, before %lu", k, begins[k], end);
+        end = begins[k];
+    }
+    MC_CHECK(control->trees * MC_TREE_AREAS >= control->areas, "%u trees for %u areas",
+             control->trees, control->areas);
+    MC_CHECK(control->ram_bytes == (uint64_t)control->areas * MC_AREA_BYTES,
+             "%u areas in %lu bytes", control->areas, control->ram_bytes);
+    MC_CHECK(control->slots == MC_SLOTS, "a layout with %u slots", control->slots);
 }
 
 static struct mc_control layout_of(uint32_t areas)
@@ -40,6 +62,7 @@ static struct mc_control layout_of(uint32_t areas)
                            + page_up((uint64_t)areas * MC_AREA_ROWS * sizeof(uint64_t));
     control.slots_offset = control.heads_offset + page_up((uint64_t)areas * MC_AREA_FRAMES);
     control.meta_bytes = control.slots_offset + page_up(MC_SLOTS * sizeof(struct mc_slot));
+    layout_check(&control);
     return control;
 }
 
@@ -75,6 +98,7 @@ int mc_meta_format(void *meta, uint64_t meta_bytes, uint32_t domid, uint32_t are
     struct mc_control control = layout_of(areas);
     if (meta == NULL || meta_bytes != control.meta_bytes)
         return MC_ELAYOUT;
+    MC_CHECK(domid < MC_MAX_DOMAINS, "domain %u", domid);
     control.domid = domid;
     memcpy(meta, &control, sizeof control);
     mc_ring_format((struct mc_ring *)((char *)meta + control.memory_ring_offset));
@@ -97,7 +121,7 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes)
         return MC_ELAYOUT;
     wanted = layout_of(seen.areas);
     wanted.domid = seen.domid;
-    /* Everything before the first live field is written once. */
+    /* The fields before the heartbeat are written once; those from there on change. */
     if (memcmp(&seen, &wanted, offsetof(struct mc_control, heartbeat)) != 0)
         return MC_ELAYOUT;
     return wanted.meta_bytes == meta_bytes && wanted.ram_bytes == ram_bytes ? MC_OK : MC_ELAYOUT;
@@ -164,7 +188,7 @@ static uint32_t heads_scan(const uint8_t *heads, uint64_t rows[MC_AREA_ROWS])
     return wrong;
 }
 
-/* What slots hold of a row; sets *twice when a bit is in two. */
+/* The frames of a row that slots hold; sets *twice when two slots hold the same. */
 static uint64_t row_held(const struct mc_frames *frames, uint32_t row, int *twice)
 {
     uint64_t held = 0;
@@ -184,8 +208,10 @@ static uint64_t row_held(const struct mc_frames *frames, uint32_t row, int *twic
 static int area_is_sound(const struct mc_frames *frames, uint32_t area)
 {
     uint64_t rows[MC_AREA_ROWS];
-    union mc_area_word word = mc_word(frames, area);
+    union mc_area_word word;
     uint32_t zeros = 0;
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
+    word = mc_word(frames, area);
     uint32_t wrong = heads_scan(frames->heads + (uint64_t)area * MC_AREA_FRAMES, rows);
     int twice = 0;
     for (uint32_t k = 0; k < MC_AREA_ROWS; k++) {
@@ -204,6 +230,7 @@ static int run_is_sound(const struct mc_frames *frames, uint32_t area, uint32_t 
     const uint8_t *heads = frames->heads + (uint64_t)area * MC_AREA_FRAMES;
     MC_CHECK(count >= 1 && area + count <= frames->area_count, "%u areas from %u of %u", count,
              area, frames->area_count);
+    MC_CHECK(area % MC_TREE_AREAS + count <= MC_TREE_AREAS, "%u areas from %u", count, area);
     for (uint32_t k = 0; k < count; k++) {
         union mc_area_word word = mc_word(frames, area + k);
         int twice = 0;
@@ -231,6 +258,8 @@ static uint32_t tree_sum(const struct mc_frames *frames, uint32_t tree)
 int mc_frames_validate(const struct mc_frames *frames, uint32_t *where)
 {
     uint32_t run;
+    MC_CHECK(frames->area_count <= frames->tree_count * MC_TREE_AREAS, "%u areas in %u trees",
+             frames->area_count, frames->tree_count);
     MC_CHECK(where != NULL, "%u areas, and no place for the one that is wrong", frames->area_count);
     for (uint32_t area = 0; area < frames->area_count; area += run ? run : 1) {
         run = run_at(frames, area);
@@ -249,6 +278,7 @@ int mc_frames_validate(const struct mc_frames *frames, uint32_t *where)
 void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_statistics *out)
 {
     uint64_t taken = 0;
+    MC_CHECK(frames->slot_count == MC_SLOTS, "a view with %u slots", frames->slot_count);
     MC_CHECK(frames->area_count <= frames->tree_count * MC_TREE_AREAS, "%u areas in %u trees",
              frames->area_count, frames->tree_count);
     memset(out, 0, sizeof *out);
@@ -274,9 +304,4 @@ void mc_frames_statistics(const struct mc_frames *frames, struct mc_frames_stati
         out->prepares += own->prepares;
     }
     out->taken_frames = taken > out->slot_frames ? taken - out->slot_frames : 0;
-}
-
-int mc_frames_is_taken(const struct mc_frames *frames, uint64_t frame)
-{
-    return frame < mc_frame_limit(frames) && mc_head_taken(mc_head(frames, frame));
 }

@@ -1,8 +1,8 @@
 /* reclaim.c: the host half. Each transition is one compare-and-swap of the area word.
  *
- * An area that goes away is subtracted from its tree first and added back if the word refuses; an
- * area that comes is added to its tree last. The tree word is the guest's to corrupt: a take gives
- * up after MC_TAKE_TRIES_MAX, an addition wraps, and both hurt that guest alone.
+ * An area that goes away is subtracted from its tree first, and added back when the word refuses;
+ * an area that comes is added to its tree last. The guest can corrupt the word of the tree: a take
+ * then gives up after MC_TAKE_TRIES_MAX and an addition wraps. Both hurt that guest alone.
  */
 #include "reclaim.h"
 #include "claims.h"
@@ -49,6 +49,8 @@ static int word_transition(struct mc_frames *frames, uint32_t area,
 /* As word_transition, for an area that comes to the guest: its tree counts it last. */
 static int area_give(struct mc_frames *frames, uint32_t area, union mc_area_word next)
 {
+    MC_CHECK(next.free == MC_AREA_FRAMES && !next.reclaimed, "area %u comes as %#x", area,
+             next.bits);
     if (area >= frames->area_count)
         return MC_EINDEX;
     int status = word_transition(frames, area, word_is_reclaimed, 0, next);
@@ -60,6 +62,8 @@ static int area_give(struct mc_frames *frames, uint32_t area, union mc_area_word
 int mc_area_hard_reclaim(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
     const union mc_area_word host = HOST_WORD(generation);
+    MC_CHECK(frames->area_count <= frames->tree_count * MC_TREE_AREAS, "%u areas in %u trees",
+             frames->area_count, frames->tree_count);
     if (area >= frames->area_count)
         return MC_EINDEX;
     if (!mc_word_is_whole(mc_word(frames, area))

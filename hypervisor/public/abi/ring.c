@@ -7,7 +7,7 @@
 
 #define RING_MASK ((uint32_t)(MC_RING_SLOTS - 1))
 
-/* Copies a record once. The fence keeps the compiler from reading the shared slot again where the
+/* Copy a record once. The fence keeps the compiler from reading the shared slot again where the
  * code reads the copy: the peer may change the slot at any time. */
 static void record_copy(struct mc_record *to, const struct mc_record *from)
 {
@@ -53,7 +53,7 @@ void mc_ring_format(struct mc_ring *ring)
     memset(ring, 0, sizeof *ring);
     atomic_store_explicit(&ring->req_event, 1, memory_order_relaxed);
     atomic_store_explicit(&ring->rsp_event, 1, memory_order_relaxed);
-    /* As if the lap before had been served: the first lap too finds unwritten slots torn. */
+    /* As if a lap had been served before: so a slot is found torn in the first lap, too. */
     for (uint32_t i = 0; i < MC_RING_SLOTS; i++)
         ring->slots[i].seq = i - MC_RING_SLOTS;
 }
@@ -127,7 +127,7 @@ int mc_back_pending(const struct mc_back *back)
              back->rsp_published);
     if (prod == back->req_cons)
         return 0;
-    /* What was consumed and not yet answered still occupies its slots. */
+    /* A request that was consumed and is not answered yet occupies its slot. */
     return prod - back->req_cons > MC_RING_SLOTS - unanswered ? MC_ERUNAWAY : 1;
 }
 

@@ -1,7 +1,7 @@
 /* search.c: see search.h. Each try_* looks at one area. */
 #include "search.h"
 
-/* What a try at one area answers, besides a frame (or 0): look on, or prepare() failed there. */
+/* The failures of a try at one area: there is nothing here, or prepare() failed. */
 #define NOT_HERE MC_ENOMEM
 #define NOT_READY MC_ESTATE
 
@@ -30,7 +30,6 @@ static uint64_t emptiest_row(const struct mc_frames *frames, uint32_t area, uint
 {
     uint32_t most = 0;
     uint64_t bits = 0;
-    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
     for (uint32_t k = 0; k < MC_AREA_ROWS && most < MC_ROW_FRAMES; k++) {
         uint64_t zeros = ~mc_row(frames, area * MC_AREA_ROWS + k);
         uint32_t count = (uint32_t)__builtin_popcountll(zeros);
@@ -128,15 +127,6 @@ static int64_t try_rows(struct mc_frames *frames, struct mc_slot *own, uint32_t 
     return NOT_HERE;
 }
 
-/* The bits that are set in any row of an area. */
-static uint64_t rows_union(const struct mc_frames *frames, uint32_t area)
-{
-    uint64_t bits = 0;
-    for (uint32_t k = 0; k < MC_AREA_ROWS; k++)
-        bits |= mc_row(frames, area * MC_AREA_ROWS + k);
-    return bits;
-}
-
 /* 1 when `count` areas from `area` on lie in one tree and their words say that all are free. */
 static int areas_are_whole(const struct mc_frames *frames, uint32_t area, uint32_t count,
                            int evicted)
@@ -165,9 +155,6 @@ static int64_t try_areas(struct mc_frames *frames, struct mc_slot *own, uint32_t
         words[got] = mc_word_claimed(seen);
         if (!mc_word_is_whole(seen) || !mc_word_swap(frames, area + got, &seen, words[got]))
             break;
-        uint64_t bits = rows_union(frames, area + got);
-        MC_CHECK(bits == 0, "area %u was free as a whole, but its rows have %#lx", area + got,
-                 bits);
     }
     int64_t result = got < wanted ? NOT_HERE : (int64_t)area * MC_AREA_FRAMES;
     for (uint32_t k = 0; k < wanted && result >= 0; k++)
@@ -183,13 +170,16 @@ static int64_t try_areas(struct mc_frames *frames, struct mc_slot *own, uint32_t
 
 /* Try areas from the slot's cursor, all round. `least` frames must be free in a tree, and, up to a
  * whole area, in an area, for a try to be worth it. */
-static int64_t search(struct mc_frames *frames, struct mc_slot *own, try_fn try, int size,
-                      uint32_t least)
+static inline __attribute__((always_inline)) int64_t search(struct mc_frames *frames,
+                                                            struct mc_slot *own, try_fn try,
+                                                            int size, uint32_t least)
 {
     uint32_t count = frames->area_count;
     uint32_t here = least < MC_AREA_FRAMES ? least : MC_AREA_FRAMES;
     int unready = 0;
-    MC_CHECK(least > 0, "a search for nothing, size %d", size);
+    MC_CHECK(least > 0 && least <= MC_TREE_AREAS * MC_AREA_FRAMES, "a search for %u frames", least);
+    MC_CHECK(own >= frames->slots && own < frames->slots + MC_SLOTS, "a slot at %p, slots at %p",
+             (void *)own, (void *)frames->slots);
     MC_CHECK(count > 0 && count <= frames->tree_count * MC_TREE_AREAS, "%u areas in %u trees",
              count, frames->tree_count);
     for (int evicted = 0; evicted <= 1; evicted++) {

@@ -54,22 +54,9 @@ static void sound_region(void)
 
 /* ---- faults of the guest's own words ---- */
 
-static void handed_out_twice(void)
-{
-    frames.heads[0] = 3;
-    alloc(2);
-}
-
 static void block_beyond_the_end(void)
 {
-    block_mark(&frames, mc_frame_limit(&frames) - 1, 2, 2);
-}
-
-static void block_without_its_body(void)
-{
-    int64_t frame = alloc(3);
-    frames.heads[frame + 7] = MC_HEAD_FREED;
-    mc_frames_free(&frames, slot, (uint64_t)frame, 3);
+    block_check_free(&frames, mc_frame_limit(&frames) - 1, 2);
 }
 
 static void slot_holds_what_is_free(void)
@@ -91,50 +78,46 @@ static void unowned_slot_holds_frames(void)
     mc_slot_claim(&frames, 2);
 }
 
-static void slot_of_no_row(void)
-{
-    mc_slot_hold(own(), AREAS * MC_AREA_ROWS, MC_ROW_FULL);
-    alloc(2);
-}
-
-static void slot_of_no_row_for_many(void)
-{
-    uint32_t out[4];
-    mc_slot_hold(own(), AREAS * MC_AREA_ROWS, 1);
-    mc_frames_alloc_many(&frames, slot, out, 4);
-}
-
-static void slot_holds_a_row_handed_out(void)
-{
-    uint32_t out[MC_ROW_FRAMES];
-    mc_search_refill(&frames, own());
-    frames.heads[mc_slot_row(own()) * MC_ROW_FRAMES + 9] = MC_HEAD_SINGLE;
-    mc_frames_alloc_many(&frames, slot, out, MC_ROW_FRAMES);
-}
-
-static void whole_area_with_taken_rows(void)
-{
-    int64_t frame = alloc(9);
-    frames.rows[frame / MC_ROW_FRAMES] = 4;
-    mc_frames_free(&frames, slot, (uint64_t)frame, 9);
-}
-
-static void block_of_no_order(void)
-{
-    alloc_block(&frames, own(), 10);
-}
-
 static void run_of_no_areas(void)
 {
     areas_free(&frames, own(), 0, 0);
 }
 
-static void freed_frame_in_the_slot(void)
+static void block_handed_out_twice(void)
 {
-    uint32_t frame = (uint32_t)alloc(0);
-    mc_slot_set_free(own(), mc_slot_free(own()) | 1ull << frame % MC_ROW_FRAMES);
-    int status;
-    mc_frames_free_many(&frames, slot, &frame, 1, &status);
+    frames.heads[0] = 3;
+    alloc(7);
+}
+
+static void block_with_its_end_handed_out(void)
+{
+    frames.heads[MC_AREA_FRAMES - 1] = MC_HEAD_BODY;
+    alloc(9);
+}
+
+static void block_without_its_body(void)
+{
+    int64_t frame = alloc(8);
+    frames.heads[frame + 255] = MC_HEAD_FREED;
+    mc_frames_free(&frames, slot, (uint64_t)frame, 8);
+}
+
+static void drain_of_no_row(void)
+{
+    mc_slot_hold(own(), AREAS * MC_AREA_ROWS, 1);
+    mc_slot_drain(&frames, slot);
+}
+
+static void unowned_slot_with_a_row(void)
+{
+    atomic_store(&frames.slots[slot + 1].row, 5);
+    mc_slot_claim(&frames, 2);
+}
+
+static void claim_with_too_many_trees(void)
+{
+    frames.tree_count = 100;
+    mc_slot_claim(&frames, 2);
 }
 
 static void row_clear_of_a_free_row(void)
@@ -189,86 +172,105 @@ static void search_without_trees(void)
     alloc(0);
 }
 
-static void search_beyond_the_end(void)
-{
-    uint32_t row;
-    emptiest_row(&frames, AREAS, &row);
-}
-
-static void free_area_with_taken_rows(void)
-{
-    frames.rows[3] = 1;
-    alloc(9);
-}
-
 /* ---- arguments that no caller may pass ---- */
 
-static void row_swap_beyond_the_end(void)
-{
-    mc_row_swap(&frames, AREAS * MC_AREA_ROWS, 0, 1);
-}
-
-static void row_give_beyond_the_end(void)
-{
-    mc_row_give(&frames, AREAS * MC_AREA_ROWS, 1);
-}
-
-static void row_give_of_nothing(void)
-{
-    mc_row_give(&frames, 0, 0);
-}
-
-static void run_longer_than_a_row(void)
-{
-    mc_run_mask(7);
-}
-
-static void tree_take_beyond_the_end(void)
-{
-    mc_tree_take(&frames, AREAS, 1, 1);
-}
-
-static void tree_take_of_nothing(void)
-{
-    mc_tree_take(&frames, 0, 0, 1);
-}
-
-static void tree_give_beyond_the_end(void)
-{
-    mc_tree_give(&frames, AREAS, 1);
-}
-
-static void tree_give_of_too_much(void)
-{
-    mc_tree_give(&frames, 0, MC_TREE_AREAS * MC_AREA_FRAMES + 1);
-}
-
-static void area_take_of_too_much(void)
+static void claim_beyond_the_end(void)
 {
     union mc_area_word word;
-    mc_area_take(&frames, 0, 1, MC_AREA_FRAMES + 1, &word);
+    mc_claim(&frames, AREAS, 1, 1, &word);
 }
 
-static void area_take_beyond_the_end(void)
+static void claim_of_too_much(void)
 {
     union mc_area_word word;
-    mc_area_take(&frames, AREAS, 1, 1, &word);
+    mc_claim(&frames, 0, 1, MC_AREA_FRAMES + 1, &word);
 }
 
-static void area_give_beyond_the_end(void)
+static void search_with_no_slot(void)
 {
-    mc_area_give(&frames, AREAS, 1);
+    struct mc_slot elsewhere = {0};
+    mc_search_refill(&frames, &elsewhere);
 }
 
-static void area_give_of_too_much(void)
+static void reclaim_without_trees(void)
 {
-    mc_area_give(&frames, 0, MC_AREA_FRAMES + 1);
+    frames.tree_count = 1;
+    mc_area_hard_reclaim(&frames, AREAS - 1, 1);
 }
 
-static void word_swap_beyond_the_end(void)
+static void give_of_half_an_area(void)
 {
-    union mc_area_word seen = {0};
-    mc_word_swap(&frames, AREAS, &seen, seen);
+    const union mc_area_word half = {.free = 256};
+    area_give(&frames, 0, half);
+}
+
+static void section_without_end(void)
+{
+    page_up(UINT64_MAX);
+}
+
+static void layout_beside_a_page(void)
+{
+    struct mc_control control = layout_of(AREAS);
+    control.rows_offset += 8;
+    layout_check(&control);
+}
+
+static void layout_out_of_order(void)
+{
+    struct mc_control control = layout_of(AREAS);
+    control.rows_offset = control.areas_offset - MC_FRAME_BYTES;
+    layout_check(&control);
+}
+
+static void layout_with_too_few_trees(void)
+{
+    struct mc_control control = layout_of(AREAS);
+    control.trees = 1;
+    layout_check(&control);
+}
+
+static void layout_with_too_little_ram(void)
+{
+    struct mc_control control = layout_of(AREAS);
+    control.ram_bytes--;
+    layout_check(&control);
+}
+
+static void layout_with_no_slots(void)
+{
+    struct mc_control control = layout_of(AREAS);
+    control.slots = 0;
+    layout_check(&control);
+}
+
+static void format_for_no_domain(void)
+{
+    mc_meta_format(meta, (uint64_t)mc_meta_bytes(AREAS), MC_MAX_DOMAINS, AREAS);
+}
+
+static void sound_area_beyond_the_end(void)
+{
+    area_is_sound(&frames, AREAS);
+}
+
+static void sound_run_in_two_trees(void)
+{
+    run_is_sound(&frames, MC_TREE_AREAS - 1, 2);
+}
+
+static void validate_without_trees(void)
+{
+    uint32_t where;
+    frames.tree_count = 1;
+    mc_frames_validate(&frames, &where);
+}
+
+static void statistics_without_slots(void)
+{
+    struct mc_frames_statistics out;
+    frames.slot_count = 0;
+    mc_frames_statistics(&frames, &out);
 }
 
 static void word_unclaim_beyond_the_end(void)
@@ -409,29 +411,28 @@ static const struct {
     const char *name;
     void (*inject)(void);
 } faults[] = {
-    FAULT(handed_out_twice), FAULT(block_beyond_the_end), FAULT(block_without_its_body),
-    FAULT(slot_holds_what_is_free), FAULT(view_without_slots), FAULT(unowned_slot_holds_frames),
-    FAULT(slot_of_no_row), FAULT(slot_of_no_row_for_many), FAULT(slot_holds_a_row_handed_out),
-    FAULT(whole_area_with_taken_rows), FAULT(block_of_no_order), FAULT(run_of_no_areas),
-    FAULT(freed_frame_in_the_slot), FAULT(row_clear_of_a_free_row), FAULT(rows_across_areas),
-    FAULT(prepare_answers_nonsense), FAULT(prepare_uses_the_slot), FAULT(refill_of_a_full_slot),
-    FAULT(search_for_a_frame), FAULT(search_for_seventeen_areas), FAULT(search_for_nothing),
-    FAULT(search_without_trees), FAULT(search_beyond_the_end), FAULT(free_area_with_taken_rows),
-    FAULT(row_swap_beyond_the_end), FAULT(row_give_beyond_the_end), FAULT(row_give_of_nothing),
-    FAULT(run_longer_than_a_row),
-    FAULT(tree_take_beyond_the_end), FAULT(tree_take_of_nothing), FAULT(tree_give_beyond_the_end),
-    FAULT(tree_give_of_too_much), FAULT(area_take_of_too_much), FAULT(area_give_of_too_much),
-    FAULT(area_take_beyond_the_end), FAULT(area_give_beyond_the_end),
-    FAULT(transition_without_trees), FAULT(view_of_nothing),
-    FAULT(word_swap_beyond_the_end), FAULT(word_unclaim_beyond_the_end),
+    FAULT(block_beyond_the_end), FAULT(slot_holds_what_is_free), FAULT(view_without_slots),
+    FAULT(unowned_slot_holds_frames), FAULT(run_of_no_areas), FAULT(block_handed_out_twice),
+    FAULT(block_with_its_end_handed_out), FAULT(block_without_its_body), FAULT(drain_of_no_row),
+    FAULT(unowned_slot_with_a_row), FAULT(claim_with_too_many_trees),
+    FAULT(row_clear_of_a_free_row), FAULT(rows_across_areas), FAULT(prepare_answers_nonsense),
+    FAULT(prepare_uses_the_slot), FAULT(refill_of_a_full_slot), FAULT(search_for_a_frame),
+    FAULT(search_for_seventeen_areas), FAULT(search_for_nothing), FAULT(search_without_trees),
+    FAULT(claim_beyond_the_end), FAULT(claim_of_too_much), FAULT(search_with_no_slot),
+    FAULT(reclaim_without_trees), FAULT(give_of_half_an_area), FAULT(section_without_end),
+    FAULT(layout_beside_a_page), FAULT(layout_out_of_order), FAULT(layout_with_too_few_trees),
+    FAULT(layout_with_too_little_ram), FAULT(layout_with_no_slots), FAULT(format_for_no_domain),
+    FAULT(sound_area_beyond_the_end), FAULT(sound_run_in_two_trees),
+    FAULT(validate_without_trees), FAULT(statistics_without_slots),
+    FAULT(word_unclaim_beyond_the_end), FAULT(transition_without_trees),
     FAULT(transition_of_a_kept_field), FAULT(transition_to_no_state), FAULT(layout_of_nothing),
-    FAULT(view_of_a_crooked_region), FAULT(run_beyond_the_end), FAULT(held_row_beyond_the_end),
-    FAULT(held_row_without_slots), FAULT(sound_run_beyond_the_end), FAULT(sum_of_no_tree),
-    FAULT(validate_into_nothing), FAULT(statistics_without_trees),
-    FAULT(front_publishes_too_much), FAULT(front_with_too_many_requests),
-    FAULT(front_answered_before_it_asked), FAULT(back_with_too_many_unanswered),
-    FAULT(back_answers_more_than_was_asked), FAULT(bell_crooked), FAULT(mapping_of_half_a_page),
-    FAULT(huge_half_area),
+    FAULT(view_of_nothing), FAULT(view_of_a_crooked_region), FAULT(run_beyond_the_end),
+    FAULT(held_row_beyond_the_end), FAULT(held_row_without_slots),
+    FAULT(sound_run_beyond_the_end), FAULT(sum_of_no_tree), FAULT(validate_into_nothing),
+    FAULT(statistics_without_trees), FAULT(front_publishes_too_much),
+    FAULT(front_with_too_many_requests), FAULT(front_answered_before_it_asked),
+    FAULT(back_with_too_many_unanswered), FAULT(back_answers_more_than_was_asked),
+    FAULT(bell_crooked), FAULT(mapping_of_half_a_page), FAULT(huge_half_area),
 };
 
 /* The fields of the area word are the bits that the masks name. */
@@ -440,7 +441,7 @@ static int masks_agree(void)
     const union mc_area_word words[] = {{.free = 0x3ff}, {.huge = 1},     {.evicted = 1},
                                         {.reclaimed = 1}, {.isolated = 1}, {.generation = 1}};
     const uint32_t masks[] = {MC_AREA_FREE_MASK, MC_AREA_HUGE,     MC_AREA_EVICTED,
-                              MC_AREA_RECLAIMED, MC_AREA_ISOLATED, 1u << MC_AREA_GENERATION_SHIFT};
+                              MC_AREA_RECLAIMED, MC_AREA_ISOLATED, 1u << 16};
     for (size_t k = 0; k < sizeof masks / sizeof masks[0]; k++)
         if (words[k].bits != masks[k])
             return 0;

@@ -1,0 +1,45 @@
+"""Call a policy with a deadline, so that one that hangs cannot hold the coordinator.
+
+Owns: the thread a policy runs in. Python cannot stop a thread. A call past its deadline is left to
+finish in its daemon thread and its answer is dropped. Until the thread has ended no other call is
+started, so there is never more than one thread. Called by the coordinator only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Stalled(Exception):
+    """The call, or an earlier call, has not ended within its deadline."""
+
+
+class ThreadRunner:
+    """Runs one call at a time in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._running: threading.Thread | None = None
+
+    def __call__(self, call: Callable[[], object], deadline_s: float) -> object:
+        """What ``call`` returns or raises; Stalled when it takes longer than ``deadline_s``."""
+        if self._running is not None and self._running.is_alive():
+            raise Stalled("stalled: an earlier call has not come back")
+        outcome: list[tuple[object, BaseException | None]] = []
+
+        def work() -> None:
+            try:
+                outcome.append((call(), None))
+            except BaseException as error:  # SystemExit in a policy must not pass for an answer
+                outcome.append((None, error))
+
+        self._running = threading.Thread(target=work, name="policy", daemon=True)
+        self._running.start()
+        self._running.join(deadline_s)
+        if not outcome:
+            raise Stalled(f"stalled: no plan within {deadline_s * 1000:.0f} ms")
+        self._running = None
+        result, error = outcome[0]
+        if error is not None:
+            raise error if isinstance(error, Exception) else RuntimeError(repr(error))
+        return result

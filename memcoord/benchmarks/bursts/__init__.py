@@ -1,0 +1,1 @@
+"""``memcoord bench bursts``: sudden demand against each mechanism."""

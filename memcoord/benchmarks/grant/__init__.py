@@ -1,0 +1,1 @@
+"""``memcoord bench grant``: a grant of memory beside ``malloc``."""

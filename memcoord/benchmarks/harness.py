@@ -1,0 +1,206 @@
+"""The measurements of a bench: rows of samples, round by round, and ratios between them.
+
+Owns: the arithmetic of every bench and the shape of its JSON. Nothing here measures.
+Rules: a sample is nanoseconds per operation, over ``ops_per_sample`` operations timed together. All
+rows of a bench are measured once in every round, in the same order (A B A B ...), so that a slow
+minute of the machine falls on both sides of a ratio. A ratio is the median over the rounds of A's
+round medians, divided by the same median of B. Only the bench's own process imports this module,
+because it loads numpy, which a measured process must not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS_MIN = 5
+ROUNDS_DEFAULT = 11
+ROUNDS_MAX = 1000
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+DIGITS = 3
+
+Samples = NDArray[np.float64]
+#: A ratio that is no quotient of two rows' medians; None when a row it needs was not measured.
+Formula = Callable[["Sheet"], float | None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The limit that a ratio must keep, and the one it aims at; lower limits when ``higher``."""
+
+    must: float
+    aim: float
+    higher: bool = False
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """The report of a bench besides its samples: ratios with and without targets, notes on rows."""
+
+    bench: str
+    targets: Mapping[str, Target]
+    also: tuple[str, ...]
+    notes: Mapping[str, str]
+    skippable: tuple[str, ...] = ()  # rivals that may be missing
+    formulas: Mapping[str, Formula] = field(default_factory=dict)
+    rounds: int = ROUNDS_DEFAULT
+
+
+@dataclass
+class Row:
+    """One row: its samples by round, in nanoseconds per operation."""
+
+    ops_per_sample: int
+    note: str
+    extra: dict[str, Any] = field(default_factory=dict)
+    rounds: list[Samples] = field(default_factory=list)
+
+    def samples(self) -> Samples:
+        """Every sample of every round, in the order measured."""
+        return np.concatenate(self.rounds)
+
+    def median_ns(self) -> float:
+        """The median over the rounds of the rounds' medians."""
+        return float(np.median([np.median(samples) for samples in self.rounds]))
+
+    def quantile(self, share: float) -> float:
+        """The sample below which ``share`` of all samples lie (nearest rank)."""
+        return float(np.quantile(self.samples(), share, method="inverted_cdf"))
+
+    def summary(self) -> dict[str, Any]:
+        """The row as the JSON shows it. A quantile is a sample that was measured (nearest rank)."""
+        samples = self.samples()
+        quantiles = np.quantile(samples, list(QUANTILES.values()), method="inverted_cdf")
+        numbers = {
+            "min": samples.min(),
+            **dict(zip(QUANTILES, quantiles, strict=True)),
+            "max": samples.max(),
+        }
+        return {
+            "unit": "ns",
+            "count": int(samples.size),
+            **{name: round(float(value), DIGITS) for name, value in numbers.items()},
+            "ops_per_sample": self.ops_per_sample,
+            "rounds": len(self.rounds),
+            **({"note": self.note} if self.note else {}),
+            **self.extra,
+        }
+
+
+class Sheet:
+    """All rows of one bench, in the order in which they first came."""
+
+    def __init__(self, plan: BenchPlan) -> None:
+        self.plan = plan
+        self.rows: dict[str, Row] = {}
+        self.skipped: dict[str, str] = {}  # rivals that take no part, and why
+        self.facts: dict[str, Any] = {}  # about the machine, found out by the bench itself
+
+    def add(self, name: str, sample_ns: bytes, ops_per_sample: int) -> Row:
+        """Add one round of a row: native uint64, the nanoseconds of each sample as timed.
+
+        ValueError when there is no sample, or the row was sampled differently before.
+        """
+        samples = np.frombuffer(sample_ns, np.uint64).astype(np.float64) / ops_per_sample
+        if samples.size == 0:
+            raise ValueError(f"{name}: a round without a sample")
+        row = self.rows.setdefault(name, Row(ops_per_sample, self.plan.notes.get(name, "")))
+        if row.ops_per_sample != ops_per_sample:
+            before = row.ops_per_sample
+            raise ValueError(f"{name}: {ops_per_sample} operations a sample, before {before}")
+        row.rounds.append(samples)
+        return row
+
+    def skip(self, name: str, error: Exception) -> None:
+        """Leave a rival out from now on, because of the last line of an error."""
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        self.skipped[name] = f"not available: {last}"
+
+    def rows_of(self, *names: str) -> list[Row] | None:
+        """These rows; None when one of them was not measured."""
+        return [self.rows[name] for name in names] if set(names) <= set(self.rows) else None
+
+    def ratio(self, key: str) -> float:
+        """``"A/B"``: the median of A over that of B; KeyError when a row is missing.
+
+        ValueError when B took no measurable time.
+        """
+        over, _, under = key.partition("/")
+        divisor = self.rows[under].median_ns()
+        if divisor <= 0:
+            raise ValueError(f"{under}: too short for the clock")
+        return self.rows[over].median_ns() / divisor
+
+    def ratios(self) -> dict[str, float]:
+        """Every ratio whose two rows were measured."""
+        keys = [*self.plan.targets, *self.plan.also]
+        return {
+            key: round(value, DIGITS + 1) for key in keys if (value := self._value(key)) is not None
+        }
+
+    def _value(self, key: str) -> float | None:
+        if key in self.plan.formulas:
+            return self.plan.formulas[key](self)
+        return self.ratio(key) if set(key.split("/")) <= set(self.rows) else None
+
+    def verdicts(self) -> dict[str, dict[str, Any]]:
+        """Each target beside the ratio: reached "aim" or "must", "missed", "unmeasured"."""
+        ratios = self.ratios()
+        return {
+            key: {
+                "must": target.must,
+                "aim": target.aim,
+                **({"higher": True} if target.higher else {}),
+                "measured": ratios.get(key),
+                "reached": verdict(ratios.get(key), target),
+            }
+            for key, target in self.plan.targets.items()
+        }
+
+    def result(self, machine: Mapping[str, Any]) -> dict[str, Any]:
+        """The object ``--json`` prints."""
+        return {
+            "bench": self.plan.bench,
+            "machine": {**machine, **self.facts},
+            "rows": {name: row.summary() for name, row in self.rows.items()},
+            "ratios": self.ratios(),
+            "targets": self.verdicts(),
+            **({"skipped": list(self.skipped)} if self.plan.skippable else {}),
+        }
+
+    def save(self, directory: Path) -> None:
+        """Write per row ``BENCH-ROW.npy`` with a line of samples per round.
+
+        A round with fewer samples than the longest is filled with NaN.
+        """
+        for name, row in self.rows.items():
+            longest = max(samples.size for samples in row.rounds)
+            table = np.full((len(row.rounds), longest), np.nan)
+            for line, samples in zip(table, row.rounds, strict=True):
+                line[: samples.size] = samples
+            np.save(directory / f"{self.plan.bench}-{name}.npy", table)
+
+
+def quantile_ratio(over: str, above: float, under: str, below: float) -> Formula:
+    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``."""
+
+    def formula(sheet: Sheet) -> float | None:
+        rows = sheet.rows_of(over, under)
+        return None if rows is None else rows[0].quantile(above) / rows[1].quantile(below)
+
+    return formula
+
+
+def verdict(ratio: float | None, target: Target) -> str:
+    """How far ``ratio`` got: "aim", "must", "missed", or "unmeasured"."""
+    if ratio is None:
+        return "unmeasured"
+    sign = -1 if target.higher else 1
+    if sign * ratio <= sign * target.aim:
+        return "aim"
+    return "must" if sign * ratio <= sign * target.must else "missed"

@@ -1,0 +1,1 @@
+"""``memcoord bench cheats``: domains that take memory they were not granted."""

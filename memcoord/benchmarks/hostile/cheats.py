@@ -1,0 +1,247 @@
+"""Guests that cheat, against every mechanism: what each cheat achieves, seen from the host.
+
+Owns: the cheats (``CHEATS``), and ``CheatRow``, the result of one. ``cheat_report`` tries all of
+them on a ``CheatLab``. A test asks each row for its ``damage``, which is empty unless the cheat
+brought about something that no guest may. How quickly a cheat was detected is told, not judged.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypervisor.public.settings import MECHANISMS
+from hypervisor.public.units import FRAME_BYTES
+from memcoord.benchmarks._loops import lib
+from memcoord.benchmarks.hostile.guest import HOWS, WHERE
+from memcoord.benchmarks.hostile.lab import AREA, CHEATER, HELD_AREAS, LOW_AREAS, CheatLab
+from memcoord.testbed.runs.remote import Remote, RemoteGone
+
+#: The first operation of each mechanism that has operations of its own.
+FIRST_OPS = {
+    "balloon": lib.MC_OP_BALLOON,
+    "virtio-mem": lib.MC_OP_VIRTIO_MEM,
+    "sections": lib.MC_OP_SECTIONS,
+    "cmm": lib.MC_OP_CMM,
+    "hyperalloc": lib.MC_OP_HYPERALLOC,
+}
+assert FIRST_OPS.keys() == set(MECHANISMS) - {"direct"}
+ENOUGH_SAMPLES = 100  # below that there is no 99th percentile to speak of
+
+
+@dataclass
+class CheatRow:
+    """The result of one cheat. ``damage`` is empty unless the cheat hurt somebody else."""
+
+    mechanism: str
+    cheat: str
+    noticed: str = ""  # the first complaint of the hypervisor
+    noticed_ms: float = 0.0  # from the first command of the cheat
+    stopped: bool = False
+    beyond_frames: int = 0  # the most the kernel gave to the cheater beyond its grant
+    excess_frames: int = 0  # the most the kernel gave to all domains beyond host memory
+    p99_ratio: float | None = None  # the grower's waits, during the cheat over before it
+    did: Any = None  # the cheater's own account; None when it was stopped first
+    damage: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """The damage, or "detected: ...", or "harmless"."""
+        if self.damage:
+            return "; ".join(self.damage)
+        return f"detected: {self.noticed}" if self.noticed else "harmless"
+
+
+#: A cheat sends its operations and leaves the answer to the last one to be read.
+Act = Callable[[CheatLab, Remote, float], None]
+
+
+def _plain(command: str, **args: Any) -> Act:
+    def act(_: CheatLab, guest: Remote, for_s: float) -> None:
+        guest.tell(command, for_s=for_s, **args)
+
+    return act
+
+
+def _flood_device(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    base = FIRST_OPS.get(lab.mechanism, lib.MC_OP_INSTALL)
+    guest.tell("flood_ring", for_s=for_s, first=base, second=base + 1)
+
+
+def _every_word(where: str, how: int) -> Act:
+    def act(lab: CheatLab, guest: Remote, for_s: float) -> None:
+        guest.tell("each_word", where=where, how=how, step=lab.word_step)
+
+    return act
+
+
+def _ignore(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("join")
+    guest.tell("ignore", for_s=for_s)
+    time.sleep(for_s / 4)  # time to take memory; how much does not matter
+    lab.shrink(LOW_AREAS * AREA)
+
+
+def _silent(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("join")
+    guest.ask("hold", areas=LOW_AREAS)
+    guest.signal(signal.SIGSTOP)
+    lab.shrink(0)
+
+
+def _die(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("attach_bare")
+    guest.tell("corrupt", count=1 << 40)
+    time.sleep(for_s / 4)
+    guest.signal(signal.SIGKILL)
+
+
+def _keep(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("attach_bare")
+    lab.ask("detach", domain=CHEATER)
+    guest.tell("keep", for_s=for_s)
+
+
+def _pass_on(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("attach_bare")
+    guest.ask("pass_on", for_s=for_s)
+    guest.signal(signal.SIGKILL)
+
+
+def _files(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.tell("files")
+
+
+#: The cheats by name. ``busy`` is no cheat: it shows the cost of a neighbour that only computes.
+CHEATS: dict[str, Act] = {
+    "busy": _plain("burn"),
+    "uses more than its grant": _plain("touch"),
+    "ignores a shrink": _ignore,
+    "lies in its statistics": _plain("lie"),
+    "floods the bell": _plain("flood_bell"),
+    "floods the ring with GROW 64": _plain(
+        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_GROW
+    ),
+    "floods the ring with GROW, RELEASE": _plain(
+        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_RELEASE
+    ),
+    "floods the ring with its device's requests": _flood_device,
+    "never answers": _silent,
+    "dies in the middle": _die,
+    "abuses its files": _files,
+    "locks its file": _plain("lock_file"),
+    "keeps its memory when thrown out": _keep,
+    "passes its files on and ends": _pass_on,
+    **{
+        f"corrupts {where}: {how}": _every_word(where, number)
+        for where in WHERE
+        for how, number in HOWS.items()
+    },
+}
+
+#: Cheats that attach through the frontend.
+JOINS = (_ignore, _silent)
+#: Cheats performed after the domain was detached.
+GONE = (_keep, _pass_on)
+#: Cheats that use memory nobody granted.
+TAKES = {name for name, act in CHEATS.items() if act in GONE} | {"uses more than its grant"}
+
+
+def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
+    """Let one cheater try ``cheat`` for about ``for_s`` seconds while its neighbours go on."""
+    row = CheatRow(lab.mechanism, cheat)
+    before = lab.grants(for_s)
+    with lab.cheater() as guest:
+        granted = 0
+        if CHEATS[cheat] not in JOINS:
+            guest.ask("attach_bare")
+            granted = lab.current_frames(CHEATER)
+        lab.backend.look_anew()
+        start = time.monotonic()
+        CHEATS[cheat](lab, guest, for_s)
+        during = lab.grants(for_s)
+        why = lab.backend.whys.get(CHEATER)
+        if cheat == "never answers":
+            guest.signal(signal.SIGCONT)
+        else:
+            row.did = _answer_of(guest)
+        row.noticed, at = lab.noticed(start)
+        if not row.noticed and why is not None and CHEATS[cheat] in JOINS:
+            start = lab.shrunk_at
+            row.noticed, at = f"is not at its target: {why[0]}", max(why[1], start)
+        row.noticed_ms = (at - start) * 1000
+        row.damage += lab.damage()
+        row.excess_frames = _excess_frames(lab)
+        if cheat in TAKES:
+            row.beyond_frames = lab.backend.beyond(CHEATER, 0 if CHEATS[cheat] in GONE else granted)
+    _look_after(lab, row)
+    row.p99_ratio = _ratio(before, during)
+    return row
+
+
+def _answer_of(guest: Remote) -> Any:
+    """The cheater's own account; None when it was ended over the cheat."""
+    try:
+        return guest.answer()
+    except RemoteGone:
+        return None
+
+
+def _look_after(lab: CheatLab, row: CheatRow) -> None:
+    """After the end of the cheater: is anything of it left, is anything of others lost."""
+    row.stopped = bool(row.noticed) and row.did is None
+    if not lab.await_gone():
+        row.damage.append("its domain stays")
+    host = lab.ask("statistics")["host"]
+    held = 2 * HELD_AREAS * AREA
+    if host["installed_frames"] < held:
+        row.damage.append("the neighbours have lost memory")
+    if lab.failed is not None:
+        row.damage.append(f"the hypervisor ended: {lab.failed}")
+
+
+def _excess_frames(lab: CheatLab) -> int:
+    over = int(lab.backend.watch.peak_bytes) - int(lab.backend.watch.limit_bytes)
+    return max(over // FRAME_BYTES, 0)
+
+
+def _ratio(before: list[int], during: list[int]) -> float | None:
+    if min(len(before), len(during)) < ENOUGH_SAMPLES:
+        return None
+    return _p99(during) / _p99(before)
+
+
+def _p99(samples: list[int]) -> float:
+    return float(sorted(samples)[len(samples) * 99 // 100])
+
+
+def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
+    """``count`` random corruptions of all that a guest can write, while the neighbours go on."""
+    row = CheatRow(lab.mechanism, f"{count} random corruptions")
+    with lab.cheater() as guest:
+        start = time.monotonic()
+        guest.tell("corrupt", count=count)
+        lab.grants(for_s)
+        row.did = _answer_of(guest)
+        row.noticed, at = lab.noticed(start)
+        row.noticed_ms = (at - start) * 1000
+        row.damage += lab.damage()
+        row.excess_frames = _excess_frames(lab)
+    _look_after(lab, row)
+    return row
+
+
+def cheat_report(
+    mechanism: str, run_dir: Path, *, for_s: float = 1.0, corruptions: int = 0, seed: int = 1
+) -> list[CheatRow]:
+    """Every cheat against one mechanism, then so many random corruptions."""
+    with CheatLab(mechanism, run_dir, seed=seed) as lab:
+        rows = [try_cheat(lab, cheat, for_s) for cheat in CHEATS]
+    if corruptions:
+        with CheatLab(mechanism, run_dir, seed=seed, error_budget=1 << 30) as lab:
+            rows.append(corrupt(lab, corruptions))
+    return rows

@@ -1,0 +1,1 @@
+"""``memcoord bench interference``: a grant beside busy neighbours."""

@@ -1,0 +1,277 @@
+"""``memcoord bench interference``: the cost of a grant while others want the CPUs.
+
+Owns: the ways to get 2 MiB that are measured, their protections, and the rows PATH PROTECTION N
+neighbours. Every row is the same request by the same loop, after the same rests: 2 MiB in single
+frames, all of them touched. The memory is held by the domain already (local), granted ahead of need
+(credit), free in the host (ring), or with an idle donor (transfer, and cmm in both its designs).
+Without protection nothing spins, nobody is pinned or preferred, and credit is one area. A
+preference is given to all threads of the hypervisor, because the service thread waits for locks
+that the worker thread holds. Neighbours are guests too: pinned, they share the guests' CPU and
+leave the hypervisor's CPU alone.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from hypervisor.public.backend import DomainSpec
+from hypervisor.public.errors import MemcoordError
+from hypervisor.public.units import AREA_FRAMES
+from memcoord.benchmarks.bursts.bench import waits
+from memcoord.benchmarks.bursts.demand import Step
+from memcoord.benchmarks.harness import BenchPlan, Formula, Target, quantile_ratio
+from memcoord.benchmarks.mechanisms.bench import VARIANTS
+from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
+from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
+from memcoord.benchmarks.neighbours import (
+    Neighbours,
+    how_to_prefer,
+    place_guest,
+    place_hypervisor,
+    prefer,
+)
+from memcoord.benchmarks.runner import Rounds, Setting
+
+GUEST = "memcoord.benchmarks.bursts.guest"
+ROUNDS = 3
+COUNTS = (0, 1, 2, 4, 8)
+COMPARED = 4  # neighbours with which protections are compared
+SAMPLES = 40  # of one row in one round; a full host's asker has room for 50
+WARM_UP = 3  # requests before the samples: they find nothing prepared
+REST_S = 0.004  # on average, between requests: nothing queues
+BOUND_NS = 100_000_000
+SPIN_NS = 200_000
+DEPTH_AREAS = 8
+CREDIT_S = 0.05
+SETTLE_S = 10.0
+SPARE_AREAS = 8
+
+
+@dataclass(frozen=True)
+class GrantPath:
+    """A way to get 2 MiB. ``kind`` is the state of the host: "local", "roomy" or "full"."""
+
+    name: str
+    kind: str
+    variant: Variant
+    credit: bool = False
+
+
+@dataclass(frozen=True)
+class Protection:
+    """A help for the hypervisor; ``helps``: the paths it could matter to, none: all of them."""
+
+    name: str
+    spin_ns: int = 0
+    is_pinned: bool = False
+    is_preferred: bool = False
+    credit_areas: int = 1
+    helps: tuple[str, ...] = ()
+
+
+_VARIANTS = {variant.name: variant for variant in VARIANTS}
+_DIRECT = _VARIANTS["direct"]
+PATHS = (
+    GrantPath("local", "local", _DIRECT),
+    GrantPath("credit", "roomy", _DIRECT, credit=True),
+    GrantPath("ring", "roomy", _DIRECT),
+    GrantPath("transfer", "full", _DIRECT),
+    GrantPath("cmm dom0", "full", _VARIANTS["cmm dom0"]),
+    GrantPath("cmm hypervisor", "full", _VARIANTS["cmm hypervisor"]),
+)
+_SERVED = tuple(path.name for path in PATHS[1:])
+PLAIN = Protection("plain")
+PROTECTIONS = (
+    PLAIN,
+    Protection("polling", spin_ns=SPIN_NS, helps=_SERVED),
+    Protection("pinning", is_pinned=True),
+    Protection("priority", is_preferred=True, helps=_SERVED),
+    Protection("depth", credit_areas=DEPTH_AREAS, helps=("credit",)),
+    Protection("together", SPIN_NS, True, True, DEPTH_AREAS),
+)
+#: Measured with any number of neighbours.
+ALWAYS = ("plain", "together")
+
+
+def row_name(path: str, protection: str, neighbours: int) -> str:
+    """As rows are called."""
+    return f"{path} {protection} {neighbours} neighbours"
+
+
+def _plan() -> BenchPlan:
+    key = f"cmm dom0/cmm hypervisor transfer p99 {COMPARED} neighbours"
+    plain = {path.name: row_name(path.name, PLAIN.name, COMPARED) for path in PATHS}
+    formulas: dict[str, Formula] = {
+        key: quantile_ratio(plain["cmm dom0"], 0.99, plain["cmm hypervisor"], 0.99)
+    }
+    for protection in PROTECTIONS[1:]:
+        for path in PATHS:
+            if not protection.helps or path.name in protection.helps:
+                protected = row_name(path.name, protection.name, COMPARED)
+                name = f"{path.name} without/with {protection.name} p99 {COMPARED} neighbours"
+                formulas[name] = quantile_ratio(plain[path.name], 0.99, protected, 0.99)
+    return BenchPlan(
+        bench="interference",
+        targets={key: Target(2, 10, higher=True)},
+        also=tuple(name for name in formulas if name != key),
+        notes={},
+        skippable=(*(path.name for path in PATHS), *(kind.name for kind in PROTECTIONS)),
+        formulas=formulas,
+        rounds=ROUNDS,
+    )
+
+
+PLAN = _plan()
+
+
+def requests(count: int, seed: int, is_kept: bool) -> list[Step]:
+    """``count`` requests for an area, each a random rest after the one before.
+
+    Unless ``is_kept``, the guest gives each area back at once.
+    """
+    source, steps = random.Random(seed), []
+    for _ in range(count):
+        steps.append((int(source.expovariate(1 / REST_S) * 1e9), 1))
+        if not is_kept:
+            steps.append((0, -1))
+    return steps
+
+
+class InterferenceBench(Rounds):
+    """One run; ``round`` measures every row once more."""
+
+    def __init__(self, setting: Setting) -> None:
+        lab, sheet = setting.lab, setting.sheet
+        self._sheet, self._placement = sheet, setting.placement
+        self._asker, self._donor = lab.remote("vm1", GUEST), lab.remote("vm2", GUEST)
+        self._neighbours = lab.enter(Neighbours(lab, max(COUNTS)))
+        self._all_cpus = os.sched_getaffinity(0)
+        self._how = how_to_prefer()
+        sheet.facts["preferred_by"] = self._how or "not permitted"
+        sheet.facts["protections"] = [self._permitted(kind).name for kind in PROTECTIONS]
+        self._round = 0
+
+    def _permitted(self, kind: Protection) -> Protection:
+        """The part of ``kind`` that this machine permits; without any, the kind is skipped."""
+        possible = replace(
+            kind,
+            is_pinned=kind.is_pinned and not self._placement.one_cpu,
+            is_preferred=kind.is_preferred and bool(self._how),
+        )
+        if replace(possible, name=PLAIN.name, helps=()) == PLAIN and kind is not PLAIN:
+            why = "there is one CPU" if kind.is_pinned else "neither SCHED_FIFO nor nice permitted"
+            self._sheet.skipped[kind.name] = why
+        return possible
+
+    def round(self, index: int, done: Callable[[float], None]) -> None:
+        """Measure every path under every protection."""
+        self._round, steps, step = index, len(PATHS) * len(PROTECTIONS), 0
+        for protection in PROTECTIONS:
+            for path in PATHS:
+                is_wanted = not protection.helps or path.name in protection.helps
+                if is_wanted and not {protection.name, path.name} & set(self._sheet.skipped):
+                    self._measure(path, self._permitted(protection))
+                step += 1
+                done(step / steps)
+
+    def _measure(self, path: GrantPath, protection: Protection) -> None:
+        counts = COUNTS if protection.name in ALWAYS else (COMPARED,)
+        try:
+            with self._ready(path, protection) as (vm, renew):
+                self._protect(protection)
+                for count in counts:
+                    renew()
+                    self._row(path, protection, vm, count)
+        except MemcoordError as error:
+            if path.variant.mechanism == "direct":
+                raise
+            self._sheet.skip(path.name, error)
+
+    def _row(self, path: GrantPath, protection: Protection, vm: StagedGuest, count: int) -> None:
+        steps = requests(WARM_UP + SAMPLES, self._round, path.kind != "local")
+        with self._neighbours.running(count):
+            _, touched = vm.ask(
+                "demand",
+                steps=steps,
+                asks=path.kind != "local",
+                plea_fd=-1,
+                missed_ns=BOUND_NS,
+                is_apart=True,
+            )
+        samples = waits(touched[8 * WARM_UP :])
+        self._sheet.add(row_name(path.name, protection.name, count), samples, 1)
+
+    def _protect(self, protection: Protection) -> None:
+        own = {self._placement.serving_cpu} if protection.is_pinned else self._all_cpus
+        guests = {self._placement.domain_cpu} if protection.is_pinned else self._all_cpus
+        place_hypervisor(own)
+        self._neighbours.place(guests)
+        for remote in (self._asker, self._donor):
+            place_guest(remote.pid, guests)
+        if protection.is_preferred:
+            prefer(self._how)
+
+    @contextmanager
+    def _ready(
+        self, path: GrantPath, protection: Protection
+    ) -> Iterator[tuple[StagedGuest, Callable[[], None]]]:
+        """A host for one path: the domain that asks, and a function that readies it again."""
+        credit = protection.credit_areas if path.credit else 0
+
+        stages: list[Stage] = []
+
+        def stage_of(areas: int) -> Stage:
+            stages.append(Stage(areas, SLACK_AREAS, "", "", protection.spin_ns))
+            return stages[0]
+
+        if path.kind == "full":
+
+            def spec_of(name: str, most: int, target: int) -> DomainSpec:
+                return _spec(path, name, most, BASE_AREAS, target)
+
+            with Full(Cast(self._donor, self._asker), path.variant, spec_of, stage_of) as full:
+
+                def renew() -> None:
+                    full.reset()
+                    full.asker.ask("exhaust")
+                    most = full.asker.now().maxmem_frames
+                    stages[0].backend.set_target(full.asker.domid, most)
+
+                yield full.asker, renew
+            return
+        most = SAMPLES + WARM_UP + SPARE_AREAS
+        with stage_of(most + SLACK_AREAS + SPARE_AREAS) as stage:
+            boot = 0 if path.kind == "roomy" else most
+            vm = stage.guest(self._asker, _spec(path, "asker", most, boot, most, credit))
+            yield vm, partial(_renew, stage, vm, most, path.kind)
+
+
+def _renew(stage: Stage, vm: StagedGuest, most: int, kind: str) -> None:
+    """Give all memory back to the host and await new credit; or use all of it once."""
+    if kind == "local":
+        vm.ask("refill", limit=most * AREA_FRAMES, asks=False)
+        return
+    stage.backend.set_target(vm.domid, 0)
+    stage.settle(vm, SETTLE_S)
+    stage.backend.set_target(vm.domid, most * AREA_FRAMES)
+    time.sleep(CREDIT_S)
+
+
+def _spec(
+    path: GrantPath, name: str, most: int, boot: int, target: int, credit: int = 0
+) -> DomainSpec:
+    return DomainSpec(
+        name,
+        most * AREA_FRAMES,
+        boot * AREA_FRAMES,
+        target * AREA_FRAMES,
+        credit_areas=credit,
+        mechanism=path.variant.mechanism,
+        options=dict(path.variant.options),
+    )

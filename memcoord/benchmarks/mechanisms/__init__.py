@@ -1,0 +1,1 @@
+"""``memcoord bench mechanisms``: every way to resize a domain, on one ruler."""

@@ -1,0 +1,1 @@
+"""``memcoord bench policies``: every policy on every scenario, in both worlds."""

@@ -1,0 +1,215 @@
+"""``memcoord bench policies``: every policy on every scenario, simulated and real.
+
+Owns: the runs that the bench is made of. The runs are cells of a sweep, with a store of their own:
+given the same ``--out``, a bench that was stopped goes on. The summary of the runs is in
+``policies.summary``, their tables in ``policies.views``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks.figures import Figure
+from memcoord.benchmarks.policies import views
+from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
+from memcoord.benchmarks.policies.summary import (
+    AGGRESSION,
+    BASELINE,
+    SIM,
+    TESTBED,
+    isolations,
+    lying,
+    overall,
+    rank_correlation,
+    summarise,
+)
+from memcoord.benchmarks.runner import Bench, Result, fresh_directory
+from memcoord.benchmarks.sweep.cell import WORLDS, Cell
+from memcoord.benchmarks.sweep.grid import cross, scenario_text, seeds_of, split_policy
+from memcoord.benchmarks.sweep.misreport import FACTORS
+from memcoord.benchmarks.sweep.run import Run, run_cells, runner
+from memcoord.benchmarks.sweep.store import Store
+from memcoord.benchmarks.sweep.table import rows_of, situation, write_tables
+from memcoord.benchmarks.tables import Table
+from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.runs import facts
+from memcoord.testbed.runs.rundir import RunDir
+
+SEEDS, SEEDS_QUICK, SEEDS_FULL = 2, 1, 5
+#: Run in the testbed, where a run takes seconds, unless --full or other names are given.
+TESTBED_POLICIES = ("greedy", "static-alloc", "smart-alloc", "fallow")
+TESTBED_SCENARIOS = ("graph", "loop", "usemem")
+QUICK_SCENARIOS = ("graph", "loop", "usemem")
+#: The scenario in which gains from lying are looked for.
+LIE_SCENARIO = "mixed"
+
+
+@dataclass(frozen=True)
+class PolicyBenchOptions:
+    """The options of the command line; an empty one means the default."""
+
+    world: str = "both"
+    policies: tuple[str, ...] = ()
+    scenarios: tuple[str, ...] = ()
+    seeds: int | None = None
+    quick: bool = False
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class PolicyBenchPlan:
+    """The cells of a bench, by world, and the names in the order asked for."""
+
+    policies: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    seeds: tuple[int, ...]
+    cells: dict[str, list[Cell]]
+
+    @classmethod
+    def of(cls, options: PolicyBenchOptions) -> PolicyBenchPlan:
+        """The plan ``options`` ask for; ConfigError or PolicyError when they are wrong."""
+        from memcoord.testbed.scenarios.schema import shipped
+        from policies.loader import available
+
+        if options.world not in (*WORLDS, "both"):
+            raise ConfigError("--world", f"{options.world!r}: write sim, testbed or both")
+        if options.quick and options.full:
+            raise ConfigError("--quick", "either --quick or --full")
+        names = options.policies or tuple(available())
+        policies = tuple(dict.fromkeys((BASELINE, *names)))
+        scenarios = options.scenarios or (QUICK_SCENARIOS if options.quick else tuple(shipped()))
+        texts = {name: scenario_text(name) for name in scenarios}
+        default = SEEDS_QUICK if options.quick else SEEDS_FULL if options.full else SEEDS
+        seeds = seeds_of(options.seeds or default)
+        split = [split_policy(policy) for policy in policies]
+        cells: dict[str, list[Cell]] = {}
+        if options.world in (SIM, "both"):
+            cells[SIM] = _with_optimal(cross(split, texts, [()], seeds, (SIM,)))
+            if not options.quick:
+                factors = FACTORS if options.full else FACTORS[-1:]
+                cells[SIM] += _lies(cells[SIM], factors) + _isolated(cells[SIM])
+        if options.world in (TESTBED, "both"):
+            some, few = split, texts
+            if not (options.full or options.policies or options.world == TESTBED):
+                some = [split_policy(name) for name in policies if name in TESTBED_POLICIES]
+            if not (options.full or options.scenarios or options.world == TESTBED):
+                few = {name: text for name, text in texts.items() if name in TESTBED_SCENARIOS}
+            real = seeds if options.seeds else seeds[:1]
+            cells[TESTBED] = _with_optimal(cross(some, few, [()], real, (TESTBED,)))
+        return cls(policies, tuple(scenarios), seeds, cells)
+
+
+def _with_optimal(cells: list[Cell]) -> list[Cell]:
+    """And the optimum of each situation, to tell the regret."""
+    made = {
+        situation(cell): msgspec.structs.replace(
+            cell, kind="optimal", policy=BASELINE, params=(), policy_file="", domain=""
+        )
+        for cell in cells
+    }
+    return [*cells, *made.values()]
+
+
+def _lies(cells: Sequence[Cell], factors: Sequence[float]) -> list[Cell]:
+    runs = [cell for cell in cells if cell.scenario == LIE_SCENARIO and cell.kind == "run"]
+    first = min((cell.seed for cell in runs), default=0)
+    names = {c.domain for c in cells if c.scenario == LIE_SCENARIO and c.kind == "alone"}
+    return [
+        msgspec.structs.replace(cell, kind="lie", domain=name, factor=factor)
+        for cell, name, factor in itertools.product(runs, sorted(names), factors)
+        if cell.seed == first
+    ]
+
+
+def _isolated(cells: Sequence[Cell]) -> list[Cell]:
+    scenario, aggressor = AGGRESSION
+    return [
+        msgspec.structs.replace(cell, kind="without", domain=aggressor)
+        for cell in cells
+        if cell.scenario == scenario and cell.kind == "run"
+    ]
+
+
+class PolicyBench(Bench):
+    """Every policy of ``options`` on every scenario. ``speeds``: time the simulator too.
+
+    ``run`` stands in for the processes of this machine. ConfigError or PolicyError for wrong
+    options.
+    """
+
+    name = "policies"
+    figure_file = "policies_frontier.svg"
+
+    def __init__(
+        self, options: PolicyBenchOptions, *, speeds: bool = True, run: Run | None = None
+    ) -> None:
+        self.plan = PolicyBenchPlan.of(options)
+        self._speeds, self._run = speeds, run
+
+    def directory(self, out: str | None) -> contextlib.AbstractContextManager[RunDir | Path]:
+        """A fresh run directory, or ``out``, whose results are used again."""
+        if out is None:
+            return fresh_directory("bench-policies", None)
+        Path(out).mkdir(parents=True, exist_ok=True)
+        return contextlib.nullcontext(Path(out))
+
+    def measure(self, where: RunDir | Path, progress: Progress) -> dict[str, Any]:
+        """Run the cells that have no result yet; results are kept below ``where``."""
+        directory = where if isinstance(where, Path) else where.path
+        plan, machine = self.plan, facts.describe()
+        ratios = measure_ratios() if self._speeds else {}
+        store, results, errors = Store(directory), [], []
+        for world, cells in plan.cells.items():
+            workers = facts.cores() if world == SIM else 1
+            progress.begin(f"bench policies, {world}", len(cells))
+            run = self._run or runner(None, workers)
+            sweep = run_cells(cells, store, run, progress.advance)
+            results += sweep.results
+            errors += [f"{cell.label}: {error}" for cell, error in sweep.errors]
+        rows = rows_of(results)
+        write_tables(directory, rows)
+        summaries = summarise(rows)
+        return {
+            "bench": "policies",
+            "machine": {**machine, "versions": facts.versions()},
+            "seeds": list(plan.seeds),
+            "policies": list(plan.policies),
+            "scenarios": list(plan.scenarios),
+            "rows": summaries,
+            "overall": overall(summaries),
+            "rank_correlation": rank_correlation(summaries),
+            "gain_from_lying": lying(results),
+            "isolation": isolations(results),
+            "ratios": ratios,
+            "targets": verdicts(ratios),
+            "errors": errors,
+        }
+
+    def tables(self, result: Result) -> Iterator[Table]:
+        """Policies x scenarios, a table per slowdown."""
+        return views.slowdown_tables(result)
+
+    def lines(self, result: Result) -> list[str]:
+        """The orders, the frontier, the speeds, the failures."""
+        return views.closing_lines(result)
+
+    def parts(self, result: Result) -> dict[str, str]:
+        """Both lists, and the tables."""
+        lists = {"policies": views.policy_list(), "scenarios": views.scenario_list()}
+        return {**lists, "table": views.markdown(result) if result else ""}
+
+    def figure(self, result: Result) -> Figure:
+        """Mean against worst slowdown."""
+        return views.figure(result)
+
+    def status(self, result: Result) -> int:
+        """1 when a run failed."""
+        return int(bool(result["errors"]))

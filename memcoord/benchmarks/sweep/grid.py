@@ -1,0 +1,205 @@
+"""GRID.toml: which policies, parameters, scenarios, settings and seeds a sweep crosses.
+
+Owns: the schema of that file and the list of cells it stands for. Example:
+
+    [sweep]
+    policies = ["greedy", "smart-alloc", "mine.py:Mine"]
+    scenarios = ["usemem", "loop"]    # shipped ones, or files
+    seeds = 5                         # 1 to 5; or a list
+    world = "sim"                     # or "testbed"
+
+    [parameters.smart-alloc]          # every combination of these
+    P = [1, 2, 4]
+
+    [set]                             # keys of the scenarios, as of ``run --set``
+    "domain[0].ram" = ["4 MiB", "8 MiB"]
+
+Every mistake is found before anything runs: a ConfigError or PolicyError names it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks.sweep.cell import WORLDS, Cell, scenario_of
+
+CELLS_MAX = 1_000_000
+#: Keys of a scenario for which a sweep has a key of its own; they cannot be set.
+OWN_KEYS = {"policies": "policies", "seed": "seeds", "seeds": "seeds"}
+SEEDS_MAX = 10_000
+Value = int | float | bool | str
+Pairs = tuple[tuple[str, str], ...]
+
+_FILE = re.compile(r"^(?P<path>.+\.py)(?::|$)")
+_AT = re.compile(r" - at `\$\.?(.*)`$")
+
+
+class SweepTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table ``[sweep]``."""
+
+    policies: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    seeds: int | tuple[int, ...] = 5
+    world: str = "sim"
+
+
+class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file. ``parameters`` are by policy, without its own."""
+
+    sweep: SweepTable
+    parameters: dict[str, dict[str, tuple[Value, ...]]] = {}
+    set: dict[str, tuple[Value, ...]] = {}
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid in the file ``path``; ConfigError names the wrong key."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Grid)
+    except OSError as error:
+        raise ConfigError(str(path), error.strerror or str(error)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), str(error)) from None
+    except msgspec.ValidationError as error:
+        where = _AT.search(str(error))
+        key = where[1] if where is not None else str(path)
+        raise ConfigError(key, _AT.sub("", str(error)).replace("`", "")) from None
+
+
+def cells_of(grid: Grid) -> list[Cell]:
+    """Every run of the grid, and each domain alone to compare with.
+
+    ConfigError or PolicyError when a policy, a scenario or a setting is wrong.
+    """
+    sweep = grid.sweep
+    if sweep.world not in WORLDS:
+        raise ConfigError("sweep.world", f"{sweep.world!r}: write {' or '.join(WORLDS)}")
+    for name in grid.parameters:
+        if name not in sweep.policies:
+            raise ConfigError(f"parameters.{name}", "is not among sweep.policies")
+    policies = [
+        (policy, params)
+        for policy in _some("sweep.policies", sweep.policies)
+        for params in _product(f"parameters.{policy}", grid.parameters.get(policy, {}))
+    ]
+    for name in OWN_KEYS.keys() & grid.set.keys():
+        raise ConfigError(f"set.{name}", f"write sweep.{OWN_KEYS[name]}")
+    texts = {name: scenario_text(name) for name in _some("sweep.scenarios", sweep.scenarios)}
+    settings, seeds = _product("set", grid.set), seeds_of(sweep.seeds)
+    count = len(policies) * len(texts) * len(settings) * len(seeds)
+    if count > CELLS_MAX:
+        raise ConfigError("sweep", f"{count:,} runs, at most {CELLS_MAX:,}")
+    return cross(policies, texts, settings, seeds, (sweep.world,))
+
+
+def cross(
+    policies: Sequence[tuple[str, Pairs]],
+    scenarios: dict[str, str],
+    settings: Sequence[Pairs],
+    seeds: Sequence[int],
+    worlds: Sequence[str],
+) -> list[Cell]:
+    """Cells for every combination, and for each domain alone; every policy and scenario checked."""
+    files = {policy: _policy_file(policy) for policy, _ in policies}
+    cells: dict[str, Cell] = {}
+    for world, (name, text), setting in itertools.product(worlds, scenarios.items(), settings):
+        first = Cell(policy="greedy", scenario=name, text=text, seed=seeds[0], overrides=setting)
+        with _within(name):
+            names = [domain.name for domain in scenario_of(first).domain]
+        for seed in seeds:
+            base = msgspec.structs.replace(first, seed=seed, world=world)
+            replace = msgspec.structs.replace
+            made = [replace(base, kind="alone", domain=domain) for domain in names]
+            made += [
+                replace(base, policy=policy, params=params, policy_file=files[policy])
+                for policy, params in policies
+            ]
+            cells.update((cell.key, cell) for cell in made)
+    _check_policies({cell.policy_text for cell in cells.values()})
+    return list(cells.values())
+
+
+def scenario_text(source: str) -> str:
+    """The text of the scenario ``source``, a file or the name of a shipped one; ConfigError."""
+    from memcoord.testbed.scenarios.schema import load, shipped
+
+    load(source)  # raises when it is missing or wrong
+    if source in shipped() and not Path(source).is_file():
+        shipped_file = resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"
+        return shipped_file.read_text(encoding="utf-8")
+    return Path(source).read_text(encoding="utf-8")
+
+
+def seeds_of(given: int | Sequence[int]) -> tuple[int, ...]:
+    """1 to ``given``, or the list itself."""
+    if isinstance(given, int) and not 1 <= given <= SEEDS_MAX:
+        raise ConfigError("sweep.seeds", f"must be 1 to {SEEDS_MAX}, or a list")
+    return tuple(range(1, given + 1)) if isinstance(given, int) else _some("sweep.seeds", given)
+
+
+def split_policy(text: str) -> tuple[str, Pairs]:
+    """A policy as ``--policy`` takes it, and its parameters apart."""
+    head, colon, tail = text.rpartition(":")
+    if not colon or "=" not in tail:
+        return text, ()
+    parts = (part.partition("=") for part in tail.split(",") if part)
+    return head, tuple((key.strip(), value.strip()) for key, _, value in parts)
+
+
+def _policy_file(policy: str) -> str:
+    match = _FILE.match(policy)
+    if match is None:
+        return ""
+    try:
+        return Path(match["path"]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("sweep.policies", f"{match['path']}: {error}") from None
+
+
+def _check_policies(texts: Iterable[str]) -> None:
+    from policies import loader
+
+    with contextlib.redirect_stdout(sys.stderr):  # a user's file may print
+        for text in sorted(texts):
+            loader.load(text)
+
+
+def _product(key: str, values: dict[str, tuple[Value, ...]]) -> list[Pairs]:
+    for name, choices in values.items():
+        _some(f"{key}.{name}", choices)
+    count = math.prod(map(len, values.values()))
+    if count > CELLS_MAX:
+        raise ConfigError(key, f"{count:,} combinations, at most {CELLS_MAX:,}")
+    rows = itertools.product(*values.values())
+    return [tuple(zip(values, map(_text, row), strict=True)) for row in rows]
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _some(key: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    if not values:
+        raise ConfigError(key, "must not be empty")
+    if len(set(values)) != len(values):
+        raise ConfigError(key, "names one twice")
+    return tuple(values)
+
+
+@contextlib.contextmanager
+def _within(scenario: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{scenario}: {error.key}", error.why) from None

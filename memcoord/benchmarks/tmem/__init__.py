@@ -1,0 +1,1 @@
+"""``memcoord bench tmem``: a page put and got beside rival page stores."""

@@ -1,0 +1,323 @@
+"""The ``memcoord`` command: the app, its verbs with their options, exit codes.
+
+Owns: nothing else; ``memcoord.commands`` does what the verbs say, and has the table of those that
+ask a live hypervisor. Each verb imports what it needs when it runs, so that ``--help`` is quick.
+Exit codes: 0 done, 1 failed, 2 the caller's mistake (option, scenario, policy), 130 interrupted.
+With ``--json`` a verb prints exactly one JSON object on stdout; errors are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hypervisor.public.errors import ConfigError, MemcoordError
+from memcoord.commands import EXIT_FAILED, Json, RunDirOption, run_dir_of, show
+from memcoord.commands.control import add_verbs
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="memcoord",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
+app.add_typer(policy_app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import memcoord
+
+        typer.echo(f"memcoord {memcoord.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Coordinate memory between domains on one machine. 'memcoord run' shows it at work."""
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
+    ] = None,
+    run_dir: RunDirOption = None,
+    record: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write the tmem operations here, for tmem-replay."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario under one or more policies and compare them."""
+    from memcoord.commands.run import run_command
+
+    raise typer.Exit(run_command(scenario, policy or [], as_json, run_dir, set_ or [], record))
+
+
+@app.command()
+def hypervisor(
+    config: Annotated[
+        str | None,
+        typer.Argument(help="A scenario or hypervisor.json (default: a host open to any domain)."),
+    ] = None,
+    run_dir: RunDirOption = None,
+) -> None:
+    """Serve domains that others start, until interrupted: the hypervisor by itself."""
+    from memcoord.commands.serve import host_command
+
+    raise typer.Exit(host_command(config, run_dir, typer.echo))
+
+
+@app.command()
+def bench(
+    which: Annotated[
+        str,
+        typer.Argument(
+            help="grant, ring, tmem, policies, mechanisms, cheats, interference, bursts."
+        ),
+    ],
+    as_json: Json = False,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="policies: a look in a minute.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="policies: all, in both worlds.")] = False,
+    world: Annotated[str | None, typer.Option(help="policies: sim, testbed or both.")] = None,
+    scenario: Annotated[list[str] | None, typer.Option(help="policies: only these.")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="policies: these and greedy.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="policies: seeds 1 to N.")] = None,
+    markdown: Annotated[
+        str | None, typer.Option(metavar="FILE", help="policies: fill the page's table.")
+    ] = None,
+) -> None:
+    """Measure a grant, a page of tmem, a mechanism, a policy: each beside its rivals."""
+    from memcoord.commands.bench import bench as bench_command
+
+    options = {
+        "quick": quick,
+        "full": full,
+        "world": world,
+        "scenarios": tuple(scenario or ()),
+        "policies": tuple(policy or ()),
+        "seeds": seeds,
+        "markdown": markdown,
+    }
+    given = {name: value for name, value in options.items() if value}
+    raise typer.Exit(bench_command(which, as_json, rounds, out, given))
+
+
+@app.command()
+def sim(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same run (the scenario's).")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Run this many, and show the means.")
+    ] = None,
+    trace: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
+    ] = None,
+    cache_pages: Annotated[
+        str, typer.Option(metavar="N,N,...", help="With --trace: sizes of the cache.")
+    ] = "",
+    replacement: Annotated[str, typer.Option(help="lru or second-chance.")] = "lru",
+    mrc: Annotated[bool, typer.Option("--mrc", help="The whole exact LRU curve.")] = False,
+    shards: Annotated[
+        float, typer.Option(metavar="RATE", help="Also its estimate from a sample of the pages.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario in virtual time, or count one trace's misses."""
+    if trace is not None:
+        if scenario or policy or set_ or seed is not None or seeds is not None:
+            raise ConfigError("--trace", "takes no scenario, nor what is set of one")
+        from memcoord.commands.trace import trace_command
+
+        done = trace_command(
+            trace,
+            cache_pages,
+            as_json=as_json,
+            replacement=replacement,
+            mrc=mrc,
+            shards=shards,
+            show=typer.echo,
+        )
+        raise typer.Exit(done)
+    if cache_pages or mrc or shards or replacement != "lru":
+        raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
+    from memcoord.commands.simulate import simulate_command
+
+    raise typer.Exit(simulate_command(scenario, policy or [], as_json, set_ or [], seed, seeds))
+
+
+@app.command()
+def sweep(
+    grid: Annotated[str, typer.Argument(help="A TOML file: what to cross with what.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Results (default: GRID.sweep).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: one per CPU).")] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on this Dask cluster.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Cross policies, parameters, scenarios and seeds; resumes where it was stopped."""
+    from memcoord.commands.sweep import sweep_command
+
+    raise typer.Exit(sweep_command(grid, out, workers, dask, as_json))
+
+
+@policy_app.command("list")
+def policy_list(as_json: Json = False) -> None:
+    """Name every policy that can be given to --policy, with its parameters."""
+    from memcoord.commands.policy import list_policies
+
+    show(as_json, *list_policies())
+
+
+@policy_app.command("new")
+def policy_new(
+    name: Annotated[str, typer.Argument(help="Lower case; names the file and the class.")],
+    directory: Annotated[
+        str | None, typer.Option("--dir", metavar="DIR", help="Write it here (default: here).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a policy that works and its test, to be changed."""
+    from memcoord.commands.policy import new_policy
+
+    show(as_json, *new_policy(name, directory))
+
+
+@policy_app.command("check")
+def policy_check(
+    policy: Annotated[str, typer.Argument(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS.")],
+    as_json: Json = False,
+) -> None:
+    """Try a policy on everything its contract asks; tell which clause failed on which input."""
+    from memcoord.commands.policy import check
+
+    passed, result, lines = check(policy)
+    show(as_json, result, lines)
+    raise typer.Exit(0 if passed else EXIT_FAILED)
+
+
+@app.command("ls")
+def list_(as_json: Json = False) -> None:
+    """List runs and the domains of those that are live."""
+    from memcoord.commands.runs import list_runs, run_lines
+
+    found = list_runs()
+    show(as_json, {"runs": found}, run_lines(found))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what this machine can do and what that means for the results."""
+    from memcoord.commands.doctor import diagnose, lines, to_json
+
+    checks = diagnose()
+    show(as_json, to_json(checks), lines(checks))
+
+
+@app.command()
+def clean(
+    run_dir: RunDirOption = None,
+    all_: Annotated[bool, typer.Option("--all", help="Remove ended run directories too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="End live runs first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what dead runs left; only what their manifests name."""
+    from memcoord.commands.clean import clean as clean_runs
+    from memcoord.commands.clean import lines
+
+    done = clean_runs(run_dir=run_dir, all_runs=all_, force=force)
+    show(as_json, done, lines(done))
+
+
+add_verbs(app)
+
+
+@app.command("tmem-list")
+def tmem_list(
+    long: Annotated[bool, typer.Option("-l", "--long", help="Every counter, every pool.")] = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show what each domain has in tmem and how it fares; --json has every counter."""
+    from memcoord.commands.tmem_list import collect, lines
+
+    found = collect(run_dir_of(run_dir), with_pools=long or as_json)
+    show(as_json, found, lines(found, long=long))
+
+
+@app.command("tmem-replay")
+def tmem_replay(
+    file: Annotated[str | None, typer.Argument(help="A stream of rows (default: stdin).")] = None,
+) -> None:
+    """Replay a stream of tmem operations, one JSON array per line, and print what each answers."""
+    from memcoord.commands.tmem_replay import replay_command
+
+    raise typer.Exit(replay_command(file))
+
+
+def main() -> None:
+    """The console script: run a verb, turn our errors into one line and an exit code."""
+    try:
+        from memcoord.commands.packages import check_packages
+
+        check_packages()
+        app()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except MemcoordError as error:
+        _fail(error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
+    except ValueError as error:
+        if not _is_policy_error(error):
+            raise
+        _fail(error, EXIT_USAGE)
+    except (OSError, MemoryError) as error:  # the machine's limit, not a defect of ours
+        _fail(f"the system refused: {error or 'out of memory'}", EXIT_FAILED)
+
+
+def _fail(error: Exception | str, code: int) -> None:
+    typer.echo(f"memcoord: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)
+
+
+def _is_policy_error(error: ValueError) -> bool:
+    # Looked up, not imported: the module that raised it has imported it, and numpy with it.
+    base = sys.modules.get("policies.base")
+    return base is not None and isinstance(error, base.PolicyError)

@@ -1,0 +1,105 @@
+"""``memcoord bench``: choose a bench by its name and run it; fill a page from a saved result.
+
+Owns: the list of benches. The bench of policies is imported when it is asked for, because no other
+bench needs a simulator. ``python -m memcoord.commands.bench RESULT.json docs/PAGE.md`` does
+what ``--markdown`` does after measuring.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks.bursts import bench as bursts
+from memcoord.benchmarks.bursts import views as bursts_views
+from memcoord.benchmarks.grant import bench as grant
+from memcoord.benchmarks.harness import BenchPlan
+from memcoord.benchmarks.hostile.bench import CheatsBench
+from memcoord.benchmarks.interference import bench as interference
+from memcoord.benchmarks.interference import views as interference_views
+from memcoord.benchmarks.mechanisms import bench as mechanisms
+from memcoord.benchmarks.mechanisms import views as mechanism_views
+from memcoord.benchmarks.ring import bench as ring
+from memcoord.benchmarks.runner import (
+    Bench,
+    DrawFigure,
+    RoundsBench,
+    StartRounds,
+    Tables,
+    fill_page,
+    run_bench,
+)  # fmt: skip
+from memcoord.benchmarks.tmem import bench as tmem
+
+#: By name: the plan, the bench, and its own tables and figure, if it has any.
+ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigure | None]] = {
+    "bursts": (bursts.PLAN, bursts.BurstsBench, bursts_views.tables, bursts_views.figure),
+    "grant": (grant.PLAN, grant.GrantBench, None, None),
+    "interference": (
+        interference.PLAN,
+        interference.InterferenceBench,
+        interference_views.tables,
+        interference_views.figure,
+    ),
+    "mechanisms": (mechanisms.PLAN, mechanisms.MechanismsBench, mechanism_views.tables, None),
+    "ring": (ring.PLAN, ring.RingBench, None, None),
+    "tmem": (tmem.PLAN, tmem.TmemBench, None, None),
+}
+#: These are not made of rounds.
+CHEATS, POLICIES = "cheats", "policies"
+
+
+def bench(
+    which: str,
+    as_json: bool,
+    rounds: int | None,
+    out: str | None,
+    of_policies: Mapping[str, Any] | None = None,
+) -> int:
+    """Run the bench named ``which`` and print it; the exit code is 0 for a missed target too.
+
+    ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
+    ``of_policies``: ``markdown``, a page to fill, and the options that only the bench of policies
+    has, the fields of its ``PolicyBenchOptions``; empty ones are left out.
+    ConfigError for an unknown bench, a bad number of rounds, an unusable directory or page.
+    """
+    options = dict(of_policies or {})
+    page = options.pop("markdown", None)
+    return run_bench(bench_of(which, rounds, options), as_json, out, page)
+
+
+def bench_of(
+    which: str, rounds: int | None = None, options: Mapping[str, Any] | None = None
+) -> Bench:
+    """The bench named ``which``; errors as ``bench``."""
+    if which == POLICIES:
+        from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions
+
+        if rounds is not None:
+            raise ConfigError("--rounds", f"not for bench {POLICIES}: its rounds are --seeds")
+        return PolicyBench(PolicyBenchOptions(**(options or {})))
+    if options:
+        raise ConfigError(f"--{next(iter(options))}", f"only for bench {POLICIES}")
+    if which == CHEATS:
+        return CheatsBench()
+    if which not in ROUNDS_BENCHES:
+        known = " or ".join([*ROUNDS_BENCHES, CHEATS, POLICIES])
+        raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
+    return RoundsBench(*ROUNDS_BENCHES[which], rounds)
+
+
+def write_page(result_path: Path, page: Path) -> None:
+    """Fill ``page`` from the JSON at ``result_path``; ConfigError when the page has no markers."""
+    result = msgspec.json.decode(result_path.read_bytes())
+    made = bench_of(result["bench"])
+    fill_page(made, None, page)
+    fill_page(made, result, page)
+
+
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,242 @@
+"""``memcoord doctor``: facts about this machine, and the meaning of each for the results.
+
+Owns: the list of checks. A check never raises and never changes the machine. ``level`` is ``ok``,
+``warn`` (it works, but numbers differ from a better machine's) or ``bad`` (something will fail).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from hypervisor.public import COMPILED
+from memcoord.testbed.runs import facts
+from tmem import compiled_cache
+
+MIB = 1 << 20
+CORES_WANTED = 4
+NOFILE_WANTED = 1024
+MEMORY_WANTED = 512 * MIB
+SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
+UFFD_USER_MODE_ONLY = 1
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One fact: its name, its value, how good that is, its meaning for the results."""
+
+    what: str
+    value: str
+    level: str
+    meaning: str
+
+
+def diagnose() -> list[Check]:
+    """Every check, the most important first."""
+    checks: tuple[Callable[[], Check], ...] = (
+        _python,
+        _kernel,
+        _cores,
+        _load,
+        _memory,
+        _cgroup,
+        _memfd,
+        _shmem_thp,
+        _anonymous_thp,
+        _userfaultfd,
+        _nofile,
+        _memlock,
+        _compiler,
+        _headers,
+        _compiled,
+        _numba_cache,
+    )
+    return [check() for check in checks]
+
+
+def _python() -> Check:
+    return Check("python", platform.python_version(), "ok", "needs 3.11 or newer")
+
+
+def _kernel() -> Check:
+    release = platform.release()
+    numbers = [int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit()]
+    fine = numbers >= [5, 14]
+    return Check(
+        "kernel",
+        release,
+        "ok" if fine else "bad",
+        "has MADV_POPULATE_WRITE" if fine else "needs 5.14 or newer for MADV_POPULATE_WRITE",
+    )
+
+
+def _cores() -> Check:
+    count = facts.cores()
+    few = count < CORES_WANTED
+    meaning = (
+        "the hypervisor and the domains share cores: spinning rarely pays, p99 is the scheduler's"
+        if few
+        else "both ends of a ring can spin on cores of their own"
+    )
+    return Check("cores", str(count), "warn" if few else "ok", meaning)
+
+
+def _load() -> Check:
+    load, count = facts.load(), facts.cores()
+    busy = load > 0.5 * count
+    meaning = "others compute here: repeat a bench when it is quiet" if busy else "quiet enough"
+    return Check("load (1 min)", f"{load:.2f}", "warn" if busy else "ok", meaning)
+
+
+def _memory() -> Check:
+    size = facts.memory_bytes()
+    small = size < MEMORY_WANTED
+    meaning = "too little for the benches" if small else "the shipped scenarios fit"
+    return Check("memory", f"{size // MIB} MiB", "bad" if small else "ok", meaning)
+
+
+def _cgroup() -> Check:
+    limit = facts.cgroup_limit_bytes()
+    if not limit:
+        return Check("cgroup memory limit", "none", "ok", "nothing else caps host memory")
+    small = limit < MEMORY_WANTED
+    meaning = "memfds count towards it; beyond it the kernel kills processes of the run"
+    return Check("cgroup memory limit", f"{limit // MIB} MiB", "bad" if small else "ok", meaning)
+
+
+def _memfd() -> Check:
+    try:
+        fd = os.memfd_create("memcoord-doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        return Check("memfd", error.strerror or "refused", "bad", "domains cannot have memory")
+    os.close(fd)
+    return Check("memfd", "works", "ok", "domains get sealed shared memory")
+
+
+def _shmem_thp() -> Check:
+    setting = facts.shmem_thp()
+    try:
+        from frontend import _guest
+
+        real = bool(_guest.lib.mc_shmem_thp())
+    except (ImportError, AttributeError):
+        real = False
+    if real:
+        meaning = "a 2 MiB grant is one page: populate and punch take tens of microseconds"
+    else:
+        meaning = (
+            "a 2 MiB grant is 512 pages, slower to populate and 30 times slower to punch; as "
+            "root: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+        )
+    value = f"{setting}, {'2 MiB pages measured' if real else 'no 2 MiB pages'}"
+    return Check("THP for shared memory", value, "ok" if real else "warn", meaning)
+
+
+def _anonymous_thp() -> Check:
+    setting = facts.thp()
+    fast = setting == "always"
+    meaning = (
+        "fresh malloc of 2 MiB may get one huge page: the malloc rows are at their best"
+        if fast
+        else "fresh malloc of 2 MiB faults 512 times unless the program asks for huge pages"
+    )
+    return Check("THP for malloc", setting, "ok", meaning)
+
+
+def _userfaultfd() -> Check:
+    number = SYS_USERFAULTFD.get(platform.machine())
+    if number is None:
+        return Check("userfaultfd", "not checked here", "warn", "unknown machine type")
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(number, os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
+    if fd < 0:
+        why = os.strerror(ctypes.get_errno())
+        return Check("userfaultfd", why, "warn", "no paging of unmodified programs; the rest works")
+    os.close(fd)
+    return Check("userfaultfd", "works (user mode)", "ok", "unmodified programs could be paged")
+
+
+def _limit(which: int) -> tuple[int, str]:
+    soft = resource.getrlimit(which)[0]
+    return (1 << 62, "unlimited") if soft == resource.RLIM_INFINITY else (soft, str(soft))
+
+
+def _nofile() -> Check:
+    soft, text = _limit(resource.RLIMIT_NOFILE)
+    few = soft < NOFILE_WANTED
+    meaning = "raise it with ulimit -n" if few else "enough for 64 domains"
+    return Check("open files limit", text, "warn" if few else "ok", meaning)
+
+
+def _memlock() -> Check:
+    soft, text = _limit(resource.RLIMIT_MEMLOCK)
+    value = text if soft >= 1 << 62 else f"{soft // 1024} KiB"
+    return Check("locked memory limit", value, "ok", "nothing is locked; the kernel may swap us")
+
+
+def _compiler() -> Check:
+    command = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    found = shutil.which(command) or shutil.which("cc") or ""
+    meaning = "can rebuild from source" if found else "only needed to install from source"
+    return Check("C compiler", found or "none", "ok" if found else "warn", meaning)
+
+
+def _headers() -> Check:
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    found = header.is_file()
+    meaning = "can rebuild from source" if found else "to install from source: python3-dev"
+    return Check(
+        "Python headers", str(header) if found else "none", "ok" if found else "warn", meaning
+    )
+
+
+def _compiled() -> Check:
+    missing = []
+    for name in COMPILED:
+        try:
+            __import__(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        return Check("compiled modules", "missing", "bad", f"install again: {', '.join(missing)}")
+    return Check("compiled modules", "all there", "ok", "rings, allocator and loops are C")
+
+
+def _numba_cache() -> Check:
+    meaning = "every run compiles tmem again: set XDG_CACHE_HOME to a writable directory"
+    try:
+        where = compiled_cache.home()
+    except RuntimeError:
+        return Check("numba cache", "no home directory", "warn", meaning)
+    while not where.exists() and where != where.parent:
+        where = where.parent
+    try:
+        with tempfile.TemporaryFile(dir=where):
+            pass
+    except OSError:
+        return Check("numba cache", f"{where} not writable", "warn", meaning)
+    return Check("numba cache", str(where), "ok", "tmem's kernels are compiled once")
+
+
+def lines(checks: list[Check]) -> list[str]:
+    """The checks as aligned lines."""
+    width = max(len(check.what) for check in checks)
+    return [
+        f"{check.level:4}  {check.what:{width}}  {check.value}\n      {'':{width}}  {check.meaning}"
+        for check in checks
+    ]
+
+
+def to_json(checks: list[Check]) -> dict[str, object]:
+    """The checks as one JSON object; ``worst`` is the worst level among them."""
+    levels = [check.level for check in checks]
+    worst = next((level for level in ("bad", "warn") if level in levels), "ok")
+    return {"worst": worst, "checks": [msgspec.to_builtins(check) for check in checks]}

@@ -1,0 +1,134 @@
+"""``memcoord policy``: list the policies, write a first one of one's own, check one.
+
+Owns: the words of the three verbs and the copies of ``templates/`` that ``policy new`` writes.
+Returns lines and one JSON object; prints nothing. Called by the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import keyword
+import re
+import sys
+import time
+import warnings
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError
+from memcoord.commands.packages import ROOTS
+from policies import available, describe, load
+from policies.base import PolicyError
+from policies.conformance import CLAUSES, Report, examine
+
+NAME_CHARACTERS_MAX = 40
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+#: A policy called new-policy and its test, which work as they are; a new one is a copy, renamed.
+_TEMPLATES = resources.files("memcoord") / "templates"
+#: A file of one of these names would hide a module from every program run beside it.
+_HIDES = sys.stdlib_module_names | {
+    *ROOTS,
+    *("msgspec", "numba", "numpy", "pytest", "rich", "typer", "zmq"),
+}
+
+Answer = tuple[dict[str, Any], list[str]]
+
+
+def list_policies() -> Answer:
+    """Every policy with a name: its origin, its summary, its parameters."""
+    found: dict[str, dict[str, Any]] = {}
+    lines = []
+    for name, source in available().items():
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # another package's import may print
+                told = msgspec.to_builtins(describe(name), enc_hook=str)
+        except PolicyError as error:
+            told = {"source": source, "summary": f"cannot be used: {error}", "parameters": {}}
+        found[name] = told
+        where = "" if source == "built in" else f" ({source})"
+        lines.append(f"{name:14} {told['summary']}{where}")
+        if told["parameters"]:
+            shown = ", ".join(f"{key}={value}" for key, value in told["parameters"].items())
+            lines.append(f"{'':14}   {shown}")
+    lines.append("")
+    lines.append("Parameters are set as in smart-alloc:P=6. Your own: memcoord policy new NAME")
+    return {"policies": found}, lines
+
+
+def new_policy(name: str, directory: str | None) -> Answer:
+    """Write NAME.py and test_NAME.py, never over a file; ConfigError names the obstacle."""
+    if not _NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
+        raise ConfigError(
+            "NAME", f"{name!r}: write lower-case letters, digits, - and _; a letter comes first"
+        )
+    module = name.replace("-", "_")
+    if module in _HIDES or keyword.iskeyword(module):
+        raise ConfigError("NAME", f"{name!r} is the name of a module of Python's or of ours")
+    kind = "".join(part.capitalize() for part in module.split("_"))
+    folder = Path(directory or ".")
+    files = {folder / f"{before}{module}.py": f"{before}new_policy.py" for before in ("", "test_")}
+    for path in files:
+        if path.exists():
+            raise ConfigError("NAME", f"{path} is there already")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, template in files.items():
+        text = (_TEMPLATES / template).read_text(encoding="utf-8")
+        text = text.replace("new-policy", name).replace("new_policy", module)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text.replace("NewPolicy", kind))
+    policy, test = map(str, files)
+    label = f"{policy}:{kind}"
+    lines = [
+        f"wrote {policy} and {test}; next:",
+        f"  memcoord policy check {label}    does it keep the contract?",
+        f"  memcoord sim --policy greedy --policy {label}    how does it do?",
+        f"  python -m pytest {test}    what it is for, as a test",
+    ]
+    return {"policy": label, "files": [policy, test]}, lines
+
+
+def check(text: str) -> tuple[bool, dict[str, Any], list[str]]:
+    """Whether the policy ``text`` names keeps the contract, and the findings of the kit."""
+    # The user's file may print, and numpy may warn of faults that the kit then finds by itself.
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        report = examine(lambda: load(text), clock_ns=time.perf_counter_ns)
+    return not report.failures, _to_json(text, report), _lines(text, report)
+
+
+def _to_json(text: str, report: Report) -> dict[str, Any]:
+    failed = {failure.clause for failure in report.failures}
+    verdicts = {name: "FAIL" if name in failed else "pass" for name in report.tried}
+    return {
+        "policy": text,
+        "passed": not failed,
+        "clauses": {name: verdicts.get(name, "not declared") for name in CLAUSES},
+        "failures": [
+            {"clause": failure.clause, "what": failure.what, "input": failure.input}
+            for failure in report.failures
+        ],
+        "plan_ns": {str(domains): taken for domains, taken in report.plan_ns.items()},
+    }
+
+
+def _lines(text: str, report: Report) -> list[str]:
+    failures = {failure.clause: failure for failure in report.failures}
+    lines = []
+    for name, asks in CLAUSES.items():
+        if name in failures:
+            lines.append(f"FAIL {name:12} {failures[name].what}")
+            lines.append(f"     {'':12} on {failures[name].input}")
+        else:
+            lines.append(f"{'pass' if name in report.tried else '  - '} {name:12} {asks}")
+    for domains, taken_ns in report.plan_ns.items():
+        each = taken_ns / domains
+        lines.append(f"{domains:6} domains: {taken_ns / 1000:.0f} us a plan, {each:.0f} ns each")
+    if failures:
+        lines.append(f"{text} breaks {len(failures)} of {len(report.tried)} clauses")
+    else:
+        lines.append(f"{text} keeps the contract; next:")
+        lines.append(f"  memcoord sim --policy greedy --policy {text}")
+    return lines

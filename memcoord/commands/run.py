@@ -1,0 +1,165 @@
+"""``memcoord run``: one scenario under several policies, compared.
+
+Owns: the run directory of a run from creation to ``finish``, and the order of the policies. What
+happens under one policy is the business of ``memcoord.testbed.live.session``. In the directory:
+
+    manifest.json, events.jsonl     as ``rundir`` says
+    series.csv                      a row per policy, tick and domain
+    report.txt, report.json         the report, as printed
+    1-greedy/, 2-.../               per policy: what each process was told, said and logged
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError
+from memcoord.commands import EXIT_FAILED
+from memcoord.testbed.live.hypervisor_main import MEASURED
+from memcoord.testbed.live.session import PolicyRun
+from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.report.results import (
+    PolicyResult,
+    RunReport,
+    json_report,
+    print_report,
+    set_gains,
+    text_report,
+)
+from memcoord.testbed.report.series import Series
+from memcoord.testbed.runs import rundir
+from memcoord.testbed.runs.launcher import Interrupts
+from memcoord.testbed.scenarios.schema import Scenario, load
+from memcoord.testbed.streams import domain_seed, stream_of
+from policies import loader
+
+EXIT_SIGNAL = 128
+POLICIES_MAX = 16
+LABEL_CHARACTERS_MAX = 24
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.=-]+")
+
+
+def run_command(
+    scenario: str | None,
+    policies: Sequence[str],
+    as_json: bool,
+    run_dir: str | None,
+    overrides: Sequence[str] = (),
+    record: str | None = None,
+) -> int:
+    """Run and report; returns the exit code: 0, 1 (something broke), 128 + signal.
+
+    ``record``: a file for every tmem operation of the run, one policy after the other.
+    ConfigError or PolicyError, before anything is started, when an argument is wrong.
+    """
+    what = load(scenario, overrides)
+    names = list(policies) or list(what.policies)
+    if len(names) > POLICIES_MAX:
+        raise ConfigError("--policy", f"{len(names)} policies, at most {POLICIES_MAX}")
+    if len(set(names)) != len(names):
+        raise ConfigError("--policy", "one policy is named twice")
+    with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
+        for name in names:
+            loader.load(name, measured=MEASURED)
+    recorded = None if record is None else _recorded(what, record)
+    with Interrupts() as interrupts:
+        run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
+        state = "failed"
+        try:
+            with Series(run.path) as series:
+                report = _run_all(what, names, run, series, interrupts, recorded)
+            _save(run, report, series)
+            state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
+        finally:
+            with contextlib.suppress(rundir.RunDirError):  # ``ls`` then calls it dead
+                run.finish(state)
+    print_report(report, series.samples, as_json)
+    return report.exit_code
+
+
+def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
+    """Write the files of the report; a full disk costs the files, not the printed report."""
+    try:
+        run.write("report.txt", text_report(report, series.samples).encode())
+        run.write("report.json", json_report(report) + b"\n")
+    except rundir.RunDirError as error:
+        report.error, report.exit_code = str(error), report.exit_code or EXIT_FAILED
+
+
+def _plain(what: Scenario) -> dict[str, object]:
+    plain: dict[str, object] = msgspec.to_builtins(what, enc_hook=int)
+    return plain
+
+
+def _run_all(
+    what: Scenario,
+    names: list[str],
+    run: rundir.RunDir,
+    series: Series,
+    interrupts: Interrupts,
+    record: Path | None,
+) -> RunReport:
+    begin_s = time.monotonic()
+    lengths = {
+        domain.name: len(stream_of(domain.workload, domain_seed(what.seed, domain.name)))
+        for domain in what.domain
+    }
+    results: list[PolicyResult] = []
+    with Progress() as progress:
+        for index, name in enumerate(names):
+            policy_run = PolicyRun(
+                what,
+                name,
+                run.path / _label(index, name),
+                run=run,
+                series=series,
+                progress=progress,
+                interrupts=interrupts,
+                lengths=lengths,
+                record=record,
+            )
+            results.append(policy_run.execute())
+            if interrupts.received is not None:
+                break
+    set_gains(results)
+    return RunReport(
+        scenario=what.name,
+        run_dir=str(run.path),
+        exit_code=_exit_code(results, interrupts.received),
+        wall_s=time.monotonic() - begin_s,
+        tmem_capacity_pages=series.capacity_pages,
+        policies=results,
+    )
+
+
+def _recorded(what: Scenario, record: str) -> Path:
+    """The file to record in, made or emptied; ConfigError when that cannot be."""
+    if what.tmem_dedup or what.tmem_compression:
+        raise ConfigError("--record", "a stream cannot tell of dedup and compression")
+    path = Path(record).resolve()
+    try:
+        path.write_bytes(b"")
+    except OSError as error:
+        raise ConfigError("--record", f"{path}: {error.strerror}") from None
+    return path
+
+
+def _label(index: int, policy: str) -> str:
+    """A directory's name: short, because sockets lie in it, and one of its own per policy."""
+    text = Path(policy).name if ".py" in policy else policy
+    return f"{index + 1}-{_UNSAFE.sub('-', text)[:LABEL_CHARACTERS_MAX]}"
+
+
+def _exit_code(results: list[PolicyResult], received: signal.Signals | None) -> int:
+    if received is not None:
+        return EXIT_SIGNAL + received
+    return 0 if all(result.good for result in results) else EXIT_FAILED

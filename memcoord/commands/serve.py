@@ -1,0 +1,53 @@
+"""``memcoord hypervisor``: one hypervisor by itself, for domains that others start.
+
+Owns: its run directory and where its configuration comes from: a scenario (TOML), a
+``hypervisor.json`` of an earlier run, or nothing, which means an open host that any domain of this
+user may attach to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from hypervisor.config import HypervisorConfig, read
+from hypervisor.public.messages import SOCKETS
+from hypervisor.public.units import FRAME_BYTES
+from memcoord.testbed.live.hypervisor_main import serve
+from memcoord.testbed.runs import facts, rundir
+from memcoord.testbed.scenarios import schema
+
+OPEN_HOST_BYTES = 256 << 20
+
+
+def host_command(
+    source: str | None, run_dir: str | None, tell: Callable[[str], None] = lambda _: None
+) -> int:
+    """Serve until SIGINT, SIGTERM or a shutdown request; the exit code. ``tell`` gets one line.
+
+    ConfigError when the configuration or the directory cannot be used.
+    """
+    config = configuration(source)
+    run = rundir.create("hypervisor", path=run_dir, config=msgspec.to_builtins(config))
+    state = "failed"
+    try:
+        run.record_files(SOCKETS)
+        tell(f"serving {run.path}; Ctrl-C ends it")
+        code = serve(config, run.path)
+        state = "finished" if code == 0 else "failed"
+    finally:
+        run.finish(state)
+    return code
+
+
+def configuration(source: str | None) -> HypervisorConfig:
+    """The checked configuration in ``source``; ConfigError names what is wrong with it."""
+    if source is None:
+        total = min(OPEN_HOST_BYTES, facts.usable_bytes() // 2)
+        return HypervisorConfig(total_frames=total // FRAME_BYTES, open_attach=True)
+    if not source.endswith(".json"):
+        what = schema.load(source)
+        return schema.to_hypervisor_config(what, what.policies[0])
+    return read(Path(source))

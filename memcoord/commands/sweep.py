@@ -1,0 +1,81 @@
+"""``memcoord sweep``: run a grid, show how far it is, write the table.
+
+Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and the output. The
+directory is the sweep's memory: the same command after a kill runs only the missing cells.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks.sweep.grid import cells_of, read_grid
+from memcoord.benchmarks.sweep.run import Sweep, run_cells, runner
+from memcoord.benchmarks.sweep.store import Store
+from memcoord.benchmarks.sweep.table import rows_of, write_tables
+from memcoord.benchmarks.sweep.worker import RUNNER
+from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.runs import facts
+
+ERRORS_SHOWN = 5
+WORKERS_MAX = 256
+
+
+def sweep_command(
+    grid: str,
+    out: str | None,
+    workers: int | None,
+    dask: str | None,
+    as_json: bool,
+    runner_name: str = RUNNER,
+) -> int:
+    """Run the grid in the file ``grid``; 0, or 1 when a cell failed.
+
+    ``out`` is the sweep's directory, ``GRID.sweep`` where nothing is said; ``workers`` the number
+    of processes. ConfigError or PolicyError, before anything runs, when the grid is wrong.
+    """
+    what = read_grid(Path(grid))
+    cells = cells_of(what)
+    directory = Path(out) if out is not None else Path(f"{Path(grid).stem}.sweep")
+    wanted = workers if workers is not None else facts.cores()
+    if what.sweep.world == "testbed" and workers is None:
+        wanted = 1  # a run of the testbed takes every CPU there is, and real time
+    if not 1 <= wanted <= WORKERS_MAX:
+        raise ConfigError("--workers", f"must be 1 to {WORKERS_MAX}")
+    store = Store(directory)
+    with Progress() as progress:
+        progress.begin(f"sweep {Path(grid).stem}", len(cells))
+        sweep = run_cells(cells, store, runner(dask, wanted, runner_name), progress.advance)
+    files = write_tables(directory, rows_of(sweep.results))
+    _report(sweep, len(cells), files, as_json)
+    return 1 if sweep.errors else 0
+
+
+def _report(sweep: Sweep, total: int, files: list[Path], as_json: bool) -> None:
+    errors = [f"{cell.label}: {error}" for cell, error in sweep.errors]
+    if as_json:
+        report = {
+            "cells": total,
+            "found": sweep.found,
+            "failed": len(errors),
+            "errors": errors,
+            "files": [str(path) for path in files],
+        }
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        return
+    for line in error_lines(sweep):
+        sys.stderr.write(f"{line}\n")
+    done = total - len(errors)
+    sys.stdout.write(f"{done:,} of {total:,} cells, {sweep.found:,} of them done before\n")
+    for path in files:
+        sys.stdout.write(f"{path}\n")
+
+
+def error_lines(sweep: Sweep) -> list[str]:
+    """The first failures, a line each, and how many more there are."""
+    lines = [f"{cell.label}: {error}" for cell, error in sweep.errors[:ERRORS_SHOWN]]
+    more = len(sweep.errors) - len(lines)
+    return [*lines, f"and {more:,} more"] if more > 0 else lines

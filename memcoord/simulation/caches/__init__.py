@@ -1,0 +1,1 @@
+"""One reference stream against a cache: exact misses, curves, estimates."""

@@ -1,0 +1,1 @@
+"""Real processes: scenarios, reference streams, guests, runs and their reports."""

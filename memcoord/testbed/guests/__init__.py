@@ -1,0 +1,1 @@
+"""The programs that domain processes run."""

@@ -1,0 +1,1 @@
+"""One run under one policy: the hypervisor process, its session and its recorder."""

@@ -1,0 +1,261 @@
+"""One scenario under one policy: a hypervisor process, its domains, and the order of their lives.
+
+Owns: the order of a run.
+  1. hypervisor.json and a file per domain are written; the hypervisor starts and answers a ping.
+  2. domains start at their time; statistics are read until every domain has ended.
+  3. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
+A domain that dies is noted and the run goes on. The hypervisor's death, a signal, or a run that
+stands still for STALL_S ends it. Called by ``memcoord.commands.run`` from the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypervisor.config import HypervisorConfig
+from hypervisor.public import messages
+from hypervisor.public.errors import MemcoordError
+from memcoord.testbed.guests.replay import GuestConfig
+from memcoord.testbed.live import hypervisor, verdicts
+from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
+from memcoord.testbed.live.verdicts import RunningDomain
+from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.report.results import PolicyResult, policy_failure
+from memcoord.testbed.report.series import Series
+from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
+from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
+from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
+from memcoord.testbed.streams import domain_seed
+
+GUEST_MODULE = "memcoord.testbed.guests.replaying"
+POLL_MS = 50
+#: No reference done and nothing ended for this long: the run is stuck.
+STALL_S = 60.0
+#: What domains get to notice that the hypervisor died, and to say so.
+FAREWELL_S = 15.0
+#: Sockets of the running hypervisor that are linked in the run directory itself.
+LINKS = (messages.CONTROL_SOCKET, messages.STATS_SOCKET)
+
+
+class RunBroken(MemcoordError):
+    """A run cannot go on; the text is one line for the report."""
+
+
+class RunInterrupted(RunBroken):
+    """A signal asked for the end."""
+
+
+class PolicyRun:
+    """Run ``scenario`` under ``policy`` in ``directory``, a fresh directory inside the run's.
+
+    ``lengths``: the references of each domain's workload, by name. ``record``: a file for every
+    tmem operation of the run.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        policy: str,
+        directory: Path,
+        *,
+        run: RunDir,
+        series: Series,
+        progress: Progress,
+        interrupts: Interrupts,
+        lengths: dict[str, int],
+        record: Path | None = None,
+    ) -> None:
+        self._scenario, self._policy, self._directory = scenario, policy, directory
+        self._run, self._series, self._progress = run, series, progress
+        self._interrupts, self._record = interrupts, record
+        self._domains = [
+            RunningDomain(domain, number, lengths[domain.name])
+            for number, domain in enumerate(scenario.domain, start=1)
+        ]
+        self._total = sum(domain.length for domain in self._domains)
+        self._statistics = StatisticsReader(directory)
+
+    def execute(self) -> PolicyResult:
+        """Run to the end and leave no process; never raises for what a child does."""
+        begin_s = time.monotonic()
+        error = ""
+        self._progress.begin(self._policy, self._total)
+        config = self._prepare()
+        with Launcher(self._directory) as launcher, self._statistics as seen:
+            self._launcher = launcher
+            self._hypervisor = hypervisor.start(launcher, self._directory, config)
+            self._note_start("hypervisor", self._hypervisor)
+            try:
+                self._wait_ready()
+                seen.subscribe()
+                self._drive()
+            except (RunBroken, BadStatistics) as broken:
+                error = str(broken)
+                self._event("run-broken", reason=error)
+            ended = self._end()
+            error = error or ended or policy_failure(seen.faulty_ticks, seen.served_ticks)
+        self._remove_scratch()
+        return PolicyResult(
+            policy=self._policy,
+            domains=[
+                domain.result or domain.last_seen("stopped", "the run ended before it started")
+                for domain in self._domains
+            ],
+            wall_s=time.monotonic() - begin_s,
+            ticks=seen.ticks,
+            policy_faults=seen.faults,
+            error=error,
+            notices=verdicts.notices(self._directory / EVENTS),
+        )
+
+    # Before.
+
+    def _prepare(self) -> HypervisorConfig:
+        """Write every domain's file, name what ``clean`` may remove; the configuration."""
+        check_socket_path(self._directory / messages.DOORBELL_SOCKET)
+        self._directory.mkdir(mode=0o700)
+        for domain in self._domains:
+            told = GuestConfig(
+                directory=str(self._directory),
+                name=domain.spec.name,
+                number=domain.number,
+                workload=domain.spec.workload,
+                seed=domain_seed(self._scenario.seed, domain.spec.name),
+                boot_frames=domain.spec.ram.frames,
+                swap_file=str(self._directory / f"{domain.spec.name}.swap"),
+                tmem=self._scenario.tmem != 0,
+            )
+            (self._directory / f"{domain.spec.name}.json").write_bytes(told.encode())
+        folder = self._directory.name
+        self._run.record_files([*(f"{folder}/{name}" for name in self._scratch()), *LINKS])
+        for name in LINKS:
+            # The control verbs, given the run directory, find the hypervisor that serves now.
+            (self._run.path / name).unlink(missing_ok=True)
+            (self._run.path / name).symlink_to(Path(folder) / name)
+        config = to_hypervisor_config(self._scenario, self._policy)
+        if self._record is not None:
+            config = msgspec.structs.replace(config, tmem_record=str(self._record))
+        return config
+
+    def _scratch(self) -> list[str]:
+        return [*messages.SOCKETS, *(f"{domain.spec.name}.swap" for domain in self._domains)]
+
+    def _note_start(self, name: str, child: Child) -> None:
+        self._run.record_process(name, child.pid)
+        self._event("started", process=name, pid=child.pid)
+
+    def _wait_ready(self) -> None:
+        self._progress.note("starting the hypervisor (the first run compiles its kernels)")
+        deadline_s = time.monotonic() + hypervisor.READY_S
+        while time.monotonic() < deadline_s:
+            self._check()
+            if hypervisor.answers(self._directory):
+                self._event("ready", process="hypervisor")
+                return
+        raise RunBroken(f"the hypervisor was not ready after {hypervisor.READY_S:.0f} s")
+
+    # During.
+
+    def _drive(self) -> None:
+        self._progress.note("running")
+        moved_s = time.monotonic()
+        done_before = -1
+        while any(domain.result is None for domain in self._domains):
+            now_s = time.monotonic()
+            for domain in self._domains:
+                if domain.child is None and self._is_due(domain):
+                    self._start_domain(domain)
+                    moved_s = now_s
+            self._read(POLL_MS)
+            for domain in self._domains:
+                domain.crash_if_due()
+            self._check()
+            done = sum(domain.references for domain in self._domains)
+            self._progress.advance(done, self._total)
+            waiting = any(domain.child is None for domain in self._domains)
+            if done != done_before or waiting:
+                done_before, moved_s = done, now_s
+            elif now_s - moved_s > STALL_S:
+                raise RunBroken(f"no reference was done for {STALL_S:.0f} s")
+
+    def _is_due(self, domain: RunningDomain) -> bool:
+        when = domain.spec.start_when
+        if when is None:
+            return self._statistics.elapsed_s >= domain.spec.start_after_s
+        return all(
+            other.result is not None or other.done >= when.done
+            for other in self._domains
+            if other.spec.name == when.domain
+        )
+
+    def _start_domain(self, domain: RunningDomain) -> None:
+        name = domain.spec.name
+        config = str(self._directory / f"{name}.json")
+        domain.child = self._launcher.start(name, GUEST_MODULE, config)
+        self._note_start(name, domain.child)
+
+    def _read(self, wait_ms: int = 0) -> None:
+        by_name = {domain.spec.name: domain for domain in self._domains}
+        for publication in self._statistics.read(wait_ms):
+            self._series.add(self._policy, publication, self._statistics.elapsed_s)
+            for row in publication.domains:
+                if domain := by_name.get(row.get("name", "")):
+                    domain.statistics = row
+
+    def _check(self) -> None:
+        """Note processes that ended; RunBroken when the run cannot go on."""
+        ended = self._launcher.reap()
+        for domain in self._domains:
+            if domain.child in ended:
+                self._judge(domain)
+        if self._hypervisor in ended:
+            how = self._hypervisor.how_it_ended()
+            self._event("died", process="hypervisor", how=how)
+            raise RunBroken(f"the hypervisor died: {how}")
+        if self._interrupts.received is not None:
+            raise RunInterrupted(f"interrupted by {self._interrupts.received.name}")
+
+    def _judge(self, domain: RunningDomain, *, stopped: bool = False) -> None:
+        assert domain.child is not None
+        domain.result = domain.judge(stopped=stopped)
+        how = domain.child.how_it_ended()
+        self._event(domain.result.state, process=domain.spec.name, how=how)
+        self._progress.note(f"{domain.spec.name} {domain.result.state}")
+
+    # After.
+
+    def _end(self) -> str:
+        """Stop the domains that still run, then the hypervisor, each within named bounds.
+
+        Returns the fault of the hypervisor, or an empty string.
+        """
+        died = self._hypervisor.returncode is not None
+        if died:  # the domains notice by themselves; their words belong in the report
+            children = [domain.child for domain in self._domains if domain.child]
+            self._launcher.wait(children, FAREWELL_S)
+        for domain in self._domains:
+            if domain.child is not None and domain.runs:
+                stopped = domain.child.process.poll() is None
+                self._launcher.stop([domain.child])
+                self._judge(domain, stopped=stopped)
+        if died:
+            return ""
+        with contextlib.suppress(BadStatistics):
+            self._read()
+        problem = hypervisor.end(self._launcher, self._hypervisor, self._directory)
+        self._event("ended", process="hypervisor", how=self._hypervisor.how_it_ended())
+        return problem
+
+    def _remove_scratch(self) -> None:
+        for name in self._scratch():
+            (self._directory / name).unlink(missing_ok=True)
+        for name in LINKS:
+            (self._run.path / name).unlink(missing_ok=True)
+
+    def _event(self, event: str, **fields: Any) -> None:
+        self._run.event(self._policy, event, **fields)

@@ -1,0 +1,1 @@
+"""The outcome of a run: results, metrics, intervals, series, charts, progress."""

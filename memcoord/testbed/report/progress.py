@@ -1,0 +1,70 @@
+"""The progress of long work: a bar on a terminal, plain lines in a pipe; always on stderr.
+
+Owns: everything shown while a run, a sweep or a bench lasts, so that stdout holds the report only.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Self
+
+from rich import progress as bars
+from rich.console import Console
+
+#: In a pipe, a line is written whenever another part of this many has been done.
+PARTS = 10
+
+
+class Progress:
+    """One bar per title, the last one begun is at work. A context manager, for one thread."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        self._is_plain = not console.is_terminal
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description}", markup=False),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[what]}", markup=False),
+            console=console,
+            disable=self._is_plain,
+        )
+        self._title = ""
+        self._task: bars.TaskID | None = None
+        self._part = 0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._bars.stop()
+
+    def begin(self, title: str, total: int | None = None) -> None:
+        """Begin work called ``title`` of ``total`` steps; None: ``advance`` will tell."""
+        self._title, self._part = title, 0
+        self._task = self._bars.add_task(title, total=total, what="")
+
+    def note(self, what: str) -> None:
+        """Say in a few words what happens now."""
+        if self._is_plain:
+            self._line(what)
+        elif self._task is not None:
+            self._bars.update(self._task, what=what)
+
+    def advance(self, done: float, total: int, what: str = "") -> None:
+        """``done`` of ``total`` steps are done; a bar also shows ``what`` was last."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+            if what:
+                self._bars.update(self._task, what=what)
+        part = int(done * PARTS / max(total, 1))
+        if self._is_plain and part > self._part:
+            self._part = part
+            self._line(f"{f'{done:,.1f}'.removesuffix('.0')} of {total:,}")
+
+    def _line(self, text: str) -> None:
+        sys.stderr.write(f"{self._title}: {text}\n")
+        sys.stderr.flush()

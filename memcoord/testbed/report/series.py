@@ -1,0 +1,88 @@
+"""A run over time: one row per domain and tick.
+
+Owns: ``series.csv`` of a run directory and the samples for the chart. It is fed with the
+hypervisor's publications; every number is copied from them, none is computed here.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hypervisor.public.messages import Publication
+
+FILE = "series.csv"
+#: Samples kept in memory for the chart; only the disk bounds the file.
+SAMPLES_MAX = 200_000
+
+DOMAIN_COLUMNS = (
+    "current_frames",
+    "target_frames",
+    "resident_frames",
+    "tmem_used_pages",
+    "tmem_target_pages",
+    "puts",
+    "puts_failed",
+    "gets",
+    "gets_hit",
+    "flushes",
+    "guest_references",
+    "guest_faults",
+    "guest_swap_ins",
+    "guest_swap_outs",
+    "guest_committed_frames",
+    "guest_stall_ns",
+    "guest_idle_permille",
+)
+HOST_COLUMNS = ("free_frames", "installed_frames", "tmem_frames", "tmem_used_pages")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One domain's tmem at one tick; a target of -1 means no limit."""
+
+    policy: str
+    time_s: float
+    domain: str
+    used_pages: int
+    target_pages: int
+
+
+class Series:
+    """The file and the samples of one run, all policies. Use as a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        self.samples: list[Sample] = []
+        self.capacity_pages = 0  # most that tmem could hold at any tick seen
+        self._file = (directory / FILE).open("w", newline="", encoding="ascii")
+        self._writer = csv.writer(self._file)
+        header = ["policy", "tick", "time_s", "domain", *DOMAIN_COLUMNS]
+        self._writer.writerow([*header, *(f"host_{column}" for column in HOST_COLUMNS)])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, policy: str, publication: Publication, time_s: float) -> None:
+        """Append one tick, ``time_s`` after the start of the policy's run."""
+        host = [publication.host.get(column, "") for column in HOST_COLUMNS]
+        capacity = publication.host.get("tmem_capacity_pages", 0)
+        self.capacity_pages = max(self.capacity_pages, capacity)
+        for domain in publication.domains:
+            name = str(domain.get("name", "?"))
+            values = [_number(domain, column) for column in DOMAIN_COLUMNS]
+            row = [policy, publication.tick, f"{time_s:.4f}", name, *values, *host]
+            self._writer.writerow(row)
+            if len(self.samples) < SAMPLES_MAX:
+                used, target = domain.get("tmem_used_pages", 0), domain.get("tmem_target_pages", -1)
+                self.samples.append(Sample(policy, time_s, name, used, target))
+        self._file.flush()  # a reader of the file during the run sees whole ticks
+
+
+def _number(domain: dict[str, Any], column: str) -> int | str:
+    value = domain.get(column, "")
+    return value if isinstance(value, int) else ""

@@ -1,0 +1,1 @@
+"""Run directories and child processes: names, identity, start, stop, control."""

@@ -1,0 +1,251 @@
+"""The directory a run leaves behind: its manifest, its events, its files.
+
+Owns: names, layout and manifest of run directories, and the only writer of ``manifest.json`` and
+``events.jsonl``. A run is created with ``create``, records every process and file it makes, and
+ends with ``finish``. ``memcoord ls`` and ``clean`` act on the processes and files a manifest names,
+and on no other.
+
+    <base>/<utc time>-<scenario>-<id>/     mode 0700
+        manifest.json   Manifest below, replaced as a whole, so a reader never sees half of one
+        events.jsonl    one JSON object per line: time_ns, source, event, and what belongs to it
+        *.sock *.ipc    endpoints, gone when the run has ended
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX, SOCKETS
+from memcoord.testbed.runs import facts
+from memcoord.testbed.runs.identity import ProcessId, alive, identify
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+EVENTS = "events.jsonl"
+LONGEST_SOCKET = max(SOCKETS, key=len)
+MANIFEST_BYTES_MAX = 1 << 20
+RUNS_MAX = 10_000
+LAUNCHER = "launcher"
+SLUG_MAX = 12
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+class RunDirError(MemcoordError):
+    """A run directory cannot be written or read; the text says which and why."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path = path
+        super().__init__(f"run directory {path}: {why}")
+
+
+class Manifest(msgspec.Struct):
+    """What ``manifest.json`` holds. ``state`` is running, finished, failed or interrupted."""
+
+    schema: int
+    run: str
+    scenario: str
+    state: str
+    started_utc: str
+    argv: list[str]
+    seed: int | None = None
+    ended_utc: str = ""
+    versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    processes: list[ProcessId] = []
+    files: list[str] = []  # sockets and scratch files, relative to the run directory
+    config: dict[str, Any] = {}
+
+    def running(self) -> list[ProcessId]:
+        """The run's processes that still run. The launcher of a run that has ended is none of them:
+        a program that used ``memcoord.Hypervisor`` goes on.
+        """
+        ended = self.state != "running"
+        return [
+            one for one in self.processes if alive(one) and not (ended and one.role == LAUNCHER)
+        ]
+
+
+class RunDir:
+    """One run's directory, open for writing. Used from one thread of the run's own process."""
+
+    def __init__(self, path: Path, manifest: Manifest, clock_ns: Callable[[], int]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._clock_ns = clock_ns
+        self._events = _open_events(path)
+
+    def record_process(self, role: str, pid: int) -> None:
+        """Name a process this run started, before it can outlive the run."""
+        self.manifest.processes.append(identify(role, pid))
+        self._save()
+
+    def record_files(self, names: Iterable[str]) -> None:
+        """Name files of this directory that ``clean`` may remove when the run is dead."""
+        self.manifest.files.extend(name for name in names if name not in self.manifest.files)
+        self._save()
+
+    def event(self, source: str, event: str, **fields: Any) -> None:
+        """Append one line to ``events.jsonl``."""
+        line = {"time_ns": self._clock_ns(), "source": source, "event": event, **fields}
+        try:
+            # One write with O_APPEND: lines of two processes never mix.
+            os.write(self._events, msgspec.json.encode(line) + b"\n")
+        except OSError as error:
+            raise RunDirError(self.path, error.strerror or str(error)) from None
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Put a whole file into the directory, or leave the old one as it was."""
+        return _replace(self.path, name, data)
+
+    def finish(self, state: str) -> None:
+        """Note how the run ended and close the event log; nothing may be written afterwards."""
+        self.manifest.state = state
+        self.manifest.ended_utc = _utc()
+        try:
+            self._save()
+        finally:
+            os.close(self._events)
+
+    def _save(self) -> None:
+        data = msgspec.json.format(msgspec.json.encode(self.manifest), indent=2)
+        _replace(self.path, MANIFEST, data + b"\n")
+
+
+def default_base() -> Path:
+    """``$XDG_STATE_HOME/memcoord/runs``, or the same below ``~/.local/state``."""
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():
+        try:
+            state = Path.home() / ".local" / "state"
+        except RuntimeError:
+            raise ConfigError("--run-dir", "there is no home directory; name one") from None
+    return state / "memcoord" / "runs"
+
+
+def create(
+    scenario: str,
+    *,
+    path: str | Path | None = None,
+    base: Path | None = None,
+    seed: int | None = None,
+    config: dict[str, Any] | None = None,
+    clock_ns: Callable[[], int] = time.time_ns,
+) -> RunDir:
+    """A fresh run directory, at ``path`` or below ``base``; its first process is the caller.
+
+    ConfigError when the path is too long for a socket or in use, RunDirError when not writable.
+    """
+    name = f"{_utc('%y%m%d-%H%M%S')}-{_UNSAFE.sub('-', scenario)[:SLUG_MAX]}-{secrets.token_hex(2)}"
+    where = Path(path).absolute() if path else (base or default_base()) / name
+    check_socket_path(where / LONGEST_SOCKET)
+    if (where / MANIFEST).exists():
+        raise ConfigError("--run-dir", f"{where} holds a run already; name another directory")
+    try:
+        where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        where.chmod(0o700)  # mkdir leaves an existing directory as it was
+    except OSError as error:
+        raise RunDirError(where, error.strerror or str(error)) from None
+    manifest = Manifest(
+        schema=SCHEMA,
+        run=where.name,
+        scenario=scenario,
+        state="running",
+        started_utc=_utc(),
+        argv=list(sys.argv),
+        seed=seed,
+        versions=facts.versions(),
+        machine=facts.describe(),
+        config=config or {},
+    )
+    run = RunDir(where, manifest, clock_ns)
+    run.record_process(LAUNCHER, os.getpid())
+    return run
+
+
+def check_socket_path(path: Path) -> None:
+    """ConfigError when ``path`` is longer than an AF_UNIX address can be."""
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_BYTES_MAX:
+        raise ConfigError(
+            "--run-dir",
+            f"{path} has {length} bytes, a socket's path at most {SOCKET_PATH_BYTES_MAX}; "
+            "name a shorter directory",
+        )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a run directory; RunDirError when there is none that can be trusted."""
+    try:
+        with (path / MANIFEST).open("rb") as file:
+            data = file.read(MANIFEST_BYTES_MAX + 1)
+    except OSError as error:
+        raise RunDirError(path, error.strerror or str(error)) from None
+    if len(data) > MANIFEST_BYTES_MAX:
+        raise RunDirError(path, f"{MANIFEST} is larger than {MANIFEST_BYTES_MAX} bytes")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise RunDirError(path, f"{MANIFEST}: {error}") from None
+    if manifest.schema != SCHEMA:
+        raise RunDirError(path, f"{MANIFEST} has schema {manifest.schema}, this is {SCHEMA}")
+    return manifest
+
+
+def runs(base: Path | None = None) -> list[Path]:
+    """Run directories below ``base``, newest first, at most RUNS_MAX."""
+    home = base or default_base()
+    try:
+        found = [entry for entry in home.iterdir() if (entry / MANIFEST).is_file()]
+    except OSError:
+        return []
+    return sorted(found, key=lambda entry: entry.name, reverse=True)[:RUNS_MAX]
+
+
+def live(manifest: Manifest) -> bool:
+    """True while any process of the run still runs."""
+    return bool(manifest.running())
+
+
+def newest_live(base: Path | None = None) -> Path:
+    """The newest run that is still running; ConfigError when there is none."""
+    for path in runs(base):
+        try:
+            if live(read_manifest(path)):
+                return path
+        except RunDirError:
+            continue
+    raise ConfigError("--run-dir", f"no run is live below {base or default_base()}")
+
+
+def _open_events(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(path / EVENTS, flags, 0o600)
+    except OSError as error:
+        raise RunDirError(path, error.strerror or str(error)) from None
+
+
+def _replace(directory: Path, name: str, data: bytes) -> Path:
+    target, draft = directory / name, directory / f".{name}.tmp"
+    try:
+        draft.write_bytes(data)
+        draft.replace(target)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise RunDirError(directory, f"{name}: {error.strerror or error}") from None
+    return target
+
+
+def _utc(form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
+    return time.strftime(form, time.gmtime())

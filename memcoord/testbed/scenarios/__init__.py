@@ -1,0 +1,1 @@
+"""Scenarios: the schema of their files, and the files that are shipped."""

@@ -1,0 +1,246 @@
+"""Scenarios: the description of a run as a TOML file, checked before anything starts.
+
+Owns: the schema of ``scenarios/*.toml`` and its units. Every mistake becomes a ConfigError whose
+key is a path into the file, such as ``domain[1].ram``. ``to_hypervisor_config`` turns a scenario
+into the configuration of a hypervisor process; no other module converts units.
+``hypervisor.config`` checks the settings that both have; the keys of its errors are translated
+here.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from hypervisor import config
+from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import DomainSettings, HostSettings, Name, common, convert
+from hypervisor.public.units import AREA_BYTES
+from memcoord.testbed.runs import facts
+from memcoord.testbed.scenarios.overrides import apply
+from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size
+
+DEFAULT = "main"
+FILE_BYTES_MAX = 1 << 20
+SEEDS_MAX = 1000
+#: Files of a run directory are named after its processes.
+RESERVED_NAMES = ("hypervisor",)
+
+_STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True}
+#: A key of the hypervisor's configuration -> the key of the scenario, where the names differ.
+_KEYS = {"domains": "domain", "total": "memory", "boot": "ram", "target": "ram"}
+
+Share = Annotated[float, Meta(ge=0, le=1, description="of its references")]
+CostUs = Annotated[float, Meta(ge=0, le=1e6, description="microseconds")]
+
+
+class StartWhen(msgspec.Struct, **_STRICT):
+    """Start once ``domain`` has done this fraction of its references, or has ended.
+
+    Unlike a time it means the same on a loaded machine and in virtual time.
+    """
+
+    domain: str
+    done: Share
+
+
+class Disk(msgspec.Struct, **_STRICT):
+    """Latency of the simulator's disk per page; the testbed has a real one."""
+
+    read_us: CostUs = 100.0
+    write_us: CostUs = 50.0
+
+
+class Costs(msgspec.Struct, **_STRICT):
+    """Costs of a page to and from tmem in the simulator; None: the simulator's own figures."""
+
+    tmem_get_us: CostUs | None = None
+    tmem_put_us: CostUs | None = None
+
+
+class Domain(DomainSettings, frozen=True):
+    """One VM. It boots with ``ram``, which also is its first target.
+
+    A policy may give it ``ram_min`` (default ``ram``) to ``ram_max`` (default ``maxmem``) and
+    ``tmem_min`` to ``tmem_max``; equal limits pin the target. ``credit_areas`` that the domain does
+    not use yet are left to it, so that a domain that just booted keeps the memory it booted with.
+    At ``crash_at``, a fraction of its own references, the domain is killed.
+    """
+
+    name: Name
+    maxmem: Size
+    ram: Size
+    workload: Workload
+    start_after_s: Annotated[float, Meta(ge=0, le=3600.0, description="seconds")] = 0.0
+    start_when: StartWhen | None = None
+    crash_at: Annotated[float, Meta(ge=0, lt=1, description="of its references")] | None = None
+    tmem_min: Size = Size(0)
+    tmem_max: Size | None = None
+    ram_min: Size | None = None
+    ram_max: Size | None = None
+
+
+class Scenario(HostSettings, frozen=True):
+    """One host, its domains, and the policies to compare on them.
+
+    Comparisons run ``seeds`` times, with ``seed`` and those after it. ``disk`` and ``costs`` are
+    the simulator's.
+    """
+
+    name: Annotated[str, Meta(min_length=1, description="must not be empty")]
+    memory: Size
+    domain: Annotated[tuple[Domain, ...], Meta(min_length=1)]
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
+    seeds: Annotated[int, Meta(ge=1, le=SEEDS_MAX)] = 1
+    slack: Size = Size(2 * AREA_BYTES)
+    tmem: Size | None = None  # None: all host memory that no domain has installed; 0: no tmem
+    policies: Annotated[tuple[str, ...], Meta(min_length=1)] = ("greedy", "smart-alloc")
+    disk: Disk = Disk()
+    costs: Costs = Costs()
+
+
+def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario in file ``source`` or shipped under that name, checked; ConfigError if wrong.
+
+    ``overrides`` are ``key=value`` with a path of the file as key: ``domain[0].ram=4 MiB``.
+    """
+    wanted = DEFAULT if source is None else source
+    try:
+        raw = tomllib.loads(_read(wanted))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(wanted, str(error)) from None
+    for override in overrides:
+        apply(raw, override)
+    return parse(raw)
+
+
+def parse(raw: dict[str, Any]) -> Scenario:
+    """The scenario in a decoded TOML document, checked; ConfigError names the key."""
+    scenario = convert(raw, Scenario, decode_size)
+    check(scenario)
+    return scenario
+
+
+def shipped() -> list[str]:
+    """Names of the scenarios inside the package."""
+    folder = resources.files("memcoord.testbed") / "scenarios"
+    files = (entry.name for entry in folder.iterdir())
+    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+
+
+def check(scenario: Scenario) -> None:
+    """ConfigError when the parts do not fit together."""
+    _wants(
+        (scenario.tmem or 0) % AREA_BYTES == 0, "tmem", "must be a multiple of 2 MiB; 0 for none"
+    )
+    usable = facts.usable_bytes()
+    _wants(
+        scenario.memory <= usable,
+        "memory",
+        f"{_mib(scenario.memory)} is more than this machine has, {_mib(usable)}",
+    )
+    names: set[str] = set()
+    for index, domain in enumerate(scenario.domain):
+        _check_domain(f"domain[{index}]", domain)
+        _wants(domain.name not in names, f"domain[{index}].name", f"{domain.name!r} is taken")
+        _check_start(f"domain[{index}].start_when", domain, names)
+        names.add(domain.name)
+    try:
+        config.check(to_hypervisor_config(scenario, scenario.policies[0]))
+    except ConfigError as error:
+        raise ConfigError(_translated(error.key), error.why) from None
+
+
+def _translated(key: str) -> str:
+    """The scenario's key for ``key`` of the hypervisor's configuration."""
+    names = (re.sub(r"_(frames|pages)$", "", step) for step in re.split(r"(\W+)", key))
+    return "".join(_KEYS.get(name, name) for name in names)
+
+
+def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorConfig:
+    """The configuration of the hypervisor process for ``scenario`` under ``policy``."""
+    return config.HypervisorConfig(
+        total_frames=scenario.memory.frames,
+        slack_frames=scenario.slack.frames,
+        tmem_max_pages=_pages(scenario.tmem),
+        policy=policy,
+        **common(scenario, HostSettings),
+        domains=tuple(
+            config.DomainConfig(
+                name=domain.name,
+                maxmem_frames=domain.maxmem.frames,
+                boot_frames=domain.ram.frames,
+                target_frames=domain.ram.frames,
+                tmem_min_pages=domain.tmem_min.frames,
+                tmem_max_pages=_pages(domain.tmem_max),
+                ram_min_frames=_pages(domain.ram_min),
+                ram_max_frames=_pages(domain.ram_max),
+                **common(domain, DomainSettings),
+            )
+            for domain in scenario.domain
+        ),
+    )
+
+
+def _check_domain(key: str, domain: Domain) -> None:
+    _wants(domain.name not in RESERVED_NAMES, f"{key}.name", f"{domain.name!r} is taken")
+    ram, work = domain.ram, domain.workload
+    _wants(
+        0 < work.resident <= ram,
+        f"{key}.workload.resident",
+        f"must be above 0 and fit into ram, {ram.frames} pages",
+    )
+    for name, holds, why in work.wishes():
+        _wants(holds, f"{key}.workload.{name}", why)
+    if domain.ram_min is not None:
+        _wants(0 < domain.ram_min <= ram, f"{key}.ram_min", "must be above 0, at most ram")
+    if domain.ram_max is not None:
+        fits = ram <= domain.ram_max <= domain.maxmem
+        _wants(fits, f"{key}.ram_max", "must not be below ram nor above maxmem")
+
+
+def _check_start(key: str, domain: Domain, before: set[str]) -> None:
+    when = domain.start_when
+    if when is None:
+        return
+    # Only an earlier one, so that no two domains wait for each other.
+    _wants(when.domain in before, f"{key}.domain", f"no domain {when.domain!r} stands before it")
+    _wants(domain.start_after_s == 0, key, "excludes start_after_s")
+
+
+def _wants(holds: bool, key: str, why: str) -> None:
+    if not holds:
+        raise ConfigError(key, why)
+
+
+def _read(source: str) -> str:
+    path = Path(source)
+    if path.suffix != ".toml" and not path.exists():
+        if source not in shipped():
+            raise ConfigError(source, f"no such file; shipped scenarios: {', '.join(shipped())}")
+        path = Path(str(resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(source, error.strerror or str(error)) from None
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError(source, f"larger than {FILE_BYTES_MAX} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(source, "not UTF-8 text") from None
+
+
+def _pages(size: Size | None) -> int:
+    return -1 if size is None else size.frames
+
+
+def _mib(number: int) -> str:
+    return f"{number / (1 << 20):g} MiB"

@@ -1,0 +1,292 @@
+"""The kinds of workload that a scenario can give a domain.
+
+Owns: one frozen struct per kind (its ``kind`` in the file is the tag), their bounds, and ``Size``.
+``memcoord.testbed.streams`` makes the references of a workload. Sizes are those of a laptop: a
+vertex, a rating or a row stands for a whole object of a Java heap, so that a few megabytes behave
+as gigabytes do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from hypervisor.public.units import FRAME_BYTES, parse_bytes
+
+#: Trace name -> file in ``memcoord/testbed/data``.
+SHIPPED_TRACES = {
+    "sort": "sort_k64.csv.xz",
+    "cc1": "cc1_k256.csv.xz",
+    "sqlite": "sqlite_k128.csv.xz",
+}
+TRACE_SUFFIXES = (".csv", ".csv.xz")
+SIZE_MAX = 1 << 62
+PAGES_MAX = 1 << 20
+REFERENCES_MAX = 1 << 26
+REPEAT_MAX = 10_000
+
+Repeats = Annotated[int, Meta(ge=1, le=REPEAT_MAX)]
+References = Annotated[int, Meta(ge=1, le=REFERENCES_MAX, description="references")]
+Run = Annotated[int, Meta(ge=100, le=REFERENCES_MAX, description="references")]
+Rows = Annotated[int, Meta(ge=1, le=1 << 22)]
+RecordBytes = Annotated[int, Meta(ge=1, le=FRAME_BYTES, description="bytes")]
+PauseS = Annotated[float, Meta(ge=0, le=60.0, description="seconds")]
+Small = Annotated[int, Meta(ge=1, le=1024)]
+
+_STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True, "tag_field": "kind"}
+
+#: A condition over several keys: (key to blame, whether it holds, the words if it does not).
+Wish = tuple[str, bool, str]
+
+
+class Size(int):
+    """Bytes, a whole number of frames; written as ``"64 MiB"``, ``"512 pages"`` or bytes."""
+
+    @property
+    def frames(self) -> int:
+        """The same in frames (or tmem pages) of 4 KiB."""
+        return int(self) // FRAME_BYTES
+
+
+def decode_size(kind: type, value: Any) -> Any:
+    """``dec_hook`` of msgspec for ``Size``; ``enc_hook`` is ``int``."""
+    if kind is not Size:
+        raise NotImplementedError(kind)
+    if type(value) is int:
+        number = value
+    elif type(value) is str:
+        number = parse_bytes(value)
+    else:
+        raise ValueError(f"{value!r} is not a size: write for example '64 MiB'")
+    if not 0 <= number <= SIZE_MAX:
+        raise ValueError(f"a size is 0 to {SIZE_MAX} bytes")
+    if number % FRAME_BYTES:
+        raise ValueError(f"{number} bytes are not a whole number of {FRAME_BYTES}-byte frames")
+    return Size(number)
+
+
+class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
+    """Replay a page-reference trace ``repeat`` times.
+
+    With ``program_file`` the pages of the program itself are mapped from a file and cached in
+    cleancache; without, every page is anonymous and is swapped.
+    """
+
+    trace: str
+    resident: Size
+    repeat: Repeats = 1
+    program_file: bool = False
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        problem = check_trace(self.trace)
+        yield "trace", not problem, problem
+
+
+class BlockTraceWorkload(msgspec.Struct, **_STRICT, tag="block-trace"):
+    """Read file pages in the order of any CSV file with a column ``page``.
+
+    All pages are clean and cached in cleancache. ``references`` 0 is the whole file.
+    """
+
+    file: str
+    resident: Size
+    references: Annotated[int, Meta(ge=0, le=REFERENCES_MAX, description="references")] = 0
+    repeat: Repeats = 1
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        problem = _check_file(self.file)
+        yield "file", not problem, problem
+
+
+class UsememWorkload(msgspec.Struct, **_STRICT, tag="usemem"):
+    """Allocate ``step``, write all that is allocated ``sweeps`` times; again, up to ``most``."""
+
+    step: Size
+    most: Size
+    resident: Size
+    sweeps: Repeats = 2
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        yield _pages("step", self.step)
+        yield _pages("most", self.most)
+        yield "most", self.most >= self.step, "must not be below step"
+
+
+class GraphWorkload(msgspec.Struct, **_STRICT, tag="graph-analytics"):
+    """PageRank over an R-MAT graph of ``vertices`` (a power of two) made from the seed."""
+
+    resident: Size
+    vertices: Annotated[int, Meta(ge=2, le=1 << 20)] = 1 << 14
+    degree: Small = 8  # edges per vertex
+    iterations: Repeats = 4
+    vertex_bytes: RecordBytes = 256
+    edge_bytes: RecordBytes = 32
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        yield "vertices", self.vertices & (self.vertices - 1) == 0, "must be a power of two"
+        references = 2 * self.vertices * (self.degree + 1) * self.iterations
+        yield _number("iterations", references, REFERENCES_MAX, what="references")
+
+
+class AnalyticsWorkload(msgspec.Struct, **_STRICT, tag="in-memory-analytics"):
+    """Alternating least squares over Zipf ratings from the seed; the program runs ``runs`` times.
+
+    ``pause_s`` lies between two runs; each loads its ratings anew.
+    """
+
+    resident: Size
+    users: Rows = 8192
+    items: Rows = 4096
+    ratings: Rows = 1 << 16
+    iterations: Repeats = 2
+    runs: Repeats = 2
+    pause_s: PauseS = 0.5
+    row_bytes: RecordBytes = 512  # one row of factors
+    rating_bytes: RecordBytes = 32
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        references = 4 * (self.ratings + self.users + self.items) * self.iterations * self.runs
+        yield _number("iterations", references, REFERENCES_MAX, what="references")
+
+
+class LoopWorkload(msgspec.Struct, **_STRICT, tag="loop"):
+    """Read ``size`` from one end to the other, ``repeat`` times: the worst case of LRU."""
+
+    size: Size
+    resident: Size
+    repeat: Repeats = 10
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        yield _pages("size", self.size)
+
+
+class JunkWorkload(msgspec.Struct, **_STRICT, tag="junk"):
+    """A liar: writes every page of ``size`` once and never reads one again.
+
+    Between two of them come ``every`` references to ``hot`` memory it really uses.
+    """
+
+    size: Size
+    resident: Size
+    hot: Size = Size(256 * FRAME_BYTES)
+    every: Small = 16
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        yield _pages("size", self.size)
+        yield _pages("hot", self.hot)
+
+
+class BurstsWorkload(msgspec.Struct, **_STRICT, tag="bursts"):
+    """``base`` memory most of the time, and bursts of up to ``most``.
+
+    How long a burst and a lull last (on average ``on`` and ``off`` references) and how much a burst
+    wants follow Pareto laws of ``shape``: a few are very large.
+    """
+
+    base: Size
+    most: Size
+    resident: Size
+    references: References = 300_000
+    on: Run = 10_000
+    off: Run = 30_000
+    shape: Annotated[float, Meta(gt=1, le=sys.float_info.max)] = 1.5
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        yield _pages("base", self.base)
+        yield _pages("most", self.most)
+        yield "most", self.most >= self.base, "must not be below base"
+
+
+class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
+    """The working set follows a real VM's: a day of VM ``vm`` of the shipped excerpt.
+
+    Its largest sample is ``peak``; ``references`` are spread evenly over ``samples`` from
+    ``start`` on.
+    """
+
+    VMS: ClassVar[int] = 8
+    SAMPLES: ClassVar[int] = 288
+
+    vm: Annotated[int, Meta(ge=0, le=VMS - 1)]
+    peak: Size
+    resident: Size
+    references: References = 300_000
+    start: Annotated[int, Meta(ge=0, le=SAMPLES - 1)] = 0
+    samples: int = 288
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        yield _pages("peak", self.peak)
+        yield _number("samples", self.samples, self.SAMPLES - self.start)
+
+
+class QuietWorkload(msgspec.Struct, **_STRICT, tag="quiet"):
+    """A tenant that does little: ``references`` to ``size`` memory, ``pauses`` times a pause."""
+
+    size: Size
+    resident: Size
+    references: References = 20_000
+    pauses: int = 20
+    pause_s: PauseS = 0.1
+
+    def wishes(self) -> Iterator[Wish]:
+        """Conditions beside the bounds of the fields."""
+        yield _pages("size", self.size)
+        yield _number("pauses", self.pauses, min(self.references, REPEAT_MAX), least=0)
+
+
+Workload = (
+    PageTraceWorkload
+    | BlockTraceWorkload
+    | UsememWorkload
+    | GraphWorkload
+    | AnalyticsWorkload
+    | LoopWorkload
+    | JunkWorkload
+    | BurstsWorkload
+    | DemandSeriesWorkload
+    | QuietWorkload
+)
+
+
+def title_of(workload: Workload) -> str:
+    """The name in reports: the trace or the kind."""
+    if isinstance(workload, PageTraceWorkload):
+        return workload.trace
+    return str(workload.__struct_config__.tag)
+
+
+def check_trace(name: str) -> str:
+    """Empty when ``name`` names a shipped trace or a file of one, else what is wrong with it."""
+    if name in SHIPPED_TRACES:
+        return ""
+    if not name.endswith(TRACE_SUFFIXES):
+        files = " or ".join(TRACE_SUFFIXES)
+        return f"{name!r} is neither one of {', '.join(SHIPPED_TRACES)} nor a {files} file"
+    return _check_file(name)
+
+
+def _check_file(name: str) -> str:
+    return "" if Path(name).is_file() else f"no file {name!r}"
+
+
+def _pages(key: str, size: Size) -> Wish:
+    return key, 0 < size.frames <= PAGES_MAX, f"must be 1 to {PAGES_MAX} pages"
+
+
+def _number(key: str, value: int, most: int, *, least: int = 1, what: str = "") -> Wish:
+    wanted = f"must be {least} to {most}"
+    return key, least <= value <= most, f"{what} {wanted}, not {value}" if what else wanted

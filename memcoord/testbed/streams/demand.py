@@ -1,0 +1,73 @@
+"""Working sets that change with time: bursts, and the demand of real VMs.
+
+Owns: turning a size per reference into references. Within a working set low pages are likelier, so
+that half of the memory serves well over half of the references, as in real programs.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memcoord.testbed.scenarios.workloads import BurstsWorkload, DemandSeriesWorkload
+from memcoord.testbed.streams.page_trace import parse_numbers, read_text
+from memcoord.testbed.streams.stream import Stream, anonymous, skewed
+
+EXCERPT = "bitbrains_excerpt.csv.xz"
+HEADER = "vm,sample,permille"
+WRITTEN = 0.3
+
+
+def bursts(work: BurstsWorkload, seed: int) -> Stream:
+    """A lull, a burst, a lull, ... until there are enough references."""
+    rng = np.random.default_rng(seed)
+    base, span = work.base.frames, work.most.frames - work.base.frames
+    # Enough turns for any draw: a Pareto length is at least its mean times (shape - 1) / shape.
+    least = (work.on + work.off) * (work.shape - 1) / work.shape
+    turns = int(work.references / least) + 1
+    lengths = np.empty(2 * turns, dtype=np.int64)
+    lengths[0::2] = _pareto(rng, work.off, work.shape, turns, work.references)
+    lengths[1::2] = _pareto(rng, work.on, work.shape, turns, work.references)
+    sizes = np.full(2 * turns, base)
+    sizes[1::2] += np.minimum(_pareto(rng, span / 3, work.shape, turns, span), span)
+    return _follow("bursts", rng, np.repeat(sizes, lengths)[: work.references], work.most.frames)
+
+
+def demand_series(work: DemandSeriesWorkload, seed: int) -> Stream:
+    """As many references to each sample of the series."""
+    rng = np.random.default_rng(seed)
+    share = excerpt()[work.vm, work.start : work.start + work.samples]
+    sizes = np.maximum((share * work.peak.frames).astype(np.int64), 1)
+    sample = np.arange(work.references) * work.samples // work.references
+    return _follow("demand-series", rng, sizes[sample], int(sizes.max()))
+
+
+@functools.cache
+def excerpt() -> NDArray[np.float64]:
+    """Memory in use of the shipped VMs, VMS x SAMPLES, as a fraction of each one's peak."""
+    source = resources.files("memcoord.testbed") / "data" / EXCERPT
+    rows = parse_numbers(read_text(source.read_bytes(), EXCERPT).splitlines(), 3, HEADER)
+    shape = (DemandSeriesWorkload.VMS, DemandSeriesWorkload.SAMPLES)
+    values: NDArray[np.float64] = rows[:, 2].reshape(shape) / 1000
+    values.setflags(write=False)
+    return values
+
+
+def _follow(
+    name: str, rng: np.random.Generator, sizes: NDArray[np.int64], page_count: int
+) -> Stream:
+    pages = skewed(rng, sizes)
+    writes = (rng.random(len(pages)) < WRITTEN).astype(np.uint8)
+    return anonymous(name, pages, writes, page_count)
+
+
+def _pareto(
+    rng: np.random.Generator, mean: float, shape: float, count: int, most: int
+) -> NDArray[np.int64]:
+    """Draws of a Pareto law with this mean, cut off at ``most``."""
+    least = mean * (shape - 1) / shape
+    drawn = least * (1 + rng.pareto(shape, count))
+    return np.ceil(np.minimum(drawn, most)).astype(np.int64)

@@ -1,0 +1,157 @@
+"""PageRank and ALS: the page references of sweeps over a sparse matrix.
+
+Owns: the memory layout of the two programs and the walk they share. Both hold their non-zeroes in
+rows (edges of a vertex, ratings of a user) and go through them in order; for every non-zero they
+read the record it points to in one table, and after every row they write a record of another:
+
+  offsets[row], {entries[k], table[column of k]} for every k of the row, result[row]
+
+These are the references of the algorithms themselves, not a model of them; arithmetic is left out
+because it changes no address.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor.public.units import FRAME_BYTES
+from memcoord.testbed.scenarios.workloads import AnalyticsWorkload, GraphWorkload
+from memcoord.testbed.streams.stream import (
+    Flags,
+    Pages,
+    Stream,
+    anonymous,
+    joined,
+    merged,
+    swept,
+)
+
+#: Quadrant probabilities of R-MAT (Chakrabarti et al., SDM 2004), as Graph500 has them.
+RMAT = (0.57, 0.19, 0.19, 0.05)
+#: Zipf exponents of the users that rate and of the items they rate.
+ZIPF_USERS, ZIPF_ITEMS = 0.6, 0.9
+OFFSET_BYTES = 8
+
+
+class Layout:
+    """Arrays one after the other in a program's memory, each on pages of its own."""
+
+    def __init__(self) -> None:
+        self.page_count = 0
+
+    def array(self, records: int, record_bytes: int) -> Array:
+        """The next array of the memory."""
+        first = self.page_count
+        self.page_count += -(-records * record_bytes // FRAME_BYTES)
+        return Array(first, self.page_count - first, record_bytes)
+
+
+class Array:
+    """Pages ``first`` to ``first + pages - 1`` holding records one after the other."""
+
+    def __init__(self, first: int, pages: int, record_bytes: int) -> None:
+        self.first, self.pages, self._record_bytes = first, pages, record_bytes
+
+    def page_of(self, index: NDArray[np.integer]) -> Pages:
+        """Pages on which the records begin."""
+        return (self.first + index * self._record_bytes // FRAME_BYTES).astype(np.int32)
+
+    def filled(self) -> tuple[Pages, Flags]:
+        """Every page written in order: the program loads its input."""
+        return swept(self.first, self.pages, write=True)
+
+
+class Matrix:
+    """Non-zeroes sorted by row, and where they lie; ``columns[k]`` belongs to row ``rows[k]``."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        rows: NDArray[np.integer],
+        columns: NDArray[np.integer],
+        row_count: int,
+        entry_bytes: int,
+    ) -> None:
+        order = np.argsort(rows, kind="stable")
+        self._rows, self._columns, self._row_count = rows[order], columns[order], row_count
+        self._offsets = layout.array(row_count + 1, OFFSET_BYTES)
+        self._entries = layout.array(len(rows), entry_bytes)
+
+    def filled(self) -> list[tuple[Pages, Flags]]:
+        """Loading it."""
+        return [self._offsets.filled(), self._entries.filled()]
+
+    def walk(self, table: Array, result: Array) -> tuple[Pages, Flags]:
+        """One sweep: read ``table`` by column, write ``result`` by row."""
+        count = len(self._rows)
+        every = np.arange(self._row_count)
+        # Each row has two references of its own, each entry two: where they stand follows.
+        begin = np.searchsorted(self._rows, every)
+        end = np.searchsorted(self._rows, every, side="right")
+        pages = np.empty(2 * (count + self._row_count), dtype=np.int32)
+        pages[2 * begin + 2 * every] = self._offsets.page_of(every)
+        place = 2 * np.arange(count) + 2 * self._rows + 1
+        pages[place] = self._entries.page_of(np.arange(count))
+        pages[place + 1] = table.page_of(self._columns)
+        written = 2 * end + 2 * every + 1
+        pages[written] = result.page_of(every)
+        writes = np.zeros(len(pages), dtype=np.uint8)
+        writes[written] = 1
+        return merged(pages, writes)
+
+
+def graph_analytics(work: GraphWorkload, seed: int) -> Stream:
+    """PageRank, pulling: a vertex reads the ranks of those that point to it."""
+    rng = np.random.default_rng(seed)
+    source, target = _rmat(rng, work.vertices, work.vertices * work.degree)
+    layout = Layout()
+    matrix = Matrix(layout, target, source, work.vertices, work.edge_bytes)
+    ranks = [layout.array(work.vertices, work.vertex_bytes) for _ in range(2)]
+    parts = [*matrix.filled(), ranks[0].filled()]
+    steps = [matrix.walk(ranks[turn], ranks[1 - turn]) for turn in range(2)]
+    parts += [steps[turn % 2] for turn in range(work.iterations)]
+    return anonymous("graph-analytics", *joined(parts), layout.page_count)
+
+
+def in_memory_analytics(work: AnalyticsWorkload, seed: int) -> Stream:
+    """ALS: users' factors from the items', items' from the users', again; then the next run."""
+    rng = np.random.default_rng(seed)
+    user = _zipf(rng, work.users, work.ratings, ZIPF_USERS)
+    item = _zipf(rng, work.items, work.ratings, ZIPF_ITEMS)
+    layout = Layout()
+    by_user = Matrix(layout, user, item, work.users, work.rating_bytes)
+    by_item = Matrix(layout, item, user, work.items, work.rating_bytes)
+    users = layout.array(work.users, work.row_bytes)
+    items = layout.array(work.items, work.row_bytes)
+    load = [*by_user.filled(), *by_item.filled(), items.filled()]
+    step = [by_user.walk(items, users), by_item.walk(users, items)]
+    pages, writes = joined([*load, *(step * work.iterations)])
+    pauses = tuple((run * len(pages), work.pause_s) for run in range(1, work.runs))
+    return anonymous(
+        "in-memory-analytics",
+        np.tile(pages, work.runs),
+        np.tile(writes, work.runs),
+        layout.page_count,
+        pauses if work.pause_s > 0 else (),
+    )
+
+
+def _rmat(
+    rng: np.random.Generator, vertices: int, edges: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Edges of an R-MAT graph: one quadrant per bit of the vertex numbers."""
+    ends = np.zeros((2, edges), dtype=np.int64)
+    bounds = np.cumsum(RMAT)[:-1]
+    for _ in range(vertices.bit_length() - 1):
+        quadrant = np.searchsorted(bounds, rng.random(edges), side="right")
+        ends = ends << 1 | np.stack((quadrant >> 1, quadrant & 1))
+    return ends[0], ends[1]
+
+
+def _zipf(rng: np.random.Generator, size: int, count: int, exponent: float) -> NDArray[np.int64]:
+    """``count`` draws from 0..size-1, popular ones anywhere among them."""
+    weight = np.cumsum(np.arange(1, size + 1, dtype=np.float64) ** -exponent)
+    drawn = np.searchsorted(weight, rng.random(count) * weight[-1])
+    places: NDArray[np.int64] = rng.permutation(size)[np.minimum(drawn, size - 1)]
+    return places

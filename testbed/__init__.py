@@ -1,1 +1,0 @@
-"""Launcher, scenarios, workloads, benches, reports and the ``memcoord`` command."""

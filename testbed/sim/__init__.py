@@ -1,1 +1,0 @@
-"""Worlds in virtual time: page streams against caches, and whole hosts without processes."""

@@ -1,0 +1,126 @@
+"""Each bench, run once against real processes: its shape and its cleanness, never its times."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from bench_results import assert_left_clean, result_of
+
+from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks import cpus
+from memcoord.benchmarks.grant import bench as grant
+from memcoord.benchmarks.lab import Lab
+from memcoord.benchmarks.ring import bench as ring
+from memcoord.commands.bench import bench
+from memcoord.testbed.runs import rundir
+from memcoord.testbed.runs.remote import RemoteError, RemoteGone
+
+QUANTILES = ["min", "p50", "p90", "p99", "p999", "max"]
+GRANT_ROWS = {
+    "malloc_warm_4k", "malloc_fresh_4k", "malloc_fresh_2m", "grant_local_4k", "grant_batch64_4k",
+    "grant_credit_4k", "populate_4k", "grant_ring_2m", "grant_transfer_2m", "python_grant_4k",
+    "python_bytearray_4k", "python_numpy_4k", "empty_loop", "import_frontend", "import_zmq_msgpack",
+}  # fmt: skip
+FAULTS_PER_PAGE_MIN = 0.9 / 512
+RING_ROWS = {
+    "rtt_spin", "rtt_sleep_eventfd", "rtt_sleep_zmq", "eventfd_rtt", "unix_socket_rtt",
+    "zmq_req_rep_rtt", "record_batch32",
+}  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few samples as a row can have."""
+    for name in ("WARM", "PYTHON", "FRESH", "POPULATE", "AREA", "HURRIED", "IMPORT"):
+        monkeypatch.setattr(grant, f"{name}_SAMPLES", 2)
+    for name in ("SPIN", "SLEEP", "ZMQ", "BATCH"):
+        monkeypatch.setattr(ring, f"{name}_SAMPLES", 5)
+
+
+@pytest.mark.usefixtures("small")
+def test_grant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "g"
+    result = result_of("grant", out, capsys)
+    rows = result["rows"]
+    assert set(rows) >= GRANT_ROWS
+    assert set(result["targets"]) == set(grant.PLAN.targets)
+    assert set(result["ratios"]) == {*grant.PLAN.targets, *grant.PLAN.also}
+    # Fresh means fresh: the kernel had to give each page touched, alone or in a huge one.
+    assert rows["malloc_fresh_4k"]["page_faults_per_page"] > FAULTS_PER_PAGE_MIN
+    assert rows["malloc_fresh_2m"]["page_faults_per_page"] > FAULTS_PER_PAGE_MIN
+    assert {"credit_ran_dry", "samples_not_fresh"} <= set(rows["grant_credit_4k"])
+    assert rows["grant_ring_2m"]["path_ring"] == 2
+    assert rows["grant_transfer_2m"]["path_transfer"] > 0
+    moved = rows["grant_transfer_2m"]
+    assert moved["donor_frames_before"] - moved["donor_frames_after"] >= 512
+    same = ("grant_credit_4k", "malloc_fresh_4k"), ("grant_local_4k", "malloc_warm_4k")
+    for ours, theirs in same:
+        assert rows[ours]["ops_per_sample"] == rows[theirs]["ops_per_sample"]
+    assert_left_clean(out)
+
+
+@pytest.mark.usefixtures("small")
+def test_ring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "r"
+    result = result_of("ring", out, capsys)
+    assert set(result["rows"]) >= RING_ROWS
+    assert set(result["targets"]) == {"rtt_sleep_eventfd/eventfd_rtt"}
+    assert result["rows"]["record_batch32"]["ops_per_sample"] == 32
+    two_cpus = len(os.sched_getaffinity(0)) > 1
+    assert ("eventfd_rtt_same_cpu" in result["rows"]) == two_cpus
+    assert_left_clean(out)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_table_shows_each_ratio_beside_its_targets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench("ring", False, 1, str(tmp_path / "t")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if "rtt_sleep_eventfd/eventfd_rtt " in line)
+    assert "1.3" in line
+    assert "1.05" in line
+    assert any("fewer than 5 rounds" in text for text in lines)
+
+
+@pytest.mark.parametrize(
+    ("which", "rounds", "key"), [("malloc", 5, "bench"), ("ring", 0, "--rounds")]
+)
+def test_a_wrong_argument_is_named(which: str, rounds: int, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        bench(which, True, rounds, None)
+    assert caught.value.key == key
+
+
+def test_too_little_memory_is_said_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="fewer rounds"):
+        grant._check_memory(1 << 60)
+
+
+def test_a_measured_process_that_fails_or_dies_is_reported(tmp_path: Path) -> None:
+    run = rundir.create("lab", path=tmp_path / "l")
+    with Lab(run) as lab:
+        subject = lab.remote("subject", grant.GUEST)
+        with pytest.raises(RemoteError, match="PeerGone"):
+            subject.ask("attach", run_dir=str(tmp_path), name="vm1")
+        assert len(subject.ask("empty", count=3, ops=1)) == 3 * 8
+        with pytest.raises(RemoteError, match="no operation is called '_await_credit'"):
+            subject.ask("_await_credit")
+        os.kill(subject.pid, 9)
+        with pytest.raises(RemoteGone, match="SIGKILL"):
+            subject.ask("empty", count=3, ops=1)
+    run.finish("finished")
+
+
+def test_machine_facts_say_where_the_ends_ran() -> None:
+    placement = cpus.pair()
+    facts = cpus.finish(cpus.describe(placement))
+    assert facts["domain_cpu"] in os.sched_getaffinity(0)
+    assert (facts["serving_cpu"] == facts["domain_cpu"]) == placement.one_cpu
+    wanted = {"cpu", "cores", "kernel", "thp", "shmem_thp", "shmem_2m_given", "load_before_1m",
+              "load_after_1m", "warnings"}  # fmt: skip
+    assert wanted <= set(facts)
+    few = facts["cores"] < cpus.CORES_FOR_SPINNING
+    assert (cpus.WAKE_WARNING in facts["warnings"]) == few

@@ -1,0 +1,341 @@
+"""A run's verdicts, with stand-ins for hypervisor and domains: who died, what the report says.
+
+The stand-ins behave as their names tell; the real processes are in test_run_real.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hypervisor.public.errors import ConfigError
+from memcoord.commands.run import run_command
+from policies.base import PolicyError
+
+LIMIT_S = 60.0
+HYPERVISOR = """
+    import os, pathlib, signal, sys, time
+    import zmq
+    from hypervisor.public.messages import *
+    from memcoord.testbed.runs.launcher import end_with_parent
+
+    end_with_parent()
+    run_dir = pathlib.Path(sys.argv[1])
+    mode = os.environ["FAKE_MODE"]
+    if mode == "refuses":
+        raise SystemExit("hypervisor: total_frames: too few")
+    if mode == "silent":
+        time.sleep(600)
+    if mode == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    context = zmq.Context()
+    control, stats = context.socket(zmq.ROUTER), context.socket(zmq.XPUB)
+    control.bind(f"ipc://{run_dir / CONTROL_SOCKET}")
+    stats.bind(f"ipc://{run_dir / STATS_SOCKET}")
+    (run_dir / "events.jsonl").write_text('{"event": "policy-fault", "why": "NaN for vm1"}\\n')
+    tick = subscribed = 0
+    while True:
+        tick += 1
+        domain = {"name": "vm1", "tmem_used_pages": tick, "tmem_target_pages": 50}
+        domain["guest_references"] = 1
+        host = {"tmem_capacity_pages": 64}
+        if mode == "policy fails":
+            host["policy_faults"] = tick
+        stats.send(encode(Publication(VERSION, tick, tick, host=host, domains=[domain])))
+        if stats.poll(0):
+            stats.recv()  # who subscribed gets the next one
+            subscribed = tick
+        if subscribed and tick > subscribed + 2:
+            (run_dir / "published").touch()
+        if mode == "publishes garbage":
+            stats.send(b"garbage")
+        if control.poll(20):
+            identity, data = control.recv_multipart()
+            request = decode(data)
+            reply = Reply(VERSION, request.request_id, "", None)
+            control.send_multipart([identity, encode(reply)])
+            if request.op == "shutdown" and mode != "stubborn":
+                time.sleep(0.05)
+                break
+    control.close(); stats.close(); context.term()
+    raise SystemExit(3 if mode == "ends badly" else 0)
+"""
+GUEST = """
+    import json, os, pathlib, sys, time
+    from memcoord.testbed.runs.launcher import end_with_parent
+
+    end_with_parent()
+    config = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    name = config["name"]
+    pathlib.Path(config["swap_file"]).touch()
+    if name == "wrong":
+        sys.stderr.write("Traceback\\n\\nwrong content: domain wrong, page 3\\n")
+        raise SystemExit(1)
+    if name == "garbled":
+        print("{")
+        raise SystemExit(0)
+    if name == "sleeper":
+        time.sleep(600)
+    if name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is to crash":
+        time.sleep(600)
+    while not pathlib.Path(config["directory"], "published").exists():
+        time.sleep(0.01)
+    print(json.dumps(dict(references=4, faults=3, tmem_hits=2, swap_ins=1, swap_outs=1,
+                          failed_puts=1, pages_verified=2, run_s=0.25)))
+"""
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a scenario with the named domains against a stand-in hypervisor of the named mode."""
+    (tmp_path / "fake_hypervisor.py").write_text(textwrap.dedent(HYPERVISOR))
+    (tmp_path / "fake_guest.py").write_text(textwrap.dedent(GUEST))
+    (tmp_path / "tiny.csv").write_text("page,dt,flags\n0,1,1\n1,1,0\n0,1,0\n1,1,1\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("memcoord.testbed.live.hypervisor.MODULE", "fake_hypervisor")
+    monkeypatch.setattr("memcoord.testbed.live.session.GUEST_MODULE", "fake_guest")
+
+    def do(
+        *domains: str,
+        mode: str = "good",
+        policies: tuple[str, ...] = ("greedy",),
+        more: dict[str, str] | None = None,
+        **options: Any,
+    ) -> int:
+        more = more or {}
+        monkeypatch.setenv("FAKE_MODE", mode)
+        text = 'name = "fake"\nmemory = "32 MiB"\ninterval_ms = 20\n'
+        for name in domains:
+            text += f'[[domain]]\nname = "{name}"\nmaxmem = "2 MiB"\nram = "2 MiB"\n'
+            text += f'workload = {{kind = "page-trace", trace = "{tmp_path / "tiny.csv"}", '
+            text += 'resident = "4 pages"}\n'
+            text += more.get(name, "")
+        (tmp_path / "fake.toml").write_text(text)
+        before = {child.pid for child in psutil.Process().children()}
+        code = run_command(
+            str(tmp_path / "fake.toml"),
+            list(policies),
+            options.pop("as_json", True),
+            str(tmp_path / "run"),
+            (),
+        )
+        assert {child.pid for child in psutil.Process().children()} <= before
+        return code
+
+    return do
+
+
+def report_in(tmp_path: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((tmp_path / "run" / "report.json").read_text())
+    return report
+
+
+def events_in(tmp_path: Path) -> list[dict[str, Any]]:
+    text = (tmp_path / "run" / "events.jsonl").read_text()
+    whole = text[: text.rfind("\n") + 1]  # another thread may be writing a line
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def when_started(tmp_path: Path, process: str, act: Callable[[int], None]) -> threading.Thread:
+    """Do ``act`` with the pid of ``process`` as soon as the run has started it."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline:
+            if (tmp_path / "run" / "events.jsonl").exists():
+                for event in events_in(tmp_path):
+                    if event["event"] == "started" and event["process"] == process:
+                        act(event["pid"])
+                        return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def leftovers(tmp_path: Path) -> list[str]:
+    return [
+        str(path)
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_socket() or path.is_symlink() or path.suffix == ".swap"
+    ]
+
+
+def test_a_good_run_reports_every_domain_under_every_policy(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("vm1", "vm2", policies=("greedy", "smart-alloc:P=2")) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == report_in(tmp_path)
+    policies = report_in(tmp_path)["policies"]
+    assert [policy["policy"] for policy in policies] == ["greedy", "smart-alloc:P=2"]
+    for policy in policies:
+        assert [domain["domain"] for domain in policy["domains"]] == ["vm1", "vm2"]
+        assert all(domain["state"] == "done" for domain in policy["domains"])
+        assert policy["notices"] == ["NaN for vm1"]
+    assert policies[1]["domains"][0]["gain_percent"] == 0.0
+    with (tmp_path / "run" / "series.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["policy"] for row in rows} == {"greedy", "smart-alloc:P=2"}
+    assert rows[-1]["domain"] == "vm1"
+    assert int(rows[-1]["tmem_used_pages"]) > 0
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["state"] == "finished"
+    assert len(manifest["processes"]) == 1 + 2 * 3
+    assert leftovers(tmp_path) == []
+
+
+def test_a_pipe_gets_plain_lines(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("vm1", as_json=False) == 0
+    captured = capsys.readouterr()
+    assert captured.out == (tmp_path / "run" / "report.txt").read_text()
+    assert "\x1b" not in captured.out + captured.err
+    assert "greedy: running" in captured.err.splitlines()
+
+
+def test_a_domain_that_fails_is_named_with_its_last_line(run: Run, tmp_path: Path) -> None:
+    assert run("wrong", "vm1") == 1
+    wrong, good = report_in(tmp_path)["policies"][0]["domains"]
+    assert wrong["state"] == "failed"
+    assert "wrong content: domain wrong, page 3" in wrong["reason"]
+    assert good["state"] == "done"
+
+
+def test_a_domain_without_a_result_failed(run: Run, tmp_path: Path) -> None:
+    assert run("garbled") == 1
+    assert report_in(tmp_path)["policies"][0]["domains"][0]["state"] == "failed"
+
+
+def test_a_killed_domain_does_not_stop_the_run(run: Run, tmp_path: Path) -> None:
+    killer = when_started(tmp_path, "sleeper", lambda pid: os.kill(pid, signal.SIGKILL))
+    assert run("sleeper", "vm1") == 1
+    killer.join(LIMIT_S)
+    killed, good = report_in(tmp_path)["policies"][0]["domains"]
+    assert (killed["state"], killed["reason"]) == ("killed", "killed by SIGKILL")
+    assert good["state"] == "done"
+    assert any(e["event"] == "killed" and e["process"] == "sleeper" for e in events_in(tmp_path))
+
+
+def test_a_killed_hypervisor_ends_the_run_and_its_domains(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memcoord.testbed.live.session.FAREWELL_S", 0.1)
+
+    def kill_hypervisor(pid: int) -> None:
+        started = [e for e in events_in(tmp_path) if e["event"] == "started"]
+        os.kill(started[0]["pid"], signal.SIGKILL)
+
+    killer = when_started(tmp_path, "sleeper", kill_hypervisor)
+    assert run("sleeper") == 1
+    killer.join(LIMIT_S)
+    policy = report_in(tmp_path)["policies"][0]
+    assert policy["error"] == "the hypervisor died: killed by SIGKILL"
+    assert policy["domains"][0]["state"] == "stopped"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_hypervisor_that_refuses_to_start_says_why(run: Run, tmp_path: Path) -> None:
+    assert run("vm1", mode="refuses") == 1
+    policy = report_in(tmp_path)["policies"][0]
+    assert policy["error"].endswith("exit code 1: hypervisor: total_frames: too few")
+    assert policy["domains"][0]["state"] == "stopped"
+
+
+def test_a_hypervisor_that_ends_badly_is_reported(run: Run, tmp_path: Path) -> None:
+    assert run("vm1", mode="ends badly") == 1
+    assert "exit code 3" in report_in(tmp_path)["policies"][0]["error"]
+
+
+def test_a_hypervisor_that_does_not_shut_down_is_ended(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memcoord.testbed.live.hypervisor.ASK_S", 0.1)
+    monkeypatch.setattr("memcoord.testbed.runs.launcher.TERM_S", 0.1)
+    assert run("vm1", mode="stubborn") == 1
+    assert "SIGKILL" in report_in(tmp_path)["policies"][0]["error"]
+
+
+def test_statistics_that_cannot_be_read_end_the_run(run: Run, tmp_path: Path) -> None:
+    assert run("sleeper", mode="publishes garbage") == 1
+    assert "cannot be read" in report_in(tmp_path)["policies"][0]["error"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything(run: Run, tmp_path: Path, number: signal.Signals) -> None:
+    sender = when_started(tmp_path, "sleeper", lambda pid: os.kill(os.getpid(), number))
+    assert run("sleeper", policies=("greedy", "static-alloc")) == 128 + number
+    sender.join(LIMIT_S)
+    report = report_in(tmp_path)
+    assert [policy["policy"] for policy in report["policies"]] == ["greedy"]
+    assert number.name in report["policies"][0]["error"]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["state"] == "interrupted"
+    assert leftovers(tmp_path) == []
+
+
+def test_ctrl_c_while_the_hypervisor_starts(run: Run, tmp_path: Path) -> None:
+    sender = when_started(tmp_path, "hypervisor", lambda pid: os.kill(os.getpid(), signal.SIGINT))
+    assert run("vm1", mode="silent") == 130
+    sender.join(LIMIT_S)
+
+
+def test_a_run_that_stands_still_is_ended(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memcoord.testbed.live.session.STALL_S", 0.3)
+    assert run("sleeper") == 1
+    assert "no reference was done" in report_in(tmp_path)["policies"][0]["error"]
+
+
+def test_wrong_policies_are_refused_before_anything_is_made(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(PolicyError):
+        run("vm1", policies=("no-such-policy",))
+    with pytest.raises(ConfigError):
+        run("vm1", policies=("greedy", "greedy"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_crash_the_scenario_asks_for_is_no_failure(run: Run, tmp_path: Path) -> None:
+    crash = {"vm1": "crash_at = 0.25\n"}  # of 4 references, of which 1 is seen done
+    assert run("vm1", "vm2", mode="vm1 is to crash", more=crash) == 0
+    crashed, done = report_in(tmp_path)["policies"][0]["domains"]
+    assert (crashed["state"], crashed["reason"]) == ("crashed as told", "")
+    assert crashed["references"] == 1
+    assert done["state"] == "done"
+
+
+def test_a_domain_starts_when_another_has_come_far_enough(run: Run, tmp_path: Path) -> None:
+    later = {
+        "vm2": 'start_when = {domain = "vm1", done = 0.25}\n',
+        "vm3": 'start_when = {domain = "vm2", done = 1.0}\n',  # nothing tells of it but its end
+    }
+    assert run("vm1", "vm2", "vm3", more=later) == 0
+    events = [(e["event"], e["process"]) for e in events_in(tmp_path) if e.get("process")]
+    at = {event: place for place, event in enumerate(events)}
+    assert at["started", "vm1"] < at["started", "vm2"] < at["done", "vm2"] < at["started", "vm3"]
+
+
+def test_a_policy_that_never_decides_is_a_failed_run(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("vm1", mode="policy fails", as_json=False) == 1
+    assert "greedy: the policy failed at every one of" in capsys.readouterr().out
+    policy = report_in(tmp_path)["policies"][0]
+    assert policy["policy_faults"] > 0
+    assert policy["domains"][0]["state"] == "done"

@@ -1,0 +1,274 @@
+"""The compiled guest: the same counts as a plain model, real memory never exceeded."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from guest_model import ModelGuest, ModelTmem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervisor.public.backend import DomainSpec
+from hypervisor.public.errors import InternalError, NoMemory
+from hypervisor.public.units import AREA_FRAMES, DomId
+from memcoord.simulation import layout
+from memcoord.simulation.costs import Costs
+from memcoord.simulation.host import SimHost
+from memcoord.testbed.streams import Stream
+
+FOREVER = 1 << 60
+
+
+def make_stream(
+    pages: Any, writes: Any = 0, *, program: Any = (), compute_ns: int = 1000, pauses: Any = ()
+) -> Stream:
+    numbers = np.asarray(pages, dtype=np.int32)
+    written = np.broadcast_to(np.asarray(writes, dtype=np.uint8), numbers.shape).copy()
+    count = int(numbers.max()) + 1
+    flags = np.zeros(count, dtype=np.bool_)
+    flags[[page for page in program if page < count]] = True
+    return Stream("test", numbers, written, count, flags, tuple(pauses), compute_ns)
+
+
+def make_spec(ram_areas: int, name: str = "vm0", most: int | None = None) -> DomainSpec:
+    frames = ram_areas * AREA_FRAMES
+    return DomainSpec(name, (most or ram_areas) * AREA_FRAMES, frames, frames)
+
+
+def make_host(total: int, *, tmem: int = -1, slack: int = 0, **options: Any) -> SimHost:
+    return SimHost(
+        total_frames=total * AREA_FRAMES,
+        slack_frames=slack * AREA_FRAMES,
+        tmem_max_frames=tmem if tmem < 0 else tmem * AREA_FRAMES,
+        **options,
+    )
+
+
+def open_domain(
+    host: SimHost, work: Stream, ram: int = 1, resident: int = 300, domid: int = 0
+) -> DomId:
+    """Open a domain of ``ram`` areas and give it its work."""
+    host.open(DomId(domid), make_spec(ram, f"vm{domid}"))
+    host.load(DomId(domid), work, resident, 0)
+    return DomId(domid)
+
+
+def skewed_stream(seed: int, count: int, pages: int) -> Stream:
+    """References to pages of which low ones come back sooner; a third are writes."""
+    rng = np.random.default_rng(seed)
+    numbers = (pages * rng.random(count) ** 2).astype(np.int32)
+    program = np.flatnonzero(rng.random(pages) < 0.3).tolist()
+    return make_stream(numbers, rng.random(count) < 0.3, program=program)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 30),
+    pages=st.sampled_from([50, 700, 2500]),
+    resident=st.sampled_from([1, 2, 60, 511, 900]),
+    tmem=st.integers(0, 3),
+    target=st.sampled_from([-1, 0, 100, 700]),
+    shrinks=st.booleans(),
+)
+def test_counts_are_those_of_the_model(
+    seed: int, pages: int, resident: int, tmem: int, target: int, shrinks: bool
+) -> None:
+    work = skewed_stream(seed, 6000, pages)
+    host = make_host(2 + tmem, tmem=tmem)
+    domid = open_domain(host, work, ram=2, resident=resident)
+    host.set_tmem_target(domid, target)
+    pool = ModelTmem(tmem * AREA_FRAMES, target)
+    model = ModelGuest(set(np.flatnonzero(work.program).tolist()), resident, 2 * AREA_FRAMES, pool)
+    half = len(work) // 2
+    for begin, end in ((0, half), (half, len(work))):
+        host.resume(domid, end)
+        assert host.run(FOREVER) == domid
+        for page, write in zip(work.pages[begin:end].tolist(), work.writes[begin:end], strict=True):
+            model.access(page, bool(write))
+        if shrinks:
+            host.set_target(domid, AREA_FRAMES)
+            model.target = AREA_FRAMES
+    host.validate()
+    if tmem == 0:  # a guest without tmem offers it nothing
+        model.counts |= {"puts": 0, "failed_puts": 0}
+    found = host.counters(domid)
+    assert {name: found[name] for name in model.counts} == model.counts
+    assert found["touched"] == len(model.touched)
+    assert found["resident"] == len(model.resident)
+    assert found["swapped"] == len(pool.persistent)
+    if host.tmem is not None:
+        used = int(host.tmem.clients["used_pages"][0])
+        assert used == len(pool.persistent) + len(pool.ephemeral)
+
+
+def test_the_clock_is_the_sum_of_what_was_done() -> None:
+    costs = Costs(
+        fault_ns=7,
+        first_touch_ns=11,
+        tmem_get_ns=100,
+        tmem_put_ns=1000,
+        disk_read_ns=10_000,
+        disk_write_ns=100_000,
+    )
+    host = make_host(2, tmem=1, costs=costs)
+    work = make_stream(np.tile(np.arange(900), 3), 1)
+    domid = open_domain(host, work, resident=100)
+    assert host.run(FOREVER) == domid
+    now = host.counters(domid)
+    assert now["swap_ins"] > 0
+    assert now["tmem_hits"] > 0
+    assert now["clock_ns"] == (
+        1000 * now["next"]
+        + 7 * now["faults"]
+        + 11 * now["first_touches"]
+        + 100 * now["tmem_hits"]
+        + 1000 * now["puts"]
+        + 10_000 * now["swap_ins"]
+        + 100_000 * now["swap_outs"]
+    )
+    # A fault that only fills an empty frame is no stall.
+    assert now["stalled_ns"] == now["clock_ns"] - 1000 * now["next"] - 18 * 100
+
+
+def test_a_pause_is_spent_and_is_no_stall() -> None:
+    pauses = [(0, 0.5), (3, 2.0)]
+    host = make_host(2)
+    domid = open_domain(host, make_stream([0, 1, 2, 3, 4], 1, pauses=pauses), resident=10)
+    assert host.run(10**9) is None
+    assert host.counters(domid)["next"] == 3
+    assert host.run(FOREVER) == domid
+    now = host.counters(domid)
+    assert now["clock_ns"] >= 2_500_000_000
+    assert now["stalled_ns"] == 0
+
+
+def test_a_shared_disk_makes_domains_wait_for_each_other() -> None:
+    ends = []
+    for shared in (False, True):
+        costs = Costs(disk_shared=shared, disk_read_ns=10**6, disk_write_ns=10**6)
+        host = make_host(2, tmem=0, costs=costs)
+        for domid in (0, 1):
+            open_domain(host, make_stream(np.tile(np.arange(40), 5), 1), resident=20, domid=domid)
+        for _ in range(2):
+            host.run(FOREVER)
+        ends.append(max(host.counters(DomId(domid))["clock_ns"] for domid in (0, 1)))
+    assert ends[1] > 1.5 * ends[0]
+
+
+def test_ram_grows_into_free_memory_then_out_of_tmem() -> None:
+    host = make_host(6, tmem=3)
+    lazy = open_domain(host, make_stream(np.arange(1500), 1), resident=64)
+    assert host.run(FOREVER) == lazy  # it has filled tmem with pages it never reads again
+    host.open(DomId(1), make_spec(1, "vm1", most=5))
+    host.set_target(DomId(1), 5 * AREA_FRAMES)
+    host.load(DomId(1), make_stream(np.arange(2500), 1), 511, 0)
+    assert host.run(FOREVER) == DomId(1)
+    host.validate()
+    now = host.counters(DomId(1))
+    assert now["current_areas"] == 2  # the pages of vm0 are persistent: tmem gives none of them
+    assert now["grants"] == 1
+    assert host.snapshot().free_frames == 0
+
+
+def test_ephemeral_pages_make_room_for_ram() -> None:
+    host = make_host(5, tmem=3)
+    lazy = open_domain(host, make_stream(np.arange(1500), 0, program=range(1500)), resident=64)
+    assert host.run(FOREVER) == lazy
+    host.open(DomId(1), make_spec(1, "vm1", most=3))
+    host.set_target(DomId(1), 3 * AREA_FRAMES)
+    host.load(DomId(1), make_stream(np.arange(1400), 1), 511, 0)
+    assert host.run(FOREVER) == DomId(1)
+    host.validate()
+    assert host.counters(DomId(1))["current_areas"] == 3
+    assert host.counters(DomId(1))["transfers"] == 2
+    assert host.snapshot().tmem_frames == AREA_FRAMES
+
+
+def test_a_lower_target_gives_frames_back() -> None:
+    host = make_host(4, tmem=0)
+    domid = open_domain(host, make_stream(np.tile(np.arange(1400), 4), 1), ram=3, resident=1400)
+    host.resume(domid, 1400)
+    host.run(FOREVER)
+    host.set_target(domid, 1 * AREA_FRAMES)
+    assert host.snapshot().free_frames == AREA_FRAMES  # all are in use
+    host.resume(domid, 4 * 1400)
+    host.run(FOREVER)
+    assert host.snapshot().free_frames == 3 * AREA_FRAMES
+    assert host.counters(domid)["resident"] == AREA_FRAMES - 1
+    host.validate()
+
+
+def test_promises_and_slack_are_kept_from_tmem() -> None:
+    host = make_host(6, slack=1)
+    host.promise(2 * AREA_FRAMES)
+    domid = open_domain(host, make_stream(np.arange(3000), 1), resident=10)
+    host.run(FOREVER)
+    assert host.snapshot().tmem_frames == 2 * AREA_FRAMES
+    assert host.snapshot().free_frames == 3 * AREA_FRAMES
+    host.close(domid)
+    assert host.snapshot().installed_frames == 0
+    host.validate()
+
+
+def test_a_domain_that_does_not_fit_is_refused() -> None:
+    host = make_host(2)
+    with pytest.raises(NoMemory, match="vm0"):
+        host.open(DomId(0), make_spec(3))
+
+
+def test_the_curve_is_what_the_pool_would_have_done_with_less() -> None:
+    """Goal: the estimate helps. Method: run again with the pool limited to one of its sizes."""
+    work = skewed_stream(1, 20_000, 1200)
+    work = make_stream(work.pages, work.writes)
+    points = 33
+    big = make_host(4, tmem=3, mrc_points=points)
+    open_domain(big, work, resident=100)
+    big.run(FOREVER)
+    curve = big.snapshot().domains[0].mrc
+    assert curve is not None
+    assert len(curve) == points
+    for at in (8, 16, 24):
+        small = make_host(4, tmem=3)
+        open_domain(small, work, resident=100)
+        small.set_tmem_target(DomId(0), 3 * AREA_FRAMES * at // (points - 1))
+        small.run(FOREVER)
+        now = small.counters(DomId(0))
+        asked = now["faults"] - now["first_touches"]
+        assert 1 - now["tmem_hits"] / asked == pytest.approx(curve[at], abs=0.2)
+    assert make_host(4, tmem=3).snapshot().domains == ()
+
+
+def test_ages_see_what_is_cold_and_what_comes_back() -> None:
+    # 100 pages once, then one page for a second, then the 100 again.
+    numbers = [*range(100), *[0] * 1000, *range(100)]
+    host = make_host(2)
+    domid = open_domain(host, make_stream(numbers, 1, compute_ns=1_000_000), resident=200)
+    host.resume(domid, 1100)
+    host.run(FOREVER)
+    clock = host.counters(domid)["clock_ns"]
+    cold, promoted = host.ages(domid, clock)
+    assert cold.tolist()[:4] == [99, 99, 99, 0]
+    assert promoted.sum() == 0
+    assert host.snapshot().domains[0].guest_idle_permille == 990
+    host.resume(domid, 1200)
+    host.run(FOREVER)
+    assert host.ages(domid, clock)[1].tolist()[:4] == [99, 99, 99, 0]
+
+
+def test_validate_finds_what_cannot_be() -> None:
+    host = make_host(3, tmem=1)
+    domid = open_domain(host, make_stream(np.arange(900), 1), resident=100)
+    assert host.run(FOREVER) == domid
+    host.validate()
+    nodes, domain = host._guests[domid].nodes, host._domains[domid]
+    swapped = np.flatnonzero(nodes["flags"] & layout.SWAPPED)[0]
+    nodes["flags"][swapped] |= layout.ON_DISK
+    with pytest.raises(InternalError, match="two places"):
+        host.validate()
+    nodes["flags"][swapped] ^= layout.ON_DISK
+    for field, said in (("resident", "holds"), ("current_areas", "ledger")):
+        domain[field] += 1
+        with pytest.raises(InternalError, match=said):
+            host.validate()
+        domain[field] -= 1
+    host.validate()

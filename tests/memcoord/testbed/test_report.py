@@ -1,0 +1,181 @@
+"""Report: the arithmetic of gains, the table, and the chart of tmem over time."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from memcoord.testbed.report.chart import ASCII, BLOCKS, tmem_chart
+from memcoord.testbed.report.results import (
+    HEADINGS,
+    DomainResult,
+    PolicyResult,
+    RunReport,
+    closing,
+    json_report,
+    plain_table,
+    rich_tables,
+    rows,
+    set_gains,
+    text_report,
+)
+from memcoord.testbed.report.series import Sample
+
+
+def result(domain: str, run_s: float, **fields: Any) -> DomainResult:
+    return DomainResult(domain=domain, workload="sort", run_s=run_s, **fields)
+
+
+def report_of(*policies: PolicyResult, exit_code: int = 0) -> RunReport:
+    return RunReport(
+        scenario="main",
+        run_dir="/somewhere",
+        exit_code=exit_code,
+        wall_s=12.5,
+        tmem_capacity_pages=1000,
+        policies=list(policies),
+    )
+
+
+def test_gain_is_the_share_of_greedys_time_that_was_saved() -> None:
+    greedy = PolicyResult(policy="greedy", domains=[result("vm1", 10.0), result("vm2", 4.0)])
+    smart = PolicyResult(policy="smart-alloc:P=2", domains=[result("vm1", 6.5), result("vm2", 5.0)])
+    set_gains([greedy, smart])
+    assert [r.gain_percent for r in greedy.domains] == [0.0, 0.0]
+    assert [r.gain_percent for r in smart.domains] == pytest.approx([35.0, -25.0])
+
+
+def test_the_order_of_policies_does_not_matter() -> None:
+    smart = PolicyResult(policy="smart-alloc", domains=[result("vm1", 5.0)])
+    greedy = PolicyResult(policy="greedy", domains=[result("vm1", 10.0)])
+    set_gains([smart, greedy])
+    assert smart.domains[0].gain_percent == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize("state", ["killed", "failed", "stopped"])
+def test_no_gain_where_a_domain_did_not_finish(state: str) -> None:
+    greedy = PolicyResult(
+        policy="greedy", domains=[result("vm1", 10.0), result("vm2", 0.5, state=state)]
+    )
+    smart = PolicyResult(
+        policy="smart-alloc", domains=[result("vm1", 1.0, state=state), result("vm2", 4.0)]
+    )
+    set_gains([greedy, smart])
+    assert [r.gain_percent for r in smart.domains] == [None, None]
+
+
+def test_no_gain_without_greedy() -> None:
+    smart = PolicyResult(policy="smart-alloc", domains=[result("vm1", 5.0)])
+    set_gains([smart])
+    assert smart.domains[0].gain_percent is None
+    assert next(rows([smart]))[HEADINGS.index("gain over greedy")] == "-"
+
+
+def test_good_means_that_every_domain_was_done() -> None:
+    good = PolicyResult(policy="greedy", domains=[result("vm1", 1.0)])
+    assert good.good
+    assert not PolicyResult(policy="greedy", domains=good.domains, error="no").good
+    assert not PolicyResult(policy="greedy", domains=[result("vm1", 1.0, state="killed")]).good
+
+
+def test_plain_table_is_aligned() -> None:
+    killed = result("vm2", 0.0, state="killed", reason="killed by SIGKILL")
+    greedy = PolicyResult(policy="greedy", domains=[result("vm1", 1.0, references=305275), killed])
+    lines = plain_table(report_of(greedy, exit_code=1))
+    assert len(lines) == 3
+    end = lines[0].index("references") + len("references")
+    assert lines[1][:end].endswith(" 305,275")
+    assert lines[2][:end].endswith(" 0")
+    assert lines[2].endswith("killed")
+
+
+def test_tables_for_a_terminal_fit_into_80_columns() -> None:
+    counts = dict.fromkeys(
+        ("references", "faults", "tmem_hits", "swap_ins", "failed_puts"), 234_567
+    )
+    killed = result("vm1", 23.45, state="stopped", gain_percent=-100.0, **counts)
+    greedy = PolicyResult(policy="greedy", domains=[killed])
+    console = Console(width=80, file=io.StringIO())
+    for table in rich_tables(report_of(greedy)):
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("234,567") == 5
+    assert "stopped" in text
+    assert "…" not in text
+
+
+def test_closing_says_what_broke() -> None:
+    killed = result("vm2", 0.0, state="killed", reason="killed by SIGKILL")
+    broken = PolicyResult(policy="greedy", domains=[killed], error="it died")
+    text = "\n".join(closing(report_of(broken, exit_code=1)))
+    assert "greedy: it died" in text
+    assert "greedy: vm2 killed: killed by SIGKILL" in text
+    assert "/somewhere" in text
+    assert "all right" not in text
+
+
+def test_json_is_one_object_on_one_line() -> None:
+    greedy = PolicyResult(policy="greedy", domains=[result("vm1", 1.0, failed_puts=3)])
+    data = json_report(report_of(greedy))
+    assert b"\n" not in data
+    decoded = json.loads(data)
+    assert decoded["policies"][0]["domains"][0]["failed_puts"] == 3
+    assert decoded["exit_code"] == 0
+
+
+def sample(time_s: float, used: int, target: int = -1, domain: str = "vm1") -> Sample:
+    return Sample("greedy", time_s, domain, used, target)
+
+
+def bars_of(line: str) -> str:
+    return line[len("vm1 target ") :].split(" max ")[0]
+
+
+def test_chart_rises_with_use_to_one_scale() -> None:
+    samples = [sample(t, used) for t, used in enumerate([0, 25, 50, 75, 100])]
+    samples += [sample(t, 50, 100, domain="vm2") for t in range(5)]
+    header, used1, target1, used2, target2 = tmem_chart(samples, columns=5, bars=BLOCKS)
+    assert "100 pages" in header
+    assert bars_of(used1) == " ▂▄▆█"
+    assert "no limit" in target1
+    assert bars_of(used2) == "▄▄▄▄▄"
+    assert bars_of(target2) == "█████"
+    assert used2.endswith("max 50")
+
+
+def test_chart_is_blank_outside_a_domains_life_and_steady_between_ticks() -> None:
+    samples = [sample(t, 100) for t in range(0, 10)]
+    samples += [sample(4, 100, domain="vm3"), sample(6, 100, domain="vm3")]
+    lines = tmem_chart(samples, columns=10, bars=ASCII)
+    assert bars_of(lines[3]) == "    @@@   "
+
+
+def test_the_smallest_use_can_be_seen() -> None:
+    lines = tmem_chart([sample(0, 1), sample(1, 100_000)], columns=2, bars=ASCII)
+    assert bars_of(lines[1]) == ".@"
+
+
+def test_a_chart_of_nothing_and_of_one_tick() -> None:
+    assert tmem_chart([]) == []
+    assert len(tmem_chart([sample(1.0, 0, 0)])) == 3
+
+
+def test_text_report_holds_one_chart_per_policy() -> None:
+    greedy = PolicyResult(policy="greedy", domains=[result("vm1", 1.0)])
+    smart = PolicyResult(policy="smart-alloc", domains=[result("vm1", 1.0)])
+    samples = [sample(0, 1), sample(1, 5)]
+    text = text_report(report_of(greedy, smart), samples)
+    assert "tmem under greedy" in text
+    assert "tmem under smart-alloc" not in text  # it has no samples
+    assert text_report(report_of(greedy), samples, unicode=False).isascii()
+
+
+def test_a_slowdown_that_is_known_is_shown() -> None:
+    alone, shared = result("vm1", 1.0), result("vm2", 2.5, slowdown=1.8)
+    cells = list(rows([PolicyResult(policy="greedy", domains=[alone, shared])]))
+    place = HEADINGS.index("run time")
+    assert [row[place] for row in cells] == ["1.00 s", "2.50 s x1.80"]
