@@ -101,10 +101,12 @@ Run = Callable[..., int]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a scenario with the named domains against a stand-in hypervisor of the named mode."""
-    (tmp_path / "fake_hypervisor.py").write_text(textwrap.dedent(HYPERVISOR))
-    (tmp_path / "fake_guest.py").write_text(textwrap.dedent(GUEST))
+    fakes = tmp_path / "fakes"  # a domain may read it: the run's directory is not in there
+    fakes.mkdir()
+    (fakes / "fake_hypervisor.py").write_text(textwrap.dedent(HYPERVISOR))
+    (fakes / "fake_guest.py").write_text(textwrap.dedent(GUEST))
     (tmp_path / "tiny.csv").write_text("page,dt,flags\n0,1,1\n1,1,0\n0,1,0\n1,1,1\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(fakes))
     monkeypatch.setattr("memcoord.testbed.live.hypervisor.MODULE", "fake_hypervisor")
     monkeypatch.setattr("memcoord.testbed.live.session.GUEST_MODULE", "fake_guest")
 
@@ -171,7 +173,7 @@ def leftovers(tmp_path: Path) -> list[str]:
     return [
         str(path)
         for path in (tmp_path / "run").rglob("*")
-        if path.is_socket() or path.is_symlink() or path.suffix == ".swap"
+        if path.is_socket() or path.is_symlink() or path.name == "swap"
     ]
 
 

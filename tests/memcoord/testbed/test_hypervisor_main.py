@@ -322,7 +322,7 @@ def test_nothing_it_makes_is_open_to_others(start: Callable[..., Host]) -> None:
     host = start()
     host.run_dir.chmod(0o755)  # as somebody might, later
     made = [path for path in host.run_dir.iterdir() if path.name != "hypervisor.json"]
-    assert len(made) == 5
+    assert len(made) == 7
     assert [path.name for path in made if path.stat().st_mode & 0o077] == []
 
 
