@@ -26,9 +26,9 @@ class DomainEntry:
     config: DomainConfig
     pid: int
     doorbell: str
-    doorbell_id: str  # its identity at doorbell.ipc; empty with a futex
     connection: socket.socket
-    pidfd: int  # of the process that attached
+    pidfd: int = -1  # of the process that attached
+    doorbell_id: str = ""  # its identity at doorbell.ipc; empty with a futex
 
     @property
     def name(self) -> str:

@@ -247,7 +247,7 @@ class Hypervisor:
         if doorbell_id:
             self._control.expect_doorbell(doorbell_id)
         self._domains.add(
-            DomainEntry(domid, config, pid, request.doorbell, doorbell_id, connection, pidfd)
+            DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
         )
         self._spent.add(config.name)
         self._promise()  # a mechanism may boot with less and leave the rest promised
