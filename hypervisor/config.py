@@ -5,8 +5,6 @@ that starts a hypervisor writes the configuration as ``CONFIG_FILE`` into the ru
 hypervisor process reads it once. Frames and pages are 4 KiB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal

@@ -4,8 +4,6 @@ Owns: the number of pages compressed at a tick, the operations whose names begin
 (except ``tmem-set``, which sets a target). Called by ``hypervisor.loop`` on the main thread.
 """
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

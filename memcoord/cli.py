@@ -6,8 +6,6 @@ Exit codes: 0 done, 1 failed, 2 the caller's mistake (option, scenario, policy),
 With ``--json`` a verb prints exactly one JSON object on stdout; errors are one line on stderr.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
@@ -21,10 +19,7 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
-    name="memcoord",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
@@ -41,8 +36,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Coordinate memory between domains on one machine. 'memcoord run' shows it at work."""

@@ -3,8 +3,6 @@
 Pure, on numpy columns. Called by policies with a column of ``View.carried(n, np.nan)``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from policies.base import Column

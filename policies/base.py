@@ -6,11 +6,9 @@ earlier calls. To remember numbers about a domain, a policy returns them as ``Pl
 them in the next ``View.carry``. Any module may import this one; it imports nothing of the project.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -120,7 +118,7 @@ class View:
         host_frames: int = 0,
         host_free_frames: int = 0,
         **columns: ArrayLike,
-    ) -> View:
+    ) -> Self:
         """A view from the columns a test or an example cares about; lists will do.
 
         The others are 0, except: weight 1, target an equal share, maximum the capacity,

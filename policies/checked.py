@@ -12,8 +12,6 @@ target above its own minimum. Minima that do not fit by themselves are met by pr
 the limited targets never exceed capacity in sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -212,8 +210,7 @@ def _carry(plan: Plan, view: View) -> Column | None:
         raise PlanError("carry", f"is no array: {error}") from None
     if grid.ndim != 2 or len(grid) != len(view) or grid.shape[1] > CARRY_COLUMNS_MAX:
         raise PlanError(
-            "carry",
-            f"has shape {grid.shape}, wants ({len(view)}, at most {CARRY_COLUMNS_MAX})",
+            "carry", f"has shape {grid.shape}, wants ({len(view)}, at most {CARRY_COLUMNS_MAX})"
         )
     if grid.size and grid.dtype.kind not in "iufb":
         raise PlanError("carry", f"holds {grid.dtype}, not numbers")

@@ -21,16 +21,13 @@ Why: a page costs 1 in RAM, 20 in tmem, over 100 on disk, and many a miss-ratio 
 where the working set fits: then domains that run one after the other end sooner than domains that
 share the host and swap to disk. A domain that claims more than it needs has the larger need and is
 admitted later. Memory already held counts in favour of its domain, so that memory does not wander:
-every page moved must be written and read again.
-Signals: pages committed (where not measured: used, and failed puts), pressure, idle fraction, hits,
-swap-ins, puts. Time constant: need at once, one area per interval and domain where tmem must make
-room; 5 intervals until a domain counts as content, 20 until a stall has faded.
-Bad at: where a curve has no cliff an equal share is kinder to the worst domain; the last domain in
-the order waits for as long as the others work; pages committed and never used again count while
-their owner stalls.
+every page moved must be written and read again. Signals: pages committed (where not measured: used,
+and failed puts), pressure, idle fraction, hits, swap-ins, puts. Time constant: need at once, one
+area per interval and domain where tmem must make room; 5 intervals until a domain counts as
+content, 20 until a stall has faded. Bad at: where a curve has no cliff an equal share is kinder to
+the worst domain; the last domain in the order waits for as long as the others work; pages committed
+and never used again count while their owner stalls.
 """
-
-from __future__ import annotations
 
 from typing import Annotated, ClassVar
 

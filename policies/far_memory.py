@@ -21,8 +21,6 @@ Bad at: it saves memory but gives no more to a domain that needs more; a busy ti
 threshold high until it is one in fifty; ages are known at the edges of ``AGE_EDGES_S`` only.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import msgspec

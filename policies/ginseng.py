@@ -13,8 +13,6 @@ is only reported (``why``) and summed up (carry); a false bid is useless only if
 true value and for one round at a time; a domain that values little gets nothing but its minimum.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import msgspec

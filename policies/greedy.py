@@ -5,8 +5,6 @@ Carpenter, IPDPSW 2019). Law: mm_target is unlimited, first come, first served. 
 constant: none. Bad at: a domain that starts late may find the pool full and get nothing, for good.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -13,8 +13,6 @@ much would be of use, so a thrashing domain gets no more than a contented one.
 Memory goes to RAM and none to tmem.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import msgspec

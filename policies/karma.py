@@ -15,8 +15,6 @@ constant contention borrowers take turns slice by slice, so targets never rest; 
 slices round every demand up.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import msgspec

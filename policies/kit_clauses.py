@@ -5,8 +5,6 @@ text, empty when there is none. The policy is always shown a copy of the view. C
 ``policies.conformance`` only.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,13 +15,7 @@ from numpy.typing import NDArray
 
 from policies.base import Plan, Policy, View
 from policies.checked import CheckedPlan, PlanError, Targets, check_plan
-from policies.kit_views import (
-    SHOWN_DOMAINS_MAX,
-    columns_of,
-    copy_of,
-    is_scarce,
-    reordered,
-)
+from policies.kit_views import SHOWN_DOMAINS_MAX, columns_of, copy_of, is_scarce, reordered
 
 #: Plans in a row of the clause "carry"; what each carries is in the view of the next.
 KIT_SEQUENCE = 50

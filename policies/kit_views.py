@@ -4,8 +4,6 @@ Owns: the views the kit tries, and how a view that shows a failure is reduced to
 written down. Pure; a seed reproduces. Called by ``policies.conformance`` and ``kit_clauses``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any

@@ -15,8 +15,6 @@ table ``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` t
 other. Nothing is imported before it is asked for by name.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import re

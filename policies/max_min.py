@@ -10,8 +10,6 @@ share; it knows nothing of the worth of a page; with ``rest=keep`` a domain can 
 puts first.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np

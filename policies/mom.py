@@ -16,8 +16,6 @@ Bad at: it grows idle guests as readily as busy ones, knows nothing of guests th
 20 % free it swings between its two rules.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

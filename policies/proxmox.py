@@ -17,8 +17,6 @@ Bad at: slow for big guests; a fifth of the host lies idle; once a guest has to 
 and not needs; guests that swap look like any others without free memory.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

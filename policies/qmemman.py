@@ -14,14 +14,11 @@ Source: Qubes OS (qubes-core-admin, ``qubes/qmemman/algo.py`` and ``systemstate.
 
 A domain that has not moved towards a lower target for ``stuck_ticks`` is left out, until it does or
 holds less than it prefers. Absolute numbers are multiplied by ``scale``, see
-``policies.ram_targets``; ``held`` is the larger of a domain's memory and its target.
-Signals: pages committed, or used and failed puts where that is not measured. Time constant: none;
-the source acts when a guest writes its use, here every tick.
-Bad at: it believes what guests say, so a liar is preferred; there is no fairness but need; below
-the thresholds of rule 3 it leaves a domain short.
+``policies.ram_targets``; ``held`` is the larger of a domain's memory and its target. Signals: pages
+committed, or used and failed puts where that is not measured. Time constant: none; the source acts
+when a guest writes its use, here every tick. Bad at: it believes what guests say, so a liar is
+preferred; there is no fairness but need; below the thresholds of rule 3 it leaves a domain short.
 """
-
-from __future__ import annotations
 
 from typing import ClassVar
 

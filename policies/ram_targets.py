@@ -8,8 +8,6 @@ Their absolute numbers are parameters in pages with the source's own value, mult
 1 means as in the source, 0 (the default) means this host's size over 16 GiB.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

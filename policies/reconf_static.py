@@ -8,8 +8,6 @@ counts as one of now, so it ends as static-alloc once every domain has been busy
 its first interval of puts to be seen; one junk put buys a full share.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

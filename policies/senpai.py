@@ -16,8 +16,6 @@ idle time starts from little and doubles at best; it knows no neighbours: when m
 domain that waits longest does not get more than the one that grew first.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import msgspec

@@ -14,8 +14,6 @@ Bad at: it has no floor, so the target of an idle domain decays to used + thresh
 slowly; by step 4 active domains pay for every grower; a domain that puts junk grows without bound.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -6,8 +6,6 @@ after a domain comes or goes. Bad at: it does not conserve work; the share of an
 unused while a busy one swaps.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

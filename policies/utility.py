@@ -12,8 +12,6 @@ less; the last edge of a hull is often served in part, and half of a cliff earns
 after a change of phase; the swap-ins are the guest's own word.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import msgspec

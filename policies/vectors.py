@@ -4,8 +4,6 @@ Owns: ``Vector``. A policy class lists them as ``vectors: ClassVar[tuple[Vector,
 conformance kit checks them. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

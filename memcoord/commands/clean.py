@@ -5,8 +5,6 @@ touched without ``force``; a pid is signalled only while it is the very process 
 recorded; a file must lie inside its own run directory.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Owns: the list of checks. A check never raises and never changes the machine. ``
 ``warn`` (it works, but numbers differ from a better machine's) or ``bad`` (something will fail).
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -9,8 +9,6 @@ happens under one policy is the business of ``memcoord.testbed.live.session``. I
     1-greedy/, 2-.../               per policy: what each process was told, said and logged
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import signal

@@ -6,8 +6,6 @@ exact LRU misses of every size from 0 to ``pages``; with ``--shards`` also ``sha
 of that curve. Called by ``memcoord.cli``.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Iterable

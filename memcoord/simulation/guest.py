@@ -23,8 +23,6 @@ which two domains reach the pool is wrong by one slice at most. Called by
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
 # mypy: disable-error-code="assignment, attr-defined, call-arg, no-any-return, var-annotated"
 
-from __future__ import annotations
-
 from typing import Any
 
 from numba import int64, njit
@@ -85,10 +83,7 @@ def ask(world, domain, op, slot, page, data, may_ask):
     record.op = op
     record.arg[0] = slot | index << INDEX_SHIFT
     record.arg[1] = oid
-    return call(
-        world.execute,
-        (world.tmem_state, address_of(record), data, domain.number, may_ask),
-    )
+    return call(world.execute, (world.tmem_state, address_of(record), data, domain.number, may_ask))
 
 
 @kernel

@@ -6,8 +6,6 @@ moves in areas of 2 MiB. tmem grows into free memory beyond slack and promises, 
 needs an area. Single thread. Called by ``memcoord.simulation.world``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -7,8 +7,6 @@ counts areas of 2 MiB or frames of 4 KiB. ``array_of`` fields hold the address o
 ``memcoord.simulation.host`` keeps alive. Used by ``guest``, ``ledger``, ``host`` and ``world``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from memcoord.simulation.costs import Costs

@@ -4,8 +4,6 @@ Owns: ``Track``, a recorder for ``memcoord.simulation.world.simulate``. It keeps
 and demanded per tick and domain, as arrays for the metrics and as samples for the chart.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -6,8 +6,6 @@ of day: the same scenario, policy and seed give the same result, to the byte. ``
 scenario to its end; a ``World`` can be stopped at ticks, as ``memcoord.simulation.env`` does.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

@@ -11,8 +11,6 @@ reference. Used by ``memcoord sim --trace``, the bench of policies and ``second_
 # Kernel arguments are typed by their signatures.
 # ruff: noqa: ANN001, ANN202
 
-from __future__ import annotations
-
 import numpy as np
 from numba import int64, njit, types
 from numpy.typing import NDArray

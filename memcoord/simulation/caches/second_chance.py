@@ -10,8 +10,6 @@ Used by ``memcoord sim --trace``.
 # Kernel arguments are typed by their signatures.
 # ruff: noqa: ANN001, ANN202
 
-from __future__ import annotations
-
 import numpy as np
 from numba import int64, njit
 from numpy.typing import NDArray

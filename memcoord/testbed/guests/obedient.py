@@ -3,12 +3,9 @@
 Owns: ``GuestProcess``, a real process that is a domain of a backend in this process, and the guest
 inside it, which takes, fills, verifies and gives back memory of each kind. Also how a domain is
 handed over by its file descriptors (``hand_over``, ``domain_of``), since such a backend listens at
-no socket.
-A frame that is held carries its own stamp, so that memory pulled away or moved wrongly is seen.
-Called by: the conformance kit, tests of mechanisms, benches of mechanisms.
+no socket. A frame that is held carries its own stamp, so that memory pulled away or moved wrongly
+is seen. Called by: the conformance kit, tests of mechanisms, benches of mechanisms.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os

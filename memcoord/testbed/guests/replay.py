@@ -6,13 +6,11 @@ next version. A page that tmem or the swap file lost, mixed up or returned old i
 reference, down to the word. Runs in the domain's process; never imports numba.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 import numpy as np
@@ -51,7 +49,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.json.format(msgspec.json.encode(self, enc_hook=int), indent=2) + b"\n"
 
     @classmethod
-    def decode(cls, data: bytes) -> GuestConfig:
+    def decode(cls, data: bytes) -> Self:
         """From JSON; ValueError when it is not one."""
         return msgspec.json.decode(data, type=cls, dec_hook=decode_size)
 

@@ -6,8 +6,6 @@ why, exit 1. Ends at once when stdin closes (its launcher is gone).
 Imports neither numba nor zmq: a domain starts as fast as Python and numpy do.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path
@@ -48,12 +46,7 @@ def run(config: GuestConfig) -> GuestResult:
     ):
         _write_program(program, program_pages, domain, config.number)
         replay = Replay(
-            stream,
-            memory,
-            lib,
-            name=config.name,
-            number=config.number,
-            base_address=domain.address,
+            stream, memory, lib, name=config.name, number=config.number, base_address=domain.address
         )
         begin_s = time.perf_counter()
         replay.run()

@@ -4,8 +4,6 @@ Owns: the drawing, nothing else; pure. One row of bars per domain for what it us
 target, all to one scale, so that rows may be compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -17,10 +15,7 @@ COLUMNS_MAX = 60
 
 
 def tmem_chart(
-    samples: Sequence[Sample],
-    *,
-    columns: int = COLUMNS_MAX,
-    bars: str = BLOCKS,
+    samples: Sequence[Sample], *, columns: int = COLUMNS_MAX, bars: str = BLOCKS
 ) -> list[str]:
     """Lines for the samples of one policy; empty when there is nothing to draw.
 

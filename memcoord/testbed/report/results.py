@@ -4,8 +4,6 @@ Owns: the result types, their arithmetic, the two forms of the report file, and 
 the only function here that is not pure.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Literal

@@ -4,8 +4,6 @@ Owns: ``series.csv`` of a run directory and the samples for the chart. It is fed
 hypervisor's publications; every number is copied from them, none is computed here.
 """
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from pathlib import Path

@@ -11,8 +11,6 @@ and on no other.
         *.sock *.ipc    endpoints, gone when the run has ended
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

@@ -7,8 +7,6 @@ into the configuration of a hypervisor process; no other module converts units.
 here.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Sequence

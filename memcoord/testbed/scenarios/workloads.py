@@ -6,8 +6,6 @@ vertex, a rating or a row stands for a whole object of a Java heap, so that a fe
 as gigabytes do.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ very same references. ``domain_seed`` gives each domain of a scenario a seed of 
 not depend on the other domains, so that a domain does the same alone as in company.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from typing import Any

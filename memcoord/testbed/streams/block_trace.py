@@ -4,8 +4,6 @@ Owns: reading it as references to a file's pages, numbered in order of first use
 cleancache keeps. Numbers in the file need not be dense.
 """
 
-from __future__ import annotations
-
 import csv
 import lzma
 from pathlib import Path

@@ -5,8 +5,6 @@ named ``sort``, ``cc1``, ``sqlite``, or by the path of a file of the same format
 ``.csv.xz``.
 """
 
-from __future__ import annotations
-
 import lzma
 from importlib import resources
 from pathlib import Path

@@ -4,8 +4,6 @@ Owns: the type both worlds replay, and the few operations every generator shares
 domain's process makes its stream by itself, and the simulator makes the same one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,10 +85,7 @@ def joined(parts: Sequence[tuple[Pages, Flags]]) -> tuple[Pages, Flags]:
 
 def swept(first: int, count: int, *, write: bool) -> tuple[Pages, Flags]:
     """``count`` pages from ``first`` on, one after the other."""
-    return (
-        np.arange(first, first + count, dtype=np.int32),
-        np.full(count, write, dtype=np.uint8),
-    )
+    return (np.arange(first, first + count, dtype=np.int32), np.full(count, write, dtype=np.uint8))
 
 
 def skewed(rng: np.random.Generator, sizes: NDArray[np.integer]) -> Pages:

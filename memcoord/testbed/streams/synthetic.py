@@ -4,8 +4,6 @@ Owns: their references. Each is the shortest program that shows one thing: press
 steps, the worst case of LRU, memory asked for and never used again, and memory hardly used at all.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from memcoord.testbed.scenarios.workloads import (
@@ -14,14 +12,7 @@ from memcoord.testbed.scenarios.workloads import (
     QuietWorkload,
     UsememWorkload,
 )
-from memcoord.testbed.streams.stream import (
-    Stream,
-    anonymous,
-    joined,
-    merged,
-    skewed,
-    swept,
-)
+from memcoord.testbed.streams.stream import Stream, anonymous, joined, merged, skewed, swept
 
 
 def usemem(work: UsememWorkload, seed: int) -> Stream:
