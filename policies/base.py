@@ -139,10 +139,7 @@ class View:
             "target": float(capacity // max(len(names), 1)),
             "maximum": float(capacity),
             "ram_maximum": float(ram_capacity),
-            "committed": np.nan,
-            "idle": np.nan,
-            "pressure": np.nan,
-        }
+        } | dict.fromkeys(("committed", "idle", "pressure"), np.nan)
         made.setdefault("carry", np.empty((len(names), 0)))
         plain = known - _SCALARS - set(_GRIDS) - set(made)
         made |= {name: np.full(len(names), special.get(name, 0.0)) for name in plain}
@@ -162,16 +159,8 @@ class View:
         )
 
 
-_SCALARS = {
-    "capacity",
-    "ram_capacity",
-    "tick",
-    "interval_s",
-    "host_frames",
-    "host_free_frames",
-    "names",
-}
 _GRIDS = ("mrc", "cold", "promotions")
+_SCALARS = {item.name for item in fields(View) if item.type != Column} - {*_GRIDS}
 
 
 @dataclass(frozen=True, eq=False)

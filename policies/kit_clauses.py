@@ -219,12 +219,9 @@ def _target(plan: CheckedPlan, what: str, index: int) -> float:
 
 
 def _reordered_plan(plan: CheckedPlan, order: NDArray[np.intp]) -> CheckedPlan:
-    return replace(
-        plan,
-        tmem=None if plan.tmem is None else plan.tmem[order],
-        ram=None if plan.ram is None else plan.ram[order],
-        carry=None if plan.carry is None else plan.carry[order],
-    )
+    arrays = {name: getattr(plan, name) for name in ("tmem", "ram", "carry")}
+    present = {name: array[order] for name, array in arrays.items() if array is not None}
+    return replace(plan, **present)
 
 
 def _differ(one: CheckedPlan, other: CheckedPlan, slack_pages: int) -> bool:

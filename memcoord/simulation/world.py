@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,10 +31,10 @@ from memcoord.testbed.report.results import (
     policy_failure,
 )
 from memcoord.testbed.scenarios.schema import Domain, Scenario, to_hypervisor_config
-from memcoord.testbed.scenarios.workloads import Workload, title_of
+from memcoord.testbed.scenarios.workloads import title_of
 from memcoord.testbed.streams import Stream, domain_seed, stream_of
 from policies import Plan, Policy, View, loader
-from policies.base import AGE_EDGES_S, MRC_POINTS, name_of
+from policies.base import AGE_EDGES_S, MRC_POINTS, name_of, needs_of
 
 #: Real time for one plan. No policy that ends takes so long, so the speed of the machine and its
 #: other work do not change the result.
@@ -95,11 +94,6 @@ class WithPageAges:
             promotions.append(total - self._promoted.get((domid, name), 0))
             self._promoted[domid, name] = total
         return self._policy.plan(replace(view, cold=_grid(cold), promotions=_grid(promotions)))
-
-
-def needs_of(policy: object) -> frozenset[str]:
-    """Which costly columns a policy declares: "mrc", "ages" (``cold`` and ``promotions``)."""
-    return frozenset(getattr(policy, "needs", ()))
 
 
 class World:
@@ -292,10 +286,8 @@ class World:
         domain.stops.pop(0)
         if domain.stops:
             self.host.resume(domid, domain.stops[0])
-        elif counters["next"] >= domain.crash:
-            self._close(domain, CRASHED)
         else:
-            self._close(domain, DONE)
+            self._close(domain, CRASHED if counters["next"] >= domain.crash else DONE)
         self._arrive()
 
     def _close(self, domain: SimDomain, state: str, reason: str = "") -> None:
@@ -310,21 +302,14 @@ class World:
         return next(domain for domain in self.domains if domain.domid == domid)
 
     def _counted(self, domain: SimDomain, state: str, reason: str = "") -> DomainResult:
-        made = DomainResult(
-            domain=domain.spec.name,
-            workload=title_of(domain.spec.workload),
-            state=state,
-            reason=reason,
-        )
-        if domain.domid is None:
-            return made
-        now = self.host.counters(domain.domid)
-        return msgspec.structs.replace(
-            made,
-            references=now["next"],
-            run_s=(now["clock_ns"] - domain.start_ns) / 1e9,
-            **{name: now[name] for name in COUNTED},
-        )
+        name, title = domain.spec.name, title_of(domain.spec.workload)
+        made = DomainResult(domain=name, workload=title, state=state, reason=reason)
+        if domain.domid is not None:
+            now = self.host.counters(domain.domid)
+            made.references, made.run_s = now["next"], (now["clock_ns"] - domain.start_ns) / 1e9
+            for counter in COUNTED:
+                setattr(made, counter, now[counter])
+        return made
 
     def tick(self) -> TickReport:
         """Have the coordinator take a snapshot, plan and apply."""
@@ -341,9 +326,7 @@ class World:
         return report
 
 
-@functools.lru_cache(maxsize=STREAMS_KEPT)
-def _stream(workload: Workload, seed: int) -> Stream:
-    return stream_of(workload, seed)
+_stream = functools.lru_cache(maxsize=STREAMS_KEPT)(stream_of)
 
 
 def simulate(

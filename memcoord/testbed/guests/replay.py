@@ -117,12 +117,8 @@ class Replay:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.pages_verified = 0
-        self._stream = stream
-        self._memory = memory
-        self._content = content
-        self._name = name
-        self._number = number
-        self._base = base_address
+        self._stream, self._memory, self._content = stream, memory, content
+        self._name, self._number, self._base = name, number, base_address
         self._sleep = sleep
         self._versions = array("Q", bytes(8 * stream.page_count))
         for page in np.flatnonzero(stream.program).tolist():

@@ -24,6 +24,9 @@ from memcoord.testbed.guests.replay import PROGRAM_VERSION, GuestConfig, GuestRe
 from memcoord.testbed.runs.launcher import end_with_parent
 from memcoord.testbed.streams import stream_of
 
+#: Counters of a guest's memory that its result has too.
+COUNTED = [one for one in GuestResult.__struct_fields__ if one not in ("pages_verified", "run_s")]
+
 
 def run(config: GuestConfig) -> GuestResult:
     """Do the domain's work; MemcoordError says what stopped it. Time counts from the first page."""
@@ -53,17 +56,8 @@ def run(config: GuestConfig) -> GuestResult:
         run_s = time.perf_counter() - begin_s
         counted = memory.statistics()
         memory.validate()
-    return GuestResult(
-        references=counted.references,
-        faults=counted.faults,
-        tmem_hits=counted.tmem_hits,
-        swap_ins=counted.swap_ins,
-        swap_outs=counted.swap_outs,
-        failed_puts=counted.failed_puts,
-        pages_verified=replay.pages_verified,
-        run_s=run_s,
-        file_reads=counted.file_reads,
-    )
+    counts = {name: getattr(counted, name) for name in COUNTED}
+    return GuestResult(**counts, pages_verified=replay.pages_verified, run_s=run_s)
 
 
 def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int) -> None:

@@ -15,25 +15,12 @@ FILE = "series.csv"
 #: Samples kept in memory for the chart; only the disk bounds the file.
 SAMPLES_MAX = 200_000
 
-DOMAIN_COLUMNS = (
-    "current_frames",
-    "target_frames",
-    "resident_frames",
-    "tmem_used_pages",
-    "tmem_target_pages",
-    "puts",
-    "puts_failed",
-    "gets",
-    "gets_hit",
-    "flushes",
-    "guest_references",
-    "guest_faults",
-    "guest_swap_ins",
-    "guest_swap_outs",
-    "guest_committed_frames",
-    "guest_stall_ns",
-    "guest_idle_permille",
-)
+_RAM = ("current_frames", "target_frames", "resident_frames")
+_TMEM = ("tmem_used_pages", "tmem_target_pages")
+_CALLS = ("puts", "puts_failed", "gets", "gets_hit", "flushes")
+_WORK = ("guest_references", "guest_faults", "guest_swap_ins", "guest_swap_outs")
+_NEED = ("guest_committed_frames", "guest_stall_ns", "guest_idle_permille")
+DOMAIN_COLUMNS = (*_RAM, *_TMEM, *_CALLS, *_WORK, *_NEED)
 HOST_COLUMNS = ("free_frames", "installed_frames", "tmem_frames", "tmem_used_pages")
 
 
