@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 Column = NDArray[np.float64]
 Pages = Annotated[int, msgspec.Meta(ge=0)]
 Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
+Ticks = Annotated[int, msgspec.Meta(ge=1)]
+Scale = Annotated[float, msgspec.Meta(ge=0)]  # see ``policies.ram_targets``
 
 MRC_POINTS = 65
 CARRY_COLUMNS_MAX = 256
@@ -129,8 +131,12 @@ class View:
         unknown = set(columns) - known
         if unknown:
             raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
-        grids = {name: columns.pop(name, None) for name in _GRIDS}
-        made = {name: np.array(value, dtype=np.float64) for name, value in columns.items()}
+        unmeasured = {name for name in _GRIDS if columns.get(name) is None}
+        made: dict[str, Any] = {
+            name: np.array(value, dtype=np.float64)
+            for name, value in columns.items()
+            if name not in unmeasured
+        }
         if names is None:
             count = len(next(iter(made.values()))) if made else 0
             names = [f"vm{index + 1}" for index in range(count)]
@@ -143,10 +149,6 @@ class View:
         made.setdefault("carry", np.empty((len(names), 0)))
         plain = known - _SCALARS - set(_GRIDS) - set(made)
         made |= {name: np.full(len(names), special.get(name, 0.0)) for name in plain}
-        rest: dict[str, Any] = made | {
-            name: None if value is None else np.array(value, dtype=np.float64)
-            for name, value in grids.items()
-        }
         return cls(
             capacity=capacity,
             ram_capacity=ram_capacity,
@@ -155,7 +157,7 @@ class View:
             host_frames=host_frames,
             host_free_frames=host_free_frames,
             names=tuple(names),
-            **rest,
+            **made,
         )
 
 

@@ -29,13 +29,13 @@ the worst domain; the last domain in the order waits for as long as the others w
 and never used again count while their owner stalls.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.average import moving_average
+from policies.average import Step, moving_average
 from policies.base import Column, Plan, PolicyParams, View
 from policies.ram_targets import needed_frames, within
 from policies.water import water_fill
@@ -48,15 +48,13 @@ HEADROOM_PAGES = 32
 AVERAGE, WORST, AGAIN, IDLE = range(4)
 
 Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Step = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Fallow:
     """Whole working sets in RAM, and tmem for the rest."""
 
-    name: ClassVar[str] = "fallow"
-    monotone: ClassVar[bool] = False
-    settles: ClassVar[bool] = True
+    name = "fallow"
+    settles = True
 
     class Params(PolicyParams):
         """``margin`` over the pages committed; ``left``: areas for tmem when memory is short.

@@ -15,13 +15,13 @@ only if the hull is the true value and for one round at a time; a domain that va
 nothing but its minimum.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.average import moving_average
+from policies.average import Step, moving_average
 from policies.base import MRC_POINTS, Column, Plan, PolicyParams, View
 from policies.hull import fill_by_gain, lower_hull, piece_lengths
 from policies.utility import curves_of
@@ -31,16 +31,15 @@ from policies.water import fit_floors, water_fill
 class Ginseng:
     """An auction with exclusion compensation."""
 
-    name: ClassVar[str] = "ginseng"
-    needs: ClassVar[tuple[str, ...]] = ("mrc",)
-    monotone: ClassVar[bool] = False
-    settles: ClassVar[int] = 64
+    name = "ginseng"
+    needs = ("mrc",)
+    settles = 64
 
     class Params(PolicyParams):
         """``penalty``: value that moving a page costs; ``step``: of the average of the rates."""
 
         penalty: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-        step: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
+        step: Step = 0.25
 
     def __init__(self, params: Params) -> None:
         self.params = params

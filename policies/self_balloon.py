@@ -18,28 +18,18 @@ a tick, up at once. Bad at: no guest sees the others: when the sum is too much, 
 first keeps the memory. Committed memory may never be touched, and page cache counts nothing.
 """
 
-from typing import ClassVar
-
 import numpy as np
 
-from policies.base import Column, Pages, Plan, PolicyParams, View
-from policies.ram_targets import (
-    FRAMES_PER_MIB,
-    Scale,
-    Ticks,
-    needed_frames,
-    scale_of,
-    unrounded,
-    within,
-)
+from policies.base import Column, Pages, Plan, PolicyParams, Scale, Ticks, View
+from policies.ram_targets import FRAMES_PER_MIB, needed_frames, scale_of, unrounded, within
 
 
 class SelfBalloon:
     """Xen's self-ballooning with self-shrinking frontswap."""
 
-    name: ClassVar[str] = "self-balloon"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    name = "self-balloon"
+    monotone = True
+    settles = True
 
     class Params(PolicyParams):
         """Hysteresis: the part of the way gone per tick is one over it."""

@@ -19,20 +19,18 @@ see needs. A stuck guest is rewarded with all it holds, a page of progress every
 moving, and 19 ticks stuck to one moving is never called uncooperative.
 """
 
-from typing import ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Column, Pages, Plan, PolicyParams, View
-from policies.ram_targets import FRAMES_PER_MIB, Scale, Ticks, scale_of, spare_frames, within
+from policies.base import Column, Pages, Plan, PolicyParams, Scale, Ticks, View
+from policies.ram_targets import FRAMES_PER_MIB, scale_of, spare_frames, within
 
 
 class Squeezed:
     """XenServer's proportional policy."""
 
-    name: ClassVar[str] = "squeezed"
-    settles: ClassVar[bool] = True
+    name = "squeezed"
+    settles = True
 
     class Params(PolicyParams):
         """``reserve`` is kept free; a target missed by up to ``inaccuracy`` frames is met."""

@@ -27,15 +27,9 @@ from typing import Any
 
 from numba import int64, njit
 
+from hypervisor.public.units import AREA_FRAMES
 from memcoord.simulation import layout as L
-from memcoord.simulation.ledger import (
-    AREA_FRAMES,
-    NOBODY,
-    grow_ram,
-    grow_tmem,
-    release,
-    spare_areas,
-)
+from memcoord.simulation.ledger import NOBODY, grow_ram, grow_tmem, release, spare_areas
 from tmem.codes import Code
 from tmem.compiled_cache import cached_kernels
 from tmem.raw_memory import address_of, call, kernel, words_at

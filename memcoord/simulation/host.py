@@ -85,13 +85,8 @@ class SimHost:
         self.tmem: Tmem | None = None
         self._fill(areas, slack_frames, costs or Costs())
         if areas > 0:
-            self.tmem = Tmem(
-                max_areas=areas,
-                seed=seed,
-                reserve_pages=0,
-                mrc=mrc_points > 1,
-                **(tmem_options or {}),
-            )
+            options = {"mrc": mrc_points > 1} | (tmem_options or {})
+            self.tmem = Tmem(max_areas=areas, seed=seed, reserve_pages=0, **options)
             entries = entry_points(self.tmem.state_address)
             self._world["tmem_state"] = entries.state_address
             for name in ("execute", "grow", "shrink"):

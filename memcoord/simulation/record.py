@@ -51,12 +51,9 @@ class Track:
             for column, name in enumerate(self.names):
                 if name in row:
                     table[:, tick, column] = row[name]
-        return TimeSeries(
-            self.names,
-            float(self.capacity_pages),
-            np.array(self.times_s, dtype=np.float64),
-            **dict(zip(FIELDS, table, strict=True)),
-        )
+        times_s = np.array(self.times_s, dtype=np.float64)
+        columns = dict(zip(FIELDS, table, strict=True))
+        return TimeSeries(self.names, float(self.capacity_pages), times_s, **columns)
 
     def samples(self, policy: str) -> list[Sample]:
         """The samples that the chart of a report is drawn from."""

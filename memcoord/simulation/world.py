@@ -23,13 +23,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from memcoord.simulation import layout as L
 from memcoord.simulation.costs import costs_of
 from memcoord.simulation.host import SimHost
-from memcoord.testbed.report.results import (
-    CRASHED,
-    DONE,
-    DomainResult,
-    PolicyResult,
-    policy_failure,
-)
+from memcoord.testbed.report import results
 from memcoord.testbed.scenarios.schema import Domain, Scenario, to_hypervisor_config
 from memcoord.testbed.scenarios.workloads import title_of
 from memcoord.testbed.streams import Stream, domain_seed, stream_of
@@ -63,7 +57,7 @@ class SimDomain:
     stream: Stream
     domid: DomId | None = None  # while it is open
     start_ns: int = -1  # -1 before it has arrived
-    result: DomainResult | None = None  # once it has ended
+    result: results.DomainResult | None = None  # once it has ended
     stops: list[int] = field(default_factory=list)  # references to stop before, ascending
 
     @property
@@ -176,7 +170,7 @@ class World:
                 return True
         return False
 
-    def run(self) -> PolicyResult:
+    def run(self) -> results.PolicyResult:
         """Run to the end.
 
         InternalError when that takes more than TICKS_MAX ticks, or when tmem brings a wrong page.
@@ -186,15 +180,15 @@ class World:
                 raise InternalError(f"{self.label}: not over after {self.ticks} ticks")
         return self.result()
 
-    def result(self) -> PolicyResult:
+    def result(self) -> results.PolicyResult:
         """The work of every domain so far. All times are virtual, also ``wall_s``."""
-        return PolicyResult(
+        return results.PolicyResult(
             policy=self.label,
             domains=[domain.result or self._counted(domain, "stopped") for domain in self.domains],
             wall_s=self.now_ns / 1e9,
             ticks=self.ticks,
             policy_faults=self.coordinator.statistics().faults,
-            error=policy_failure(self._faulty_ticks, self._served_ticks),
+            error=results.policy_failure(self._faulty_ticks, self._served_ticks),
             notices=[*self._notices][:NOTICES_MAX],
         )
 
@@ -287,7 +281,8 @@ class World:
         if domain.stops:
             self.host.resume(domid, domain.stops[0])
         else:
-            self._close(domain, CRASHED if counters["next"] >= domain.crash else DONE)
+            is_crash = counters["next"] >= domain.crash
+            self._close(domain, results.CRASHED if is_crash else results.DONE)
         self._arrive()
 
     def _close(self, domain: SimDomain, state: str, reason: str = "") -> None:
@@ -301,9 +296,9 @@ class World:
     def _at(self, domid: DomId) -> SimDomain:
         return next(domain for domain in self.domains if domain.domid == domid)
 
-    def _counted(self, domain: SimDomain, state: str, reason: str = "") -> DomainResult:
+    def _counted(self, domain: SimDomain, state: str, reason: str = "") -> results.DomainResult:
         name, title = domain.spec.name, title_of(domain.spec.workload)
-        made = DomainResult(domain=name, workload=title, state=state, reason=reason)
+        made = results.DomainResult(domain=name, workload=title, state=state, reason=reason)
         if domain.domid is not None:
             now = self.host.counters(domain.domid)
             made.references, made.run_s = now["next"], (now["clock_ns"] - domain.start_ns) / 1e9
@@ -335,7 +330,7 @@ def simulate(
     *,
     seed: int | None = None,
     recorder: Recorder | None = None,
-) -> PolicyResult:
+) -> results.PolicyResult:
     """Run ``scenario`` in virtual time under the policy that ``policy_text`` names.
 
     PolicyError when there is no such policy. ``seed`` replaces the scenario's. The same arguments

@@ -33,13 +33,8 @@ def hand_over(
     Returns the host's end of the domain's life line. RemoteError when the child cannot.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    attached = {
-        "domid": domid,
-        "name": name,
-        "ram_bytes": handles.ram_bytes,
-        "meta_bytes": handles.meta_bytes,
-        "spin_ns": handles.spin_ns,
-    }
+    told = {key: getattr(handles, key) for key in ("ram_bytes", "meta_bytes", "spin_ns")}
+    attached = {"domid": domid, "name": name, **told}
     with theirs:
         fds = (handles.ram_fd, handles.meta_fd, handles.bell_fd, theirs.fileno())
         remote.hand("adopt", fds, attached=attached, **args)

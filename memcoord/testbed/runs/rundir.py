@@ -78,10 +78,12 @@ class RunDir:
     """One run's directory, open for writing. Used from one thread of the run's own process."""
 
     def __init__(self, path: Path, manifest: Manifest, clock_ns: Callable[[], int]) -> None:
-        self.path = path
-        self.manifest = manifest
-        self._clock_ns = clock_ns
-        self._events = _open_events(path)
+        self.path, self.manifest, self._clock_ns = path, manifest, clock_ns
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._events = os.open(path / EVENTS, flags, 0o600)
+        except OSError as error:
+            raise RunDirError(path, error.strerror or str(error)) from None
 
     def record_process(self, role: str, pid: int) -> None:
         """Name a process this run started, before it can outlive the run."""
@@ -175,11 +177,8 @@ def check_socket_path(path: Path) -> None:
     """ConfigError when ``path`` is longer than an AF_UNIX address can be."""
     length = len(os.fsencode(path))
     if length > SOCKET_PATH_BYTES_MAX:
-        raise ConfigError(
-            "--run-dir",
-            f"{path} has {length} bytes, a socket's path at most {SOCKET_PATH_BYTES_MAX}; "
-            "name a shorter directory",
-        )
+        what = f"{path} has {length} bytes, a socket's path at most {SOCKET_PATH_BYTES_MAX}"
+        raise ConfigError("--run-dir", f"{what}; name a shorter directory")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -224,14 +223,6 @@ def newest_live(base: Path | None = None) -> Path:
         except RunDirError:
             continue
     raise ConfigError("--run-dir", f"no run is live below {base or default_base()}")
-
-
-def _open_events(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    try:
-        return os.open(path / EVENTS, flags, 0o600)
-    except OSError as error:
-        raise RunDirError(path, error.strerror or str(error)) from None
 
 
 def _replace(directory: Path, name: str, data: bytes) -> Path:

@@ -117,14 +117,10 @@ def in_memory_analytics(work: AnalyticsWorkload, seed: int) -> Stream:
     load = [*by_user.filled(), *by_item.filled(), items.filled()]
     step = [by_user.walk(items, users), by_item.walk(users, items)]
     pages, writes = joined([*load, *(step * work.iterations)])
-    pauses = tuple((run * len(pages), work.pause_s) for run in range(1, work.runs))
-    return anonymous(
-        "in-memory-analytics",
-        np.tile(pages, work.runs),
-        np.tile(writes, work.runs),
-        layout.page_count,
-        pauses if work.pause_s > 0 else (),
-    )
+    turns = range(1, work.runs if work.pause_s > 0 else 1)
+    pauses = tuple((turn * len(pages), work.pause_s) for turn in turns)
+    pages, writes = np.tile(pages, work.runs), np.tile(writes, work.runs)
+    return anonymous("in-memory-analytics", pages, writes, layout.page_count, pauses)
 
 
 def _rmat(
