@@ -178,9 +178,9 @@ class SimHost:
 
     def _domain_snapshot(self, domid: DomId, capacity_pages: int) -> DomainSnapshot:
         domain = self.counters(domid)
-        frames = ("current_frames", "resident_frames", "installed_frames")
+        held = ("current_frames", "resident_frames", "installed_frames")
         values = _ZEROES | self._tmem_counters(domid)
-        values |= dict.fromkeys(frames, domain["current_areas"] * AREA_FRAMES) | {
+        values |= dict.fromkeys(held, domain["current_areas"] * AREA_FRAMES) | {
             "domid": domid,
             "name": self._names[domid],
             "maxmem_frames": self._maxmem[domid],

@@ -278,6 +278,7 @@ def alone(scenario: Scenario, name: str) -> Scenario:
     if not kept:
         raise KeyError(name)
     (domain,) = kept
+    # Whole areas beside the slack.
     host_ram = (scenario.memory - scenario.slack) // AREA_BYTES * AREA_BYTES
     ram = Size(min(domain.ram_max or domain.maxmem, domain.maxmem, host_ram))
     if ram > domain.ram and not domain.opt_out:
