@@ -31,9 +31,7 @@ static inline uint64_t mc_area_run_frames(struct mc_area_run run)
  * mc_pull takes the area. */
 static inline int mc_area_is_claimed(const struct mc_domain *domain, uint32_t area)
 {
-    const uint32_t flags = MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED;
-
-    return (mc_area_word(&domain->frames, area) & flags) == MC_AREA_HUGE;
+    return mc_word_is_claimed(mc_word(&domain->frames, area));
 }
 
 #endif

@@ -200,7 +200,7 @@ void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
         [MC_ACTIVE] = 1 << MC_CLOSING | 1 << MC_BROKEN,
         [MC_CLOSING] = 1 << MC_CLOSING | 1 << MC_QUIESCED | 1 << MC_ACTIVE,
         [MC_QUIESCED] = 1 << MC_ACTIVE,
-        [MC_BROKEN] = 1 << MC_CLOSING,
+        [MC_BROKEN] = 1 << MC_CLOSING | 1 << MC_BROKEN,
     };
     enum mc_phase old = mc_phase_of(domain);
 

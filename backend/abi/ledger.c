@@ -183,10 +183,9 @@ int mc_in_transit(const struct mc_domain *domain)
 
 static int ledger_is_wholly_free(const struct mc_domain *domain, uint32_t area)
 {
-    int64_t word = mc_area_word(&domain->frames, area);
+    union mc_area_word word = mc_word(&domain->frames, area);
 
-    return word >= 0 && (word & MC_AREA_FREE_MASK) == MC_AREA_FRAMES &&
-           !(word & (MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_EVICTED | MC_AREA_ISOLATED));
+    return mc_word_is_whole(word) && !word.evicted;
 }
 
 int mc_is_spare(const struct mc_domain *domain, uint32_t area)

@@ -19,7 +19,7 @@ struct mc_section mc_section_look(const struct mc_domain *domain, uint32_t secti
     struct mc_section seen = {.bank = MC_NO_BANK};
 
     for (uint32_t area = run.first; area < run.end; area++) {
-        int64_t word;
+        uint32_t free;
 
         seen.transit += domain->states[area] > MC_A_SOFT && domain->states[area] != MC_A_INSTALLED;
         if (domain->states[area] != MC_A_INSTALLED)
@@ -30,8 +30,8 @@ struct mc_section mc_section_look(const struct mc_domain *domain, uint32_t secti
         seen.installed++;
         seen.pinned += domain->pin_counts[area] != 0;
         seen.bank = domain->banks[area];
-        word = mc_area_word(&domain->frames, area) & MC_AREA_FREE_MASK;
-        seen.free_frames += word < MC_AREA_FRAMES ? (uint64_t)word : MC_AREA_FRAMES;
+        free = mc_word(&domain->frames, area).free;     /* the guest may write up to 1023 */
+        seen.free_frames += free < MC_AREA_FRAMES ? free : MC_AREA_FRAMES;
     }
     return seen;
 }

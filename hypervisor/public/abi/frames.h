@@ -44,7 +44,6 @@
 #define MC_AREA_EVICTED 0x800
 #define MC_AREA_RECLAIMED 0x1000
 #define MC_AREA_ISOLATED 0x2000     /* nothing more is handed out: the guest empties it */
-#define MC_AREA_GENERATION_SHIFT 16
 
 #define MC_HEAD_NEVER 0
 #define MC_HEAD_BODY 0x40
@@ -156,7 +155,9 @@ union mc_area_word {
 };
 
 _Static_assert(sizeof(union mc_area_word) == 4, "an area word is swapped as 32 bits");
-_Static_assert(MC_AREA_GENERATION_SHIFT == 16, "the generation is the upper half of the word");
+_Static_assert(MC_AREA_FREE_MASK >= MC_AREA_FRAMES, "free can count every frame of an area");
+_Static_assert((MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_EVICTED | MC_AREA_RECLAIMED |
+                MC_AREA_ISOLATED) == 0x3fff, "the masks are the fields below spare, in order");
 
 /* A copy of the word. The other side may change it at any time after. */
 static inline union mc_area_word mc_word(const struct mc_frames *frames, uint32_t area)

@@ -36,6 +36,7 @@ KILL_S = 10.0
 POLL_S = 0.01
 
 STDERR_TAIL_BYTES = 8192
+CHECK_REPORT = "memcoord: check failed: "  # check.c
 EXIT_ORPHANED = 70
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -92,18 +93,23 @@ class Child:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def how_it_ended(self) -> str:
-        """For people: ``killed by SIGKILL``, ``exit code 1: <last line of stderr>``, ``ended``."""
+        """For people: ``killed by SIGKILL``, ``exit code 1: <last line of stderr>``, ``ended``.
+
+        A process that ended itself by a check in C is shown with the report of that check.
+        """
         code = self.returncode
         if code is None:
             return "still runs"
+        if code == 0:
+            return "ended"
+        line = self.last_stderr_line()
+        if code == -signal.SIGABRT and line.startswith(CHECK_REPORT):
+            return line
         if code < 0:
             try:
                 return f"killed by {signal.Signals(-code).name}"
             except ValueError:
                 return f"killed by signal {-code}"
-        if code == 0:
-            return "ended"
-        line = self.last_stderr_line()
         return f"exit code {code}" + (f": {line}" if line else "")
 
 

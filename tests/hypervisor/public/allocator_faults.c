@@ -441,7 +441,7 @@ static int masks_agree(void)
     const union mc_area_word words[] = {{.free = 0x3ff}, {.huge = 1},     {.evicted = 1},
                                         {.reclaimed = 1}, {.isolated = 1}, {.generation = 1}};
     const uint32_t masks[] = {MC_AREA_FREE_MASK, MC_AREA_HUGE,     MC_AREA_EVICTED,
-                              MC_AREA_RECLAIMED, MC_AREA_ISOLATED, 1u << MC_AREA_GENERATION_SHIFT};
+                              MC_AREA_RECLAIMED, MC_AREA_ISOLATED, 1u << 16};
     for (size_t k = 0; k < sizeof masks / sizeof masks[0]; k++)
         if (words[k].bits != masks[k])
             return 0;

@@ -168,7 +168,7 @@ static int prepare(void *context, uint32_t area, uint32_t word)
 {
     struct worker *self = context;
     uint32_t now = __atomic_load_n(&self->frames.areas[area], __ATOMIC_ACQUIRE);
-    if ((now & MC_AREA_RECLAIMED) || (word ^ now) >> MC_AREA_GENERATION_SHIFT)
+    if ((now & MC_AREA_RECLAIMED) || (word ^ now) >> 16)
         exit(STOLEN);
     return draw(&self->seed) % 64 ? MC_OK : MC_ETIMEOUT;
 }

@@ -200,7 +200,7 @@ class Allocator(RuleBasedStateMachine):
         assert status == (0 if allowed else ESTATE)
         if allowed:
             word = self.lib.mc_area_word(self.frames, area)
-            assert word >> self.lib.MC_AREA_GENERATION_SHIFT == self.generation
+            assert word >> 16 == self.generation
         else:
             assert self.region.image() == before
         return allowed
