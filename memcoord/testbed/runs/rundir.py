@@ -78,12 +78,10 @@ class RunDir:
     """One run's directory, open for writing. Used from one thread of the run's own process."""
 
     def __init__(self, path: Path, manifest: Manifest, clock_ns: Callable[[], int]) -> None:
-        self.path, self.manifest, self._clock_ns = path, manifest, clock_ns
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        try:
-            self._events = os.open(path / EVENTS, flags, 0o600)
-        except OSError as error:
-            raise RunDirError(path, error.strerror or str(error)) from None
+        self.path = path
+        self.manifest = manifest
+        self._clock_ns = clock_ns
+        self._events = _open_events(path)
 
     def record_process(self, role: str, pid: int) -> None:
         """Name a process this run started, before it can outlive the run."""
@@ -223,6 +221,14 @@ def newest_live(base: Path | None = None) -> Path:
         except RunDirError:
             continue
     raise ConfigError("--run-dir", f"no run is live below {base or default_base()}")
+
+
+def _open_events(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        return os.open(path / EVENTS, flags, 0o600)
+    except OSError as error:
+        raise RunDirError(path, error.strerror or str(error)) from None
 
 
 def _replace(directory: Path, name: str, data: bytes) -> Path:
