@@ -207,7 +207,7 @@ def compress(page, target, capacity):
     literals = PAGE_BYTES - anchor
     if out + literals + literals // MORE + 2 > end:
         return int64(0)
-    store8(out, min(literals, RUN) << 4)
+    store8(out, min(literals, int64(RUN)) << 4)
     out += 1
     if literals >= RUN:
         out = write_length(out, literals - RUN)

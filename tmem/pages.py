@@ -22,13 +22,7 @@ from tmem.index import (
     unchain,
     unlink,
 )
-from tmem.layout import (
-    ANCHOR_PERSISTENT,
-    ANCHOR_STORED,
-    ANCHOR_ZERO,
-    EVICT_STORED,
-    NO_FRAME,
-)
+from tmem.layout import ANCHOR_PERSISTENT, ANCHOR_STORED, ANCHOR_ZERO, EVICT_STORED, NO_FRAME
 from tmem.raw_memory import kernel
 from tmem.store import discard, store
 

@@ -218,7 +218,7 @@ def inline(result: Any, *kinds: Any) -> Callable[[Callable[..., Any]], Any]:
             return result(*kinds), generate
 
         typed.__name__, typed.__doc__ = emit.__name__, emit.__doc__
-        typed.__signature__ = inspect.signature(emit)  # type: ignore[attr-defined]
+        typed.__signature__ = inspect.signature(emit)
         return intrinsic(typed)
 
     return decorate
