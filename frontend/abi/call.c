@@ -33,14 +33,12 @@ int mc_lock_within(pthread_mutex_t *lock, uint64_t timeout_ns)
     uint64_t end_ns = mc_clock_ns() + timeout_ns;
     struct timespec end = {.tv_sec = (time_t)(end_ns / NS_PER_S),
                            .tv_nsec = (long)(end_ns % NS_PER_S)};
-
     return pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &end) == 0 ? MC_OK : MC_ETIMEOUT;
 }
 
 static int call_peer_hung_up(int fd)
 {
     struct pollfd peer = {.fd = fd, .events = POLLRDHUP};
-
     return poll(&peer, 1, 0) > 0 &&
            (peer.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
 }
@@ -61,7 +59,6 @@ int mc_guest_alive(struct mc_guest *guest)
 static void call_send(struct call *call)
 {
     uint32_t before = call->sent;
-
     while (call->sent < call->count &&
            mc_front_push(call->front, &call->records[call->sent]) == MC_OK)
         call->sent++;
@@ -77,10 +74,8 @@ static int call_collect(struct call *call)
 {
     struct mc_record response;
     int taken, got;
-
     for (taken = 0; taken < MC_RING_SLOTS; taken++) {
         uint64_t index;
-
         got = mc_front_pop(call->front, &response);
         if (got <= 0)
             return got < 0 ? got : taken;
@@ -106,7 +101,6 @@ static int call_spin(const struct call *call, uint32_t cpu)
 {
     const struct mc_control *control = call->guest->control;
     uint64_t start_ns, limit_ns = call->guest->spin_ns;
-
     if (limit_ns == 0 || atomic_load(&control->hypervisor_cpu) == cpu)
         return 0;
     limit_ns += (uint64_t)(__builtin_popcountll(call->unanswered) - 1) * RECORD_NS;
@@ -125,7 +119,6 @@ static int call_await(struct call *call, uint32_t seen, uint64_t deadline_ns)
     struct mc_control *control = call->guest->control;
     uint32_t cpu = mc_cpu_now();
     uint64_t now_ns, left_ns;
-
     if (atomic_load_explicit(&control->frontend_cpu, memory_order_relaxed) != cpu)
         atomic_store_explicit(&control->frontend_cpu, cpu, memory_order_relaxed);
     if (call_spin(call, cpu) || mc_front_arm(call->front))
@@ -145,11 +138,9 @@ static int call_await(struct call *call, uint32_t seen, uint64_t deadline_ns)
 static int call_run(struct call *call)
 {
     uint64_t deadline_ns = mc_clock_ns() + call->guest->timeout_ns;
-
     for (;;) {          /* every round answers a request, drops a stale answer, or awaits */
         uint32_t seen = atomic_load(&call->guest->control->guest_bell);
         int taken, status;
-
         call_send(call);
         taken = call_collect(call);
         if (taken < 0)
@@ -169,7 +160,6 @@ int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, u
     struct mc_guest_private *own = guest->own;
     struct call call = {.guest = guest, .records = records, .count = count};
     int status;
-
     if (ring < 0 || ring >= MC_RINGS || count == 0 || count > MC_RING_SLOTS)
         return MC_EINDEX;
     if (__atomic_load_n(&own->gone, __ATOMIC_RELAXED))

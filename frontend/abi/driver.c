@@ -24,7 +24,6 @@ const struct mc_driver *mc_driver(uint32_t id)
 int64_t mc_ask(struct mc_guest *guest, struct mc_record *record)
 {
     int status = mc_guest_call(guest, MC_RING_MEMORY, record, 1);
-
     return status != MC_OK ? status : record->status;
 }
 
@@ -32,7 +31,6 @@ int64_t mc_ask_grow(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct mc_record record = {.op = MC_OP_GROW, .arg = {areas}};
     int64_t granted = mc_ask(guest, &record);
-
     *path = (int)(record.arg[0] & 3);
     return granted ? granted : MC_ENOMEM;
 }
@@ -40,7 +38,6 @@ int64_t mc_ask_grow(struct mc_guest *guest, uint32_t areas, int *path)
 int64_t mc_ask_release(struct mc_guest *guest, uint32_t areas)
 {
     struct mc_record record = {.op = MC_OP_RELEASE, .arg = {areas}};
-
     return mc_ask(guest, &record);
 }
 
@@ -81,7 +78,6 @@ static void driver_nap(struct mc_guest *guest, uint32_t seen, uint64_t until_ns)
     uint64_t now_ns = mc_clock_ns(), left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
     struct timespec longest = {.tv_nsec = (long)(left_ns < MC_LIVENESS_NS ? left_ns
                                                                           : MC_LIVENESS_NS)};
-
     atomic_fetch_add(&guest->control->config_waiters, 1);
     if (!driver_is_stopping(guest) && left_ns)
         syscall(SYS_futex, &guest->control->config_bell, FUTEX_WAIT, seen, &longest, NULL, 0);
@@ -92,12 +88,10 @@ static void *driver_run(void *argument)
 {
     struct mc_guest *guest = argument;
     struct mc_control *control = guest->control;
-
     while (!driver_is_stopping(guest) && mc_guest_alive(guest)) {
         uint32_t seen = atomic_load(&control->config_bell), kicks = driver_kicks(guest);
         uint64_t next_ns = UINT64_MAX;
         int status = guest->own->driver->step(guest, mc_clock_ns(), &next_ns);
-
         if (!mc_guest_alive(guest))     /* after a reboot the words belong to another guest */
             break;
         atomic_store(&control->driver_status, status);
@@ -114,7 +108,6 @@ int mc_driver_start(struct mc_guest *guest)
 {
     sigset_t all, before;
     int failed;
-
     if (!guest->own->driver->step)
         return MC_OK;
     sigfillset(&all);               /* signals belong to the program's own threads */

@@ -48,10 +48,8 @@ static int cmm_await(struct mc_guest *guest, int question, int index, uint64_t *
 {
     struct mc_control *control = guest->control;
     uint64_t deadline_ns = mc_clock_ns() + guest->timeout_ns, now_ns;
-
     for (;;) {          /* until the deadline */
         uint32_t seen = atomic_load(&control->guest_bell);
-
         *answer = cmm_answer(guest, index);
         if (mc_cmm_number(*answer) == cmm_number_told(guest, question))
             return MC_OK;
@@ -72,7 +70,6 @@ static int64_t cmm_ask_dom0(struct mc_guest *guest, uint32_t areas, int *path)
     struct cmm *cmm = guest->own->device;
     uint64_t answer;
     int status;
-
     if (mc_lock_within(&cmm->ask_lock, guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
     status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
@@ -93,7 +90,6 @@ static int64_t cmm_more(struct mc_guest *guest, uint32_t areas, int *path)
     uint64_t *words = guest->control->driver, start_ns = mc_clock_ns(), took_ns;
     int64_t gained = cmm_by_dom0(guest) ? cmm_ask_dom0(guest, areas, path)
                                     : mc_ask_grow(guest, areas, path);
-
     took_ns = mc_clock_ns() - start_ns;
     __atomic_store_n(&words[MC_CMM_LATENCY], took_ns, __ATOMIC_RELAXED);
     __atomic_fetch_add(&words[MC_CMM_WAITED], took_ns, __ATOMIC_RELAXED);
@@ -105,7 +101,6 @@ static uint32_t cmm_claim_free(struct mc_guest *guest, struct cmm *cmm, uint32_t
 {
     uint64_t word = 0;
     uint32_t count = 0;
-
     for (uint32_t area = guest->frames.area_count; area-- > 0 && count < most;) {
         if (cmm->refused[area] || !mc_word_is_whole(mc_word(&guest->frames, area)) ||
             mc_offline(guest, area, 0) != MC_OK)
@@ -123,7 +118,6 @@ static int cmm_settle_offer(struct mc_guest *guest, struct cmm *cmm)
 {
     uint64_t answer;
     int taken = 0, status = cmm_await(guest, MC_CMM_OFFER, MC_CMM_TAKEN, &answer);
-
     if (status != MC_OK)
         return status;
     for (uint32_t i = 0; i < cmm->offered_count; i++) {
@@ -144,7 +138,6 @@ static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
 {
     struct cmm *cmm = guest->own->device;
     int64_t count = 0;
-
     *taken = 0;
     if (mc_lock_within(&cmm->offer_lock, guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
@@ -167,7 +160,6 @@ static int64_t cmm_release(struct mc_guest *guest, uint32_t areas)
 {
     int64_t count;
     int taken;
-
     if (!cmm_by_dom0(guest))
         return mc_ask_release(guest, areas);
     count = cmm_offer(guest, areas, &taken);
@@ -180,7 +172,6 @@ static uint32_t cmm_excess(const struct mc_guest *guest, int *own_target)
 {
     uint64_t size = atomic_load(&guest->control->current_frames);
     uint64_t wanted = atomic_load(&guest->control->requested_frames);
-
     *own_target = size > atomic_load(&guest->control->target_frames);
     return size > wanted ? (uint32_t)((size - wanted) / MC_AREA_FRAMES) : 0;
 }
@@ -191,7 +182,6 @@ static int cmm_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     int own_target, taken, refused = 0, dropped = 0;
     int64_t count;
     uint32_t areas;
-
     if (!cmm_by_dom0(guest))
         return MC_STEP_DONE;
     memset(cmm->refused, 0, guest->frames.area_count);
@@ -217,7 +207,6 @@ static int cmm_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 static int cmm_open(struct mc_guest *guest)
 {
     struct cmm *cmm = calloc(1, sizeof *cmm);
-
     if (cmm == NULL)
         return MC_ENOMEM;
     cmm->refused = calloc(guest->frames.area_count, sizeof *cmm->refused);
@@ -234,7 +223,6 @@ static int cmm_open(struct mc_guest *guest)
 static void cmm_close(struct mc_guest *guest)
 {
     struct cmm *cmm = guest->own->device;
-
     if (cmm == NULL)
         return;
     pthread_mutex_destroy(&cmm->ask_lock);

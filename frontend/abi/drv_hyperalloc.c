@@ -13,7 +13,6 @@ static int hyperalloc_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *ne
                                       __ATOMIC_ACQUIRE);
     struct mc_record record = {.op = MC_OP_CACHE_DROPPED};
     int64_t status;
-
     (void)now_ns, (void)next_ns;
     if (wanted == guest->own->dropped)
         return MC_STEP_DONE;

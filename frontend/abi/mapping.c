@@ -25,7 +25,6 @@ static uint32_t word_generation(union mc_area_word word)
 static int area_map(struct mc_guest *guest, uint32_t area, uint32_t generation)
 {
     uint8_t *start = guest->ram + (uint64_t)area * MC_AREA_BYTES;
-
     if (mc_populate_read((uint64_t)(uintptr_t)start, MC_AREA_BYTES) != 0)
         return MC_EKERNEL;
     __atomic_store_n(&guest->mapped[area], generation, __ATOMIC_RELAXED);
@@ -37,7 +36,6 @@ static int area_install(struct mc_guest *guest, uint32_t area)
 {
     struct mc_record record = {.op = MC_OP_INSTALL, .arg = {area}};
     int status;
-
     /* One allocation tries several areas. After one request without an answer it asks no more. */
     if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
         return MC_ETIMEOUT;
@@ -54,7 +52,6 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
     union mc_area_word word = mc_word(&guest->frames, area);
     uint32_t generation;
     int status, worked = 0;
-
     (void)seen;     /* another thread may have had the area installed since */
     if (word.evicted) {
         status = area_install(guest, area);
@@ -84,7 +81,6 @@ static void area_map_if_free(struct mc_guest *guest, uint32_t area)
 {
     union mc_area_word word = mc_word(&guest->frames, area);
     uint32_t generation = word_generation(word);
-
     if (!mc_word_is_whole(word) || word.evicted ||
         __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) == generation)
         return;
@@ -112,7 +108,6 @@ static void mapper_sleep(struct mc_guest *guest, uint32_t seen)
 {
     struct timespec longest = {.tv_nsec = MC_LIVENESS_NS};
     uint32_t *word = (uint32_t *)&guest->control->credit_bell;
-
     atomic_fetch_add(&guest->control->credit_waiters, 1);
     if (!mapper_is_stopping(guest))
         syscall(SYS_futex, word, FUTEX_WAIT, seen, &longest, NULL, 0);
@@ -122,10 +117,8 @@ static void mapper_sleep(struct mc_guest *guest, uint32_t seen)
 static void *mapper_run(void *argument)
 {
     struct mc_guest *guest = argument;
-
     while (!mapper_is_stopping(guest)) {
         uint32_t seen = atomic_load(&guest->control->credit_bell);
-
         for (uint32_t area = 0; area < guest->frames.area_count; area++)
             if (!mapper_is_stopping(guest))
                 area_map_if_free(guest, area);
@@ -139,7 +132,6 @@ int mc_mapper_start(struct mc_guest *guest)
 {
     sigset_t all, before;
     int failed;
-
     sigfillset(&all);               /* signals belong to the program's own threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     failed = pthread_create(&guest->own->mapper, NULL, mapper_run, guest);

@@ -17,14 +17,12 @@ int64_t mc_movable_alloc(struct mc_guest *guest, int slot)
 {
     struct mc_handles *table = mc_handles_of(guest);
     int64_t frame = table == NULL ? MC_ENOMEM : mc_guest_alloc(guest, slot, 0);
-
     return frame < 0 ? frame : (int64_t)mc_handle_take(table, (uint32_t)frame);
 }
 
 int mc_movable_free(struct mc_guest *guest, int slot, uint32_t handle)
 {
     int64_t pinned = mc_movable_pin(guest, handle);
-
     if (pinned < 0)
         return (int)pinned;
     mc_movable_unpin(guest, handle);
@@ -36,7 +34,6 @@ int mc_movable_free(struct mc_guest *guest, int slot, uint32_t handle)
 int mc_isolate(struct mc_guest *guest, uint32_t area)
 {
     union mc_area_word seen, isolated;
-
     if (area >= guest->frames.area_count)
         return MC_ESTATE;
     seen = mc_word(&guest->frames, area);
@@ -57,7 +54,6 @@ static int frame_move(struct mc_guest *guest, struct mc_handles *table, uint32_t
 {
     uint32_t owner = __atomic_load_n(&table->owners[frame], __ATOMIC_ACQUIRE);
     uint32_t handle = owner - 1;
-
     if (owner == 0 || !mc_handle_lock(&table->states[handle]))
         return 0;
     if (table->frames[handle] != frame) {       /* it was freed, and the handle used anew */
@@ -86,7 +82,6 @@ static int area_move(struct mc_guest *guest, struct mc_handles *table, uint32_t 
     uint32_t first = area * MC_AREA_FRAMES;
     int64_t spare = MC_ENOMEM;
     int status = MC_OK;
-
     for (uint32_t frame = first; frame < first + MC_AREA_FRAMES; frame++) {
         if (!__atomic_load_n(&table->owners[frame], __ATOMIC_ACQUIRE))
             continue;
@@ -117,7 +112,6 @@ static int area_is_empty(const struct mc_guest *guest, uint32_t area)
 static int slot_is_in(const struct mc_guest *guest, uint32_t area)
 {
     const struct mc_slot *slot = &guest->frames.slots[guest->slot];
-
     return atomic_load_explicit(&slot->row, memory_order_relaxed) / MC_AREA_ROWS == area;
 }
 
@@ -125,7 +119,6 @@ int mc_migrate(struct mc_guest *guest, uint32_t area)
 {
     struct mc_handles *table;
     int status;
-
     if (area >= guest->frames.area_count || !mc_word(&guest->frames, area).isolated)
         return MC_ESTATE;
     if (area_is_empty(guest, area))
@@ -148,10 +141,8 @@ int mc_migrate(struct mc_guest *guest, uint32_t area)
 int mc_all_free(const struct mc_guest *guest, uint32_t first, uint32_t count)
 {
     uint32_t ours = 0;
-
     for (uint32_t area = first; area < first + count; area++) {
         union mc_area_word word = mc_word(&guest->frames, area);
-
         if (word.reclaimed)
             continue;
         if (!mc_word_is_empty(word))
@@ -165,7 +156,6 @@ int mc_all_free(const struct mc_guest *guest, uint32_t first, uint32_t count)
 int mc_claim_area(struct mc_guest *guest, uint32_t area)
 {
     union mc_area_word seen;
-
     if (!mc_tree_take(&guest->frames, area, MC_AREA_FRAMES, MC_AREA_FRAMES))
         return MC_ESTATE;
     seen = mc_word(&guest->frames, area);
@@ -180,7 +170,6 @@ void mc_online(struct mc_guest *guest, uint32_t area)
 {
     const union mc_area_word isolated = {.isolated = 1};
     union mc_area_word seen = mc_word(&guest->frames, area);
-
     if (seen.reclaimed)                 /* the host took it */
         return;
     if (!seen.huge) {
@@ -194,7 +183,6 @@ void mc_online(struct mc_guest *guest, uint32_t area)
 int mc_offline(struct mc_guest *guest, uint32_t area, int move)
 {
     int status = mc_isolate(guest, area);
-
     if (status != MC_OK)
         return status;
     if (move)
