@@ -42,10 +42,7 @@ int64_t mc_ask_release(struct mc_guest *guest, uint32_t areas)
 }
 
 const struct mc_driver mc_drv_direct = {
-    .name = "direct",
-    .id = MC_DIRECT,
-    .populated = 1,
-    .more = mc_ask_grow,
+    .name = "direct", .id = MC_DIRECT, .populated = 1, .more = mc_ask_grow,
     .release = mc_ask_release,
 };
 

@@ -314,10 +314,6 @@ static void balloon_close(struct mc_guest *guest)
 }
 
 const struct mc_driver mc_drv_balloon = {
-    .name = "balloon",
-    .id = MC_BALLOON,
-    .open = balloon_open,
-    .close = balloon_close,
-    .step = balloon_step,
-    .more = balloon_more,
+    .name = "balloon", .id = MC_BALLOON, .open = balloon_open, .close = balloon_close,
+    .step = balloon_step, .more = balloon_more,
 };

@@ -232,12 +232,6 @@ static void cmm_close(struct mc_guest *guest)
 }
 
 const struct mc_driver mc_drv_cmm = {
-    .name = "cmm",
-    .id = MC_CMM,
-    .populated = 1,
-    .open = cmm_open,
-    .close = cmm_close,
-    .step = cmm_step,
-    .more = cmm_more,
-    .release = cmm_release,
+    .name = "cmm", .id = MC_CMM, .populated = 1, .open = cmm_open, .close = cmm_close,
+    .step = cmm_step, .more = cmm_more, .release = cmm_release,
 };

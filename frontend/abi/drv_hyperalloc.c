@@ -25,9 +25,6 @@ static int hyperalloc_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *ne
 }
 
 const struct mc_driver mc_drv_hyperalloc = {
-    .name = "hyperalloc",
-    .id = MC_HYPERALLOC,
-    .populated = 1,
-    .step = hyperalloc_step,
+    .name = "hyperalloc", .id = MC_HYPERALLOC, .populated = 1, .step = hyperalloc_step,
     .release = mc_ask_release,
 };

@@ -212,11 +212,6 @@ static int64_t sections_release(struct mc_guest *guest, uint32_t areas)
 }
 
 const struct mc_driver mc_drv_sections = {
-    .name = "sections",
-    .id = MC_SECTIONS,
-    .open = sections_open,
-    .close = sections_close,
-    .step = sections_step,
-    .more = sections_more,
-    .release = sections_release,
+    .name = "sections", .id = MC_SECTIONS, .open = sections_open, .close = sections_close,
+    .step = sections_step, .more = sections_more, .release = sections_release,
 };

@@ -396,11 +396,6 @@ static void vmem_close(struct mc_guest *guest)
 }
 
 const struct mc_driver mc_drv_virtio_mem = {
-    .name = "virtio-mem",
-    .id = MC_VIRTIO_MEM,
-    .open = vmem_open,
-    .close = vmem_close,
-    .step = vmem_step,
-    .more = vmem_more,
-    .release = vmem_release,
+    .name = "virtio-mem", .id = MC_VIRTIO_MEM, .open = vmem_open, .close = vmem_close,
+    .step = vmem_step, .more = vmem_more, .release = vmem_release,
 };
