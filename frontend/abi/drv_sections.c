@@ -123,12 +123,10 @@ static int64_t section_offline(struct mc_guest *guest, uint64_t section, uint32_
 {
     struct sections *sections = guest->own->device;
     uint32_t first = (uint32_t)section * sections->areas;
-    int64_t answer;
-    int status;
     if (section >= guest->frames.area_count / sections->areas)
         return MC_EINDEX;
     memset(sections->ours, 0, sections->areas);
-    status = section_isolate(guest, first);
+    int status = section_isolate(guest, first);
     if (status == MC_OK)
         status = section_for_all(guest, first, bell, mc_migrate);
     if (status == MC_OK)
@@ -137,7 +135,7 @@ static int64_t section_offline(struct mc_guest *guest, uint64_t section, uint32_
         section_online_again(guest, first);
         return status == STATUS_CANCELLED ? MC_OK : section_keep(guest, (uint32_t)section, status);
     }
-    answer = section_offer(guest, (uint32_t)section);
+    int64_t answer = section_offer(guest, (uint32_t)section);
     if (answer == MC_EGONE || answer == MC_ETIMEOUT)
         return answer;
     if (answer != MC_OK) {
@@ -154,10 +152,10 @@ static int64_t sections_act(struct mc_guest *guest)
     uint32_t bell = atomic_load(&guest->control->config_bell);
     struct sections *sections = guest->own->device;
     struct mc_record record = {.op = MC_OP_SECTION_NEXT};
-    int64_t todo, status;
+    int64_t status;
     if (__atomic_exchange_n(&sections->has_room, 0, __ATOMIC_ACQUIRE))
         record.arg[0] = MC_SECTION_ASK_ANEW;
-    todo = mc_ask(guest, &record);
+    int64_t todo = mc_ask(guest, &record);
     switch (todo) {
     case MC_SECTION_ONLINED:
         sections_count(guest, MC_SECTIONS_ONLINED);

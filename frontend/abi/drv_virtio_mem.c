@@ -35,10 +35,7 @@ struct vmem {
 
 /* A device's configuration, in blocks. */
 struct vmem_part {
-    uint32_t first;
-    uint32_t usable;
-    uint32_t requested;
-    uint32_t plugged;
+    uint32_t first, usable, requested, plugged;
 };
 
 static struct vmem *vmem_of(struct mc_guest *guest)
@@ -76,7 +73,7 @@ static int vmem_read_part(struct mc_guest *guest, uint32_t device, struct vmem_p
     if (answer != MC_VMEM_ACK)
         return answer < 0 ? (int)answer : MC_EBROKEN;
     *part = (struct vmem_part){(uint32_t)record.arg[0], (uint32_t)record.arg[1],
-                          (uint32_t)record.arg[2], (uint32_t)record.arg[3]};
+                               (uint32_t)record.arg[2], (uint32_t)record.arg[3]};
     return part->first <= blocks && part->usable <= blocks - part->first ? MC_OK : MC_EBROKEN;
 }
 
@@ -144,14 +141,13 @@ static int memory_block_plug(struct mc_guest *guest, uint32_t first, uint32_t en
                              uint32_t *missing)
 {
     for (uint32_t block = first, run; block < end && *missing; block += run) {
-        int64_t plugged;
         run = blocks_alike(guest, block, end, 0);
         run = run < *missing ? run : *missing;
         if (!run) {
             run = blocks_alike(guest, block, end, 1);
             continue;
         }
-        plugged = blocks_plug(guest, block, run);
+        int64_t plugged = blocks_plug(guest, block, run);
         if (plugged <= 0)
             return plugged ? (int)plugged : MC_STEP_MORE;
         run = (uint32_t)plugged;
@@ -304,10 +300,9 @@ static int vmem_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     uint32_t seen = atomic_load(&guest->control->config_bell);
     int result = MC_STEP_DONE;
     for (uint32_t device = 0; device < vmem->devices; device++) {
-        int status;
         if (__atomic_load_n(&vmem->broken, __ATOMIC_RELAXED))
             return MC_EBROKEN;
-        status = vmem_converge(guest, device, seen);
+        int status = vmem_converge(guest, device, seen);
         if (status == MC_STEP_MORE) {
             *next_ns = now_ns;
             return MC_STEP_MORE;

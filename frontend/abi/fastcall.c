@@ -117,12 +117,11 @@ static PyObject *py_free(PyObject *self, PyObject *const *args, Py_ssize_t count
 {
     struct mc_binding *binding = binding_of(self);
     int order = 0, status = MC_OK, overflow;
-    long long frame;
     if (count < 1 || count > 2)
         return PyErr_Format(PyExc_TypeError, "free() takes 1 or 2 arguments (%zd given)", count);
     if (count == 2 && !argument_order(args, count, 1, &order))
         return NULL;
-    frame = PyLong_AsLongLongAndOverflow(args[0], &overflow);
+    long long frame = PyLong_AsLongLongAndOverflow(args[0], &overflow);
     if (frame == -1 && PyErr_Occurred())
         return NULL;
     if (overflow)
@@ -157,8 +156,7 @@ static int64_t slot_call(struct mc_guest *guest, long long op, const uint64_t ar
                                       : mc_guest_alloc_areas(guest, slot, (uint32_t)arg[0]);
     case MC_SLOT_FREE_AREAS:
         return arg[1] > MC_TREE_AREAS
-            ? MC_EINDEX
-            : mc_frames_free_areas(&guest->frames, slot, arg[0], (uint32_t)arg[1]);
+            ? MC_EINDEX : mc_frames_free_areas(&guest->frames, slot, arg[0], (uint32_t)arg[1]);
     case MC_SLOT_RELEASE:
         return mc_guest_release(guest, arg[0]);
     case MC_SLOT_ALLOC_MOVABLE:
@@ -176,7 +174,6 @@ static PyObject *py_slot_call(PyObject *self, PyObject *const *args, Py_ssize_t 
 {
     struct mc_binding *binding = binding_of(self);
     uint64_t arg[4] = {0};
-    int64_t result;
     if (count < 1 || count > 4)
         return PyErr_Format(PyExc_TypeError, "slot_call() takes 1 to 4 arguments");
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -184,7 +181,7 @@ static PyObject *py_slot_call(PyObject *self, PyObject *const *args, Py_ssize_t 
         if (arg[i] == UINT64_MAX && PyErr_Occurred())
             return NULL;
     }
-    result = binding_enter(binding);
+    int64_t result = binding_enter(binding);
     if (result == MC_ESTATE)
         return NULL;
     if (result == MC_OK) {

@@ -78,9 +78,8 @@ static MC_NOINLINE int64_t guest_alloc_asking(struct mc_guest *guest, int slot, 
 
 int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
 {
-    int64_t frame;
     guest_begin_allocation(guest);
-    frame = mc_frames_alloc(&guest->frames, slot, order);
+    int64_t frame = mc_frames_alloc(&guest->frames, slot, order);
     return frame != MC_ENOMEM ? frame : guest_alloc_asking(guest, slot, order);
 }
 
@@ -88,9 +87,9 @@ int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uin
 {
     struct guest_patience spent = {0};
     uint64_t given = 0;
-    int64_t more, status;
+    int64_t status;
     guest_begin_allocation(guest);
-    more = mc_frames_alloc_many(&guest->frames, slot, out, count);
+    int64_t more = mc_frames_alloc_many(&guest->frames, slot, out, count);
     if (more < 0 || (uint64_t)more == count)
         return more;
     given = (uint64_t)more;
@@ -172,11 +171,10 @@ static int fd_holds(int fd, uint64_t bytes)
 static int guest_map(struct mc_guest *guest, int ram_fd, int meta_fd)
 {
     struct mc_guest_private *own = guest->own;
-    int64_t address;
     if (!fd_holds(ram_fd, own->ram_bytes) || !fd_holds(meta_fd, own->meta_bytes) ||
         own->meta_bytes < sizeof(struct mc_control))
         return MC_ELAYOUT;
-    address = mc_map(meta_fd, own->meta_bytes);
+    int64_t address = mc_map(meta_fd, own->meta_bytes);
     if (address < 0)
         return MC_EKERNEL;
     guest->control = (struct mc_control *)(uintptr_t)address;
@@ -227,7 +225,6 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
                   uint64_t ram_bytes, uint64_t meta_bytes, uint64_t spin_ns)
 {
     struct mc_guest *guest = calloc(1, sizeof *guest);
-    int status;
     *out = NULL;
     if (guest == NULL || (guest->own = calloc(1, sizeof *guest->own)) == NULL) {
         free(guest);
@@ -244,7 +241,7 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     guest->own->ram_bytes = ram_bytes;
     guest->own->meta_bytes = meta_bytes;
     guest->spin_ns = spin_ns < MC_SPIN_MAX_NS ? spin_ns : MC_SPIN_MAX_NS;
-    status = guest_map(guest, ram_fd, meta_fd);
+    int status = guest_map(guest, ram_fd, meta_fd);
     if (status == MC_OK)
         status = guest_bind(guest);
     if (status != MC_OK) {

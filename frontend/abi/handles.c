@@ -67,9 +67,8 @@ void mc_handles_close(struct mc_guest *guest)
 
 uint32_t mc_handle_take(struct mc_handles *table, uint32_t frame)
 {
-    uint32_t handle;
     pthread_mutex_lock(&table->lock);
-    handle = table->first_free;
+    uint32_t handle = table->first_free;
     table->first_free = table->next_free[handle];
     pthread_mutex_unlock(&table->lock);
     table->frames[handle] = frame;

@@ -26,11 +26,10 @@ static int area_map(struct mc_guest *guest, uint32_t area, uint32_t generation)
 static int area_install(struct mc_guest *guest, uint32_t area)
 {
     struct mc_record record = {.op = MC_OP_INSTALL, .arg = {area}};
-    int status;
     /* One allocation tries several areas. After one request without an answer it asks no more. */
     if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
         return MC_ETIMEOUT;
-    status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
+    int status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
     if (status == MC_ETIMEOUT)
         __atomic_store_n(&guest->own->silent, 1, __ATOMIC_RELAXED);
     return status == MC_OK && record.status < 0 ? (int)record.status : status;
@@ -41,7 +40,6 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
 {
     struct mc_guest *guest = context;
     union mc_area_word word = mc_word(&guest->frames, area);
-    uint32_t generation;
     int status, worked = 0;
     (void)seen;     /* another thread may have had the area installed since */
     if (word.evicted) {
@@ -51,7 +49,7 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
         word = mc_word(&guest->frames, area);
         worked = 1;
     }
-    generation = word_generation(word);
+    uint32_t generation = word_generation(word);
     if (guest->own->driver->populated &&
         __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) != generation) {
         status = area_map(guest, area, generation);

@@ -33,10 +33,10 @@ int mc_movable_free(struct mc_guest *guest, int slot, uint32_t handle)
 
 int mc_isolate(struct mc_guest *guest, uint32_t area)
 {
-    union mc_area_word seen, isolated;
+    union mc_area_word isolated;
     if (area >= guest->frames.area_count)
         return MC_ESTATE;
-    seen = mc_word(&guest->frames, area);
+    union mc_area_word seen = mc_word(&guest->frames, area);
     for (int tries = 0; tries < SWAP_TRIES_MAX; tries++) {
         if (seen.huge || seen.reclaimed || seen.isolated)
             return MC_ESTATE;
@@ -49,8 +49,7 @@ int mc_isolate(struct mc_guest *guest, uint32_t area)
 }
 
 /* Copy one movable frame to `to`; 1 when it was done. */
-static int frame_move(struct mc_guest *guest, struct mc_handles *table, uint32_t frame,
-                      uint32_t to)
+static int frame_move(struct mc_guest *guest, struct mc_handles *table, uint32_t frame, uint32_t to)
 {
     uint32_t owner = __atomic_load_n(&table->owners[frame], __ATOMIC_ACQUIRE);
     uint32_t handle = owner - 1;
@@ -117,8 +116,6 @@ static int slot_is_in(const struct mc_guest *guest, uint32_t area)
 
 int mc_migrate(struct mc_guest *guest, uint32_t area)
 {
-    struct mc_handles *table;
-    int status;
     if (area >= guest->frames.area_count || !mc_word(&guest->frames, area).isolated)
         return MC_ESTATE;
     if (area_is_empty(guest, area))
@@ -127,14 +124,14 @@ int mc_migrate(struct mc_guest *guest, uint32_t area)
         mc_guest_drain(guest);
     if (area_is_empty(guest, area))
         return MC_OK;
-    table = mc_handles_of(guest);
+    struct mc_handles *table = mc_handles_of(guest);
     if (table == NULL)
         return MC_ENOMEM;
     if (table->slot < 0)
         table->slot = mc_slot_claim(&guest->frames, (uint32_t)syscall(SYS_gettid));
     if (table->slot < 0)
         return table->slot;
-    status = area_move(guest, table, area);
+    int status = area_move(guest, table, area);
     return area_is_empty(guest, area) ? MC_OK : status ? status : MC_ESTATE;
 }
 
@@ -155,10 +152,9 @@ int mc_all_free(const struct mc_guest *guest, uint32_t first, uint32_t count)
 /* The tree counts the frames of an isolated area until it is claimed. */
 int mc_claim_area(struct mc_guest *guest, uint32_t area)
 {
-    union mc_area_word seen;
     if (!mc_tree_take(&guest->frames, area, MC_AREA_FRAMES, MC_AREA_FRAMES))
         return MC_ESTATE;
-    seen = mc_word(&guest->frames, area);
+    union mc_area_word seen = mc_word(&guest->frames, area);
     for (int i = 0; i < SWAP_TRIES_MAX && seen.isolated && mc_word_is_empty(seen); i++)
         if (mc_word_swap(&guest->frames, area, &seen, mc_word_claimed(seen)))
             return MC_OK;

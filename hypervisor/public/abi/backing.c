@@ -33,35 +33,31 @@ static uint64_t page_bytes(void)
     return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-int mc_memfd(const char *name, uint64_t bytes)
+/* A new file of `bytes`, with seals; the fd is closed again when that cannot be. */
+static int file_sized(int fd, uint64_t bytes, int seals)
 {
-    int fd, error;
-    if (bytes == 0 || bytes > INT64_MAX)
-        return -EINVAL;
-    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, (off_t)bytes) == 0 &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+    if (ftruncate(fd, (off_t)bytes) == 0 && (seals == 0 || fcntl(fd, F_ADD_SEALS, seals) == 0))
         return fd;
-    error = errno;
+    int error = errno;
     close(fd);
     return -error;
 }
 
-int mc_tmpfile(const char *directory, uint64_t bytes)
+int mc_memfd(const char *name, uint64_t bytes)
 {
-    int fd, error;
     if (bytes == 0 || bytes > INT64_MAX)
         return -EINVAL;
-    fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
-    if (fd < 0)
-        return -errno;
-    if (ftruncate(fd, (off_t)bytes) == 0)
-        return fd;
-    error = errno;
-    close(fd);
-    return -error;
+    return file_sized(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), bytes,
+                      F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+}
+
+int mc_tmpfile(const char *directory, uint64_t bytes)
+{
+    if (bytes == 0 || bytes > INT64_MAX)
+        return -EINVAL;
+    return file_sized(open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600), bytes, 0);
 }
 
 /* Map `bytes`, whole pages, at a multiple of 2 MiB: reserve 2 MiB more, map over the aligned part
@@ -69,15 +65,14 @@ int mc_tmpfile(const char *directory, uint64_t bytes)
 static int64_t backing_map(int fd, int flags, uint64_t bytes)
 {
     uint64_t reserved_bytes = bytes + MC_AREA_BYTES;
-    uint8_t *reserved, *aligned;
-    uint64_t head_bytes;
+    uint8_t *reserved;
     MC_CHECK(bytes % page_bytes() == 0, "a mapping of %lu bytes", bytes);
     reserved = mmap(NULL, reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                     -1, 0);
     if (reserved == MAP_FAILED)
         return -errno;
-    head_bytes = -(uint64_t)(uintptr_t)reserved & (MC_AREA_BYTES - 1);
-    aligned = reserved + head_bytes;
+    uint64_t head_bytes = -(uint64_t)(uintptr_t)reserved & (MC_AREA_BYTES - 1);
+    uint8_t *aligned = reserved + head_bytes;
     if (mmap(aligned, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0) == MAP_FAILED) {
         int error = errno;
         munmap(reserved, reserved_bytes);
@@ -246,16 +241,14 @@ int mc_shmem_thp(void)
 {
     uint64_t bytes = 2 * MC_AREA_BYTES;
     int fd = mc_memfd("memcoord-thp", bytes);
-    int64_t address;
-    int huge;
     if (fd < 0)
         return 0;
-    address = mc_map(fd, bytes);
+    int64_t address = mc_map(fd, bytes);
     close(fd);
     if (address < 0)
         return 0;
-    huge = mc_populate_write((uint64_t)address, MC_AREA_BYTES) == 0 &&
-           mc_huge_bytes((uint64_t)address, bytes) > 0;
+    int huge = mc_populate_write((uint64_t)address, MC_AREA_BYTES) == 0 &&
+               mc_huge_bytes((uint64_t)address, bytes) > 0;
     mc_unmap((uint64_t)address, bytes);
     return huge;
 }

@@ -72,10 +72,8 @@ void mc_bell_set(uint32_t *word, uint32_t *waiters, uint32_t value)
 /* FUTEX_WAIT_BITSET takes a deadline, so an interrupted sleep goes on for what remains. */
 static int bell_sleep(uint32_t *word, uint32_t seen, uint64_t deadline_ns)
 {
-    struct timespec deadline = {
-        .tv_sec = (time_t)(deadline_ns / NS_PER_S),
-        .tv_nsec = (long)(deadline_ns % NS_PER_S),
-    };
+    struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / NS_PER_S),
+                                .tv_nsec = (long)(deadline_ns % NS_PER_S)};
     for (int i = 0; i < WAKEUPS_MAX; i++) {
         if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != seen)
             return MC_OK;
@@ -93,10 +91,9 @@ static int bell_sleep(uint32_t *word, uint32_t seen, uint64_t deadline_ns)
 int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t timeout_ns)
 {
     uint64_t bounded_ns = timeout_ns < WAIT_NS_MAX ? timeout_ns : WAIT_NS_MAX;
-    int status;
     __atomic_fetch_add(waiters, 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    status = bell_sleep(word, seen, mc_clock_ns() + bounded_ns);
+    int status = bell_sleep(word, seen, mc_clock_ns() + bounded_ns);
     __atomic_fetch_sub(waiters, 1, __ATOMIC_RELAXED);
     return status;
 }
@@ -178,7 +175,6 @@ static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(vo
     pthread_attr_t attributes;
     cpu_set_t one;
     size_t cpu = 0;
-    int failed;
     while (!CPU_ISSET(cpu, allowed))
         cpu++;
     CPU_CLR(cpu, allowed);
@@ -186,18 +182,16 @@ static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(vo
     CPU_SET(cpu, &one);
     if (pthread_attr_init(&attributes) != 0)
         return MC_EKERNEL;
-    failed = pthread_attr_setaffinity_np(&attributes, sizeof one, &one) ||
-             pthread_create(thread, &attributes, run, argument);
+    int failed = pthread_attr_setaffinity_np(&attributes, sizeof one, &one) ||
+                 pthread_create(thread, &attributes, run, argument);
     pthread_attr_destroy(&attributes);
     return failed ? MC_EKERNEL : MC_OK;
 }
 
 uint64_t mc_spin_calibrate_ns(void)
 {
-    struct pingpong pair = {
-        .deadline_ns = mc_clock_ns() + CALIBRATE_NS_MAX,
-        .round_ns = UINT64_MAX,
-    };
+    struct pingpong pair = {.round_ns = UINT64_MAX};
+    pair.deadline_ns = mc_clock_ns() + CALIBRATE_NS_MAX;
     sigset_t all, before;
     cpu_set_t allowed;
     pthread_t answerer, asker;

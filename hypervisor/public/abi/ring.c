@@ -58,14 +58,12 @@ void mc_ring_format(struct mc_ring *ring)
 
 void mc_front_bind(struct mc_front *front, struct mc_ring *ring)
 {
-    memset(front, 0, sizeof *front);
-    front->ring = ring;
+    *front = (struct mc_front){.ring = ring};
 }
 
 void mc_back_bind(struct mc_back *back, struct mc_ring *ring)
 {
-    memset(back, 0, sizeof *back);
-    back->ring = ring;
+    *back = (struct mc_back){.ring = ring};
 }
 
 uint32_t mc_front_outstanding(const struct mc_front *front)
@@ -86,9 +84,8 @@ int mc_front_push(struct mc_front *front, const struct mc_record *request)
 
 int mc_front_publish(struct mc_front *front)
 {
-    struct mc_ring *ring = front->ring;
-    return producer_publish(&ring->req_prod, &ring->req_event, &front->req_published,
-                            front->req_prod);
+    return producer_publish(&front->ring->req_prod, &front->ring->req_event,
+                            &front->req_published, front->req_prod);
 }
 
 int mc_front_pop(struct mc_front *front, struct mc_record *response)
@@ -150,8 +147,7 @@ int mc_back_push(struct mc_back *back, const struct mc_record *response)
 
 int mc_back_publish(struct mc_back *back)
 {
-    struct mc_ring *ring = back->ring;
-    return producer_publish(&ring->rsp_prod, &ring->rsp_event, &back->rsp_published,
+    return producer_publish(&back->ring->rsp_prod, &back->ring->rsp_event, &back->rsp_published,
                             back->rsp_prod);
 }
 
