@@ -12,9 +12,6 @@ guest can make contents collide. Therefore contents are compared in full, no cha
 ``hash_address`` by ``tmem.pool``.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 import ctypes

@@ -21,9 +21,6 @@ nothing has changed; otherwise such a put evicts. Every argument but ``state`` m
 guest, so the kernels trust none of them.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from tmem import codes, layout

@@ -5,9 +5,6 @@ that follow from it. A page of zeroes is queued apart: evicting it would free no
 Used by the kernels.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from tmem.index import (

@@ -6,9 +6,6 @@ are left, and all the pool's pages are counted to the owner. Used by ``tmem.kern
 ``tmem.serve``.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from tmem import codes, layout

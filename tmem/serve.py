@@ -15,9 +15,6 @@ Every entry takes the address of the state first. Importing this module compiles
 kernel. Used by ``tmem.pool`` and what belongs to it, and by hosts for ``entry_points``.
 """
 
-# Kernel arguments are typed by their signatures; annotations would only repeat them.
-# ruff: noqa: ANN001, ANN201, ANN202
-
 from __future__ import annotations
 
 import ctypes

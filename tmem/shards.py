@@ -29,9 +29,6 @@ counts are halved every WINDOW references, so the curve is of the recent past.
 Used by ``tmem.pool``; the kernels call ``_note`` by its address in the state.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN202
-
 from __future__ import annotations
 
 import numpy as np

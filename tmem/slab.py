@@ -11,9 +11,6 @@ as many of the frames written last as a level 2 cache holds. Only these are writ
 cache, all others past it. A wrong guess costs time and nothing else.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from typing import Any

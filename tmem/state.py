@@ -53,8 +53,7 @@ class State:
                 "areas": (layout.AREA, max_areas),
                 "hash_buckets": (layout.U32, hashed_frames),
                 "hashed": (layout.HASHED, hashed_frames),
-                # a codec may write beyond what it answers
-                "scratch": (layout.U32, 2 * layout.PAGE_BYTES // 4),
+                "scratch": (layout.U32, layout.PAGE_BYTES // 2),  # codecs write beyond an answer
                 "warm": (layout.U32, layout.WARM_FRAMES),
             }
         )

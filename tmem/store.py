@@ -5,9 +5,6 @@ hold ephemeral pages. All pages of one frame are ephemeral or all are persistent
 how many frames eviction can give. Used by the kernels.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from numba import int64
