@@ -164,15 +164,12 @@ class Tmem(Control):
         ``flags`` are Xen's (``tmem.PoolFlag``) and must carry ``VERSION``; ephemeral unless
         ``PERSISTENT``. ``uuid``: two u64, low first.
         """
-        code: int = serve.control(
-            self.state_address, _NEW_POOL, client, int(flags), uuid[0], uuid[1], 0, 0
-        )
-        return code
+        words = int(flags), uuid[0], uuid[1], 0, 0
+        return int(serve.control(self.state_address, _NEW_POOL, client, *words))
 
     def destroy_pool(self, client: int, pool: int) -> int:
         """Free a pool and its pages: DONE, or ABSENT (no error) when there is none."""
-        code: int = serve.control(self.state_address, _DESTROY_POOL, client, pool, 0, 0, 0, 0)
-        return code
+        return int(serve.control(self.state_address, _DESTROY_POOL, client, pool, 0, 0, 0, 0))
 
     def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
@@ -260,8 +257,7 @@ class Tmem(Control):
 
     def flush_object(self, client: int, pool: int, oid: Oid) -> int:
         """Forget every page of an object: DONE whether or not it was there; ENODEV."""
-        code: int = serve.control(self.state_address, _FLUSH_OBJECT, client, pool, *oid, 0)
-        return code
+        return int(serve.control(self.state_address, _FLUSH_OBJECT, client, pool, *oid, 0))
 
     def grow(self, area: int) -> int:
         """Take area number ``area`` of the slab into use: 0; EPERM when out of range or held."""

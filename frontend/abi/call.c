@@ -3,9 +3,6 @@
  * Answers are matched by id. An answer to an earlier request whose call gave up is dropped; at most
  * MC_RING_SLOTS of those can be under way.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "guest_private.h"
 
 #include <errno.h>

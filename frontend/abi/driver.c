@@ -1,7 +1,4 @@
 /* driver.c: see driver.h. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "driver.h"
 
 #include <linux/futex.h>

@@ -1,7 +1,4 @@
 /* guest.c: see guest.h. Opening and closing a domain, and allocation that asks for more. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "driver.h"
 #include "handles.h"
 

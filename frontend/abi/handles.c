@@ -1,7 +1,4 @@
 /* handles.c: see handles.h; pinning and unpinning of movable.h. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "handles.h"
 
 #include "movable.h"

@@ -1,7 +1,4 @@
 /* movable.c: migration, and taking areas out of use. See movable.h. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "movable.h"
 
 #include "claims.h"

@@ -1,7 +1,4 @@
 /* backing.c: see backing.h. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "backing.h"
 
 #include "check.h"

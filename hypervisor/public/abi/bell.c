@@ -1,7 +1,4 @@
 /* bell.c: see bell.h for the order of steps that makes a lost wake-up impossible. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "bell.h"
 
 #include "check.h"
