@@ -86,7 +86,6 @@ class Domain:
         self.domid = DomId(attached.domid)
         self.maxmem_frames = Frames(attached.ram_bytes // FRAME_BYTES)
         self.closed = False
-        self._control: Any = self._guest.control
         self._drop: Any = ffi.NULL
         self._relay = relay
         if relay is not None:
@@ -271,12 +270,10 @@ class Domain:
 
     def statistics(self) -> DomainStatistics:
         """Every counter, now."""
-        guest, control = self._open_guest(), self._control
+        guest, control = self._open_guest(), self._open_control()
         counted = ffi.new("struct mc_frames_statistics *")
         lib.mc_frames_statistics(ffi.addressof(guest.frames), counted)
-        ring = guest.grown_areas[lib.MC_PATH_RING]
-        transfer = guest.grown_areas[lib.MC_PATH_TRANSFER]
-        asked = ring + transfer
+        ring, transfer = (guest.grown_areas[p] for p in (lib.MC_PATH_RING, lib.MC_PATH_TRANSFER))
         return DomainStatistics(
             current_frames=self.current_frames,
             target_frames=self.target_frames,
@@ -288,7 +285,7 @@ class Domain:
             calls=guest.calls,
             sleeps=guest.sleeps,
             mapped_areas=guest.mapped_areas,
-            credit_areas=max(control.credit_taken - asked, 0),
+            credit_areas=max(control.credit_taken - ring - transfer, 0),
             ring_areas=ring,
             transfer_areas=transfer,
             credit_dry=control.credit_dry,
@@ -368,7 +365,7 @@ class Domain:
         size, offset = ctypes.c_size_t, ctypes.c_long
         for pointer, length in (
             (self._guest.ram, len(self._ram)),
-            (self._control, self._meta_bytes),
+            (self._guest.control, self._meta_bytes),
         ):
             start = ctypes.c_void_p(_address(pointer))
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED_NORESERVE
@@ -384,7 +381,7 @@ class Domain:
         raise WrongProcess(f"domain {self.name} is process {self._pid}'s: {_FORKED}")
 
     def _ring_guest(self) -> None:
-        control = self._control
+        control = self._guest.control
         bell = ffi.addressof(control, "guest_bell"), ffi.addressof(control, "guest_waiters")
         lib.mc_bell_ring(*bell)
 
@@ -405,9 +402,7 @@ class Domain:
         return self._guest
 
     def _open_control(self) -> Any:
-        if self.closed:
-            self._raise_closed()
-        return self._control
+        return self._open_guest().control
 
 
 #: Every domain of this process that somebody still holds.

@@ -7,8 +7,6 @@ limits of ``hypervisor.door`` are refused and counted. So is a domain when the h
 the file descriptors for it beside those it keeps for the domains it serves.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import time

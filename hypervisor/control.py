@@ -8,8 +8,6 @@ carried a request id. A peer at the doorbells is let in under an identity that w
 that no other peer has.
 """
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Callable
 from pathlib import Path

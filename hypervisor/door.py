@@ -9,8 +9,6 @@ accepted by means of a spare one and dropped: left waiting, they would wake the 
 Rules: main thread only; nothing here blocks. Used by the attach listener and the ZeroMQ sockets.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -7,8 +7,6 @@ Called by the composition root before it touches anything else, by the control p
 who keep run directories.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

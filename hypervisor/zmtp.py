@@ -10,8 +10,6 @@ A connection: 64 bytes of greeting and one READY command from each side, then me
 frame is a byte of flags, its size in 1 byte (8 with LONG), its body.
 """
 
-from __future__ import annotations
-
 import contextlib
 import select
 import socket

@@ -1,7 +1,5 @@
 """A forked child cannot use its parent's domain, and cannot harm it. Method: fork and try."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """One hypervisor to a run directory: locks, stale sockets, the token."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -13,8 +13,6 @@ Owns: the kernel's means, each used where the machine has it.
 ``docs/security.md`` says what then holds. Called by the launcher, the hypervisor process, doctor.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -5,8 +5,6 @@ reading of the operator's token, which every call sends.
 Used by the commands that act on a run directory; see ``hypervisor/public/messages.py``.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

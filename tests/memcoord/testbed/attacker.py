@@ -4,8 +4,6 @@ Run by ``test_isolation`` as the launcher runs domains: attaches by its token, m
 once and prints a JSON object, attempt -> "no: ..." or "YES: ...".
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

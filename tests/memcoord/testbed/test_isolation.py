@@ -1,7 +1,5 @@
 """Goal: a domain that the launcher starts reaches nobody else. Method: have one try everything."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,7 +1,5 @@
 """A domain that holds a secret and works on, with ZeroMQ doorbells. Run by ``test_isolation``."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
