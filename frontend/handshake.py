@@ -86,7 +86,8 @@ def _connect(target: str, deadline: float, wait: bool) -> socket.socket:
             return connection
         except (OSError, ValueError) as error:
             connection.close()
-            if not wait or time.monotonic() + RETRY_S > deadline:
+            is_worth_waiting = wait or isinstance(error, BlockingIOError)  # others are in the queue
+            if not is_worth_waiting or time.monotonic() + RETRY_S > deadline:
                 raise PeerGone(
                     f"no hypervisor listens at {target} ({error}): "
                     "start one with `memcoord hypervisor`"

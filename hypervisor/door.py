@@ -27,6 +27,8 @@ from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX
 
 PEERS_MAX = 64
 SILENCE_S = 2.0
+#: Connections the kernel holds until they are accepted.
+QUEUE_MAX = 256
 ACCEPTS_PER_EVENT_MAX = 16
 #: File descriptors that newcomers never take.
 FDS_KEPT = 8
@@ -82,7 +84,7 @@ class Door(Generic[AnyPeer]):
         except OSError as error:
             self._socket.close()
             raise ConfigError("run-dir", f"{path}: {error.strerror}") from None
-        self._socket.listen(PEERS_MAX)
+        self._socket.listen(QUEUE_MAX)
         self._spare = _spare_fd()
 
     def poll_fds(self) -> list[int]:

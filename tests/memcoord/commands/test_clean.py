@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from hypervisor.public.errors import ConfigError
 from memcoord.commands.clean import clean, lines
+from memcoord.commands.runs import list_runs
 from memcoord.testbed.runs import identity, rundir
 
 pytestmark = pytest.mark.process
@@ -136,3 +139,72 @@ def test_a_process_is_itself_and_a_dead_one_is_not() -> None:
     with subprocess.Popen([sys.executable, "-P", "-c", ""]) as process:
         once = identity.identify("vm1", process.pid)
     assert not identity.alive(once)
+
+
+#: A run whose launcher is in a PID namespace of its own, as in a container, and waits for its end.
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from memcoord.testbed.runs import rundir
+run = rundir.create("main", base=Path(sys.argv[1]))
+run.write("control.ipc", b"")
+run.record_files(["control.ipc"])
+print(run.path, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def elsewhere(short_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """Such a run and its process."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if os.geteuid():
+        command.insert(1, "--map-root-user")
+    with subprocess.Popen(
+        [*command, sys.executable, "-P", "-c", ELSEWHERE, str(short_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        assert process.stdout is not None
+        path = process.stdout.readline().strip()
+        if not path:
+            process.wait(10)
+            pytest.skip("this machine gives no PID namespace")
+        yield Path(path), process
+        process.kill()
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
+def test_a_run_of_another_pid_namespace_is_live_until_it_ends(
+    short_path: Path, elsewhere: tuple[Path, subprocess.Popen[str]]
+) -> None:
+    path, process = elsewhere
+    assert not any(identity.alive(one) for one in rundir.read_manifest(path).processes)
+    for force in (False, True):
+        done = clean(short_path, force=force, all_runs=True)
+        assert (done["killed"], done["removed"], done["skipped_live"]) == (0, 0, not force)
+        assert (path / "control.ipc").exists()
+        assert [row["state"] for row in list_runs(short_path)] == ["live"]
+    assert rundir.newest_live(short_path) == path
+    process.kill()
+    process.wait(30)
+    for _ in range(600):  # the kernel ends the others of the namespace in its own time
+        if not rundir.held(path):
+            break
+        time.sleep(0.05)
+    assert [row["state"] for row in list_runs(short_path)] == ["dead"]
+    assert clean(short_path)["removed"] == 1
+
+
+def test_a_process_of_another_namespace_is_never_taken_for_one_of_ours(
+    bystander: subprocess.Popen[bytes],
+) -> None:
+    here = identity.identify("vm1", bystander.pid)
+    assert identity.alive(here)
+    for namespace in ("pid:[1]", "unknown"):
+        there = msgspec.structs.replace(here, namespace=namespace)
+        assert not identity.alive(there)
+        assert not identity.kill(there) or bystander.poll() is None
+    assert bystander.poll() is None

@@ -116,3 +116,24 @@ def test_a_signal_ends_a_real_one_and_leaves_no_socket(
     assert out == f"serving {run_dir}; Ctrl-C ends it\n"
     assert rundir.read_manifest(run_dir).state == "finished"
     assert sorted(entry.name for entry in run_dir.iterdir()) == ["events.jsonl", "manifest.json"]
+
+
+def test_a_directory_is_used_again_once_its_hypervisor_has_ended(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "serve", lambda config, run_dir: 0)
+    for _ in range(2):
+        assert serve.host_command(None, str(short_path / "hv")) == 0
+    assert rundir.read_manifest(short_path / "hv").state == "finished"
+    with pytest.raises(ConfigError, match="holds a run already"):
+        rundir.create("main", path=short_path / "hv", again=True)
+
+    def serve_beside(config: HypervisorConfig, run_dir: Path) -> int:
+        manifest = (run_dir / rundir.MANIFEST).read_bytes()
+        with pytest.raises(ConfigError, match=f"process {os.getpid()}"):
+            serve.host_command(None, str(run_dir))
+        assert (run_dir / rundir.MANIFEST).read_bytes() == manifest
+        return 0
+
+    monkeypatch.setattr(serve, "serve", serve_beside)
+    assert serve.host_command(None, str(short_path / "hv")) == 0
