@@ -2,9 +2,9 @@
 
 Owns: one AF_UNIX socket in the run directory, the connections that came through it, and their
 limits. A peer of another user is refused. A peer that is not ``is_known`` within SILENCE_S is let
-go. When one process, or all of them, have too many connections, or few file descriptors are left,
-the oldest unknown connection of the process that has most gives way to the newest: so a process
-that connects and says nothing keeps out nobody. Without any file descriptor left, newcomers are
+go. When one process, or all of them, have too many unknown connections, or few file descriptors are
+left, the oldest of the process that has most gives way to the newest: so a process that connects
+and says nothing keeps out nobody. Without any file descriptor left, newcomers are
 accepted by means of a spare one and dropped: left waiting, they would wake the main loop for ever.
 Rules: main thread only; nothing here blocks. Used by the attach listener and the ZeroMQ sockets.
 """
@@ -152,20 +152,18 @@ class Door(Generic[AnyPeer]):
         return None
 
     def _make_room(self, newest: AnyPeer) -> None:
-        counts = Counter(peer.pid for peer in self.peers.values())
+        unknown = [peer for peer in self.peers.values() if not peer.is_known]
+        counts = Counter(peer.pid for peer in unknown)
         most = counts.most_common(1)[0][0]
         if counts[newest.pid] > self._per_process_max:
-            self._give_up_oldest(
-                newest.pid, f"{self._per_process_max} others of process {newest.pid}"
-            )
-        elif len(self.peers) > PEERS_MAX:
-            self._give_up_oldest(most, f"{PEERS_MAX} others")
+            most, others = newest.pid, f"{self._per_process_max} others of process {newest.pid}"
+        elif len(unknown) > PEERS_MAX:
+            others = f"{PEERS_MAX} others"
         elif fds_left() < FDS_KEPT:
-            self._give_up_oldest(most, "with few file descriptors left, others")
-
-    def _give_up_oldest(self, pid: int, others: str) -> None:
-        of_it = [peer for peer in self.peers.values() if peer.pid == pid]
-        oldest = next((peer for peer in of_it if not peer.is_known), of_it[-1])
+            others = "with few file descriptors left, others"
+        else:
+            return
+        oldest = next(peer for peer in unknown if peer.pid == most)
         self._hear(oldest)  # what it has to say may be here already
         if self.peers.get(oldest.connection.fileno()) is oldest and not oldest.is_known:
             self.turn_out(oldest, "busy", f"{others} are attaching")

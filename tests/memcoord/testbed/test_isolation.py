@@ -67,7 +67,8 @@ class Stage:
 
 @pytest.fixture
 def stage(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), path])))
     with Launcher(short_path) as launcher:
         made = Stage(short_path, launcher)
         yield made
