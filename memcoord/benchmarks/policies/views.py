@@ -13,14 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import Axis, Figure, Line
-from memcoord.benchmarks.policies.summary import (
-    SIM,
-    SLOWDOWNS,
-    TESTBED,
-    Found,
-    frontier,
-    points,
-)
+from memcoord.benchmarks.policies.summary import SIM, SLOWDOWNS, TESTBED, Found, frontier, points
 from memcoord.benchmarks.sweep.grid import scenario_text
 from memcoord.benchmarks.sweep.table import number
 from memcoord.benchmarks.tables import Cell, Part, Table

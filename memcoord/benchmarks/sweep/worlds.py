@@ -20,11 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.errors import MemcoordError
-from memcoord.testbed.report.metrics import (
-    TimeSeries,
-    control_figures,
-    failed_put_ratio,
-)
+from memcoord.testbed.report.metrics import TimeSeries, control_figures, failed_put_ratio
 from memcoord.testbed.report.results import PolicyResult, RunReport
 from memcoord.testbed.report.series import FILE
 from memcoord.testbed.runs.launcher import start_python

@@ -187,14 +187,7 @@ class TmemGuest(Measured):
 
     @operation
     def ring(
-        self,
-        key: str,
-        what: str,
-        pages: str,
-        slot: int,
-        count: int,
-        ops: int,
-        rest_ns: int = 0,
+        self, key: str, what: str, pages: str, slot: int, count: int, ops: int, rest_ns: int = 0
     ) -> tuple[bytes, float]:
         """put or get of a set through the domain's tmem ring; also the share that slept."""
         guest = self._attached[key].guest
