@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks import cpus
@@ -216,16 +215,8 @@ class BurstsBench(Rounds):
         variant = candidate.variant
         base = variant.round_up(BASE_AREAS)
         most = base + variant.round_up(PEAK_AREAS + candidate.credit_areas)
+        spec = variant.spec("vm1", most, base, base, candidate.credit_areas, **variant.by_itself)
         with Stage(most + SLACK_AREAS + SPARE_AREAS, SLACK_AREAS, "", "") as stage:
-            spec = DomainSpec(
-                "vm1",
-                most * AREA_FRAMES,
-                base * AREA_FRAMES,
-                base * AREA_FRAMES,
-                credit_areas=candidate.credit_areas,
-                mechanism=variant.mechanism,
-                options={**variant.options, **variant.by_itself},
-            )
             vm = stage.guest(self._vm, spec)
             plea = stage.plead(vm)
             vm.ask("fill", frames=base * AREA_FRAMES, asks=False)

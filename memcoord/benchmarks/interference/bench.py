@@ -23,19 +23,14 @@ from functools import partial
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES
+from memcoord.benchmarks import cpus
 from memcoord.benchmarks.bursts.bench import waits
 from memcoord.benchmarks.bursts.demand import Step
 from memcoord.benchmarks.harness import BenchPlan, Formula, Target, quantile_ratio
 from memcoord.benchmarks.mechanisms.bench import VARIANTS
 from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
 from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
-from memcoord.benchmarks.neighbours import (
-    Neighbours,
-    how_to_prefer,
-    place_guest,
-    place_hypervisor,
-    prefer,
-)
+from memcoord.benchmarks.neighbours import Neighbours, how_to_prefer, place_hypervisor, prefer
 from memcoord.benchmarks.runner import Rounds, Setting
 
 GUEST = "memcoord.benchmarks.bursts.guest"
@@ -196,14 +191,8 @@ class InterferenceBench(Rounds):
     def _row(self, path: GrantPath, protection: Protection, vm: StagedGuest, count: int) -> None:
         steps = requests(WARM_UP + SAMPLES, self._round, path.kind != "local")
         with self._neighbours.running(count):
-            _, touched = vm.ask(
-                "demand",
-                steps=steps,
-                asks=path.kind != "local",
-                plea_fd=-1,
-                missed_ns=BOUND_NS,
-                is_apart=True,
-            )
+            asked = {"asks": path.kind != "local", "plea_fd": -1, "missed_ns": BOUND_NS}
+            _, touched = vm.ask("demand", steps=steps, **asked, is_apart=True)
         samples = waits(touched[8 * WARM_UP :])
         self._sheet.add(row_name(path.name, protection.name, count), samples, 1)
 
@@ -213,7 +202,7 @@ class InterferenceBench(Rounds):
         place_hypervisor(own)
         self._neighbours.place(guests)
         for remote in (self._asker, self._donor):
-            place_guest(remote.pid, guests)
+            cpus.place(remote.pid, *guests)
         if protection.is_preferred:
             prefer(self._how)
 
@@ -223,7 +212,6 @@ class InterferenceBench(Rounds):
     ) -> Iterator[tuple[StagedGuest, Callable[[], None]]]:
         """A host for one path: the domain that asks, and a function that readies it again."""
         credit = protection.credit_areas if path.credit else 0
-
         stages: list[Stage] = []
 
         def stage_of(areas: int) -> Stage:
@@ -233,7 +221,7 @@ class InterferenceBench(Rounds):
         if path.kind == "full":
 
             def spec_of(name: str, most: int, target: int) -> DomainSpec:
-                return _spec(path, name, most, BASE_AREAS, target)
+                return path.variant.spec(name, most, BASE_AREAS, target)
 
             with Full(Cast(self._donor, self._asker), path.variant, spec_of, stage_of) as full:
 
@@ -248,7 +236,7 @@ class InterferenceBench(Rounds):
         most = SAMPLES + WARM_UP + SPARE_AREAS
         with stage_of(most + SLACK_AREAS + SPARE_AREAS) as stage:
             boot = 0 if path.kind == "roomy" else most
-            vm = stage.guest(self._asker, _spec(path, "asker", most, boot, most, credit))
+            vm = stage.guest(self._asker, path.variant.spec("asker", most, boot, most, credit))
             yield vm, partial(_renew, stage, vm, most, path.kind)
 
 
@@ -261,17 +249,3 @@ def _renew(stage: Stage, vm: StagedGuest, most: int, kind: str) -> None:
     stage.settle(vm, SETTLE_S)
     stage.backend.set_target(vm.domid, most * AREA_FRAMES)
     time.sleep(CREDIT_S)
-
-
-def _spec(
-    path: GrantPath, name: str, most: int, boot: int, target: int, credit: int = 0
-) -> DomainSpec:
-    return DomainSpec(
-        name,
-        most * AREA_FRAMES,
-        boot * AREA_FRAMES,
-        target * AREA_FRAMES,
-        credit_areas=credit,
-        mechanism=path.variant.mechanism,
-        options=dict(path.variant.options),
-    )

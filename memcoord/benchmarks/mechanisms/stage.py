@@ -56,6 +56,16 @@ class Variant:
         """The fewest whole steps that are ``areas``."""
         return -(-areas // self.step_areas) * self.step_areas
 
+    def spec(
+        self, name: str, most: int, boot: int, target: int, credit: int = 0, **options: int
+    ) -> DomainSpec:
+        """A domain of this mechanism, its sizes and its credit in areas."""
+        frames = (most * AREA_FRAMES, boot * AREA_FRAMES, target * AREA_FRAMES)
+        given = {**self.options, **options}
+        return DomainSpec(
+            name, *frames, credit_areas=credit, mechanism=self.mechanism, options=given
+        )
+
 
 class Resize(NamedTuple):
     """The cost of one change of a target. CPU time: of the backend, of its caller, of the guest.

@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.measured import Measured, bytes_of, ok, on_thread, run, samples_of
+from memcoord.benchmarks.measured import Measured, on_thread, run, timed
 from memcoord.testbed.runs.remote import operation
 
 
@@ -28,18 +28,18 @@ class RingGuest(Measured):
     @operation
     def ring(self, key: str, count: int, batch: int, rest_ns: int = 0) -> tuple[bytes, float]:
         """NOP round trips; also the share of them that slept."""
-        at, samples = self._attached[key], samples_of(count)
-        sleeps = int(at.guest.sleeps)
-        ok(lib.mcb_ring_nop(at.guest, samples, count, batch, rest_ns), "ring")
-        return bytes_of(samples), (int(at.guest.sleeps) - sleeps) / count
+        guest = self._attached[key].guest
+        sleeps = int(guest.sleeps)
+        samples = timed(
+            "ring", count, lambda out: lib.mcb_ring_nop(guest, out, count, batch, rest_ns)
+        )
+        return samples, (int(guest.sleeps) - sleeps) / count
 
     @operation
     def call_fds(self, read_fd: int, write_fd: int, size: int, count: int, rest_ns: int) -> bytes:
         """Round trips over two file descriptors."""
-        samples = samples_of(count)
-        status = lib.mcb_fd_call(read_fd, write_fd, size, samples, count, rest_ns)
-        ok(status, "fd round trip")
-        return bytes_of(samples)
+        fds = (read_fd, write_fd)
+        return timed("fd round trip", lib.mcb_fd_call, (*fds, size), count, rest_ns)
 
     @operation
     def serve_fds(self, read_fd: int, write_fd: int, size: int) -> None:

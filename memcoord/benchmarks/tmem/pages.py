@@ -14,6 +14,7 @@ from typing import Any
 
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
+from memcoord.benchmarks.tmem.peers import Store
 from tmem import Tmem
 
 SEED = 20260
@@ -66,8 +67,8 @@ def address_of(memory: mmap.mmap) -> int:
     return int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
 
 
-class TmemStore:
-    """Our pool as Python sees it, beside the rivals."""
+class TmemStore(Store):
+    """Our pool as Python sees it, beside the rivals; it goes with the process."""
 
     def __init__(self, pages: PageSet, tmem: Tmem, slot: int) -> None:
         self._tmem, self._slot = tmem, slot
@@ -75,27 +76,20 @@ class TmemStore:
         oids = [(n + 1, number, 0) for n in range(-(-pages.pages // per))]
         indices = list(range(per))
         named = [(oids[n // per], indices[n % per]) for n in pages.order]
-        self._work = [(*name, pages.block[p % BLOCK_PAGES]) for p, name in enumerate(named)]
+        self._calls = [(*name, pages.block[p % BLOCK_PAGES]) for p, name in enumerate(named)]
         self._page = bytearray(FRAME_BYTES)
 
     def put(self, start: int, stop: int) -> None:
         """One call a page."""
         put, slot = self._tmem.put, self._slot
-        for oid, index, page in self._work[start:stop]:
+        for oid, index, page in self._calls[start:stop]:
             if put(CLIENT, slot, oid, index, page) != DONE:
                 raise KeyError(index)
 
-    def get(self, start: int, stop: int) -> None:
+    def get(self, start: int, stop: int) -> bytearray:
         """One call a page, into one buffer."""
         get, slot, page = self._tmem.get, self._slot, self._page
-        for oid, index, _ in self._work[start:stop]:
+        for oid, index, _ in self._calls[start:stop]:
             if get(CLIENT, slot, oid, index, page) != DONE:
                 raise KeyError(index)
-
-    def fetch(self, position: int) -> bytes:
-        """One page."""
-        self.get(position, position + 1)
-        return bytes(self._page)
-
-    def close(self) -> None:
-        """The pool goes with the process."""
+        return page

@@ -94,7 +94,7 @@ def check_store(store: peers.Store) -> None:
 
 
 def test_a_dict_keeps_pages() -> None:
-    check_store(peers.DictStore(distinct_pages()))
+    check_store(peers.DictStore(distinct_pages(), Path()))
 
 
 def test_lmdb_keeps_pages(tmp_path: Path) -> None:
