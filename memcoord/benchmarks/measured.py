@@ -69,9 +69,7 @@ class Measured:
     def malloc_fresh(self, count: int, ops: int, size: int) -> tuple[bytes, float]:
         """The samples, and page faults per page: about 1 shows that the heap was fresh."""
         faults = ffi.new("uint64_t *")
-        samples = timed(
-            "malloc", count, lambda out: lib.mcb_malloc_fresh(out, count, ops, size, faults)
-        )
+        samples = timed("malloc", lib.mcb_malloc_fresh, (), count, ops, size, faults)
         return samples, faults[0] / (count * ops * size / FRAME_BYTES)
 
 
@@ -87,7 +85,7 @@ def on_thread(target: Callable[..., Any], *args: Any) -> None:
 
 
 def timed(what: str, loop: Any, on: tuple[Any, ...], count: int, *args: Any) -> bytes:
-    """The samples of a compiled loop, which is given ``on``, the samples' array, ``count``, ``args``.
+    """The samples of a compiled loop that takes ``on``, their array, ``count`` and ``args``.
 
     The MemcoordError of a negative status names ``what``.
     """

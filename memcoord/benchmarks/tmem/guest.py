@@ -171,19 +171,14 @@ class TmemGuest(Measured):
     ) -> tuple[bytes, float]:
         """put or get of a set through the domain's tmem ring; also the share that slept."""
         guest, walk = self._attached[key].guest, self._sets[pages].walk
-        sleeps, loop, asked = int(guest.sleeps), lib.mcb_ring_tmem, (OPS[what], slot, walk)
-        samples = timed(
-            f"ring {what}", count, lambda out: loop(guest, *asked, out, count, ops, rest_ns)
-        )
+        sleeps, on = int(guest.sleeps), (guest, OPS[what], slot, walk)
+        samples = timed(f"ring {what}", lib.mcb_ring_tmem, on, count, ops, rest_ns)
         return samples, (int(guest.sleeps) - sleeps) / count
 
     @operation
     def call_futex(self, fd: int, count: int, rest_ns: int) -> bytes:
         """Round trips over two futex words in a shared page."""
-        bells = self._bells(fd)
-        return timed(
-            "futex round trip", count, lambda out: lib.mcb_futex_call(bells, out, count, rest_ns)
-        )
+        return timed("futex round trip", lib.mcb_futex_call, (self._bells(fd),), count, rest_ns)
 
     @operation
     def serve_futex(self, fd: int) -> None:
