@@ -186,14 +186,19 @@ class Sheet:
             np.save(directory / f"{self.plan.bench}-{name}.npy", table)
 
 
-def quantile_ratio(over: str, above: float, under: str, below: float) -> Formula:
-    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``."""
+def of_rows(over: str, under: str, figure: Callable[[Row, Row], float]) -> Formula:
+    """The formula: a figure of two rows."""
 
     def formula(sheet: Sheet) -> float | None:
         rows = sheet.rows_of(over, under)
-        return None if rows is None else rows[0].quantile(above) / rows[1].quantile(below)
+        return None if rows is None else figure(rows[0], rows[1])
 
     return formula
+
+
+def quantile_ratio(over: str, above: float, under: str, below: float) -> Formula:
+    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``."""
+    return of_rows(over, under, lambda a, b: a.quantile(above) / b.quantile(below))
 
 
 def verdict(ratio: float | None, target: Target) -> str:

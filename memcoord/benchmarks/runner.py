@@ -38,14 +38,8 @@ DrawFigure = Callable[[Result], Figure]
 class Bench(Protocol):
     """A bench: how it measures, and how its result is shown."""
 
-    @property
-    def name(self) -> str:
-        """Names the bench on the command line and in its files."""
-
-    @property
-    def figure_file(self) -> str:
-        """The file of the figure, beside the page; "" when the bench has none."""
-        return ""
+    name: str  # on the command line and in the bench's files
+    figure_file: str = ""  # of the figure, beside the page; "" when the bench has none
 
     def directory(self, out: str | None) -> contextlib.AbstractContextManager[rundir.RunDir | Path]:
         """A fresh run directory, at ``out`` or below the user's runs."""
@@ -170,9 +164,6 @@ StartRounds = Callable[[Setting], Rounds]
 
 class RoundsBench(Bench):
     """A bench whose rows are all measured once in every round."""
-
-    name = ""
-    figure_file = ""
 
     def __init__(
         self,

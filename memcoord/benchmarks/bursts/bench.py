@@ -14,6 +14,7 @@ or populated ahead. Missed is a request not granted within MISSED_NS; the guest 
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import time
@@ -83,13 +84,12 @@ def _of_extra(over: str, under: str, key: str, sheet: Sheet) -> float | None:
 
 def _plan() -> BenchPlan:
     formulas: dict[str, Formula] = {}
-    for series in SERIES:
-        for candidate in CANDIDATES:
-            if candidate.name != OURS:
-                rows = f"{candidate.name} {series}", f"{OURS} {series}"
-                key = f"{candidate.name}/{OURS} {series}"
-                formulas[f"{key} p99"] = partial(_of_extra, *rows, "granted_p99_ns")
-                formulas[f"{key} held idle"] = partial(_of_extra, *rows, "held_idle_gib_s")
+    for series, candidate in itertools.product(SERIES, CANDIDATES):
+        if candidate.name != OURS:
+            rows = f"{candidate.name} {series}", f"{OURS} {series}"
+            key = f"{candidate.name}/{OURS} {series}"
+            formulas[f"{key} p99"] = partial(_of_extra, *rows, "granted_p99_ns")
+            formulas[f"{key} held idle"] = partial(_of_extra, *rows, "held_idle_gib_s")
     return BenchPlan(
         bench="bursts",
         targets={},
@@ -183,7 +183,6 @@ class BurstsBench(Rounds):
     def __init__(self, setting: Setting) -> None:
         self._sheet = setting.sheet
         self._vm = setting.lab.remote("vm1", GUEST)
-        self._steps = len(CANDIDATES) * len(SERIES)
         if not excerpt(0):
             self._sheet.facts["bitbrains"] = f"{EXCERPT} is not there: a random walk stands in"
         cpus.place(self._vm.pid, setting.placement.domain_cpu)
@@ -192,19 +191,16 @@ class BurstsBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Every mechanism against the same series; another seed every round."""
-        step = 0
-        for series in SERIES:
-            steps = demand(series, index)
-            for candidate in CANDIDATES:
-                if candidate.name not in self._sheet.skipped:
-                    try:
-                        self._run(candidate, series, steps)
-                    except MemcoordError as error:
-                        if candidate.name == OURS:
-                            raise
-                        self._sheet.skip(candidate.name, error)
-                step += 1
-                done(step / self._steps)
+        steps = list(itertools.product(SERIES, CANDIDATES))
+        for step, (series, candidate) in enumerate(steps, start=1):
+            if candidate.name not in self._sheet.skipped:
+                try:
+                    self._run(candidate, series, demand(series, index))
+                except MemcoordError as error:
+                    if candidate.name == OURS:
+                        raise
+                    self._sheet.skip(candidate.name, error)
+            done(step / len(steps))
 
     def finish(self) -> None:
         """Turn the samples of each row into its fractions."""

@@ -34,7 +34,6 @@ class CheatsBench(Bench):
     """Every cheat against every mechanism, each for about FOR_S seconds."""
 
     name = "cheats"
-    figure_file = ""
 
     def measure(self, where: RunDir | Path, progress: Progress) -> dict[str, Any]:
         """Every row of every mechanism."""
@@ -42,9 +41,8 @@ class CheatsBench(Bench):
         rows: list[CheatRow] = []
         for number, mechanism in enumerate(MECHANISMS, start=1):
             with tempfile.TemporaryDirectory(prefix="mc-") as directory:
-                rows += cheat_report(
-                    mechanism, Path(directory), for_s=FOR_S, corruptions=CORRUPTIONS
-                )
+                where_to = Path(directory)
+                rows += cheat_report(mechanism, where_to, for_s=FOR_S, corruptions=CORRUPTIONS)
             progress.advance(number, len(MECHANISMS), mechanism)
         return {
             "bench": "cheats",

@@ -12,6 +12,7 @@ leave the hypervisor's CPU alone.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -105,12 +106,11 @@ def _plan() -> BenchPlan:
     formulas: dict[str, Formula] = {
         key: quantile_ratio(plain["cmm dom0"], 0.99, plain["cmm hypervisor"], 0.99)
     }
-    for protection in PROTECTIONS[1:]:
-        for path in PATHS:
-            if not protection.helps or path.name in protection.helps:
-                protected = row_name(path.name, protection.name, COMPARED)
-                name = f"{path.name} without/with {protection.name} p99 {COMPARED} neighbours"
-                formulas[name] = quantile_ratio(plain[path.name], 0.99, protected, 0.99)
+    for protection, path in itertools.product(PROTECTIONS[1:], plain):
+        if not protection.helps or path in protection.helps:
+            protected = row_name(path, protection.name, COMPARED)
+            name = f"{path} without/with {protection.name} p99 {COMPARED} neighbours"
+            formulas[name] = quantile_ratio(plain[path], 0.99, protected, 0.99)
     return BenchPlan(
         bench="interference",
         targets={key: Target(2, 10, higher=True)},
@@ -166,14 +166,12 @@ class InterferenceBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every path under every protection."""
-        self._round, steps, step = index, len(PATHS) * len(PROTECTIONS), 0
-        for protection in PROTECTIONS:
-            for path in PATHS:
-                is_wanted = not protection.helps or path.name in protection.helps
-                if is_wanted and not {protection.name, path.name} & set(self._sheet.skipped):
-                    self._measure(path, self._permitted(protection))
-                step += 1
-                done(step / steps)
+        self._round, steps = index, list(itertools.product(PROTECTIONS, PATHS))
+        for step, (protection, path) in enumerate(steps, start=1):
+            is_wanted = not protection.helps or path.name in protection.helps
+            if is_wanted and not {protection.name, path.name} & set(self._sheet.skipped):
+                self._measure(path, self._permitted(protection))
+            done(step / len(steps))
 
     def _measure(self, path: GrantPath, protection: Protection) -> None:
         counts = COUNTS if protection.name in ALWAYS else (COMPARED,)
@@ -212,11 +210,9 @@ class InterferenceBench(Rounds):
     ) -> Iterator[tuple[StagedGuest, Callable[[], None]]]:
         """A host for one path: the domain that asks, and a function that readies it again."""
         credit = protection.credit_areas if path.credit else 0
-        stages: list[Stage] = []
 
         def stage_of(areas: int) -> Stage:
-            stages.append(Stage(areas, SLACK_AREAS, "", "", protection.spin_ns))
-            return stages[0]
+            return Stage(areas, SLACK_AREAS, "", "", protection.spin_ns)
 
         if path.kind == "full":
 
@@ -229,7 +225,7 @@ class InterferenceBench(Rounds):
                     full.reset()
                     full.asker.ask("exhaust")
                     most = full.asker.now().maxmem_frames
-                    stages[0].backend.set_target(full.asker.domid, most)
+                    full.stage.backend.set_target(full.asker.domid, most)
 
                 yield full.asker, renew
             return

@@ -8,8 +8,8 @@ Used by: the benches ``mechanisms`` and ``interference``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Self
 
@@ -51,22 +51,21 @@ class Full:
         loop = variant.round_up(LOOP_FRAMES // AREA_FRAMES) if cast.bystander else 0
         self._donor_areas = self._most + loop
         own = 2 * LOOP_FRAMES // AREA_FRAMES if cast.bystander else 0
-        self._stage = stage(self._donor_areas + self._base + SLACK_AREAS + own)
+        self.stage = stage(self._donor_areas + self._base + SLACK_AREAS + own)
         self._cast, self._spec = cast, spec
 
     def __enter__(self) -> Self:
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.push(self.stage)
             self._open()
-        except BaseException:
-            self._stage.__exit__()
-            raise
+            stack.pop_all()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._stage.__exit__()
+        self.stage.__exit__()
 
     def _open(self) -> None:
-        stage, cast, asks = self._stage, self._cast, self._variant.asks
+        stage, cast, asks = self.stage, self._cast, self._variant.asks
         self.donor = stage.guest(cast.donor, self._spec("donor", self._donor_areas, self._base))
         self.asker = stage.guest(cast.asker, self._spec("asker", self._most, self._base))
         self._plea = stage.plead(self.asker)
@@ -81,34 +80,29 @@ class Full:
     def reset(self) -> None:
         """Give all memory back to the donor, which uses it once and leaves it free."""
         self.asker.ask("give", count=self.asker.now().maxmem_frames)
-        self._stage.resize(self.asker, self._base * AREA_FRAMES)
-        self._stage.resize(self.donor, self._donor_areas * AREA_FRAMES)
+        self.stage.resize(self.asker, self._base * AREA_FRAMES)
+        self.stage.resize(self.donor, self._donor_areas * AREA_FRAMES)
         every = self._donor_areas * AREA_FRAMES
         self.donor.ask("refill", limit=every, asks=self._variant.asks)
 
     def transfers(self, rest_s: float, run_s: float = TRANSFERS_S) -> list[tuple[int, int]]:
         """Beginning and end of each transfer, after a ``reset``; the asker keeps the memory."""
-        backend, donor, asker = self._stage.backend, self.donor, self.asker
+        backend, donor, asker = self.stage.backend, self.donor, self.asker
         targets = [self._donor_areas * AREA_FRAMES, self._base * AREA_FRAMES]
 
         def answer() -> None:
             targets[0] -= self._step
             targets[1] += self._step
-            self._stage.resize(donor, targets[0])
+            self.stage.resize(donor, targets[0])
             backend.set_target(asker.domid, targets[1])
 
         asks = self._variant.asks
         asker.ask("exhaust")
         if asks:
             backend.set_target(asker.domid, self._most * AREA_FRAMES)
-        running: Future[list[tuple[int, int]]] = asker.start(
-            "transfers",
-            frames=AREA_FRAMES,
-            count=TRANSFERS * AREA_FRAMES // self._step,
-            asks=asks,
-            plea_fd=-1 if asks else self._plea,
-            rest_s=rest_s,
-            run_s=run_s,
-        )
-        times: list[tuple[int, int]] = self._stage.serve(running, answer)
+        count = TRANSFERS * AREA_FRAMES // self._step
+        often = {"frames": AREA_FRAMES, "count": count, "rest_s": rest_s, "run_s": run_s}
+        plea_fd = -1 if asks else self._plea
+        running = asker.start("transfers", **often, asks=asks, plea_fd=plea_fd)
+        times: list[tuple[int, int]] = self.stage.serve(running, answer)
         return times
