@@ -90,15 +90,8 @@ def _plan() -> BenchPlan:
             key = f"{candidate.name}/{OURS} {series}"
             formulas[f"{key} p99"] = partial(_of_extra, *rows, "granted_p99_ns")
             formulas[f"{key} held idle"] = partial(_of_extra, *rows, "held_idle_gib_s")
-    return BenchPlan(
-        bench="bursts",
-        targets={},
-        also=tuple(formulas),
-        notes={},
-        skippable=tuple(candidate.name for candidate in CANDIDATES),
-        formulas=formulas,
-        rounds=ROUNDS,
-    )
+    names = tuple(candidate.name for candidate in CANDIDATES)
+    return BenchPlan("bursts", skippable=names, formulas=formulas, rounds=ROUNDS)
 
 
 PLAN = _plan()

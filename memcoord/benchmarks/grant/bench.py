@@ -81,10 +81,9 @@ DONOR_WAIT_S = 5.0
 DONOR_POLL_S = 0.02
 PATH_NAMES = ("local", "credit", "ring", "transfer")
 IMPORTS = {
-    "import_nothing": "pass",
-    "import_frontend": "import frontend",
+    "import_nothing": "pass", "import_frontend": "import frontend",
     "import_zmq_msgpack": "import zmq, msgpack",
-}
+}  # fmt: skip
 
 
 class GrantBench(Rounds):
@@ -120,8 +119,11 @@ class GrantBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once."""
-        for measure in (self._warm, self._python, self._fresh, self._areas, self._imports):
-            measure()
+        self._warm()
+        self._python()
+        self._fresh()
+        self._areas()
+        self._imports()
 
     def finish(self) -> None:
         """Report the transfers; BenchError when the donor has not really lost the memory."""
@@ -207,11 +209,8 @@ class GrantBench(Rounds):
 
 
 def _roomy(credit: int, ring: int) -> HypervisorConfig:
-    return HypervisorConfig(
-        total_frames=(credit + ring + SLACK_AREAS + SPARE_AREAS) * AREA_FRAMES,
-        slack_frames=SLACK_AREAS * AREA_FRAMES,
-        domains=(_domain("credit", credit, credit_areas=1), _domain("ring", ring)),
-    )
+    domains = _domain("credit", credit, credit_areas=1), _domain("ring", ring)
+    return _config(credit + ring + SLACK_AREAS + SPARE_AREAS, *domains)
 
 
 def _full(grown: int) -> HypervisorConfig:
@@ -219,11 +218,12 @@ def _full(grown: int) -> HypervisorConfig:
     # of its next need. From then on the host is full.
     frames = grown * AREA_FRAMES
     donor = DomainConfig("donor", frames, frames, frames, credit_areas=0)
-    return HypervisorConfig(
-        total_frames=(grown + SLACK_AREAS + 2) * AREA_FRAMES,
-        slack_frames=SLACK_AREAS * AREA_FRAMES,
-        domains=(donor, _domain("taker", grown)),
-    )
+    return _config(grown + SLACK_AREAS + 2, donor, _domain("taker", grown))
+
+
+def _config(areas: int, *domains: DomainConfig) -> HypervisorConfig:
+    total, slack = areas * AREA_FRAMES, SLACK_AREAS * AREA_FRAMES
+    return HypervisorConfig(total_frames=total, slack_frames=slack, domains=domains)
 
 
 def _domain(name: str, areas: int, credit_areas: int = 0) -> DomainConfig:
@@ -234,9 +234,8 @@ def _domain(name: str, areas: int, credit_areas: int = 0) -> DomainConfig:
 def _check_memory(wanted_bytes: int) -> None:
     for line in read_text("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:") and int(line.split()[1]) * 1024 < wanted_bytes:
-            raise ConfigError(
-                "--rounds", f"needs {wanted_bytes >> 20} MiB of free memory: ask for fewer rounds"
-            )
+            why = f"needs {wanted_bytes >> 20} MiB of free memory: ask for fewer rounds"
+            raise ConfigError("--rounds", why)
 
 
 def _run_python(code: str) -> int:

@@ -111,15 +111,8 @@ def _plan() -> BenchPlan:
             protected = row_name(path, protection.name, COMPARED)
             name = f"{path} without/with {protection.name} p99 {COMPARED} neighbours"
             formulas[name] = quantile_ratio(plain[path], 0.99, protected, 0.99)
-    return BenchPlan(
-        bench="interference",
-        targets={key: Target(2, 10, higher=True)},
-        also=tuple(name for name in formulas if name != key),
-        notes={},
-        skippable=(*(path.name for path in PATHS), *(kind.name for kind in PROTECTIONS)),
-        formulas=formulas,
-        rounds=ROUNDS,
-    )
+    names, targets = (*plain, *(kind.name for kind in PROTECTIONS)), {key: Target(2, 10, True)}
+    return BenchPlan("interference", targets, skippable=names, formulas=formulas, rounds=ROUNDS)
 
 
 PLAN = _plan()

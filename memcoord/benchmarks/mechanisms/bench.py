@@ -130,15 +130,9 @@ def _plan() -> BenchPlan:
     (targets, formulas), (targets_2m, formulas_2m) = map(_ratios, BACKINGS)
     targets |= targets_2m
     formulas |= formulas_2m
-    return BenchPlan(
-        bench="mechanisms",
-        targets=targets,
-        also=tuple(key for key in formulas if key not in targets),
-        notes={"malloc_fresh_2m": "glibc, in the asker's process; touched, held, then trimmed"},
-        skippable=(*NAMES, "2m"),
-        formulas=formulas,
-        rounds=ROUNDS,
-    )
+    notes = {"malloc_fresh_2m": "glibc, in the asker's process; touched, held, then trimmed"}
+    skippable = (*NAMES, "2m")
+    return BenchPlan("mechanisms", targets, (), notes, skippable, formulas, ROUNDS)
 
 
 PLAN = _plan()
