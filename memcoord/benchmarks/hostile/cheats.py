@@ -23,12 +23,10 @@ from memcoord.testbed.runs.remote import Remote, RemoteGone
 
 #: The first operation of each mechanism that has operations of its own.
 FIRST_OPS = {
-    "balloon": lib.MC_OP_BALLOON,
-    "virtio-mem": lib.MC_OP_VIRTIO_MEM,
-    "sections": lib.MC_OP_SECTIONS,
-    "cmm": lib.MC_OP_CMM,
-    "hyperalloc": lib.MC_OP_HYPERALLOC,
-}
+    "balloon": lib.MC_OP_BALLOON, "virtio-mem": lib.MC_OP_VIRTIO_MEM,
+    "sections": lib.MC_OP_SECTIONS, "cmm": lib.MC_OP_CMM, "hyperalloc": lib.MC_OP_HYPERALLOC,
+}  # fmt: skip
+GROW, RELEASE = lib.MC_OP_GROW, lib.MC_OP_RELEASE
 assert FIRST_OPS.keys() == set(MECHANISMS) - {"direct"}
 ENOUGH_SAMPLES = 100  # below that there is no 99th percentile to speak of
 
@@ -112,27 +110,19 @@ def _pass_on(lab: CheatLab, guest: Remote, for_s: float) -> None:
     guest.signal(signal.SIGKILL)
 
 
-def _files(lab: CheatLab, guest: Remote, for_s: float) -> None:
-    guest.tell("files")
-
-
 #: The cheats by name. ``busy`` is no cheat: it shows the cost of a neighbour that only computes.
 CHEATS: dict[str, Act] = {
-    "busy": _plain("burn"),
-    "uses more than its grant": _plain("touch"),
+    "busy": _plain("repeat", loop="burn"),
+    "uses more than its grant": _plain("repeat", loop="touch"),
     "ignores a shrink": _ignore,
-    "lies in its statistics": _plain("lie"),
-    "floods the bell": _plain("flood_bell"),
-    "floods the ring with GROW 64": _plain(
-        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_GROW
-    ),
-    "floods the ring with GROW, RELEASE": _plain(
-        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_RELEASE
-    ),
+    "lies in its statistics": _plain("repeat", loop="lie"),
+    "floods the bell": _plain("repeat", loop="flood bell"),
+    "floods the ring with GROW 64": _plain("flood_ring", first=GROW, second=GROW),
+    "floods the ring with GROW, RELEASE": _plain("flood_ring", first=GROW, second=RELEASE),
     "floods the ring with its device's requests": _flood_device,
     "never answers": _silent,
     "dies in the middle": _die,
-    "abuses its files": _files,
+    "abuses its files": _plain("files"),
     "locks its file": _plain("lock_file"),
     "keeps its memory when thrown out": _keep,
     "passes its files on and ends": _pass_on,

@@ -19,15 +19,12 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
             for path in bench.PATHS
         ]
         yield Table(f"{protection}: us, p50 / p99, by CPU-bound neighbours", head, lines)
-    head = ["", *(protection.name for protection in bench.PROTECTIONS)]
+    kinds = [kind.name for kind in bench.PROTECTIONS]
     lines = [
-        [
-            path.name,
-            *(_cell(result, path.name, kind.name, bench.COMPARED) for kind in bench.PROTECTIONS),
-        ]
+        [path.name, *(_cell(result, path.name, kind, bench.COMPARED) for kind in kinds)]
         for path in bench.PATHS
     ]
-    yield Table(f"{bench.COMPARED} neighbours: us, p50 / p99", head, lines)
+    yield Table(f"{bench.COMPARED} neighbours: us, p50 / p99", ["", *kinds], lines)
 
 
 def _cell(result: Mapping[str, Any], path: str, protection: str, count: int) -> str:

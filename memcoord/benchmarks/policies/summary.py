@@ -194,14 +194,9 @@ def points(found: Found) -> dict[str, tuple[float, float]]:
 
 def frontier(known: Mapping[str, tuple[float, float]]) -> list[str]:
     """Policies that no other beats in both, the least mean slowdown first."""
-    return sorted(
-        (
-            policy
-            for policy, (mean, worst) in known.items()
-            if not any(
-                one <= mean and other <= worst and (one, other) != (mean, worst)
-                for one, other in known.values()
-            )
-        ),
-        key=lambda policy: known[policy],
-    )
+
+    def is_beaten(mean: float, worst: float) -> bool:
+        others = (one for one in known.values() if one != (mean, worst))
+        return any(one <= mean and other <= worst for one, other in others)
+
+    return sorted((name for name in known if not is_beaten(*known[name])), key=lambda n: known[n])

@@ -20,21 +20,13 @@ from memcoord.benchmarks.tables import Cell, Part, Table
 
 TITLES = {"mean_slowdown": "Mean slowdown", "worst_slowdown": "Slowdown of the worst domain"}
 #: Further figures of the simulator, and their names in the table.
-FIGURES = (
-    ("unfairness", "unfairness"),
-    ("jain_speed", "Jain"),
-    ("weighted_speedup", "weighted speed-up"),
-    ("harmonic_speedup", "harmonic speed-up"),
-    ("welfare_fairness", "welfare"),
-    ("pareto_gap", "Pareto gap"),
-    ("utilisation", "utilisation"),
-    ("failed_put_ratio", "failed puts"),
-    ("settling_s", "settling (s)"),
-    ("overshoot", "overshoot"),
-    ("churn", "churn"),
-    ("sign_flips_per_minute", "flips/min"),
-    ("regret", "regret"),
-)
+FIGURES = {
+    "unfairness": "unfairness", "jain_speed": "Jain", "weighted_speedup": "weighted speed-up",
+    "harmonic_speedup": "harmonic speed-up", "welfare_fairness": "welfare",
+    "pareto_gap": "Pareto gap", "utilisation": "utilisation", "failed_put_ratio": "failed puts",
+    "settling_s": "settling (s)", "overshoot": "overshoot", "churn": "churn",
+    "sign_flips_per_minute": "flips/min", "regret": "regret",
+}  # fmt: skip
 CLOSE = 0.005  # slowdowns that print alike are best alike
 
 
@@ -151,12 +143,12 @@ def _figure_table(found: Found) -> Table:
     for policy in policy_order(found):
         own = [e for e in found["rows"].values() if (e["world"], e["policy"]) == (SIM, policy)]
         cells = [policy]
-        for name, _ in FIGURES:
+        for name in FIGURES:
             values = [number(entry["figures"].get(name, {}).get("mean")) for entry in own]
             cells.append(_mean(values))
         lie, isolated = found["gain_from_lying"].get(policy), found["isolation"].get(policy)
         lines.append([*cells, _mean([number(lie)]), _mean([number(isolated)])])
-    head = ["policy", *(title for _, title in FIGURES), "gain from lying", "isolation"]
+    head = ["policy", *FIGURES.values(), "gain from lying", "isolation"]
     return Table("Other figures, means over the scenarios, simulated", head, lines)
 
 

@@ -34,13 +34,9 @@ Figures = dict[str, float]
 TESTBED_S_MAX = 600.0
 #: Seen of a domain at a tick: fields of a ``DomainSnapshot``, columns of series.csv.
 COLUMNS = (
-    "tmem_used_pages",
-    "tmem_target_pages",
-    "current_frames",
-    "target_frames",
-    "puts",
+    "tmem_used_pages", "tmem_target_pages", "current_frames", "target_frames", "puts",
     "puts_failed",
-)
+)  # fmt: skip
 
 
 class Seen(NamedTuple):

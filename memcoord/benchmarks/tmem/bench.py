@@ -234,16 +234,8 @@ class TmemBench(Rounds):
     def _ring_row(
         self, row: str, op: str, key: str, count: int, batch: int, rest_ns: int = 0
     ) -> None:
-        samples, slept = self._tmem(
-            "ring",
-            key=key,
-            what=op,
-            pages=key,
-            slot=self._slots[key],
-            count=count,
-            ops=batch,
-            rest_ns=rest_ns,
-        )
+        on = {"key": key, "pages": key, "slot": self._slots[key], "rest_ns": rest_ns}
+        samples, slept = self._tmem("ring", **on, what=op, count=count, ops=batch)
         self._sheet.add(row, samples, batch).extra["slept"] = round(slept, 4)
 
     def _asleep(self) -> None:
