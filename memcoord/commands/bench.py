@@ -48,12 +48,9 @@ CHEATS, POLICIES = "cheats", "policies"
 
 
 def bench(
-    which: str,
-    as_json: bool,
-    rounds: int | None,
-    out: str | None,
+    which: str, as_json: bool, rounds: int | None, out: str | None,
     of_policies: Mapping[str, Any] | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Run the bench named ``which`` and print it; the exit code is 0 for a missed target too.
 
     ``out`` is a new directory for samples and JSON, by default one below the runs' directory.

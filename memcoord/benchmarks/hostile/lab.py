@@ -150,13 +150,10 @@ class CheatLab:
     def _start(self, stack: contextlib.ExitStack) -> None:
         config = self.config
         self.backend = Watched(
-            total_frames=config.total_frames,
-            slack_frames=config.slack_frames,
-            tmem_max_frames=0,
-            spin_ns=config.spin_ns,
-            error_budget=config.error_budget,
+            total_frames=config.total_frames, slack_frames=config.slack_frames, tmem_max_frames=0,
+            spin_ns=config.spin_ns, error_budget=config.error_budget,
             stop_excess=config.on_violation != "report",
-        )
+        )  # fmt: skip
         stack.callback(self.backend.stop)
         coordinator = Coordinator(self.backend, load(config.policy), config=config)
         host = Hypervisor(config, self.run_dir, self.backend, coordinator, self._note)

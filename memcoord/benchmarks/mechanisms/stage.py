@@ -131,13 +131,9 @@ class Stage:
         self.pool = ThreadPoolExecutor(4)
         self._huge = backing == "2m"
         self.backend = HostBackend(
-            total_frames=areas * AREA_FRAMES,
-            slack_frames=slack * AREA_FRAMES,
-            tmem_max_frames=0,
-            spin_ns=spin_ns,
-            backing=backing,
-            huge_dir=huge_dir,
-        )
+            total_frames=areas * AREA_FRAMES, slack_frames=slack * AREA_FRAMES, tmem_max_frames=0,
+            spin_ns=spin_ns, backing=backing, huge_dir=huge_dir,
+        )  # fmt: skip
         self._guests: list[StagedGuest] = []
         self.plea_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 

@@ -38,12 +38,9 @@ class Full:
     """A context manager. With a bystander, it and the donor hold ``loop_frames`` to work on."""
 
     def __init__(
-        self,
-        cast: Cast,
-        variant: Variant,
-        spec: Callable[[str, int, int], DomainSpec],
+        self, cast: Cast, variant: Variant, spec: Callable[[str, int, int], DomainSpec],
         stage: Callable[[int], Stage],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._variant, self.loop_frames = variant, LOOP_FRAMES
         self._step = variant.step_areas * AREA_FRAMES
         self._base = variant.round_up(BASE_AREAS)

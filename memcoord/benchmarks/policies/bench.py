@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.figures import Figure
@@ -100,12 +100,8 @@ class PolicyBenchPlan:
 
 def _with_optimal(cells: list[Cell]) -> list[Cell]:
     """And the optimum of each situation, to tell the regret."""
-    made = {
-        situation(cell): msgspec.structs.replace(
-            cell, kind="optimal", policy=summary.BASELINE, params=(), policy_file="", domain=""
-        )
-        for cell in cells
-    }
+    as_optimal = {"kind": "optimal", "policy": summary.BASELINE, "params": (), "policy_file": ""}
+    made = {situation(cell): replace(cell, **as_optimal, domain="") for cell in cells}
     return [*cells, *made.values()]
 
 
@@ -113,20 +109,14 @@ def _lies(cells: Sequence[Cell], factors: Sequence[float]) -> list[Cell]:
     runs = [cell for cell in cells if cell.scenario == LIE_SCENARIO and cell.kind == "run"]
     first = min((cell.seed for cell in runs), default=0)
     names = {c.domain for c in cells if c.scenario == LIE_SCENARIO and c.kind == "alone"}
-    return [
-        msgspec.structs.replace(cell, kind="lie", domain=name, factor=factor)
-        for cell, name, factor in itertools.product(runs, sorted(names), factors)
-        if cell.seed == first
-    ]
+    lies = itertools.product([c for c in runs if c.seed == first], sorted(names), factors)
+    return [replace(cell, kind="lie", domain=name, factor=f) for cell, name, f in lies]
 
 
 def _isolated(cells: Sequence[Cell]) -> list[Cell]:
     scenario, aggressor = summary.AGGRESSION
-    return [
-        msgspec.structs.replace(cell, kind="without", domain=aggressor)
-        for cell in cells
-        if cell.scenario == scenario and cell.kind == "run"
-    ]
+    runs = [cell for cell in cells if cell.scenario == scenario and cell.kind == "run"]
+    return [replace(cell, kind="without", domain=aggressor) for cell in runs]
 
 
 class PolicyBench(Bench):

@@ -5,8 +5,10 @@ Owns: the arithmetic between the rows of a sweep and the object that ``--json`` 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from statistics import geometric_mean
 from typing import Any
 
 import msgspec
@@ -99,23 +101,14 @@ def overall(summaries: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[st
                 for policy in policies
             )
         ]
-        means = {
-            policy: {
-                name: _geometric(
-                    [mean_of(summaries, f"{world}/{one}/{policy}", name) for one in scenarios]
-                )
-                for name in SLOWDOWNS
-            }
-            for policy in policies
-        }
         if scenarios:
+            means: dict[str, dict[str, float]] = {policy: {} for policy in policies}
+            for policy, name in itertools.product(policies, SLOWDOWNS):
+                values = [mean_of(summaries, f"{world}/{one}/{policy}", name) for one in scenarios]
+                means[policy][name] = geometric_mean(values)
             order = sorted(means, key=lambda policy: (means[policy][RANKED], policy))
             found[world] = {policy: means[policy] for policy in order}
     return found
-
-
-def _geometric(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
 def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -136,10 +129,7 @@ def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
     means = overall(shared)
     if set(means) == set(WORLDS):
         names = list(means[SIM])
-        found["overall"] = spearman(
-            [means[SIM][name][RANKED] for name in names],
-            [means[TESTBED][name][RANKED] for name in names],
-        )
+        found["overall"] = spearman(*([means[w][name][RANKED] for name in names] for w in WORLDS))
     return found
 
 

@@ -144,15 +144,9 @@ def figures_of(seen: Sequence[Seen], capacity: float) -> Figures:
     refused = np.diff(failed, axis=0, prepend=0.0)
     target[(target < 0) | (target > capacity)] = capacity  # unlimited
     series = TimeSeries(
-        names=names,
-        capacity=capacity,
-        time_s=np.array(list(ticks)),
-        used=used,
-        target=target,
-        ram=ram,
-        ram_target=ram_target,
-        demand=used + np.maximum(np.nan_to_num(refused), 0.0),
-    )
+        names=names, capacity=capacity, time_s=np.array(list(ticks)), used=used, target=target,
+        ram=ram, ram_target=ram_target, demand=used + np.maximum(np.nan_to_num(refused), 0.0),
+    )  # fmt: skip
     ratio = failed_put_ratio(_last(failed), _last(puts))
     return control_figures(series) | {"failed_put_ratio": ratio}
 

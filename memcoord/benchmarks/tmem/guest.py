@@ -22,7 +22,6 @@ from memcoord.benchmarks.measured import Measured, on_thread, run, timed
 from memcoord.benchmarks.tmem import pages as page_sets
 from memcoord.benchmarks.tmem import peers
 from memcoord.benchmarks.tmem.pages import BLOCK_PAGES, CLIENT, SEED, PageSet, TmemStore
-from memcoord.benchmarks.tmem.text import text_pages
 from memcoord.testbed.runs.remote import operation
 from tmem import PoolFlag, Tmem, serve
 
@@ -55,7 +54,7 @@ class TmemGuest(Measured):
     @operation
     def make_text(self, name: str, pages: int) -> None:
         """A set of text, all of it in the guest's memory, put as it is."""
-        made = PageSet(pages, len(self._sets) + 1, text_pages(pages))
+        made = PageSet(pages, len(self._sets) + 1, page_sets.text_pages(pages))
         made.walk.stamp = 0
         self._sets[name] = made
 

@@ -15,9 +15,9 @@ from bench_results import assert_left_clean, result_of
 
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.tmem import bench as tmem
+from memcoord.benchmarks.tmem import pages as text_of
 from memcoord.benchmarks.tmem import peers, zram
-from memcoord.benchmarks.tmem import text as text_of
-from memcoord.benchmarks.tmem.text import text_pages
+from memcoord.benchmarks.tmem.pages import text_pages
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.identity import alive, identify
 
