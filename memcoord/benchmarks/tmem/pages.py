@@ -3,7 +3,8 @@
 Owns: ``PageSet``, a number of page names in one random order, with the guest's side of the pages: a
 block of 64 pages, which stays in the CPU's cache as a page does that was just used. Before the
 clock of a sample starts, every page about to be put gets a first word it never had: no two pages
-that are put are alike, so each is stored. Also text that compresses as text does. Used by: ``memcoord.benchmarks.tmem.guest``.
+that are put are alike, so each is stored. Also ``text_pages``, which compress as text does.
+Used by: ``memcoord.benchmarks.tmem.guest``.
 """
 
 from __future__ import annotations
