@@ -131,10 +131,6 @@ class Lab:
         self._files.callback(path.unlink, missing_ok=True)
         return path
 
-    def endpoint(self, name: str) -> str:
-        """A ZeroMQ address in the bench's directory, for a process of this lab to bind."""
-        return f"ipc://{self.socket_path(name)}"
-
     def remote(self, name: str, module: str, *options: str) -> Remote:
         """Start a process to be measured: the ``guest.py`` of a bench."""
         remote = Remote(name, module, *options, launcher=self._launcher)

@@ -122,11 +122,6 @@ class Hand:
                 self._take_back()
                 next_s = time.monotonic() + HAND_S
 
-    def open(self) -> None:
-        """Permit a guest that can ask all its memory."""
-        if self._candidate.variant.asks:
-            self._stage.backend.set_target(self._vm.domid, self._most)
-
     def held_idle_gib_s(self) -> float:
         """GiB times seconds."""
         held = np.array(self._waste, dtype=np.float64)
@@ -207,10 +202,11 @@ class BurstsBench(Rounds):
         spec = variant.spec("vm1", most, base, base, candidate.credit_areas, **variant.by_itself)
         with Stage(most + SLACK_AREAS + SPARE_AREAS, SLACK_AREAS, "", "") as stage:
             vm = stage.guest(self._vm, spec)
-            plea = stage.plead(vm)
+            plea = vm.plead()
             vm.ask("fill", frames=base * AREA_FRAMES, asks=False)
             hand = Hand(stage, vm, candidate, most)
-            hand.open()
+            if variant.asks:  # such a guest is permitted all its memory
+                stage.backend.set_target(vm.domid, most * AREA_FRAMES)
             stage.settle(vm, SETTLE_S)
             time.sleep(CREDIT_S if candidate.credit_areas else 0)
             running = vm.start(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
         if cheat == "never answers":
             guest.signal(signal.SIGCONT)
         else:
-            row.did = _answer_of(guest)
+            with suppress(RemoteGone):
+                row.did = guest.answer()
         row.noticed, at = lab.noticed(start)
         if not row.noticed and why is not None and CHEATS[cheat] in JOINS:
             start = lab.shrunk_at
@@ -173,22 +175,12 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
     return row
 
 
-def _answer_of(guest: Remote) -> Any:
-    """The cheater's own account; None when it was ended over the cheat."""
-    try:
-        return guest.answer()
-    except RemoteGone:
-        return None
-
-
 def _look_after(lab: CheatLab, row: CheatRow) -> None:
     """After the end of the cheater: is anything of it left, is anything of others lost."""
     row.stopped = bool(row.noticed) and row.did is None
     if not lab.await_gone():
         row.damage.append("its domain stays")
-    host = lab.ask("statistics")["host"]
-    held = 2 * HELD_AREAS * AREA
-    if host["installed_frames"] < held:
+    if lab.ask("statistics")["host"]["installed_frames"] < 2 * HELD_AREAS * AREA:
         row.damage.append("the neighbours have lost memory")
     if lab.failed is not None:
         row.damage.append(f"the hypervisor ended: {lab.failed}")
@@ -202,11 +194,8 @@ def _excess_frames(lab: CheatLab) -> int:
 def _ratio(before: list[int], during: list[int]) -> float | None:
     if min(len(before), len(during)) < ENOUGH_SAMPLES:
         return None
-    return _p99(during) / _p99(before)
-
-
-def _p99(samples: list[int]) -> float:
-    return float(sorted(samples)[len(samples) * 99 // 100])
+    slow, calm = (sorted(samples)[len(samples) * 99 // 100] for samples in (during, before))
+    return slow / calm
 
 
 def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
@@ -216,7 +205,8 @@ def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
         start = time.monotonic()
         guest.tell("corrupt", count=count)
         lab.grants(for_s)
-        row.did = _answer_of(guest)
+        with suppress(RemoteGone):
+            row.did = guest.answer()
         row.noticed, at = lab.noticed(start)
         row.noticed_ms = (at - start) * 1000
         row.damage += lab.damage()

@@ -120,16 +120,14 @@ class CheatLab:
         self.word_step = word_step  # cheats that corrupt every word: 2 is every second word
         self.mechanism, self.run_dir, self.seed = mechanism, run_dir, seed
         settings = {"on_violation": "kill", "interval_ms": INTERVAL_MS, **config}
+        domains = (
+            _domain(CHEATER, MAX_AREAS, BOOT_AREAS, TARGET_AREAS, mechanism),
+            _domain(HOLDER, 2 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct"),
+            _domain(GROWER, 8 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct"),
+        )
+        total, slack = TOTAL_AREAS * AREA, SLACK_AREAS * AREA
         self.config = HypervisorConfig(
-            total_frames=TOTAL_AREAS * AREA,
-            slack_frames=SLACK_AREAS * AREA,
-            tmem_max_pages=0,
-            domains=(
-                _domain(CHEATER, MAX_AREAS, BOOT_AREAS, TARGET_AREAS, mechanism),
-                _domain(HOLDER, 2 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct"),
-                _domain(GROWER, 8 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct"),
-            ),
-            **settings,
+            total_frames=total, slack_frames=slack, tmem_max_pages=0, domains=domains, **settings
         )
         check(self.config)
         self.events: list[tuple[float, str, dict[str, Any]]] = []
@@ -236,12 +234,10 @@ class CheatLab:
         found = []
         for name, guest in self.neighbours.items():
             try:
-                wrong = guest.ask("verify")
+                if wrong := guest.ask("verify"):
+                    found.append(f"{name}: {wrong} pages changed")
             except RemoteGone as error:
                 found.append(str(error))
-                continue
-            if wrong:
-                found.append(f"{name}: {wrong} pages changed")
         host = self.ask("statistics")
         found += [
             f"{domain['name']} is blamed: {domain['bad_requests']} bad requests"

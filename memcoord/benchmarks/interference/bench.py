@@ -30,7 +30,7 @@ from memcoord.benchmarks.bursts.demand import Step
 from memcoord.benchmarks.harness import BenchPlan, Formula, Target, quantile_ratio
 from memcoord.benchmarks.mechanisms.bench import VARIANTS
 from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
-from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
+from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Full
 from memcoord.benchmarks.neighbours import Neighbours, how_to_prefer, place_hypervisor, prefer
 from memcoord.benchmarks.runner import Rounds, Setting
 
@@ -147,11 +147,9 @@ class InterferenceBench(Rounds):
 
     def _permitted(self, kind: Protection) -> Protection:
         """The part of ``kind`` that this machine permits; without any, the kind is skipped."""
-        possible = replace(
-            kind,
-            is_pinned=kind.is_pinned and not self._placement.one_cpu,
-            is_preferred=kind.is_preferred and bool(self._how),
-        )
+        is_pinned = kind.is_pinned and not self._placement.one_cpu
+        is_preferred = kind.is_preferred and bool(self._how)
+        possible = replace(kind, is_pinned=is_pinned, is_preferred=is_preferred)
         if replace(possible, name=PLAIN.name, helps=()) == PLAIN and kind is not PLAIN:
             why = "there is one CPU" if kind.is_pinned else "neither SCHED_FIFO nor nice permitted"
             self._sheet.skipped[kind.name] = why
@@ -212,7 +210,7 @@ class InterferenceBench(Rounds):
             def spec_of(name: str, most: int, target: int) -> DomainSpec:
                 return path.variant.spec(name, most, BASE_AREAS, target)
 
-            with Full(Cast(self._donor, self._asker), path.variant, spec_of, stage_of) as full:
+            with Full(path.variant, spec_of, stage_of, self._donor, self._asker) as full:
 
                 def renew() -> None:
                     full.reset()

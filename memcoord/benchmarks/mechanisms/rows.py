@@ -27,7 +27,7 @@ from memcoord.benchmarks import cpus
 from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.harness import Sheet
 from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
-from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
+from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Full
 from memcoord.benchmarks.neighbours import Neighbours
 from memcoord.testbed.runs.remote import Remote
 
@@ -136,7 +136,7 @@ class Rows:
         """From a new target to the first frame of it that the guest has touched."""
         base = self._base * AREA_FRAMES
         more = base + self._variant.round_up(FIRST_AREAS) * AREA_FRAMES
-        samples, plea = array("Q"), stage.plead(vm)
+        samples, plea = array("Q"), vm.plead()
         held = int(vm.ask("exhaust"))
         for _ in range(FIRST_SAMPLES):
             once = {"frames": 1, "count": 1, "rest_s": 0.0, "run_s": FIRST_S}
@@ -196,8 +196,8 @@ class Rows:
         self._add(f"{row} resizing", within, ops)
 
     def _full(self, bystander: Remote | None = None) -> Full:
-        cast = Cast(self._donor_vm, self._asker_vm, bystander)
-        return Full(cast, self._variant, self._spec, self._stage)
+        vms = (self._donor_vm, self._asker_vm, bystander)
+        return Full(self._variant, self._spec, self._stage, *vms)
 
     # A job
 

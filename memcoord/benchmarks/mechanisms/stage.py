@@ -97,9 +97,9 @@ class StagedGuest:
         """The same, while this thread goes on."""
         return self._stage.pool.submit(self.ask, op, **args)
 
-    def give_fd(self, fd: int) -> int:
-        """Pass a file descriptor; its number over there."""
-        return int(self._remote.hand("keep_fds", [fd])[0])
+    def plead(self) -> int:
+        """The file descriptor, over there, by which the guest tells that it waits for memory."""
+        return int(self._remote.hand("keep_fds", [self._stage.plea_fd])[0])
 
     def cpu_ns(self) -> int:
         """CPU time of the guest's process so far."""
@@ -185,10 +185,6 @@ class Stage:
             )
         moved = max(abs(settled.target_frames - before), 1)
         return Resize(max(now.reached_ns - now.set_ns, 1), max(cpu_ns, 1), moved, beyond)
-
-    def plead(self, guest: StagedGuest) -> int:
-        """A file descriptor by which a guest tells the bench that it waits for memory."""
-        return guest.give_fd(self.plea_fd)
 
     def serve(self, waiting: Future[Any], answer: Callable[[], None]) -> Any:
         """Answer pleas until ``waiting`` is done; its result."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
 from hypervisor.public.backend import DomainSpec
@@ -25,31 +24,26 @@ TRANSFERS_S = 10.0
 LOOP_FRAMES = 16 * AREA_FRAMES
 
 
-@dataclass(frozen=True)
-class Cast:
-    """The processes that play donor, asker and, perhaps, bystander."""
-
-    donor: Remote
-    asker: Remote
-    bystander: Remote | None = None
-
-
 class Full:
-    """A context manager. With a bystander, it and the donor hold ``loop_frames`` to work on."""
+    """A context manager; three processes play donor, asker and, perhaps, bystander.
+
+    With a bystander, it and the donor hold ``loop_frames`` to work on.
+    """
 
     def __init__(
-        self, cast: Cast, variant: Variant, spec: Callable[[str, int, int], DomainSpec],
-        stage: Callable[[int], Stage],
+        self, variant: Variant, spec: Callable[[str, int, int], DomainSpec],
+        stage: Callable[[int], Stage], donor: Remote, asker: Remote,
+        bystander: Remote | None = None,
     ) -> None:  # fmt: skip
         self._variant, self.loop_frames = variant, LOOP_FRAMES
         self._step = variant.step_areas * AREA_FRAMES
         self._base = variant.round_up(BASE_AREAS)
         self._most = self._base + variant.round_up(TRANSFERS)
-        loop = variant.round_up(LOOP_FRAMES // AREA_FRAMES) if cast.bystander else 0
+        loop = variant.round_up(LOOP_FRAMES // AREA_FRAMES) if bystander else 0
         self._donor_areas = self._most + loop
-        own = 2 * LOOP_FRAMES // AREA_FRAMES if cast.bystander else 0
+        own = 2 * LOOP_FRAMES // AREA_FRAMES if bystander else 0
         self.stage = stage(self._donor_areas + self._base + SLACK_AREAS + own)
-        self._cast, self._spec = cast, spec
+        self._vms, self._spec = (donor, asker, bystander), spec
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -62,14 +56,15 @@ class Full:
         self.stage.__exit__()
 
     def _open(self) -> None:
-        stage, cast, asks = self.stage, self._cast, self._variant.asks
-        self.donor = stage.guest(cast.donor, self._spec("donor", self._donor_areas, self._base))
-        self.asker = stage.guest(cast.asker, self._spec("asker", self._most, self._base))
-        self._plea = stage.plead(self.asker)
-        if cast.bystander is not None:
+        stage, asks = self.stage, self._variant.asks
+        donor, asker, bystander = self._vms
+        self.donor = stage.guest(donor, self._spec("donor", self._donor_areas, self._base))
+        self.asker = stage.guest(asker, self._spec("asker", self._most, self._base))
+        self._plea = self.asker.plead()
+        if bystander is not None:
             frames = 2 * LOOP_FRAMES
             spec = DomainSpec("bystander", frames, frames, frames, credit_areas=0)
-            self.bystander = stage.guest(cast.bystander, spec)
+            self.bystander = stage.guest(bystander, spec)
             self.bystander.ask("take", limit=LOOP_FRAMES, asks=False)
             stage.resize(self.donor, self._donor_areas * AREA_FRAMES)
             self.donor.ask("take", limit=LOOP_FRAMES, asks=asks)

@@ -69,13 +69,9 @@ def verdicts(ratios: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     found = {}
     for name, (sign, must) in TARGETS.items():
         measured = ratios.get(name, math.nan)
-        reached = "unmeasured" if math.isnan(measured) else "missed"
-        if sign * measured >= sign * must:
-            reached = "must"
+        reached = "must" if sign * measured >= sign * must else "missed"
         found[name] = {
-            "must": must,
-            "better": "higher" if sign > 0 else "lower",
-            "measured": measured,
-            "reached": reached,
-        }
+            "must": must, "better": "higher" if sign > 0 else "lower", "measured": measured,
+            "reached": "unmeasured" if math.isnan(measured) else reached,
+        }  # fmt: skip
     return found

@@ -43,28 +43,20 @@ def summarise(rows: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
         names = dict.fromkeys(
             name for row in by_seed.values() for name in row if not isinstance(row[name], str)
         )
-        figures = {
-            name: _interval([float(row.get(name, math.nan)) for row in by_seed.values()])
-            for name in names
-        }
+        figures = {}
+        for name in names:
+            values = [float(row.get(name, math.nan)) for row in by_seed.values()]
+            figures[name] = msgspec.to_builtins(interval(values))
         base = groups.get((world, scenario, BASELINE), {})
         both = [seed for seed in by_seed if seed in base]
-        against = {
-            name: msgspec.to_builtins(
-                paired(
-                    [float(by_seed[seed][name]) for seed in both],
-                    [float(base[seed][name]) for seed in both],
-                )
-            )
-            for name in SLOWDOWNS
-        }
+        against = {}
+        for name in SLOWDOWNS:
+            own, greedy = ([float(of[seed][name]) for seed in both] for of in (by_seed, base))
+            against[name] = msgspec.to_builtins(paired(own, greedy))
         found[f"{world}/{scenario}/{policy}"] = {
-            "world": world,
-            "scenario": scenario,
-            "policy": policy,
-            "figures": figures,
+            "world": world, "scenario": scenario, "policy": policy, "figures": figures,
             "against_greedy": against,
-        }
+        }  # fmt: skip
     return found
 
 
@@ -72,10 +64,6 @@ def _policy(row: RunRow) -> str:
     name = str(row["policy"])
     given = [f"{key[len(name) + 1 :]}={row[key]}" for key in row if key.startswith(f"{name}.")]
     return f"{name}:{','.join(given)}" if given else name
-
-
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    return dict(msgspec.to_builtins(interval(values)))
 
 
 def mean_of(summaries: dict[str, dict[str, Any]], key: str, name: str) -> float:

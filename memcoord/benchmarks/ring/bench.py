@@ -72,7 +72,7 @@ class RingBench(Rounds):
         self._subject.ask("attach", run_dir=str(self._sleeping.run_dir), name="zmq", doorbell="zmq")
         for key in ("sleep", "zmq"):
             self._subject.ask("spin", key=key, spin_ns=0)
-        self._endpoint = lab.endpoint("echo.ipc")
+        self._endpoint = f"ipc://{lab.socket_path('echo.ipc')}"
         self._peer.ask("serve_zmq", endpoint=self._endpoint)
         self._floors = _connect(self._subject, self._peer)
 

@@ -47,7 +47,14 @@ class RingGuest(Measured):
     @operation
     def call_zmq(self, endpoint: str, size: int, count: int, rest_ns: int) -> bytes:
         """REQ round trips."""
-        return _zmq_call(self._zmq(endpoint, zmq.REQ), bytes(size), count, rest_ns)
+        made, message, samples = self._zmq(endpoint, zmq.REQ), bytes(size), array("Q")
+        for _ in range(count):
+            lib.mcb_rest(rest_ns)
+            start = time.perf_counter_ns()
+            made.send(message)
+            made.recv()
+            samples.append(time.perf_counter_ns() - start)
+        return samples.tobytes()
 
     @operation
     def serve_zmq(self, endpoint: str) -> None:
@@ -61,17 +68,6 @@ class RingGuest(Measured):
             (made.bind if kind == zmq.REP else made.connect)(endpoint)
             self._sockets[endpoint] = made
         return self._sockets[endpoint]
-
-
-def _zmq_call(made: Any, message: bytes, count: int, rest_ns: int) -> bytes:
-    samples = array("Q")
-    for _ in range(count):
-        lib.mcb_rest(rest_ns)
-        start = time.perf_counter_ns()
-        made.send(message)
-        made.recv()
-        samples.append(time.perf_counter_ns() - start)
-    return samples.tobytes()
 
 
 def _zmq_echo(made: Any) -> None:
