@@ -42,9 +42,7 @@ class Host:
     """One hypervisor process."""
 
     def __init__(self, run_dir: Path, child: Child) -> None:
-        self.run_dir = run_dir
-        self.pid = child.pid
-        self._child = child
+        self.run_dir, self.pid, self._child = run_dir, child.pid, child
 
     def await_ready(self) -> None:
         """Wait until it answers on its control socket; BenchError if it ended, PeerGone if late."""

@@ -36,11 +36,9 @@ PLAN = BenchPlan(
     also=(
         "grant_local_4k/malloc_warm_4k_single_threaded",
         "grant_batch64_4k/malloc_warm_4k_single_threaded",
-        "grant_ring_2m/malloc_fresh_2m",
-        "grant_ring_2m_back_to_back/malloc_fresh_2m",
+        "grant_ring_2m/malloc_fresh_2m", "grant_ring_2m_back_to_back/malloc_fresh_2m",
         "grant_transfer_2m_back_to_back/malloc_fresh_2m",
-        "python_grant_4k/python_numpy_4k",
-        "populate_4k/malloc_fresh_4k",
+        "python_grant_4k/python_numpy_4k", "populate_4k/malloc_fresh_4k",
     ),
     notes={
         "empty_loop": "the loop and two clock reads around nothing",
@@ -60,7 +58,7 @@ PLAN = BenchPlan(
         "import_frontend": "whole: python -c 'import frontend'",
         "import_zmq_msgpack": "whole: python -c 'import zmq, msgpack'",
     },
-)
+)  # fmt: skip
 
 GUEST = "memcoord.benchmarks.grant.guest"
 WARM_OPS = 64

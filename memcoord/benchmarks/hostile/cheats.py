@@ -111,6 +111,10 @@ def _pass_on(lab: CheatLab, guest: Remote, for_s: float) -> None:
     guest.signal(signal.SIGKILL)
 
 
+def _files(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.tell("files")
+
+
 #: The cheats by name. ``busy`` is no cheat: it shows the cost of a neighbour that only computes.
 CHEATS: dict[str, Act] = {
     "busy": _plain("repeat", loop="burn"),
@@ -123,7 +127,7 @@ CHEATS: dict[str, Act] = {
     "floods the ring with its device's requests": _flood_device,
     "never answers": _silent,
     "dies in the middle": _die,
-    "abuses its files": _plain("files"),
+    "abuses its files": _files,
     "locks its file": _plain("lock_file"),
     "keeps its memory when thrown out": _keep,
     "passes its files on and ends": _pass_on,
@@ -159,7 +163,7 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
         if cheat == "never answers":
             guest.signal(signal.SIGCONT)
         else:
-            with suppress(RemoteGone):
+            with suppress(RemoteGone):  # ended over the cheat: it gives no account
                 row.did = guest.answer()
         row.noticed, at = lab.noticed(start)
         if not row.noticed and why is not None and CHEATS[cheat] in JOINS:

@@ -42,6 +42,7 @@ HOWS = {
     "zero": lib.MCC_ZERO, "ones": lib.MCC_ONES, "random": lib.MCC_RANDOM,
     "off by one": lib.MCC_OFF_BY_ONE,
 }  # fmt: skip
+#: Loops of cheat.h that need nothing but the attachment and their time.
 LOOPS = {
     "burn": lib.mcc_burn, "touch": lib.mcc_touch, "flood bell": lib.mcc_flood_bell,
     "lie": lib.mcc_lie,
@@ -197,7 +198,7 @@ class CheatingGuest:
         return {"corruptions": done, "lives": self._lives}
 
     @operation
-    def files(self, for_s: float) -> dict[str, str]:
+    def files(self) -> dict[str, str]:
         """Try on the fds what would hurt the hypervisor; the kernel's answer to each."""
         ram, meta, bell = self._attachment().fds
         return {

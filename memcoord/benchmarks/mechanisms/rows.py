@@ -113,7 +113,9 @@ class Rows:
             self._add("cpu grow and touch", _ns(grown.cpu_ns + cpu_ns), SIZE_AREAS)
             vm.ask("give", count=size)
             self._change("shrink touched", stage, vm, base, cpu=True)
-            self._granule(stage, vm)
+            stage.resize(vm, base + 1)
+            granule_kib = (vm.now().target_frames - base) * FRAME_BYTES // 1024
+            self._scene.sheet.rows[self._row("shrink touched")].extra["granule_kib"] = granule_kib
 
     def _change(
         self, what: str, stage: Stage, vm: StagedGuest, frames: int, cpu: bool = False
@@ -125,12 +127,6 @@ class Rows:
             self._add(f"cpu {what}", _ns(done.cpu_ns), areas)
         if done.beyond_frames:
             self._note(what, "resident_beyond_frames", done.beyond_frames)
-
-    def _granule(self, stage: Stage, vm: StagedGuest) -> None:
-        base = self._base * AREA_FRAMES
-        stage.resize(vm, base + 1)
-        granule = vm.now().target_frames - base
-        self._scene.sheet.rows[self._row("shrink touched")].extra["granule_kib"] = granule * 4
 
     def _first(self, stage: Stage, vm: StagedGuest) -> None:
         """From a new target to the first frame of it that the guest has touched."""

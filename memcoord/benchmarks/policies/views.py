@@ -91,9 +91,7 @@ def _overall(found: Found, world: str, policy: str, name: str) -> str:
 
 def closing_lines(found: Found) -> list[str]:
     """The order in both worlds, their correlation, the frontier, the speeds, the failures."""
-    lines = []
-    for world, means in found["overall"].items():
-        lines.append(f"order in {world}: {', '.join(means)}")
+    lines = [f"order in {world}: {', '.join(means)}" for world, means in found["overall"].items()]
     correlations = _correlations(found)
     if correlations:
         lines.append(f"rank correlation (Spearman): {correlations}")
@@ -191,8 +189,7 @@ def scenario_list() -> str:
 
     lines = []
     for name in shipped():
-        comment = itertools.takewhile(
-            lambda line: line.startswith("#"), scenario_text(name).splitlines()
-        )
+        text = scenario_text(name).splitlines()
+        comment = itertools.takewhile(lambda line: line.startswith("#"), text)
         lines.append(f"- **{name}**: {' '.join(line.strip('# ') for line in comment)}")
     return "\n".join(lines) + "\n"

@@ -114,12 +114,9 @@ class RingBench(Rounds):
 
 
 def _config(spin_ns: int, *names: str) -> HypervisorConfig:
-    domains = tuple(
-        DomainConfig(name, DOMAIN_FRAMES, 0, DOMAIN_FRAMES, credit_areas=0) for name in names
-    )
-    return HypervisorConfig(
-        total_frames=4 * len(names) * DOMAIN_FRAMES, spin_ns=spin_ns, domains=domains
-    )
+    sizes, total = (DOMAIN_FRAMES, 0, DOMAIN_FRAMES), 4 * len(names) * DOMAIN_FRAMES
+    domains = tuple(DomainConfig(name, *sizes, credit_areas=0) for name in names)
+    return HypervisorConfig(total_frames=total, spin_ns=spin_ns, domains=domains)
 
 
 def _connect(subject: Remote, peer: Remote) -> dict[str, tuple[int, int, int]]:

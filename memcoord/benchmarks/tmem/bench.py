@@ -27,7 +27,6 @@ from memcoord.benchmarks.harness import BenchPlan, Target
 from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.benchmarks.tmem import peers, zram
 
-SKIPPABLE = ("lmdb", *peers.SERVERS, "zram")
 PLAN = BenchPlan(
     bench="tmem",
     targets={
@@ -42,12 +41,8 @@ PLAN = BenchPlan(
         "put_2m_pages/put_64k_pages": Target(1.5, 1.15),
     },
     also=(
-        "put/memcpy_4k_random",
-        "get/memcpy_4k_random",
-        "python_put/dict_put",
-        "python_get/lmdb_get",
-        "python_get/redis_get",
-        "python_get/memcached_get",
+        "put/memcpy_4k_random", "get/memcpy_4k_random", "python_put/dict_put",
+        "python_get/lmdb_get", "python_get/redis_get", "python_get/memcached_get",
     ),
     notes={
         "memcpy_4k": "512 KiB, as a get copies it",
@@ -66,8 +61,8 @@ PLAN = BenchPlan(
         "put_compressed": "text that halves: put of a new page and the step that compresses it",
         "zram_out": "the same text: MADV_PAGEOUT, lz4, per page",
     },
-    skippable=SKIPPABLE,
-)
+    skippable=("lmdb", *peers.SERVERS, "zram"),
+)  # fmt: skip
 GUEST = "memcoord.benchmarks.tmem.guest"
 SET_PAGES = 16384
 HOT_PAGES = 128
@@ -111,8 +106,8 @@ class TmemBench(Rounds):
         self._spinning = self._lab.host("h0", _config(SPIN_NS, "spin"))
         self._sleeping = self._lab.host("h1", _config(0, "sleep"))
         self._slots: dict[str, int] = {}
-        random, hot = (self._spinning, "spin", "random"), (self._sleeping, "sleep", "hot")
-        for host, key, pages in (random, hot):
+        spinning, sleeping = (self._spinning, "spin", "random"), (self._sleeping, "sleep", "hot")
+        for host, key, pages in (spinning, sleeping):
             self._subject.ask("attach", run_dir=str(host.run_dir), name=key)
             self._slots[key] = self._tmem("join", key=key, name=key, pages=pages)
             fill = {"what": "put", "pages": key, "slot": self._slots[key]}
