@@ -37,7 +37,7 @@ SEEDS, SEEDS_QUICK, SEEDS_FULL = 2, 1, 5
 TESTBED_POLICIES = ("greedy", "static-alloc", "smart-alloc", "fallow")
 TESTBED_SCENARIOS = ("graph", "loop", "usemem")
 QUICK_SCENARIOS = ("graph", "loop", "usemem")
-#: The scenario in which gains from summary.lying are looked for.
+#: The scenario in which gains from lying are looked for.
 LIE_SCENARIO = "mixed"
 
 
@@ -81,12 +81,11 @@ class PolicyBenchPlan:
         split = [split_policy(policy) for policy in policies]
         cells: dict[str, list[Cell]] = {}
         if options.world in (summary.SIM, "both"):
-            cells[summary.SIM] = _with_optimal(cross(split, texts, [()], seeds, (summary.SIM,)))
+            sim = _with_optimal(cross(split, texts, [()], seeds, (summary.SIM,)))
             if not options.quick:
                 factors = FACTORS if options.full else FACTORS[-1:]
-                cells[summary.SIM] += _lies(cells[summary.SIM], factors) + _isolated(
-                    cells[summary.SIM]
-                )
+                sim += _lies(sim, factors) + _isolated(sim)
+            cells[summary.SIM] = sim
         if options.world in (summary.TESTBED, "both"):
             some, few = split, texts
             if not (options.full or options.policies or options.world == summary.TESTBED):
