@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memcoord.benchmarks.policies.tick_speed import measure_ticks
+from memcoord.benchmarks.policies.speeds import measure_ticks
 from memcoord.simulation.series_world import SeriesWorld, synthetic_demand
 from policies import Plan, PolicyError, View, load
 
