@@ -30,13 +30,7 @@ void mc_cmm_write_config(struct mc_domain *domain, uint32_t index, uint64_t word
 void mc_cmm_ring(struct mc_host *host, struct mc_domain *domain)
 {
     cmm_of(domain)->unrung = 0;
-    if (domain->relayed) {
-        __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
-        mc_eventfd_ring(host->relay_fd);
-        return;
-    }
-    mc_bell_ring((uint32_t *)&domain->control->guest_bell,
-                 (uint32_t *)&domain->control->guest_waiters);
+    mc_guest_ring(host, domain);
 }
 
 /* Take the areas of one offer: a bit for each that was not taken. */

@@ -19,13 +19,6 @@ int mc_is_hole(const struct mc_domain *domain, uint64_t frame)
     return holes_bit(domain->holes, frame);
 }
 
-static void holes_show(struct mc_domain *domain)
-{
-    if (domain->control)
-        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
-                              memory_order_relaxed);
-}
-
 /* One installed frame becomes a hole in flight. */
 static void holes_open(struct mc_host *host, struct mc_domain *domain, uint64_t frame)
 {
@@ -133,7 +126,7 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
     holes_punch(domain->ram_fd, done, made);
     mc_domain_let_go(host, domain);
     holes_land(host, domain, made, banks);
-    holes_show(domain);
+    mc_show_current(domain);
     return made;
 }
 
@@ -162,7 +155,7 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
         holes_close(host, domain, frames[i]);
         filled++;
     }
-    holes_show(domain);
+    mc_show_current(domain);
     return filled;
 }
 

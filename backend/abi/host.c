@@ -28,16 +28,12 @@ static struct mc_host_private *host_open_private(void)
 {
     struct mc_host_private *own = calloc(1, sizeof *own);
     pthread_condattr_t attributes;
-    pthread_mutexattr_t checked;
 
     if (!own)
         return NULL;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_mutexattr_init(&checked);
-    pthread_mutexattr_settype(&checked, PTHREAD_MUTEX_ERRORCHECK);
-    pthread_mutex_init(&own->lock, &checked);
-    pthread_mutexattr_destroy(&checked);
+    pthread_mutex_init(&own->lock, NULL);
     pthread_cond_init(&own->work, &attributes);
     pthread_cond_init(&own->done, &attributes);
     pthread_condattr_destroy(&attributes);
@@ -76,7 +72,6 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
 void mc_host_close(struct mc_host *host)
 {
     const int fds[] = {host->epoll_fd, host->kick_fd, host->event_fd, host->relay_fd};
-    int error;
 
     MC_CHECK(!host->service_running, "closed while %u service thread runs", host->service_running);
     MC_CHECK(!host->attached, "closed with domains %lx", host->attached);
@@ -86,8 +81,8 @@ void mc_host_close(struct mc_host *host)
     if (host->own) {
         pthread_cond_destroy(&host->own->work);
         pthread_cond_destroy(&host->own->done);
-        error = pthread_mutex_destroy(&host->own->lock);
-        MC_CHECK(!error, "closed under the lock: error %d", error);
+        MC_CHECK(!host->own->holder, "closed under the lock of thread %lu", host->own->holder);
+        pthread_mutex_destroy(&host->own->lock);
         free(host->own);
     }
     free(host);
@@ -95,9 +90,8 @@ void mc_host_close(struct mc_host *host)
 
 void mc_host_lock(struct mc_host *host)
 {
-    int error = pthread_mutex_lock(&host->own->lock);
-
-    MC_CHECK(!error, "lock: error %d", error);
+    MC_CHECK(!mc_is_locked(host), "thread %lu takes the lock twice", pthread_self());
+    pthread_mutex_lock(&host->own->lock);
     __atomic_store_n(&host->own->holder, pthread_self(), __ATOMIC_RELAXED);
 }
 

@@ -314,6 +314,14 @@ static inline enum mc_phase mc_phase_of(const struct mc_domain *domain)
     return (enum mc_phase)__atomic_load_n(&domain->phase, __ATOMIC_ACQUIRE);
 }
 
+/* Show the guest what it has by the ledger. */
+static inline void mc_show_current(struct mc_domain *domain)
+{
+    if (domain->control)
+        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
+                              memory_order_relaxed);
+}
+
 /* Of an area, in the domain's file and in the hypervisor's mapping of it. */
 static inline uint64_t mc_area_offset(uint32_t area)
 {

@@ -111,41 +111,59 @@ static void ledger_move(uint64_t *from, uint64_t *to, uint64_t frames)
     *to += frames;
 }
 
-/* The sums that follow from one area's change; mc_area_set has the rules. */
-static void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
-                       enum mc_area_state state)
+/* The sums that change with one area's state, of the host, its bank and the domain. */
+static void ledger_set_sums(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                            enum mc_area_state old, enum mc_area_state state)
 {
-    enum mc_area_state old = (enum mc_area_state)domain->states[area];
     uint64_t *from = ledger_sum_of(host, old), *to = ledger_sum_of(host, state);
     uint64_t frames = MC_AREA_FRAMES - domain->hole_counts[area];
 
     MC_CHECK(domain->hole_counts[area] <= MC_AREA_FRAMES, "domain %u, area %u: %u holes",
              domain->domid, area, domain->hole_counts[area]);
-    MC_CHECK(domain->counts[old] > 0, "domain %u, area %u: none is counted in state %d",
-             domain->domid, area, old);
-    if (from != to)             /* HARD and SOFT are one sum, which may have less than an area */
-        ledger_move(from, to, frames);
-    if (from != to && from == &host->free_frames)
+    if (from == to)
+        return;
+    ledger_move(from, to, frames);
+    if (from == &host->free_frames)
         domain->banks[area] = ledger_charge(host, frames, domain->banks[area]);
-    if (from != to && to == &host->free_frames) {
+    if (to == &host->free_frames) {
         ledger_credit(host, frames, domain->banks[area]);
         ledger_clear_holes(domain, area);
     }
-    if (old == MC_A_INSTALLED && state != MC_A_INSTALLED) {
+    if (old == MC_A_INSTALLED) {
         MC_CHECK(domain->installed_frames >= frames, "domain %u: %lu frames of %lu", domain->domid,
                  frames, domain->installed_frames);
         domain->installed_frames -= frames;
         domain->counters.shrunk_frames += frames;
-    } else if (old != MC_A_INSTALLED && state == MC_A_INSTALLED) {
+    } else if (state == MC_A_INSTALLED) {
         domain->installed_frames += frames;
         domain->counters.grown_frames += frames;
     }
+    mc_show_current(domain);
+}
+
+static void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                       enum mc_area_state state)
+{
+    enum mc_area_state old = (enum mc_area_state)domain->states[area];
+
+    MC_CHECK(domain->counts[old] > 0, "domain %u, area %u: none is counted in state %d",
+             domain->domid, area, old);
+    if (old > MC_A_SOFT || state > MC_A_SOFT)   /* HARD and SOFT are one sum */
+        ledger_set_sums(host, domain, area, old, state);
     domain->counts[old]--;
     domain->counts[state]++;
     domain->states[area] = (uint8_t)state;
-    if (domain->control)
-        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
-                              memory_order_relaxed);
+}
+
+/* As mc_area_set, of an area that there is. The caller has checked the lock, once for all areas. */
+static void ledger_change(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                          enum mc_area_state state)
+{
+    uint8_t old = domain->states[area];
+
+    MC_CHECK(old < MC_A_STATES && ledger_followers[old] >> state & 1,
+             "domain %u, area %u: state %u to %d", domain->domid, area, old, state);
+    ledger_set(host, domain, area, state);
 }
 
 void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
@@ -153,11 +171,7 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 {
     MC_CHECK_LOCKED(host);
     MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
-    MC_CHECK(domain->states[area] < MC_A_STATES && state < MC_A_STATES &&
-                 ledger_followers[domain->states[area]] >> state & 1,
-             "domain %u, area %u: state %u to %d", domain->domid, area, domain->states[area],
-             state);
-    ledger_set(host, domain, area, state);
+    ledger_change(host, domain, area, state);
 }
 
 uint32_t mc_domain_held(const struct mc_domain *domain)
@@ -230,12 +244,11 @@ static int ledger_pull_word(struct mc_domain *domain, uint32_t area, enum mc_pul
     return MC_ESTATE;
 }
 
-int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum mc_pull how)
+static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                       enum mc_pull how)
 {
     int state = domain->states[area];
 
-    MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     MC_CHECK(state == MC_A_INSTALLED || !domain->pin_counts[area],
              "domain %u, area %u: %u pins in state %d", domain->domid, area,
              domain->pin_counts[area], state);
@@ -253,13 +266,20 @@ int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum 
         return MC_ESTATE;
     domain->generations[area]++;
     if (state == MC_A_SOFT) {
-        mc_area_set(host, domain, area, MC_A_HARD);
+        ledger_change(host, domain, area, MC_A_HARD);
         return MC_OK;
     }
-    mc_area_set(host, domain, area, how == MC_PULL_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD);
+    ledger_change(host, domain, area, how == MC_PULL_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD);
     domain->counters.reclaimed_areas++;
     mc_work(host);
     return MC_OK;
+}
+
+int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum mc_pull how)
+{
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    return ledger_pull(host, domain, area, how);
 }
 
 uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most,
@@ -271,7 +291,7 @@ uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t 
     for (uint32_t area = domain->areas; area-- > 0 && pulled < most;) {
         int was_soft = domain->states[area] == MC_A_SOFT;
 
-        if (!mc_pull(host, domain, area, how))
+        if (!ledger_pull(host, domain, area, how))
             pulled += !was_soft || soft_counts;
     }
     return pulled;
@@ -356,15 +376,18 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
     return mc_plug_found(host, domain, area);
 }
 
-int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most)
 {
+    uint32_t returned = 0;
+
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
-    if (domain->states[area] != MC_A_HARD ||
-        mc_area_return(&domain->frames, area, domain->generations[area]))
-        return MC_ESTATE;
-    mc_area_set(host, domain, area, MC_A_SOFT);
-    return MC_OK;
+    for (uint32_t area = 0; area < domain->areas && returned < most; area++)
+        if (domain->states[area] == MC_A_HARD &&
+            !mc_area_return(&domain->frames, area, domain->generations[area])) {
+            ledger_change(host, domain, area, MC_A_SOFT);
+            returned++;
+        }
+    return returned;
 }
 
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area)

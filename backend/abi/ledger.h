@@ -88,8 +88,9 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area);
  * Charges nothing, but needs a bank that its frames can be charged to later: MC_ENOMEM.
  * MC_ESTATE. */
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area);
-/* HARD -> SOFT: the guest may take it when it asks. Charges nothing. MC_ESTATE. */
-int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area);
+/* HARD -> SOFT, up to `most` areas from the bottom, in one pass: the guest may take them when it
+ * asks. Charges nothing; returns how many. */
+uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most);
 
 /* Charge or discharge an area of tmem's slab. */
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area);

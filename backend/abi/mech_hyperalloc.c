@@ -66,15 +66,13 @@ static uint64_t hyperalloc_size(const struct mc_domain *domain)
 /* Worker too: return areas until the limit is the target; 1 when there was one to return. */
 static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
 {
-    uint32_t limit = hyperalloc_limit_areas(domain), returned = 0;
+    uint32_t limit = hyperalloc_limit_areas(domain);
 
     MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas, of %u",
              domain->domid, domain->target_areas, domain->areas);
     if (domain->target_areas <= limit || !domain->counts[MC_A_HARD])
         return 0;
-    for (uint32_t area = 0; area < domain->areas && returned < domain->target_areas - limit; area++)
-        returned += !mc_return(host, domain, area);
-    return returned > 0;
+    return mc_return_areas(host, domain, domain->target_areas - limit) > 0;
 }
 
 /* Take free areas until the limit is the target; how many. */

@@ -28,6 +28,19 @@ int mc_config_settled(const struct mc_domain *domain, int32_t *status)
     return seen == domain->config_bell && *status != MC_STEP_MORE;
 }
 
+void mc_guest_ring(struct mc_host *host, struct mc_domain *domain)
+{
+    struct mc_control *control = domain->control;
+
+    if (!domain->relayed) {
+        mc_bell_ring((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters);
+        return;
+    }
+    MC_CHECK(host->relay_fd >= 0, "domain %u: relayed by fd %d", domain->domid, host->relay_fd);
+    __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
+    mc_eventfd_ring(host->relay_fd);
+}
+
 /* The service thread alone writes the ring. At most MC_RING_SLOTS records are outstanding. */
 void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record)
 {

@@ -98,14 +98,7 @@ static void service_publish(struct mc_host *host, struct mc_domain *domain, enum
     if (!mc_back_publish(&domain->rings[ring]))
         return;
     domain->counters.wakes++;
-    if (domain->relayed) {
-        MC_CHECK(host->relay_fd >= 0, "domain %u: relayed by fd %d", domain->domid, host->relay_fd);
-        __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
-        mc_eventfd_ring(host->relay_fd);
-        return;
-    }
-    mc_bell_ring((uint32_t *)&domain->control->guest_bell,
-                 (uint32_t *)&domain->control->guest_waiters);
+    mc_guest_ring(host, domain);
 }
 
 uint64_t mc_relay_take(struct mc_host *host)
