@@ -141,8 +141,8 @@ static void ledger_set_sums(struct mc_host *host, struct mc_domain *domain, uint
     mc_show_current(domain);
 }
 
-static void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
-                       enum mc_area_state state)
+static inline void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                              enum mc_area_state state)
 {
     enum mc_area_state old = (enum mc_area_state)domain->states[area];
 
@@ -156,8 +156,8 @@ static void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t 
 }
 
 /* As mc_area_set, of an area that there is. The caller has checked the lock, once for all areas. */
-static void ledger_change(struct mc_host *host, struct mc_domain *domain, uint32_t area,
-                          enum mc_area_state state)
+static inline void ledger_change(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                                 enum mc_area_state state)
 {
     uint8_t old = domain->states[area];
 
@@ -229,19 +229,20 @@ int64_t mc_find_state(const struct mc_domain *domain, enum mc_area_state state)
     return -1;
 }
 
+/* The guest's word, which decides; of the next generation when it is pulled. */
 static int ledger_pull_word(struct mc_domain *domain, uint32_t area, enum mc_pull how)
 {
+    static int (*const pulls[])(struct mc_frames *, uint32_t, uint16_t) = {
+        [MC_PULL_HARD] = mc_area_hard_reclaim,
+        [MC_PULL_SOFT] = mc_area_soft_reclaim,
+        [MC_PULL_CLAIMED] = mc_area_surrender,
+    };
     uint16_t generation = (uint16_t)(domain->generations[area] + 1);
+    int status = pulls[how](&domain->frames, area, generation);
 
-    switch (how) {
-    case MC_PULL_HARD:
-        return mc_area_hard_reclaim(&domain->frames, area, generation);
-    case MC_PULL_SOFT:
-        return mc_area_soft_reclaim(&domain->frames, area, generation);
-    case MC_PULL_CLAIMED:
-        return mc_area_surrender(&domain->frames, area, generation);
-    }
-    return MC_ESTATE;
+    if (!status)
+        domain->generations[area] = generation;
+    return status;
 }
 
 static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area,
@@ -252,23 +253,23 @@ static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t 
     MC_CHECK(state == MC_A_INSTALLED || !domain->pin_counts[area],
              "domain %u, area %u: %u pins in state %d", domain->domid, area,
              domain->pin_counts[area], state);
-    if (state != MC_A_INSTALLED && (state != MC_A_SOFT || how == MC_PULL_SOFT))
+    if (state == MC_A_SOFT && how != MC_PULL_SOFT) {
+        if (ledger_pull_word(domain, area, how))
+            return MC_ESTATE;
+        ledger_change(host, domain, area, MC_A_HARD);
+        return MC_OK;
+    }
+    if (state != MC_A_INSTALLED ||
+        (how != MC_PULL_CLAIMED && !ledger_is_wholly_free(domain, area)))
         return MC_ESTATE;
     if (domain->flight_frames && domain->hole_counts[area])
         return MC_ESTATE;       /* its frames are being punched: that would hit the next holder */
-    if (how != MC_PULL_CLAIMED && state == MC_A_INSTALLED && !ledger_is_wholly_free(domain, area))
-        return MC_ESTATE;
     if (domain->pin_counts[area]) {
         domain->counters.refused_dma++;
         return MC_EPERM;
     }
     if (ledger_pull_word(domain, area, how))
         return MC_ESTATE;
-    domain->generations[area]++;
-    if (state == MC_A_SOFT) {
-        ledger_change(host, domain, area, MC_A_HARD);
-        return MC_OK;
-    }
     ledger_change(host, domain, area, how == MC_PULL_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD);
     domain->counters.reclaimed_areas++;
     mc_work(host);
