@@ -15,7 +15,6 @@ static void balloon_punch_holes(int fd, uint32_t area, const uint64_t *holes)
 {
     for (uint32_t first = 0, end; first < MC_AREA_FRAMES; first = end) {
         int is_hole = balloon_hole_bit(holes, first);
-
         for (end = first + 1;
              end < MC_AREA_FRAMES && balloon_hole_bit(holes, end) == is_hole; end++)
             ;
@@ -28,7 +27,6 @@ static void balloon_punch_holes(int fd, uint32_t area, const uint64_t *holes)
 int mc_balloon_leaks(const struct mc_domain *domain)
 {
     int64_t bytes = mc_resident_bytes(domain->ram_fd);
-
     return bytes >= 0 && !mc_in_transit(domain) &&
            (uint64_t)bytes / MC_FRAME_BYTES > domain->installed_frames;
 }
@@ -36,7 +34,6 @@ int mc_balloon_leaks(const struct mc_domain *domain)
 uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     uint64_t holes[MC_AREA_ROWS], until_ns = mc_clock_ns() + SWEEP_NS_MAX;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(area < domain->areas, "domain %u: sweep from area %u of %u", domain->domid, area,
              domain->areas);

@@ -9,7 +9,6 @@ static int boot_areas(struct mc_host *host, struct mc_domain *domain,
                       int (*give)(struct mc_host *, struct mc_domain *, uint32_t))
 {
     int path, status = MC_OK;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
              domain->domid, domain->boot_areas, domain->areas);
@@ -30,7 +29,6 @@ static int boot_areas(struct mc_host *host, struct mc_domain *domain,
 static int boot_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int status = mc_populate(host, domain, area, MC_A_READY);
-
     return status ? status : mc_grant(host, domain, area);
 }
 
@@ -55,7 +53,6 @@ static int boot_tell_installed(struct mc_domain *domain, uint32_t area)
 static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int path = MC_PATH_RING, status;
-
     mc_wait_area(host, domain, area, 1u << MC_A_PUNCHING_SOFT);
     switch (domain->states[area]) {
     case MC_A_PUNCH_SOFT:       /* the worker has not begun: keep the pages */
@@ -86,7 +83,6 @@ static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area)
 {
     int status = MC_EINDEX;
-
     MC_CHECK_LOCKED(host);
     if (area < domain->areas)
         status = boot_install(host, domain, (uint32_t)area);

@@ -37,14 +37,12 @@ void mc_cmm_ring(struct mc_host *host, struct mc_domain *domain)
 static uint32_t cmm_take_offered(struct mc_host *host, struct mc_domain *domain, uint32_t count)
 {
     uint32_t left = 0;
-
     MC_CHECK(count <= MC_CMM_OFFER_MAX, "domain %u: offer of %u areas", domain->domid, count);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t word = mc_cmm_driver_word(domain, MC_CMM_OFFERED + i / 4);
         uint32_t area = word >> 16 * (i % 4) & 0xffff;
         int status = area < domain->areas ? mc_pull(host, domain, area, MC_PULL_CLAIMED)
                                           : MC_EINDEX;
-
         if (status && status != MC_EPERM)
             mc_count_bad(domain);
         left |= (uint32_t)(status != MC_OK) << i;
@@ -59,7 +57,6 @@ static int cmm_collect_from(struct mc_host *host, struct mc_domain *domain)
     struct mc_cmm *device = cmm_of(domain);
     uint64_t offer = mc_cmm_driver_word(domain, MC_CMM_OFFER);
     uint32_t count = (uint32_t)offer, left;
-
     if (mc_cmm_number(offer) == device->collected)
         return 0;
     if (!count || count > MC_CMM_OFFER_MAX) {
@@ -79,7 +76,6 @@ int mc_cmm_collect(struct mc_host *host)
 {
     struct mc_domain *domain;
     int offers = 0;
-
     MC_CHECK_LOCKED(host);
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         offers += mc_cmm_has_dom0(domain) && cmm_collect_from(host, domain);
@@ -90,7 +86,6 @@ void mc_cmm_wait(struct mc_dom0 *dom0, uint64_t longest_ns)
 {
     struct epoll_event events[CMM_EVENTS_MAX];
     struct mc_domain *domain;
-
     MC_CHECK(longest_ns && longest_ns <= CMM_WAIT_NS_MAX, "dom0 waits for %lu ns", longest_ns);
     for (uint64_t mask = mc_attached(dom0->host); (domain = mc_next(dom0->host, &mask));)
         if (mc_cmm_has_dom0(domain) && cmm_of(domain)->unrung)

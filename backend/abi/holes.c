@@ -23,7 +23,6 @@ int mc_is_hole(const struct mc_domain *domain, uint64_t frame)
 static void holes_open(struct mc_host *host, struct mc_domain *domain, uint64_t frame)
 {
     uint16_t *holes = &domain->hole_counts[frame / MC_AREA_FRAMES];
-
     MC_CHECK(*holes < MC_AREA_FRAMES && domain->installed_frames && host->installed_frames,
              "domain %u, frame %lu: %u holes, %lu installed, of the host %lu", domain->domid, frame,
              *holes, domain->installed_frames, host->installed_frames);
@@ -41,7 +40,6 @@ static void holes_close(struct mc_host *host, struct mc_domain *domain, uint64_t
 {
     uint16_t *holes = &domain->hole_counts[frame / MC_AREA_FRAMES];
     struct mc_bank *bank = &host->banks[domain->banks[frame / MC_AREA_FRAMES]];
-
     MC_CHECK(*holes && host->free_frames && bank->free_frames,
              "domain %u, frame %lu: %u holes, %lu free, of its bank %lu", domain->domid, frame,
              *holes, host->free_frames, bank->free_frames);
@@ -70,7 +68,6 @@ static int holes_may_move(struct mc_domain *domain, uint64_t frame, int make)
 static int holes_punch(int fd, const uint32_t *frames, uint32_t count)
 {
     int failed = 0;
-
     for (uint32_t first = 0, end; first < count; first = end) {
         for (end = first + 1; end < count && frames[end] == frames[end - 1] + 1; end++)
             ;
@@ -92,7 +89,6 @@ static void holes_land(struct mc_host *host, struct mc_domain *domain, uint32_t 
     host->free_frames += made;
     for (uint32_t i = 0; i < host->bank_count; i++) {
         struct mc_bank *bank = &host->banks[i];
-
         bank->free_frames += banks[i];
         MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
                  bank->free_frames, bank->total_frames);
@@ -104,13 +100,11 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
                        uint32_t count, uint32_t *bad)
 {
     uint32_t done[MC_AREA_FRAMES], made = 0, banks[MC_BANKS_MAX] = {0};
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t bank;
-
         if (!holes_may_move(domain, frames[i], 1)) {
             ++*bad;
             continue;
@@ -134,14 +128,12 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
                        uint32_t count, int slack_too, uint32_t *bad)
 {
     uint32_t filled = 0;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct mc_bank *bank;
         uint32_t index;
-
         if (!holes_may_move(domain, frames[i], 0)) {
             ++*bad;
             continue;
@@ -171,7 +163,6 @@ static void holes_set_pins(struct mc_domain *domain, uint64_t frame, uint64_t co
 {
     for (uint64_t f = frame; f < frame + count; f++) {
         uint16_t *pins = &domain->pin_counts[f / MC_AREA_FRAMES];
-
         if (holes_bit(domain->pins, f) == pin)
             continue;
         MC_CHECK(pin ? *pins < MC_AREA_FRAMES : *pins > 0 && domain->pinned_frames,
@@ -192,7 +183,6 @@ int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
     uint64_t limit = domain ? mc_maxmem_frames(domain) : 0;
-
     if (status)
         return status;
     if (mc_phase_of(domain) != MC_ACTIVE)

@@ -347,7 +347,6 @@ static inline uint64_t mc_attached(const struct mc_host *host)
 static inline struct mc_domain *mc_next(struct mc_host *host, uint64_t *mask)
 {
     uint64_t left = *mask;
-
     if (!left)
         return NULL;
     *mask = left & (left - 1);

@@ -38,14 +38,12 @@ static uint64_t *ledger_sum_of(struct mc_host *host, enum mc_area_state state)
 uint32_t mc_bank_choose(const struct mc_host *host, uint64_t frames, int remote_first)
 {
     uint32_t best = MC_NO_BANK;
-
     MC_CHECK(host->bank_count && host->bank_count <= MC_BANKS_MAX, "%u banks", host->bank_count);
     for (uint32_t i = 0; i < host->bank_count; i++) {
         const struct mc_bank *bank = &host->banks[i];
         const struct mc_bank *chosen = best == MC_NO_BANK ? NULL : &host->banks[best];
         int wanted = !bank->remote == !remote_first;
         int chosen_wanted = chosen && !chosen->remote == !remote_first;
-
         MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
                  bank->free_frames, bank->total_frames);
         if (!bank->withdrawn && bank->free_frames >= frames &&
@@ -86,7 +84,6 @@ static void ledger_clear_holes(struct mc_domain *domain, uint32_t area)
 static uint8_t ledger_charge(struct mc_host *host, uint64_t frames, uint32_t wanted)
 {
     uint32_t bank = mc_bank_pick(host, frames, wanted);
-
     MC_CHECK(bank != MC_NO_BANK, "no bank has %lu frames, host has %lu free", frames,
              host->free_frames);
     host->banks[bank].free_frames -= frames;
@@ -96,7 +93,6 @@ static uint8_t ledger_charge(struct mc_host *host, uint64_t frames, uint32_t wan
 static void ledger_credit(struct mc_host *host, uint64_t frames, uint32_t index)
 {
     struct mc_bank *bank = &host->banks[index];
-
     MC_CHECK(index < host->bank_count, "bank %u of %u", index, host->bank_count);
     MC_CHECK(bank->free_frames + frames <= bank->total_frames, "bank %u: %lu + %lu free of %lu",
              index, bank->free_frames, frames, bank->total_frames);
@@ -117,7 +113,6 @@ static void ledger_set_sums(struct mc_host *host, struct mc_domain *domain, uint
 {
     uint64_t *from = ledger_sum_of(host, old), *to = ledger_sum_of(host, state);
     uint64_t frames = MC_AREA_FRAMES - domain->hole_counts[area];
-
     MC_CHECK(domain->hole_counts[area] <= MC_AREA_FRAMES, "domain %u, area %u: %u holes",
              domain->domid, area, domain->hole_counts[area]);
     if (from == to)
@@ -145,7 +140,6 @@ static inline void ledger_set(struct mc_host *host, struct mc_domain *domain, ui
                               enum mc_area_state state)
 {
     enum mc_area_state old = (enum mc_area_state)domain->states[area];
-
     MC_CHECK(domain->counts[old] > 0, "domain %u, area %u: none is counted in state %d",
              domain->domid, area, old);
     if (old > MC_A_SOFT || state > MC_A_SOFT)   /* HARD and SOFT are one sum */
@@ -160,7 +154,6 @@ static inline void ledger_change(struct mc_host *host, struct mc_domain *domain,
                                  enum mc_area_state state)
 {
     uint8_t old = domain->states[area];
-
     MC_CHECK(old < MC_A_STATES && ledger_followers[old] >> state & 1,
              "domain %u, area %u: state %u to %d", domain->domid, area, old, state);
     ledger_set(host, domain, area, state);
@@ -178,7 +171,6 @@ uint32_t mc_domain_held(const struct mc_domain *domain)
 {
     uint32_t held = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_READY] +
                     domain->counts[MC_A_POPULATING];
-
     MC_CHECK(held <= domain->areas, "domain %u: holds %u areas of %u", domain->domid, held,
              domain->areas);
     return held;
@@ -187,7 +179,6 @@ uint32_t mc_domain_held(const struct mc_domain *domain)
 int mc_in_transit(const struct mc_domain *domain)
 {
     uint32_t areas = domain->counts[MC_A_POPULATING];
-
     for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
         areas += domain->counts[state];
     MC_CHECK(areas <= domain->areas, "domain %u: %u areas in transit of %u", domain->domid, areas,
@@ -198,7 +189,6 @@ int mc_in_transit(const struct mc_domain *domain)
 static int ledger_is_wholly_free(const struct mc_domain *domain, uint32_t area)
 {
     union mc_area_word word = mc_word(&domain->frames, area);
-
     return mc_word_is_whole(word) && !word.evicted;
 }
 
@@ -211,7 +201,6 @@ int mc_is_spare(const struct mc_domain *domain, uint32_t area)
 uint32_t mc_spare_areas(const struct mc_domain *domain, uint32_t enough)
 {
     uint32_t spare = 0;
-
     for (uint32_t area = 0; area < domain->areas && spare < enough; area++)
         spare += mc_is_spare(domain, area);
     return spare;
@@ -239,7 +228,6 @@ static int ledger_pull_word(struct mc_domain *domain, uint32_t area, enum mc_pul
     };
     uint16_t generation = (uint16_t)(domain->generations[area] + 1);
     int status = pulls[how](&domain->frames, area, generation);
-
     if (!status)
         domain->generations[area] = generation;
     return status;
@@ -249,7 +237,6 @@ static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t 
                        enum mc_pull how)
 {
     int state = domain->states[area];
-
     MC_CHECK(state == MC_A_INSTALLED || !domain->pin_counts[area],
              "domain %u, area %u: %u pins in state %d", domain->domid, area,
              domain->pin_counts[area], state);
@@ -287,11 +274,9 @@ uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t 
                        enum mc_pull how, int soft_counts)
 {
     uint32_t pulled = 0;
-
     MC_CHECK_LOCKED(host);
     for (uint32_t area = domain->areas; area-- > 0 && pulled < most;) {
         int was_soft = domain->states[area] == MC_A_SOFT;
-
         if (!ledger_pull(host, domain, area, how))
             pulled += !was_soft || soft_counts;
     }
@@ -303,7 +288,6 @@ static int ledger_give_pages(const struct mc_host *host, const struct mc_domain 
 {
     uint64_t address = mc_area_address(domain, area);
     const struct mc_bank *bank = &host->banks[domain->banks[area]];
-
     if (bank->node >= 0)        /* a wish: memory is charged to the bank wherever it lands */
         mc_bind_node(address, MC_AREA_BYTES, bank->node);
     return host->collapse ? mc_populate_huge(address, MC_AREA_BYTES)
@@ -317,7 +301,6 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 {
     enum mc_area_state was = (enum mc_area_state)domain->states[area];
     int failed;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(state == MC_A_READY || (state == MC_A_INSTALLED && was == MC_A_SOFT),
              "domain %u, area %u: populated from %d to be %d", domain->domid, area, was, state);
@@ -351,7 +334,6 @@ int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     const struct mc_bank *bank;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_HARD)
@@ -380,7 +362,6 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most)
 {
     uint32_t returned = 0;
-
     MC_CHECK_LOCKED(host);
     for (uint32_t area = 0; area < domain->areas && returned < most; area++)
         if (domain->states[area] == MC_A_HARD &&
@@ -435,7 +416,6 @@ static void ledger_release(struct mc_host *host, struct mc_domain *domain, int k
 {
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint8_t state = domain->states[area];
-
         MC_CHECK(state != MC_A_POPULATING && state != MC_A_PUNCHING_HARD &&
                      state != MC_A_PUNCHING_SOFT,
                  "domain %u, area %u: released in state %u", domain->domid, area, state);
@@ -477,7 +457,6 @@ void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t
 void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t areas)
 {
     uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(areas <= domain->areas, "domain %u: %u areas of %u", domain->domid, areas,
              domain->areas);

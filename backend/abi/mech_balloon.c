@@ -46,7 +46,6 @@ static struct mc_balloon *balloon_of(const struct mc_domain *domain)
 static int balloon_fill_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     uint32_t frames[MC_AREA_FRAMES], bad, filled, holes = domain->hole_counts[area];
-
     for (uint32_t i = 0; i < MC_AREA_FRAMES; i++)
         frames[i] = area * MC_AREA_FRAMES + i;
     filled = mc_holes_fill(host, domain, frames, MC_AREA_FRAMES, 1, &bad);
@@ -58,7 +57,6 @@ static int balloon_fill_area(struct mc_host *host, struct mc_domain *domain, uin
 static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
 {
     int status = MC_OK;
-
     MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
              domain->domid, domain->boot_areas, domain->areas);
     *balloon_of(domain) = (struct mc_balloon){0};
@@ -76,7 +74,6 @@ static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
 static void balloon_tell_target(struct mc_host *host, struct mc_domain *domain)
 {
     uint64_t total = mc_maxmem_frames(domain);
-
     (void)host;
     MC_CHECK(domain->target_frames <= total, "domain %u: target of %lu frames, maxmem %lu",
              domain->domid, domain->target_frames, total);
@@ -94,7 +91,6 @@ static void balloon_offer_target(struct mc_host *host, struct mc_domain *domain)
 static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     struct mc_balloon *device = balloon_of(domain);
-
     MC_CHECK_LOCKED(host);
     if (!MC_CHECK_DOMAIN(host, domain, !device->sweeping, "%d sweeps already", device->sweeping))
         return;
@@ -114,7 +110,6 @@ static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64
 static uint32_t balloon_array_count(const struct mc_balloon *device)
 {
     uint64_t count = device->request.arg[0];
-
     MC_CHECK(count && count <= MC_BALLOON_ARRAY_PFNS_MAX, "op %lu: array of %lu frames",
              (uint64_t)device->request.op, count);
     return (uint32_t)count;
@@ -127,12 +122,10 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
 {
     struct mc_record *request = &device->request;
     uint32_t count = balloon_array_count(device), done = 0;
-
     MC_CHECK(refusal <= 0, "domain %u: refused by %d", domain->domid, refusal);
     memset(&request->arg[1], 0, 4 * sizeof request->arg[0]);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
-
         if (frame < mc_maxmem_frames(domain) && mc_is_hole(domain, frame) == hole)
             done++;
         else
@@ -147,7 +140,6 @@ static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
     uint32_t count = balloon_array_count(device), bad = 0, wrong = 0;
     uint32_t step = domain->options[MC_BALLOON_MERGE] ? count : 1;
     uint64_t refused = domain->counters.refused_dma;
-
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i += step) {
         mc_holes_make(host, domain, device->pfns + i, step, &bad);
         wrong += bad;
@@ -164,10 +156,8 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
                                  const struct mc_balloon *device)
 {
     uint32_t count = balloon_array_count(device);
-
     for (uint32_t i = 0; i < count; i++) {
         uint32_t area = device->pfns[i] / MC_AREA_FRAMES, bank;
-
         if (area >= domain->areas || domain->hole_counts[area] != MC_AREA_FRAMES)
             continue;
         if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
@@ -190,12 +180,10 @@ static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t done = 0, wrong = 0, bad;
     int slack_too = 0;
-
     MC_CHECK(count <= balloon_array_count(device), "domain %u: %u frames of an array of %lu",
              domain->domid, count, device->request.arg[0]);
     for (int tries = 0; tries <= SUPPLY_TRIES_MAX; tries++) {
         int path = MC_PATH_RING;
-
         balloon_choose_banks(host, domain, device);
         done += mc_holes_fill(host, domain, device->pfns + done, count - done, slack_too, &bad);
         done += bad;
@@ -215,7 +203,6 @@ static void balloon_deflate(struct mc_host *host, struct mc_domain *domain,
 {
     uint64_t count = balloon_array_count(device), size = domain->installed_frames;
     uint64_t room = domain->target_frames > size ? domain->target_frames - size : 0;
-
     if (!domain->options[MC_BALLOON_OOM] && count > room)
         count = room;
     balloon_fill_array(host, domain, device, (uint32_t)count);
@@ -227,7 +214,6 @@ static void balloon_deflate(struct mc_host *host, struct mc_domain *domain,
 static int balloon_may_report(struct mc_domain *domain, uint32_t frame)
 {
     uint32_t area = frame / MC_AREA_FRAMES;
-
     if (frame % MC_AREA_FRAMES || area >= domain->areas ||
         domain->states[area] != MC_A_INSTALLED || domain->hole_counts[area]) {
         mc_count_bad(domain);
@@ -242,7 +228,6 @@ static int balloon_may_report(struct mc_domain *domain, uint32_t frame)
 static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int failed;
-
     MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u is reported",
              domain->domid, area, domain->states[area]);
     mc_domain_hold(host, domain);
@@ -258,7 +243,6 @@ static void balloon_report(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t count = balloon_array_count(device), done = 0;
     uint64_t *refused = &device->request.arg[1];
-
     MC_CHECK(count <= MC_BALLOON_REPORT_MAX, "domain %u: %u areas reported", domain->domid, count);
     memset(refused, 0, 4 * sizeof *refused);
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i++) {
@@ -277,7 +261,6 @@ static void balloon_report(struct mc_host *host, struct mc_domain *domain,
 static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
-
     switch (device->request.op) {
     case MC_OP_BALLOON_INFLATE:
         balloon_inflate(host, domain, device);
@@ -297,7 +280,6 @@ static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain
 static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
-
     MC_CHECK_LOCKED(host);
     if (!device->array_waits)
         return 0;
@@ -313,7 +295,6 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
     struct mc_balloon *device = balloon_of(domain);
     uint64_t most = record->op == MC_OP_BALLOON_REPORT ? MC_BALLOON_REPORT_MAX
                                                        : MC_BALLOON_ARRAY_PFNS_MAX;
-
     MC_CHECK_LOCKED(host);
     if (record->op < MC_OP_BALLOON_INFLATE || record->op > MC_OP_BALLOON_REPORT)
         return mc_answered(record, MC_EOP);

@@ -50,7 +50,6 @@ static void cmm_tell_target(struct mc_host *host, struct mc_domain *domain)
 static int cmm_withdraw_ready(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t area = mc_find_state(domain, MC_A_READY);
-
     if (area < 0 || mc_domain_held(domain) <= domain->target_areas)
         return 0;
     mc_area_set(host, domain, (uint32_t)area, MC_A_PUNCH_HARD);

@@ -31,7 +31,6 @@ struct mc_hyperalloc {          /* domain->device */
 static struct mc_hyperalloc *hyperalloc_of(const struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = domain->device;
-
     MC_CHECK(domain->mechanism->id == MC_HYPERALLOC && device, "domain %u: no hyperalloc device",
              domain->domid);
     MC_CHECK(device->asked || !device->unanswered, "domain %u: %d answers due, %d asked",
@@ -44,7 +43,6 @@ static uint32_t hyperalloc_limit_areas(const struct mc_domain *domain)
     uint32_t areas = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_SOFT] +
                      domain->counts[MC_A_POPULATING] + domain->counts[MC_A_PUNCH_SOFT] +
                      domain->counts[MC_A_PUNCHING_SOFT];
-
     MC_CHECK(areas <= domain->areas, "domain %u: limit of %u areas, of %u", domain->domid, areas,
              domain->areas);
     return areas;
@@ -54,7 +52,6 @@ static uint32_t hyperalloc_limit_areas(const struct mc_domain *domain)
 static uint32_t hyperalloc_excess_areas(const struct mc_domain *domain)
 {
     uint32_t limit = hyperalloc_limit_areas(domain);
-
     return limit > domain->target_areas ? limit - domain->target_areas : 0;
 }
 
@@ -67,7 +64,6 @@ static uint64_t hyperalloc_size(const struct mc_domain *domain)
 static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t limit = hyperalloc_limit_areas(domain);
-
     MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas, of %u",
              domain->domid, domain->target_areas, domain->areas);
     if (domain->target_areas <= limit || !domain->counts[MC_A_HARD])
@@ -79,7 +75,6 @@ static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
 static uint32_t hyperalloc_shrink(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t excess = hyperalloc_excess_areas(domain);
-
     return excess ? mc_pull_areas(host, domain, excess, MC_PULL_HARD, 1) : 0;
 }
 
@@ -87,7 +82,6 @@ static void hyperalloc_ask_to_drop(struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
     uint32_t excess = hyperalloc_excess_areas(domain);
-
     MC_CHECK(!device->asked, "domain %u: asked %d times to drop page cache", domain->domid,
              device->asked);
     if (!excess || !atomic_load(&domain->control->file_frames))
@@ -102,7 +96,6 @@ static void hyperalloc_ask_to_drop(struct mc_domain *domain)
 static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(!domain->counts[MC_A_READY], "domain %u: %u areas are ready, by no request",
              domain->domid, domain->counts[MC_A_READY]);
@@ -117,7 +110,6 @@ static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
                                 const struct mc_record *record)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
-
     MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_INSTALL:
@@ -149,7 +141,6 @@ static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain 
 static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
 {
     uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * NS_PER_MS;
-
     MC_CHECK(domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
              "domain %u: period of %lu ms", domain->domid, domain->options[MC_HYPERALLOC_PERIOD]);
     domain->timer_ns = period_ns ? now_ns + period_ns : 0;
@@ -184,7 +175,6 @@ static enum mc_reach hyperalloc_reach(struct mc_host *host, const struct mc_doma
 {
     int unanswered = hyperalloc_of(domain)->unanswered;
     uint32_t limit = hyperalloc_limit_areas(domain);
-
     (void)host;
     *why = MC_WHY_NONE;
     if (mc_in_transit(domain) || limit < domain->target_areas)

@@ -24,7 +24,6 @@ static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
 {
     const struct mc_vmem *device = vmem_of(domain);
     uint64_t most = (uint64_t)device->blocks * device->block_areas * MC_AREA_FRAMES;
-
     MC_CHECK(device->block_areas && most <= mc_maxmem_frames(domain),
              "domain %u: %u blocks of %u areas, %u areas", domain->domid, device->blocks,
              device->block_areas, domain->areas);
@@ -35,13 +34,11 @@ static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
 static void vmem_share_target(struct mc_vmem *device, uint32_t blocks)
 {
     uint32_t left = blocks;
-
     MC_CHECK(device->region_count && device->region_count <= MC_VMEM_DEVICES_MAX, "%u devices",
              device->region_count);
     for (uint32_t i = 0; i < device->region_count; i++) {
         struct mc_vmem_region *region = &device->regions[i];
         uint32_t devices = device->region_count - i, part = (left + devices - 1) / devices;
-
         region->requested = part < region->all.count ? part : region->all.count;
         left -= region->requested;
     }
@@ -52,7 +49,6 @@ static void vmem_set_target(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
     uint64_t frames = vmem_wanted_frames(domain);
-
     (void)host;
     vmem_share_target(device, (uint32_t)(frames / MC_AREA_FRAMES / device->block_areas));
     for (uint32_t i = 0; i < device->region_count; i++) {
@@ -67,7 +63,6 @@ static enum mc_reach vmem_reach(struct mc_host *host, const struct mc_domain *do
 {
     const struct mc_vmem *device = vmem_of(domain);
     enum mc_reach reached;
-
     *why = MC_WHY_NONE;
     if (domain->installed_frames == vmem_wanted_frames(domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
@@ -85,7 +80,6 @@ static void vmem_divide_blocks(const struct mc_host *host, const struct mc_domai
                                struct mc_vmem *device)
 {
     uint32_t banks[MC_BANKS_MAX], count = 0, most = (uint32_t)domain->options[VMEM_NODES];
-
     MC_CHECK(host->bank_count <= MC_BANKS_MAX && device->blocks, "%u banks, %u blocks",
              host->bank_count, device->blocks);
     most = most && most < MC_VMEM_DEVICES_MAX ? most : MC_VMEM_DEVICES_MAX;
@@ -97,7 +91,6 @@ static void vmem_divide_blocks(const struct mc_host *host, const struct mc_domai
     for (uint32_t i = 0; i < device->region_count; i++) {
         uint64_t blocks = device->blocks, n = device->region_count;
         struct mc_vmem_region *region = &device->regions[i];
-
         region->all.first = (uint32_t)(blocks * i / n);
         region->all.count = (uint32_t)(blocks * (i + 1) / n) - region->all.first;
         region->bank = n > 1 ? banks[i] : MC_NO_BANK;
@@ -108,7 +101,6 @@ static int vmem_open(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
     uint32_t boot_blocks;
-
     MC_CHECK(domain->options[VMEM_BLOCK_AREAS] && domain->areas <= MC_MAX_AREAS,
              "domain %u: blocks of %lu areas, of %u", domain->domid,
              domain->options[VMEM_BLOCK_AREAS], domain->areas);
@@ -129,7 +121,6 @@ static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t areas = vmem_of(domain)->block_areas;
     int path, status = MC_OK;
-
     MC_CHECK(block >= region->all.first && block - region->all.first < region->all.count,
              "domain %u: boots with block %u, region of %u from %u", domain->domid, block,
              region->all.count, region->all.first);
@@ -152,7 +143,6 @@ static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
     struct mc_vmem *device = vmem_of(domain);
     uint32_t first = region->all.first, end = first + region->all.count;
     int status = MC_OK;
-
     MC_CHECK(region->requested <= region->all.count, "domain %u: boots with %u blocks of %u",
              domain->domid, region->requested, region->all.count);
     for (uint32_t block = first; block < end && !status; block++)
@@ -170,7 +160,6 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
     struct mc_vmem *device = vmem_of(domain);
     struct mc_control *control = domain->control;
     int status = MC_OK;
-
     MC_CHECK(domain->boot_areas <= device->blocks * device->block_areas,
              "domain %u: boots with %u areas, %u blocks of %u", domain->domid, domain->boot_areas,
              device->blocks, device->block_areas);
@@ -193,7 +182,6 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
 static void vmem_set_timer(struct mc_domain *domain)
 {
     uint64_t period_ns = domain->options[VMEM_WATCH_MS] * NS_PER_MS;
-
     MC_CHECK(domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "domain %u: watch every %lu ms",
              domain->domid, domain->options[VMEM_WATCH_MS]);
     domain->timer_ns = period_ns ? mc_clock_ns() + period_ns : 0;
@@ -202,7 +190,6 @@ static void vmem_set_timer(struct mc_domain *domain)
 static void vmem_offer_target(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
-
     vmem_set_target(host, domain);
     for (uint32_t i = 0; i < device->region_count; i++)
         mc_vmem_size_usable(device, &device->regions[i], 1);
@@ -219,7 +206,6 @@ static void vmem_timer(struct mc_host *host, struct mc_domain *domain, uint64_t 
 static int vmem_validate(struct mc_host *host, const struct mc_domain *domain)
 {
     const struct mc_vmem *device = vmem_of(domain);
-
     (void)host;
     for (uint32_t i = 0; i < device->region_count; i++)
         if (mc_vmem_count_plugged(device, device->regions[i].all) != device->regions[i].plugged)

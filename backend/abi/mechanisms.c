@@ -25,7 +25,6 @@ int mc_mechanism_find(const char *name)
 int mc_option_find(int mechanism, const char *name, uint64_t *least, uint64_t *most)
 {
     const struct mc_mechanism *found = mc_mechanism((uint32_t)mechanism);
-
     MC_CHECK(found, "option of mechanism %d", mechanism);
     for (int i = 0; i < MC_OPTIONS_MAX && found->options[i].name; i++)
         if (!strcmp(found->options[i].name, name)) {
@@ -39,7 +38,6 @@ int mc_option_find(int mechanism, const char *name, uint64_t *least, uint64_t *m
 void mc_option_defaults(int mechanism, uint64_t *options)
 {
     const struct mc_mechanism *found = mc_mechanism((uint32_t)mechanism);
-
     MC_CHECK(found, "options of mechanism %d", mechanism);
     for (int i = 0; i < MC_OPTIONS_MAX; i++)
         options[i] = found->options[i].value;
@@ -48,7 +46,6 @@ void mc_option_defaults(int mechanism, uint64_t *options)
 int mc_mechanism_dma_safe(int mechanism)
 {
     const struct mc_mechanism *found = mc_mechanism((uint32_t)mechanism);
-
     MC_CHECK(found, "mechanism %d is safe?", mechanism);
     return found->dma_safe;
 }

@@ -6,7 +6,6 @@
 void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 {
     struct mc_control *control = domain->control;
-
     MC_CHECK(control && frames <= mc_maxmem_frames(domain),
              "domain %u: asked for %lu frames of %lu", domain->domid, frames,
              mc_maxmem_frames(domain));
@@ -18,7 +17,6 @@ void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 int mc_config_settled(const struct mc_domain *domain, int32_t *status)
 {
     uint32_t seen;
-
     MC_CHECK(domain->control, "domain %u: phase %d, without control", domain->domid,
              mc_phase_of(domain));
     /* The driver writes its status before config_seen: read in the other order, an old status would
@@ -31,7 +29,6 @@ int mc_config_settled(const struct mc_domain *domain, int32_t *status)
 void mc_guest_ring(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_control *control = domain->control;
-
     if (!domain->relayed) {
         mc_bell_ring((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters);
         return;
@@ -45,7 +42,6 @@ void mc_guest_ring(struct mc_host *host, struct mc_domain *domain)
 void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record)
 {
     uint32_t count = domain->answer_count;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(record->op != MC_OP_NOP, "domain %u: answer to op %u was kept", domain->domid,
              record->op);
@@ -60,7 +56,6 @@ uint64_t mc_size(const struct mc_domain *domain)
 {
     uint64_t frames = domain->mechanism->size ? domain->mechanism->size(domain)
                                               : domain->installed_frames;
-
     MC_CHECK(frames <= mc_maxmem_frames(domain), "domain %u: %lu frames of %lu", domain->domid,
              frames, mc_maxmem_frames(domain));
     return frames;
@@ -85,7 +80,6 @@ enum mc_reach mc_reach_default(struct mc_host *host, const struct mc_domain *dom
                                enum mc_why *why)
 {
     int32_t status;
-
     (void)host;
     *why = MC_WHY_NONE;
     if (mc_size(domain) == domain->target_frames)
@@ -102,7 +96,6 @@ enum mc_reach mc_reach_note(struct mc_host *host, struct mc_domain *domain)
 {
     const struct mc_mechanism *mechanism = domain->mechanism;
     enum mc_reach reach;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(domain->control && domain->target_frames <= mc_maxmem_frames(domain),
              "domain %u: phase %d, target of %lu frames, or no control", domain->domid,
@@ -120,7 +113,6 @@ enum mc_reach mc_reach_note(struct mc_host *host, struct mc_domain *domain)
 enum mc_why mc_why_not_taken(const struct mc_domain *domain)
 {
     enum mc_why why = MC_WHY_IN_USE;
-
     for (uint32_t area = 0; area < domain->areas; area++) {
         if (mc_is_spare(domain, area))
             return MC_WHY_NONE;

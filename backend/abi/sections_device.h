@@ -65,7 +65,6 @@ static inline struct mc_sections *sections_of(const struct mc_domain *domain)
 static inline struct mc_area_run mc_section_areas(const struct mc_domain *domain, uint32_t section)
 {
     const struct mc_sections *device = sections_of(domain);
-
     MC_CHECK(section < device->count, "domain %u: section %u of %u", domain->domid, section,
              device->count);
     return mc_area_run_of(domain, section * device->areas, device->areas);

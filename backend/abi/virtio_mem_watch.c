@@ -25,7 +25,6 @@ static struct mc_area_run vmem_next_unplugged(const struct mc_domain *domain,
                                               struct mc_vmem *device)
 {
     struct mc_area_run run = {device->watch_area, 0};
-
     MC_CHECK(run.first < domain->areas, "domain %u: look from area %u of %u", domain->domid,
              run.first, domain->areas);
     while (run.first < domain->areas && domain->states[run.first] != MC_A_HARD)
@@ -43,7 +42,6 @@ static struct mc_area_run vmem_find_data(int fd, struct mc_area_run run)
 {
     off_t end = (off_t)run.end * MC_AREA_BYTES;
     off_t from = lseek(fd, (off_t)run.first * MC_AREA_BYTES, SEEK_DATA), to;
-
     if (from < 0 || from >= end)
         return (struct mc_area_run){run.end, run.end};
     to = lseek(fd, from, SEEK_HOLE);
@@ -57,7 +55,6 @@ static int vmem_has_excess(const struct mc_domain *domain)
 {
     uint64_t areas = domain->counts[MC_A_POPULATING];
     int64_t bytes = mc_resident_bytes(domain->ram_fd);
-
     for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
         areas += domain->counts[state];
     return bytes > 0 && (uint64_t)bytes / MC_FRAME_BYTES >
@@ -70,7 +67,6 @@ static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
                              struct mc_area_run found)
 {
     struct mc_vmem *device = vmem_of(domain);
-
     MC_CHECK(found.first < found.end && found.end <= domain->areas,
              "domain %u: areas %u to %u of %u are punched again", domain->domid, found.first,
              found.end, domain->areas);
@@ -95,7 +91,6 @@ static struct mc_area_run vmem_still_unplugged(const struct mc_domain *domain,
                                                const uint16_t *generations)
 {
     uint32_t end = found.first;
-
     MC_CHECK(found.first <= found.end && found.end <= domain->areas,
              "domain %u: data in areas %u to %u of %u", domain->domid, found.first, found.end,
              domain->areas);
@@ -111,7 +106,6 @@ static uint32_t vmem_look_at_run(struct mc_host *host, struct mc_domain *domain,
 {
     uint16_t generations[VMEM_LOOK_AREAS_MAX];
     struct mc_area_run found;
-
     MC_CHECK(run.end <= domain->areas && run.end - run.first <= VMEM_LOOK_AREAS_MAX,
              "domain %u: look at areas %u to %u of %u", domain->domid, run.first, run.end,
              domain->areas);
@@ -136,11 +130,9 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     struct mc_vmem *device = vmem_of(domain);
     int excess = vmem_has_excess(domain);
     uint32_t areas = 0;
-
     MC_CHECK_LOCKED(host);
     for (int i = 0; i < VMEM_LOOKS_MAX && mc_phase_of(domain) == MC_ACTIVE; i++) {
         struct mc_area_run run = vmem_next_unplugged(domain, device);
-
         if (run.first < run.end)
             areas += vmem_look_at_run(host, domain, run, excess);
         if (device->watch_area == 0)
