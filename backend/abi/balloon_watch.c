@@ -35,8 +35,7 @@ uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32
 {
     uint64_t holes[MC_AREA_ROWS], until_ns = mc_clock_ns() + SWEEP_NS_MAX;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: sweep from area %u of %u", domain->domid, area,
-             domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "sweep from area %u of %u", area, domain->areas);
     for (; area < domain->areas && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns;
          area++) {
         if (!domain->hole_counts[area])

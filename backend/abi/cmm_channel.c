@@ -15,15 +15,15 @@ int mc_cmm_has_dom0(const struct mc_domain *domain)
 
 uint64_t mc_cmm_driver_word(const struct mc_domain *domain, uint32_t index)
 {
-    MC_CHECK(index < sizeof domain->control->driver / sizeof *domain->control->driver,
-             "domain %u: word %u of the driver", domain->domid, index);
+    MC_CHECK_IN(domain, index < sizeof domain->control->driver / sizeof *domain->control->driver,
+                "word %u of the driver", index);
     return __atomic_load_n(&domain->control->driver[index], __ATOMIC_ACQUIRE);
 }
 
 void mc_cmm_write_config(struct mc_domain *domain, uint32_t index, uint64_t word)
 {
-    MC_CHECK(index < sizeof domain->control->config / sizeof *domain->control->config,
-             "domain %u: word %u of the configuration", domain->domid, index);
+    MC_CHECK_IN(domain, index < sizeof domain->control->config / sizeof *domain->control->config,
+                "word %u of the configuration", index);
     __atomic_store_n(&domain->control->config[index], word, __ATOMIC_RELEASE);
 }
 
@@ -37,7 +37,7 @@ void mc_cmm_ring(struct mc_host *host, struct mc_domain *domain)
 static uint32_t cmm_take_offered(struct mc_host *host, struct mc_domain *domain, uint32_t count)
 {
     uint32_t left = 0;
-    MC_CHECK(count <= MC_CMM_OFFER_MAX, "domain %u: offer of %u areas", domain->domid, count);
+    MC_CHECK_IN(domain, count <= MC_CMM_OFFER_MAX, "offer of %u areas", count);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t word = mc_cmm_driver_word(domain, MC_CMM_OFFERED + i / 4);
         uint32_t area = word >> 16 * (i % 4) & 0xffff;

@@ -79,8 +79,7 @@ static uint64_t dom0_smaller_size(const struct mc_domain *donor, uint32_t areas)
 {
     uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
     uint64_t size = donor->installed_frames > frames ? donor->installed_frames - frames : 0;
-    MC_CHECK(areas && areas <= MC_GROW_AREAS_MAX, "domain %u: asked for %u areas", donor->domid,
-             areas);
+    MC_CHECK_IN(donor, areas && areas <= MC_GROW_AREAS_MAX, "asked for %u areas", areas);
     return size < donor->target_frames ? size : donor->target_frames;
 }
 
@@ -112,8 +111,8 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
     }
     /* The donor is to give no more than this; up to its target it may grow again. */
     atomic_store(&donor->control->requested_frames, donor->target_frames);
-    MC_CHECK(device->given_areas >= before, "domain %u: gave %lu areas, now %lu", donor->domid,
-             before, device->given_areas);
+    MC_CHECK_IN(donor, device->given_areas >= before, "gave %lu areas, now %lu", before,
+                device->given_areas);
     dom0_note_given(device, device->given_areas - before);
     return (uint32_t)(device->given_areas - before);
 }
@@ -121,8 +120,7 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
 /* Have donors give what is missing; 1 when one gave something. Releases the lock. */
 static int dom0_take_from_donors(struct mc_dom0 *dom0, struct cmm_ask *ask)
 {
-    MC_CHECK(ask->donors <= CMM_DONORS_MAX, "domain %u: %d donors were asked",
-             ask->asker->domid, ask->donors);
+    MC_CHECK_IN(ask->asker, ask->donors <= CMM_DONORS_MAX, "%d donors were asked", ask->donors);
     while (!ask->given && ask->donors < CMM_DONORS_MAX &&
            mc_phase_of(ask->asker) == MC_ACTIVE) {
         struct mc_domain *donor = dom0_choose_donor(dom0->host, ask->asker);
@@ -158,8 +156,7 @@ static int dom0_make_ready(struct mc_host *host, struct mc_domain *asker, int su
 {
     int64_t area = mc_find_state(asker, MC_A_READY);
     int status = MC_OK;
-    MC_CHECK(supplied == MC_OK || supplied == MC_ENOMEM, "domain %u: supplied by %d", asker->domid,
-             supplied);
+    MC_CHECK_IN(asker, supplied == MC_OK || supplied == MC_ENOMEM, "supplied by %d", supplied);
     if (area < 0) {
         area = supplied ? -1 : mc_find_state(asker, MC_A_HARD);
         if (area >= 0)
@@ -183,7 +180,7 @@ static int dom0_grow(struct mc_dom0 *dom0, struct cmm_ask *ask, int *path)
     struct mc_domain *asker = ask->asker;
     uint32_t area;
     int status;
-    MC_CHECK(ask->missing, "domain %u: nothing is missing", asker->domid);
+    MC_CHECK_IN(asker, ask->missing, "nothing is missing");
     *path = MC_PATH_RING;
     if (asker->counts[MC_A_INSTALLED] >= asker->target_areas)
         return MC_ETARGET;
@@ -228,10 +225,9 @@ static int dom0_serve_ask(struct mc_dom0 *dom0, struct mc_domain *asker, uint32_
 static void dom0_answer_ask(struct mc_domain *domain, uint32_t number, int32_t result, int path)
 {
     struct mc_cmm *device = cmm_of(domain);
-    MC_CHECK(result >= MC_EBROKEN && result <= MC_GROW_AREAS_MAX && path >= 0 && path <= UINT8_MAX,
-             "domain %u: answer %d by path %d", domain->domid, result, path);
-    MC_CHECK(number != device->answered, "domain %u: ask %u is answered twice", domain->domid,
-             number);
+    MC_CHECK_IN(domain, result >= MC_EBROKEN && result <= MC_GROW_AREAS_MAX && path >= 0 &&
+                    path <= UINT8_MAX, "answer %d by path %d", result, path);
+    MC_CHECK_IN(domain, number != device->answered, "ask %u is answered twice", number);
     device->answered = number;
     device->asks++;
     mc_cmm_write_config(domain, MC_CMM_ASKS, device->asks);
@@ -252,7 +248,7 @@ static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
         return 0;
     domain->users++;
     status = dom0_serve_ask(dom0, domain, (uint32_t)message, &granted, &path);
-    MC_CHECK(domain->users, "domain %u: dom0 lets it go without holding it", domain->domid);
+    MC_CHECK_IN(domain, domain->users, "dom0 lets it go without holding it");
     domain->users--;
     if (mc_phase_of(domain) != MC_ACTIVE) {
         mc_tell_done(dom0->host);

@@ -40,8 +40,7 @@ struct mc_cmm {                 /* domain->device */
 
 static inline struct mc_cmm *cmm_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism->id == MC_CMM && domain->device, "domain %u: no cmm device",
-             domain->domid);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_CMM && domain->device, "no cmm device");
     return domain->device;
 }
 

@@ -58,9 +58,8 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
     struct mc_control *control = (struct mc_control *)domain->meta;
     struct mc_ring *rings[2];
     int status;
-    MC_CHECK(domain->meta_bytes == (uint64_t)mc_meta_bytes(domain->areas),
-             "domain %u: meta of %lu bytes for %u areas", domain->domid, domain->meta_bytes,
-             domain->areas);
+    MC_CHECK_IN(domain, domain->meta_bytes == (uint64_t)mc_meta_bytes(domain->areas),
+                "meta of %lu bytes for %u areas", domain->meta_bytes, domain->areas);
     memset(control, 0, domain->meta_bytes);
     status = mc_meta_format(control, domain->meta_bytes, domain->domid, domain->areas);
     if (!status)
@@ -134,8 +133,7 @@ static uint64_t domain_in_granules(const struct mc_domain *domain, uint64_t fram
 {
     uint64_t granule = domain->granule_frames;
     uint64_t limit = (uint64_t)domain->areas * MC_AREA_FRAMES;
-    MC_CHECK(granule > 0 && granule <= limit, "domain %u: granule of %lu frames", domain->domid,
-             granule);
+    MC_CHECK_IN(domain, granule > 0 && granule <= limit, "granule of %lu frames", granule);
     frames = (frames + granule - 1) / granule * granule;
     return frames < limit ? frames : limit;
 }
@@ -160,8 +158,7 @@ static int domain_boot(struct mc_host *host, struct mc_domain *domain)
     int status;
     for (int state = 0; state < MC_A_STATES; state++)
         areas += domain->counts[state];
-    MC_CHECK(areas == domain->areas, "domain %u: %u areas are counted of %u", domain->domid, areas,
-             domain->areas);
+    MC_CHECK_IN(domain, areas == domain->areas, "%u areas are counted of %u", areas, domain->areas);
     mc_host_lock(host);
     before = domain->counters;
     status = domain->mechanism->boot ? domain->mechanism->boot(host, domain)
@@ -179,9 +176,9 @@ static void domain_check_options(const struct mc_domain *domain)
         const struct mc_option *option = &domain->mechanism->options[i];
         uint64_t value = domain->options[i];
         /* An option that the mechanism has not is 0, like its bounds. */
-        MC_CHECK(value >= option->least && value <= option->most,
-                 "domain %u: option %d of %s is %lu, of %lu to %lu", domain->domid, i,
-                 domain->mechanism->name, value, option->least, option->most);
+        MC_CHECK_IN(domain, value >= option->least && value <= option->most,
+                    "option %d of %s is %lu, of %lu to %lu", i, domain->mechanism->name, value,
+                    option->least, option->most);
     }
 }
 
@@ -227,7 +224,7 @@ static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
 {
     if (domain->mechanism->close && domain->states)
         domain->mechanism->close(host, domain);
-    MC_CHECK(!mc_is_locked(host), "domain %u: close keeps the lock", domain->domid);
+    MC_CHECK_IN(domain, !mc_is_locked(host), "close keeps the lock");
     if (domain->mechanism->device_bytes)
         free(domain->device);
     domain_tear_down(host, domain);
@@ -235,8 +232,8 @@ static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
 
 static void domain_activate(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK(domain->control && !(mc_attached(host) >> domain->domid & 1),
-             "domain %u: made active twice, attached %lx", domain->domid, mc_attached(host));
+    MC_CHECK_IN(domain, domain->control && !(mc_attached(host) >> domain->domid & 1),
+                "made active twice, attached %lx", mc_attached(host));
     mc_phase_set(domain, MC_ACTIVE);
     __atomic_fetch_or(&host->attached, 1ull << domain->domid, __ATOMIC_RELEASE);
     if (domain->mechanism->offer)
@@ -310,8 +307,8 @@ static int domain_quiesce(struct mc_host *host, struct mc_domain *domain)
 /* Under the lock: no thread visits the domain from now on, and tmem forgets its pages. */
 static void domain_detach(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK(mc_attached(host) >> domain->domid & 1, "domain %u: detached twice, attached %lx",
-             domain->domid, mc_attached(host));
+    MC_CHECK_IN(domain, mc_attached(host) >> domain->domid & 1, "detached twice, attached %lx",
+                mc_attached(host));
     if (host->tmem.close_client)
         host->tmem.close_client(host->tmem.state, domain->domid);
     __atomic_fetch_and(&host->attached, ~(1ull << domain->domid), __ATOMIC_RELEASE);

@@ -9,9 +9,9 @@
 static uint64_t excess_allowed_frames(const struct mc_domain *domain)
 {
     uint32_t backless = domain->counts[MC_A_HARD] + domain->counts[MC_A_SOFT];
-    MC_CHECK(backless + domain->counts[MC_A_INSTALLED] <= domain->areas,
-             "domain %u: %u areas without backing and %u installed of %u", domain->domid, backless,
-             domain->counts[MC_A_INSTALLED], domain->areas);
+    MC_CHECK_IN(domain, backless + domain->counts[MC_A_INSTALLED] <= domain->areas,
+                "%u areas without backing and %u installed of %u", backless,
+                domain->counts[MC_A_INSTALLED], domain->areas);
     return (uint64_t)(domain->areas - backless - domain->counts[MC_A_INSTALLED]) * MC_AREA_FRAMES +
            domain->installed_frames + domain->flight_frames + MC_EXCESS_TOLERANCE_FRAMES;
 }

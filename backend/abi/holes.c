@@ -15,7 +15,7 @@ static void holes_flip(uint64_t *bits, uint64_t frame)
 
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame)
 {
-    MC_CHECK(frame < mc_maxmem_frames(domain), "domain %u: frame %lu", domain->domid, frame);
+    MC_CHECK_IN(domain, frame < mc_maxmem_frames(domain), "frame %lu", frame);
     return holes_bit(domain->holes, frame);
 }
 
@@ -81,9 +81,9 @@ static int holes_punch(int fd, const uint32_t *frames, uint32_t count)
 static void holes_land(struct mc_host *host, struct mc_domain *domain, uint32_t made,
                        const uint32_t *banks)
 {
-    MC_CHECK(domain->flight_frames >= made && host->transit_frames >= made,
-             "domain %u: %u frames of %lu in flight, of the host %lu", domain->domid, made,
-             domain->flight_frames, host->transit_frames);
+    MC_CHECK_IN(domain, domain->flight_frames >= made && host->transit_frames >= made,
+                "%u frames of %lu in flight, of the host %lu", made, domain->flight_frames,
+                host->transit_frames);
     domain->flight_frames -= made;
     host->transit_frames -= made;
     host->free_frames += made;
@@ -101,7 +101,7 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
 {
     uint32_t done[MC_AREA_FRAMES], made = 0, banks[MC_BANKS_MAX] = {0};
     MC_CHECK_LOCKED(host);
-    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
+    MC_CHECK_IN(domain, count <= MC_AREA_FRAMES, "%u frames at once", count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t bank;
@@ -129,7 +129,7 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
 {
     uint32_t filled = 0;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
+    MC_CHECK_IN(domain, count <= MC_AREA_FRAMES, "%u frames at once", count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct mc_bank *bank;
@@ -172,9 +172,8 @@ static void holes_set_pins(struct mc_domain *domain, uint64_t frame, uint64_t co
         *pins += pin ? 1 : -1;
         domain->pinned_frames += pin ? 1 : -1;
     }
-    MC_CHECK(domain->pinned_frames <= domain->installed_frames,
-             "domain %u: %lu frames pinned of %lu", domain->domid, domain->pinned_frames,
-             domain->installed_frames);
+    MC_CHECK_IN(domain, domain->pinned_frames <= domain->installed_frames,
+                "%lu frames pinned of %lu", domain->pinned_frames, domain->installed_frames);
 }
 
 /* Main thread. Frames are pinned before they are populated, so that nobody takes them meanwhile. */

@@ -191,15 +191,15 @@ void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
         [MC_BROKEN] = 1 << MC_CLOSING | 1 << MC_BROKEN,
     };
     enum mc_phase old = mc_phase_of(domain);
-    MC_CHECK(old < sizeof followers && followers[old] >> phase & 1, "domain %u: phase %d to %d",
-             domain->domid, old, phase);
+    MC_CHECK_IN(domain, old < sizeof followers && followers[old] >> phase & 1, "phase %d to %d",
+                old, phase);
     __atomic_store_n(&domain->phase, (uint32_t)phase, __ATOMIC_RELEASE);
 }
 
 void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(domain->users < MC_USERS_MAX, "domain %u: %u users", domain->domid, domain->users);
+    MC_CHECK_IN(domain, domain->users < MC_USERS_MAX, "%u users", domain->users);
     domain->users++;
     mc_host_unlock(host);
 }
@@ -207,7 +207,7 @@ void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
 void mc_domain_let_go(struct mc_host *host, struct mc_domain *domain)
 {
     mc_host_lock(host);
-    MC_CHECK(domain->users > 0, "domain %u: %u users", domain->domid, domain->users);
+    MC_CHECK_IN(domain, domain->users > 0, "%u users", domain->users);
     domain->users--;
     mc_tell_done(host);
 }
@@ -215,8 +215,8 @@ void mc_domain_let_go(struct mc_host *host, struct mc_domain *domain)
 void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
 {
     uint32_t active = MC_ACTIVE;
-    MC_CHECK(status < 0 && domain->areas, "domain %u: broken by status %d, %u areas",
-             domain->domid, status, domain->areas);
+    MC_CHECK_IN(domain, status < 0 && domain->areas, "broken by status %d, %u areas", status,
+                domain->areas);
     if (!domain->broken_status)         /* the first reason counts; later ones follow from it */
         domain->broken_status = (uint32_t)-status;
     if (domain->control)

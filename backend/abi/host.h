@@ -291,6 +291,14 @@ static inline int mc_is_locked(const struct mc_host *host)
     return __atomic_load_n(&host->own->holder, __ATOMIC_RELAXED) == pthread_self();
 }
 
+/* As MC_CHECK; the report begins with the domain that the values are of. */
+#define MC_CHECK_IN(domain, condition, format, ...)                                               \
+    do {                                                                                          \
+        if (__builtin_expect(!(condition), 0))                                                    \
+            mc_check_failed(__FILE__, __LINE__, __func__, #condition, "domain %u: " format,       \
+                            (domain)->domid, ##__VA_ARGS__);                                      \
+    } while (0)
+
 #define MC_CHECK_LOCKED(host)                                                                     \
     MC_CHECK(mc_is_locked(host), "thread %lu does not hold the lock", (unsigned long)pthread_self())
 

@@ -125,8 +125,8 @@ static void ledger_set_sums(struct mc_host *host, struct mc_domain *domain, uint
         ledger_clear_holes(domain, area);
     }
     if (old == MC_A_INSTALLED) {
-        MC_CHECK(domain->installed_frames >= frames, "domain %u: %lu frames of %lu", domain->domid,
-                 frames, domain->installed_frames);
+        MC_CHECK_IN(domain, domain->installed_frames >= frames, "%lu frames of %lu", frames,
+                    domain->installed_frames);
         domain->installed_frames -= frames;
         domain->counters.shrunk_frames += frames;
     } else if (state == MC_A_INSTALLED) {
@@ -163,7 +163,7 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
                  enum mc_area_state state)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     ledger_change(host, domain, area, state);
 }
 
@@ -171,8 +171,7 @@ uint32_t mc_domain_held(const struct mc_domain *domain)
 {
     uint32_t held = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_READY] +
                     domain->counts[MC_A_POPULATING];
-    MC_CHECK(held <= domain->areas, "domain %u: holds %u areas of %u", domain->domid, held,
-             domain->areas);
+    MC_CHECK_IN(domain, held <= domain->areas, "holds %u areas of %u", held, domain->areas);
     return held;
 }
 
@@ -181,8 +180,7 @@ int mc_in_transit(const struct mc_domain *domain)
     uint32_t areas = domain->counts[MC_A_POPULATING];
     for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
         areas += domain->counts[state];
-    MC_CHECK(areas <= domain->areas, "domain %u: %u areas in transit of %u", domain->domid, areas,
-             domain->areas);
+    MC_CHECK_IN(domain, areas <= domain->areas, "%u areas in transit of %u", areas, domain->areas);
     return areas || domain->flight_frames;
 }
 
@@ -213,8 +211,8 @@ int64_t mc_find_state(const struct mc_domain *domain, enum mc_area_state state)
     for (uint32_t area = 0; area < domain->areas; area++)
         if (domain->states[area] == state)
             return area;
-    MC_CHECK(!domain->counts[state], "domain %u: %u areas in state %d, none found", domain->domid,
-             domain->counts[state], state);
+    MC_CHECK_IN(domain, !domain->counts[state], "%u areas in state %d, none found",
+                domain->counts[state], state);
     return -1;
 }
 
@@ -266,7 +264,7 @@ static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t 
 int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum mc_pull how)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     return ledger_pull(host, domain, area, how);
 }
 
@@ -317,7 +315,7 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     if (domain->states[area] != MC_A_READY)
         return MC_ESTATE;
     if (mc_area_grant(&domain->frames, area, domain->generations[area])) {
@@ -335,7 +333,7 @@ int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     const struct mc_bank *bank;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     if (domain->states[area] != MC_A_HARD)
         return MC_ESTATE;
     if (mc_bank_pick(host, MC_AREA_FRAMES, domain->banks[area]) == MC_NO_BANK)
@@ -375,8 +373,8 @@ uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas && !domain->hole_counts[area],
-             "domain %u: area %u of %u, or it has holes", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas && !domain->hole_counts[area],
+                "area %u of %u, or it has holes", area, domain->areas);
     if (domain->states[area] == MC_A_HARD &&
         mc_bank_pick(host, 0, domain->banks[area]) == MC_NO_BANK)
         return MC_ENOMEM;
@@ -417,21 +415,21 @@ static void ledger_release(struct mc_host *host, struct mc_domain *domain, int k
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint8_t state = domain->states[area];
         MC_CHECK(state != MC_A_POPULATING && state != MC_A_PUNCHING_HARD &&
-                     state != MC_A_PUNCHING_SOFT,
-                 "domain %u, area %u: released in state %u", domain->domid, area, state);
+                     state != MC_A_PUNCHING_SOFT, "domain %u, area %u: released in state %u",
+                 domain->domid, area, state);
         if (state != MC_A_HARD && !(keep_pinned && domain->pin_counts[area]))
             ledger_set(host, domain, area, MC_A_HARD);
     }
-    MC_CHECK(keep_pinned || !domain->installed_frames, "domain %u: %lu frames are left",
-             domain->domid, domain->installed_frames);
+    MC_CHECK_IN(domain, keep_pinned || !domain->installed_frames, "%lu frames are left",
+                domain->installed_frames);
 }
 
 /* The pages go before the ledger says that they are free. */
 void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned)
 {
-    MC_CHECK(!domain->users && !domain->flight_frames,
-             "domain %u: released with %u users, %lu frames in flight", domain->domid,
-             domain->users, domain->flight_frames);
+    MC_CHECK_IN(domain, !domain->users && !domain->flight_frames,
+                "released with %u users, %lu frames in flight", domain->users,
+                domain->flight_frames);
     for (uint32_t first = 0, end; first < domain->areas; first = end + 1) {
         for (end = first; end < domain->areas && !(keep_pinned && domain->pin_counts[end]); end++)
             ;
@@ -449,7 +447,7 @@ void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t
                   uint32_t states)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && states >> domain->states[area] & 1; i++)
         mc_wait_done(host, MC_TRANSIT_WAIT_NS);
 }
@@ -458,10 +456,9 @@ void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t ar
 {
     uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(areas <= domain->areas, "domain %u: %u areas of %u", domain->domid, areas,
-             domain->areas);
-    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u: boots with %u areas while it is served",
-             domain->domid, areas);
+    MC_CHECK_IN(domain, areas <= domain->areas, "%u areas of %u", areas, domain->areas);
+    MC_CHECK_IN(domain, mc_phase_of(domain) != MC_ACTIVE, "boots with %u areas while it is served",
+                areas);
     if (mc_phase_of(domain) == MC_EMPTY)
         host->promised_frames -= frames < host->promised_frames ? frames : host->promised_frames;
 }

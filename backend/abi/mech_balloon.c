@@ -37,8 +37,7 @@ struct mc_balloon {             /* domain->device */
 
 static struct mc_balloon *balloon_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism->id == MC_BALLOON && domain->device, "domain %u: no balloon device",
-             domain->domid);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_BALLOON && domain->device, "no balloon device");
     return domain->device;
 }
 
@@ -49,16 +48,16 @@ static int balloon_fill_area(struct mc_host *host, struct mc_domain *domain, uin
     for (uint32_t i = 0; i < MC_AREA_FRAMES; i++)
         frames[i] = area * MC_AREA_FRAMES + i;
     filled = mc_holes_fill(host, domain, frames, MC_AREA_FRAMES, 1, &bad);
-    MC_CHECK(filled == holes || filled + bad < MC_AREA_FRAMES,
-             "domain %u: area %u: %u holes counted, %u filled", domain->domid, area, holes, filled);
+    MC_CHECK_IN(domain, filled == holes || filled + bad < MC_AREA_FRAMES,
+                "area %u: %u holes counted, %u filled", area, holes, filled);
     return filled == holes ? MC_OK : MC_ENOMEM;
 }
 
 static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
 {
     int status = MC_OK;
-    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
-             domain->domid, domain->boot_areas, domain->areas);
+    MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "boots with %u areas of %u",
+                domain->boot_areas, domain->areas);
     *balloon_of(domain) = (struct mc_balloon){0};
     for (uint32_t area = 0; area < domain->areas && !status; area++)
         if (domain->hole_counts[area])
@@ -75,8 +74,8 @@ static void balloon_tell_target(struct mc_host *host, struct mc_domain *domain)
 {
     uint64_t total = mc_maxmem_frames(domain);
     (void)host;
-    MC_CHECK(domain->target_frames <= total, "domain %u: target of %lu frames, maxmem %lu",
-             domain->domid, domain->target_frames, total);
+    MC_CHECK_IN(domain, domain->target_frames <= total, "target of %lu frames, maxmem %lu",
+                domain->target_frames, total);
     __atomic_store_n(&domain->control->config[MC_BALLOON_NUM_PAGES],
                      total - domain->target_frames, __ATOMIC_RELEASE);
     mc_config_ask(domain, domain->target_frames);
@@ -122,7 +121,7 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
 {
     struct mc_record *request = &device->request;
     uint32_t count = balloon_array_count(device), done = 0;
-    MC_CHECK(refusal <= 0, "domain %u: refused by %d", domain->domid, refusal);
+    MC_CHECK_IN(domain, refusal <= 0, "refused by %d", refusal);
     memset(&request->arg[1], 0, 4 * sizeof request->arg[0]);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
@@ -144,8 +143,8 @@ static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
         mc_holes_make(host, domain, device->pfns + i, step, &bad);
         wrong += bad;
     }
-    MC_CHECK(domain->counters.refused_dma >= refused, "domain %u: %lu refused for pins, now %lu",
-             domain->domid, refused, domain->counters.refused_dma);
+    MC_CHECK_IN(domain, domain->counters.refused_dma >= refused, "%lu refused for pins, now %lu",
+                refused, domain->counters.refused_dma);
     if (wrong > domain->counters.refused_dma - refused)
         mc_count_bad(domain);
     balloon_answer(domain, device, 1, 0);
@@ -180,8 +179,8 @@ static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t done = 0, wrong = 0, bad;
     int slack_too = 0;
-    MC_CHECK(count <= balloon_array_count(device), "domain %u: %u frames of an array of %lu",
-             domain->domid, count, device->request.arg[0]);
+    MC_CHECK_IN(domain, count <= balloon_array_count(device), "%u frames of an array of %lu", count,
+                device->request.arg[0]);
     for (int tries = 0; tries <= SUPPLY_TRIES_MAX; tries++) {
         int path = MC_PATH_RING;
         balloon_choose_banks(host, domain, device);
@@ -228,8 +227,8 @@ static int balloon_may_report(struct mc_domain *domain, uint32_t frame)
 static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int failed;
-    MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u is reported",
-             domain->domid, area, domain->states[area]);
+    MC_CHECK_IN(domain, domain->states[area] == MC_A_INSTALLED, "area %u of state %u is reported",
+                area, domain->states[area]);
     mc_domain_hold(host, domain);
     failed = mc_punch(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES);
     mc_domain_let_go(host, domain);
@@ -243,7 +242,7 @@ static void balloon_report(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t count = balloon_array_count(device), done = 0;
     uint64_t *refused = &device->request.arg[1];
-    MC_CHECK(count <= MC_BALLOON_REPORT_MAX, "domain %u: %u areas reported", domain->domid, count);
+    MC_CHECK_IN(domain, count <= MC_BALLOON_REPORT_MAX, "%u areas reported", count);
     memset(refused, 0, 4 * sizeof *refused);
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i++) {
         if (balloon_may_report(domain, device->pfns[i]))

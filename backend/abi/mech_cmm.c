@@ -12,8 +12,8 @@
 
 static int cmm_is_second_design(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->options[MC_CMM_DESIGN] <= MC_CMM_HYPERVISOR, "domain %u: design %lu",
-             domain->domid, domain->options[MC_CMM_DESIGN]);
+    MC_CHECK_IN(domain, domain->options[MC_CMM_DESIGN] <= MC_CMM_HYPERVISOR, "design %lu",
+                domain->options[MC_CMM_DESIGN]);
     return domain->options[MC_CMM_DESIGN] == MC_CMM_HYPERVISOR;
 }
 
@@ -32,9 +32,9 @@ static void cmm_close(struct mc_host *host, struct mc_domain *domain)
 
 static int cmm_boot(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK(cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
-             "domain %u: dom0 %p in design %lu", domain->domid, (void *)cmm_of(domain)->dom0,
-             domain->options[MC_CMM_DESIGN]);
+    MC_CHECK_IN(domain, cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
+                "dom0 %p in design %lu", (void *)cmm_of(domain)->dom0,
+                domain->options[MC_CMM_DESIGN]);
     if (!cmm_is_second_design(domain))
         mc_dom0_reset(domain);
     return mc_boot_populated(host, domain);

@@ -50,8 +50,8 @@ static void direct_set_target(struct mc_host *host, struct mc_domain *domain)
 static int direct_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t held = mc_domain_held(domain);
-    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas of %u",
-             domain->domid, domain->target_areas, domain->areas);
+    MC_CHECK_IN(domain, domain->target_areas <= domain->areas, "target of %u areas of %u",
+                domain->target_areas, domain->areas);
     if (held <= domain->target_areas)
         return 0;
     if (direct_withdraw(host, domain) > 0)
@@ -110,8 +110,8 @@ static int64_t direct_wait_for_area(struct mc_host *host, const struct mc_domain
 
 static int direct_is_full(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->counts[MC_A_INSTALLED] <= domain->areas, "domain %u: %u areas of %u",
-             domain->domid, domain->counts[MC_A_INSTALLED], domain->areas);
+    MC_CHECK_IN(domain, domain->counts[MC_A_INSTALLED] <= domain->areas, "%u areas of %u",
+                domain->counts[MC_A_INSTALLED], domain->areas);
     return domain->counts[MC_A_INSTALLED] >= domain->target_areas;
 }
 

@@ -31,10 +31,9 @@ struct mc_hyperalloc {          /* domain->device */
 static struct mc_hyperalloc *hyperalloc_of(const struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = domain->device;
-    MC_CHECK(domain->mechanism->id == MC_HYPERALLOC && device, "domain %u: no hyperalloc device",
-             domain->domid);
-    MC_CHECK(device->asked || !device->unanswered, "domain %u: %d answers due, %d asked",
-             domain->domid, device->unanswered, device->asked);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_HYPERALLOC && device, "no hyperalloc device");
+    MC_CHECK_IN(domain, device->asked || !device->unanswered, "%d answers due, %d asked",
+                device->unanswered, device->asked);
     return device;
 }
 
@@ -43,8 +42,7 @@ static uint32_t hyperalloc_limit_areas(const struct mc_domain *domain)
     uint32_t areas = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_SOFT] +
                      domain->counts[MC_A_POPULATING] + domain->counts[MC_A_PUNCH_SOFT] +
                      domain->counts[MC_A_PUNCHING_SOFT];
-    MC_CHECK(areas <= domain->areas, "domain %u: limit of %u areas, of %u", domain->domid, areas,
-             domain->areas);
+    MC_CHECK_IN(domain, areas <= domain->areas, "limit of %u areas, of %u", areas, domain->areas);
     return areas;
 }
 
@@ -64,8 +62,8 @@ static uint64_t hyperalloc_size(const struct mc_domain *domain)
 static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t limit = hyperalloc_limit_areas(domain);
-    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas, of %u",
-             domain->domid, domain->target_areas, domain->areas);
+    MC_CHECK_IN(domain, domain->target_areas <= domain->areas, "target of %u areas, of %u",
+                domain->target_areas, domain->areas);
     if (domain->target_areas <= limit || !domain->counts[MC_A_HARD])
         return 0;
     return mc_return_areas(host, domain, domain->target_areas - limit) > 0;
@@ -82,8 +80,7 @@ static void hyperalloc_ask_to_drop(struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
     uint32_t excess = hyperalloc_excess_areas(domain);
-    MC_CHECK(!device->asked, "domain %u: asked %d times to drop page cache", domain->domid,
-             device->asked);
+    MC_CHECK_IN(domain, !device->asked, "asked %d times to drop page cache", device->asked);
     if (!excess || !atomic_load(&domain->control->file_frames))
         return;
     device->asked = device->unanswered = 1;
@@ -97,8 +94,8 @@ static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
     MC_CHECK_LOCKED(host);
-    MC_CHECK(!domain->counts[MC_A_READY], "domain %u: %u areas are ready, by no request",
-             domain->domid, domain->counts[MC_A_READY]);
+    MC_CHECK_IN(domain, !domain->counts[MC_A_READY], "%u areas are ready, by no request",
+                domain->counts[MC_A_READY]);
     device->asked = device->unanswered = 0;
     hyperalloc_shrink(host, domain);
     hyperalloc_grow(host, domain);
@@ -141,8 +138,8 @@ static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain 
 static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
 {
     uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * NS_PER_MS;
-    MC_CHECK(domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
-             "domain %u: period of %lu ms", domain->domid, domain->options[MC_HYPERALLOC_PERIOD]);
+    MC_CHECK_IN(domain, domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
+                "period of %lu ms", domain->options[MC_HYPERALLOC_PERIOD]);
     domain->timer_ns = period_ns ? now_ns + period_ns : 0;
 }
 

@@ -38,7 +38,7 @@ static int sections_open(struct mc_host *host, struct mc_domain *domain)
     (void)host;
     if (!areas)
         return MC_EINDEX;
-    MC_CHECK(domain->areas <= MC_MAX_AREAS, "domain %u: %u areas", domain->domid, domain->areas);
+    MC_CHECK_IN(domain, domain->areas <= MC_MAX_AREAS, "%u areas", domain->areas);
     device->areas = areas;
     device->count = domain->areas / areas;
     domain->options[MC_SECTIONS_AREAS] = areas;
@@ -61,11 +61,10 @@ static int sections_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
     enum mc_sections_result result = MC_SECTIONS_DONE;
-    MC_CHECK(device->areas && domain->boot_areas % device->areas == 0,
-             "domain %u: boots with %u areas, sections of %u", domain->domid, domain->boot_areas,
-             device->areas);
-    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
-             domain->domid, domain->boot_areas, domain->areas);
+    MC_CHECK_IN(domain, device->areas && domain->boot_areas % device->areas == 0,
+                "boots with %u areas, sections of %u", domain->boot_areas, device->areas);
+    MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "boots with %u areas of %u",
+                domain->boot_areas, domain->areas);
     sections_forget_answers(device);
     device->next_waits = 0;
     for (uint32_t i = 0; i < domain->boot_areas / device->areas && !result; i++) {
@@ -155,8 +154,8 @@ static int sections_note_stays(struct mc_host *host, struct mc_domain *domain, u
                                enum mc_section_stays why)
 {
     struct mc_sections *device = sections_of(domain);
-    MC_CHECK(section == device->asked, "domain %u: section %u stays, %u was asked for",
-             domain->domid, section, device->asked);
+    MC_CHECK_IN(domain, section == device->asked, "section %u stays, %u was asked for", section,
+                device->asked);
     if (!MC_CHECK_DOMAIN(host, domain, device->stays[section] == MC_SECTION_MAY_GO,
                          "section %u was asked for, and stays for %u", section,
                          device->stays[section]))
@@ -239,7 +238,7 @@ static enum mc_reach sections_reach(struct mc_host *host, const struct mc_domain
 {
     const struct mc_sections *device = sections_of(domain);
     int32_t status;
-    MC_CHECK(device->why < MC_WHYS, "domain %u: why %u", domain->domid, device->why);
+    MC_CHECK_IN(domain, device->why < MC_WHYS, "why %u", device->why);
     *why = MC_WHY_NONE;
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;

@@ -24,9 +24,9 @@ static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
 {
     const struct mc_vmem *device = vmem_of(domain);
     uint64_t most = (uint64_t)device->blocks * device->block_areas * MC_AREA_FRAMES;
-    MC_CHECK(device->block_areas && most <= mc_maxmem_frames(domain),
-             "domain %u: %u blocks of %u areas, %u areas", domain->domid, device->blocks,
-             device->block_areas, domain->areas);
+    MC_CHECK_IN(domain, device->block_areas && most <= mc_maxmem_frames(domain),
+                "%u blocks of %u areas, %u areas", device->blocks, device->block_areas,
+                domain->areas);
     return domain->target_frames < most ? domain->target_frames : most;
 }
 
@@ -101,9 +101,8 @@ static int vmem_open(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
     uint32_t boot_blocks;
-    MC_CHECK(domain->options[VMEM_BLOCK_AREAS] && domain->areas <= MC_MAX_AREAS,
-             "domain %u: blocks of %lu areas, of %u", domain->domid,
-             domain->options[VMEM_BLOCK_AREAS], domain->areas);
+    MC_CHECK_IN(domain, domain->options[VMEM_BLOCK_AREAS] && domain->areas <= MC_MAX_AREAS,
+                "blocks of %lu areas, of %u", domain->options[VMEM_BLOCK_AREAS], domain->areas);
     device->block_areas = (uint32_t)domain->options[VMEM_BLOCK_AREAS];
     if (device->block_areas > domain->areas)
         device->block_areas = domain->areas;
@@ -121,9 +120,9 @@ static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t areas = vmem_of(domain)->block_areas;
     int path, status = MC_OK;
-    MC_CHECK(block >= region->all.first && block - region->all.first < region->all.count,
-             "domain %u: boots with block %u, region of %u from %u", domain->domid, block,
-             region->all.count, region->all.first);
+    MC_CHECK_IN(domain, block >= region->all.first && block - region->all.first < region->all.count,
+                "boots with block %u, region of %u from %u", block, region->all.count,
+                region->all.first);
     for (uint32_t area = block * areas; area < (block + 1) * areas && !status; area++) {
         mc_redeem(host, domain, 1);
         status = mc_supply_find(host, domain, &path);
@@ -143,8 +142,8 @@ static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
     struct mc_vmem *device = vmem_of(domain);
     uint32_t first = region->all.first, end = first + region->all.count;
     int status = MC_OK;
-    MC_CHECK(region->requested <= region->all.count, "domain %u: boots with %u blocks of %u",
-             domain->domid, region->requested, region->all.count);
+    MC_CHECK_IN(domain, region->requested <= region->all.count, "boots with %u blocks of %u",
+                region->requested, region->all.count);
     for (uint32_t block = first; block < end && !status; block++)
         if (mc_vmem_has_installed(domain, block))
             status = vmem_boot_block(host, domain, region, block);
@@ -160,9 +159,9 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
     struct mc_vmem *device = vmem_of(domain);
     struct mc_control *control = domain->control;
     int status = MC_OK;
-    MC_CHECK(domain->boot_areas <= device->blocks * device->block_areas,
-             "domain %u: boots with %u areas, %u blocks of %u", domain->domid, domain->boot_areas,
-             device->blocks, device->block_areas);
+    MC_CHECK_IN(domain, domain->boot_areas <= device->blocks * device->block_areas,
+                "boots with %u areas, %u blocks of %u", domain->boot_areas, device->blocks,
+                device->block_areas);
     device->deferred_count = 0;
     device->watch_area = 0;
     memset(device->plugged, 0, sizeof device->plugged);
@@ -182,8 +181,8 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
 static void vmem_set_timer(struct mc_domain *domain)
 {
     uint64_t period_ns = domain->options[VMEM_WATCH_MS] * NS_PER_MS;
-    MC_CHECK(domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "domain %u: watch every %lu ms",
-             domain->domid, domain->options[VMEM_WATCH_MS]);
+    MC_CHECK_IN(domain, domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "watch every %lu ms",
+                domain->options[VMEM_WATCH_MS]);
     domain->timer_ns = period_ns ? mc_clock_ns() + period_ns : 0;
 }
 

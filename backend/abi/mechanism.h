@@ -127,7 +127,7 @@ int mc_mechanism_dma_safe(int mechanism);
 void mc_config_ask(struct mc_domain *domain, uint64_t frames);
 /* 1 when the driver has acted upon the last bell and says it is done or cannot go on. */
 int mc_config_settled(const struct mc_domain *domain, int32_t *status);
-/* Wake the guest's threads that wait for answers, through the relay where its bell travels there. */
+/* Wake the guest threads that wait for answers; through the relay where the bell travels there. */
 void mc_guest_ring(struct mc_host *host, struct mc_domain *domain);
 /* Answer a record that was kept. Any thread. */
 void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record);

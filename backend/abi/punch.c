@@ -26,8 +26,8 @@ static uint32_t punch_first(const struct mc_domain *domain)
     uint32_t first = 0;
     while (first < domain->areas && !punch_is_due(domain->states[first]))
         first++;
-    MC_CHECK(first < domain->areas, "domain %u: %u and %u areas are due, none found", domain->domid,
-             domain->counts[MC_A_PUNCH_HARD], domain->counts[MC_A_PUNCH_SOFT]);
+    MC_CHECK_IN(domain, first < domain->areas, "%u and %u areas are due, none found",
+                domain->counts[MC_A_PUNCH_HARD], domain->counts[MC_A_PUNCH_SOFT]);
     return first;
 }
 

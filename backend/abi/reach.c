@@ -6,9 +6,8 @@
 void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 {
     struct mc_control *control = domain->control;
-    MC_CHECK(control && frames <= mc_maxmem_frames(domain),
-             "domain %u: asked for %lu frames of %lu", domain->domid, frames,
-             mc_maxmem_frames(domain));
+    MC_CHECK_IN(domain, control && frames <= mc_maxmem_frames(domain),
+                "asked for %lu frames of %lu", frames, mc_maxmem_frames(domain));
     atomic_store(&control->requested_frames, frames);
     mc_bell_set((uint32_t *)&control->config_bell, (uint32_t *)&control->config_waiters,
                 ++domain->config_bell);
@@ -17,8 +16,7 @@ void mc_config_ask(struct mc_domain *domain, uint64_t frames)
 int mc_config_settled(const struct mc_domain *domain, int32_t *status)
 {
     uint32_t seen;
-    MC_CHECK(domain->control, "domain %u: phase %d, without control", domain->domid,
-             mc_phase_of(domain));
+    MC_CHECK_IN(domain, domain->control, "phase %d, without control", mc_phase_of(domain));
     /* The driver writes its status before config_seen: read in the other order, an old status would
      * stand for the new bell. */
     seen = atomic_load(&domain->control->config_seen);
@@ -33,7 +31,7 @@ void mc_guest_ring(struct mc_host *host, struct mc_domain *domain)
         mc_bell_ring((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters);
         return;
     }
-    MC_CHECK(host->relay_fd >= 0, "domain %u: relayed by fd %d", domain->domid, host->relay_fd);
+    MC_CHECK_IN(domain, host->relay_fd >= 0, "relayed by fd %d", host->relay_fd);
     __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
     mc_eventfd_ring(host->relay_fd);
 }
@@ -43,8 +41,7 @@ void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_r
 {
     uint32_t count = domain->answer_count;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(record->op != MC_OP_NOP, "domain %u: answer to op %u was kept", domain->domid,
-             record->op);
+    MC_CHECK_IN(domain, record->op != MC_OP_NOP, "answer to op %u was kept", record->op);
     if (!MC_CHECK_DOMAIN(host, domain, count < MC_RING_SLOTS, "%u answers wait", count))
         return;
     domain->answers[count] = *record;
@@ -56,8 +53,8 @@ uint64_t mc_size(const struct mc_domain *domain)
 {
     uint64_t frames = domain->mechanism->size ? domain->mechanism->size(domain)
                                               : domain->installed_frames;
-    MC_CHECK(frames <= mc_maxmem_frames(domain), "domain %u: %lu frames of %lu", domain->domid,
-             frames, mc_maxmem_frames(domain));
+    MC_CHECK_IN(domain, frames <= mc_maxmem_frames(domain), "%lu frames of %lu", frames,
+                mc_maxmem_frames(domain));
     return frames;
 }
 
@@ -97,13 +94,13 @@ enum mc_reach mc_reach_note(struct mc_host *host, struct mc_domain *domain)
     const struct mc_mechanism *mechanism = domain->mechanism;
     enum mc_reach reach;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(domain->control && domain->target_frames <= mc_maxmem_frames(domain),
-             "domain %u: phase %d, target of %lu frames, or no control", domain->domid,
-             mc_phase_of(domain), domain->target_frames);
+    MC_CHECK_IN(domain, domain->control && domain->target_frames <= mc_maxmem_frames(domain),
+                "phase %d, target of %lu frames, or no control", mc_phase_of(domain),
+                domain->target_frames);
     reach = mechanism->reach ? mechanism->reach(host, domain, &domain->why)
                              : mc_reach_default(host, domain, &domain->why);
-    MC_CHECK(reach <= MC_PARTIAL && domain->why < MC_WHYS, "domain %u: reach %d, why %d",
-             domain->domid, reach, domain->why);
+    MC_CHECK_IN(domain, reach <= MC_PARTIAL && domain->why < MC_WHYS, "reach %d, why %d", reach,
+                domain->why);
     if (reach == MC_REACHED && !domain->counters.reached_ns)
         domain->counters.reached_ns = mc_clock_ns();
     atomic_store_explicit(&domain->control->plugged_frames, mc_size(domain), memory_order_relaxed);

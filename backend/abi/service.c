@@ -76,8 +76,7 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
     if (status == MC_NEED_SLAB) {
         service_grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
-        MC_CHECK(status != MC_NEED_SLAB, "domain %u: tmem asks a second time, status %ld",
-                 domain->domid, status);
+        MC_CHECK_IN(domain, status != MC_NEED_SLAB, "tmem asks a second time, status %ld", status);
     }
     return status;
 }
@@ -221,8 +220,7 @@ static void service_note_credit(struct mc_host *host, struct mc_domain *domain)
 static int service_visit(struct mc_host *host, struct mc_domain *domain)
 {
     int served = 0, status;
-    MC_CHECK(domain->control && domain->mechanism, "domain %u: visited without control",
-             domain->domid);
+    MC_CHECK_IN(domain, domain->control && domain->mechanism, "visited without control");
     status = service_ring(host, domain, MC_RING_MEMORY, &served);
     if (!status)
         status = service_ring(host, domain, MC_RING_TMEM, &served);
@@ -245,7 +243,7 @@ static int service_visit_all(struct mc_host *host)
     int served = 0;
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         enum mc_phase phase = mc_phase_of(domain);
-        MC_CHECK(phase <= MC_BROKEN, "domain %u: phase %d", domain->domid, phase);
+        MC_CHECK_IN(domain, phase <= MC_BROKEN, "phase %d", phase);
         if (phase == MC_ACTIVE) {
             served += service_visit(host, domain);
         } else if (phase == MC_CLOSING) {

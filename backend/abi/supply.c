@@ -43,9 +43,9 @@ static int supply_give(struct mc_host *host, struct mc_domain *donor, int hard)
 {
     int gave = donor->mechanism->give(host, donor, hard);
     MC_CHECK_LOCKED(host);
-    MC_CHECK(!gave || host->transit_frames || host->free_frames,
-             "domain %u: says it gave, %lu frames are free, %lu in transit", donor->domid,
-             host->free_frames, host->transit_frames);
+    MC_CHECK_IN(donor, !gave || host->transit_frames || host->free_frames,
+                "says it gave, %lu frames are free, %lu in transit", host->free_frames,
+                host->transit_frames);
     return gave;
 }
 

@@ -21,9 +21,9 @@ static struct mc_area_run vmem_areas_of(const struct mc_domain *domain,
                                         struct mc_vmem_blocks blocks)
 {
     const struct mc_vmem *device = vmem_of(domain);
-    MC_CHECK(blocks.first <= device->blocks && blocks.count <= device->blocks - blocks.first,
-             "domain %u: %u blocks from %u, of %u", domain->domid, blocks.count, blocks.first,
-             device->blocks);
+    MC_CHECK_IN(domain,
+                blocks.first <= device->blocks && blocks.count <= device->blocks - blocks.first,
+                "%u blocks from %u, of %u", blocks.count, blocks.first, device->blocks);
     return mc_area_run_of(domain, blocks.first * device->block_areas,
                           blocks.count * device->block_areas);
 }
@@ -50,8 +50,8 @@ static void vmem_check_region(const struct mc_vmem_region *region)
 {
     MC_CHECK(region->usable <= region->all.count, "%u usable blocks of %u", region->usable,
              region->all.count);
-    MC_CHECK(region->requested <= region->all.count, "%u requested blocks of %u",
-             region->requested, region->all.count);
+    MC_CHECK(region->requested <= region->all.count, "%u requested blocks of %u", region->requested,
+             region->all.count);
     MC_CHECK(region->plugged <= region->usable, "%u plugged blocks, %u usable", region->plugged,
              region->usable);
 }
@@ -60,14 +60,14 @@ void mc_vmem_note_blocks(const struct mc_domain *domain, struct mc_vmem_region *
                          struct mc_vmem_blocks blocks)
 {
     struct mc_vmem *device = vmem_of(domain);
-    MC_CHECK(blocks.first >= region->all.first &&
-                 blocks.first + blocks.count <= region->all.first + region->all.count,
-             "domain %u: %u blocks from %u, region of %u from %u", domain->domid, blocks.count,
-             blocks.first, region->all.count, region->all.first);
+    MC_CHECK_IN(domain, blocks.first >= region->all.first &&
+                    blocks.first + blocks.count <= region->all.first + region->all.count,
+                "%u blocks from %u, region of %u from %u", blocks.count, blocks.first,
+                region->all.count, region->all.first);
     for (uint32_t block = blocks.first; block < blocks.first + blocks.count; block++) {
         int now = mc_vmem_has_installed(domain, block), was = mc_vmem_is_plugged(device, block);
-        MC_CHECK(region->plugged >= (uint32_t)was, "domain %u: block %u is plugged, %u are",
-                 domain->domid, block, region->plugged);
+        MC_CHECK_IN(domain, region->plugged >= (uint32_t)was, "block %u is plugged, %u are", block,
+                    region->plugged);
         device->plugged[block / 64] ^= (uint64_t)(now ^ was) << block % 64;
         region->plugged += (uint32_t)(now - was);
     }
@@ -121,8 +121,8 @@ static enum mc_vmem_response vmem_answer_error(struct mc_domain *domain)
 static enum mc_vmem_response vmem_answer_busy(struct mc_domain *domain, struct mc_record *record,
                                               enum mc_status why)
 {
-    MC_CHECK(why == MC_ENOMEM || why == MC_EPERM || why == MC_ESTATE, "domain %u: busy for %d",
-             domain->domid, why);
+    MC_CHECK_IN(domain, why == MC_ENOMEM || why == MC_EPERM || why == MC_ESTATE, "busy for %d",
+                why);
     record->arg[2] = (uint64_t)-why;
     domain->counters.refused += why == MC_ENOMEM;
     return MC_VMEM_BUSY;
@@ -174,9 +174,8 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
 {
     int status = MC_OK;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(areas.first < areas.end && areas.end <= domain->areas,
-             "domain %u: areas %u to %u of %u", domain->domid, areas.first, areas.end,
-             domain->areas);
+    MC_CHECK_IN(domain, areas.first < areas.end && areas.end <= domain->areas,
+                "areas %u to %u of %u", areas.first, areas.end, domain->areas);
     for (uint32_t area = areas.first; area < areas.end && !status; area++) {
         if (domain->states[area] == MC_A_INSTALLED)
             continue;
@@ -215,9 +214,9 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas = vmem_areas_of(domain, blocks);
     int status;
-    MC_CHECK(region->plugged + blocks.count <= region->requested,
-             "domain %u: %u blocks, %u are plugged, %u requested", domain->domid, blocks.count,
-             region->plugged, region->requested);
+    MC_CHECK_IN(domain, region->plugged + blocks.count <= region->requested,
+                "%u blocks, %u are plugged, %u requested", blocks.count, region->plugged,
+                region->requested);
     if (!vmem_is_punched(domain, areas) || !vmem_may_charge(host, region, areas))
         return vmem_answer_busy(domain, record, MC_ENOMEM);
     status = mc_vmem_plug_areas(host, domain, region, areas);

@@ -25,8 +25,8 @@ static struct mc_area_run vmem_next_unplugged(const struct mc_domain *domain,
                                               struct mc_vmem *device)
 {
     struct mc_area_run run = {device->watch_area, 0};
-    MC_CHECK(run.first < domain->areas, "domain %u: look from area %u of %u", domain->domid,
-             run.first, domain->areas);
+    MC_CHECK_IN(domain, run.first < domain->areas, "look from area %u of %u", run.first,
+                domain->areas);
     while (run.first < domain->areas && domain->states[run.first] != MC_A_HARD)
         run.first++;
     for (run.end = run.first;
@@ -67,9 +67,8 @@ static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
                              struct mc_area_run found)
 {
     struct mc_vmem *device = vmem_of(domain);
-    MC_CHECK(found.first < found.end && found.end <= domain->areas,
-             "domain %u: areas %u to %u of %u are punched again", domain->domid, found.first,
-             found.end, domain->areas);
+    MC_CHECK_IN(domain, found.first < found.end && found.end <= domain->areas,
+                "areas %u to %u of %u are punched again", found.first, found.end, domain->areas);
     if (!MC_CHECK_DOMAIN(host, domain, !device->cleaned.end, "areas %u to %u are punched already",
                          device->cleaned.first, device->cleaned.end))
         return;
@@ -91,9 +90,8 @@ static struct mc_area_run vmem_still_unplugged(const struct mc_domain *domain,
                                                const uint16_t *generations)
 {
     uint32_t end = found.first;
-    MC_CHECK(found.first <= found.end && found.end <= domain->areas,
-             "domain %u: data in areas %u to %u of %u", domain->domid, found.first, found.end,
-             domain->areas);
+    MC_CHECK_IN(domain, found.first <= found.end && found.end <= domain->areas,
+                "data in areas %u to %u of %u", found.first, found.end, domain->areas);
     while (end < found.end && domain->states[end] == MC_A_HARD &&
            domain->generations[end] == generations[end - found.first])
         end++;
@@ -106,9 +104,8 @@ static uint32_t vmem_look_at_run(struct mc_host *host, struct mc_domain *domain,
 {
     uint16_t generations[VMEM_LOOK_AREAS_MAX];
     struct mc_area_run found;
-    MC_CHECK(run.end <= domain->areas && run.end - run.first <= VMEM_LOOK_AREAS_MAX,
-             "domain %u: look at areas %u to %u of %u", domain->domid, run.first, run.end,
-             domain->areas);
+    MC_CHECK_IN(domain, run.end <= domain->areas && run.end - run.first <= VMEM_LOOK_AREAS_MAX,
+                "look at areas %u to %u of %u", run.first, run.end, domain->areas);
     memcpy(generations, domain->generations + run.first, (run.end - run.first) * sizeof(uint16_t));
     mc_domain_hold(host, domain);
     found = vmem_find_data(domain->ram_fd, run);

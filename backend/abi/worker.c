@@ -35,8 +35,8 @@ static uint64_t worker_run_timers(struct mc_host *host, uint64_t sleep_ns)
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) != MC_ACTIVE || !domain->timer_ns)
             continue;
-        MC_CHECK(domain->mechanism->timer, "domain %u: timer of %lu ns, %s has none", domain->domid,
-                 domain->timer_ns, domain->mechanism->name);
+        MC_CHECK_IN(domain, domain->mechanism->timer, "timer of %lu ns, %s has none",
+                    domain->timer_ns, domain->mechanism->name);
         if (domain->timer_ns <= now_ns) {
             domain->mechanism->timer(host, domain, now_ns);
             MC_CHECK_LOCKED(host);

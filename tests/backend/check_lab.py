@@ -41,7 +41,7 @@ VM1, VM2 = 0, 1
 CHILD_S = 60
 POLL_S = 0.0005
 SLACK_AREAS = 2
-OPEN, CLOSE = re.compile(r"\bMC_CHECK(?:_DOMAIN|_LOCKED)?\("), re.compile(r"[()]")
+OPEN, CLOSE = re.compile(r"\bMC_CHECK(?:_DOMAIN|_IN|_LOCKED)?\("), re.compile(r"[()]")
 REPORT = re.compile(r"^memcoord: check failed: (\S+):(\d+): (\w+): (.*)$", re.MULTILINE)
 
 
