@@ -108,7 +108,7 @@ class Banks:
         moving, why = False, {"tmem": "tmem"} if now.tmem_frames else {}
         for domid in now.domain_frames:
             settled = self._settle(domid, 0.0)
-            mechanism = MECHANISMS[lib.mc_domain_mechanism(self._host, domid)]
+            mechanism = MECHANISMS[self._host.domains[domid].mechanism.id]
             moving |= settled.state == "moving"
             why[self._names[domid]] = settled.why or mechanism
         return moving, Withdrawal("moving" if moving else "partial", now.used_frames, why)

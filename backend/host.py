@@ -171,8 +171,7 @@ class HostBackend:
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
         wanted.target_frames = max(spec.target_frames, wanted.boot_areas * AREA_FRAMES)
         wanted.credit_areas, wanted.relayed = spec.credit_areas, spec.doorbell == "zmq"
-        wanted.mechanism = mechanism_id(spec.mechanism)
-        _set_options(wanted, spec)
+        _set_mechanism(wanted, spec)
         status = lib.mc_domain_open(self._host, domid, wanted)
         if status == Status.ENOMEM:
             raise NoMemory(
@@ -400,21 +399,21 @@ def _check(status: int, what: str, frame: int = -1) -> None:
         raise error_of(status, what, frame)
 
 
-def mechanism_id(name: str) -> int:
-    """``enum mc_mechanism_id`` of a mechanism; ConfigError for an unknown one."""
-    found = int(lib.mc_mechanism_find(name.encode()))
-    if found < 0:
+def mechanism_of(name: str) -> Any:
+    """The ``struct mc_mechanism`` of that name; ConfigError for an unknown one."""
+    if name not in MECHANISMS:
         raise ConfigError("mechanism", f"{name!r} is none of {', '.join(MECHANISMS)}")
-    return found
+    return lib.mc_mechanism(MECHANISMS.index(name))
 
 
-def _set_options(wanted: Any, spec: DomainSpec) -> None:
-    lib.mc_option_defaults(wanted.mechanism, wanted.options)
-    least, most = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+def _set_mechanism(wanted: Any, spec: DomainSpec) -> None:
+    mechanism = mechanism_of(spec.mechanism)
+    names = [ffi.string(option.name).decode() for option in mechanism.options if option.name]
+    wanted.mechanism, wanted.options = mechanism.id, [o.value for o in mechanism.options]
     for name, value in spec.options.items():
-        index = lib.mc_option_find(wanted.mechanism, name.encode(), least, most)
-        if index < 0:
+        if name not in names:
             raise ConfigError("options", f"{spec.mechanism} has no option {name!r}")
-        if not least[0] <= value <= most[0]:
-            raise ConfigError(f"options.{name}", f"must be {least[0]} to {most[0]}")
-        wanted.options[index] = value
+        option = mechanism.options[names.index(name)]
+        if not option.least <= value <= option.most:
+            raise ConfigError(f"options.{name}", f"must be {option.least} to {option.most}")
+        wanted.options[names.index(name)] = value

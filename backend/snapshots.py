@@ -16,8 +16,6 @@ from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 
-_NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)
-
 
 def take(host: Any, names: Mapping[DomId, str], pool: TmemPool | None) -> HostSnapshot:
     """A consistent copy of the ledger of ``host`` and the counters of the domains in ``names``."""
@@ -46,7 +44,6 @@ def _domain(
     domid = DomId(domain.domid)
     control, counters = domain.control, domain.counters
     tmem = dict.fromkeys(COUNTERS, 0) if pool is None else pool.counters(domid)
-    backed = domain.areas - sum(domain.counts[state] for state in _NOT_OUTSIDE)
     return DomainSnapshot(
         domid=domid,
         name=name,
@@ -54,7 +51,7 @@ def _domain(
         current_frames=domain.installed_frames,
         target_frames=domain.target_frames,
         resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // FRAME_BYTES,
-        installed_frames=backed * AREA_FRAMES + domain.installed_frames + domain.flight_frames,
+        installed_frames=int(lib.mc_backed_frames(ffi.addressof(domain))),
         grants_credit=counters.grants[lib.MC_PATH_CREDIT],
         grants_ring=counters.grants[lib.MC_PATH_RING],
         grants_transfer=counters.grants[lib.MC_PATH_TRANSFER],
@@ -73,7 +70,7 @@ def _domain(
         guest_committed_frames=control.committed_frames,
         guest_stall_ns=control.stall_ns,
         guest_idle_permille=control.idle_permille,
-        mechanism=MECHANISMS[lib.mc_domain_mechanism(host, domid)],
+        mechanism=MECHANISMS[domain.mechanism.id],
         granule_frames=domain.granule_frames,
         plugged_frames=int(lib.mc_domain_size(host, domid)),
         pinned_frames=domain.pinned_frames,

@@ -5,7 +5,6 @@
 
 #define CMM_EVENTS_MAX 16
 #define CMM_WAIT_NS_MAX 60000000000u    /* the most that answer_ms may be */
-#define NS_PER_MS 1000000u
 
 int mc_cmm_has_dom0(const struct mc_domain *domain)
 {
@@ -92,6 +91,6 @@ void mc_cmm_wait(struct mc_dom0 *dom0, uint64_t longest_ns)
             mc_cmm_ring(dom0->host, domain);
     mc_host_unlock(dom0->host);
     epoll_wait(dom0->epoll_fd, events, CMM_EVENTS_MAX,
-               (int)((longest_ns + NS_PER_MS - 1) / NS_PER_MS));
+               (int)((longest_ns + MC_NS_PER_MS - 1) / MC_NS_PER_MS));
     mc_host_lock(dom0->host);
 }

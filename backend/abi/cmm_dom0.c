@@ -22,7 +22,6 @@
 #define CMM_SHUN_NS 1000000000ull
 #define CMM_SHUN_DOUBLINGS 6
 #define CMM_SLEEP_NS 100000000u
-#define NS_PER_MS 1000000u
 
 struct cmm_ask {                /* one ask under way */
     struct mc_domain *asker;
@@ -47,8 +46,7 @@ static struct mc_domain *dom0_choose_donor(struct mc_host *host, const struct mc
     for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
         int above;
         uint32_t spare;
-        if (donor == asker || !mc_cmm_has_dom0(donor) ||
-            mc_clock_ns() < cmm_of(donor)->shunned_ns)
+        if (donor == asker || !mc_cmm_has_dom0(donor) || mc_clock_ns() < cmm_of(donor)->shunned_ns)
             continue;
         above = donor->installed_frames > donor->target_frames;
         spare = above < best_above ? 0 : mc_spare_areas(donor, donor->areas);
@@ -89,7 +87,7 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
 {
     struct mc_cmm *device = cmm_of(donor), *asking = cmm_of(ask->asker);
     uint64_t serial = device->serial, before = device->given_areas;
-    uint64_t deadline_ns = mc_clock_ns() + donor->options[MC_CMM_ANSWER] * NS_PER_MS, now_ns;
+    uint64_t deadline_ns = mc_clock_ns() + donor->options[MC_CMM_ANSWER] * MC_NS_PER_MS, now_ns;
     int32_t status;
     MC_CHECK(donor != ask->asker, "domain %u is to give to itself", donor->domid);
     asking->waits++;
@@ -121,8 +119,7 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
 static int dom0_take_from_donors(struct mc_dom0 *dom0, struct cmm_ask *ask)
 {
     MC_CHECK_IN(ask->asker, ask->donors <= CMM_DONORS_MAX, "%d donors were asked", ask->donors);
-    while (!ask->given && ask->donors < CMM_DONORS_MAX &&
-           mc_phase_of(ask->asker) == MC_ACTIVE) {
+    while (!ask->given && ask->donors < CMM_DONORS_MAX && mc_phase_of(ask->asker) == MC_ACTIVE) {
         struct mc_domain *donor = dom0_choose_donor(dom0->host, ask->asker);
         if (!donor)
             return 0;

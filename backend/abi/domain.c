@@ -450,10 +450,3 @@ uint64_t mc_domain_size(struct mc_host *host, uint32_t domid)
     mc_host_unlock(host);
     return frames;
 }
-
-uint32_t mc_domain_mechanism(struct mc_host *host, uint32_t domid)
-{
-    int status;
-    const struct mc_domain *domain = mc_domain_at(host, domid, &status);
-    return domain ? domain->mechanism->id : MC_DIRECT;
-}

@@ -65,16 +65,17 @@ static int holes_may_move(struct mc_domain *domain, uint64_t frame, int make)
     return 0;
 }
 
-static int holes_punch(int fd, const uint32_t *frames, uint32_t count)
+void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, uint32_t *frames,
+                    uint32_t count)
 {
-    int failed = 0;
+    mc_domain_hold(host, domain);
     for (uint32_t first = 0, end; first < count; first = end) {
         for (end = first + 1; end < count && frames[end] == frames[end - 1] + 1; end++)
             ;
-        failed |= mc_punch(fd, (uint64_t)frames[first] * MC_FRAME_BYTES,
-                           (uint64_t)(end - first) * MC_FRAME_BYTES);
+        mc_punch(domain->ram_fd, (uint64_t)frames[first] * MC_FRAME_BYTES,
+                 (uint64_t)(end - first) * MC_FRAME_BYTES);
     }
-    return failed;
+    mc_domain_let_go(host, domain);
 }
 
 /* The punch of `made` frames has ended: they are free, per bank. */
@@ -116,9 +117,7 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
         banks[bank]++;
         done[made++] = frames[i];
     }
-    mc_domain_hold(host, domain);
-    holes_punch(domain->ram_fd, done, made);
-    mc_domain_let_go(host, domain);
+    mc_holes_punch(host, domain, done, made);
     holes_land(host, domain, made, banks);
     mc_show_current(domain);
     return made;

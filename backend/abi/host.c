@@ -38,8 +38,7 @@ static struct mc_host_private *host_open_private(void)
     return own;
 }
 
-int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_areas,
-                 uint64_t spin_ns)
+int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_areas, uint64_t spin_ns)
 {
     struct mc_host *host;
     *out = NULL;

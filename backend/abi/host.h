@@ -33,15 +33,8 @@ enum mc_need_slab { MC_NEED_SLAB = -3000 };  /* tmem asks for a slab area, then 
 
 /* Of an area. ledger.h says what each is accounted as and which may follow which. */
 enum mc_area_state {
-    MC_A_HARD = 0,
-    MC_A_SOFT = 1,
-    MC_A_POPULATING = 2,
-    MC_A_READY = 3,
-    MC_A_INSTALLED = 4,
-    MC_A_PUNCH_HARD = 5,
-    MC_A_PUNCH_SOFT = 6,
-    MC_A_PUNCHING_HARD = 7,
-    MC_A_PUNCHING_SOFT = 8,
+    MC_A_HARD = 0, MC_A_SOFT = 1, MC_A_POPULATING = 2, MC_A_READY = 3, MC_A_INSTALLED = 4,
+    MC_A_PUNCH_HARD = 5, MC_A_PUNCH_SOFT = 6, MC_A_PUNCHING_HARD = 7, MC_A_PUNCHING_SOFT = 8,
     MC_A_STATES = 9
 };
 
@@ -244,8 +237,6 @@ void mc_host_promise(struct mc_host *host, uint64_t frames);
 int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint64_t target_frames);
 /* Its size in frames, as compared with its target; 0 when no domain is open under the domid. */
 uint64_t mc_domain_size(struct mc_host *host, uint32_t domid);
-/* enum mc_mechanism_id; MC_DIRECT when no domain is open under the domid. */
-uint32_t mc_domain_mechanism(struct mc_host *host, uint32_t domid);
 int mc_domain_reach(struct mc_host *host, uint32_t domid, enum mc_reach *reach, enum mc_why *why);
 
 /* holes.c. Frames [frame, frame + count) are, or are not any more, targets of DMA. Frames to be

@@ -184,6 +184,16 @@ int mc_in_transit(const struct mc_domain *domain)
     return areas || domain->flight_frames;
 }
 
+uint64_t mc_backed_frames(const struct mc_domain *domain)
+{
+    uint32_t backless = domain->counts[MC_A_HARD] + domain->counts[MC_A_SOFT];
+    MC_CHECK_IN(domain, backless + domain->counts[MC_A_INSTALLED] <= domain->areas,
+                "%u areas without backing and %u installed of %u", backless,
+                domain->counts[MC_A_INSTALLED], domain->areas);
+    return (uint64_t)(domain->areas - backless - domain->counts[MC_A_INSTALLED]) * MC_AREA_FRAMES +
+           domain->installed_frames + domain->flight_frames;
+}
+
 static int ledger_is_wholly_free(const struct mc_domain *domain, uint32_t area)
 {
     union mc_area_word word = mc_word(&domain->frames, area);
@@ -244,8 +254,7 @@ static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t 
         ledger_change(host, domain, area, MC_A_HARD);
         return MC_OK;
     }
-    if (state != MC_A_INSTALLED ||
-        (how != MC_PULL_CLAIMED && !ledger_is_wholly_free(domain, area)))
+    if (state != MC_A_INSTALLED || (how != MC_PULL_CLAIMED && !ledger_is_wholly_free(domain, area)))
         return MC_ESTATE;
     if (domain->flight_frames && domain->hole_counts[area])
         return MC_ESTATE;       /* its frames are being punched: that would hit the next holder */

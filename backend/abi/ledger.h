@@ -42,6 +42,8 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 
 /* Areas a domain has or is about to have. */
 uint32_t mc_domain_held(const struct mc_domain *domain);
+/* Frames the domain's file may have: the guest's, and all on their way to or from the guest. */
+uint64_t mc_backed_frames(const struct mc_domain *domain);
 /* 1 when memory of this domain is on its way. */
 int mc_in_transit(const struct mc_domain *domain);
 /* The bank `frames` free frames may come from, `wanted` if that has them; or MC_NO_BANK. */
@@ -110,6 +112,9 @@ void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t ar
 
 /* holes.c. 1 when the host has this frame back. */
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame);
+/* Punch frames, neighbours in ascending order in one call. Releases the lock. */
+void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, uint32_t *frames,
+                    uint32_t count);
 /* Single frames, as the guest named them: the guest has taken them out of use (make), or wants them
  * again (fill). A frame out of range, not installed, named twice or pinned is skipped and counted
  * in *bad (a pinned one in refused_dma too). make punches, neighbours in ascending order in one

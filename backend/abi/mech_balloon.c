@@ -314,20 +314,12 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
 }
 
 const struct mc_mechanism mc_balloon = {
-    .name = "balloon",
-    .id = MC_BALLOON,
-    .granule_frames = 1,
-    .options = {
-        [MC_BALLOON_MERGE] = {"merge", 0, 0, 1},
-        [MC_BALLOON_OOM] = {"deflate_on_oom", 0, 0, 1},
-        [MC_BALLOON_REPORT_MS] = {"report_ms", 0, 0, 600000},
-        [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000},
-    },
-    .device_bytes = sizeof(struct mc_balloon),
-    .boot = balloon_boot,
-    .target = balloon_tell_target,
-    .offer = balloon_offer_target,
-    .request = balloon_request,
-    .jobs = {[MC_JOB_TAKE] = balloon_serve_array},
-    .timer = balloon_watch,
+    .name = "balloon", .id = MC_BALLOON, .granule_frames = 1,
+    .options = {[MC_BALLOON_MERGE] = {"merge", 0, 0, 1},
+                [MC_BALLOON_OOM] = {"deflate_on_oom", 0, 0, 1},
+                [MC_BALLOON_REPORT_MS] = {"report_ms", 0, 0, 600000},
+                [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000}},
+    .device_bytes = sizeof(struct mc_balloon), .boot = balloon_boot, .target = balloon_tell_target,
+    .offer = balloon_offer_target, .request = balloon_request,
+    .jobs = {[MC_JOB_TAKE] = balloon_serve_array}, .timer = balloon_watch,
 };

@@ -86,8 +86,7 @@ static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
 static enum mc_served cmm_request(struct mc_host *host, struct mc_domain *domain,
                                   struct mc_record *record)
 {
-    if (!cmm_is_second_design(domain) ||
-        (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
+    if (!cmm_is_second_design(domain) || (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
         return mc_answered(record, MC_EOP);
     return mc_direct.request(host, domain, record);
 }
@@ -110,22 +109,11 @@ static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *dom
 }
 
 const struct mc_mechanism mc_cmm = {
-    .name = "cmm",
-    .id = MC_CMM,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .options = {
-        [MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
-        [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000},
-    },
-    .device_bytes = sizeof(struct mc_cmm),
-    .open = cmm_open,
-    .boot = cmm_boot,
-    .target = cmm_set_target,
-    .offer = cmm_tell_target,
-    .close = cmm_close,
-    .request = cmm_request,
-    .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready},
-    .give = cmm_give,
+    .name = "cmm", .id = MC_CMM, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
+                [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000}},
+    .device_bytes = sizeof(struct mc_cmm), .open = cmm_open, .boot = cmm_boot,
+    .target = cmm_set_target, .offer = cmm_tell_target, .close = cmm_close, .request = cmm_request,
+    .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready}, .give = cmm_give,
     .reach = cmm_reach,
 };

@@ -56,8 +56,7 @@ static int direct_reclaim(struct mc_host *host, struct mc_domain *domain)
         return 0;
     if (direct_withdraw(host, domain) > 0)
         return 1;
-    return mc_spare_areas(domain, 1) &&
-           direct_take(host, domain, held - domain->target_areas) > 0;
+    return mc_spare_areas(domain, 1) && direct_take(host, domain, held - domain->target_areas) > 0;
 }
 
 /* Hand a ready area to the guest. 0, or MC_ENOMEM when none is ready. */
@@ -218,15 +217,9 @@ static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *
 }
 
 const struct mc_mechanism mc_direct = {
-    .name = "direct",
-    .id = MC_DIRECT,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .boot = mc_boot_populated,
-    .target = direct_set_target,
-    .request = direct_request,
+    .name = "direct", .id = MC_DIRECT, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .boot = mc_boot_populated, .target = direct_set_target, .request = direct_request,
     .jobs = {[MC_JOB_TAKE] = direct_reclaim, [MC_JOB_GIVE] = direct_give_credit,
              [MC_JOB_PREPARE] = direct_make_ready},
-    .give = direct_give,
-    .reach = direct_reach,
+    .give = direct_give, .reach = direct_reach,
 };

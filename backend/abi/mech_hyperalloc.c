@@ -18,7 +18,6 @@
 #include "hyperalloc.h"
 #include "mechanism.h"
 
-#define NS_PER_MS 1000000u
 #define HYPERALLOC_SOFT_PER_HOLD 8
 #define HYPERALLOC_PERIOD_MS_MAX 3600000
 
@@ -137,7 +136,7 @@ static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain 
 
 static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
 {
-    uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * NS_PER_MS;
+    uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * MC_NS_PER_MS;
     MC_CHECK_IN(domain, domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
                 "period of %lu ms", domain->options[MC_HYPERALLOC_PERIOD]);
     domain->timer_ns = period_ns ? now_ns + period_ns : 0;
@@ -192,19 +191,12 @@ static int hyperalloc_enforce_limit(struct mc_host *host, struct mc_domain *doma
 }
 
 const struct mc_mechanism mc_hyperalloc = {
-    .name = "hyperalloc",
-    .id = MC_HYPERALLOC,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
+    .name = "hyperalloc", .id = MC_HYPERALLOC, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
     .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, HYPERALLOC_PERIOD_MS_MAX}},
-    .device_bytes = sizeof(struct mc_hyperalloc),
-    .boot = hyperalloc_boot,
-    .target = hyperalloc_set_target,
-    .offer = hyperalloc_offer_target,
+    .device_bytes = sizeof(struct mc_hyperalloc), .boot = hyperalloc_boot,
+    .target = hyperalloc_set_target, .offer = hyperalloc_offer_target,
     .request = hyperalloc_request,
     .jobs = {[MC_JOB_TAKE] = hyperalloc_grow, [MC_JOB_GIVE] = hyperalloc_enforce_limit},
-    .timer = hyperalloc_timer,
-    .give = hyperalloc_give,
-    .size = hyperalloc_size,
+    .timer = hyperalloc_timer, .give = hyperalloc_give, .size = hyperalloc_size,
     .reach = hyperalloc_reach,
 };

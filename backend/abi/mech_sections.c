@@ -268,21 +268,11 @@ static int sections_validate(struct mc_host *host, const struct mc_domain *domai
 }
 
 const struct mc_mechanism mc_sections = {
-    .name = "sections",
-    .id = MC_SECTIONS,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .options = {
-        [MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX},
-        [MC_SECTIONS_REMOTE] = {"remote_first", 0, 0, 1},
-    },
-    .device_bytes = sizeof(struct mc_sections),
-    .open = sections_open,
-    .boot = sections_boot,
-    .target = sections_ring_target,
-    .offer = sections_offer_target,
-    .request = sections_request,
+    .name = "sections", .id = MC_SECTIONS, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX},
+                [MC_SECTIONS_REMOTE] = {"remote_first", 0, 0, 1}},
+    .device_bytes = sizeof(struct mc_sections), .open = sections_open, .boot = sections_boot,
+    .target = sections_ring_target, .offer = sections_offer_target, .request = sections_request,
     .jobs = {[MC_JOB_TAKE] = sections_serve_waiting, [MC_JOB_GIVE] = sections_offer_chunk},
-    .reach = sections_reach,
-    .validate = sections_validate,
+    .reach = sections_reach, .validate = sections_validate,
 };

@@ -12,7 +12,6 @@
 
 #include <string.h>
 
-#define NS_PER_MS 1000000u
 #define VMEM_WATCH_MS_MAX 60000
 
 enum vmem_option { VMEM_BLOCK_AREAS = 0, VMEM_NODES = 1, VMEM_WATCH_MS = 2 };
@@ -127,8 +126,7 @@ static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
         mc_redeem(host, domain, 1);
         status = mc_supply_find(host, domain, &path);
         if (!status)
-            status = mc_vmem_plug_areas(host, domain, region,
-                                        (struct mc_area_run){area, area + 1});
+            status = mc_vmem_plug_areas(host, domain, region, (struct mc_area_run){area, area + 1});
     }
     mc_vmem_note_blocks(domain, region, (struct mc_vmem_blocks){block, 1});
     return status;
@@ -180,7 +178,7 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
 
 static void vmem_set_timer(struct mc_domain *domain)
 {
-    uint64_t period_ns = domain->options[VMEM_WATCH_MS] * NS_PER_MS;
+    uint64_t period_ns = domain->options[VMEM_WATCH_MS] * MC_NS_PER_MS;
     MC_CHECK_IN(domain, domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "watch every %lu ms",
                 domain->options[VMEM_WATCH_MS]);
     domain->timer_ns = period_ns ? mc_clock_ns() + period_ns : 0;
@@ -216,23 +214,12 @@ static int vmem_validate(struct mc_host *host, const struct mc_domain *domain)
 }
 
 const struct mc_mechanism mc_virtio_mem = {
-    .name = "virtio-mem",
-    .id = MC_VIRTIO_MEM,
-    .granule_frames = 2 * MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .options = {
-        [VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
-        [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
-        [VMEM_WATCH_MS] = {"watch_ms", 100, 0, VMEM_WATCH_MS_MAX},
-    },
-    .device_bytes = sizeof(struct mc_vmem),
-    .open = vmem_open,
-    .boot = vmem_boot,
-    .target = vmem_set_target,
-    .offer = vmem_offer_target,
-    .request = mc_vmem_request,
-    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred},
-    .timer = vmem_timer,
-    .reach = vmem_reach,
+    .name = "virtio-mem", .id = MC_VIRTIO_MEM, .granule_frames = 2 * MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
+                [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
+                [VMEM_WATCH_MS] = {"watch_ms", 100, 0, VMEM_WATCH_MS_MAX}},
+    .device_bytes = sizeof(struct mc_vmem), .open = vmem_open, .boot = vmem_boot,
+    .target = vmem_set_target, .offer = vmem_offer_target, .request = mc_vmem_request,
+    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred}, .timer = vmem_timer, .reach = vmem_reach,
     .validate = vmem_validate,
 };

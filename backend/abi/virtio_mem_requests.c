@@ -91,8 +91,7 @@ void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *re
 }
 
 /* The region whose usable part has the whole run that a record names, or NULL. */
-static struct mc_vmem_region *vmem_region_of(struct mc_vmem *device,
-                                             const struct mc_record *record)
+static struct mc_vmem_region *vmem_region_of(struct mc_vmem *device, const struct mc_record *record)
 {
     uint64_t first = record->arg[0], count = record->arg[1];
     MC_CHECK(device->region_count && device->region_count <= MC_VMEM_DEVICES_MAX, "%u devices",
@@ -132,8 +131,7 @@ static enum mc_vmem_response vmem_answer_busy(struct mc_domain *domain, struct m
 
 static int vmem_host_has(const struct mc_host *host, uint64_t frames, uint64_t coming_frames)
 {
-    return host->free_frames + coming_frames >=
-           host->slack_frames + host->promised_frames + frames;
+    return host->free_frames + coming_frames >= host->slack_frames + host->promised_frames + frames;
 }
 
 /* 1 when the areas may be charged to the region's bank. */
@@ -333,8 +331,7 @@ static enum mc_vmem_response vmem_request_unplug_all(struct mc_host *host,
 
 /* ---- the other requests ---- */
 
-static enum mc_vmem_response vmem_request_state(struct mc_domain *domain,
-                                                struct mc_record *record)
+static enum mc_vmem_response vmem_request_state(struct mc_domain *domain, struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
@@ -347,8 +344,7 @@ static enum mc_vmem_response vmem_request_state(struct mc_domain *domain,
     return MC_VMEM_ACK;
 }
 
-static enum mc_vmem_response vmem_request_config(struct mc_domain *domain,
-                                                 struct mc_record *record)
+static enum mc_vmem_response vmem_request_config(struct mc_domain *domain, struct mc_record *record)
 {
     const struct mc_vmem *device = vmem_of(domain);
     const struct mc_vmem_region *region;

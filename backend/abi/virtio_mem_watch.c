@@ -53,13 +53,8 @@ static struct mc_area_run vmem_find_data(int fd, struct mc_area_run run)
 /* 1 when the file has more pages than the guest was given, with data in them or not. */
 static int vmem_has_excess(const struct mc_domain *domain)
 {
-    uint64_t areas = domain->counts[MC_A_POPULATING];
     int64_t bytes = mc_resident_bytes(domain->ram_fd);
-    for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
-        areas += domain->counts[state];
-    return bytes > 0 && (uint64_t)bytes / MC_FRAME_BYTES >
-                            domain->installed_frames + domain->flight_frames +
-                                areas * MC_AREA_FRAMES;
+    return bytes > 0 && (uint64_t)bytes / MC_FRAME_BYTES > mc_backed_frames(domain);
 }
 
 /* Punch unplugged areas again. Releases the lock. */

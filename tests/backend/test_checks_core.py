@@ -22,7 +22,6 @@ def in_file(file: str):  # noqa: ANN201
 
 
 host, domain, reach, boot = (in_file(f"{name}.c") for name in ("host", "domain", "reach", "boot"))
-mechanisms = in_file("mechanisms.c")
 
 for _file, _name, _call in (
     ("host.c", "mc_host_unlock", lambda at: lib.mc_host_unlock(at[0])),
@@ -265,22 +264,7 @@ def a_promise_of_half_an_area(lab: CheckLab) -> None:
     lib.mc_host_promise(lab.host, AREA // 2)
 
 
-@mechanisms("mc_option_find")
-def an_option_of_no_mechanism(_: CheckLab) -> None:
-    lib.mc_option_find(NO_ID, b"design", ffi.new("uint64_t *"), ffi.new("uint64_t *"))
-
-
-@mechanisms("mc_option_defaults")
-def the_options_of_no_mechanism(_: CheckLab) -> None:
-    lib.mc_option_defaults(NO_ID, ffi.new("uint64_t[]", lib.MC_OPTIONS_MAX))
-
-
-@mechanisms("mc_mechanism_dma_safe")
-def no_mechanism_is_safe(_: CheckLab) -> None:
-    lib.mc_mechanism_dma_safe(NO_ID)
-
-
-@FAULTS.of("excess.c", "excess_allowed_frames")
+@FAULTS.of("ledger.c", "mc_backed_frames")
 def more_areas_without_backing_than_maxmem(lab: CheckLab) -> None:
     lab.open().counts[lib.MC_A_HARD] = NO_ID
     lib.mc_excess_run(lab.host)
