@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -47,11 +47,7 @@ THREAD_STOP_S = 10.0
 SETTLE_POLL_S = 0.001
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
-BACKINGS = {
-    "": BackingKind.BACKING_ANY,
-    "4k": BackingKind.BACKING_4K,
-    "2m": BackingKind.BACKING_2M,
-}
+BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": BackingKind.BACKING_2M}
 _BROKEN = {
     Status.EPERM: "error budget spent",
     Status.EFOREIGN: EXCESS,
@@ -302,63 +298,48 @@ class HostBackend:
         """A consistent copy of the ledger and every domain's counters."""
         return snapshots.take(self._host, self._names, self._pool)
 
-    @contextlib.contextmanager
-    def _locked_tmem(self) -> Iterator[Any]:
-        """The pool, while the service thread keeps out of it; ConfigError when there is none."""
+    def _on_tmem(self, verb: str, *arguments: Any) -> Any:
+        """Call a method of the pool while the service thread keeps out; ConfigError without one."""
         if self._pool is None:
             raise ConfigError("tmem", "this host has none")
         with self._pool.locked() as tmem:
-            yield tmem
+            return getattr(tmem, verb)(*arguments)
 
     def tmem_statistics(self) -> dict[str, Any]:
         """``tmem.statistics.Statistics`` as plain values; clients are domids."""
-        with self._locked_tmem() as tmem:
-            counted = tmem.statistics()
-        plain: dict[str, Any] = msgspec.to_builtins(counted)
+        plain: dict[str, Any] = msgspec.to_builtins(self._on_tmem("statistics"))
         return plain
 
     def tmem_freeze(self, domid: DomId | None) -> None:
         """No growth of tmem for a domain, or for all that are attached now."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.freeze(domid), f"freeze {domid}")
+        _done(self._on_tmem("freeze", domid), f"freeze {domid}")
 
     def tmem_thaw(self, domid: DomId | None) -> None:
         """Undo ``tmem_freeze``."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.thaw(domid), f"thaw {domid}")
+        _done(self._on_tmem("thaw", domid), f"thaw {domid}")
 
     def tmem_set_weight(self, domid: DomId, weight: int) -> None:
         """Set the share of a domain in ephemeral memory; 0 is none of its own."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.set_weight(domid, weight), f"weigh {domid}")
+        _done(self._on_tmem("set_weight", domid, weight), f"weigh {domid}")
 
     def tmem_set_quota(self, domid: DomId, pages: int) -> None:
         """Set the most persistent pages a domain may have; -1 is no limit."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.set_quota(domid, pages), f"limit {domid}")
+        _done(self._on_tmem("set_quota", domid, pages), f"limit {domid}")
 
     def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
         """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
-        words = uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64
-        with self._locked_tmem() as tmem:
-            code = tmem.authorise(domid, words, allow)
+        code = self._on_tmem("authorise", domid, (uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64), allow)
         if code == Code.ENOMEM:
             raise NoMemory(f"{self._names[domid]} may share 16 pools at most; revoke one")
         _done(code, f"authorise {domid}")
 
     def tmem_compress(self, pages: int) -> int:
         """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
-        if self._pool is None:
-            return 0
-        with self._locked_tmem() as tmem:
-            packed: int = tmem.compress_step(pages)
-        return packed
+        return 0 if self._pool is None else int(self._on_tmem("compress_step", pages))
 
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""
-        with self._locked_tmem() as tmem:
-            freeable: int = tmem.freeable_mb()
-        return freeable
+        return int(self._on_tmem("freeable_mb"))
 
     def validate(self) -> None:
         """InternalError if the ledger does not add up."""

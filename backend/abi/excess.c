@@ -5,7 +5,7 @@
 #include <time.h>
 
 /* The guest kernel under a balloon may give too much around a frame that the driver deflated, which
- * is no fault of the driver: the balloon's sweep (balloon_watch.h) gets time to punch it. */
+ * is no fault of the driver: the balloon's sweep (mech_balloon.c) gets time to punch it. */
 static uint64_t excess_grace_ns(const struct mc_domain *domain)
 {
     return domain->mechanism->id == MC_BALLOON ? MC_EXCESS_BALLOON_NS : 0;

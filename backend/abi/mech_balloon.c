@@ -12,16 +12,16 @@
  * A domain that boots with less than its maxmem begins with the difference in its balloon (Xen's
  * populate on demand): those areas are installed, every frame is a hole, and their words say
  * evicted until the driver has put them into its balloon.
- * Ten times a second the worker looks for pages in the balloon: balloon_watch.h.
+ * Ten times a second the worker looks for pages in the balloon.
  */
 #include "mechanism.h"
 
 #include "balloon.h"
-#include "balloon_watch.h"
 
 #include <string.h>
 
 #define SUPPLY_TRIES_MAX 2
+#define SWEEP_NS_MAX 2000000    /* the worker serves all domains; the area begun is finished */
 #define WATCH_NS 100000000
 #define WATCH_SHARE 10          /* sweeping may take one tenth of the worker's time */
 
@@ -87,6 +87,46 @@ static void balloon_offer_target(struct mc_host *host, struct mc_domain *domain)
     balloon_tell_target(host, domain);
 }
 
+/* ---- pages that lie in the balloon ----
+ *
+ * Nothing keeps a guest from touching a frame in its balloon. An honest guest does it unknowingly:
+ * a touch next to a ballooned frame may make the kernel allocate a whole 2 MiB page, which
+ * re-populates frames in the balloon. Then the domain's file has more pages than the ledger
+ * granted, and the worker punches the holes again. QEMU does not look. */
+
+/* 1 when the domain's file has more pages than the domain has frames. */
+static int balloon_leaks(const struct mc_domain *domain)
+{
+    int64_t bytes = mc_resident_bytes(domain->ram_fd);
+    return bytes >= 0 && !mc_in_transit(domain) &&
+           (uint64_t)bytes / MC_FRAME_BYTES > domain->installed_frames;
+}
+
+/* Punch the holes of area `area` and of those above it, for SWEEP_NS_MAX. Returns the area where
+ * the next sweep is to begin: 0 when the last area was reached. Nobody may fill a hole of the domain
+ * meanwhile. Releases the lock. */
+static uint32_t balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+{
+    uint32_t holes[MC_AREA_FRAMES], count;
+    uint64_t until_ns = mc_clock_ns() + SWEEP_NS_MAX;
+    MC_CHECK_LOCKED(host);
+    MC_CHECK_IN(domain, area < domain->areas, "sweep from area %u of %u", area, domain->areas);
+    for (; area < domain->areas && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns;
+         area++) {
+        if (!domain->hole_counts[area])
+            continue;
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u has holes", area, domain->states[area]))
+            break;
+        count = 0;
+        for (uint32_t frame = area * MC_AREA_FRAMES; frame < (area + 1) * MC_AREA_FRAMES; frame++)
+            if (mc_is_hole(domain, frame))
+                holes[count++] = frame;
+        mc_holes_punch(host, domain, holes, count);
+    }
+    return area < domain->areas ? area : 0;
+}
+
 static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     struct mc_balloon *device = balloon_of(domain);
@@ -94,16 +134,18 @@ static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64
     if (!MC_CHECK_DOMAIN(host, domain, !device->sweeping, "%d sweeps already", device->sweeping))
         return;
     domain->timer_ns = now_ns + WATCH_NS;
-    if (!mc_balloon_leaks(domain))
+    if (!balloon_leaks(domain))
         return;
     device->sweeping = 1;
-    device->sweep_area = mc_balloon_sweep(host, domain, device->sweep_area);
+    device->sweep_area = balloon_sweep(host, domain, device->sweep_area);
     device->sweeping = 0;
     domain->timer_ns = (device->sweep_area ? now_ns : now_ns + WATCH_NS) +
                        WATCH_SHARE * (mc_clock_ns() - now_ns);
     __atomic_store_n(&domain->control->config[MC_BALLOON_SWEEPS], ++device->sweeps,
                      __ATOMIC_RELAXED);
 }
+
+/* ---- arrays ---- */
 
 /* Frames in the array. The request was checked when it came. */
 static uint32_t balloon_array_count(const struct mc_balloon *device)

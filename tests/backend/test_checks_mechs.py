@@ -56,11 +56,11 @@ BALLOON = [
         *HOST_DOMAIN,
         detaches=True,
     ),
-    balloon("sweep beyond the end", {}, "mc_balloon_sweep", *HOST_DOMAIN, 8),
+    balloon("sweep beyond the end", {}, "balloon_sweep", *HOST_DOMAIN, 8),
     balloon(
         "sweep of an area that is not installed",
         {f"domain.states[{HOLLOW}]": 0},
-        *("mc_balloon_sweep", *HOST_DOMAIN, HOLLOW),
+        *("balloon_sweep", *HOST_DOMAIN, HOLLOW),
         detaches=True,
     ),
 ]
@@ -130,7 +130,7 @@ UNLOCKED = [
     balloon("lock", {}, "balloon_request", *HOST_DOMAIN, {}, locked=False),
     balloon("lock", {}, "balloon_serve_array", *HOST_DOMAIN, locked=False),
     balloon("lock", {}, "balloon_watch", *HOST_DOMAIN, 0, locked=False),
-    balloon("lock", {}, "mc_balloon_sweep", *HOST_DOMAIN, 0, locked=False),
+    balloon("lock", {}, "balloon_sweep", *HOST_DOMAIN, 0, locked=False),
     cmm("lock", {}, "cmm_set_target", *HOST_DOMAIN, locked=False),
     cmm("lock", {}, "mc_cmm_collect", "host", locked=False),
     cmm("lock", {}, "dom0_serve", DOM0, "domain", locked=False),
