@@ -7,6 +7,7 @@ guest's control page (``guest_*``) is not.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,11 @@ from backend.tmem_pool import COUNTERS, TmemPool
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
+
+_FIELDS = {field.name for field in dataclasses.fields(DomainSnapshot)}
+#: What a snapshot takes over by name, of the counters and of the words that the guest writes.
+_COUNTERS = _FIELDS & {name for name, _ in ffi.typeof("struct mc_domain_counters").fields}
+_GUEST_WORDS = {name for name in _FIELDS if name.startswith("guest_")}
 
 
 def take(host: Any, names: Mapping[DomId, str], pool: TmemPool | None) -> HostSnapshot:
@@ -55,32 +61,14 @@ def _domain(
         grants_credit=counters.grants[lib.MC_PATH_CREDIT],
         grants_ring=counters.grants[lib.MC_PATH_RING],
         grants_transfer=counters.grants[lib.MC_PATH_TRANSFER],
-        reclaimed_areas=counters.reclaimed_areas,
+        **{name: getattr(counters, name) for name in _COUNTERS},
+        **{name: getattr(control, name.removeprefix("guest_")) for name in _GUEST_WORDS},
         **tmem,
         ring_requests=counters.requests,
-        bad_requests=counters.bad_requests,
         broken=domain.phase == lib.MC_BROKEN,
-        guest_used_frames=control.used_frames,
-        guest_faults=control.faults,
-        guest_swap_ins=control.swap_ins,
-        guest_swap_outs=control.swap_outs,
-        guest_references=control.references,
-        guest_credit_dry=control.credit_dry,
         mrc=None if pool is None else pool.miss_ratios(domid, capacity),
-        guest_committed_frames=control.committed_frames,
-        guest_stall_ns=control.stall_ns,
-        guest_idle_permille=control.idle_permille,
         mechanism=MECHANISMS[domain.mechanism.id],
         granule_frames=domain.granule_frames,
         plugged_frames=int(lib.mc_domain_size(host, domid)),
         pinned_frames=domain.pinned_frames,
-        shrunk_frames=counters.shrunk_frames,
-        grown_frames=counters.grown_frames,
-        refused=counters.refused,
-        refused_dma=counters.refused_dma,
-        violations=counters.violations,
-        set_ns=counters.set_ns,
-        reached_ns=counters.reached_ns,
-        guest_migrated_frames=control.migrated_frames,
-        guest_file_frames=control.file_frames,
     )

@@ -19,13 +19,6 @@ uint64_t mc_cmm_driver_word(const struct mc_domain *domain, uint32_t index)
     return __atomic_load_n(&domain->control->driver[index], __ATOMIC_ACQUIRE);
 }
 
-void mc_cmm_write_config(struct mc_domain *domain, uint32_t index, uint64_t word)
-{
-    MC_CHECK_IN(domain, index < sizeof domain->control->config / sizeof *domain->control->config,
-                "word %u of the configuration", index);
-    __atomic_store_n(&domain->control->config[index], word, __ATOMIC_RELEASE);
-}
-
 void mc_cmm_ring(struct mc_host *host, struct mc_domain *domain)
 {
     cmm_of(domain)->unrung = 0;
@@ -66,7 +59,7 @@ static int cmm_collect_from(struct mc_host *host, struct mc_domain *domain)
     domain->growing = 0;
     device->collected = mc_cmm_number(offer);
     device->unrung = 1;         /* the asker, who waits for this memory, is rung first */
-    mc_cmm_write_config(domain, MC_CMM_TAKEN, mc_cmm_message(device->collected, left));
+    mc_config_write(domain, MC_CMM_TAKEN, mc_cmm_message(device->collected, left));
     mc_reach_note(host, domain);
     return 1;
 }

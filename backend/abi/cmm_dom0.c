@@ -227,10 +227,10 @@ static void dom0_answer_ask(struct mc_domain *domain, uint32_t number, int32_t r
     MC_CHECK_IN(domain, number != device->answered, "ask %u is answered twice", number);
     device->answered = number;
     device->asks++;
-    mc_cmm_write_config(domain, MC_CMM_ASKS, device->asks);
-    mc_cmm_write_config(domain, MC_CMM_TRANSFERS, device->transfers);
-    mc_cmm_write_config(domain, MC_CMM_WAITS, mc_cmm_message(device->timeouts, device->waits));
-    mc_cmm_write_config(domain, MC_CMM_ASKED,
+    mc_config_write(domain, MC_CMM_ASKS, device->asks);
+    mc_config_write(domain, MC_CMM_TRANSFERS, device->transfers);
+    mc_config_write(domain, MC_CMM_WAITS, mc_cmm_message(device->timeouts, device->waits));
+    mc_config_write(domain, MC_CMM_ASKED,
                         mc_cmm_message(number, (uint32_t)path << 16 | (uint16_t)result));
 }
 

@@ -1,9 +1,6 @@
 /* ledger.c: whole areas. holes.c has single frames. See ledger.h. */
 #include "ledger.h"
 
-#define MC_TRANSIT_WAITS_MAX 16
-#define MC_TRANSIT_WAIT_NS 20000000
-
 #define TO(state) (1u << MC_A_##state)
 /* Bits of the states that may follow each. PUNCH_SOFT to INSTALLED: the guest wants it back before
  * the worker has begun. PUNCHING to PUNCH: the kernel refused; the worker tries again. */

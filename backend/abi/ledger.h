@@ -33,6 +33,8 @@
 #include "host.h"
 
 #define MC_NO_BANK UINT32_MAX
+#define MC_TRANSIT_WAITS_MAX 16
+#define MC_TRANSIT_WAIT_NS 20000000
 
 /* cdef-begin */
 /* The only way an area changes state: counts, sums and banks follow. The change must be one that

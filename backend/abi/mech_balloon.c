@@ -76,8 +76,7 @@ static void balloon_tell_target(struct mc_host *host, struct mc_domain *domain)
     (void)host;
     MC_CHECK_IN(domain, domain->target_frames <= total, "target of %lu frames, maxmem %lu",
                 domain->target_frames, total);
-    __atomic_store_n(&domain->control->config[MC_BALLOON_NUM_PAGES],
-                     total - domain->target_frames, __ATOMIC_RELEASE);
+    mc_config_write(domain, MC_BALLOON_NUM_PAGES, total - domain->target_frames);
     mc_config_ask(domain, domain->target_frames);
 }
 
@@ -103,8 +102,8 @@ static int balloon_leaks(const struct mc_domain *domain)
 }
 
 /* Punch the holes of area `area` and of those above it, for SWEEP_NS_MAX. Returns the area where
- * the next sweep is to begin: 0 when the last area was reached. Nobody may fill a hole of the domain
- * meanwhile. Releases the lock. */
+ * the next sweep is to begin: 0 when the last area was reached. Nobody may fill a hole of the
+ * domain meanwhile. Releases the lock. */
 static uint32_t balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     uint32_t holes[MC_AREA_FRAMES], count;
@@ -141,8 +140,7 @@ static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64
     device->sweeping = 0;
     domain->timer_ns = (device->sweep_area ? now_ns : now_ns + WATCH_NS) +
                        WATCH_SHARE * (mc_clock_ns() - now_ns);
-    __atomic_store_n(&domain->control->config[MC_BALLOON_SWEEPS], ++device->sweeps,
-                     __ATOMIC_RELAXED);
+    mc_config_write(domain, MC_BALLOON_SWEEPS, ++device->sweeps);
 }
 
 /* ---- arrays ---- */
@@ -293,8 +291,7 @@ static void balloon_report(struct mc_host *host, struct mc_domain *domain,
             *refused |= 1ull << i;
     }
     device->reported_frames += (uint64_t)done * MC_AREA_FRAMES;
-    __atomic_store_n(&domain->control->config[MC_BALLOON_REPORTED], device->reported_frames,
-                     __ATOMIC_RELAXED);
+    mc_config_write(domain, MC_BALLOON_REPORTED, device->reported_frames);
     device->request.status = done;
 }
 

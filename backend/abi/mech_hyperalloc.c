@@ -19,7 +19,6 @@
 #include "mechanism.h"
 
 #define HYPERALLOC_SOFT_PER_HOLD 8
-#define HYPERALLOC_PERIOD_MS_MAX 3600000
 
 struct mc_hyperalloc {          /* domain->device */
     uint64_t dropped_frames;    /* config[DROP]: asked to be dropped so far */
@@ -84,8 +83,7 @@ static void hyperalloc_ask_to_drop(struct mc_domain *domain)
         return;
     device->asked = device->unanswered = 1;
     device->dropped_frames += (uint64_t)excess * MC_AREA_FRAMES;
-    __atomic_store_n(&domain->control->config[MC_HYPERALLOC_DROP], device->dropped_frames,
-                     __ATOMIC_RELEASE);
+    mc_config_write(domain, MC_HYPERALLOC_DROP, device->dropped_frames);
     mc_config_ask(domain, domain->target_frames);
 }
 
@@ -134,25 +132,17 @@ static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain 
     return mc_answered(record, hyperalloc_serve(host, domain, record));
 }
 
-static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
-{
-    uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * MC_NS_PER_MS;
-    MC_CHECK_IN(domain, domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
-                "period of %lu ms", domain->options[MC_HYPERALLOC_PERIOD]);
-    domain->timer_ns = period_ns ? now_ns + period_ns : 0;
-}
-
 static void hyperalloc_timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     if (mc_pull_areas(host, domain, HYPERALLOC_SOFT_PER_HOLD, MC_PULL_SOFT, 0) <
         HYPERALLOC_SOFT_PER_HOLD)
-        hyperalloc_set_timer(domain, now_ns);
+        mc_timer_set(domain, MC_HYPERALLOC_PERIOD, now_ns);
 }
 
 static int hyperalloc_boot(struct mc_host *host, struct mc_domain *domain)
 {
     *hyperalloc_of(domain) = (struct mc_hyperalloc){0};
-    hyperalloc_set_timer(domain, mc_clock_ns());
+    mc_timer_set(domain, MC_HYPERALLOC_PERIOD, mc_clock_ns());
     return mc_boot_populated(host, domain);
 }
 
@@ -192,7 +182,7 @@ static int hyperalloc_enforce_limit(struct mc_host *host, struct mc_domain *doma
 
 const struct mc_mechanism mc_hyperalloc = {
     .name = "hyperalloc", .id = MC_HYPERALLOC, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
-    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, HYPERALLOC_PERIOD_MS_MAX}},
+    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, 3600000}},
     .device_bytes = sizeof(struct mc_hyperalloc), .boot = hyperalloc_boot,
     .target = hyperalloc_set_target, .offer = hyperalloc_offer_target,
     .request = hyperalloc_request,

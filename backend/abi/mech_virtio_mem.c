@@ -12,7 +12,6 @@
 
 #include <string.h>
 
-#define VMEM_WATCH_MS_MAX 60000
 
 enum vmem_option { VMEM_BLOCK_AREAS = 0, VMEM_NODES = 1, VMEM_WATCH_MS = 2 };
 
@@ -155,7 +154,6 @@ static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
 static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
-    struct mc_control *control = domain->control;
     int status = MC_OK;
     MC_CHECK_IN(domain, domain->boot_areas <= device->blocks * device->block_areas,
                 "boots with %u areas, %u blocks of %u", domain->boot_areas, device->blocks,
@@ -170,18 +168,10 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
     }
     for (uint32_t i = 0; i < device->region_count && !status; i++)
         status = vmem_boot_region(host, domain, &device->regions[i]);
-    control->config[MC_VMEM_BLOCK_AREAS] = device->block_areas;
-    control->config[MC_VMEM_DEVICES] = device->region_count;
-    control->config[MC_VMEM_VIOLATIONS] = device->violations;
+    mc_config_write(domain, MC_VMEM_BLOCK_AREAS, device->block_areas);
+    mc_config_write(domain, MC_VMEM_DEVICES, device->region_count);
+    mc_config_write(domain, MC_VMEM_VIOLATIONS, device->violations);
     return status;
-}
-
-static void vmem_set_timer(struct mc_domain *domain)
-{
-    uint64_t period_ns = domain->options[VMEM_WATCH_MS] * MC_NS_PER_MS;
-    MC_CHECK_IN(domain, domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "watch every %lu ms",
-                domain->options[VMEM_WATCH_MS]);
-    domain->timer_ns = period_ns ? mc_clock_ns() + period_ns : 0;
 }
 
 static void vmem_offer_target(struct mc_host *host, struct mc_domain *domain)
@@ -190,14 +180,14 @@ static void vmem_offer_target(struct mc_host *host, struct mc_domain *domain)
     vmem_set_target(host, domain);
     for (uint32_t i = 0; i < device->region_count; i++)
         mc_vmem_size_usable(device, &device->regions[i], 1);
-    vmem_set_timer(domain);
+    mc_timer_set(domain, VMEM_WATCH_MS, mc_clock_ns());
 }
 
 static void vmem_timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     (void)now_ns;
     mc_vmem_watch(host, domain);
-    vmem_set_timer(domain);
+    mc_timer_set(domain, VMEM_WATCH_MS, mc_clock_ns());
 }
 
 static int vmem_validate(struct mc_host *host, const struct mc_domain *domain)
@@ -217,7 +207,7 @@ const struct mc_mechanism mc_virtio_mem = {
     .name = "virtio-mem", .id = MC_VIRTIO_MEM, .granule_frames = 2 * MC_AREA_FRAMES, .dma_safe = 1,
     .options = {[VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
                 [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
-                [VMEM_WATCH_MS] = {"watch_ms", 100, 0, VMEM_WATCH_MS_MAX}},
+                [VMEM_WATCH_MS] = {"watch_ms", 100, 0, 60000}},
     .device_bytes = sizeof(struct mc_vmem), .open = vmem_open, .boot = vmem_boot,
     .target = vmem_set_target, .offer = vmem_offer_target, .request = mc_vmem_request,
     .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred}, .timer = vmem_timer, .reach = vmem_reach,

@@ -121,6 +121,10 @@ const struct mc_mechanism *mc_mechanism(uint32_t id);
 /* reach.c: the host's side of the conversation with a driver, and how far a target is reached.
  * Tell the driver to come to `frames`, or that config[] changed: raises the bell. */
 void mc_config_ask(struct mc_domain *domain, uint64_t frames);
+/* Write a word of control.config[], without ringing. */
+void mc_config_write(struct mc_domain *domain, uint32_t index, uint64_t word);
+/* The next timer, by the option that is its period in ms; 0 there means never. */
+void mc_timer_set(struct mc_domain *domain, int option, uint64_t now_ns);
 /* 1 when the driver has acted upon the last bell and says it is done or cannot go on. */
 int mc_config_settled(const struct mc_domain *domain, int32_t *status);
 /* Wake the guest threads that wait for answers; through the relay where the bell travels there. */

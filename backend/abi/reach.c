@@ -13,6 +13,21 @@ void mc_config_ask(struct mc_domain *domain, uint64_t frames)
                 ++domain->config_bell);
 }
 
+void mc_config_write(struct mc_domain *domain, uint32_t index, uint64_t word)
+{
+    MC_CHECK_IN(domain, index < sizeof domain->control->config / sizeof *domain->control->config,
+                "word %u of the configuration", index);
+    __atomic_store_n(&domain->control->config[index], word, __ATOMIC_RELEASE);
+}
+
+void mc_timer_set(struct mc_domain *domain, int option, uint64_t now_ns)
+{
+    uint64_t period_ms = domain->options[option];
+    MC_CHECK_IN(domain, period_ms <= domain->mechanism->options[option].most, "timer of %lu ms",
+                period_ms);
+    domain->timer_ns = period_ms ? now_ns + period_ms * MC_NS_PER_MS : 0;
+}
+
 int mc_config_settled(const struct mc_domain *domain, int32_t *status)
 {
     uint32_t seen;

@@ -13,9 +13,6 @@
  */
 #include "mechanism.h"
 
-#define MC_TRANSIT_WAITS_MAX 16
-#define MC_TRANSIT_WAIT_NS 20000000
-
 /* Withdraw an area populated ahead of need for another domain; 1 if there was one. */
 static int supply_take_ready(struct mc_host *host, const struct mc_domain *receiver)
 {

@@ -135,6 +135,5 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     device->violations += areas;
     domain->counters.violations += areas;
     mc_count_bad(domain);
-    __atomic_store_n(&domain->control->config[MC_VMEM_VIOLATIONS], device->violations,
-                     __ATOMIC_RELAXED);
+    mc_config_write(domain, MC_VMEM_VIOLATIONS, device->violations);
 }

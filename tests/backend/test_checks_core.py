@@ -264,6 +264,23 @@ def a_promise_of_half_an_area(lab: CheckLab) -> None:
     lib.mc_host_promise(lab.host, AREA // 2)
 
 
+@FAULTS.of("reach.c", "mc_config_write")
+def a_word_beyond_the_configuration(lab: CheckLab) -> None:
+    lib.mc_config_write(locked(lab)[1], 5, 0)
+
+
+@FAULTS.of("reach.c", "mc_timer_set")
+def a_period_of_virtio_mem_beyond_the_most(lab: CheckLab) -> None:
+    lab.open(mechanism="virtio-mem").options[2] = 60001
+    lib.mc_timer_set(lab.pointer(), 2, 0)
+
+
+@FAULTS.of("reach.c", "mc_timer_set")
+def a_period_of_hyperalloc_beyond_the_most(lab: CheckLab) -> None:
+    lab.open(mechanism="hyperalloc").options[0] = 3600001
+    lib.mc_timer_set(lab.pointer(), 0, 0)
+
+
 @FAULTS.of("ledger.c", "mc_backed_frames")
 def more_areas_without_backing_than_maxmem(lab: CheckLab) -> None:
     lab.open().counts[lib.MC_A_HARD] = NO_ID

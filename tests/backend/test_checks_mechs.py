@@ -77,7 +77,6 @@ CMM = [
         detaches=True,
     ),
     cmm("word 12 of the driver", {}, "mc_cmm_driver_word", "domain", 12),
-    cmm("word 5 of the configuration", {}, "mc_cmm_write_config", "domain", 5, 0),
     cmm("long offer", {}, "cmm_take_offered", *HOST_DOMAIN, 33),
     cmm("no time to wait", {}, "mc_cmm_wait", DOM0, 0),
     cmm("asks without dom0", {DOM0: None}, "dom0_choose_donor", *HOST_DOMAIN),
@@ -109,7 +108,6 @@ HYPERALLOC = [
     hyperalloc("target above maxmem", {"domain.target_areas": 9}, "hyperalloc_grow", *HOST_DOMAIN),
     hyperalloc("asked twice", {"device.asked": 1}, "hyperalloc_ask_to_drop", "domain"),
     hyperalloc("a ready area", {"domain.counts[3]": 1}, "hyperalloc_set_target", *HOST_DOMAIN),
-    hyperalloc("long period", {"domain.options[0]": 3600001}, "hyperalloc_set_timer", "domain", 0),
 ]
 
 
