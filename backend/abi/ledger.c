@@ -19,17 +19,9 @@ static const uint16_t ledger_followers[MC_A_STATES] = {
 
 static uint64_t *ledger_sum_of(struct mc_host *host, enum mc_area_state state)
 {
-    switch (state) {
-    case MC_A_HARD:
-    case MC_A_SOFT:
-        return &host->free_frames;
-    case MC_A_READY:
-        return &host->ready_frames;
-    case MC_A_INSTALLED:
-        return &host->installed_frames;
-    default:
-        return &host->transit_frames;
-    }
+    return state <= MC_A_SOFT ? &host->free_frames
+           : state == MC_A_READY ? &host->ready_frames
+           : state == MC_A_INSTALLED ? &host->installed_frames : &host->transit_frames;
 }
 
 uint32_t mc_bank_choose(const struct mc_host *host, uint64_t frames, int remote_first)

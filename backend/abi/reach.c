@@ -75,16 +75,9 @@ uint64_t mc_size(const struct mc_domain *domain)
 
 static enum mc_why reach_why(int32_t driver_status)
 {
-    switch (driver_status) {
-    case MC_ENOMEM:
-        return MC_WHY_NO_MEMORY;
-    case MC_ESTATE:
-        return MC_WHY_IN_USE;
-    case MC_EPERM:
-        return MC_WHY_PINNED;
-    default:
-        return MC_WHY_GUEST;
-    }
+    return driver_status == MC_ENOMEM ? MC_WHY_NO_MEMORY
+           : driver_status == MC_ESTATE ? MC_WHY_IN_USE
+           : driver_status == MC_EPERM ? MC_WHY_PINNED : MC_WHY_GUEST;
 }
 
 /* For mechanisms whose driver does the work. */

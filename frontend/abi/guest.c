@@ -18,7 +18,7 @@
 struct guest_patience {
     int grows;
     int waits;
-    int64_t refused;            /* status of a GROW, after which the allocation is tried once more */
+    int64_t refused;            /* status of a GROW, after which it is tried once more */
 };
 
 static int64_t guest_grow(struct mc_guest *guest, uint32_t areas, int *path)
