@@ -77,7 +77,6 @@ class Domain:
         self.domid = DomId(attached.domid)
         self.maxmem_frames = Frames(attached.ram_bytes // FRAME_BYTES)
         self.closed = False
-        self._control: Any = self._guest.control
         self._drop: Any = ffi.NULL
         self._relay = relay
         if relay is not None:
@@ -256,12 +255,10 @@ class Domain:
 
     def statistics(self) -> DomainStatistics:
         """Every counter, now."""
-        guest, control = self._open_guest(), self._control
+        guest, control = self._open_guest(), self._open_control()
         counted = ffi.new("struct mc_frames_statistics *")
         lib.mc_frames_statistics(ffi.addressof(guest.frames), counted)
-        ring = guest.grown_areas[lib.MC_PATH_RING]
-        transfer = guest.grown_areas[lib.MC_PATH_TRANSFER]
-        asked = ring + transfer
+        ring, transfer = (guest.grown_areas[p] for p in (lib.MC_PATH_RING, lib.MC_PATH_TRANSFER))
         return DomainStatistics(
             current_frames=self.current_frames,
             target_frames=self.target_frames,
@@ -273,7 +270,7 @@ class Domain:
             calls=guest.calls,
             sleeps=guest.sleeps,
             mapped_areas=guest.mapped_areas,
-            credit_areas=max(control.credit_taken - asked, 0),
+            credit_areas=max(control.credit_taken - ring - transfer, 0),
             ring_areas=ring,
             transfer_areas=transfer,
             credit_dry=control.credit_dry,
@@ -342,7 +339,7 @@ class Domain:
         os.close(self._bell_fd)
 
     def _ring_guest(self) -> None:
-        control = self._control
+        control = self._guest.control
         bell = ffi.addressof(control, "guest_bell"), ffi.addressof(control, "guest_waiters")
         lib.mc_bell_ring(*bell)
 
@@ -358,9 +355,7 @@ class Domain:
         return self._guest
 
     def _open_control(self) -> Any:
-        if self.closed:
-            raise ValueError("the domain is closed")
-        return self._control
+        return self._open_guest().control
 
 
 def _raise(status: int, frame: int, order: int) -> NoReturn:

@@ -13,19 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from frontend.domain import Domain, Handles
+from hypervisor.public import messages
 from hypervisor.public.errors import AttachRefused, ConfigError, PeerGone, RingBroken, Status
-from hypervisor.public.messages import (
-    ATTACH_SOCKET,
-    DOORBELL_SOCKET,
-    MESSAGE_BYTES_MAX,
-    VERSION,
-    Attached,
-    AttachRequest,
-    BadMessage,
-    Refused,
-    decode,
-    encode,
-)
 from hypervisor.public.units import AREA_BYTES, MAX_AREAS
 
 if TYPE_CHECKING:
@@ -47,12 +36,13 @@ def join(
     """See ``frontend.attach``."""
     if doorbell not in DOORBELLS:
         raise ConfigError("doorbell", f"{doorbell!r} is none of {', '.join(DOORBELLS)}")
-    if os.path.isdir(path) or os.path.basename(path) != ATTACH_SOCKET:
-        path = os.path.join(path, ATTACH_SOCKET)
+    if os.path.isdir(path) or os.path.basename(path) != messages.ATTACH_SOCKET:
+        path = os.path.join(path, messages.ATTACH_SOCKET)
     deadline = time.monotonic() + timeout_s
     connection = _connect(path, deadline, wait)
     try:
-        request = AttachRequest(VERSION, name or f"vm{os.getpid()}", maxmem_frames, doorbell)
+        name = name or f"vm{os.getpid()}"
+        request = messages.AttachRequest(messages.VERSION, name, maxmem_frames, doorbell)
         answer, fds = _exchange(connection, request, path, deadline)
         relay = None
         try:
@@ -77,7 +67,7 @@ def join(
 def _relay(run_dir: str, name: str) -> ZmqRelay:
     from frontend.relay import ZmqRelay
 
-    return ZmqRelay(f"ipc://{os.path.join(run_dir, DOORBELL_SOCKET)}", name)
+    return ZmqRelay(f"ipc://{os.path.join(run_dir, messages.DOORBELL_SOCKET)}", name)
 
 
 def _connect(target: str, deadline: float, wait: bool) -> socket.socket:
@@ -98,27 +88,27 @@ def _connect(target: str, deadline: float, wait: bool) -> socket.socket:
 
 
 def _exchange(
-    connection: socket.socket, request: AttachRequest, target: str, deadline: float
-) -> tuple[Attached, list[int]]:
+    connection: socket.socket, request: messages.AttachRequest, target: str, deadline: float
+) -> tuple[messages.Attached, list[int]]:
     """The answer and the fds that came with it; none is left open when this raises."""
     fds: list[int] = []
     try:
         with contextlib.suppress(BrokenPipeError):  # refused already: the answer says why
-            connection.send(encode(request))
+            connection.send(messages.encode(request))
         connection.settimeout(max(deadline - time.monotonic(), RETRY_S))
         data, fds, flags = _receive(connection)
         if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
-            raise BadMessage("the answer was cut short")
-        answer = decode(data) if data else None
+            raise messages.BadMessage("the answer was cut short")
+        answer = messages.decode(data) if data else None
     except OSError as error:
         raise PeerGone(f"the hypervisor at {target} does not answer: {error}") from None
-    except BadMessage as error:
+    except messages.BadMessage as error:
         _close_all(fds)
         raise RingBroken(f"attach answer: {error}", Status.ELAYOUT) from None
-    if isinstance(answer, Attached):
+    if isinstance(answer, messages.Attached):
         return answer, fds
     _close_all(fds)
-    if isinstance(answer, Refused):
+    if isinstance(answer, messages.Refused):
         raise AttachRefused(answer.code, answer.reason)
     if answer is None:
         raise PeerGone(f"the hypervisor at {target} closed the connection without an answer")
@@ -127,13 +117,13 @@ def _exchange(
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int], int]:
     try:
-        data, fds, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX + 1, FDS_MAX)
+        data, fds, flags, _ = socket.recv_fds(connection, messages.MESSAGE_BYTES_MAX + 1, FDS_MAX)
     except ConnectionResetError:  # closed before it read the request; what it said is still there
-        data, fds, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES_MAX + 1, FDS_MAX)
+        data, fds, flags, _ = socket.recv_fds(connection, messages.MESSAGE_BYTES_MAX + 1, FDS_MAX)
     return data, fds, flags
 
 
-def _check(answer: Attached, fds: list[int]) -> None:
+def _check(answer: messages.Attached, fds: list[int]) -> None:
     """RingBroken when the fds are not what ``answer`` says they are."""
     areas = answer.ram_bytes // AREA_BYTES
     if len(fds) != HANDED_FDS:

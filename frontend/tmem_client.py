@@ -52,15 +52,42 @@ class Rings(Protocol):
         """Send ``count`` records of ``struct mc_record[]``; the responses replace them."""
 
 
-class TmemClient:
+class _Operations:
+    """The operations on pages, for ``TmemClient``, which carries them out at once and returns
+    tmem's answers, and ``TmemBatch``, which adds them and returns their places."""
+
+    def __init__(self, rings: Rings, count: int) -> None:
+        self._rings = rings
+        self._records: Any = ffi.new("struct mc_record[]", count)
+        self._bytes = ffi.buffer(self._records)
+        self._words = memoryview(self._bytes).cast("B").cast("q")
+
+    def put(self, pool: int, oid: Oid, index: int, frame: int) -> int:
+        """Store a copy of ``frame``; 1 stored, otherwise refused."""
+        return self._do(_PUT, pool | index << 32, oid, frame)
+
+    def get(self, pool: int, oid: Oid, index: int, frame: int) -> int:
+        """Copy a page into ``frame``; 1 found. From an ephemeral pool the page is gone then."""
+        return self._do(_GET, pool | index << 32, oid, frame)
+
+    def flush_page(self, pool: int, oid: Oid, index: int) -> int:
+        """Forget a page, which need not be there; 1."""
+        return self._do(_FLUSH_PAGE, pool | index << 32, oid)
+
+    def flush_object(self, pool: int, oid: Oid) -> int:
+        """Forget every page of an object; 1."""
+        return self._do(_FLUSH_OBJECT, pool, oid)
+
+    def _do(self, op: int, arg0: int, oid: Oid, frame: int = 0) -> int:
+        raise NotImplementedError
+
+
+class TmemClient(_Operations):
     """The domain's tmem. Threads may share it; their requests are sent one after the other."""
 
     def __init__(self, rings: Rings) -> None:
-        self._rings = rings
+        super().__init__(rings, 1)
         self._lock = threading.Lock()
-        self._records: Any = ffi.new("struct mc_record[1]")
-        self._bytes = ffi.buffer(self._records)
-        self._words = memoryview(self._bytes).cast("B").cast("q")
 
     def new_pool(
         self, persistent: bool, uuid: tuple[int, int] = (0, 0), *, shared: bool = False
@@ -72,30 +99,14 @@ class TmemClient:
         shared.
         """
         flags = PoolFlag.PERSISTENT * persistent | PoolFlag.SHARED * shared | PoolFlag.VERSION
-        pool = self._send(Op.NEW_POOL, flags, *uuid)
+        pool = self._do(Op.NEW_POOL, flags, (*uuid, 0))
         if pool < 0:
             raise NoMemory(f"no new tmem pool: tmem answered {pool}")
         return PoolId(pool)
 
     def destroy_pool(self, pool: int) -> bool:
         """Forget a pool and its pages; False when there was none."""
-        return self._send(Op.DESTROY_POOL, pool) == 1
-
-    def put(self, pool: int, oid: Oid, index: int, frame: int) -> int:
-        """Store a copy of ``frame``; 1 stored, otherwise refused."""
-        return self._send(_PUT, pool | index << 32, *oid, frame)
-
-    def get(self, pool: int, oid: Oid, index: int, frame: int) -> int:
-        """Copy a page into ``frame``; 1 found. From an ephemeral pool the page is gone then."""
-        return self._send(_GET, pool | index << 32, *oid, frame)
-
-    def flush_page(self, pool: int, oid: Oid, index: int) -> int:
-        """Forget a page, which need not be there; 1."""
-        return self._send(_FLUSH_PAGE, pool | index << 32, *oid)
-
-    def flush_object(self, pool: int, oid: Oid) -> int:
-        """Forget every page of an object; 1."""
-        return self._send(_FLUSH_OBJECT, pool, *oid)
+        return self._do(Op.DESTROY_POOL, pool) == 1
 
     def put_many(
         self, pool: int, oid: Oid, indices: Sequence[int], frames: Sequence[int]
@@ -144,51 +155,30 @@ class TmemClient:
             add(batches[-1], pool, oid, index, frame)
         return [answer for batch in batches for answer in batch.submit()]
 
-    def _send(
-        self, op: int, arg0: int, arg1: int = 0, arg2: int = 0, arg3: int = 0, arg4: int = 0
-    ) -> int:
+    def _do(self, op: int, arg0: int, oid: Oid = (0, 0, 0), frame: int = 0) -> int:
         with self._lock:
             try:
-                _RECORD.pack_into(self._bytes, 0, op, 0, 0, 0, 0, arg0, arg1, arg2, arg3, arg4)
+                _RECORD.pack_into(self._bytes, 0, op, 0, 0, 0, 0, arg0, *oid, frame)
             except struct.error as error:
                 raise ValueError(f"out of range for a tmem record: {error}") from None
             self._rings.call(_RING, self._records, 1)
             status: int = self._words[_STATUS_WORD]
-        check_record(status, arg4)
+        check_record(status, frame)
         return status
 
 
-class TmemBatch:
+class TmemBatch(_Operations):
     """Up to ``RING_SLOTS`` records, served in the order they were added, for one doorbell.
 
     Adding one returns its place: where ``submit`` will have its answer.
     """
 
     def __init__(self, rings: Rings) -> None:
-        self._rings = rings
-        self._records: Any = ffi.new("struct mc_record[]", RING_SLOTS)
-        self._bytes = ffi.buffer(self._records)
-        self._words = memoryview(self._bytes).cast("B").cast("q")
+        super().__init__(rings, RING_SLOTS)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
-
-    def put(self, pool: int, oid: Oid, index: int, frame: int) -> int:
-        """Add a put of ``frame``."""
-        return self._add(_PUT, pool | index << 32, oid, frame)
-
-    def get(self, pool: int, oid: Oid, index: int, frame: int) -> int:
-        """Add a get into ``frame``."""
-        return self._add(_GET, pool | index << 32, oid, frame)
-
-    def flush_page(self, pool: int, oid: Oid, index: int) -> int:
-        """Add the flush of a page."""
-        return self._add(_FLUSH_PAGE, pool | index << 32, oid, 0)
-
-    def flush_object(self, pool: int, oid: Oid) -> int:
-        """Add the flush of an object."""
-        return self._add(_FLUSH_OBJECT, pool, oid, 0)
 
     def submit(self) -> list[int]:
         """Send everything added; the answers, in order. The batch is empty afterwards.
@@ -200,7 +190,7 @@ class TmemBatch:
             self._rings.call(_RING, self._records, count)
         return self._words[_STATUS_WORD : count * _RECORD_WORDS : _RECORD_WORDS].tolist()
 
-    def _add(self, op: int, arg0: int, oid: Oid, frame: int) -> int:
+    def _do(self, op: int, arg0: int, oid: Oid, frame: int = 0) -> int:
         place = self._count
         if place == RING_SLOTS:
             raise ValueError(f"a batch holds at most {RING_SLOTS} records")

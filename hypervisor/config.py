@@ -5,8 +5,6 @@ that starts a hypervisor writes the configuration as ``CONFIG_FILE`` into the ru
 hypervisor process reads it once. Frames and pages are 4 KiB.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -113,9 +111,8 @@ def check(config: HypervisorConfig) -> None:
     if len(set(names)) != len(names):
         raise ConfigError("domains", "two domains have one name")
     if config.tmem_record and (config.tmem_dedup or config.tmem_compression):
-        raise ConfigError(
-            "tmem_record", "a stream tells what a pool without dedup and compression answers"
-        )
+        why = "a stream tells what a pool without dedup and compression answers"
+        raise ConfigError("tmem_record", why)
     if config.slack_frames % AREA_FRAMES:
         raise ConfigError("slack_frames", f"must be a multiple of {_size(AREA_FRAMES)}")
     if config.banks and sum(bank.frames for bank in config.banks) != config.total_frames:
@@ -162,25 +159,17 @@ def _size(frames: int) -> str:
 
 
 def _check_domain(key: str, domain: DomainConfig) -> None:
-    if not domain.boot_frames <= domain.target_frames <= domain.maxmem_frames:
-        raise ConfigError(
-            f"{key}.boot_frames",
-            f"wants boot <= target <= maxmem, has {domain.boot_frames}, {domain.target_frames} and "
-            f"{domain.maxmem_frames} frames",
-        )
+    boot, target, most = domain.boot_frames, domain.target_frames, domain.maxmem_frames
+    if not boot <= target <= most:
+        why = f"wants boot <= target <= maxmem, has {boot}, {target} and {most} frames"
+        raise ConfigError(f"{key}.boot_frames", why)
     low, high = domain.ram_limits()
-    if high > domain.maxmem_frames:
-        raise ConfigError(
-            f"{key}.ram_max_frames", f"{high} is above maxmem_frames, {domain.maxmem_frames}"
-        )
+    if high > most:
+        raise ConfigError(f"{key}.ram_max_frames", f"{high} is above maxmem_frames, {most}")
     if low > high:
         raise ConfigError(f"{key}.ram_min_frames", f"{low} is above the most, {high}")
-    if not low <= domain.target_frames <= high:
-        raise ConfigError(
-            f"{key}.target_frames", f"{domain.target_frames} is not within {low} to {high}"
-        )
-    if 0 <= domain.tmem_max_pages < domain.tmem_min_pages:
-        raise ConfigError(
-            f"{key}.tmem_max_pages",
-            f"{domain.tmem_max_pages} is below tmem_min_pages, {domain.tmem_min_pages}",
-        )
+    if not low <= target <= high:
+        raise ConfigError(f"{key}.target_frames", f"{target} is not within {low} to {high}")
+    least, most = domain.tmem_min_pages, domain.tmem_max_pages
+    if 0 <= most < least:
+        raise ConfigError(f"{key}.tmem_max_pages", f"{most} is below tmem_min_pages, {least}")

@@ -4,28 +4,17 @@ Owns: the number of pages compressed at a tick, the operations whose names begin
 (except ``tmem-set``, which sets a target). Called by ``hypervisor.loop`` on the main thread.
 """
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 
 from hypervisor.domains import DomainTable
 from hypervisor.public.backend import Backend
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.messages import OPS
 from hypervisor.public.units import DomId
 
 #: The operations ``serve`` knows.
-TMEM_OPS = frozenset(
-    {
-        "tmem-list",
-        "tmem-freeze",
-        "tmem-thaw",
-        "tmem-weight",
-        "tmem-quota",
-        "tmem-shared-auth",
-        "tmem-freeable",
-    }
-)
+TMEM_OPS = frozenset(op for op in OPS if op.startswith("tmem-")) - {"tmem-set"}
 WEIGHT_MAX = (1 << 32) - 1
 #: Most pages compressed at a tick, in steps: a request of a domain waits for one step at most.
 COMPRESS_PAGES_MAX = 256

@@ -15,8 +15,6 @@ Owns: the public API. Importing it loads nothing else; a name is fetched when it
 ``control``     asks the hypervisor of a run directory for something: ``messages.OPS`` lists what
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -3,8 +3,6 @@
 Owns: Ctrl-C while the command is still being imported, which is most of its start.
 """
 
-from __future__ import annotations
-
 import sys
 
 EXIT_INTERRUPTED = 130

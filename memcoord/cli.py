@@ -6,8 +6,6 @@ Exit codes: 0 done, 1 failed, 2 the caller's mistake (option, scenario, policy),
 With ``--json`` a verb prints exactly one JSON object on stdout; errors are one line on stderr.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
@@ -21,11 +19,19 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
-    name="memcoord",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
+#: Options of the verbs that run a scenario.
+ScenarioFile = Annotated[
+    str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
+]
+Policies = Annotated[
+    list[str] | None, typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
+]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
 
@@ -41,8 +47,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Coordinate memory between domains on one machine. 'memcoord run' shows it at work."""
@@ -50,17 +55,9 @@ def _options(
 
 @app.command()
 def run(
-    scenario: Annotated[
-        str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
-    ] = None,
+    scenario: ScenarioFile = None,
+    policy: Policies = None,
+    set_: Changes = None,
     run_dir: RunDirOption = None,
     record: Annotated[
         str | None,
@@ -127,17 +124,9 @@ def bench(
 
 @app.command()
 def sim(
-    scenario: Annotated[
-        str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
-    ] = None,
+    scenario: ScenarioFile = None,
+    policy: Policies = None,
+    set_: Changes = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed gives the same run (the scenario's).")
     ] = None,

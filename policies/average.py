@@ -3,11 +3,14 @@
 Pure, on numpy columns. Called by policies with a column of ``View.carried(n, np.nan)``.
 """
 
-from __future__ import annotations
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from policies.base import Column
+
+Step = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 def moving_average(before: Column, now: Column, step: float) -> Column:

@@ -6,11 +6,9 @@ earlier calls. To remember numbers about a domain, a policy returns them as ``Pl
 them in the next ``View.carry``. Any module may import this one; it imports nothing of the project.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -19,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 Column = NDArray[np.float64]
 Pages = Annotated[int, msgspec.Meta(ge=0)]
 Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
+Ticks = Annotated[int, msgspec.Meta(ge=1)]
+Scale = Annotated[float, msgspec.Meta(ge=0)]  # see ``policies.ram_targets``
 
 MRC_POINTS = 65
 CARRY_COLUMNS_MAX = 256
@@ -120,7 +120,7 @@ class View:
         host_frames: int = 0,
         host_free_frames: int = 0,
         **columns: ArrayLike,
-    ) -> View:
+    ) -> Self:
         """A view from the columns a test or an example cares about; lists will do.
 
         The others are 0, except: weight 1, target an equal share, maximum the capacity,
@@ -131,8 +131,12 @@ class View:
         unknown = set(columns) - known
         if unknown:
             raise ValueError(f"no such column: {', '.join(sorted(unknown))}")
-        grids = {name: columns.pop(name, None) for name in _GRIDS}
-        made = {name: np.array(value, dtype=np.float64) for name, value in columns.items()}
+        unmeasured = {name for name in _GRIDS if columns.get(name) is None}
+        made: dict[str, Any] = {
+            name: np.array(value, dtype=np.float64)
+            for name, value in columns.items()
+            if name not in unmeasured
+        }
         if names is None:
             count = len(next(iter(made.values()))) if made else 0
             names = [f"vm{index + 1}" for index in range(count)]
@@ -141,17 +145,10 @@ class View:
             "target": float(capacity // max(len(names), 1)),
             "maximum": float(capacity),
             "ram_maximum": float(ram_capacity),
-            "committed": np.nan,
-            "idle": np.nan,
-            "pressure": np.nan,
-        }
+        } | dict.fromkeys(("committed", "idle", "pressure"), np.nan)
         made.setdefault("carry", np.empty((len(names), 0)))
         plain = known - _SCALARS - set(_GRIDS) - set(made)
         made |= {name: np.full(len(names), special.get(name, 0.0)) for name in plain}
-        rest: dict[str, Any] = made | {
-            name: None if value is None else np.array(value, dtype=np.float64)
-            for name, value in grids.items()
-        }
         return cls(
             capacity=capacity,
             ram_capacity=ram_capacity,
@@ -160,20 +157,12 @@ class View:
             host_frames=host_frames,
             host_free_frames=host_free_frames,
             names=tuple(names),
-            **rest,
+            **made,
         )
 
 
-_SCALARS = {
-    "capacity",
-    "ram_capacity",
-    "tick",
-    "interval_s",
-    "host_frames",
-    "host_free_frames",
-    "names",
-}
 _GRIDS = ("mrc", "cold", "promotions")
+_SCALARS = {item.name for item in fields(View) if item.type != Column} - {*_GRIDS}
 
 
 @dataclass(frozen=True, eq=False)

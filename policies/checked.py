@@ -12,8 +12,6 @@ target above its own minimum. Minima that do not fit by themselves are met by pr
 the limited targets never exceed capacity in sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -117,9 +115,8 @@ def check_plan(plan: object, view: View) -> CheckedPlan:
         tmem, tmem_clamps = _clamp(wanted, view.minimum, view.maximum, view.priority, view.capacity)
     if plan.ram is not None:
         wanted = _limited("ram", plan.ram, view.ram_capacity, view, unlimited_ok=False)
-        ram, ram_clamps = _clamp(
-            wanted, view.ram_minimum, view.ram_maximum, view.priority, view.ram_capacity
-        )
+        low, high = view.ram_minimum, view.ram_maximum
+        ram, ram_clamps = _clamp(wanted, low, high, view.priority, view.ram_capacity)
     return CheckedPlan(tmem, ram, _reasons(plan, view), tmem_clamps, ram_clamps, _carry(plan, view))
 
 
@@ -193,13 +190,8 @@ def _clamp(
     if excess > 0:
         spare = np.where(free, 0, held - low)
         taken = np.minimum(spare, np.ceil(spare * (excess / spare.sum())).astype(np.int64))
-    clamps = Clamps(
-        raised=~free & (asked < low),
-        cut=capped | (~free & (asked > high)),
-        taken=taken,
-        low=low,
-        high=high,
-    )
+    raised, cut = ~free & (asked < low), capped | (~free & (asked > high))
+    clamps = Clamps(raised, cut, taken, low, high)
     return np.where(free, Plan.UNLIMITED, held - taken), clamps
 
 
@@ -211,10 +203,8 @@ def _carry(plan: Plan, view: View) -> Column | None:
     except (TypeError, ValueError) as error:
         raise PlanError("carry", f"is no array: {error}") from None
     if grid.ndim != 2 or len(grid) != len(view) or grid.shape[1] > CARRY_COLUMNS_MAX:
-        raise PlanError(
-            "carry",
-            f"has shape {grid.shape}, wants ({len(view)}, at most {CARRY_COLUMNS_MAX})",
-        )
+        wanted = f"({len(view)}, at most {CARRY_COLUMNS_MAX})"
+        raise PlanError("carry", f"has shape {grid.shape}, wants {wanted}")
     if grid.size and grid.dtype.kind not in "iufb":
         raise PlanError("carry", f"holds {grid.dtype}, not numbers")
     # NaN is how a view marks a newcomer; carried by others, it would make newcomers of them.

@@ -21,24 +21,21 @@ Why: a page costs 1 in RAM, 20 in tmem, over 100 on disk, and many a miss-ratio 
 where the working set fits: then domains that run one after the other end sooner than domains that
 share the host and swap to disk. A domain that claims more than it needs has the larger need and is
 admitted later. Memory already held counts in favour of its domain, so that memory does not wander:
-every page moved must be written and read again.
-Signals: pages committed (where not measured: used, and failed puts), pressure, idle fraction, hits,
-swap-ins, puts. Time constant: need at once, one area per interval and domain where tmem must make
-room; 5 intervals until a domain counts as content, 20 until a stall has faded.
-Bad at: where a curve has no cliff an equal share is kinder to the worst domain; the last domain in
-the order waits for as long as the others work; pages committed and never used again count while
-their owner stalls.
+every page moved must be written and read again. Signals: pages committed (where not measured: used,
+and failed puts), pressure, idle fraction, hits, swap-ins, puts. Time constant: need at once, one
+area per interval and domain where tmem must make room; 5 intervals until a domain counts as
+content, 20 until a stall has faded. Bad at: where a curve has no cliff an equal share is kinder to
+the worst domain; the last domain in the order waits for as long as the others work; pages committed
+and never used again count while their owner stalls.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.average import moving_average
+from policies.average import Step, moving_average
 from policies.base import Column, Plan, PolicyParams, View
 from policies.ram_targets import needed_frames, within
 from policies.water import water_fill
@@ -51,15 +48,13 @@ HEADROOM_PAGES = 32
 AVERAGE, WORST, AGAIN, IDLE = range(4)
 
 Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Step = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class Fallow:
     """Whole working sets in RAM, and tmem for the rest."""
 
-    name: ClassVar[str] = "fallow"
-    monotone: ClassVar[bool] = False
-    settles: ClassVar[bool] = True
+    name = "fallow"
+    settles = True
 
     class Params(PolicyParams):
         """``margin`` over the pages committed; ``left``: areas for tmem when memory is short.

@@ -21,16 +21,14 @@ Bad at: it saves memory but gives no more to a domain that needs more; a busy ti
 threshold high until it is one in fifty; ages are known at the edges of ``AGE_EDGES_S`` only.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import AGE_EDGES_S, Column, Percent, Plan, PolicyParams, View
-from policies.ram_targets import Ticks, host_frames, within
+from policies.base import AGE_EDGES_S, Column, Percent, Plan, PolicyParams, Ticks, View
+from policies.ram_targets import host_frames, within
 
 HISTORY = 60
 NONE = len(AGE_EDGES_S)  # no age keeps to the objective
@@ -39,9 +37,9 @@ NONE = len(AGE_EDGES_S)  # no age keeps to the objective
 class FarMemory:
     """Google's proactive moving of cold memory."""
 
-    name: ClassVar[str] = "far-memory"
-    settles: ClassVar[bool] = True
-    needs: ClassVar[tuple[str, ...]] = ("ages",)
+    name = "far-memory"
+    settles = True
+    needs = ("ages",)
 
     class Params(PolicyParams):
         """``slo``: promotions per tick in percent of WSS; ``percentile``: K."""

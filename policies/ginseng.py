@@ -5,23 +5,23 @@ unit price and allowed ranges is here the whole hull of a valuation, for which o
 suffices. Law: a domain values x pages at weight * requests per interval that x saves; the split
 maximises the sum of the values, less ``penalty`` for every page that would change hands; each
 domain pays the loss its presence causes the others (exclusion compensation), and the penalty for
-its own pages. Pages that no domain values are shared by weight, for nothing. Signals: miss-ratio
-curve; a domain without one is given a value that rises with falling gain up to the demand. Requests
-as in ``utility``, puts too where there is no curve. Time constant: 1 / ``step`` intervals for the
-rates; the original bids every 12 s. Bad at: domains have no money that could run out, so a payment
-is only reported (``why``) and summed up (carry); a false bid is useless only if the hull is the
-true value and for one round at a time; a domain that values little gets nothing but its minimum.
+its own pages. Pages that no domain values are shared by weight, for nothing; under a penalty each
+domain gets them only up to what it holds, or a bid below the true value would save the penalty.
+Signals: miss-ratio curve; a domain without one is given a value that rises with falling gain up to
+the demand. Requests as in ``utility``, puts too where there is no curve. Time constant: 1 /
+``step`` intervals for the rates; the original bids every 12 s. Bad at: domains have no money that
+could run out, so a payment is only reported (``why``) and summed up (carry); a false bid is useless
+only if the hull is the true value and for one round at a time; a domain that values little gets
+nothing but its minimum.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.average import moving_average
+from policies.average import Step, moving_average
 from policies.base import MRC_POINTS, Column, Plan, PolicyParams, View
 from policies.hull import fill_by_gain, lower_hull, piece_lengths
 from policies.utility import curves_of
@@ -31,16 +31,15 @@ from policies.water import fit_floors, water_fill
 class Ginseng:
     """An auction with exclusion compensation."""
 
-    name: ClassVar[str] = "ginseng"
-    needs: ClassVar[tuple[str, ...]] = ("mrc",)
-    monotone: ClassVar[bool] = False
-    settles: ClassVar[int] = 64
+    name = "ginseng"
+    needs = ("mrc",)
+    settles = 64
 
     class Params(PolicyParams):
         """``penalty``: value that moving a page costs; ``step``: of the average of the rates."""
 
         penalty: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-        step: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
+        step: Step = 0.25
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -60,8 +59,9 @@ class Ginseng:
         moved = np.maximum(won - np.maximum(view.used, floor), 0)
         paid = exclusion_costs(gain, length, taken) + self.params.penalty * moved
         total = np.nan_to_num(before[:, 1]) + paid
+        most = np.minimum(view.used, view.maximum) if self.params.penalty else view.maximum
         return Plan(
-            tmem=water_fill(view.capacity, view.weight, won, view.maximum),
+            tmem=water_fill(view.capacity, view.weight, won, most),
             why=[f"won {x:.0f}, pays {y:.6g}" for x, y in zip(won, paid, strict=True)],
             carry=np.column_stack((rate, total)),
         )

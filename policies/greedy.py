@@ -5,10 +5,6 @@ Carpenter, IPDPSW 2019). Law: mm_target is unlimited, first come, first served. 
 constant: none. Bad at: a domain that starts late may find the pool full and get nothing, for good.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 
 from policies.base import Plan, View
@@ -17,9 +13,9 @@ from policies.base import Plan, View
 class Greedy:
     """First come, first served."""
 
-    name: ClassVar[str] = "greedy"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    name = "greedy"
+    monotone = True
+    settles = True
 
     def plan(self, view: View) -> Plan:
         """No limit for anybody."""

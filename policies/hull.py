@@ -8,8 +8,6 @@ gain, Fox, Operations Research 14 (1966).
 up to the last piece, which may end inside an edge of a hull; ``best_split`` is optimal always.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

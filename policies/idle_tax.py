@@ -13,27 +13,24 @@ much would be of use, so a thrashing domain gets no more than a contented one.
 Memory goes to RAM and none to tmem.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from policies.average import moving_average
+from policies.average import Step, moving_average
 from policies.base import Plan, PolicyParams, View
 from policies.water import water_fill
 
 TaxPercent = Annotated[float, msgspec.Meta(ge=0, lt=100)]
-Step = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
 class IdleTax:
     """Shares with a tax on idle memory."""
 
-    name: ClassVar[str] = "idle-tax"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[int] = 200
+    name = "idle-tax"
+    monotone = True
+    settles = 200
 
     class Params(PolicyParams):
         """``tax``: percent of an idle page that is taxed; steps of the two moving averages."""
@@ -54,12 +51,8 @@ class IdleTax:
         active = np.maximum(fast, slow)
         price = active + (1 - active) / (1 - self.params.tax / 100)
         ram = water_fill(view.ram_capacity, view.weight / price, view.ram_minimum, view.ram_maximum)
-        return Plan(
-            tmem=np.zeros(len(view)),
-            ram=ram,
-            why=_RULES[np.minimum(active * 10, 9).astype(np.intp)],
-            carry=np.column_stack((fast, slow)),
-        )
+        why = _RULES[np.minimum(active * 10, 9).astype(np.intp)]
+        return Plan(np.zeros(len(view)), ram, why, carry=np.column_stack((fast, slow)))
 
 
 _RULES = np.array([f"in use {tenth}0 % or more: taxed for the rest" for tenth in range(10)])

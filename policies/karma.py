@@ -15,9 +15,7 @@ constant contention borrowers take turns slice by slice, so targets never rest; 
 slices round every demand up.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -31,9 +29,8 @@ Slices = NDArray[np.int64]
 class Karma:
     """Credits for lent memory."""
 
-    name: ClassVar[str] = "karma"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = False
+    name = "karma"
+    monotone = True
 
     class Params(PolicyParams):
         """``alpha``: part of the slices that is shared; ``credits``: those of the first domains."""

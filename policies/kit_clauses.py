@@ -5,8 +5,6 @@ text, empty when there is none. The policy is always shown a copy of the view. C
 ``policies.conformance`` only.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,13 +15,7 @@ from numpy.typing import NDArray
 
 from policies.base import Plan, Policy, View
 from policies.checked import CheckedPlan, PlanError, Targets, check_plan
-from policies.kit_views import (
-    SHOWN_DOMAINS_MAX,
-    columns_of,
-    copy_of,
-    is_scarce,
-    reordered,
-)
+from policies.kit_views import SHOWN_DOMAINS_MAX, columns_of, copy_of, is_scarce, reordered
 
 #: Plans in a row of the clause "carry"; what each carries is in the view of the next.
 KIT_SEQUENCE = 50
@@ -227,12 +219,9 @@ def _target(plan: CheckedPlan, what: str, index: int) -> float:
 
 
 def _reordered_plan(plan: CheckedPlan, order: NDArray[np.intp]) -> CheckedPlan:
-    return replace(
-        plan,
-        tmem=None if plan.tmem is None else plan.tmem[order],
-        ram=None if plan.ram is None else plan.ram[order],
-        carry=None if plan.carry is None else plan.carry[order],
-    )
+    arrays = {name: getattr(plan, name) for name in ("tmem", "ram", "carry")}
+    present = {name: array[order] for name, array in arrays.items() if array is not None}
+    return replace(plan, **present)
 
 
 def _differ(one: CheckedPlan, other: CheckedPlan, slack_pages: int) -> bool:

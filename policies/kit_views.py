@@ -4,8 +4,6 @@ Owns: the views the kit tries, and how a view that shows a failure is reduced to
 written down. Pure; a seed reproduces. Called by ``policies.conformance`` and ``kit_clauses``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any
@@ -28,9 +26,8 @@ _GIVEN = ("capacity", "ram_capacity", "names")
 
 def is_scarce(view: View) -> bool:
     """Whether a floor of a policy's own may not fit; then its sum may be too large."""
-    return view.capacity < KIT_PAGES_PER_DOMAIN * len(
-        view
-    ) or view.ram_capacity < KIT_FRAMES_PER_DOMAIN * len(view)
+    tmem, ram = KIT_PAGES_PER_DOMAIN * len(view), KIT_FRAMES_PER_DOMAIN * len(view)
+    return view.capacity < tmem or view.ram_capacity < ram
 
 
 def sensible_views(random: np.random.Generator) -> Iterator[View]:
@@ -120,10 +117,8 @@ def nonsense_views() -> Iterator[tuple[str, View]]:
     yield "no time has passed", View.of(**plenty | busy | ram, interval_s=0.0)
     yield "counts of 2**52", View.of(**plenty | {name: [HUGE] * 3 for name in counters})
     yield "one count of 2**52", View.of(**plenty | {name: [0, HUGE, 0] for name in counters})
-    yield (
-        "a host of 2**52 pages",
-        View.of(**plenty | busy | {"capacity": 1 << 52, "ram_capacity": 1 << 52}),
-    )
+    huge = {"capacity": 1 << 52, "ram_capacity": 1 << 52}
+    yield "a host of 2**52 pages", View.of(**plenty | busy | huge)
     yield "targets above capacity", View.of(**plenty | busy, target=[HUGE, HUGE, 0])
     yield "minima above capacity", View.of(**plenty | busy, minimum=[HUGE, 9, 9])
     yield "maxima of nothing", View.of(**plenty | busy, maximum=[0, 0, 0], ram_maximum=[0, 0, 0])

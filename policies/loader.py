@@ -15,8 +15,6 @@ table ``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` t
 other. Nothing is imported before it is asked for by name.
 """
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 import re
@@ -188,19 +186,13 @@ def _from_file(path: Path, name: str) -> type:
         raise PolicyError(f"{path}: no such file")
     module = _import_file(path.resolve())
     if not name:
-        own = [
-            key
-            for key, value in vars(module).items()
-            if isinstance(value, type) and hasattr(value, "plan") and _is_of(value, module)
-        ]
+        kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+        ours = module.__name__
+        own = [k for k, v in kinds.items() if v.__module__ == ours and hasattr(v, "plan")]
         raise PolicyError(f"{path}: name the class, as {path}:{own[0] if own else 'CLASS'}")
     if not hasattr(module, name):
         raise PolicyError(f"{path}: has no {name}")
     return _class(getattr(module, name), f"{path}:{name}")
-
-
-def _is_of(value: type, module: ModuleType) -> bool:
-    return value.__module__ == module.__name__
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -10,9 +10,7 @@ share; it knows nothing of the worth of a page; with ``rest=keep`` a domain can 
 puts first.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -23,9 +21,9 @@ from policies.water import water_fill
 class MaxMin:
     """Water filling up to the demands."""
 
-    name: ClassVar[str] = "max-min"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[int] = 1
+    name = "max-min"
+    monotone = True
+    settles = 1
 
     class Params(PolicyParams):
         """``floor``: the least of every domain; ``rest``: keep or share pages without demand."""

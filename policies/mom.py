@@ -16,14 +16,10 @@ Bad at: it grows idle guests as readily as busy ones, knows nothing of guests th
 20 % free it swings between its two rules.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 
-from policies.base import Column, Percent, Plan, PolicyParams, View
-from policies.ram_targets import Ticks, spare_frames, unrounded, within
+from policies.base import Column, Percent, Plan, PolicyParams, Ticks, View
+from policies.ram_targets import spare_frames, unrounded, within
 
 SAMPLES = 10
 
@@ -31,7 +27,7 @@ SAMPLES = 10
 class Mom:
     """oVirt's ballooning rules."""
 
-    name: ClassVar[str] = "mom"
+    name = "mom"
 
     class Params(PolicyParams):
         """Percentages: of the host the first two, of a guest's memory the others."""

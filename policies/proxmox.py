@@ -17,18 +17,12 @@ Bad at: slow for big guests; a fifth of the host lies idle; once a guest has to 
 and not needs; guests that swap look like any others without free memory.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Column, Pages, Percent, Plan, PolicyParams, View
+from policies.base import Column, Pages, Percent, Plan, PolicyParams, Scale, Ticks, View
 from policies.ram_targets import (
     FRAMES_PER_MIB,
-    Scale,
-    Ticks,
     free_frames,
     host_frames,
     scale_of,
@@ -43,7 +37,7 @@ FREE_PART = 0.25
 class Proxmox:
     """Proxmox' auto-ballooning."""
 
-    name: ClassVar[str] = "proxmox"
+    name = "proxmox"
 
     class Params(PolicyParams):
         """``target``: percent of the host to use; ``deadband`` and ``step`` in pages."""

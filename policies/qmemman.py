@@ -14,30 +14,17 @@ Source: Qubes OS (qubes-core-admin, ``qubes/qmemman/algo.py`` and ``systemstate.
 
 A domain that has not moved towards a lower target for ``stuck_ticks`` is left out, until it does or
 holds less than it prefers. Absolute numbers are multiplied by ``scale``, see
-``policies.ram_targets``; ``held`` is the larger of a domain's memory and its target.
-Signals: pages committed, or used and failed puts where that is not measured. Time constant: none;
-the source acts when a guest writes its use, here every tick.
-Bad at: it believes what guests say, so a liar is preferred; there is no fairness but need; below
-the thresholds of rule 3 it leaves a domain short.
+``policies.ram_targets``; ``held`` is the larger of a domain's memory and its target. Signals: pages
+committed, or used and failed puts where that is not measured. Time constant: none; the source acts
+when a guest writes its use, here every tick. Bad at: it believes what guests say, so a liar is
+preferred; there is no fairness but need; below the thresholds of rule 3 it leaves a domain short.
 """
-
-from __future__ import annotations
-
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Column, Pages, Plan, PolicyParams, View
-from policies.ram_targets import (
-    FRAMES_PER_MIB,
-    Scale,
-    Ticks,
-    needed_frames,
-    scale_of,
-    spare_frames,
-    within,
-)
+from policies.base import Column, Pages, Plan, PolicyParams, Scale, Ticks, View
+from policies.ram_targets import FRAMES_PER_MIB, needed_frames, scale_of, spare_frames, within
 
 CACHE_FACTOR = 1.3
 #: So that rounding never asks for more than there is.
@@ -48,8 +35,8 @@ ROUNDS_MAX = 16
 class Qmemman:
     """Qubes' balancing."""
 
-    name: ClassVar[str] = "qmemman"
-    settles: ClassVar[bool] = True
+    name = "qmemman"
+    settles = True
 
     class Params(PolicyParams):
         """Pages; the rules of the module's docstring say which is which."""
@@ -80,9 +67,8 @@ class Qmemman:
             target[at] = enough(preferred[at], held[at], high[at], free)
             rule = "memory for all: preferred and a share of the rest"
         else:
-            target[at] = scarce(
-                preferred[at], held[at], high[at], free, self.params.least_gift * scale
-            )
+            least_gift = self.params.least_gift * scale
+            target[at] = scarce(preferred[at], held[at], high[at], free, least_gift)
             rule = "memory is short: down to preferred, the rest by preference"
         if not self._worth_it(target - view.ram_target, held < preferred, free, scale):
             target, rule = view.ram_target, "too small a change"
@@ -93,9 +79,8 @@ class Qmemman:
         self, change: Column, short: NDArray[np.bool_], free: float, scale: float
     ) -> bool:
         """Rule 3."""
-        if -free > self.params.least_gain * scale:
-            return True
-        if (change[short] > self.params.least_gain * scale).any():
+        least_gain = self.params.least_gain * scale
+        if -free > least_gain or (change[short] > least_gain).any():
             return True
         return bool(np.abs(change).sum() + abs(free) > self.params.least_transfer * scale)
 

@@ -8,11 +8,6 @@ Their absolute numbers are parameters in pages with the source's own value, mult
 1 means as in the source, 0 (the default) means this host's size over 16 GiB.
 """
 
-from __future__ import annotations
-
-from typing import Annotated
-
-import msgspec
 import numpy as np
 
 from policies.base import Column, View
@@ -21,9 +16,6 @@ FRAMES_PER_MIB = 256
 SOURCE_HOST_FRAMES = 16 * 1024 * FRAMES_PER_MIB
 #: RAM targets are put into force in areas of so many frames, rounded down.
 ROUNDING_FRAMES_MAX = 512
-
-Scale = Annotated[float, msgspec.Meta(ge=0)]
-Ticks = Annotated[int, msgspec.Meta(ge=1)]
 
 
 def host_frames(view: View) -> int:

@@ -8,10 +8,6 @@ counts as one of now, so it ends as static-alloc once every domain has been busy
 its first interval of puts to be seen; one junk put buys a full share.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 
 from policies.base import Pages, Plan, PolicyParams, View
@@ -20,9 +16,9 @@ from policies.base import Pages, Plan, PolicyParams, View
 class ReconfStatic:
     """T / #A for each domain that has shown need."""
 
-    name: ClassVar[str] = "reconf-static"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[int] = 1
+    name = "reconf-static"
+    monotone = True
+    settles = 1
 
     class Params(PolicyParams):
         """``floor``: the target of a domain that has shown no need."""

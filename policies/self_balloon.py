@@ -12,37 +12,24 @@ for which the goal has room. Here that is said by the tmem target: unlimited, as
 frontswap grows, has failed puts or waits its 3 ticks, then 19/20 of the pages it holds.
 
 ``reserve`` (the kernel's watermarks, of each guest) and the floor's sizes are multiplied by
-``scale``, see ``policies.ram_targets``.
-Signals: pages committed, or used and failed puts where that is not measured; tmem pages held. Time
-constant: a tick is the source's 5 s; down by an eighth a tick, up at once.
-Bad at: no guest sees the others: when the sum is too much, the guest that grew first keeps the
-memory. Committed memory may never be touched, and page cache counts nothing.
+``scale``, see ``policies.ram_targets``. Signals: pages committed, or used and failed puts where
+that is not measured; tmem pages held. Time constant: a tick is the source's 5 s; down by an eighth
+a tick, up at once. Bad at: no guest sees the others: when the sum is too much, the guest that grew
+first keeps the memory. Committed memory may never be touched, and page cache counts nothing.
 """
-
-from __future__ import annotations
-
-from typing import ClassVar
 
 import numpy as np
 
-from policies.base import Column, Pages, Plan, PolicyParams, View
-from policies.ram_targets import (
-    FRAMES_PER_MIB,
-    Scale,
-    Ticks,
-    needed_frames,
-    scale_of,
-    unrounded,
-    within,
-)
+from policies.base import Column, Pages, Plan, PolicyParams, Scale, Ticks, View
+from policies.ram_targets import FRAMES_PER_MIB, needed_frames, scale_of, unrounded, within
 
 
 class SelfBalloon:
     """Xen's self-ballooning with self-shrinking frontswap."""
 
-    name: ClassVar[str] = "self-balloon"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    name = "self-balloon"
+    monotone = True
+    settles = True
 
     class Params(PolicyParams):
         """Hysteresis: the part of the way gone per tick is one over it."""

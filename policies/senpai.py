@@ -16,15 +16,13 @@ idle time starts from little and doubles at best; it knows no neighbours: when m
 domain that waits longest does not get more than the one that grew first.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
-from policies.base import Column, Pages, Plan, PolicyParams, View
-from policies.ram_targets import FRAMES_PER_MIB, Scale, Ticks, scale_of, unrounded, within
+from policies.base import Column, Pages, Plan, PolicyParams, Scale, Ticks, View
+from policies.ram_targets import FRAMES_PER_MIB, scale_of, unrounded, within
 
 US_PER_TICK = 1_000_000
 BACKOFF_COEFFICIENT, BACKOFF_MAX = 20, 1.0
@@ -37,8 +35,8 @@ Microseconds = Annotated[int, msgspec.Meta(ge=1)]
 class Senpai:
     """Meta's controller of memory limits by pressure."""
 
-    name: ClassVar[str] = "senpai"
-    monotone: ClassVar[bool] = True
+    name = "senpai"
+    monotone = True
 
     class Params(PolicyParams):
         """``target_us``: the waiting a domain should just have in ``interval_ticks``."""

@@ -14,10 +14,6 @@ Bad at: it has no floor, so the target of an idle domain decays to used + thresh
 slowly; by step 4 active domains pay for every grower; a domain that puts junk grows without bound.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 
 from policies.base import Pages, Percent, Plan, PolicyParams, View
@@ -27,10 +23,10 @@ from policies.vectors import Vector
 class SmartAlloc:
     """SmarTmem's demand-following policy."""
 
-    name: ClassVar[str] = "smart-alloc"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[int] = 1500  # ticks; an idle target at P=0.25 takes the longest
-    vectors: ClassVar[tuple[Vector, ...]] = (
+    name = "smart-alloc"
+    monotone = True
+    settles = 1500  # ticks; an idle target at P=0.25 takes the longest
+    vectors = (
         Vector(
             View.of(capacity=1000, target=[333] * 3, used=[333, 100, 320], failed_puts=[50, 0, 0]),
             tmem=[378.24, 301.26, 320.49],

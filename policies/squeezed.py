@@ -14,28 +14,23 @@ the answer is "impossible" and the minima. The coordinator sees to it that frees
 
 Signals: memory each domain holds, memory the host has free beyond its slack; no word of a guest.
 Time constant: one cycle of ``period_ticks`` ticks (10 s there; by default one tick is one cycle),
-as fast as balloons move; 5 and 20 seconds of waiting are as many ticks here.
-Bad at: it does not see needs. A stuck guest is rewarded with all it holds, a page of
-progress every 5 ticks passes as moving, and 19 ticks stuck to one moving is never called
-uncooperative.
+as fast as balloons move; 5 and 20 seconds of waiting are as many ticks here. Bad at: it does not
+see needs. A stuck guest is rewarded with all it holds, a page of progress every 5 ticks passes as
+moving, and 19 ticks stuck to one moving is never called uncooperative.
 """
-
-from __future__ import annotations
-
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.base import Column, Pages, Plan, PolicyParams, View
-from policies.ram_targets import FRAMES_PER_MIB, Scale, Ticks, scale_of, spare_frames, within
+from policies.base import Column, Pages, Plan, PolicyParams, Scale, Ticks, View
+from policies.ram_targets import FRAMES_PER_MIB, scale_of, spare_frames, within
 
 
 class Squeezed:
     """XenServer's proportional policy."""
 
-    name: ClassVar[str] = "squeezed"
-    settles: ClassVar[bool] = True
+    name = "squeezed"
+    settles = True
 
     class Params(PolicyParams):
         """``reserve`` is kept free; a target missed by up to ``inaccuracy`` frames is met."""

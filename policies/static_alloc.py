@@ -6,10 +6,6 @@ after a domain comes or goes. Bad at: it does not conserve work; the share of an
 unused while a busy one swaps.
 """
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import numpy as np
 
 from policies.base import Plan, View
@@ -18,9 +14,9 @@ from policies.base import Plan, View
 class StaticAlloc:
     """T / N each."""
 
-    name: ClassVar[str] = "static-alloc"
-    monotone: ClassVar[bool] = True
-    settles: ClassVar[bool] = True
+    name = "static-alloc"
+    monotone = True
+    settles = True
 
     def plan(self, view: View) -> Plan:
         """An equal share for everybody."""

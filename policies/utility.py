@@ -12,15 +12,10 @@ less; the last edge of a hull is often served in part, and half of a cliff earns
 after a change of phase; the swap-ins are the guest's own word.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
-
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.average import moving_average
+from policies.average import Step, moving_average
 from policies.base import MRC_POINTS, Column, Plan, PolicyParams, View
 from policies.hull import fill_by_gain, lower_hull, piece_lengths
 from policies.water import fit_floors, water_fill
@@ -29,15 +24,14 @@ from policies.water import fit_floors, water_fill
 class Utility:
     """Fewest misses over lower convex hulls."""
 
-    name: ClassVar[str] = "utility"
-    needs: ClassVar[tuple[str, ...]] = ("mrc",)
-    monotone: ClassVar[bool] = False
-    settles: ClassVar[int] = 64
+    name = "utility"
+    needs = ("mrc",)
+    settles = 64
 
     class Params(PolicyParams):
         """``step``: of the moving average of the request rates, 1 takes the last interval's."""
 
-        step: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.25
+        step: Step = 0.25
 
     def __init__(self, params: Params) -> None:
         self.params = params

@@ -4,8 +4,6 @@ Owns: ``Vector``. A policy class lists them as ``vectors: ClassVar[tuple[Vector,
 conformance kit checks them. Pure.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from policies.base import Plan, Policy, PolicyParams, View
+from policies.base import Plan, Policy, View
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +29,7 @@ class Vector:
         """How a policy of class ``kind`` differs; empty when it answers as it should."""
         try:
             params = getattr(kind, "Params", None)
-            made = () if params is None else (self._params(params),)
+            made = () if params is None else (msgspec.convert(dict(self.params), params),)
             policy: Policy = kind(*made)
             plan = policy.plan(self.view)
         except Exception as error:  # the author's code may raise anything
@@ -39,9 +37,6 @@ class Vector:
         if not isinstance(plan, Plan):
             return f"answered {type(plan).__name__}, not Plan"
         return self._differs("tmem", plan.tmem) or self._differs("ram", plan.ram)
-
-    def _params(self, params: type[PolicyParams]) -> PolicyParams:
-        return msgspec.convert(dict(self.params), params)
 
     def _differs(self, what: str, answer: ArrayLike | None) -> str:
         expected = getattr(self, what)

@@ -4,8 +4,6 @@ Owns the arithmetic of weighted max-min fairness. Pure, on numpy columns of one 
 Called by policies. Source: progressive filling, Bertsekas and Gallager, Data Networks, 6.5.2.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from policies.base import Column

@@ -6,9 +6,6 @@ be moved by a copy and costs no memory elsewhere. A page is compressed when it i
 one, and never on the way in (``tmem.store``). Used by ``tmem.store``.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from numba import int64

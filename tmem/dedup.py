@@ -12,9 +12,6 @@ guest can make contents collide. Therefore contents are compared in full, no cha
 ``hash_address`` by ``tmem.pool``.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 import ctypes
@@ -22,18 +19,9 @@ import ctypes
 import xxhash._xxhash
 from numba import int64, uint64
 
+from tmem import layout
 from tmem.codes import TmemError
 from tmem.index import free_cell, object_of, take_cell
-from tmem.layout import (
-    FRAME_MASK,
-    FRAME_PACKED,
-    FRAME_SHARED,
-    NO_FRAME,
-    NOT_HASHED,
-    PAGE_BYTES,
-    STORE_MASK,
-    STORE_SHARED,
-)
 from tmem.raw_memory import call, kernel, words_at
 from tmem.slab import frame_address
 
@@ -41,7 +29,7 @@ from tmem.slab import frame_address
 HASH_FUNCTIONS = ("XXH3_64bits_dispatch", "XXH3_64bits")
 CHAIN_MAX = 16  # frames looked at for one content
 SCOPE_MIX = 0x9E3779B97F4A7C15
-PAGE_WORDS = PAGE_BYTES // 8
+PAGE_WORDS = layout.PAGE_BYTES // 8
 STEP = 8  # words compared together
 NONE, NO_ROOM = -1, -2  # of find_same
 
@@ -70,8 +58,8 @@ def scope_of(state, pool):
 @kernel
 def tag_of(state, scope, data):
     """32 bits of hash of a content in a scope."""
-    mixed = uint64(call(state.hash_page, (data, PAGE_BYTES))) ^ (uint64(scope) * uint64(SCOPE_MIX))
-    return int64(mixed & uint64(0xFFFFFFFF))
+    mixed = uint64(call(state.hash_page, (data, layout.PAGE_BYTES)))
+    return int64((mixed ^ uint64(scope) * uint64(SCOPE_MIX)) & uint64(0xFFFFFFFF))
 
 
 @kernel
@@ -97,8 +85,8 @@ def is_same(one, other):
 def may_share(state, frame, scope):
     """Whether a frame holds the content of one or more pages of this scope."""
     holder = state.frames[frame]
-    if holder & FRAME_SHARED:
-        return state.cells.content[holder & FRAME_MASK].scope == scope
+    if holder & layout.FRAME_SHARED:
+        return state.cells.content[holder & layout.FRAME_MASK].scope == scope
     pool = object_of(state, holder).pool
     return state.pools[pool].dedup != 0 and scope_of(state, pool) == scope
 
@@ -139,7 +127,7 @@ def forget(state, frame):
         return
     hashed, buckets = state.hashed, state.hash_buckets
     after = hashed[frame].chain
-    if after == NOT_HASHED:
+    if after == layout.NOT_HASHED:
         return
     bucket = bucket_of(state, hashed[frame].tag)
     link = buckets[bucket]
@@ -155,21 +143,21 @@ def forget(state, frame):
 def share(state, page, frame, scope):
     """Give a page the content of a frame; False when no cell is left for that."""
     pages, contents, holder = state.cells.page, state.cells.content, state.frames[frame]
-    if not holder & FRAME_SHARED:
+    if not holder & layout.FRAME_SHARED:
         if state.free_cells == 0:
             return False
         cell = take_cell(state)
         contents[cell].references = 1
         contents[cell].frame = frame
         contents[cell].scope = scope
-        pages[holder].store = STORE_SHARED | cell
-        holder = FRAME_SHARED | cell
+        pages[holder].store = layout.STORE_SHARED | cell
+        holder = layout.FRAME_SHARED | cell
         state.frames[frame] = holder
         state.contents += 1
         state.shared_pages += 1
-    cell = holder & FRAME_MASK
+    cell = holder & layout.FRAME_MASK
     contents[cell].references += 1
-    pages[page].store = STORE_SHARED | cell
+    pages[page].store = layout.STORE_SHARED | cell
     state.shared_pages += 1
     state.deduped += 1
     return True
@@ -178,7 +166,7 @@ def share(state, page, frame, scope):
 @kernel
 def unshare(state, page):
     """Take a page's reference off its content: the frame that has become unused, or -1."""
-    cell = state.cells.page[page].store & STORE_MASK
+    cell = state.cells.page[page].store & layout.STORE_MASK
     content = state.cells.content[cell]
     state.shared_pages -= 1
     content.references -= 1
@@ -195,9 +183,9 @@ def claim(state, page):
     """Make the frame of a shared content the page's own, if the page is the last that has it."""
     it = state.cells.page[page]
     place = it.store
-    if place == NO_FRAME or not place & STORE_SHARED:
+    if place == layout.NO_FRAME or not place & layout.STORE_SHARED:
         return
-    if state.cells.content[place & STORE_MASK].references == 1:
+    if state.cells.content[place & layout.STORE_MASK].references == 1:
         frame = unshare(state, page)
         it.store = frame
         state.frames[frame] = page
@@ -206,7 +194,7 @@ def claim(state, page):
 @kernel
 def move_same(state, old, new):
     """The content of a frame has moved to another, its place on the hash chain follows."""
-    if state.dedup and state.hashed[old].chain != NOT_HASHED:
+    if state.dedup and state.hashed[old].chain != layout.NOT_HASHED:
         forget(state, old)
         remember(state, new, state.hashed[old].tag)
 
@@ -214,4 +202,4 @@ def move_same(state, old, new):
 @kernel
 def is_packed(holder):
     """Whether a frame holds compressed pages, by its holder."""
-    return holder < FRAME_SHARED and holder & FRAME_PACKED != 0
+    return holder < layout.FRAME_SHARED and holder & layout.FRAME_PACKED != 0

@@ -4,9 +4,6 @@ Owns: who is evicted. Ephemeral pages go in put order; a client above its share 
 evicts its own pages first. Every try counts, as in Xen. Used by the kernels and by ``tmem.serve``.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from tmem.index import client_anchor, object_of

@@ -10,9 +10,6 @@ by number, pages and objects by the number of their cell, where 0 means none. A 
 unique in the state (a slot's is not). ``oid`` is a tuple of three u64.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from typing import Any, NamedTuple

@@ -6,9 +6,6 @@ receiver must be told. A dropped page frees one cell at least, so the log always
 Used by the kernels, ``tmem.pools`` and ``tmem.serve``.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from tmem.index import free_cell, name_of, object_of, take_cell

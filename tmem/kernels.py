@@ -21,26 +21,12 @@ nothing has changed; otherwise such a put evicts. Every argument but ``state`` m
 guest, so the kernels trust none of them.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
-from tmem import codes
+from tmem import codes, layout
 from tmem.evict import evict, make_room
 from tmem.index import Name, find_object, find_page, new_object, object_of
 from tmem.invalidation_log import drop_and_log
-from tmem.layout import (
-    EVICT_STORED,
-    EVICT_ZERO,
-    NO_FRAME,
-    NOTE_FLUSH,
-    NOTE_FLUSH_OBJECT,
-    NOTE_GET,
-    NOTE_REFUSED,
-    NOTE_STORED,
-    NOTE_TAKE,
-)
 from tmem.pages import add_page, dequeue, drop_page, enqueue
 from tmem.pools import pool_of
 from tmem.raw_memory import address_of, call, kernel
@@ -78,7 +64,7 @@ def put_page(state, client, slot, oid, index, data, may_ask):
     name = Name(number, oid, index)
     code = put_into(state, client, name, data, may_ask)
     if code != NEED_SLAB:
-        note(state, NOTE_STORED if code == DONE else NOTE_REFUSED, client, name)
+        note(state, layout.NOTE_STORED if code == DONE else layout.NOTE_REFUSED, client, name)
     return code
 
 
@@ -127,7 +113,8 @@ def insert(state, client, name, data, may_ask):
     object_cell = find_object(state, name.pool, name.oid)
     # Every turn evicts a page, so this ends. An eviction may take the object's last page.
     while state.free_cells < 2 - (object_cell != 0):
-        if not evict(state, client, EVICT_ZERO) and not evict(state, client, EVICT_STORED):
+        evicted = evict(state, client, layout.EVICT_ZERO)
+        if not evicted and not evict(state, client, layout.EVICT_STORED):
             return ENOMEM
         object_cell = find_object(state, name.pool, name.oid)
     if object_cell == 0:
@@ -163,7 +150,7 @@ def replace(state, client, name, page, data, may_ask):
                 return ENOSPC
             if find_page(state, name) != page:
                 return EVICTED
-        moves = zero != (it.store == NO_FRAME)
+        moves = zero != (it.store == layout.NO_FRAME)
         if moves:
             dequeue(state, name.pool, page)
         discard(state, name.pool, page)
@@ -209,7 +196,7 @@ def get_page(state, client, slot, oid, index, data):
     name = Name(number, oid, index)
     pool, its_client = state.pools[number], state.clients[client]
     stays = pool.is_persistent or pool.is_shared
-    note(state, NOTE_GET if stays else NOTE_TAKE, client, name)
+    note(state, layout.NOTE_GET if stays else layout.NOTE_TAKE, client, name)
     if pool.pages == 0:
         return EEMPTY
     pool.gets += 1
@@ -264,7 +251,7 @@ def flush_page(state, client, name):
     pool = state.pools[name.pool]
     pool.page_flushes += 1
     state.clients[client].flushes += 1
-    note(state, NOTE_FLUSH, client, name)
+    note(state, layout.NOTE_FLUSH, client, name)
     page = find_page(state, name)
     if page != 0:
         drop_and_log(state, page)
@@ -278,7 +265,7 @@ def flush_object(state, client, name):
     pool = state.pools[name.pool]
     pool.object_flushes += 1
     state.clients[client].flushes += 1
-    note(state, NOTE_FLUSH_OBJECT, client, name)
+    note(state, layout.NOTE_FLUSH_OBJECT, client, name)
     object_cell = find_object(state, name.pool, name.oid)
     if object_cell != 0:
         pool.object_flushes_hit += 1

@@ -55,16 +55,20 @@ def array_of(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.int64, metadata={ARRAY_OF: dtype})
 
 
+def record(*fields: tuple[Any, ...]) -> np.dtype:
+    """A record of ``fields``: name, dtype and, for an array, how many. One name may be several,
+    with spaces between them, of the same dtype."""
+    return np.dtype([(name, *rest) for names, *rest in fields for name in names.split()])
+
+
 # Compressed pages lie in frames that are cut into slots of one size. A class is a slot size and a
 # kind: class 2n holds ephemeral pages in slots of size n, class 2n + 1 persistent ones.
-PACKED_HEAD = np.dtype(
-    [  # at the start of such a frame
-        ("next", U32),  # frame of the class with a free slot, + 1
-        ("previous", U32),  # the same, the other way
-        ("used", I64),  # a bit per slot
-    ]
+PACKED_HEAD = record(  # at the start of such a frame
+    ("next", U32),  # frame of the class with a free slot, + 1
+    ("previous", U32),  # the same, the other way
+    ("used", I64),  # a bit per slot
 )
-PACKED_SLOT = np.dtype([("page", U32), ("length", U32)])  # before the compressed bytes of a slot
+PACKED_SLOT = record(("page length", U32))  # before the compressed bytes of a slot
 PACKED_HEADER_BYTES = 64  # the head takes a cache line
 SLOT_HEADER_BYTES = PACKED_SLOT.itemsize
 SLOTS_PER_FRAME = (56, 28, 18, 13, 10, 8, 6, 5, 4, 3, 2)
@@ -74,44 +78,29 @@ PACKED_CLASSES = 2 * len(SLOT_BYTES)
 
 # A cell is one of four records, all of 40 bytes. `chain` links a hash chain, the log, or, in a cell
 # that is not used, the free list.
-LINK = np.dtype([("next", U32), ("previous", U32)])
-PAGE = np.dtype(
-    [
-        ("chain", U32),
-        ("object", U32),  # cell of the object it belongs to
-        ("mates", LINK),  # the pages of its object
-        ("of_client", LINK),  # the pages of one kind (ANCHOR_*) of its client
-        ("eviction", LINK),  # ephemeral pages in the order they are evicted
-        ("index", U32),
-        ("store", U32),  # where its data is: NO_FRAME, STORE_*, or the number of its own frame
-    ]
+LINK = record(("next previous", U32))
+PAGE = record(
+    ("chain", U32),
+    ("object", U32),  # cell of the object it belongs to
+    ("mates", LINK),  # the pages of its object
+    ("of_client", LINK),  # the pages of one kind (ANCHOR_*) of its client
+    ("eviction", LINK),  # ephemeral pages in the order they are evicted
+    ("index", U32),
+    ("store", U32),  # where its data is: NO_FRAME, STORE_*, or the number of its own frame
 )
-OBJECT = np.dtype(
-    [
-        ("chain", U32),
-        ("pool", U16),
-        ("user", U16),  # client that put into it last, or got from it in a shared pool
-        ("pages", LINK),  # anchor of its pages' `mates`
-        ("oid", U64, 3),
-    ]
+OBJECT = record(
+    ("chain", U32),
+    ("pool", U16),
+    ("user", U16),  # client that put into it last, or got from it in a shared pool
+    ("pages", LINK),  # anchor of its pages' `mates`
+    ("oid", U64, 3),
 )
-CONTENT = np.dtype(
-    [  # the data of several pages, kept once
-        ("chain", U32),
-        ("references", U32),
-        ("frame", U32),
-        ("scope", U32),  # pages of one scope may share it (tmem.dedup)
-    ]
+CONTENT = record(  # the data of several pages, kept once
+    ("chain references frame", U32),
+    ("scope", U32),  # pages of one scope may share it (tmem.dedup)
 )
-GONE = np.dtype(
-    [  # one entry of the log of invalidations
-        ("chain", U32),
-        ("pool", U32),
-        ("index", U32),
-        ("unused", U32),
-        ("oid", U64, 3),
-    ]
-)
+# One entry of the log of invalidations.
+GONE = record(("chain pool index unused", U32), ("oid", U64, 3))
 CELL_KINDS: dict[str, Any] = {"page": PAGE, "object": OBJECT, "content": CONTENT, "gone": GONE}
 CELL = np.dtype(
     {
@@ -125,157 +114,95 @@ assert PAGE.fields is not None
 assert OBJECT.fields is not None
 assert PAGE.fields["mates"] == OBJECT.fields["pages"], "an object anchors the list of its pages"
 
-AREA = np.dtype(
-    [
-        ("size", U32),  # frames; 0: the area is absent
-        ("used", U32),  # frames
-        ("first_free", U32),  # frame, + 1
-        ("next", U32),  # area with a free frame, + 1
-    ]
+AREA = record(
+    ("size", U32),  # frames; 0: the area is absent
+    ("used", U32),  # frames
+    ("first_free", U32),  # frame, + 1
+    ("next", U32),  # area with a free frame, + 1
 )
-HASHED = np.dtype(
-    [
-        ("chain", U32),  # next frame on the hash chain, + 1; NOT_HASHED when it is on none
-        ("tag", U32),  # hash of the content
-    ]
+HASHED = record(
+    ("chain", U32),  # next frame on the hash chain, + 1; NOT_HASHED when it is on none
+    ("tag", U32),  # hash of the content
 )
 NOT_HASHED = 0xFFFFFFFF
 
-POOL = np.dtype(
-    [  # what a put or get touches first
-        ("is_persistent", I64),
-        ("is_shared", I64),
-        ("owner", I64),  # client all its pages are counted to
-        ("dedup", I64),
-        ("pages", I64),
-        ("gets", I64),
-        ("gets_hit", I64),
-        ("puts", I64),
-        ("puts_good", I64),
-        ("puts_replaced", I64),
-        ("is_open", I64),
-        ("slot", I64),  # the owner's slot that leads to it
-        ("sharers", I64),  # slots that lead to it
-        ("uuid_lo", I64),
-        ("uuid_hi", I64),
-        ("pages_max", I64),
-        ("objects", I64),
-        ("objects_max", I64),
-        ("puts_dropped", I64),
-        ("puts_failed", I64),
-        ("page_flushes", I64),
-        ("page_flushes_hit", I64),
-        ("object_flushes", I64),
-        ("object_flushes_hit", I64),
-    ]
+POOL = record(  # what a put or get touches first
+    ("is_persistent is_shared", I64),
+    ("owner", I64),  # client all its pages are counted to
+    ("dedup pages gets gets_hit puts puts_good puts_replaced is_open", I64),
+    ("slot", I64),  # the owner's slot that leads to it
+    ("sharers", I64),  # slots that lead to it
+    ("uuid_lo uuid_hi pages_max objects objects_max puts_dropped puts_failed", I64),
+    ("page_flushes page_flushes_hit object_flushes object_flushes_hit", I64),
 )
-SLOT = np.dtype(
-    [
-        ("pool", I64),  # that the slot leads to, + 1
-        ("joined", I64),  # number of the join; the lowest joined first
-    ]
+SLOT = record(
+    ("pool", I64),  # that the slot leads to, + 1
+    ("joined", I64),  # number of the join; the lowest joined first
 )
-UUID = np.dtype([("low", I64), ("high", I64)])  # all ones: no uuid
-CLIENT = np.dtype(
-    [
-        ("mm_target", I64),  # pages, -1: no limit; may be written from outside at any time
-        ("quota", I64),  # persistent pages it may have, -1: no limit
-        ("is_frozen", I64),
-        ("is_migrating", I64),
-        ("used_pages", I64),
-        ("gets", I64),
-        ("gets_hit", I64),
-        ("persistent_gets_hit", I64),
-        ("ephemeral_gets_hit", I64),
-        ("puts", I64),
-        ("puts_succ", I64),
-        ("persistent_puts_succ", I64),
-        ("persistent_pages", I64),
-        ("ephemeral_pages", I64),
-        ("is_open", I64),
-        ("weight", I64),
-        ("is_saving", I64),
-        ("first_gone", I64),  # log of invalidations while migrating: cells
-        ("last_gone", I64),
-        ("cold", I64),  # persistent page the compressor looked at last, or their anchor
-        ("ephemeral_pages_max", I64),
-        ("puts_failed_target", I64),
-        ("puts_failed_nomem", I64),
-        ("puts_failed_nospc", I64),
-        ("puts_failed_frozen", I64),
-        ("puts_failed_fault", I64),
-        ("flushes", I64),
-        ("evicted", I64),
-        ("errors", I64),
-        ("slots", SLOT, POOLS_PER_CLIENT),
-        ("uuids", UUID, AUTHORISATIONS),  # it may share pools of
-    ]
+UUID = record(("low high", I64))  # all ones: no uuid
+CLIENT = record(
+    ("mm_target", I64),  # pages, -1: no limit; may be written from outside at any time
+    ("quota", I64),  # persistent pages it may have, -1: no limit
+    ("is_frozen is_migrating used_pages gets gets_hit persistent_gets_hit", I64),
+    ("ephemeral_gets_hit puts puts_succ persistent_puts_succ persistent_pages", I64),
+    ("ephemeral_pages is_open weight is_saving", I64),
+    ("first_gone", I64),  # log of invalidations while migrating: cells
+    ("last_gone", I64),
+    ("cold", I64),  # persistent page the compressor looked at last, or their anchor
+    ("ephemeral_pages_max puts_failed_target puts_failed_nomem puts_failed_nospc", I64),
+    ("puts_failed_frozen puts_failed_fault flushes evicted errors", I64),
+    ("slots", SLOT, POOLS_PER_CLIENT),
+    ("uuids", UUID, AUTHORISATIONS),  # it may share pools of
 )
 
-STATE = np.dtype(
-    [  # what a put or get touches first
-        ("cells", array_of(CELL)),
-        ("page_buckets", array_of(U32)),
-        ("page_bucket_count", I64),
-        ("slab", I64),  # host address of area 0
-        ("dedup", I64),  # whether pages may share their content
-        ("reserve_pages", I64),  # frames that must be free before any put
-        ("free_frames", I64),  # frames tmem may take: its free list and the host's heap
-        ("operations", I64),
-        ("object_buckets", array_of(U32)),
-        ("frames", array_of(U32)),
-        ("areas", array_of(AREA)),
-        ("hashed", array_of(HASHED)),
-        ("scratch", I64),  # address of two pages
-        ("warm", array_of(U32)),  # frames written lately
-        ("note", I64),  # tmem.shards' function that is told of every operation; 0: no curves
-        ("shards", I64),  # address of the estimators that function works on
-        ("hash_page", I64),  # xxHash's function, with dedup
-        ("object_bucket_count", I64),
-        ("hash_buckets", array_of(U32)),
-        ("hash_bucket_count", I64),
-        ("cell_count", I64),
-        ("max_areas", I64),
-        ("max_pages", I64),  # frames that may ever be grown: the last area may be a part of one
-        ("free_cells", I64),  # cells that may still be taken
-        ("cells_touched", I64),  # cells ever taken; those beyond are still zero
-        ("first_free_cell", I64),
-        ("open_area", I64),  # first area with a free frame, + 1
-        ("held_areas", I64),
-        ("held_frames", I64),
-        ("heap_free", I64),  # free frames that are in the host's heap
-        ("host_taken", I64),  # free frames the host uses for itself
-        ("pages", I64),
-        ("objects", I64),
-        ("zero_pages", I64),
-        ("ephemeral_pages", I64),
-        ("ephemeral_stored", I64),  # frames with ephemeral pages; no frame mixes the two kinds
-        ("total_weight", I64),
-        ("joined", I64),  # number of the last join of a pool
-        ("errors", I64),
-        ("evicted", I64),
-        ("evict_attempts", I64),
-        ("relinquished", I64),
-        ("relinquish_attempts", I64),
-        ("relinquish_evictions_max", I64),
-        ("failed_copies", I64),
-        ("relocated", I64),
-        ("dedup_across", I64),  # contents may be shared between clients
-        ("contents", I64),  # content cells
-        ("shared_pages", I64),  # pages that have such a content
-        ("deduped", I64),
-        ("compression", I64),
-        ("packed_pages", I64),
-        ("packed_bytes", I64),  # sum of their compressed lengths
-        ("packed_frames", I64),
-        ("poor", I64),  # pages that did not compress well enough
-        ("cold", I64),  # page the compressor looked at last in eviction order, or its anchor
-        ("rewritten", I64),  # a page before a cold one may be raw again
-        ("keys", U64, KEY_COUNT),  # secret, of the hash
-        ("packed", I64, PACKED_CLASSES),  # per class: first frame with a free slot, + 1
-        ("pools", POOL, MAX_POOLS),
-        ("clients", CLIENT, MAX_CLIENTS),
-    ]
+STATE = record(  # what a put or get touches first
+    ("cells", array_of(CELL)),
+    ("page_buckets", array_of(U32)),
+    ("page_bucket_count", I64),
+    ("slab", I64),  # host address of area 0
+    ("dedup", I64),  # whether pages may share their content
+    ("reserve_pages", I64),  # frames that must be free before any put
+    ("free_frames", I64),  # frames tmem may take: its free list and the host's heap
+    ("operations", I64),
+    ("object_buckets", array_of(U32)),
+    ("frames", array_of(U32)),
+    ("areas", array_of(AREA)),
+    ("hashed", array_of(HASHED)),
+    ("scratch", I64),  # address of two pages
+    ("warm", array_of(U32)),  # frames written lately
+    ("note", I64),  # tmem.shards' function that is told of every operation; 0: no curves
+    ("shards", I64),  # address of the estimators that function works on
+    ("hash_page", I64),  # xxHash's function, with dedup
+    ("object_bucket_count", I64),
+    ("hash_buckets", array_of(U32)),
+    ("hash_bucket_count cell_count max_areas", I64),
+    ("max_pages", I64),  # frames that may ever be grown: the last area may be a part of one
+    ("free_cells", I64),  # cells that may still be taken
+    ("cells_touched", I64),  # cells ever taken; those beyond are still zero
+    ("first_free_cell", I64),
+    ("open_area", I64),  # first area with a free frame, + 1
+    ("held_areas held_frames", I64),
+    ("heap_free", I64),  # free frames that are in the host's heap
+    ("host_taken", I64),  # free frames the host uses for itself
+    ("pages objects zero_pages ephemeral_pages", I64),
+    ("ephemeral_stored", I64),  # frames with ephemeral pages; no frame mixes the two kinds
+    ("total_weight", I64),
+    ("joined", I64),  # number of the last join of a pool
+    ("errors evicted evict_attempts relinquished relinquish_attempts", I64),
+    ("relinquish_evictions_max failed_copies relocated", I64),
+    ("dedup_across", I64),  # contents may be shared between clients
+    ("contents", I64),  # content cells
+    ("shared_pages", I64),  # pages that have such a content
+    ("deduped compression packed_pages", I64),
+    ("packed_bytes", I64),  # sum of their compressed lengths
+    ("packed_frames", I64),
+    ("poor", I64),  # pages that did not compress well enough
+    ("cold", I64),  # page the compressor looked at last in eviction order, or its anchor
+    ("rewritten", I64),  # a page before a cold one may be raw again
+    ("keys", U64, KEY_COUNT),  # secret, of the hash
+    ("packed", I64, PACKED_CLASSES),  # per class: first frame with a free slot, + 1
+    ("pools", POOL, MAX_POOLS),
+    ("clients", CLIENT, MAX_CLIENTS),
 )
 assert STATE.fields is not None
 assert STATE.fields["pools"][1] % 64 == 0, "a pool begins with a cache line"

@@ -5,9 +5,6 @@ that follow from it. A page of zeroes is queued apart: evicting it would free no
 Used by the kernels.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from tmem.index import (
@@ -22,13 +19,7 @@ from tmem.index import (
     unchain,
     unlink,
 )
-from tmem.layout import (
-    ANCHOR_PERSISTENT,
-    ANCHOR_STORED,
-    ANCHOR_ZERO,
-    EVICT_STORED,
-    NO_FRAME,
-)
+from tmem.layout import ANCHOR_PERSISTENT, ANCHOR_STORED, ANCHOR_ZERO, EVICT_STORED, NO_FRAME
 from tmem.raw_memory import kernel
 from tmem.store import discard, store
 

@@ -20,20 +20,10 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tmem import batch, serve, statistics, validate
+from tmem import batch, layout, serve, statistics, validate
 from tmem.codes import Code, Op, PoolFlag, TmemError
 from tmem.control import Control
 from tmem.dedup import hash_address
-from tmem.layout import (
-    AREA_BYTES,
-    AREA_PAGES,
-    KEY_COUNT,
-    MAX_AREAS,
-    MAX_CLIENTS,
-    MAX_PAGES,
-    PAGE_BYTES,
-    POOLS_PER_CLIENT,
-)
 from tmem.record import RECORD
 from tmem.state import State
 
@@ -84,28 +74,30 @@ class Tmem(Control):
         max_pages: int | None = None,
         mrc: bool = False,
     ) -> None:
-        areas = -(-pages // AREA_PAGES)
+        areas = -(-pages // layout.AREA_PAGES)
         most = areas if max_areas is None else max_areas
-        if pages < 0 or not areas <= most <= MAX_AREAS:
-            raise TmemError(f"{pages} pages do not fit in {most} areas of at most {MAX_AREAS}")
-        if areas < most and pages % AREA_PAGES:
+        if pages < 0 or not areas <= most <= layout.MAX_AREAS:
+            raise TmemError(
+                f"{pages} pages do not fit in {most} areas of at most {layout.MAX_AREAS}"
+            )
+        if areas < most and pages % layout.AREA_PAGES:
             raise TmemError(f"a pool that can grow starts with whole areas, not {pages} pages")
         if reserve_pages is None:
             reserve_pages = RESERVE_PAGES if slab is None else 0
         if reserve_pages < 0:
             raise TmemError(f"a reserve of {reserve_pages} pages cannot be")
         if max_pages is None:
-            max_pages = most * AREA_PAGES * (SMALLER if dedup or compression else 1)
-        if not 0 <= max_pages <= MAX_PAGES:
-            raise TmemError(f"a pool has room for 0 to {MAX_PAGES} pages, not {max_pages}")
+            max_pages = most * layout.AREA_PAGES * (SMALLER if dedup or compression else 1)
+        if not 0 <= max_pages <= layout.MAX_PAGES:
+            raise TmemError(f"a pool has room for 0 to {layout.MAX_PAGES} pages, not {max_pages}")
         self._memory: mmap.mmap | None = None
         if slab is None:
-            self._memory = mmap.mmap(-1, max(most, 1) * AREA_BYTES)
+            self._memory = mmap.mmap(-1, max(most, 1) * layout.AREA_BYTES)
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
-        elif slab % PAGE_BYTES:
+        elif slab % layout.PAGE_BYTES:
             raise TmemError(f"the slab is at {slab:#x}: it must begin on a page of 4096 bytes")
         self._state = State(
-            pages if areas == most else most * AREA_PAGES,
+            pages if areas == most else most * layout.AREA_PAGES,
             slab,
             _hash_keys(seed),
             max_pages=max_pages,
@@ -151,7 +143,7 @@ class Tmem(Control):
 
     def open_client(self, client: int) -> int:
         """Make a client: 0; EEXIST when it is open already, EPERM for a number beyond 0 to 63."""
-        if not 0 <= client < MAX_CLIENTS:
+        if not 0 <= client < layout.MAX_CLIENTS:
             return int(Code.EPERM)
         return int(serve.py_open_client(self.state_address, client))
 
@@ -160,7 +152,7 @@ class Tmem(Control):
 
         A pool that the client shared goes on with its other sharers.
         """
-        if not 0 <= client < MAX_CLIENTS:
+        if not 0 <= client < layout.MAX_CLIENTS:
             return int(Code.ENODEV)
         return int(serve.py_close_client(self.state_address, client))
 
@@ -172,15 +164,12 @@ class Tmem(Control):
         ``flags`` are Xen's (``tmem.PoolFlag``) and must carry ``VERSION``; ephemeral unless
         ``PERSISTENT``. ``uuid``: two u64, low first.
         """
-        code: int = serve.control(
-            self.state_address, _NEW_POOL, client, int(flags), uuid[0], uuid[1], 0, 0
-        )
-        return code
+        words = int(flags), uuid[0], uuid[1], 0, 0
+        return int(serve.control(self.state_address, _NEW_POOL, client, *words))
 
     def destroy_pool(self, client: int, pool: int) -> int:
         """Free a pool and its pages: DONE, or ABSENT (no error) when there is none."""
-        code: int = serve.control(self.state_address, _DESTROY_POOL, client, pool, 0, 0, 0, 0)
-        return code
+        return int(serve.control(self.state_address, _DESTROY_POOL, client, pool, 0, 0, 0, 0))
 
     def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
@@ -234,7 +223,7 @@ class Tmem(Control):
         Raises as ``get``.
         """
         data = np.frombuffer(page, np.uint8)
-        if data.nbytes != PAGE_BYTES:
+        if data.nbytes != layout.PAGE_BYTES:
             _refuse(int(Code.BAD_BUFFER), index, page)
         if not data.flags.writeable:
             raise BufferError("a page to be filled must be writable")
@@ -254,8 +243,8 @@ class Tmem(Control):
         """A client and one ``RECORD`` as the C service would pass them."""
         if not 0 <= index <= serve.INDEX_MAX:
             _refuse(int(Code.BAD_INDEX), index)
-        client = client if 0 <= client < MAX_CLIENTS else MAX_CLIENTS
-        pool = pool if 0 <= pool < POOLS_PER_CLIENT else POOLS_PER_CLIENT
+        client = client if 0 <= client < layout.MAX_CLIENTS else layout.MAX_CLIENTS
+        pool = pool if 0 <= pool < layout.POOLS_PER_CLIENT else layout.POOLS_PER_CLIENT
         record = np.zeros(1, RECORD)
         record["op"] = op
         record["arg"] = (pool | index << 32, *oid, 0)
@@ -268,12 +257,11 @@ class Tmem(Control):
 
     def flush_object(self, client: int, pool: int, oid: Oid) -> int:
         """Forget every page of an object: DONE whether or not it was there; ENODEV."""
-        code: int = serve.control(self.state_address, _FLUSH_OBJECT, client, pool, *oid, 0)
-        return code
+        return int(serve.control(self.state_address, _FLUSH_OBJECT, client, pool, *oid, 0))
 
     def grow(self, area: int) -> int:
         """Take area number ``area`` of the slab into use: 0; EPERM when out of range or held."""
-        if not 0 <= area < MAX_AREAS:
+        if not 0 <= area < layout.MAX_AREAS:
             return int(Code.EPERM)
         return int(serve.py_grow(self.state_address, area))
 
@@ -303,7 +291,7 @@ class Tmem(Control):
 
 def _hash_keys(seed: int | None) -> list[int]:
     source = secrets.SystemRandom() if seed is None else random.Random(seed)
-    return [source.getrandbits(64) for _ in range(KEY_COUNT)]
+    return [source.getrandbits(64) for _ in range(layout.KEY_COUNT)]
 
 
 def _refuse(code: int, index: int, page: Any = b"") -> NoReturn:

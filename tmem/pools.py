@@ -6,23 +6,11 @@ are left, and all the pool's pages are counted to the owner. Used by ``tmem.kern
 ``tmem.serve``.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
-from tmem import codes
+from tmem import codes, layout
 from tmem.index import client_anchor, insert_first, object_of, unlink
 from tmem.invalidation_log import drop_and_log, forget_gone
-from tmem.layout import (
-    ANCHOR_PERSISTENT,
-    ANCHOR_STORED,
-    AUTHORISATIONS,
-    MAX_CLIENTS,
-    POOLS_PER_CLIENT,
-    SHARED_POOLS,
-    SLOT_COUNT,
-)
 from tmem.raw_memory import clear_record, kernel
 
 DONE, ABSENT = int(codes.Code.DONE), int(codes.Code.ABSENT)
@@ -39,13 +27,13 @@ ANYBODY = -1
 @kernel
 def is_open(state, client):
     """Whether this is the number of an open client."""
-    return 0 <= client < MAX_CLIENTS and state.clients[client].is_open != 0
+    return 0 <= client < layout.MAX_CLIENTS and state.clients[client].is_open != 0
 
 
 @kernel
 def pool_of(state, client, slot):
     """The pool a slot of a client leads to, or -1."""
-    if client < 0 or client >= MAX_CLIENTS or slot < 0 or slot >= POOLS_PER_CLIENT:
+    if client < 0 or client >= layout.MAX_CLIENTS or slot < 0 or slot >= layout.POOLS_PER_CLIENT:
         return -1
     return state.clients[client].slots[slot].pool - 1
 
@@ -56,7 +44,7 @@ def may_share(state, client, uuid_lo, uuid_hi):
     if uuid_lo == NO_UUID and uuid_hi == NO_UUID:
         return False
     uuids = state.clients[client].uuids
-    for place in range(AUTHORISATIONS):
+    for place in range(layout.AUTHORISATIONS):
         if uuids[place].low == uuid_lo and uuids[place].high == uuid_hi:
             return True
     return False
@@ -66,7 +54,7 @@ def may_share(state, client, uuid_lo, uuid_hi):
 def shared_pool(state, uuid_lo, uuid_hi):
     """The shared pool of this uuid, or the place for it; -1 when all places are taken."""
     place = -1
-    for number in range(SLOT_COUNT + SHARED_POOLS - 1, SLOT_COUNT - 1, -1):
+    for number in range(layout.SLOT_COUNT + layout.SHARED_POOLS - 1, layout.SLOT_COUNT - 1, -1):
         pool = state.pools[number]
         if not pool.is_open:
             place = number
@@ -86,11 +74,11 @@ def new_pool(state, client, flags, uuid_lo, uuid_hi):
     if flags & FLAG_PERSISTENT and flags & FLAG_SHARED:
         return EPERM
     slot = 0
-    while slot < POOLS_PER_CLIENT and pool_of(state, client, slot) >= 0:
+    while slot < layout.POOLS_PER_CLIENT and pool_of(state, client, slot) >= 0:
         slot += 1
-    if slot == POOLS_PER_CLIENT:
+    if slot == layout.POOLS_PER_CLIENT:
         return EPERM
-    number = client * POOLS_PER_CLIENT + slot
+    number = client * layout.POOLS_PER_CLIENT + slot
     shared = flags & FLAG_SHARED and may_share(state, client, uuid_lo, uuid_hi)
     if shared:
         number = shared_pool(state, uuid_lo, uuid_hi)
@@ -119,7 +107,7 @@ def new_pool(state, client, flags, uuid_lo, uuid_hi):
 def drop_pages(state, number, used_by):
     """Drop the pages of a pool whose object was used last by a client, or by ANYBODY."""
     pool, links = state.pools[number], state.cells.page.of_client
-    for kind in range(ANCHOR_STORED, ANCHOR_PERSISTENT + 1):
+    for kind in range(layout.ANCHOR_STORED, layout.ANCHOR_PERSISTENT + 1):
         anchor = client_anchor(pool.owner, kind)
         page = links[anchor].next
         while page != anchor and pool.pages != 0:
@@ -133,8 +121,8 @@ def drop_pages(state, number, used_by):
 def first_sharer(state, number):
     """The client and the slot that joined a pool before all others that lead to it."""
     first_client, first_slot, first_joined = -1, -1, -1
-    for client in range(MAX_CLIENTS):
-        for slot in range(POOLS_PER_CLIENT):
+    for client in range(layout.MAX_CLIENTS):
+        for slot in range(layout.POOLS_PER_CLIENT):
             leads = state.clients[client].slots[slot]
             if leads.pool == number + 1 and (first_client < 0 or leads.joined < first_joined):
                 first_client, first_slot, first_joined = client, slot, leads.joined
@@ -151,7 +139,7 @@ def change_owner(state, number):
     pool.owner = new
     if new == old:
         return
-    for kind in range(ANCHOR_STORED, ANCHOR_PERSISTENT):
+    for kind in range(layout.ANCHOR_STORED, layout.ANCHOR_PERSISTENT):
         anchor, target = client_anchor(old, kind), client_anchor(new, kind)
         page = links[anchor].previous
         while page != anchor:
@@ -191,7 +179,7 @@ def destroy_pool(state, client, slot):
 @kernel
 def open_client(state, client):
     """Make a client without pools or limit: 0; EEXIST when it is open, EPERM for a bad number."""
-    if client < 0 or client >= MAX_CLIENTS:
+    if client < 0 or client >= layout.MAX_CLIENTS:
         return EPERM
     if is_open(state, client):
         return EEXIST
@@ -199,8 +187,8 @@ def open_client(state, client):
     clear_record(its)
     its.mm_target = -1
     its.quota = -1
-    its.cold = client_anchor(client, ANCHOR_PERSISTENT)
-    for place in range(AUTHORISATIONS):
+    its.cold = client_anchor(client, layout.ANCHOR_PERSISTENT)
+    for place in range(layout.AUTHORISATIONS):
         its.uuids[place].low = NO_UUID
         its.uuids[place].high = NO_UUID
     its.is_open = 1
@@ -213,7 +201,7 @@ def close_client(state, client):
     if not is_open(state, client):
         return ENODEV
     its, before = state.clients[client], state.pages
-    for slot in range(POOLS_PER_CLIENT):
+    for slot in range(layout.POOLS_PER_CLIENT):
         destroy_pool(state, client, slot)
     forget_gone(state, client)
     state.total_weight -= its.weight

@@ -18,8 +18,10 @@ compile or to call. Used by the kernels; ``kernel`` and the array makers also by
 
 from __future__ import annotations
 
+import inspect
 import operator
 import zlib
+from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
 
@@ -27,12 +29,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.core.typing.templates import (
-    AbstractTemplate,
-    AttributeTemplate,
-    infer_global,
-    signature,
-)
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_global, signature
 from numba.extending import (
     infer_getattr,
     intrinsic,
@@ -205,15 +202,30 @@ def _set_element(context: Any, builder: Any, signature: Any, arguments: Any) -> 
     return context.get_dummy_value()
 
 
+def inline(result: Any, *kinds: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A function for kernels, with types of its result and arguments, made of one that emits code.
+
+    The decorated function is called as ``emit(builder, *values)`` and gives the value of the
+    result, None when that is ``types.void``.
+    """
+
+    def decorate(emit: Callable[..., Any]) -> Any:
+        def typed(typing_context: Any, *arguments: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                value = emit(builder, *values)
+                return context.get_dummy_value() if value is None else value
+
+            return result(*kinds), generate
+
+        typed.__name__, typed.__doc__ = emit.__name__, emit.__doc__
+        typed.__signature__ = inspect.signature(emit)
+        return intrinsic(typed)
+
+    return decorate
+
+
 def _pointer_maker(pointer: types.Type) -> Any:
-    @intrinsic
-    def pointer_at(typing_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], _BYTES)
-
-        return pointer(types.int64), generate
-
-    return pointer_at
+    return inline(pointer, types.int64)(lambda builder, address: builder.inttoptr(address, _BYTES))
 
 
 def record_at(dtype: np.dtype) -> Any:
@@ -267,26 +279,17 @@ def call(typing_context: Any, function: Any, arguments: Any) -> Any:
     return types.int64(types.int64, arguments), generate
 
 
-@intrinsic
-def ones(typing_context: Any, word: Any) -> Any:
+@inline(types.int64, types.uint64)
+def ones(builder: Any, word: Any) -> Any:
     """How many bits of a u64 are 1."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), generate
+    return builder.ctpop(word)
 
 
-@intrinsic
-def copy_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
+@inline(types.void, types.int64, types.int64, types.int64)
+def copy_bytes(builder: Any, target: Any, source: Any, count: Any) -> None:
     """memcpy of ``count`` bytes between two addresses; they do not overlap."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, source = (builder.inttoptr(address, _BYTES) for address in arguments[:2])
-        cgutils.raw_memcpy(builder, target, source, arguments[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
+    target, source = (builder.inttoptr(address, _BYTES) for address in (target, source))
+    cgutils.raw_memcpy(builder, target, source, count, 1)
 
 
 @kernel
@@ -295,13 +298,7 @@ def copy_page(target: Any, source: Any) -> Any:
     copy_bytes(target, source, PAGE_BYTES)
 
 
-@intrinsic
-def clear_page(typing_context: Any, target: Any) -> Any:
+@inline(types.void, types.int64)
+def clear_page(builder: Any, target: Any) -> None:
     """memset of one page to zero."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], _BYTES)
-        cgutils.memset(builder, pointer, ir.Constant(_I64, PAGE_BYTES), 0)
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
+    cgutils.memset(builder, builder.inttoptr(target, _BYTES), ir.Constant(_I64, PAGE_BYTES), 0)

@@ -155,6 +155,9 @@ _FIELDS: dict[str, tuple[Number, ...]] = {
     "lru": (_ANY,),
 }
 _OPTIONAL = frozenset(["put_fault"])
+#: Methods of the pool that take a client and the further fields; that take the further fields only.
+_OF_CLIENT = frozenset(["destroy_pool", "get_fault", "flush_page", "flush_object"])
+_OF_HOST = frozenset(["freeable_mb", "relinquish", "host_take", "host_give"])
 
 
 class Replay:
@@ -181,9 +184,14 @@ class Replay:
         self._rows += 1
         if self._compression and self._rows % COMPRESS_ROWS == 0:
             self.pool.compress_step(COMPRESS_PAGES)
-        operation: Callable[..., int | Row] = getattr(self, f"_{name}")
+        result: int | Row
         try:
-            result = operation(*values)
+            if name in _OF_CLIENT:
+                result = int(getattr(self.pool, name)(self._client(values[0]), *values[1:]))
+            elif name in _OF_HOST:
+                result = int(getattr(self.pool, name)(*values[1:]))
+            else:
+                result = getattr(self, f"_{name}")(*values)
         except _NoMoreClients:
             result = int(Code.ENOMEM)
         return result if type(result) is list else [result]
@@ -202,16 +210,10 @@ class Replay:
         return number
 
     def _new_pool(self, c: int, flags: int, low: int, high: int) -> int:
-        code: int = self.pool.new_pool(self._client(c), flags, (low, high))
-        return code
-
-    def _destroy_pool(self, c: int, p: int) -> int:
-        code: int = self.pool.destroy_pool(self._client(c), p)
-        return code
+        return int(self.pool.new_pool(self._client(c), flags, (low, high)))
 
     def _put(self, c: int, p: int, oid: Oid, i: int, seed: int) -> int:
-        code: int = self.pool.put(self._client(c), p, oid, i, page_of(seed))
-        return code
+        return int(self.pool.put(self._client(c), p, oid, i, page_of(seed)))
 
     def _get(self, c: int, p: int, oid: Oid, i: int) -> Row:
         code = self.pool.get(self._client(c), p, oid, i, self._page)
@@ -226,20 +228,7 @@ class Replay:
         return seed
 
     def _put_fault(self, c: int, p: int, oid: Oid, i: int, _: int = 0) -> int:
-        code: int = self.pool.put_fault(self._client(c), p, oid, i)
-        return code
-
-    def _get_fault(self, c: int, p: int, oid: Oid, i: int) -> int:
-        code: int = self.pool.get_fault(self._client(c), p, oid, i)
-        return code
-
-    def _flush_page(self, c: int, p: int, oid: Oid, i: int) -> int:
-        code: int = self.pool.flush_page(self._client(c), p, oid, i)
-        return code
-
-    def _flush_object(self, c: int, p: int, oid: Oid) -> int:
-        code: int = self.pool.flush_object(self._client(c), p, oid)
-        return code
+        return int(self.pool.put_fault(self._client(c), p, oid, i))
 
     def _set_quota(self, c: int, pages: int) -> int:
         self._quotas[c] = pages
@@ -250,8 +239,7 @@ class Replay:
     def _auth(self, c: int, on: int, low: int, high: int) -> int:
         if c == ALL:
             return int(Code.ENOMEM)
-        code: int = self.pool.authorise(self._client(c), (low, high), bool(on))
-        return code
+        return int(self.pool.authorise(self._client(c), (low, high), bool(on)))
 
     def _each(self, c: int, none: int, operation: Callable[[int], int]) -> int:
         """Do ``operation`` to one client or to all: the least code; ``none`` for an unknown one."""
@@ -270,18 +258,6 @@ class Replay:
 
     def _flush_kb(self, c: int, kib: int) -> int:
         return int(self.pool.flush_kb(kib)) if c == ALL else int(Code.EPERM)
-
-    def _freeable_mb(self, _: int) -> int:
-        return int(self.pool.freeable_mb())
-
-    def _relinquish(self, _: int, order: int) -> int:
-        return int(self.pool.relinquish(order))
-
-    def _host_take(self, _: int, pages: int) -> int:
-        return int(self.pool.host_take(pages))
-
-    def _host_give(self, _: int, pages: int) -> int:
-        return int(self.pool.host_give(pages))
 
     def _kill_client(self, c: int) -> int:
         if c in self._clients:

@@ -15,9 +15,6 @@ Every entry takes the address of the state first. Importing this module compiles
 kernel. Used by ``tmem.pool`` and what belongs to it, and by hosts for ``entry_points``.
 """
 
-# Kernel arguments are typed by their signatures; annotations would only repeat them.
-# ruff: noqa: ANN001, ANN201, ANN202
-
 from __future__ import annotations
 
 import ctypes
@@ -29,13 +26,7 @@ from numba import cfunc, int64, njit, uint64
 from tmem import codes, evict, invalidation_log, kernels, pools, slab, store
 from tmem.compiled_cache import cached_kernels
 from tmem.index import Name
-from tmem.layout import (
-    MAX_CLIENTS,
-    NOTE_DESTROY_POOL,
-    NOTE_OPEN_CLIENT,
-    PAGE_BYTES,
-    STATE,
-)
+from tmem.layout import MAX_CLIENTS, NOTE_DESTROY_POOL, NOTE_OPEN_CLIENT, PAGE_BYTES, STATE
 from tmem.page_argument import page_address, readable_page, writable_page
 from tmem.raw_memory import array_at, kernel, record_at, words_at
 from tmem.record import RECORD

@@ -29,31 +29,16 @@ counts are halved every WINDOW references, so the curve is of the recent past.
 Used by ``tmem.pool``; the kernels call ``_note`` by its address in the state.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN202
-
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 from numba import cfunc, int64, uint64
 
+from tmem import layout
 from tmem.compiled_cache import cached_kernels
 from tmem.index import Name, hash_page_name
-from tmem.layout import (
-    I64,
-    MAX_CLIENTS,
-    NOTE_DESTROY_POOL,
-    NOTE_FLUSH,
-    NOTE_FLUSH_OBJECT,
-    NOTE_GET,
-    NOTE_OPEN_CLIENT,
-    NOTE_REFUSED,
-    NOTE_STORED,
-    NOTE_TAKE,
-    STATE,
-    U64,
-)
+from tmem.layout import I64, U64
 from tmem.raw_memory import array_at, clear_record, kernel, ones, record_at
 
 KEYS = 2048
@@ -66,24 +51,22 @@ SHIFT_MAX = 32
 #: What a reference counts at rate 1, so that halving it a few times leaves something.
 ONE = 1 << 8
 
-ESTIMATOR = np.dtype(
-    [
-        ("pages", I64),  # of the pool: deeper is not looked at
-        ("width", I64),  # pages per bucket
-        ("shift", I64),  # the rate is 2 ** -shift
-        ("count", I64),  # keys
-        ("now", I64),  # the next position; higher ones are higher on the stack
-        ("gets", I64),  # all of them, times ONE
-        ("sampled", I64),  # those sampled, times ONE / rate
-        ("wait", I64),  # references until all counts are halved
-        ("buckets", I64, BUCKETS + 1),  # references by distance; the last is for all beyond
-        ("bits", U64, POSITIONS // WORD_BITS),  # one per position: a key is there
-        ("hash", U64, TABLE),  # per slot: 0 when free
-        ("name", I64, TABLE),  # per slot: pool, refused, index
-        ("place", I64, TABLE),  # per slot: position
-    ]
+ESTIMATOR = layout.record(
+    ("pages", I64),  # of the pool: deeper is not looked at
+    ("width", I64),  # pages per bucket
+    ("shift", I64),  # the rate is 2 ** -shift
+    ("count", I64),  # keys
+    ("now", I64),  # the next position; higher ones are higher on the stack
+    ("gets", I64),  # all of them, times ONE
+    ("sampled", I64),  # those sampled, times ONE / rate
+    ("wait", I64),  # references until all counts are halved
+    ("buckets", I64, BUCKETS + 1),  # references by distance; the last is for all beyond
+    ("bits", U64, POSITIONS // WORD_BITS),  # one per position: a key is there
+    ("hash", U64, TABLE),  # per slot: 0 when free
+    ("name", I64, TABLE),  # per slot: pool, refused, index
+    ("place", I64, TABLE),  # per slot: position
 )
-state_at, estimators_at = record_at(STATE), array_at(ESTIMATOR)
+state_at, estimators_at = record_at(layout.STATE), array_at(ESTIMATOR)
 
 REFUSED = 1 << 32
 POOL_SHIFT = 33
@@ -255,7 +238,7 @@ def _forget(state, it, kind, pool, oid):
         if (
             mixed != 0
             and name >> POOL_SHIFT == pool
-            and (kind == NOTE_DESTROY_POOL or mixed == _hash(state, Name(pool, oid, index)))
+            and (kind == layout.NOTE_DESTROY_POOL or mixed == _hash(state, Name(pool, oid, index)))
         ):
             _remove(it, slot)
         else:
@@ -275,26 +258,26 @@ def _reset(it):
 def _note(address, kind, client, pool, oid0, oid1, oid2, index):
     state = state_at(address)
     it, name = estimators_at(state.shards)[client], Name(pool, (oid0, oid1, oid2), index)
-    if kind in (NOTE_GET, NOTE_TAKE):
+    if kind in (layout.NOTE_GET, layout.NOTE_TAKE):
         it.gets += ONE
         _pass(it)
-    elif kind == NOTE_OPEN_CLIENT:
+    elif kind == layout.NOTE_OPEN_CLIENT:
         _reset(it)
         return 0
-    elif kind in (NOTE_FLUSH_OBJECT, NOTE_DESTROY_POOL):
+    elif kind in (layout.NOTE_FLUSH_OBJECT, layout.NOTE_DESTROY_POOL):
         _forget(state, it, kind, pool, name.oid)
         return 0
     mixed = _hash(state, name)
     if not _is_sampled(it, mixed):
         return 0
-    if kind in (NOTE_STORED, NOTE_REFUSED):
-        _note_put(it, mixed, pool << POOL_SHIFT | (kind == NOTE_REFUSED) * REFUSED | index)
-    elif kind == NOTE_FLUSH:
+    if kind in (layout.NOTE_STORED, layout.NOTE_REFUSED):
+        _note_put(it, mixed, pool << POOL_SHIFT | (kind == layout.NOTE_REFUSED) * REFUSED | index)
+    elif kind == layout.NOTE_FLUSH:
         slot = _find(it, mixed)
         if it.hash[slot] != 0:
             _remove(it, slot)
     else:
-        _note_get(it, mixed, kind == NOTE_TAKE)
+        _note_get(it, mixed, kind == layout.NOTE_TAKE)
     return 1
 
 
@@ -308,7 +291,7 @@ note_address = int(note_pointer.address or 0)
 
 def estimators(pages: int) -> npt.NDArray[np.void]:
     """Estimators for every client of a pool of ``pages``: ESTIMATOR, shape (MAX_CLIENTS,)."""
-    made = np.zeros(MAX_CLIENTS, ESTIMATOR)
+    made = np.zeros(layout.MAX_CLIENTS, ESTIMATOR)
     made["pages"] = pages
     made["width"] = max(-(-pages // BUCKETS), 1)
     made["wait"] = WINDOW

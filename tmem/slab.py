@@ -11,20 +11,16 @@ as many of the frames written last as a level 2 cache holds. Only these are writ
 cache, all others past it. A wrong guess costs time and nothing else.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from tmem.codes import Code
 from tmem.layout import AREA_PAGES, FRAME_FREE, NOT_HASHED, PAGE_BYTES, WARM_FRAMES
-from tmem.raw_memory import copy_page, kernel
+from tmem.raw_memory import copy_page, inline, kernel
 
 EPERM = int(Code.EPERM)
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -32,25 +28,20 @@ _LINE = ir.VectorType(_I64, 8)
 LINE_BYTES = 64
 
 
-@intrinsic
-def stream_page(typing_context: Any, target: Any, source: Any) -> Any:
+@inline(types.void, types.int64, types.int64)
+def stream_page(builder: Any, target: Any, source: Any) -> None:
     """Copy one page with stores that pass the cache by; ``target`` is aligned to a page.
 
     No fence, which would wait for the memory: another thread may look at the pool only after a lock
     has changed hands (the GIL, the service's), and that locked instruction is the fence.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, source = (builder.inttoptr(a, _LINE.as_pointer()) for a in arguments)
-        past = builder.module.add_metadata([ir.Constant(_I32, 1)])
-        for line in range(PAGE_BYTES // LINE_BYTES):
-            value = builder.load(builder.gep(source, [ir.Constant(_I64, line)]))
-            value.align = 1
-            store = builder.store(value, builder.gep(target, [ir.Constant(_I64, line)]), align=64)
-            store.set_metadata("nontemporal", past)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
+    target, source = (builder.inttoptr(a, _LINE.as_pointer()) for a in (target, source))
+    past = builder.module.add_metadata([ir.Constant(_I32, 1)])
+    for line in range(PAGE_BYTES // LINE_BYTES):
+        value = builder.load(builder.gep(source, [ir.Constant(_I64, line)]))
+        value.align = 1
+        store = builder.store(value, builder.gep(target, [ir.Constant(_I64, line)]), align=64)
+        store.set_metadata("nontemporal", past)
 
 
 @kernel

@@ -11,19 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tmem.layout import (
-    AREA,
-    AREA_PAGES,
-    CELL,
-    EVICT_STORED,
-    FIRST_CELL,
-    HASHED,
-    PAGE_BYTES,
-    STATE,
-    U32,
-    WARM_FRAMES,
-    cells_for,
-)
+from tmem import layout
 
 LINE_BYTES = 64  # of a cache line; every array begins with one
 _Records = npt.NDArray[np.void]
@@ -51,22 +39,22 @@ class State:
         reserve_pages: int = 0,
         hash_page: int = 0,
     ) -> None:
-        max_areas = -(-max_frames // AREA_PAGES)
-        frames = max_areas * AREA_PAGES
+        max_areas = -(-max_frames // layout.AREA_PAGES)
+        frames = max_areas * layout.AREA_PAGES
         hashed_frames = frames if hash_page else 0
-        cell_count = FIRST_CELL + cells_for(max_pages)
+        cell_count = layout.FIRST_CELL + layout.cells_for(max_pages)
         views = self._allocate(
             {
-                "state": (STATE, 1),
-                "cells": (CELL, cell_count),
-                "page_buckets": (U32, max(max_pages, 1)),
-                "object_buckets": (U32, max_pages // 2 + 1),
-                "frames": (U32, frames),
-                "areas": (AREA, max_areas),
-                "hash_buckets": (U32, hashed_frames),
-                "hashed": (HASHED, hashed_frames),
-                "scratch": (U32, 2 * PAGE_BYTES // 4),  # a codec may write beyond what it answers
-                "warm": (U32, WARM_FRAMES),
+                "state": (layout.STATE, 1),
+                "cells": (layout.CELL, cell_count),
+                "page_buckets": (layout.U32, max(max_pages, 1)),
+                "object_buckets": (layout.U32, max_pages // 2 + 1),
+                "frames": (layout.U32, frames),
+                "areas": (layout.AREA, max_areas),
+                "hash_buckets": (layout.U32, hashed_frames),
+                "hashed": (layout.HASHED, hashed_frames),
+                "scratch": (layout.U32, layout.PAGE_BYTES // 2),  # codecs write beyond an answer
+                "warm": (layout.U32, layout.WARM_FRAMES),
             }
         )
         #: the fields of STATE; a view, as all these are
@@ -92,15 +80,15 @@ class State:
             "object_bucket_count": len(self.object_buckets),
             "hash_bucket_count": len(self.hash_buckets),
             "cell_count": cell_count,
-            "free_cells": cell_count - FIRST_CELL,
-            "cells_touched": FIRST_CELL,
-            "cold": EVICT_STORED,
+            "free_cells": cell_count - layout.FIRST_CELL,
+            "cells_touched": layout.FIRST_CELL,
+            "cold": layout.EVICT_STORED,
             "keys": np.array(keys, dtype=np.uint64),
         }.items():
             self.header[name] = value
-        anchors = self.cells["page"][:FIRST_CELL]
+        anchors = self.cells["page"][: layout.FIRST_CELL]
         for links in (anchors["of_client"], anchors["eviction"]):
-            links["next"] = links["previous"] = np.arange(FIRST_CELL)
+            links["next"] = links["previous"] = np.arange(layout.FIRST_CELL)
 
     def _allocate(self, arrays: dict[str, tuple[np.dtype, int]]) -> dict[str, Any]:
         """The block, and in it a view of each array, of so many elements of its dtype."""

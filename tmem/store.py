@@ -5,13 +5,11 @@ hold ephemeral pages. All pages of one frame are ephemeral or all are persistent
 how many frames eviction can give. Used by the kernels.
 """
 
-# Kernel arguments are typed by numba; annotations would only repeat "int".
-# ruff: noqa: ANN001, ANN201
-
 from __future__ import annotations
 
 from numba import int64
 
+from tmem import layout
 from tmem.compressed import free_slot, move_packed, take_slot, unpack
 from tmem.dedup import (
     NONE,
@@ -27,25 +25,11 @@ from tmem.dedup import (
     unshare,
 )
 from tmem.index import client_anchor, object_of
-from tmem.layout import (
-    ANCHOR_PERSISTENT,
-    EVICT_STORED,
-    FRAME_MASK,
-    FRAME_SHARED,
-    MAX_CLIENTS,
-    NO_FRAME,
-    PACKED_MAX_BYTES,
-    PAGE_BYTES,
-    STORE_MASK,
-    STORE_PACKED,
-    STORE_SHARED,
-    STORE_SPARED,
-)
 from tmem.lz4 import compress
 from tmem.raw_memory import clear_page, copy_bytes, copy_page, kernel, words_at
 from tmem.slab import frame_address, free_frame, take_frame, write_frame
 
-PAGE_WORDS = PAGE_BYTES // 8
+PAGE_WORDS = layout.PAGE_BYTES // 8
 ZERO_STEP = 8  # words looked at together: one cache line
 LOOKS_PER_PAGE = 8  # pages a compressing step looks at for each it may compress
 
@@ -68,7 +52,7 @@ def store(state, pool, page, data):
     """Keep a copy of the data for a page that has none; there is a free frame."""
     it, its_pool = state.cells.page[page], state.pools[pool]
     if is_zero(data):
-        it.store = NO_FRAME
+        it.store = layout.NO_FRAME
         state.zero_pages += 1
         return
     tag = int64(-1)
@@ -93,14 +77,14 @@ def discard(state, pool, page):
     """Give up what a page keeps; the caller drops it or stores anew."""
     frame = state.cells.page[page].store
     ephemeral = not state.pools[pool].is_persistent
-    if frame == NO_FRAME:
+    if frame == layout.NO_FRAME:
         state.zero_pages -= 1
         return
-    if frame & STORE_SHARED:
+    if frame & layout.STORE_SHARED:
         frame = unshare(state, page)
         if frame < 0:
             return
-    elif frame & STORE_PACKED:
+    elif frame & layout.STORE_PACKED:
         state.ephemeral_stored -= free_slot(state, page) and ephemeral
         return
     forget(state, frame)
@@ -112,12 +96,12 @@ def discard(state, pool, page):
 def load(state, page, data):
     """Copy what a page keeps to the address ``data``."""
     place = state.cells.page[page].store
-    if place < STORE_PACKED:
+    if place < layout.STORE_PACKED:
         copy_page(data, frame_address(state, place))
-    elif place == NO_FRAME:
+    elif place == layout.NO_FRAME:
         clear_page(data)
-    elif place & STORE_SHARED:
-        copy_page(data, frame_address(state, state.cells.content[place & STORE_MASK].frame))
+    elif place & layout.STORE_SHARED:
+        copy_page(data, frame_address(state, state.cells.content[place & layout.STORE_MASK].frame))
     else:
         unpack(state, page, data)
 
@@ -125,7 +109,7 @@ def load(state, page, data):
 @kernel
 def is_own(state, page):
     """Whether a page has a frame of its own, which new data may simply overwrite."""
-    return state.cells.page[page].store < STORE_PACKED
+    return state.cells.page[page].store < layout.STORE_PACKED
 
 
 @kernel
@@ -133,11 +117,11 @@ def spare(state, page):
     """Whether an eviction passes a page by, this once: its content would stay for others."""
     it = state.cells.page[page]
     place = it.store
-    if place == NO_FRAME or not place & STORE_SHARED or place & STORE_SPARED:
+    if place == layout.NO_FRAME or not place & layout.STORE_SHARED or place & layout.STORE_SPARED:
         return False
-    if state.cells.content[place & STORE_MASK].references < 2:
+    if state.cells.content[place & layout.STORE_MASK].references < 2:
         return False
-    it.store = place | STORE_SPARED
+    it.store = place | layout.STORE_SPARED
     return True
 
 
@@ -148,8 +132,8 @@ def move(state, old, new, holder):
     if is_packed(holder):
         move_packed(state, old, new)
         return
-    if holder & FRAME_SHARED:
-        state.cells.content[holder & FRAME_MASK].frame = new
+    if holder & layout.FRAME_SHARED:
+        state.cells.content[holder & layout.FRAME_MASK].frame = new
     else:
         state.cells.page[holder].store = new
     move_same(state, old, new)
@@ -159,7 +143,7 @@ def move(state, old, new, holder):
 def pack(state, page):
     """Compress a page with a frame of its own: 1, or 0 when it does not get small enough."""
     source = frame_address(state, state.cells.page[page].store)
-    length = compress(source, state.scratch, int64(PACKED_MAX_BYTES))
+    length = compress(source, state.scratch, int64(layout.PACKED_MAX_BYTES))
     if length <= 0:
         state.poor += 1
         return 0
@@ -195,16 +179,16 @@ def compress_step(state, budget):
     if not state.compression:
         return 0
     pages = state.cells.page
-    packed, state.cold = pack_list(state, pages.eviction, EVICT_STORED, state.cold, budget)
-    for number in range(MAX_CLIENTS):
+    packed, state.cold = pack_list(state, pages.eviction, layout.EVICT_STORED, state.cold, budget)
+    for number in range(layout.MAX_CLIENTS):
         client = state.clients[number]
         if client.is_open and packed < budget:
-            anchor, left = client_anchor(number, ANCHOR_PERSISTENT), budget - packed
+            anchor, left = client_anchor(number, layout.ANCHOR_PERSISTENT), budget - packed
             more, client.cold = pack_list(state, pages.of_client, anchor, client.cold, left)
             packed += more
     if packed == 0 and state.rewritten:
         state.rewritten = 0
-        state.cold = EVICT_STORED
-        for number in range(MAX_CLIENTS):
-            state.clients[number].cold = client_anchor(number, ANCHOR_PERSISTENT)
+        state.cold = layout.EVICT_STORED
+        for number in range(layout.MAX_CLIENTS):
+            state.clients[number].cold = client_anchor(number, layout.ANCHOR_PERSISTENT)
     return packed

@@ -32,7 +32,6 @@ static uint32_t *report_used(struct mc_guest *guest, uint32_t area)
 static uint32_t report_take(struct mc_guest *guest, uint8_t *reported, uint32_t *frames, int *left)
 {
     uint32_t count = 0, whole = 0, most;
-
     for (uint32_t area = 0; area < guest->frames.area_count; area++) {
         if (__atomic_load_n(report_used(guest, area), __ATOMIC_RELAXED))
             reported[area] = 0;
@@ -57,7 +56,6 @@ int mc_balloon_report(struct mc_guest *guest, uint8_t *reported)
     uint64_t not_done[MC_BALLOON_BITS];
     int64_t done = 0;
     int left;
-
     pthread_mutex_lock(&guest->own->claim_lock);        /* as the mapper: see guest_make_room */
     __atomic_fetch_add(&guest->own->claims, 1, __ATOMIC_SEQ_CST);
     count = report_take(guest, reported, frames, &left);
@@ -65,7 +63,6 @@ int mc_balloon_report(struct mc_guest *guest, uint8_t *reported)
         done = mc_balloon_tell(guest, MC_OP_BALLOON_REPORT, frames, count, not_done);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t area = frames[i] / MC_AREA_FRAMES;
-
         reported[area] = 1;
         __atomic_store_n(report_used(guest, area), 0, __ATOMIC_RELEASE);
         mc_online(guest, area);

@@ -3,9 +3,6 @@
  * Answers are matched by id. An answer to an earlier request whose call gave up is dropped; at most
  * MC_RING_SLOTS of those can be under way.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "guest_private.h"
 
 #include <errno.h>
@@ -33,14 +30,12 @@ int mc_lock_within(pthread_mutex_t *lock, uint64_t timeout_ns)
     uint64_t end_ns = mc_clock_ns() + timeout_ns;
     struct timespec end = {.tv_sec = (time_t)(end_ns / NS_PER_S),
                            .tv_nsec = (long)(end_ns % NS_PER_S)};
-
     return pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &end) == 0 ? MC_OK : MC_ETIMEOUT;
 }
 
 static int call_peer_hung_up(int fd)
 {
     struct pollfd peer = {.fd = fd, .events = POLLRDHUP};
-
     return poll(&peer, 1, 0) > 0 &&
            (peer.revents & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) != 0;
 }
@@ -61,7 +56,6 @@ int mc_guest_alive(struct mc_guest *guest)
 static void call_send(struct call *call)
 {
     uint32_t before = call->sent;
-
     while (call->sent < call->count &&
            mc_front_push(call->front, &call->records[call->sent]) == MC_OK)
         call->sent++;
@@ -77,14 +71,11 @@ static int call_collect(struct call *call)
 {
     struct mc_record response;
     int taken, got;
-
     for (taken = 0; taken < MC_RING_SLOTS; taken++) {
-        uint64_t index;
-
         got = mc_front_pop(call->front, &response);
         if (got <= 0)
             return got < 0 ? got : taken;
-        index = response.id - call->first_id;
+        uint64_t index = response.id - call->first_id;
         if (index >= call->sent || !(call->unanswered >> index & 1))
             continue;
         call->records[index] = response;
@@ -106,7 +97,6 @@ static int call_spin(const struct call *call, uint32_t cpu)
 {
     const struct mc_control *control = call->guest->control;
     uint64_t start_ns, limit_ns = call->guest->spin_ns;
-
     if (limit_ns == 0 || atomic_load(&control->hypervisor_cpu) == cpu)
         return 0;
     limit_ns += (uint64_t)(__builtin_popcountll(call->unanswered) - 1) * RECORD_NS;
@@ -124,18 +114,16 @@ static int call_await(struct call *call, uint32_t seen, uint64_t deadline_ns)
 {
     struct mc_control *control = call->guest->control;
     uint32_t cpu = mc_cpu_now();
-    uint64_t now_ns, left_ns;
-
     if (atomic_load_explicit(&control->frontend_cpu, memory_order_relaxed) != cpu)
         atomic_store_explicit(&control->frontend_cpu, cpu, memory_order_relaxed);
     if (call_spin(call, cpu) || mc_front_arm(call->front))
         return MC_OK;
     if (!mc_guest_alive(call->guest))
         return MC_EGONE;
-    now_ns = mc_clock_ns();
+    uint64_t now_ns = mc_clock_ns();
     if (now_ns >= deadline_ns)
         return MC_ETIMEOUT;
-    left_ns = deadline_ns - now_ns;
+    uint64_t left_ns = deadline_ns - now_ns;
     __atomic_fetch_add(&call->guest->sleeps, 1, __ATOMIC_RELAXED);
     mc_bell_wait((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters, seen,
                  left_ns < MC_LIVENESS_NS ? left_ns : MC_LIVENESS_NS);
@@ -145,20 +133,17 @@ static int call_await(struct call *call, uint32_t seen, uint64_t deadline_ns)
 static int call_run(struct call *call)
 {
     uint64_t deadline_ns = mc_clock_ns() + call->guest->timeout_ns;
-
     for (;;) {          /* every round answers a request, drops a stale answer, or awaits */
         uint32_t seen = atomic_load(&call->guest->control->guest_bell);
-        int taken, status;
-
         call_send(call);
-        taken = call_collect(call);
+        int taken = call_collect(call);
         if (taken < 0)
             return taken;
         if (call->unanswered == 0)
             return MC_OK;
         if (taken > 0)
             continue;
-        status = call_await(call, seen, deadline_ns);
+        int status = call_await(call, seen, deadline_ns);
         if (status != MC_OK)
             return status;
     }
@@ -168,15 +153,13 @@ int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, u
 {
     struct mc_guest_private *own = guest->own;
     struct call call = {.guest = guest, .records = records, .count = count};
-    int status;
-
     if (ring < 0 || ring >= MC_RINGS || count == 0 || count > MC_RING_SLOTS)
         return MC_EINDEX;
     if (__atomic_load_n(&own->gone, __ATOMIC_RELAXED))
         return MC_EGONE;
     if (mc_lock_within(&own->ring_locks[ring], guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
-    status = own->broken[ring];
+    int status = own->broken[ring];
     /* After a reboot the ring is another guest's: not even one record may be pushed. */
     if (status == MC_OK && atomic_load(&guest->control->boots) != own->boots)
         status = MC_EGONE;

@@ -1,7 +1,4 @@
 /* driver.c: see driver.h. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "driver.h"
 
 #include <linux/futex.h>
@@ -24,7 +21,6 @@ const struct mc_driver *mc_driver(uint32_t id)
 int64_t mc_ask(struct mc_guest *guest, struct mc_record *record)
 {
     int status = mc_guest_call(guest, MC_RING_MEMORY, record, 1);
-
     return status != MC_OK ? status : record->status;
 }
 
@@ -32,7 +28,6 @@ int64_t mc_ask_grow(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct mc_record record = {.op = MC_OP_GROW, .arg = {areas}};
     int64_t granted = mc_ask(guest, &record);
-
     *path = (int)(record.arg[0] & 3);
     return granted ? granted : MC_ENOMEM;
 }
@@ -40,21 +35,38 @@ int64_t mc_ask_grow(struct mc_guest *guest, uint32_t areas, int *path)
 int64_t mc_ask_release(struct mc_guest *guest, uint32_t areas)
 {
     struct mc_record record = {.op = MC_OP_RELEASE, .arg = {areas}};
-
     return mc_ask(guest, &record);
 }
 
 const struct mc_driver mc_drv_direct = {
-    .name = "direct",
-    .id = MC_DIRECT,
-    .populated = 1,
-    .more = mc_ask_grow,
+    .name = "direct", .id = MC_DIRECT, .populated = 1, .more = mc_ask_grow,
     .release = mc_ask_release,
 };
 
-static int driver_is_stopping(const struct mc_guest *guest)
+int mc_thread_start(struct mc_guest *guest, pthread_t *thread, void *(*run)(void *))
 {
-    return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(thread, NULL, run, guest);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !failed;
+}
+
+void mc_thread_nap(struct mc_guest *guest, _Atomic uint32_t *word, _Atomic uint32_t *waiters,
+                   uint32_t seen, uint64_t most_ns)
+{
+    uint64_t longest_ns = most_ns < MC_LIVENESS_NS ? most_ns : MC_LIVENESS_NS;
+    struct timespec longest = {.tv_nsec = (long)longest_ns};
+    atomic_fetch_add(waiters, 1);
+    if (!mc_guest_is_stopping(guest))
+        syscall(SYS_futex, word, FUTEX_WAIT, seen, &longest, NULL, 0);
+    atomic_fetch_sub(waiters, 1);
+}
+
+void mc_thread_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 static uint32_t driver_kicks(const struct mc_guest *guest)
@@ -62,73 +74,46 @@ static uint32_t driver_kicks(const struct mc_guest *guest)
     return __atomic_load_n(&guest->own->kicks, __ATOMIC_ACQUIRE);
 }
 
-/* Only the hypervisor writes the word, so a kick and the end of the guest wake the thread without
- * changing it. A wake-up between the look and the sleep is lost; the thread then looks again after
- * MC_LIVENESS_NS. */
-static void driver_wake(struct mc_guest *guest)
-{
-    syscall(SYS_futex, &guest->control->config_bell, FUTEX_WAKE, 1, NULL, NULL, 0);
-}
-
 void mc_driver_kick(struct mc_guest *guest)
 {
     __atomic_fetch_add(&guest->own->kicks, 1, __ATOMIC_RELEASE);
-    driver_wake(guest);
-}
-
-static void driver_nap(struct mc_guest *guest, uint32_t seen, uint64_t until_ns)
-{
-    uint64_t now_ns = mc_clock_ns(), left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
-    struct timespec longest = {.tv_nsec = (long)(left_ns < MC_LIVENESS_NS ? left_ns
-                                                                          : MC_LIVENESS_NS)};
-
-    atomic_fetch_add(&guest->control->config_waiters, 1);
-    if (!driver_is_stopping(guest) && left_ns)
-        syscall(SYS_futex, &guest->control->config_bell, FUTEX_WAIT, seen, &longest, NULL, 0);
-    atomic_fetch_sub(&guest->control->config_waiters, 1);
+    mc_thread_wake(&guest->control->config_bell);
 }
 
 static void *driver_run(void *argument)
 {
     struct mc_guest *guest = argument;
     struct mc_control *control = guest->control;
-
-    while (!driver_is_stopping(guest) && mc_guest_alive(guest)) {
+    while (!mc_guest_is_stopping(guest) && mc_guest_alive(guest)) {
         uint32_t seen = atomic_load(&control->config_bell), kicks = driver_kicks(guest);
-        uint64_t next_ns = UINT64_MAX;
+        uint64_t now_ns, next_ns = UINT64_MAX;
         int status = guest->own->driver->step(guest, mc_clock_ns(), &next_ns);
-
         if (!mc_guest_alive(guest))     /* after a reboot the words belong to another guest */
             break;
         atomic_store(&control->driver_status, status);
         atomic_store(&control->config_seen, seen);
         mc_eventfd_ring(guest->bell_fd);        /* the hypervisor looks how far it is */
-        while (!driver_is_stopping(guest) && atomic_load(&control->config_bell) == seen &&
-               driver_kicks(guest) == kicks && mc_clock_ns() < next_ns && mc_guest_alive(guest))
-            driver_nap(guest, seen, next_ns);
+        while (!mc_guest_is_stopping(guest) && atomic_load(&control->config_bell) == seen &&
+               driver_kicks(guest) == kicks && (now_ns = mc_clock_ns()) < next_ns &&
+               mc_guest_alive(guest))
+            mc_thread_nap(guest, &control->config_bell, &control->config_waiters, seen,
+                          next_ns - now_ns);
     }
     return NULL;
 }
 
 int mc_driver_start(struct mc_guest *guest)
 {
-    sigset_t all, before;
-    int failed;
-
     if (!guest->own->driver->step)
         return MC_OK;
-    sigfillset(&all);               /* signals belong to the program's own threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&guest->own->driving, NULL, driver_run, guest);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    guest->own->is_driven = !failed;
-    return failed ? MC_EKERNEL : MC_OK;
+    guest->own->is_driven = mc_thread_start(guest, &guest->own->driving, driver_run);
+    return guest->own->is_driven ? MC_OK : MC_EKERNEL;
 }
 
 void mc_driver_stop(struct mc_guest *guest)
 {
     if (!guest->own->is_driven)
         return;
-    driver_wake(guest);
+    mc_thread_wake(&guest->control->config_bell);
     pthread_join(guest->own->driving, NULL);
 }

@@ -51,6 +51,15 @@ const struct mc_driver *mc_driver(uint32_t id);
 int mc_driver_start(struct mc_guest *guest);
 /* End the thread; own->stop is set. */
 void mc_driver_stop(struct mc_guest *guest);
+/* For the driver's thread and the mapper. Start `run` on a thread without signals, which belong to
+ * the program's own; 1, or 0 when there is none. */
+int mc_thread_start(struct mc_guest *guest, pthread_t *thread, void *(*run)(void *));
+/* As mc_bell_wait, but any wake-up ends it: mc_thread_wake leaves the word alone, which only the
+ * hypervisor writes. A wake-up between the caller's last look and the sleep is lost, so the sleep
+ * is at most MC_LIVENESS_NS long. */
+void mc_thread_nap(struct mc_guest *guest, _Atomic uint32_t *word, _Atomic uint32_t *waiters,
+                   uint32_t seen, uint64_t most_ns);
+void mc_thread_wake(_Atomic uint32_t *word);
 /* Have the thread call step soon. Any thread may. */
 void mc_driver_kick(struct mc_guest *guest);
 

@@ -56,13 +56,11 @@ static int64_t balloon_inflate(struct mc_guest *guest, struct balloon *balloon, 
 {
     uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX];
     uint64_t not_done[MC_BALLOON_BITS];
-    int64_t taken, done;
-
     most = most < MC_BALLOON_ARRAY_PFNS_MAX ? most : MC_BALLOON_ARRAY_PFNS_MAX;
-    taken = mc_frames_alloc_many(&guest->frames, balloon->slot, frames, most);
+    int64_t taken = mc_frames_alloc_many(&guest->frames, balloon->slot, frames, most);
     if (taken <= 0)
         return balloon->refused ? MC_EPERM : MC_ESTATE;
-    done = mc_balloon_tell(guest, MC_OP_BALLOON_INFLATE, frames, (uint32_t)taken, not_done);
+    int64_t done = mc_balloon_tell(guest, MC_OP_BALLOON_INFLATE, frames, (uint32_t)taken, not_done);
     for (uint32_t i = 0; i < taken; i++)
         if (done >= 0 && mc_balloon_is_set(not_done, i))
             balloon->stack[balloon->total - ++balloon->refused] = frames[i];
@@ -75,17 +73,15 @@ static int64_t balloon_inflate(struct mc_guest *guest, struct balloon *balloon, 
 /* Frames gained (> 0), or a status. */
 static int64_t balloon_deflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
 {
-    uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX], given = 0, count;
+    uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX], given = 0;
     uint64_t not_done[MC_BALLOON_BITS];
-    int64_t done;
     int status;
-
     most = most < MC_BALLOON_ARRAY_PFNS_MAX ? most : MC_BALLOON_ARRAY_PFNS_MAX;
-    count = (uint32_t)(most < balloon->count ? most : balloon->count);
+    uint32_t count = (uint32_t)(most < balloon->count ? most : balloon->count);
     if (count == 0)
         return MC_ENOMEM;
     memcpy(frames, balloon->stack + balloon->count - count, count * sizeof *frames);
-    done = mc_balloon_tell(guest, MC_OP_BALLOON_DEFLATE, frames, count, not_done);
+    int64_t done = mc_balloon_tell(guest, MC_OP_BALLOON_DEFLATE, frames, count, not_done);
     if (done < 0)
         return done;
     balloon->count -= count;
@@ -104,7 +100,6 @@ static int64_t balloon_deflate(struct mc_guest *guest, struct balloon *balloon, 
 static void balloon_note_bell(struct mc_guest *guest, struct balloon *balloon)
 {
     uint32_t bell = atomic_load(&guest->control->config_bell);
-
     if (bell == balloon->bell)
         return;
     balloon->bell = bell;
@@ -116,7 +111,6 @@ static void balloon_note_bell(struct mc_guest *guest, struct balloon *balloon)
 static int64_t balloon_approach(struct mc_guest *guest, struct balloon *balloon)
 {
     uint64_t wanted = balloon_wanted(guest);
-
     balloon_note_bell(guest, balloon);
     if (wanted > balloon->total)
         wanted = balloon->total;
@@ -130,7 +124,6 @@ static int64_t balloon_approach(struct mc_guest *guest, struct balloon *balloon)
 static void balloon_give_refused(struct mc_guest *guest, struct balloon *balloon)
 {
     int status;
-
     mc_frames_free_many(&guest->frames, balloon->slot,
                         balloon->stack + balloon->total - balloon->refused, balloon->refused,
                         &status);
@@ -149,9 +142,8 @@ static int balloon_is_current(const struct mc_guest *guest, const struct balloon
 static int balloon_resize(struct mc_guest *guest, struct balloon *balloon)
 {
     int64_t status = 1;
-
     for (int i = 0; i < ARRAYS_PER_STEP_MAX; i++) {
-        if (__atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE))
+        if (mc_guest_is_stopping(guest))
             break;
         pthread_mutex_lock(&balloon->lock);
         status = balloon_approach(guest, balloon);
@@ -169,10 +161,9 @@ static void balloon_report_statistics(struct mc_guest *guest, const struct ballo
     uint64_t held = __atomic_load_n(&guest->control->driver[MC_BALLOON_ACTUAL], __ATOMIC_RELAXED);
     const struct mc_control *control = guest->control;
     struct mc_frames_statistics counted;
-    uint64_t free_frames, file_frames = atomic_load(&control->file_frames);
-
     mc_frames_statistics(&guest->frames, &counted);
-    free_frames = counted.free_frames + counted.slot_frames;
+    uint64_t file_frames = atomic_load(&control->file_frames);
+    uint64_t free_frames = counted.free_frames + counted.slot_frames;
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_IN,
                      atomic_load(&control->swap_ins) * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_OUT,
@@ -192,7 +183,6 @@ static uint64_t balloon_report_free(struct mc_guest *guest, struct balloon *ball
                                     uint64_t now_ns)
 {
     int again = now_ns >= balloon->report_ns;
-
     if (balloon->reported == NULL)
         return UINT64_MAX;
     if (again)
@@ -209,12 +199,10 @@ static int balloon_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_
 {
     struct balloon *balloon = guest->own->device;
     uint64_t stats_ns = guest->control->options[MC_BALLOON_STATS_MS] * NS_PER_MS;
-    int status;
-
     *next_ns = UINT64_MAX;
     if (!balloon_is_current(guest, balloon))
         return MC_EGONE;
-    status = balloon_resize(guest, balloon);
+    int status = balloon_resize(guest, balloon);
     if (status == MC_STEP_MORE) {
         *next_ns = now_ns;
         return status;
@@ -236,7 +224,6 @@ static int64_t balloon_more(struct mc_guest *guest, uint32_t areas, int *path)
     uint64_t most = (uint64_t)areas * MC_AREA_FRAMES, wanted = balloon_wanted(guest), gained = 0;
     int64_t got = 1;
     int pressed = 0;
-
     *path = MC_PATH_RING;
     pthread_mutex_lock(&balloon->lock);
     balloon_note_bell(guest, balloon);
@@ -265,13 +252,11 @@ static void balloon_begin_inflated(struct mc_guest *guest, struct balloon *ballo
 {
     const union mc_area_word evicted = {.evicted = 1};
     mc_prepare_fn prepare = guest->frames.prepare;
-    int64_t taken;
-
     guest->frames.prepare = NULL;           /* which would ask the host to install them */
-    taken = mc_frames_alloc_many(&guest->frames, balloon->slot, balloon->stack, balloon->total);
+    int64_t taken = mc_frames_alloc_many(&guest->frames, balloon->slot, balloon->stack,
+                                         balloon->total);
     for (int64_t i = 0; i < taken; i++) {
         uint32_t frame = balloon->stack[i];
-
         if (mc_word(&guest->frames, frame / MC_AREA_FRAMES).evicted)
             balloon->stack[balloon->count++] = frame;
         else
@@ -287,7 +272,6 @@ static void balloon_begin_inflated(struct mc_guest *guest, struct balloon *ballo
 static int balloon_open(struct mc_guest *guest)
 {
     struct balloon *balloon = calloc(1, sizeof *balloon);
-
     if (balloon == NULL)
         return MC_ENOMEM;
     guest->own->device = balloon;
@@ -315,7 +299,6 @@ static int balloon_open(struct mc_guest *guest)
 static void balloon_close(struct mc_guest *guest)
 {
     struct balloon *balloon = guest->own->device;
-
     if (balloon == NULL)
         return;
     if (balloon->slot >= 0)
@@ -328,10 +311,6 @@ static void balloon_close(struct mc_guest *guest)
 }
 
 const struct mc_driver mc_drv_balloon = {
-    .name = "balloon",
-    .id = MC_BALLOON,
-    .open = balloon_open,
-    .close = balloon_close,
-    .step = balloon_step,
-    .more = balloon_more,
+    .name = "balloon", .id = MC_BALLOON, .open = balloon_open, .close = balloon_close,
+    .step = balloon_step, .more = balloon_more,
 };

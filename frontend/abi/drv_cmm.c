@@ -43,27 +43,30 @@ static uint32_t cmm_number_told(const struct mc_guest *guest, int index)
     return mc_cmm_number(__atomic_load_n(&guest->control->driver[index], __ATOMIC_RELAXED));
 }
 
+static void cmm_send(struct mc_guest *guest, int index, uint32_t content)
+{
+    cmm_tell(guest, index, mc_cmm_message(cmm_number_told(guest, index) + 1, content));
+    mc_eventfd_ring(guest->bell_fd);
+}
+
 /* The answer to the message in driver[question]; 0, MC_EGONE or MC_ETIMEOUT. */
 static int cmm_await(struct mc_guest *guest, int question, int index, uint64_t *answer)
 {
     struct mc_control *control = guest->control;
-    uint64_t deadline_ns = mc_clock_ns() + guest->timeout_ns, now_ns;
-
+    uint64_t deadline_ns = mc_clock_ns() + guest->timeout_ns;
     for (;;) {          /* until the deadline */
         uint32_t seen = atomic_load(&control->guest_bell);
-
         *answer = cmm_answer(guest, index);
         if (mc_cmm_number(*answer) == cmm_number_told(guest, question))
             return MC_OK;
-        if (!mc_guest_alive(guest) || __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE))
+        if (!mc_guest_alive(guest) || mc_guest_is_stopping(guest))
             return MC_EGONE;
-        now_ns = mc_clock_ns();
+        uint64_t now_ns = mc_clock_ns(), left_ns = deadline_ns - now_ns;
         if (now_ns >= deadline_ns)
             return MC_ETIMEOUT;
         __atomic_fetch_add(&guest->sleeps, 1, __ATOMIC_RELAXED);
         mc_bell_wait((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters, seen,
-                     deadline_ns - now_ns < MC_LIVENESS_NS ? deadline_ns - now_ns
-                                                           : MC_LIVENESS_NS);
+                     left_ns < MC_LIVENESS_NS ? left_ns : MC_LIVENESS_NS);
     }
 }
 
@@ -71,15 +74,11 @@ static int64_t cmm_ask_dom0(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct cmm *cmm = guest->own->device;
     uint64_t answer;
-    int status;
-
     if (mc_lock_within(&cmm->ask_lock, guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
-    status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
+    int status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
     if (status == MC_OK) {
-        cmm_tell(guest, MC_CMM_ASK,
-                 mc_cmm_message(cmm_number_told(guest, MC_CMM_ASK) + 1, areas));
-        mc_eventfd_ring(guest->bell_fd);
+        cmm_send(guest, MC_CMM_ASK, areas);
         __atomic_fetch_add(&guest->calls, 1, __ATOMIC_RELAXED);
         status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
     }
@@ -90,11 +89,10 @@ static int64_t cmm_ask_dom0(struct mc_guest *guest, uint32_t areas, int *path)
 
 static int64_t cmm_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
-    uint64_t *words = guest->control->driver, start_ns = mc_clock_ns(), took_ns;
+    uint64_t *words = guest->control->driver, start_ns = mc_clock_ns();
     int64_t gained = cmm_by_dom0(guest) ? cmm_ask_dom0(guest, areas, path)
                                     : mc_ask_grow(guest, areas, path);
-
-    took_ns = mc_clock_ns() - start_ns;
+    uint64_t took_ns = mc_clock_ns() - start_ns;
     __atomic_store_n(&words[MC_CMM_LATENCY], took_ns, __ATOMIC_RELAXED);
     __atomic_fetch_add(&words[MC_CMM_WAITED], took_ns, __ATOMIC_RELAXED);
     return gained ? gained : MC_ENOMEM;
@@ -105,7 +103,6 @@ static uint32_t cmm_claim_free(struct mc_guest *guest, struct cmm *cmm, uint32_t
 {
     uint64_t word = 0;
     uint32_t count = 0;
-
     for (uint32_t area = guest->frames.area_count; area-- > 0 && count < most;) {
         if (cmm->refused[area] || !mc_word_is_whole(mc_word(&guest->frames, area)) ||
             mc_offline(guest, area, 0) != MC_OK)
@@ -123,7 +120,6 @@ static int cmm_settle_offer(struct mc_guest *guest, struct cmm *cmm)
 {
     uint64_t answer;
     int taken = 0, status = cmm_await(guest, MC_CMM_OFFER, MC_CMM_TAKEN, &answer);
-
     if (status != MC_OK)
         return status;
     for (uint32_t i = 0; i < cmm->offered_count; i++) {
@@ -144,7 +140,6 @@ static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
 {
     struct cmm *cmm = guest->own->device;
     int64_t count = 0;
-
     *taken = 0;
     if (mc_lock_within(&cmm->offer_lock, guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
@@ -152,10 +147,7 @@ static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
     if (*taken >= 0) {
         count = cmm_claim_free(guest, cmm, areas < MC_CMM_OFFER_MAX ? areas : MC_CMM_OFFER_MAX);
         if (count) {
-            cmm_tell(guest, MC_CMM_OFFER,
-                     mc_cmm_message(cmm_number_told(guest, MC_CMM_OFFER) + 1,
-                                    (uint32_t)count));
-            mc_eventfd_ring(guest->bell_fd);
+            cmm_send(guest, MC_CMM_OFFER, (uint32_t)count);
             *taken = cmm_settle_offer(guest, cmm);
         }
     }
@@ -165,12 +157,10 @@ static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
 
 static int64_t cmm_release(struct mc_guest *guest, uint32_t areas)
 {
-    int64_t count;
     int taken;
-
     if (!cmm_by_dom0(guest))
         return mc_ask_release(guest, areas);
-    count = cmm_offer(guest, areas, &taken);
+    int64_t count = cmm_offer(guest, areas, &taken);
     return count < 0 ? count : taken;
 }
 
@@ -180,7 +170,6 @@ static uint32_t cmm_excess(const struct mc_guest *guest, int *own_target)
 {
     uint64_t size = atomic_load(&guest->control->current_frames);
     uint64_t wanted = atomic_load(&guest->control->requested_frames);
-
     *own_target = size > atomic_load(&guest->control->target_frames);
     return size > wanted ? (uint32_t)((size - wanted) / MC_AREA_FRAMES) : 0;
 }
@@ -189,15 +178,13 @@ static int cmm_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
     struct cmm *cmm = guest->own->device;
     int own_target, taken, refused = 0, dropped = 0;
-    int64_t count;
     uint32_t areas;
-
     if (!cmm_by_dom0(guest))
         return MC_STEP_DONE;
     memset(cmm->refused, 0, guest->frames.area_count);
     /* Each round gives an area, has one refused, or is the last. */
     while ((areas = cmm_excess(guest, &own_target)) > 0) {
-        count = cmm_offer(guest, areas, &taken);
+        int64_t count = cmm_offer(guest, areas, &taken);
         if (count < 0)
             return (int)count;
         refused |= count > taken;
@@ -217,7 +204,6 @@ static int cmm_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 static int cmm_open(struct mc_guest *guest)
 {
     struct cmm *cmm = calloc(1, sizeof *cmm);
-
     if (cmm == NULL)
         return MC_ENOMEM;
     cmm->refused = calloc(guest->frames.area_count, sizeof *cmm->refused);
@@ -234,7 +220,6 @@ static int cmm_open(struct mc_guest *guest)
 static void cmm_close(struct mc_guest *guest)
 {
     struct cmm *cmm = guest->own->device;
-
     if (cmm == NULL)
         return;
     pthread_mutex_destroy(&cmm->ask_lock);
@@ -244,12 +229,6 @@ static void cmm_close(struct mc_guest *guest)
 }
 
 const struct mc_driver mc_drv_cmm = {
-    .name = "cmm",
-    .id = MC_CMM,
-    .populated = 1,
-    .open = cmm_open,
-    .close = cmm_close,
-    .step = cmm_step,
-    .more = cmm_more,
-    .release = cmm_release,
+    .name = "cmm", .id = MC_CMM, .populated = 1, .open = cmm_open, .close = cmm_close,
+    .step = cmm_step, .more = cmm_more, .release = cmm_release,
 };

@@ -29,7 +29,6 @@ static int sections_open(struct mc_guest *guest)
 {
     uint64_t areas = guest->control->options[MC_SECTIONS_AREAS];
     struct sections *sections;
-
     if (areas == 0 || areas > guest->frames.area_count)
         return MC_ELAYOUT;
     sections = calloc(1, sizeof *sections + areas);
@@ -60,7 +59,6 @@ static int sections_bell_rang(const struct mc_guest *guest, uint32_t bell)
 static int section_isolate(struct mc_guest *guest, uint32_t first)
 {
     struct sections *sections = guest->own->device;
-
     for (uint32_t i = 0; i < sections->areas; i++) {
         if (mc_word(&guest->frames, first + i).reclaimed)
             continue;
@@ -76,7 +74,6 @@ static int area_insist(struct mc_guest *guest, uint32_t area,
                        int (*what)(struct mc_guest *guest, uint32_t area))
 {
     int status = what(guest, area);
-
     for (int tries = 1; status != MC_OK && tries < EMPTY_TRIES_MAX; tries++) {
         sched_yield();
         status = what(guest, area);
@@ -89,7 +86,6 @@ static int section_for_all(struct mc_guest *guest, uint32_t first, uint32_t bell
 {
     struct sections *sections = guest->own->device;
     int status = MC_OK;
-
     for (uint32_t i = 0; i < sections->areas && status == MC_OK; i++) {
         if (sections_bell_rang(guest, bell))
             return STATUS_CANCELLED;
@@ -102,7 +98,6 @@ static int section_for_all(struct mc_guest *guest, uint32_t first, uint32_t bell
 static void section_online_again(struct mc_guest *guest, uint32_t first)
 {
     struct sections *sections = guest->own->device;
-
     for (uint32_t i = 0; i < sections->areas; i++)
         if (sections->ours[i])
             mc_online(guest, first + i);
@@ -111,7 +106,6 @@ static void section_online_again(struct mc_guest *guest, uint32_t first)
 static int64_t section_offer(struct mc_guest *guest, uint32_t section)
 {
     struct mc_record record = {.op = MC_OP_SECTION_OFFLINED, .arg = {section}};
-
     return mc_ask(guest, &record);
 }
 
@@ -119,7 +113,6 @@ static int64_t section_keep(struct mc_guest *guest, uint32_t section, int status
 {
     struct mc_record record = {.op = MC_OP_SECTION_KEPT,
                                .arg = {section, (uint64_t)-(int64_t)status}};
-
     sections_count(guest, MC_SECTIONS_KEPT);
     return mc_ask(guest, &record);
 }
@@ -130,13 +123,10 @@ static int64_t section_offline(struct mc_guest *guest, uint64_t section, uint32_
 {
     struct sections *sections = guest->own->device;
     uint32_t first = (uint32_t)section * sections->areas;
-    int64_t answer;
-    int status;
-
     if (section >= guest->frames.area_count / sections->areas)
         return MC_EINDEX;
     memset(sections->ours, 0, sections->areas);
-    status = section_isolate(guest, first);
+    int status = section_isolate(guest, first);
     if (status == MC_OK)
         status = section_for_all(guest, first, bell, mc_migrate);
     if (status == MC_OK)
@@ -145,7 +135,7 @@ static int64_t section_offline(struct mc_guest *guest, uint64_t section, uint32_
         section_online_again(guest, first);
         return status == STATUS_CANCELLED ? MC_OK : section_keep(guest, (uint32_t)section, status);
     }
-    answer = section_offer(guest, (uint32_t)section);
+    int64_t answer = section_offer(guest, (uint32_t)section);
     if (answer == MC_EGONE || answer == MC_ETIMEOUT)
         return answer;
     if (answer != MC_OK) {
@@ -162,11 +152,10 @@ static int64_t sections_act(struct mc_guest *guest)
     uint32_t bell = atomic_load(&guest->control->config_bell);
     struct sections *sections = guest->own->device;
     struct mc_record record = {.op = MC_OP_SECTION_NEXT};
-    int64_t todo, status;
-
+    int64_t status;
     if (__atomic_exchange_n(&sections->has_room, 0, __ATOMIC_ACQUIRE))
         record.arg[0] = MC_SECTION_ASK_ANEW;
-    todo = mc_ask(guest, &record);
+    int64_t todo = mc_ask(guest, &record);
     switch (todo) {
     case MC_SECTION_ONLINED:
         sections_count(guest, MC_SECTIONS_ONLINED);
@@ -184,7 +173,6 @@ static int64_t sections_act(struct mc_guest *guest)
 static int sections_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
     int64_t status = 1;
-
     for (int i = 0; i < TODO_MAX && status == 1; i++)
         status = sections_act(guest);
     if (status != 1)
@@ -198,7 +186,6 @@ static int64_t sections_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct mc_record record = {.op = MC_OP_SECTION_NEXT, .arg = {MC_SECTION_ASK_MORE}};
     int64_t todo = mc_ask(guest, &record);
-
     (void)areas;
     *path = MC_PATH_RING;
     if (todo != MC_SECTION_ONLINED)
@@ -212,7 +199,6 @@ static int64_t sections_release(struct mc_guest *guest, uint32_t areas)
 {
     struct sections *sections = guest->own->device;
     uint32_t count = guest->frames.area_count / sections->areas, section = 0;
-
     (void)areas;
     while (section < count && !mc_all_free(guest, section * sections->areas, sections->areas))
         section++;
@@ -224,11 +210,6 @@ static int64_t sections_release(struct mc_guest *guest, uint32_t areas)
 }
 
 const struct mc_driver mc_drv_sections = {
-    .name = "sections",
-    .id = MC_SECTIONS,
-    .open = sections_open,
-    .close = sections_close,
-    .step = sections_step,
-    .more = sections_more,
-    .release = sections_release,
+    .name = "sections", .id = MC_SECTIONS, .open = sections_open, .close = sections_close,
+    .step = sections_step, .more = sections_more, .release = sections_release,
 };

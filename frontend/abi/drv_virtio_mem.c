@@ -35,10 +35,7 @@ struct vmem {
 
 /* A device's configuration, in blocks. */
 struct vmem_part {
-    uint32_t first;
-    uint32_t usable;
-    uint32_t requested;
-    uint32_t plugged;
+    uint32_t first, usable, requested, plugged;
 };
 
 static struct vmem *vmem_of(struct mc_guest *guest)
@@ -52,7 +49,6 @@ static int blocks_ask(struct mc_guest *guest, int op, uint32_t first, uint32_t c
 {
     struct mc_record record = {.op = (uint16_t)op, .arg = {first, count}};
     int64_t answer = mc_ask(guest, &record);
-
     switch (answer) {
     case MC_VMEM_ACK:
         return MC_STEP_DONE;
@@ -74,11 +70,10 @@ static int vmem_read_part(struct mc_guest *guest, uint32_t device, struct vmem_p
     const struct vmem *vmem = vmem_of(guest);
     int64_t answer = mc_ask(guest, &record);
     uint32_t blocks = guest->frames.area_count / vmem->block_areas;
-
     if (answer != MC_VMEM_ACK)
         return answer < 0 ? (int)answer : MC_EBROKEN;
     *part = (struct vmem_part){(uint32_t)record.arg[0], (uint32_t)record.arg[1],
-                          (uint32_t)record.arg[2], (uint32_t)record.arg[3]};
+                               (uint32_t)record.arg[2], (uint32_t)record.arg[3]};
     return part->first <= blocks && part->usable <= blocks - part->first ? MC_OK : MC_EBROKEN;
 }
 
@@ -91,7 +86,6 @@ static int area_is_reclaimed(const struct mc_guest *guest, uint32_t area)
 static int block_is_plugged(struct mc_guest *guest, uint32_t block)
 {
     uint32_t first = block * vmem_of(guest)->block_areas;
-
     for (uint32_t area = first; area < first + vmem_of(guest)->block_areas; area++)
         if (!area_is_reclaimed(guest, area))
             return 1;
@@ -102,7 +96,6 @@ static int block_is_plugged(struct mc_guest *guest, uint32_t block)
 static int block_is_free(struct mc_guest *guest, uint32_t block)
 {
     uint32_t areas = vmem_of(guest)->block_areas;
-
     return mc_all_free(guest, block * areas, areas);
 }
 
@@ -118,7 +111,6 @@ static int64_t blocks_plug(struct mc_guest *guest, uint32_t first, uint32_t coun
 {
     struct vmem *vmem = vmem_of(guest);
     int status = MC_STEP_MORE;
-
     pthread_mutex_lock(&vmem->plug_lock);
     for (uint32_t block = first; block < first + count; block++)
         if (block_is_plugged(guest, block))       /* by another thread meanwhile */
@@ -139,7 +131,6 @@ static int64_t blocks_plug(struct mc_guest *guest, uint32_t first, uint32_t coun
 static uint32_t blocks_alike(struct mc_guest *guest, uint32_t first, uint32_t end, int plugged)
 {
     uint32_t block = first;
-
     while (block < end && block_is_plugged(guest, block) == plugged)
         block++;
     return block - first;
@@ -150,15 +141,13 @@ static int memory_block_plug(struct mc_guest *guest, uint32_t first, uint32_t en
                              uint32_t *missing)
 {
     for (uint32_t block = first, run; block < end && *missing; block += run) {
-        int64_t plugged;
-
         run = blocks_alike(guest, block, end, 0);
         run = run < *missing ? run : *missing;
         if (!run) {
             run = blocks_alike(guest, block, end, 1);
             continue;
         }
-        plugged = blocks_plug(guest, block, run);
+        int64_t plugged = blocks_plug(guest, block, run);
         if (plugged <= 0)
             return plugged ? (int)plugged : MC_STEP_MORE;
         run = (uint32_t)plugged;
@@ -173,7 +162,6 @@ static int vmem_plug(struct mc_guest *guest, const struct vmem_part *part, uint3
     uint32_t blocks = MEMORY_BLOCK_AREAS / vmem_of(guest)->block_areas;
     uint32_t end = part->first + part->usable;
     int status = MC_STEP_DONE;
-
     for (int fresh = 0; fresh <= 1; fresh++)
         for (uint32_t first = part->first, next; first < end; first = next) {
             next = (first / blocks + 1) * blocks;
@@ -211,7 +199,6 @@ static int block_take(struct mc_guest *guest, uint32_t block)
     uint32_t first = block * vmem_of(guest)->block_areas, area;
     uint32_t end = first + vmem_of(guest)->block_areas;
     int status = MC_OK;
-
     for (area = first; area < end && !status; area++)
         if (!area_is_reclaimed(guest, area))
             status = mc_isolate(guest, area);
@@ -234,7 +221,6 @@ static void blocks_offer(struct vmem_unplugging *work, uint32_t first, uint32_t 
 {
     uint32_t areas = vmem_of(work->guest)->block_areas;
     int status = blocks_ask(work->guest, MC_OP_VMEM_UNPLUG, first, count);
-
     if (status == MC_STEP_DONE) {
         work->surplus -= count;
     } else if (status == MC_EPERM && count > 1) {
@@ -259,7 +245,6 @@ static int vmem_sweep(struct vmem_unplugging *work, const struct vmem_part *part
 {
     struct mc_guest *guest = work->guest;
     uint32_t most = MEMORY_BLOCK_AREAS / vmem_of(guest)->block_areas;
-
     for (uint32_t block = part->first + part->usable; block-- > part->first;) {
         if ((any ? block_is_plugged(guest, block) : block_is_free(guest, block)) &&
             block_take(guest, block)) {
@@ -286,7 +271,6 @@ static int vmem_unplug(struct mc_guest *guest, const struct vmem_part *part, uin
 {
     struct vmem_unplugging work = {.guest = guest, .surplus = surplus, .status = MC_ESTATE};
     int status = vmem_sweep(&work, part, 0, seen);
-
     return status == MC_ESTATE || status == MC_EPERM ? vmem_sweep(&work, part, 1, seen) : status;
 }
 
@@ -296,7 +280,6 @@ static int vmem_converge(struct mc_guest *guest, uint32_t device, uint32_t seen)
 {
     struct vmem_part part;
     int status = MC_STEP_MORE;
-
     for (int i = 0; i < CONFIG_TRIES_MAX && status == MC_STEP_MORE; i++) {
         if (vmem_bell_rang(guest, seen))
             return MC_STEP_MORE;
@@ -316,13 +299,10 @@ static int vmem_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     struct vmem *vmem = vmem_of(guest);
     uint32_t seen = atomic_load(&guest->control->config_bell);
     int result = MC_STEP_DONE;
-
     for (uint32_t device = 0; device < vmem->devices; device++) {
-        int status;
-
         if (__atomic_load_n(&vmem->broken, __ATOMIC_RELAXED))
             return MC_EBROKEN;
-        status = vmem_converge(guest, device, seen);
+        int status = vmem_converge(guest, device, seen);
         if (status == MC_STEP_MORE) {
             *next_ns = now_ns;
             return MC_STEP_MORE;
@@ -342,11 +322,9 @@ static int vmem_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 static int vmem_more_of(struct mc_guest *guest, uint32_t device, uint32_t wanted)
 {
     int status = MC_STEP_MORE;
-
     for (int i = 0; i < CONFIG_TRIES_MAX && status == MC_STEP_MORE; i++) {
         uint32_t seen = atomic_load(&guest->control->config_bell), missing;
         struct vmem_part part;
-
         status = vmem_read_part(guest, device, &part);
         if (status != MC_OK)
             return status;
@@ -365,7 +343,6 @@ static int64_t vmem_more(struct mc_guest *guest, uint32_t areas, int *path)
     uint64_t before = __atomic_load_n(&vmem->gained, __ATOMIC_RELAXED), gained;
     uint32_t wanted = (areas + vmem->block_areas - 1) / vmem->block_areas;
     int status = MC_ETARGET;
-
     *path = MC_PATH_RING;
     for (uint32_t device = 0; device < vmem->devices && status != MC_STEP_DONE; device++)
         status = vmem_more_of(guest, device, wanted);
@@ -377,7 +354,6 @@ static int64_t vmem_more(struct mc_guest *guest, uint32_t areas, int *path)
 static int64_t vmem_release(struct mc_guest *guest, uint32_t areas)
 {
     uint32_t blocks = guest->frames.area_count / vmem_of(guest)->block_areas, block = 0;
-
     (void)areas;
     while (block < blocks && !block_is_free(guest, block))
         block++;
@@ -392,7 +368,6 @@ static int vmem_open(struct mc_guest *guest)
     uint64_t areas = __atomic_load_n(&guest->control->config[MC_VMEM_BLOCK_AREAS],
                                      __ATOMIC_RELAXED);
     uint64_t devices = __atomic_load_n(&guest->control->config[MC_VMEM_DEVICES], __ATOMIC_RELAXED);
-
     guest->own->device = vmem;
     if (vmem == NULL)
         return MC_ENOMEM;
@@ -416,11 +391,6 @@ static void vmem_close(struct mc_guest *guest)
 }
 
 const struct mc_driver mc_drv_virtio_mem = {
-    .name = "virtio-mem",
-    .id = MC_VIRTIO_MEM,
-    .open = vmem_open,
-    .close = vmem_close,
-    .step = vmem_step,
-    .more = vmem_more,
-    .release = vmem_release,
+    .name = "virtio-mem", .id = MC_VIRTIO_MEM, .open = vmem_open, .close = vmem_close,
+    .step = vmem_step, .more = vmem_more, .release = vmem_release,
 };

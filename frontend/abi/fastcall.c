@@ -29,7 +29,6 @@ static PyObject *raise_status(struct mc_binding *binding, int64_t status, PyObje
     PyObject *result = frame != NULL
         ? PyObject_CallFunction(on_error, "LOi", (long long)status, frame, order)
         : PyObject_CallFunction(on_error, "Lii", (long long)status, -1, order);
-
     Py_DECREF(on_error);
     if (result == NULL)
         return NULL;
@@ -42,7 +41,6 @@ static PyObject *raise_status(struct mc_binding *binding, int64_t status, PyObje
 static int binding_enter(struct mc_binding *binding)
 {
     int status;
-
     for (int i = 0; i < ENTER_TRIES_MAX; i++) {
         if (binding->guest == NULL) {
             PyErr_SetString(PyExc_ValueError, "the domain is closed");
@@ -73,7 +71,6 @@ static void binding_leave(struct mc_binding *binding)
 static int argument_order(PyObject *const *args, Py_ssize_t count, Py_ssize_t at, int *order)
 {
     long value = 0;
-
     if (count > at) {
         value = PyLong_AsLong(args[at]);
         if (value == -1 && PyErr_Occurred())
@@ -86,12 +83,10 @@ static int argument_order(PyObject *const *args, Py_ssize_t count, Py_ssize_t at
 static PyObject *py_alloc_slowly(struct mc_binding *binding, int order)
 {
     int64_t frame = binding_enter(binding);
-
     if (frame == MC_ESTATE)
         return NULL;
     if (frame == MC_OK) {
         struct mc_guest *guest = binding->guest;
-
         Py_BEGIN_ALLOW_THREADS
         frame = mc_guest_alloc(guest, guest->slot, order);
         Py_END_ALLOW_THREADS
@@ -105,11 +100,9 @@ static PyObject *py_alloc(PyObject *self, PyObject *const *args, Py_ssize_t coun
     struct mc_binding *binding = binding_of(self);
     struct mc_guest *guest = binding->guest;
     int order;
-
     if (count == 0 && guest != NULL && !binding->busy &&
         atomic_load_explicit(&guest->frames.slots[guest->slot].free, memory_order_relaxed) != 0) {
         int64_t frame = mc_frames_alloc(&guest->frames, guest->slot, 0);
-
         if (frame >= 0)
             return PyLong_FromLongLong(frame);
     }
@@ -124,13 +117,11 @@ static PyObject *py_free(PyObject *self, PyObject *const *args, Py_ssize_t count
 {
     struct mc_binding *binding = binding_of(self);
     int order = 0, status = MC_OK, overflow;
-    long long frame;
-
     if (count < 1 || count > 2)
         return PyErr_Format(PyExc_TypeError, "free() takes 1 or 2 arguments (%zd given)", count);
     if (count == 2 && !argument_order(args, count, 1, &order))
         return NULL;
-    frame = PyLong_AsLongLongAndOverflow(args[0], &overflow);
+    long long frame = PyLong_AsLongLongAndOverflow(args[0], &overflow);
     if (frame == -1 && PyErr_Occurred())
         return NULL;
     if (overflow)
@@ -154,7 +145,6 @@ static PyObject *py_free(PyObject *self, PyObject *const *args, Py_ssize_t count
 static int64_t slot_call(struct mc_guest *guest, long long op, const uint64_t arg[3])
 {
     int slot = guest->slot;
-
     switch (op) {
     case MC_SLOT_ALLOC_MANY:
         return mc_guest_alloc_many(guest, slot, (uint32_t *)(uintptr_t)arg[0], arg[1]);
@@ -166,8 +156,7 @@ static int64_t slot_call(struct mc_guest *guest, long long op, const uint64_t ar
                                       : mc_guest_alloc_areas(guest, slot, (uint32_t)arg[0]);
     case MC_SLOT_FREE_AREAS:
         return arg[1] > MC_TREE_AREAS
-            ? MC_EINDEX
-            : mc_frames_free_areas(&guest->frames, slot, arg[0], (uint32_t)arg[1]);
+            ? MC_EINDEX : mc_frames_free_areas(&guest->frames, slot, arg[0], (uint32_t)arg[1]);
     case MC_SLOT_RELEASE:
         return mc_guest_release(guest, arg[0]);
     case MC_SLOT_ALLOC_MOVABLE:
@@ -185,8 +174,6 @@ static PyObject *py_slot_call(PyObject *self, PyObject *const *args, Py_ssize_t 
 {
     struct mc_binding *binding = binding_of(self);
     uint64_t arg[4] = {0};
-    int64_t result;
-
     if (count < 1 || count > 4)
         return PyErr_Format(PyExc_TypeError, "slot_call() takes 1 to 4 arguments");
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -194,7 +181,7 @@ static PyObject *py_slot_call(PyObject *self, PyObject *const *args, Py_ssize_t 
         if (arg[i] == UINT64_MAX && PyErr_Occurred())
             return NULL;
     }
-    result = binding_enter(binding);
+    int64_t result = binding_enter(binding);
     if (result == MC_ESTATE)
         return NULL;
     if (result == MC_OK) {
@@ -209,7 +196,6 @@ static PyObject *py_slot_call(PyObject *self, PyObject *const *args, Py_ssize_t 
 static void binding_free(PyObject *capsule)
 {
     struct mc_binding *binding = PyCapsule_GetPointer(capsule, NULL);
-
     pthread_mutex_destroy(&binding->lock);
     Py_DECREF(binding->on_error);
     PyMem_Free(binding);
@@ -230,7 +216,6 @@ static void binding_drain_slot(void *context)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
     struct mc_binding *binding = context;
-
     if (binding->guest != NULL && !binding->busy)
         mc_slot_drain(&binding->guest->frames, binding->guest->slot);
     PyGILState_Release(gil);
@@ -242,7 +227,6 @@ struct mc_binding *mc_python_bind(struct mc_guest *guest, uintptr_t functions, u
     struct mc_binding *binding = PyMem_Calloc(1, sizeof *binding);
     PyObject *capsule = NULL;
     int failed = binding == NULL;
-
     if (!failed) {
         binding->guest = guest;
         binding->on_error = Py_NewRef((PyObject *)on_error);
@@ -252,7 +236,6 @@ struct mc_binding *mc_python_bind(struct mc_guest *guest, uintptr_t functions, u
     }
     for (size_t i = 0; !failed && i < sizeof definitions / sizeof definitions[0]; i++) {
         PyObject *function = PyCFunction_NewEx(&definitions[i], capsule, NULL);
-
         failed = function == NULL || PyList_Append((PyObject *)functions, function) != 0;
         Py_XDECREF(function);
     }
@@ -271,7 +254,6 @@ int mc_python_unbind(struct mc_binding *binding)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
     int status = binding_enter(binding);
-
     if (status == MC_OK) {
         binding->guest = NULL;
         binding_leave(binding);

@@ -1,7 +1,4 @@
 /* guest.c: see guest.h. Opening and closing a domain, and allocation that asks for more. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "driver.h"
 #include "handles.h"
 
@@ -25,7 +22,6 @@ static int64_t guest_grow(struct mc_guest *guest, uint32_t areas, int *path)
 {
     const struct mc_driver *driver = guest->own->driver;
     int64_t gained = driver->more ? driver->more(guest, areas, path) : MC_ENOMEM;
-
     if (gained > 0)
         __atomic_fetch_add(&guest->grown_areas[*path], (uint64_t)gained, __ATOMIC_RELAXED);
     return gained;
@@ -44,7 +40,6 @@ static int64_t guest_make_room(struct mc_guest *guest, uint64_t claims, uint32_t
 {
     int64_t granted;
     int path;
-
     if (((claims & 1) || guest_claims(guest) != claims) && spent->waits < MC_GROW_TRIES_MAX) {
         spent->waits++;
         if (mc_lock_within(&guest->own->claim_lock, CLAIM_WAIT_NS) == MC_OK)
@@ -73,10 +68,8 @@ static MC_NOINLINE int64_t guest_alloc_asking(struct mc_guest *guest, int slot, 
 {
     struct guest_patience spent = {0};
     int64_t frame, status;
-
     do {
         uint64_t claims = guest_claims(guest);
-
         frame = mc_frames_alloc(&guest->frames, slot, order);
         if (frame != MC_ENOMEM)
             return frame;
@@ -87,10 +80,8 @@ static MC_NOINLINE int64_t guest_alloc_asking(struct mc_guest *guest, int slot, 
 
 int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
 {
-    int64_t frame;
-
     guest_begin_allocation(guest);
-    frame = mc_frames_alloc(&guest->frames, slot, order);
+    int64_t frame = mc_frames_alloc(&guest->frames, slot, order);
     return frame != MC_ENOMEM ? frame : guest_alloc_asking(guest, slot, order);
 }
 
@@ -98,16 +89,14 @@ int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uin
 {
     struct guest_patience spent = {0};
     uint64_t given = 0;
-    int64_t more, status;
-
+    int64_t status;
     guest_begin_allocation(guest);
-    more = mc_frames_alloc_many(&guest->frames, slot, out, count);
+    int64_t more = mc_frames_alloc_many(&guest->frames, slot, out, count);
     if (more < 0 || (uint64_t)more == count)
         return more;
     given = (uint64_t)more;
     for (;;) {          /* every round gains a frame or uses up some patience */
         uint64_t claims = guest_claims(guest);
-
         more = mc_frames_alloc_many(&guest->frames, slot, out + given, count - given);
         if (more < 0 && more != MC_ENOMEM)
             return given > 0 ? (int64_t)given : more;
@@ -129,11 +118,9 @@ int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count)
 {
     struct guest_patience spent = {0};
     int64_t frame, status;
-
     guest_begin_allocation(guest);
     do {
         uint64_t claims = guest_claims(guest);
-
         frame = mc_frames_alloc_areas(&guest->frames, slot, count);
         if (frame != MC_ENOMEM)
             return frame;
@@ -146,14 +133,12 @@ int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count)
 int64_t mc_guest_request(struct mc_guest *guest, uint64_t frames, int *path)
 {
     uint64_t wanted = frames / MC_AREA_FRAMES + (frames % MC_AREA_FRAMES != 0), gained = 0;
-
     if (wanted > guest->frames.area_count)
         wanted = guest->frames.area_count;
     while (gained < wanted) {       /* each round gains at least one area */
         uint64_t missing = wanted - gained;
         int64_t areas = guest_grow(guest, missing < MC_GROW_AREAS_MAX ? (uint32_t)missing
                                                                 : MC_GROW_AREAS_MAX, path);
-
         if (areas < 0)
             return gained > 0 ? (int64_t)(gained * MC_AREA_FRAMES) : areas;
         gained += (uint64_t)areas;
@@ -165,14 +150,12 @@ int64_t mc_guest_release(struct mc_guest *guest, uint64_t frames)
 {
     uint64_t offered = frames / MC_AREA_FRAMES, given = 0;
     int status = mc_slot_drain(&guest->frames, guest->slot);
-
     if (offered > guest->frames.area_count)
         offered = guest->frames.area_count;
     while (status >= 0 && given < offered && guest->own->driver->release) {
         uint64_t left = offered - given;        /* each round gives at least one area */
         int64_t taken = guest->own->driver->release(
             guest, left < MC_GROW_AREAS_MAX ? (uint32_t)left : MC_GROW_AREAS_MAX);
-
         status = taken < 0 ? (int)taken : status;
         if (taken <= 0)
             break;
@@ -184,19 +167,16 @@ int64_t mc_guest_release(struct mc_guest *guest, uint64_t frames)
 static int fd_holds(int fd, uint64_t bytes)
 {
     struct stat status;
-
     return fstat(fd, &status) == 0 && (uint64_t)status.st_size == bytes;
 }
 
 static int guest_map(struct mc_guest *guest, int ram_fd, int meta_fd)
 {
     struct mc_guest_private *own = guest->own;
-    int64_t address;
-
     if (!fd_holds(ram_fd, own->ram_bytes) || !fd_holds(meta_fd, own->meta_bytes) ||
         own->meta_bytes < sizeof(struct mc_control))
         return MC_ELAYOUT;
-    address = mc_map(meta_fd, own->meta_bytes);
+    int64_t address = mc_map(meta_fd, own->meta_bytes);
     if (address < 0)
         return MC_EKERNEL;
     guest->control = (struct mc_control *)(uintptr_t)address;
@@ -215,7 +195,6 @@ static int guest_start_threads(struct mc_guest *guest)
 {
     const struct mc_driver *driver = guest->own->driver;
     int status = driver->open ? driver->open(guest) : MC_OK;
-
     if (status == MC_OK && driver->populated)
         status = mc_mapper_start(guest);
     return status == MC_OK ? mc_driver_start(guest) : status;
@@ -224,12 +203,10 @@ static int guest_start_threads(struct mc_guest *guest)
 static int guest_bind(struct mc_guest *guest)
 {
     uint8_t *meta = (uint8_t *)guest->control;
-
     guest->own->boots = atomic_load(&guest->control->boots);
     guest->own->driver = mc_driver(guest->control->mechanism);
     if (guest->own->driver == NULL)
         return MC_ELAYOUT;
-
     guest->mapped = calloc(guest->frames.area_count, sizeof *guest->mapped);
     guest->own->used = calloc(guest->frames.area_count, sizeof *guest->own->used);
     if (guest->mapped == NULL || guest->own->used == NULL)
@@ -250,8 +227,6 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
                   uint64_t ram_bytes, uint64_t meta_bytes, uint64_t spin_ns)
 {
     struct mc_guest *guest = calloc(1, sizeof *guest);
-    int status;
-
     *out = NULL;
     if (guest == NULL || (guest->own = calloc(1, sizeof *guest->own)) == NULL) {
         free(guest);
@@ -268,7 +243,7 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     guest->own->ram_bytes = ram_bytes;
     guest->own->meta_bytes = meta_bytes;
     guest->spin_ns = spin_ns < MC_SPIN_MAX_NS ? spin_ns : MC_SPIN_MAX_NS;
-    status = guest_map(guest, ram_fd, meta_fd);
+    int status = guest_map(guest, ram_fd, meta_fd);
     if (status == MC_OK)
         status = guest_bind(guest);
     if (status != MC_OK) {
@@ -290,7 +265,6 @@ void mc_guest_set_drop(struct mc_guest *guest, mc_drop_fn drop, void *context)
 uint64_t mc_guest_drop_cache(struct mc_guest *guest, uint64_t frames)
 {
     uint64_t dropped = 0;
-
     pthread_mutex_lock(&guest->own->drop_lock);
     if (guest->own->drop != NULL)
         dropped = guest->own->drop(guest->own->drop_context, frames);
@@ -301,7 +275,6 @@ uint64_t mc_guest_drop_cache(struct mc_guest *guest, uint64_t frames)
 void mc_guest_drain(struct mc_guest *guest)
 {
     void (*drain)(void *) = __atomic_load_n(&guest->own->drain, __ATOMIC_ACQUIRE);
-
     if (drain != NULL)
         drain(guest->own->drain_context);
 }
@@ -310,7 +283,6 @@ int mc_guest_keep_ram(struct mc_guest *guest)
 {
     void *kept = mmap(guest->ram, guest->own->ram_bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-
     if (kept == MAP_FAILED)
         return MC_EKERNEL;
     guest->own->kept_ram = 1;
@@ -320,7 +292,6 @@ int mc_guest_keep_ram(struct mc_guest *guest)
 void mc_guest_close(struct mc_guest *guest)
 {
     struct mc_guest_private *own = guest->own;
-
     __atomic_store_n(&own->stop, 1, __ATOMIC_SEQ_CST);
     mc_driver_stop(guest);
     mc_mapper_stop(guest);

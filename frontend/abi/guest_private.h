@@ -42,6 +42,12 @@ struct mc_guest_private {
     pthread_mutex_t drop_lock;      /* drop and its context, and while it runs */
 };
 
+/* 1 once mc_guest_close has begun: every thread of the guest's own returns. */
+static inline int mc_guest_is_stopping(const struct mc_guest *guest)
+{
+    return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
+}
+
 /* mapping.c: the mc_prepare_fn of a guest, and its mapper thread. */
 int mc_prepare(void *guest, uint32_t area, uint32_t word);
 int mc_mapper_start(struct mc_guest *guest);

@@ -1,7 +1,4 @@
 /* handles.c: see handles.h; pinning and unpinning of movable.h. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "handles.h"
 
 #include "movable.h"
@@ -16,7 +13,6 @@ static struct mc_handles *handles_make(const struct mc_guest *guest)
     uint32_t count = guest->frames.area_count * MC_AREA_FRAMES;
     struct mc_handles *made = calloc(1, sizeof *made);
     uint32_t *words = calloc((size_t)count * 4, sizeof *words);
-
     if (made == NULL || words == NULL) {
         free(made);
         free(words);
@@ -48,7 +44,6 @@ static struct mc_handles *handles_seen(struct mc_guest *guest)
 struct mc_handles *mc_handles_of(struct mc_guest *guest)
 {
     struct mc_handles *made, *none = NULL;
-
     if (handles_seen(guest) != NULL || (made = handles_make(guest)) == NULL)
         return handles_seen(guest);
     if (!__atomic_compare_exchange_n(&guest->own->handles, &none, made, 0, __ATOMIC_ACQ_REL,
@@ -60,7 +55,6 @@ struct mc_handles *mc_handles_of(struct mc_guest *guest)
 void mc_handles_close(struct mc_guest *guest)
 {
     struct mc_handles *table = handles_seen(guest);
-
     if (table == NULL)
         return;
     if (table->slot >= 0)
@@ -70,10 +64,8 @@ void mc_handles_close(struct mc_guest *guest)
 
 uint32_t mc_handle_take(struct mc_handles *table, uint32_t frame)
 {
-    uint32_t handle;
-
     pthread_mutex_lock(&table->lock);
-    handle = table->first_free;
+    uint32_t handle = table->first_free;
     table->first_free = table->next_free[handle];
     pthread_mutex_unlock(&table->lock);
     table->frames[handle] = frame;
@@ -85,7 +77,6 @@ uint32_t mc_handle_take(struct mc_handles *table, uint32_t frame)
 uint32_t mc_handle_give(struct mc_handles *table, uint32_t handle)
 {
     uint32_t frame = table->frames[handle];
-
     __atomic_store_n(&table->owners[frame], 0, __ATOMIC_RELEASE);
     pthread_mutex_lock(&table->lock);
     table->next_free[handle] = table->first_free;
@@ -98,7 +89,6 @@ uint32_t mc_handle_give(struct mc_handles *table, uint32_t handle)
 uint32_t *mc_handle_state(struct mc_guest *guest, uint32_t handle)
 {
     struct mc_handles *table = handles_seen(guest);
-
     return table != NULL && handle < guest->frames.area_count * MC_AREA_FRAMES
                ? &table->states[handle] : NULL;
 }
@@ -106,7 +96,6 @@ uint32_t *mc_handle_state(struct mc_guest *guest, uint32_t handle)
 int mc_handle_lock(uint32_t *state)
 {
     uint32_t unpinned = 1;
-
     return __atomic_compare_exchange_n(state, &unpinned, MC_HANDLE_MOVING, 0, __ATOMIC_ACQUIRE,
                                        __ATOMIC_RELAXED);
 }
@@ -119,7 +108,6 @@ void mc_handle_unlock(uint32_t *state)
 int64_t mc_movable_pin(struct mc_guest *guest, uint32_t handle)
 {
     uint32_t *state = mc_handle_state(guest, handle), seen;
-
     if (state == NULL)
         return MC_ENEVER;
     for (int tries = 0; tries < MC_PIN_TRIES_MAX; tries++) {
@@ -138,7 +126,6 @@ int64_t mc_movable_pin(struct mc_guest *guest, uint32_t handle)
 int mc_movable_unpin(struct mc_guest *guest, uint32_t handle)
 {
     uint32_t *state = mc_handle_state(guest, handle);
-
     if (state == NULL || (__atomic_load_n(state, __ATOMIC_RELAXED) & ~MC_HANDLE_MOVING) < 2)
         return MC_ENEVER;
     __atomic_fetch_sub(state, 1, __ATOMIC_RELEASE);

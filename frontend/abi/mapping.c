@@ -3,17 +3,8 @@
  * An area is mapped in bulk (MADV_POPULATE_READ: 0.3 us a page against 1.2 us for a fault each) at
  * most once per generation, and only while frames of it are claimed: see guest.h, mapper thread.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "claims.h"
 #include "driver.h"
-
-#include <linux/futex.h>
-#include <signal.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 /* What mapped[] and used[] note for an area: never 0, which stands for "not yet". */
 static uint32_t word_generation(union mc_area_word word)
@@ -25,7 +16,6 @@ static uint32_t word_generation(union mc_area_word word)
 static int area_map(struct mc_guest *guest, uint32_t area, uint32_t generation)
 {
     uint8_t *start = guest->ram + (uint64_t)area * MC_AREA_BYTES;
-
     if (mc_populate_read((uint64_t)(uintptr_t)start, MC_AREA_BYTES) != 0)
         return MC_EKERNEL;
     __atomic_store_n(&guest->mapped[area], generation, __ATOMIC_RELAXED);
@@ -36,12 +26,10 @@ static int area_map(struct mc_guest *guest, uint32_t area, uint32_t generation)
 static int area_install(struct mc_guest *guest, uint32_t area)
 {
     struct mc_record record = {.op = MC_OP_INSTALL, .arg = {area}};
-    int status;
-
     /* One allocation tries several areas. After one request without an answer it asks no more. */
     if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
         return MC_ETIMEOUT;
-    status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
+    int status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
     if (status == MC_ETIMEOUT)
         __atomic_store_n(&guest->own->silent, 1, __ATOMIC_RELAXED);
     return status == MC_OK && record.status < 0 ? (int)record.status : status;
@@ -52,9 +40,7 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
 {
     struct mc_guest *guest = context;
     union mc_area_word word = mc_word(&guest->frames, area);
-    uint32_t generation;
     int status, worked = 0;
-
     (void)seen;     /* another thread may have had the area installed since */
     if (word.evicted) {
         status = area_install(guest, area);
@@ -63,7 +49,7 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
         word = mc_word(&guest->frames, area);
         worked = 1;
     }
-    generation = word_generation(word);
+    uint32_t generation = word_generation(word);
     if (guest->own->driver->populated &&
         __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) != generation) {
         status = area_map(guest, area, generation);
@@ -84,7 +70,6 @@ static void area_map_if_free(struct mc_guest *guest, uint32_t area)
 {
     union mc_area_word word = mc_word(&guest->frames, area);
     uint32_t generation = word_generation(word);
-
     if (!mc_word_is_whole(word) || word.evicted ||
         __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) == generation)
         return;
@@ -101,51 +86,25 @@ static void area_map_if_free(struct mc_guest *guest, uint32_t area)
     pthread_mutex_unlock(&guest->own->claim_lock);
 }
 
-static int mapper_is_stopping(const struct mc_guest *guest)
-{
-    return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
-}
-
-/* As mc_bell_wait, but any wake-up ends it: mc_guest_close wakes the mapper without changing the
- * word, which only the hypervisor writes. */
-static void mapper_sleep(struct mc_guest *guest, uint32_t seen)
-{
-    struct timespec longest = {.tv_nsec = MC_LIVENESS_NS};
-    uint32_t *word = (uint32_t *)&guest->control->credit_bell;
-
-    atomic_fetch_add(&guest->control->credit_waiters, 1);
-    if (!mapper_is_stopping(guest))
-        syscall(SYS_futex, word, FUTEX_WAIT, seen, &longest, NULL, 0);
-    atomic_fetch_sub(&guest->control->credit_waiters, 1);
-}
-
 static void *mapper_run(void *argument)
 {
     struct mc_guest *guest = argument;
-
-    while (!mapper_is_stopping(guest)) {
-        uint32_t seen = atomic_load(&guest->control->credit_bell);
-
+    struct mc_control *control = guest->control;
+    while (!mc_guest_is_stopping(guest)) {
+        uint32_t seen = atomic_load(&control->credit_bell);
         for (uint32_t area = 0; area < guest->frames.area_count; area++)
-            if (!mapper_is_stopping(guest))
+            if (!mc_guest_is_stopping(guest))
                 area_map_if_free(guest, area);
-        if (atomic_load(&guest->control->credit_bell) == seen)
-            mapper_sleep(guest, seen);
+        if (atomic_load(&control->credit_bell) == seen)
+            mc_thread_nap(guest, &control->credit_bell, &control->credit_waiters, seen, UINT64_MAX);
     }
     return NULL;
 }
 
 int mc_mapper_start(struct mc_guest *guest)
 {
-    sigset_t all, before;
-    int failed;
-
-    sigfillset(&all);               /* signals belong to the program's own threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&guest->own->mapper, NULL, mapper_run, guest);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    guest->own->mapping = !failed;
-    return failed ? MC_EKERNEL : MC_OK;
+    guest->own->mapping = mc_thread_start(guest, &guest->own->mapper, mapper_run);
+    return guest->own->mapping ? MC_OK : MC_EKERNEL;
 }
 
 /* own->stop is set. */
@@ -153,6 +112,6 @@ void mc_mapper_stop(struct mc_guest *guest)
 {
     if (!guest->own->mapping)
         return;
-    syscall(SYS_futex, &guest->control->credit_bell, FUTEX_WAKE, 1, NULL, NULL, 0);
+    mc_thread_wake(&guest->control->credit_bell);
     pthread_join(guest->own->mapper, NULL);
 }

@@ -16,8 +16,6 @@ the domain's mechanism, an area at least, so targets are rounded down to granule
 rounded up by itself would exceed the spare memory, and the target would be sent at every tick.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Owns: the wording of rules, clamps and inputs of one tick's decisions. Made and 
 coordinator, once per tick.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -5,8 +5,6 @@ reads it. A domain's last decisions outlive the domain, until decisions about RE
 other names have followed.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Literal

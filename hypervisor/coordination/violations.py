@@ -9,8 +9,6 @@ included. One area of tolerance covers areas that moved while the counters were 
 that for EXCESS_TICKS ticks in a row is reported at each tick.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from hypervisor.coordination.snapshot_view import Present

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 import struct
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def make_ffi(
 def constants_text(abi: Path = ABI) -> str:
     """The text of ``hypervisor/public/constants.py`` as the headers in ``abi`` give it."""
     ffi = FFI()
-    constants, classes = [], []
+    constants, enums = [], []
     for name in ABI_HEADERS:
         text = cdef_of(abi / f"{name}.h")
         ffi.cdef(text)
@@ -100,7 +101,7 @@ def constants_text(abi: Path = ABI) -> str:
             if len(values) == 1:  # a constant that C wants as an int
                 constants += [f"{key.removeprefix('MC_')}: Final = {values[key]}" for key in values]
             else:
-                classes.append(_enum_text(enum, name, values))
+                enums.append(_enum_text(enum, values))
     record = ffi.typeof("struct mc_record")
     fields = dict(record.fields)
     constants += [
@@ -111,11 +112,11 @@ def constants_text(abi: Path = ABI) -> str:
     head = (
         f'"""The constants and enums of the ABI\'s headers; written by ``{COMMAND}``.\n\n'
         "Owns: nothing. What a name means stands in ``hypervisor/public/abi``, where it begins with"
-        " MC_.\nRules: do not edit; anybody may import it.\n"
-        '"""\n\nfrom __future__ import annotations\n\nfrom enum import IntEnum, IntFlag\n'
-        "from typing import Final\n\n"
+        " MC_, and\n``RingId``, say, is ``enum mc_ring_id``.\n"
+        'Rules: do not edit; anybody may import it.\n"""\n\n# fmt: off\n'
+        "from enum import IntEnum, IntFlag\nfrom typing import Final\n\n"
     )
-    return head + "\n".join(constants) + "\n\n\n" + "\n\n".join(classes)
+    return head + "\n".join([*constants, "", *enums, ""])
 
 
 def record_text(abi: Path = ABI) -> str:
@@ -140,19 +141,19 @@ def record_text(abi: Path = ABI) -> str:
     )
 
 
-def _enum_text(enum: str, header: str, values: dict[str, int]) -> str:
+def _enum_text(enum: str, values: dict[str, int]) -> str:
     columns = zip(*(key.split("_") for key in values), strict=False)
     shared = itertools.takewhile(lambda words: len(set(words)) == 1, columns)
     prefix = "".join(f"{words[0]}_" for words in shared)
     if not all(key.removeprefix(prefix).isidentifier() for key in values):
         prefix = "MC_"
     name = "".join(part.capitalize() for part in enum.split("_"))
-    members = "".join(
-        f"    {key.removeprefix(prefix)} = {values[key]}\n"
-        for key in sorted(values, key=lambda key: abs(values[key]))
-    )
     base = "IntFlag" if enum.endswith("_flag") else "IntEnum"
-    return f'class {name}({base}):\n    """``enum mc_{enum}`` of ``{header}.h``."""\n\n{members}'
+    ordered = sorted(values, key=lambda key: abs(values[key]))
+    # A no-break space keeps a name and its value on one line.
+    members = ", ".join(f'"{key.removeprefix(prefix)}":\xa0{values[key]}' for key in ordered)
+    text = f'{name} = {base}("{name}", {{{members}}})'
+    return textwrap.fill(text, 100, subsequent_indent="    ").replace("\xa0", " ")
 
 
 def _struct_format(ffi: FFI, record: Any) -> str:

@@ -3,8 +3,6 @@
 Owns: what many verbs share: two options, an exit code, and how an answer is shown.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -5,24 +5,13 @@ touched without ``force``; a pid is signalled only while it is the very process 
 recorded; a file must lie inside its own run directory.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
 
 from hypervisor.public.errors import ConfigError
-from memcoord.testbed.runs import identity
-from memcoord.testbed.runs.rundir import (
-    LAUNCHER,
-    MANIFEST,
-    Manifest,
-    RunDirError,
-    default_base,
-    live,
-    read_manifest,
-    runs,
-)
+from memcoord.testbed.runs import identity, rundir
+from memcoord.testbed.runs.rundir import MANIFEST, Manifest
 
 
 def clean(
@@ -39,24 +28,21 @@ def clean(
     done: dict[str, Any] = {"runs": {}, "killed": 0, "removed": 0, "skipped_live": 0}
     if run_dir is not None and not (Path(run_dir) / MANIFEST).is_file():
         raise ConfigError("--run-dir", f"{run_dir} holds no manifest of a run")
-    for path in [Path(run_dir)] if run_dir else runs(base or default_base()):
+    for path in [Path(run_dir)] if run_dir else rundir.runs(base):
         try:
-            manifest = read_manifest(path)
-        except RunDirError as error:
+            manifest = rundir.read_manifest(path)
+        except rundir.RunDirError as error:
             done["runs"][str(path)] = [f"left alone: {error}"]
             continue
-        if _launcher_alive(manifest) and not force:
+        # A run whose launcher died is not a live run: its other processes are orphans.
+        is_live = any(process.role == rundir.LAUNCHER for process in manifest.running())
+        if is_live and not force:
             done["skipped_live"] += 1
             continue
         actions = _clean_one(path, manifest, done, all_runs)
         if actions:
             done["runs"][str(path)] = actions
     return done
-
-
-def _launcher_alive(manifest: Manifest) -> bool:
-    # A run whose launcher died is not a live run: its other processes are orphans.
-    return any(process.role == LAUNCHER for process in manifest.running())
 
 
 def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: bool) -> list[str]:
@@ -66,13 +52,12 @@ def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: b
         done["killed"] += gone
         verb = "ended" if gone else "could not end"
         actions.append(f"{verb} {process.role} (pid {process.pid})")
-    if live(manifest):
+    if rundir.live(manifest):
         return actions
     for name in manifest.files:
         target = path / name
-        if not _inside(target, path) or not (target.exists() or target.is_symlink()):
-            continue
-        if target.is_dir() and not target.is_symlink():
+        is_inside = target.parent.resolve().is_relative_to(path.resolve())
+        if not is_inside or not (target.is_symlink() or (target.exists() and not target.is_dir())):
             continue
         target.unlink()
         done["removed"] += 1
@@ -82,10 +67,6 @@ def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: b
         done["removed"] += 1
         actions.append("removed the run directory")
     return actions
-
-
-def _inside(target: Path, directory: Path) -> bool:
-    return target.parent.resolve().is_relative_to(directory.resolve())
 
 
 def lines(done: dict[str, Any]) -> list[str]:

@@ -6,8 +6,6 @@ the command line; it returns the operation's arguments, the object shown with ``
 line shown without. ``_ANSWERS`` shows what the hypervisor answers, where that is more than "done".
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable
@@ -124,9 +122,7 @@ def tmem_quota(
 
 @_verb
 def tmem_shared_auth(
-    vm: str,
-    uuid: str,
-    revoke: Annotated[bool, typer.Option("--revoke", help="No longer.")] = False,
+    vm: str, uuid: str, revoke: Annotated[bool, typer.Option("--revoke", help="No longer.")] = False
 ) -> Asked:
     """Let a domain share the ephemeral pool of a uuid with others that may."""
     asked = {"domain": vm, "uuid": uuid}

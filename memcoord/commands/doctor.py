@@ -4,8 +4,6 @@ Owns: the list of checks. A check never raises and never changes the machine. ``
 ``warn`` (it works, but numbers differ from a better machine's) or ``bad`` (something will fail).
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -13,7 +11,6 @@ import resource
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -41,25 +38,10 @@ class Check(msgspec.Struct, frozen=True):
 
 def diagnose() -> list[Check]:
     """Every check, the most important first."""
-    checks: tuple[Callable[[], Check], ...] = (
-        _python,
-        _kernel,
-        _cores,
-        _load,
-        _memory,
-        _cgroup,
-        _memfd,
-        _shmem_thp,
-        _anonymous_thp,
-        _userfaultfd,
-        _nofile,
-        _memlock,
-        _compiler,
-        _headers,
-        _compiled,
-        _numba_cache,
-    )
-    return [check() for check in checks]
+    machine = (_python, _kernel, _cores, _load, _memory, _cgroup)
+    system = (_memfd, _shmem_thp, _anonymous_thp, _userfaultfd, _nofile, _memlock)
+    installed = (_compiler, _headers, _compiled, _numba_cache)
+    return [check() for check in (*machine, *system, *installed)]
 
 
 def _python() -> Check:
@@ -70,12 +52,8 @@ def _kernel() -> Check:
     release = platform.release()
     numbers = [int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit()]
     fine = numbers >= [5, 14]
-    return Check(
-        "kernel",
-        release,
-        "ok" if fine else "bad",
-        "has MADV_POPULATE_WRITE" if fine else "needs 5.14 or newer for MADV_POPULATE_WRITE",
-    )
+    meaning = f"{'has' if fine else 'needs 5.14 or newer for'} MADV_POPULATE_WRITE"
+    return Check("kernel", release, "ok" if fine else "bad", meaning)
 
 
 def _cores() -> Check:
@@ -193,9 +171,8 @@ def _headers() -> Check:
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     found = header.is_file()
     meaning = "can rebuild from source" if found else "to install from source: python3-dev"
-    return Check(
-        "Python headers", str(header) if found else "none", "ok" if found else "warn", meaning
-    )
+    value = str(header) if found else "none"
+    return Check("Python headers", value, "ok" if found else "warn", meaning)
 
 
 def _compiled() -> Check:

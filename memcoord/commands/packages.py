@@ -5,8 +5,6 @@ caller) that ships a package of the same name. Called once by the command, befor
 children are started with ``-P`` so that their working directory cannot shadow a package.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping

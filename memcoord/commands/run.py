@@ -9,11 +9,8 @@ happens under one policy is the business of ``memcoord.testbed.live.session``. I
     1-greedy/, 2-.../               per policy: what each process was told, said and logged
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -72,7 +69,8 @@ def run_command(
             loader.load(name, measured=MEASURED)
     recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
-        run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
+        plain = msgspec.to_builtins(what, enc_hook=int)
+        run = rundir.create(what.name, path=run_dir, seed=what.seed, config=plain)
         state = "failed"
         try:
             with Series(run.path) as series:
@@ -93,11 +91,6 @@ def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
         run.write("report.json", json_report(report) + b"\n")
     except rundir.RunDirError as error:
         report.error, report.exit_code = str(error), report.exit_code or EXIT_FAILED
-
-
-def _plain(what: Scenario) -> dict[str, object]:
-    plain: dict[str, object] = msgspec.to_builtins(what, enc_hook=int)
-    return plain
 
 
 def _run_all(
@@ -131,10 +124,11 @@ def _run_all(
             if interrupts.received is not None:
                 break
     set_gains(results)
+    code = 0 if all(result.good for result in results) else EXIT_FAILED
     return RunReport(
         scenario=what.name,
         run_dir=str(run.path),
-        exit_code=_exit_code(results, interrupts.received),
+        exit_code=code if interrupts.received is None else EXIT_SIGNAL + interrupts.received,
         wall_s=time.monotonic() - begin_s,
         tmem_capacity_pages=series.capacity_pages,
         policies=results,
@@ -157,9 +151,3 @@ def _label(index: int, policy: str) -> str:
     """A directory's name: short, because sockets lie in it, and one of its own per policy."""
     text = Path(policy).name if ".py" in policy else policy
     return f"{index + 1}-{_UNSAFE.sub('-', text)[:LABEL_CHARACTERS_MAX]}"
-
-
-def _exit_code(results: list[PolicyResult], received: signal.Signals | None) -> int:
-    if received is not None:
-        return EXIT_SIGNAL + received
-    return 0 if all(result.good for result in results) else EXIT_FAILED

@@ -4,8 +4,6 @@ Owns: reading run directories, and asking live hypervisors for their domains and
 plain values and lines; the command prints them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,7 @@ from memcoord.testbed.runs import control_client
 from memcoord.testbed.runs.rundir import RunDirError, live, read_manifest, runs
 
 LIST_TIMEOUT_MS = 1000
-SHOWN = (
-    "domid",
-    "name",
-    "current_frames",
-    "target_frames",
-    "tmem_used_pages",
-    "tmem_target_pages",
-)
+SHOWN = ("domid", "name", "current_frames", "target_frames", "tmem_used_pages", "tmem_target_pages")
 
 
 def list_runs(base: Path | None = None) -> list[dict[str, Any]]:

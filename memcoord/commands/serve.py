@@ -5,8 +5,6 @@ Owns: its run directory and where its configuration comes from: a scenario (TOML
 user may attach to.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -5,8 +5,6 @@ times are virtual, so the same arguments give the same JSON. With several seeds 
 is the mean over the seeds. Called by ``memcoord.cli``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import time

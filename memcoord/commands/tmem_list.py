@@ -4,8 +4,6 @@ Owns: asking a live hypervisor for tmem's statistics, and their two forms, one l
 ``xl tmem-list`` had) and every counter. Returns plain values and lines; the command prints them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``memcoord tmem-replay``: replay a stream of tmem operations from a file or standard input."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

@@ -6,8 +6,6 @@ exact LRU misses of every size from 0 to ``pages``; with ``--shards`` also ``sha
 of that curve. Called by ``memcoord.cli``.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Iterable
@@ -125,10 +123,8 @@ def _lines(trace: Trace, result: dict[str, Any], replacement: str) -> list[str]:
             line += f" {shards['curve'][min(size, result['pages'])] / total:>8.4f}"
         lines.append(line)
     if shards:
-        lines.append(
-            f"SHARDS at rate {shards['rate']}: mean absolute error of the whole curve"
-            f" {shards['mean_absolute_error']:.4f}"
-        )
+        told = f"SHARDS at rate {shards['rate']}: mean absolute error of the whole curve"
+        lines.append(f"{told} {shards['mean_absolute_error']:.4f}")
     if "curve" in result:
         lines.append(_knees(result["curve"], total))
     return lines
@@ -142,10 +138,8 @@ def _knees(misses: list[int], total: int) -> str:
         wanted = total - share * (total - floor)
         found.append(next(size for size, count in enumerate(misses) if count <= wanted))
     half, most, everything = found
-    return (
-        f"half of all possible hits from {half:,} pages on, nine tenths from {most:,},"
-        f" all from {everything:,}"
-    )
+    told = f"half of all possible hits from {half:,} pages on, nine tenths from {most:,}"
+    return f"{told}, all from {everything:,}"
 
 
 def _progress(sizes: list[int]) -> Iterable[int]:
@@ -153,10 +147,5 @@ def _progress(sizes: list[int]) -> Iterable[int]:
     from rich.console import Console
     from rich.progress import track
 
-    return track(
-        sizes,
-        "replaying",
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
+    hidden = not sys.stderr.isatty()
+    return track(sizes, "replaying", console=Console(stderr=True), transient=True, disable=hidden)

@@ -8,8 +8,6 @@ Public here, and imported at their first use, because they load numba:
   SeriesWorld  thousands of domains by their demand, without pages
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

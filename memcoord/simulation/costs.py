@@ -6,8 +6,6 @@ a resident page in about 1 us and serves a fault in about 20 us. They come from 
 ``[costs]`` tables override them. Pure.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

@@ -19,8 +19,6 @@ drive a scenario::
 One step is one interval: the real coordinator applies the action, then the guests run.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -23,21 +23,13 @@ which two domains reach the pool is wrong by one slice at most. Called by
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
 # mypy: disable-error-code="assignment, attr-defined, call-arg, no-any-return, var-annotated"
 
-from __future__ import annotations
-
 from typing import Any
 
 from numba import int64, njit
 
+from hypervisor.public.units import AREA_FRAMES
 from memcoord.simulation import layout as L
-from memcoord.simulation.ledger import (
-    AREA_FRAMES,
-    NOBODY,
-    grow_ram,
-    grow_tmem,
-    release,
-    spare_areas,
-)
+from memcoord.simulation.ledger import NOBODY, grow_ram, grow_tmem, release, spare_areas
 from tmem.codes import Code
 from tmem.compiled_cache import cached_kernels
 from tmem.raw_memory import address_of, call, kernel, words_at
@@ -85,10 +77,7 @@ def ask(world, domain, op, slot, page, data, may_ask):
     record.op = op
     record.arg[0] = slot | index << INDEX_SHIFT
     record.arg[1] = oid
-    return call(
-        world.execute,
-        (world.tmem_state, address_of(record), data, domain.number, may_ask),
-    )
+    return call(world.execute, (world.tmem_state, address_of(record), data, domain.number, may_ask))
 
 
 @kernel

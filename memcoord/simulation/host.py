@@ -6,8 +6,6 @@ moves in areas of 2 MiB. tmem grows into free memory beyond slack and promises, 
 needs an area. Single thread. Called by ``memcoord.simulation.world``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec
@@ -75,7 +73,9 @@ class SimHost:
         self._world: np.void = worlds[0]
         self._address = int(worlds.ctypes.data)
         self._domains: NDArray[np.void] = self._world["domains"]
-        self._pages = _two_pages(seed)
+        # A page to put, of bytes that neither compress nor repeat, and a page for gets to fill.
+        words = (2, FRAME_BYTES // 8)
+        self._pages = np.random.default_rng(seed).integers(0, 1 << 62, words, np.int64)
         self._names: dict[DomId, str] = {}
         self._guests: dict[DomId, GuestArrays] = {}
         self._maxmem: dict[DomId, int] = {}
@@ -85,13 +85,8 @@ class SimHost:
         self.tmem: Tmem | None = None
         self._fill(areas, slack_frames, costs or Costs())
         if areas > 0:
-            self.tmem = Tmem(
-                max_areas=areas,
-                seed=seed,
-                reserve_pages=0,
-                mrc=mrc_points > 1,
-                **(tmem_options or {}),
-            )
+            options = {"mrc": mrc_points > 1} | (tmem_options or {})
+            self.tmem = Tmem(max_areas=areas, seed=seed, reserve_pages=0, **options)
             entries = entry_points(self.tmem.state_address)
             self._world["tmem_state"] = entries.state_address
             for name in ("execute", "grow", "shrink"):
@@ -183,15 +178,12 @@ class SimHost:
 
     def _domain_snapshot(self, domid: DomId, capacity_pages: int) -> DomainSnapshot:
         domain = self.counters(domid)
-        current = domain["current_areas"] * AREA_FRAMES
+        held = ("current_frames", "resident_frames", "installed_frames")
         values = _ZEROES | self._tmem_counters(domid)
-        values |= {
+        values |= dict.fromkeys(held, domain["current_areas"] * AREA_FRAMES) | {
             "domid": domid,
             "name": self._names[domid],
             "maxmem_frames": self._maxmem[domid],
-            "current_frames": current,
-            "resident_frames": current,
-            "installed_frames": current,
             "target_frames": domain["target_areas"] * AREA_FRAMES,
             "grants_ring": domain["grants"],
             "grants_transfer": domain["transfers"],
@@ -201,11 +193,11 @@ class SimHost:
             "guest_swap_ins": domain["swap_ins"],
             "guest_swap_outs": domain["swap_outs"],
             "guest_references": domain["next"],
+            "mrc": self._miss_ratios(domid, capacity_pages),
+            "guest_committed_frames": domain["touched"],
+            "guest_idle_permille": self._idle_permille(domid, domain),
+            "guest_stall_ns": domain["stalled_ns"],
         }
-        values["mrc"] = self._miss_ratios(domid, capacity_pages)
-        values["guest_committed_frames"] = domain["touched"]
-        values["guest_idle_permille"] = self._idle_permille(domid, domain)
-        values["guest_stall_ns"] = domain["stalled_ns"]
         return DomainSnapshot(**values)
 
     def _idle_permille(self, domid: DomId, domain: dict[str, int]) -> int:
@@ -227,14 +219,11 @@ class SimHost:
         if self.tmem is None:
             return {}
         client = self.tmem.clients[domid]
-        return {
+        counted = {name: int(client[name]) for name in ("puts", "gets", "gets_hit", "flushes")}
+        return counted | {
             "tmem_used_pages": int(client["used_pages"]),
             "tmem_target_pages": int(client["mm_target"]),
-            "puts": int(client["puts"]),
             "puts_failed": sum(int(client[why]) for why in FAILURES),
-            "gets": int(client["gets"]),
-            "gets_hit": int(client["gets_hit"]),
-            "flushes": int(client["flushes"]),
         }
 
     def validate(self) -> None:
@@ -278,13 +267,10 @@ class SimHost:
         for name in ("references", "nodes", "pauses", "promotions"):
             domain[name] = getattr(made, name).ctypes.data
         if self.tmem is not None:
-            domain["has_frontswap"] = self._new_pool(domid, PoolFlag.PERSISTENT) >= 0
+            swap = PoolFlag.VERSION | PoolFlag.PERSISTENT
+            domain["has_frontswap"] = self.tmem.new_pool(domid, swap) >= 0
             if stream.program.any():
-                domain["has_cleancache"] = self._new_pool(domid, PoolFlag(0)) >= 0
-
-    def _new_pool(self, domid: DomId, kind: PoolFlag) -> int:
-        assert self.tmem is not None
-        return self.tmem.new_pool(domid, PoolFlag.VERSION | kind)
+                domain["has_cleancache"] = self.tmem.new_pool(domid, PoolFlag.VERSION) >= 0
 
     def run(self, until_ns: int) -> DomId | None:
         """Run every domain until ``until_ns``, or until one comes to its stop; that domain.
@@ -345,9 +331,3 @@ _ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0) 
     "tmem_target_pages": -1,
     "broken": False,
 }
-
-
-def _two_pages(seed: int) -> tuple[Words, Words]:
-    """A page to put, of bytes that neither compress nor repeat, and a page for gets to fill."""
-    made = np.random.default_rng(seed).integers(0, 1 << 62, (2, FRAME_BYTES // 8), np.int64)
-    return made[0], made[1]

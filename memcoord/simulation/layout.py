@@ -7,8 +7,6 @@ counts areas of 2 MiB or frames of 4 KiB. ``array_of`` fields hold the address o
 ``memcoord.simulation.host`` keeps alive. Used by ``guest``, ``ledger``, ``host`` and ``world``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from memcoord.simulation.costs import Costs
@@ -59,14 +57,8 @@ DOMAIN = np.dtype(
         ("has_cleancache", I64),
         ("disk_free_ns", I64),  # when its disk is done with all transfers so far
         ("stalled_ns", I64),  # time it stood still for want of memory
-        ("faults", I64),
-        ("first_touches", I64),
-        ("tmem_hits", I64),
-        ("swap_ins", I64),
-        ("swap_outs", I64),
-        ("file_reads", I64),
-        ("puts", I64),
-        ("failed_puts", I64),
+        *((counter, I64) for counter in ("faults", "first_touches", "tmem_hits", "swap_ins")),
+        *((counter, I64) for counter in ("swap_outs", "file_reads", "puts", "failed_puts")),
         ("grants", I64),  # areas taken out of free memory
         ("transfers", I64),  # areas taken from another domain or from tmem
         ("reclaimed", I64),  # areas given back

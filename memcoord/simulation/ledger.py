@@ -11,8 +11,6 @@ the hypervisor's C service calls them. Used by ``memcoord.simulation.guest``.
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
 # mypy: disable-error-code="assignment, attr-defined, call-arg, no-any-return, var-annotated"
 
-from __future__ import annotations
-
 from numba import int64
 
 from hypervisor.public.units import AREA_FRAMES

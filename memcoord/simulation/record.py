@@ -4,8 +4,6 @@ Owns: ``Track``, a recorder for ``memcoord.simulation.world.simulate``. It keeps
 and demanded per tick and domain, as arrays for the metrics and as samples for the chart.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,12 +51,9 @@ class Track:
             for column, name in enumerate(self.names):
                 if name in row:
                     table[:, tick, column] = row[name]
-        return TimeSeries(
-            self.names,
-            float(self.capacity_pages),
-            np.array(self.times_s, dtype=np.float64),
-            **dict(zip(FIELDS, table, strict=True)),
-        )
+        times_s = np.array(self.times_s, dtype=np.float64)
+        columns = dict(zip(FIELDS, table, strict=True))
+        return TimeSeries(self.names, float(self.capacity_pages), times_s, **columns)
 
     def samples(self, policy: str) -> list[Sample]:
         """The samples that the chart of a report is drawn from."""

@@ -9,8 +9,6 @@ policy that answers targets of RAM is given all memory as RAM, any other policy 
 View, check and meaning of a plan are the same as in the other worlds. A run is deterministic.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -6,13 +6,10 @@ of day: the same scenario, policy and seed give the same result, to the byte. ``
 scenario to its end; a ``World`` can be stopped at ticks, as ``memcoord.simulation.env`` does.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,18 +23,12 @@ from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from memcoord.simulation import layout as L
 from memcoord.simulation.costs import costs_of
 from memcoord.simulation.host import SimHost
-from memcoord.testbed.report.results import (
-    CRASHED,
-    DONE,
-    DomainResult,
-    PolicyResult,
-    policy_failure,
-)
+from memcoord.testbed.report import results
 from memcoord.testbed.scenarios.schema import Domain, Scenario, to_hypervisor_config
-from memcoord.testbed.scenarios.workloads import Workload, title_of
+from memcoord.testbed.scenarios.workloads import title_of
 from memcoord.testbed.streams import Stream, domain_seed, stream_of
 from policies import Plan, Policy, View, loader
-from policies.base import AGE_EDGES_S, MRC_POINTS, name_of
+from policies.base import AGE_EDGES_S, MRC_POINTS, name_of, needs_of
 
 #: Real time for one plan. No policy that ends takes so long, so the speed of the machine and its
 #: other work do not change the result.
@@ -66,7 +57,7 @@ class SimDomain:
     stream: Stream
     domid: DomId | None = None  # while it is open
     start_ns: int = -1  # -1 before it has arrived
-    result: DomainResult | None = None  # once it has ended
+    result: results.DomainResult | None = None  # once it has ended
     stops: list[int] = field(default_factory=list)  # references to stop before, ascending
 
     @property
@@ -97,11 +88,6 @@ class WithPageAges:
             promotions.append(total - self._promoted.get((domid, name), 0))
             self._promoted[domid, name] = total
         return self._policy.plan(replace(view, cold=_grid(cold), promotions=_grid(promotions)))
-
-
-def needs_of(policy: object) -> frozenset[str]:
-    """Which costly columns a policy declares: "mrc", "ages" (``cold`` and ``promotions``)."""
-    return frozenset(getattr(policy, "needs", ()))
 
 
 class World:
@@ -184,7 +170,7 @@ class World:
                 return True
         return False
 
-    def run(self) -> PolicyResult:
+    def run(self) -> results.PolicyResult:
         """Run to the end.
 
         InternalError when that takes more than TICKS_MAX ticks, or when tmem brings a wrong page.
@@ -194,15 +180,15 @@ class World:
                 raise InternalError(f"{self.label}: not over after {self.ticks} ticks")
         return self.result()
 
-    def result(self) -> PolicyResult:
+    def result(self) -> results.PolicyResult:
         """The work of every domain so far. All times are virtual, also ``wall_s``."""
-        return PolicyResult(
+        return results.PolicyResult(
             policy=self.label,
             domains=[domain.result or self._counted(domain, "stopped") for domain in self.domains],
             wall_s=self.now_ns / 1e9,
             ticks=self.ticks,
             policy_faults=self.coordinator.statistics().faults,
-            error=policy_failure(self._faulty_ticks, self._served_ticks),
+            error=results.policy_failure(self._faulty_ticks, self._served_ticks),
             notices=[*self._notices][:NOTICES_MAX],
         )
 
@@ -294,10 +280,9 @@ class World:
         domain.stops.pop(0)
         if domain.stops:
             self.host.resume(domid, domain.stops[0])
-        elif counters["next"] >= domain.crash:
-            self._close(domain, CRASHED)
         else:
-            self._close(domain, DONE)
+            is_crash = counters["next"] >= domain.crash
+            self._close(domain, results.CRASHED if is_crash else results.DONE)
         self._arrive()
 
     def _close(self, domain: SimDomain, state: str, reason: str = "") -> None:
@@ -311,22 +296,15 @@ class World:
     def _at(self, domid: DomId) -> SimDomain:
         return next(domain for domain in self.domains if domain.domid == domid)
 
-    def _counted(self, domain: SimDomain, state: str, reason: str = "") -> DomainResult:
-        made = DomainResult(
-            domain=domain.spec.name,
-            workload=title_of(domain.spec.workload),
-            state=state,
-            reason=reason,
-        )
-        if domain.domid is None:
-            return made
-        now = self.host.counters(domain.domid)
-        return msgspec.structs.replace(
-            made,
-            references=now["next"],
-            run_s=(now["clock_ns"] - domain.start_ns) / 1e9,
-            **{name: now[name] for name in COUNTED},
-        )
+    def _counted(self, domain: SimDomain, state: str, reason: str = "") -> results.DomainResult:
+        name, title = domain.spec.name, title_of(domain.spec.workload)
+        made = results.DomainResult(domain=name, workload=title, state=state, reason=reason)
+        if domain.domid is not None:
+            now = self.host.counters(domain.domid)
+            made.references, made.run_s = now["next"], (now["clock_ns"] - domain.start_ns) / 1e9
+            for counter in COUNTED:
+                setattr(made, counter, now[counter])
+        return made
 
     def tick(self) -> TickReport:
         """Have the coordinator take a snapshot, plan and apply."""
@@ -343,9 +321,7 @@ class World:
         return report
 
 
-@functools.lru_cache(maxsize=STREAMS_KEPT)
-def _stream(workload: Workload, seed: int) -> Stream:
-    return stream_of(workload, seed)
+_stream = functools.lru_cache(maxsize=STREAMS_KEPT)(stream_of)
 
 
 def simulate(
@@ -354,7 +330,7 @@ def simulate(
     *,
     seed: int | None = None,
     recorder: Recorder | None = None,
-) -> PolicyResult:
+) -> results.PolicyResult:
     """Run ``scenario`` in virtual time under the policy that ``policy_text`` names.
 
     PolicyError when there is no such policy. ``seed`` replaces the scenario's. The same arguments

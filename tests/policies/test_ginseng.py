@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from policies import Plan, View, check_plan, load
@@ -33,6 +33,7 @@ def value(curve: Column, gets: int, pages: float) -> float:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1 << 30), st.sampled_from(("ginseng", "ginseng:penalty=0.02")))
+@example(6685, "ginseng:penalty=0.02")
 def test_truth_is_a_best_response(seed: int, text: str) -> None:
     random = np.random.default_rng(seed)
     curves = [concave(random) for _ in range(3)]

@@ -1,7 +1,4 @@
 /* backing.c: see backing.h. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "backing.h"
 
 #include "check.h"
@@ -33,37 +30,31 @@ static uint64_t page_bytes(void)
     return (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-int mc_memfd(const char *name, uint64_t bytes)
+/* A new file of `bytes`, with seals; the fd is closed again when that cannot be. */
+static int file_sized(int fd, uint64_t bytes, int seals)
 {
-    int fd, error;
-
-    if (bytes == 0 || bytes > INT64_MAX)
-        return -EINVAL;
-    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, (off_t)bytes) == 0 &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+    if (ftruncate(fd, (off_t)bytes) == 0 && (seals == 0 || fcntl(fd, F_ADD_SEALS, seals) == 0))
         return fd;
-    error = errno;
+    int error = errno;
     close(fd);
     return -error;
 }
 
-int mc_tmpfile(const char *directory, uint64_t bytes)
+int mc_memfd(const char *name, uint64_t bytes)
 {
-    int fd, error;
-
     if (bytes == 0 || bytes > INT64_MAX)
         return -EINVAL;
-    fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600);
-    if (fd < 0)
-        return -errno;
-    if (ftruncate(fd, (off_t)bytes) == 0)
-        return fd;
-    error = errno;
-    close(fd);
-    return -error;
+    return file_sized(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), bytes,
+                      F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+}
+
+int mc_tmpfile(const char *directory, uint64_t bytes)
+{
+    if (bytes == 0 || bytes > INT64_MAX)
+        return -EINVAL;
+    return file_sized(open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC | O_EXCL, 0600), bytes, 0);
 }
 
 /* Map `bytes`, whole pages, at a multiple of 2 MiB: reserve 2 MiB more, map over the aligned part
@@ -71,19 +62,16 @@ int mc_tmpfile(const char *directory, uint64_t bytes)
 static int64_t backing_map(int fd, int flags, uint64_t bytes)
 {
     uint64_t reserved_bytes = bytes + MC_AREA_BYTES;
-    uint8_t *reserved, *aligned;
-    uint64_t head_bytes;
-
+    uint8_t *reserved;
     MC_CHECK(bytes % page_bytes() == 0, "a mapping of %lu bytes", bytes);
     reserved = mmap(NULL, reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                     -1, 0);
     if (reserved == MAP_FAILED)
         return -errno;
-    head_bytes = -(uint64_t)(uintptr_t)reserved & (MC_AREA_BYTES - 1);
-    aligned = reserved + head_bytes;
+    uint64_t head_bytes = -(uint64_t)(uintptr_t)reserved & (MC_AREA_BYTES - 1);
+    uint8_t *aligned = reserved + head_bytes;
     if (mmap(aligned, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0) == MAP_FAILED) {
         int error = errno;
-
         munmap(reserved, reserved_bytes);
         return -error;
     }
@@ -97,7 +85,6 @@ static int64_t backing_map(int fd, int flags, uint64_t bytes)
 static uint64_t bytes_of_pages(uint64_t bytes)
 {
     uint64_t page = page_bytes();
-
     return (bytes + page - 1) & ~(page - 1);
 }
 
@@ -109,7 +96,6 @@ static int bytes_can_map(uint64_t bytes)
 int64_t mc_map(int fd, uint64_t bytes)
 {
     struct stat status;
-
     if (!bytes_can_map(bytes))
         return -EINVAL;
     if (fstat(fd, &status) != 0)
@@ -145,7 +131,6 @@ static int backing_populate(uint64_t address, uint64_t bytes, int advice, void (
 {
     uint8_t *start = (uint8_t *)(uintptr_t)address;
     uint64_t page = page_bytes();
-
     for (int i = 0; i < RETRIES_MAX; i++) {
         if (madvise(start, bytes, advice) == 0)
             return 0;
@@ -181,7 +166,6 @@ int mc_populate_huge(uint64_t address, uint64_t bytes)
     for (uint64_t at = address; at < address + bytes; at += MC_AREA_BYTES) {
         uint8_t *area = (uint8_t *)(uintptr_t)at;
         int status = backing_populate(at, page_bytes(), MADV_POPULATE_WRITE, page_touch_write);
-
         if (status == 0 && madvise(area, MC_AREA_BYTES, MADV_COLLAPSE) != 0)
             status = mc_populate_write(at, MC_AREA_BYTES);
         if (status != 0)
@@ -193,7 +177,6 @@ int mc_populate_huge(uint64_t address, uint64_t bytes)
 int mc_advise_backing(uint64_t address, uint64_t bytes, int kind)
 {
     void *start = (void *)(uintptr_t)address;
-
     if (kind == MC_BACKING_ANY)
         return 0;
     return madvise(start, bytes, kind == MC_BACKING_2M ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0
@@ -203,7 +186,6 @@ int mc_advise_backing(uint64_t address, uint64_t bytes, int kind)
 int mc_bind_node(uint64_t address, uint64_t bytes, int node)
 {
     unsigned long mask = 1;
-
     if (node < 0 || node >= (int)(8 * sizeof mask))
         return -EINVAL;
     mask <<= node;
@@ -231,7 +213,6 @@ int mc_discard(uint64_t address, uint64_t bytes)
 int64_t mc_resident_bytes(int fd)
 {
     struct stat status;
-
     return fstat(fd, &status) == 0 ? (int64_t)status.st_blocks * 512 : -errno;
 }
 
@@ -241,7 +222,6 @@ int64_t mc_huge_bytes(uint64_t address, uint64_t bytes)
     uint64_t start, end, kib, sum_kib = 0;
     char line[512];
     int ours = 0;
-
     if (smaps == NULL)
         return -errno;
     for (int i = 0; i < SMAPS_LINES_MAX && fgets(line, sizeof line, smaps) != NULL; i++) {
@@ -258,17 +238,14 @@ int mc_shmem_thp(void)
 {
     uint64_t bytes = 2 * MC_AREA_BYTES;
     int fd = mc_memfd("memcoord-thp", bytes);
-    int64_t address;
-    int huge;
-
     if (fd < 0)
         return 0;
-    address = mc_map(fd, bytes);
+    int64_t address = mc_map(fd, bytes);
     close(fd);
     if (address < 0)
         return 0;
-    huge = mc_populate_write((uint64_t)address, MC_AREA_BYTES) == 0 &&
-           mc_huge_bytes((uint64_t)address, bytes) > 0;
+    int huge = mc_populate_write((uint64_t)address, MC_AREA_BYTES) == 0 &&
+               mc_huge_bytes((uint64_t)address, bytes) > 0;
     mc_unmap((uint64_t)address, bytes);
     return huge;
 }

@@ -32,9 +32,7 @@
 #define MC_BALLOON_REPORT_MAX 32        /* Linux' PAGE_REPORTING_CAPACITY */
 
 enum mc_balloon_op {
-    MC_OP_BALLOON_INFLATE = MC_OP_BALLOON,
-    MC_OP_BALLOON_DEFLATE,
-    MC_OP_BALLOON_REPORT
+    MC_OP_BALLOON_INFLATE = MC_OP_BALLOON, MC_OP_BALLOON_DEFLATE, MC_OP_BALLOON_REPORT
 };
 
 enum mc_balloon_option {
@@ -44,11 +42,7 @@ enum mc_balloon_option {
     MC_BALLOON_STATS_MS = 3             /* between two statistics; 0: after a resize only */
 };
 
-enum mc_balloon_config {
-    MC_BALLOON_NUM_PAGES = 0,
-    MC_BALLOON_REPORTED = 1,
-    MC_BALLOON_SWEEPS = 2
-};
+enum mc_balloon_config { MC_BALLOON_NUM_PAGES = 0, MC_BALLOON_REPORTED = 1, MC_BALLOON_SWEEPS = 2 };
 enum mc_balloon_driver { MC_BALLOON_ACTUAL = 0, MC_BALLOON_STATS = 1 };
 
 enum mc_balloon_stat {                  /* VIRTIO_BALLOON_S_* */

@@ -1,7 +1,4 @@
 /* bell.c: see bell.h for the order of steps that makes a lost wake-up impossible. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "bell.h"
 
 #include "check.h"
@@ -28,7 +25,6 @@
 uint64_t mc_clock_ns(void)
 {
     struct timespec now;
-
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
@@ -47,7 +43,6 @@ void mc_cpu_relax(void)
 uint32_t mc_cpu_now(void)
 {
     int cpu = sched_getcpu();
-
     return cpu < 0 ? 0 : (uint32_t)cpu;
 }
 
@@ -74,11 +69,8 @@ void mc_bell_set(uint32_t *word, uint32_t *waiters, uint32_t value)
 /* FUTEX_WAIT_BITSET takes a deadline, so an interrupted sleep goes on for what remains. */
 static int bell_sleep(uint32_t *word, uint32_t seen, uint64_t deadline_ns)
 {
-    struct timespec deadline = {
-        .tv_sec = (time_t)(deadline_ns / NS_PER_S),
-        .tv_nsec = (long)(deadline_ns % NS_PER_S),
-    };
-
+    struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / NS_PER_S),
+                                .tv_nsec = (long)(deadline_ns % NS_PER_S)};
     for (int i = 0; i < WAKEUPS_MAX; i++) {
         if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != seen)
             return MC_OK;
@@ -96,11 +88,9 @@ static int bell_sleep(uint32_t *word, uint32_t seen, uint64_t deadline_ns)
 int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t timeout_ns)
 {
     uint64_t bounded_ns = timeout_ns < WAIT_NS_MAX ? timeout_ns : WAIT_NS_MAX;
-    int status;
-
     __atomic_fetch_add(waiters, 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    status = bell_sleep(word, seen, mc_clock_ns() + bounded_ns);
+    int status = bell_sleep(word, seen, mc_clock_ns() + bounded_ns);
     __atomic_fetch_sub(waiters, 1, __ATOMIC_RELAXED);
     return status;
 }
@@ -108,14 +98,12 @@ int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t time
 int mc_eventfd(int nonblocking)
 {
     int fd = eventfd(0, EFD_CLOEXEC | (nonblocking ? EFD_NONBLOCK : 0));
-
     return fd < 0 ? MC_EKERNEL : fd;
 }
 
 int mc_eventfd_ring(int fd)
 {
     uint64_t one = 1;
-
     for (int i = 0; i < INTERRUPTS_MAX; i++) {
         if (write(fd, &one, sizeof one) == (ssize_t)sizeof one)
             return MC_OK;
@@ -137,14 +125,12 @@ struct pingpong {
 static uint64_t pingpong_left_ns(const struct pingpong *pair)
 {
     uint64_t now_ns = mc_clock_ns();
-
     return now_ns < pair->deadline_ns ? pair->deadline_ns - now_ns : 0;
 }
 
 static void *pingpong_answer(void *argument)
 {
     struct pingpong *pair = argument;
-
     for (uint32_t i = 0; i < CALIBRATE_ROUNDS_MAX; i++) {
         if (mc_bell_wait(&pair->ping, &pair->ping_waiters, i, pingpong_left_ns(pair)) != MC_OK)
             break;
@@ -156,7 +142,6 @@ static void *pingpong_answer(void *argument)
 static int ns_compare(const void *left, const void *right)
 {
     uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-
     return (a > b) - (a < b);
 }
 
@@ -165,10 +150,8 @@ static void *pingpong_ask(void *argument)
     struct pingpong *pair = argument;
     uint64_t rounds_ns[CALIBRATE_ROUNDS_MAX];
     uint32_t done = 0;
-
     while (done < CALIBRATE_ROUNDS_MAX) {
         uint64_t start_ns = mc_clock_ns();
-
         mc_bell_ring(&pair->ping, &pair->ping_waiters);
         if (mc_bell_wait(&pair->pong, &pair->pong_waiters, done, pingpong_left_ns(pair)) != MC_OK)
             break;
@@ -189,8 +172,6 @@ static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(vo
     pthread_attr_t attributes;
     cpu_set_t one;
     size_t cpu = 0;
-    int failed;
-
     while (!CPU_ISSET(cpu, allowed))
         cpu++;
     CPU_CLR(cpu, allowed);
@@ -198,23 +179,20 @@ static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(vo
     CPU_SET(cpu, &one);
     if (pthread_attr_init(&attributes) != 0)
         return MC_EKERNEL;
-    failed = pthread_attr_setaffinity_np(&attributes, sizeof one, &one) ||
-             pthread_create(thread, &attributes, run, argument);
+    int failed = pthread_attr_setaffinity_np(&attributes, sizeof one, &one) ||
+                 pthread_create(thread, &attributes, run, argument);
     pthread_attr_destroy(&attributes);
     return failed ? MC_EKERNEL : MC_OK;
 }
 
 uint64_t mc_spin_calibrate_ns(void)
 {
-    struct pingpong pair = {
-        .deadline_ns = mc_clock_ns() + CALIBRATE_NS_MAX,
-        .round_ns = UINT64_MAX,
-    };
+    struct pingpong pair = {.round_ns = UINT64_MAX};
+    pair.deadline_ns = mc_clock_ns() + CALIBRATE_NS_MAX;
     sigset_t all, before;
     cpu_set_t allowed;
     pthread_t answerer, asker;
     int answering, asking = MC_EKERNEL;
-
     /* With one CPU the peer cannot run while this side spins. With more, a side spins only while
      * its peer is on another CPU, so that is the wake-up to measure: left alone the scheduler
      * would bring the two threads together. */

@@ -12,7 +12,6 @@ void mc_check_report(const char *file, int line, const char *function, const cha
     char report[2 * MC_CHECK_VALUES_BYTES];
     int length = snprintf(report, sizeof(report), "memcoord: check failed: %s:%d: %s: %s: %s\n",
                           file, line, function, condition, values);
-
     if (length >= (int)sizeof(report))
         length = sizeof(report) - 1;
     /* One write, and no lock: another thread may hold that of stdio. */
@@ -24,7 +23,6 @@ void mc_check_failed(const char *file, int line, const char *function, const cha
 {
     char values[MC_CHECK_VALUES_BYTES];
     va_list arguments;
-
     va_start(arguments, format);
     vsnprintf(values, sizeof(values), format, arguments);
     va_end(arguments);

@@ -52,11 +52,7 @@ enum mc_cmm_driver_word {
 };
 
 enum mc_cmm_config_word {
-    MC_CMM_ASKED = 0,
-    MC_CMM_TAKEN = 1,
-    MC_CMM_ASKS = 2,
-    MC_CMM_TRANSFERS = 3,
-    MC_CMM_WAITS = 4
+    MC_CMM_ASKED = 0, MC_CMM_TAKEN = 1, MC_CMM_ASKS = 2, MC_CMM_TRANSFERS = 3, MC_CMM_WAITS = 4
 };
 
 static inline uint64_t mc_cmm_message(uint32_t number, uint32_t content)

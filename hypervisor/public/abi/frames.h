@@ -205,7 +205,6 @@ static inline union mc_area_word mc_word_claimed(union mc_area_word word)
 static inline void mc_word_unclaim(struct mc_frames *frames, uint32_t area)
 {
     const union mc_area_word claimed = {.huge = 1}, empty = {.free = MC_AREA_FRAMES};
-
     MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
     __atomic_fetch_sub(&frames->areas[area], claimed.bits - empty.bits, __ATOMIC_RELEASE);
 }

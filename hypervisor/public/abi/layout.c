@@ -113,13 +113,13 @@ int mc_meta_format(void *meta, uint64_t meta_bytes, uint32_t domid, uint32_t are
 
 int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes)
 {
-    struct mc_control seen, wanted;
+    struct mc_control seen;
     if (meta == NULL || meta_bytes < sizeof seen)
         return MC_ELAYOUT;
     memcpy(&seen, meta, sizeof seen);
     if (seen.areas == 0 || seen.areas > MC_MAX_AREAS)
         return MC_ELAYOUT;
-    wanted = layout_of(seen.areas);
+    struct mc_control wanted = layout_of(seen.areas);
     wanted.domid = seen.domid;
     /* The fields before the heartbeat are written once; those from there on change. */
     if (memcmp(&seen, &wanted, offsetof(struct mc_control, heartbeat)) != 0)
@@ -138,11 +138,10 @@ int mc_frames_bind(struct mc_frames *frames, void *meta)
 int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames,
                  struct mc_ring *rings[MC_RINGS])
 {
-    struct mc_control control;
     if (areas == 0 || areas > MC_MAX_AREAS)
         return MC_EINDEX;
     MC_CHECK(meta != NULL, "a view of %u areas of nothing", areas);
-    control = layout_of(areas);
+    struct mc_control control = layout_of(areas);
     view_bind(frames, meta, &control);
     rings[0] = (struct mc_ring *)((char *)meta + control.memory_ring_offset);
     rings[1] = (struct mc_ring *)((char *)meta + control.tmem_ring_offset);
@@ -208,10 +207,9 @@ static uint64_t row_held(const struct mc_frames *frames, uint32_t row, int *twic
 static int area_is_sound(const struct mc_frames *frames, uint32_t area)
 {
     uint64_t rows[MC_AREA_ROWS];
-    union mc_area_word word;
     uint32_t zeros = 0;
     MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
-    word = mc_word(frames, area);
+    union mc_area_word word = mc_word(frames, area);
     uint32_t wrong = heads_scan(frames->heads + (uint64_t)area * MC_AREA_FRAMES, rows);
     int twice = 0;
     for (uint32_t k = 0; k < MC_AREA_ROWS; k++) {

@@ -166,11 +166,7 @@ struct mc_control {
 
 /* How a domain is resized: a file mech_<name>.c in backend/abi, drv_<name>.c in frontend/abi. */
 enum mc_mechanism_id {
-    MC_DIRECT = 0,
-    MC_BALLOON = 1,
-    MC_VIRTIO_MEM = 2,
-    MC_SECTIONS = 3,
-    MC_CMM = 4,
+    MC_DIRECT = 0, MC_BALLOON = 1, MC_VIRTIO_MEM = 2, MC_SECTIONS = 3, MC_CMM = 4,
     MC_HYPERALLOC = 5
 };
 

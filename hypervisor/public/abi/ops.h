@@ -25,24 +25,14 @@
 
 /* cdef-begin */
 enum mc_op {
-    MC_OP_NOP = 0,
-    MC_OP_GROW = 1,
-    MC_OP_RELEASE = 2,
-    MC_OP_INSTALL = 3,
-    MC_OP_PUT = 16,
-    MC_OP_GET = 17,
-    MC_OP_FLUSH_PAGE = 18,
-    MC_OP_FLUSH_OBJECT = 19,
-    MC_OP_NEW_POOL = 20,
+    MC_OP_NOP = 0, MC_OP_GROW = 1, MC_OP_RELEASE = 2, MC_OP_INSTALL = 3, MC_OP_PUT = 16,
+    MC_OP_GET = 17, MC_OP_FLUSH_PAGE = 18, MC_OP_FLUSH_OBJECT = 19, MC_OP_NEW_POOL = 20,
     MC_OP_DESTROY_POOL = 21
 };
 
 /* Where the operations of each mechanism begin; 8 to each. */
 enum mc_op_base {
-    MC_OP_BALLOON = 32,
-    MC_OP_VIRTIO_MEM = 40,
-    MC_OP_SECTIONS = 48,
-    MC_OP_CMM = 56,
+    MC_OP_BALLOON = 32, MC_OP_VIRTIO_MEM = 40, MC_OP_SECTIONS = 48, MC_OP_CMM = 56,
     MC_OP_HYPERALLOC = 64
 };
 
@@ -52,10 +42,7 @@ enum mc_path { MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
 
 /* arg[0] of NEW_POOL, Xen's bits. A request without VERSION is refused. */
 enum mc_pool_flag {
-    MC_POOL_EPHEMERAL = 0,
-    MC_POOL_PERSISTENT = 1,
-    MC_POOL_SHARED = 2,
-    MC_POOL_VERSION = 0x1000000
+    MC_POOL_EPHEMERAL = 0, MC_POOL_PERSISTENT = 1, MC_POOL_SHARED = 2, MC_POOL_VERSION = 0x1000000
 };
 
 #define MC_GROW_AREAS_MAX 64

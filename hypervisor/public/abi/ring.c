@@ -18,7 +18,6 @@ static void record_copy(struct mc_record *to, const struct mc_record *from)
 static void record_fill(struct mc_ring *ring, uint32_t index, const struct mc_record *record)
 {
     struct mc_record filled = *record;
-
     filled.seq = index;
     record_copy(&ring->slots[index & RING_MASK], &filled);
 }
@@ -29,7 +28,6 @@ static int producer_publish(_Atomic uint32_t *producer, const _Atomic uint32_t *
                             uint32_t *published, uint32_t new)
 {
     uint32_t old = *published;
-
     MC_CHECK(new - old <= MC_RING_SLOTS, "%u records filled, %u published", new, old);
     if (new == old)
         return 0;
@@ -60,14 +58,12 @@ void mc_ring_format(struct mc_ring *ring)
 
 void mc_front_bind(struct mc_front *front, struct mc_ring *ring)
 {
-    memset(front, 0, sizeof *front);
-    front->ring = ring;
+    *front = (struct mc_front){.ring = ring};
 }
 
 void mc_back_bind(struct mc_back *back, struct mc_ring *ring)
 {
-    memset(back, 0, sizeof *back);
-    back->ring = ring;
+    *back = (struct mc_back){.ring = ring};
 }
 
 uint32_t mc_front_outstanding(const struct mc_front *front)
@@ -78,7 +74,6 @@ uint32_t mc_front_outstanding(const struct mc_front *front)
 int mc_front_push(struct mc_front *front, const struct mc_record *request)
 {
     uint32_t outstanding = mc_front_outstanding(front);
-
     MC_CHECK(outstanding <= MC_RING_SLOTS, "%u requests sent, %u answered", front->req_prod,
              front->rsp_cons);
     if (outstanding >= MC_RING_SLOTS)
@@ -89,17 +84,14 @@ int mc_front_push(struct mc_front *front, const struct mc_record *request)
 
 int mc_front_publish(struct mc_front *front)
 {
-    struct mc_ring *ring = front->ring;
-
-    return producer_publish(&ring->req_prod, &ring->req_event, &front->req_published,
-                            front->req_prod);
+    return producer_publish(&front->ring->req_prod, &front->ring->req_event,
+                            &front->req_published, front->req_prod);
 }
 
 int mc_front_pop(struct mc_front *front, struct mc_record *response)
 {
     uint32_t cons = front->rsp_cons;
     uint32_t ready = atomic_load_explicit(&front->ring->rsp_prod, memory_order_acquire) - cons;
-
     if (ready == 0)
         return 0;
     MC_CHECK(front->req_published - cons <= MC_RING_SLOTS, "%u requests published, %u answered",
@@ -122,7 +114,6 @@ int mc_back_pending(const struct mc_back *back)
 {
     uint32_t prod = atomic_load_explicit(&back->ring->req_prod, memory_order_acquire);
     uint32_t unanswered = back->req_cons - back->rsp_published;
-
     MC_CHECK(unanswered <= MC_RING_SLOTS, "%u requests taken, %u answered", back->req_cons,
              back->rsp_published);
     if (prod == back->req_cons)
@@ -135,7 +126,6 @@ int mc_back_pop(struct mc_back *back, struct mc_record *request)
 {
     uint32_t cons = back->req_cons;
     int pending = mc_back_pending(back);
-
     if (pending != 1)
         return pending;
     record_copy(request, &back->ring->slots[cons & RING_MASK]);
@@ -157,9 +147,7 @@ int mc_back_push(struct mc_back *back, const struct mc_record *response)
 
 int mc_back_publish(struct mc_back *back)
 {
-    struct mc_ring *ring = back->ring;
-
-    return producer_publish(&ring->rsp_prod, &ring->rsp_event, &back->rsp_published,
+    return producer_publish(&back->ring->rsp_prod, &back->ring->rsp_event, &back->rsp_published,
                             back->rsp_prod);
 }
 

@@ -32,8 +32,7 @@
 #define MC_SECTION_AREAS_LINUX 64           /* 128 MiB, SECTION_SIZE_BITS 27 */
 
 enum mc_sections_op {
-    MC_OP_SECTION_NEXT = MC_OP_SECTIONS,
-    MC_OP_SECTION_OFFLINED = MC_OP_SECTIONS + 1,
+    MC_OP_SECTION_NEXT = MC_OP_SECTIONS, MC_OP_SECTION_OFFLINED = MC_OP_SECTIONS + 1,
     MC_OP_SECTION_KEPT = MC_OP_SECTIONS + 2
 };
 
@@ -51,10 +50,6 @@ enum mc_section_todo {
 };
 
 enum mc_sections_option { MC_SECTIONS_AREAS = 0, MC_SECTIONS_REMOTE = 1 };
-enum mc_sections_driver {
-    MC_SECTIONS_ONLINED = 0,
-    MC_SECTIONS_OFFLINED = 1,
-    MC_SECTIONS_KEPT = 2
-};
+enum mc_sections_driver { MC_SECTIONS_ONLINED = 0, MC_SECTIONS_OFFLINED = 1, MC_SECTIONS_KEPT = 2 };
 
 #endif

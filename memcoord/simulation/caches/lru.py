@@ -11,7 +11,7 @@ reference. Used by ``memcoord sim --trace``, the bench of policies and ``second_
 # Kernel arguments are typed by their signatures.
 # ruff: noqa: ANN001, ANN202
 
-from __future__ import annotations
+from collections.abc import Callable
 
 import numpy as np
 from numba import int64, njit, types
@@ -50,15 +50,15 @@ def replay(pages: NDArray[np.int32], page_count: int, cache_pages: int) -> int:
     ``pages`` has a page per reference, each 0 to ``page_count`` - 1. ValueError when a page is not,
     or when ``cache_pages`` is negative.
     """
-    check_stream(pages, page_count, cache_pages)
-    if cache_pages == 0:
-        return len(pages)
-    return int(lru_misses(pages, page_count, cache_pages))
+    return replayed(lru_misses, pages, page_count, cache_pages)
 
 
-def check_stream(pages: NDArray[np.int32], page_count: int, cache_pages: int) -> None:
-    """ValueError when a page is not in 0..``page_count`` - 1, or ``cache_pages`` is negative."""
+def replayed(
+    count: Callable[..., int], pages: NDArray[np.int32], page_count: int, cache_pages: int
+) -> int:
+    """The ``count`` of a compiled replay, whose arguments are checked; errors as ``replay``."""
     if cache_pages < 0:
         raise ValueError(f"a cache of {cache_pages} pages cannot be")
     if len(pages) and (int(pages.min()) < 0 or int(pages.max()) >= page_count):
         raise ValueError(f"a page is not in 0..{page_count - 1}")
+    return int(count(pages, page_count, cache_pages)) if cache_pages else len(pages)

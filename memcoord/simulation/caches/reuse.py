@@ -15,8 +15,6 @@ by the sweep's best static split.
 # Kernel arguments are typed by their signatures.
 # ruff: noqa: ANN001, ANN202
 
-from __future__ import annotations
-
 import numpy as np
 from numba import int64, njit, types, uint64
 from numpy.typing import NDArray

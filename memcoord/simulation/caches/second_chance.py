@@ -10,13 +10,11 @@ Used by ``memcoord sim --trace``.
 # Kernel arguments are typed by their signatures.
 # ruff: noqa: ANN001, ANN202
 
-from __future__ import annotations
-
 import numpy as np
 from numba import int64, njit
 from numpy.typing import NDArray
 
-from memcoord.simulation.caches.lru import check_stream, stream_type
+from memcoord.simulation.caches.lru import replayed, stream_type
 from tmem.compiled_cache import cached_kernels
 
 ABSENT, CLEAR, SET = range(3)
@@ -52,7 +50,4 @@ with cached_kernels(__file__) as _cache:
 def replay(pages: NDArray[np.int32], page_count: int, cache_pages: int) -> int:
     """Misses of a cache of ``cache_pages`` that starts empty; arguments and errors as
     ``lru.replay``."""
-    check_stream(pages, page_count, cache_pages)
-    if cache_pages == 0:
-        return len(pages)
-    return int(clock_misses(pages, page_count, cache_pages))
+    return replayed(clock_misses, pages, page_count, cache_pages)

@@ -10,8 +10,6 @@ are skipped. The first bytes of a file tell its compression, not its name. Used 
 # Kernel arguments are typed by their signatures.
 # ruff: noqa: ANN001, ANN202
 
-from __future__ import annotations
-
 import csv
 import lzma
 from dataclasses import dataclass

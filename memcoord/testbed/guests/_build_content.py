@@ -1,7 +1,5 @@
 """Build ``memcoord.testbed.guests._content``: what fills and checks the pages of a workload."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -13,10 +11,7 @@ from hypervisor.public._cdef import ROOT, make_ffi
 _ABI = ROOT / "memcoord" / "testbed" / "guests" / "abi"
 
 ffi = make_ffi(
-    "memcoord.testbed.guests._content",
-    [_ABI / "content.h"],
-    [_ABI / "content.c"],
-    abi_headers=(),
+    "memcoord.testbed.guests._content", [_ABI / "content.h"], [_ABI / "content.c"], abi_headers=()
 )
 
 if __name__ == "__main__":

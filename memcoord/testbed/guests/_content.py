@@ -3,8 +3,6 @@
 Owns: the error of whoever imports it. Python prefers the module that ``_build_content.py`` makes.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from hypervisor.public.errors import NotCompiled

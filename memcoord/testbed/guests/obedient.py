@@ -3,12 +3,9 @@
 Owns: ``GuestProcess``, a real process that is a domain of a backend in this process, and the guest
 inside it, which takes, fills, verifies and gives back memory of each kind. Also how a domain is
 handed over by its file descriptors (``hand_over``, ``domain_of``), since such a backend listens at
-no socket.
-A frame that is held carries its own stamp, so that memory pulled away or moved wrongly is seen.
-Called by: the conformance kit, tests of mechanisms, benches of mechanisms.
+no socket. A frame that is held carries its own stamp, so that memory pulled away or moved wrongly
+is seen. Called by: the conformance kit, tests of mechanisms, benches of mechanisms.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -36,13 +33,8 @@ def hand_over(
     Returns the host's end of the domain's life line. RemoteError when the child cannot.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    attached = {
-        "domid": domid,
-        "name": name,
-        "ram_bytes": handles.ram_bytes,
-        "meta_bytes": handles.meta_bytes,
-        "spin_ns": handles.spin_ns,
-    }
+    told = {key: getattr(handles, key) for key in ("ram_bytes", "meta_bytes", "spin_ns")}
+    attached = {"domid": domid, "name": name, **told}
     with theirs:
         fds = (handles.ram_fd, handles.meta_fd, handles.bell_fd, theirs.fileno())
         remote.hand("adopt", fds, attached=attached, **args)

@@ -6,13 +6,11 @@ next version. A page that tmem or the swap file lost, mixed up or returned old i
 reference, down to the word. Runs in the domain's process; never imports numba.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 import numpy as np
@@ -51,7 +49,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.json.format(msgspec.json.encode(self, enc_hook=int), indent=2) + b"\n"
 
     @classmethod
-    def decode(cls, data: bytes) -> GuestConfig:
+    def decode(cls, data: bytes) -> Self:
         """From JSON; ValueError when it is not one."""
         return msgspec.json.decode(data, type=cls, dec_hook=decode_size)
 
@@ -119,12 +117,8 @@ class Replay:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.pages_verified = 0
-        self._stream = stream
-        self._memory = memory
-        self._content = content
-        self._name = name
-        self._number = number
-        self._base = base_address
+        self._stream, self._memory, self._content = stream, memory, content
+        self._name, self._number, self._base = name, number, base_address
         self._sleep = sleep
         self._versions = array("Q", bytes(8 * stream.page_count))
         for page in np.flatnonzero(stream.program).tolist():

@@ -6,8 +6,6 @@ why, exit 1. Ends at once when stdin closes (its launcher is gone).
 Imports neither numba nor zmq: a domain starts as fast as Python and numpy do.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path
@@ -25,6 +23,9 @@ from memcoord.testbed.guests._content import lib
 from memcoord.testbed.guests.replay import PROGRAM_VERSION, GuestConfig, GuestResult, Replay
 from memcoord.testbed.runs.launcher import end_with_parent
 from memcoord.testbed.streams import stream_of
+
+#: Counters of a guest's memory that its result has too.
+COUNTED = [one for one in GuestResult.__struct_fields__ if one not in ("pages_verified", "run_s")]
 
 
 def run(config: GuestConfig) -> GuestResult:
@@ -48,29 +49,15 @@ def run(config: GuestConfig) -> GuestResult:
     ):
         _write_program(program, program_pages, domain, config.number)
         replay = Replay(
-            stream,
-            memory,
-            lib,
-            name=config.name,
-            number=config.number,
-            base_address=domain.address,
+            stream, memory, lib, name=config.name, number=config.number, base_address=domain.address
         )
         begin_s = time.perf_counter()
         replay.run()
         run_s = time.perf_counter() - begin_s
         counted = memory.statistics()
         memory.validate()
-    return GuestResult(
-        references=counted.references,
-        faults=counted.faults,
-        tmem_hits=counted.tmem_hits,
-        swap_ins=counted.swap_ins,
-        swap_outs=counted.swap_outs,
-        failed_puts=counted.failed_puts,
-        pages_verified=replay.pages_verified,
-        run_s=run_s,
-        file_reads=counted.file_reads,
-    )
+    counts = {name: getattr(counted, name) for name in COUNTED}
+    return GuestResult(**counts, pages_verified=replay.pages_verified, run_s=run_s)
 
 
 def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int) -> None:

@@ -4,8 +4,6 @@ Owns: the drawing, nothing else; pure. One row of bars per domain for what it us
 target, all to one scale, so that rows may be compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -17,10 +15,7 @@ COLUMNS_MAX = 60
 
 
 def tmem_chart(
-    samples: Sequence[Sample],
-    *,
-    columns: int = COLUMNS_MAX,
-    bars: str = BLOCKS,
+    samples: Sequence[Sample], *, columns: int = COLUMNS_MAX, bars: str = BLOCKS
 ) -> list[str]:
     """Lines for the samples of one policy; empty when there is nothing to draw.
 
@@ -37,7 +32,8 @@ def tmem_chart(
     lines = [f"full bar = {top:,} pages, {span_s:.1f} s from left to right"]
     for name in names:
         own = [sample for sample in samples if sample.domain == name]
-        slots = [min(columns - 1, _column(s.time_s - start_s, span_s, columns)) for s in own]
+        parts = ((sample.time_s - start_s) / (span_s or 1) for sample in own)
+        slots = [min(columns - 1, int(part * columns)) for part in parts]
         for what, of in (("used", "used_pages"), ("target", "target_pages")):
             values = list(map(attrgetter(of), own))
             label = f"{name if what == 'used' else '':<{width}} {what:<6}"
@@ -46,10 +42,6 @@ def tmem_chart(
                 continue
             lines.append(f"{label} {_row(slots, values, columns, top, bars)} max {max(values):,}")
     return lines
-
-
-def _column(elapsed_s: float, span_s: float, columns: int) -> int:
-    return int(elapsed_s / span_s * columns) if span_s > 0 else 0
 
 
 def _row(slots: list[int], values: list[int], columns: int, top: int, bars: str) -> str:
@@ -66,7 +58,6 @@ def _row(slots: list[int], values: list[int], columns: int, top: int, bars: str)
 
 
 def _bar(value: int, top: int, bars: str) -> str:
-    if value <= 0 or top <= 0:
-        return bars[0]
     # Anything above zero must be seen.
-    return bars[max(1, round(value / top * (len(bars) - 1)))]
+    is_seen = value > 0 and top > 0
+    return bars[max(1, round(value / top * (len(bars) - 1))) if is_seen else 0]

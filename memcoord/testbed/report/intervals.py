@@ -5,8 +5,6 @@ interval. To compare two policies, pair their runs on the same seed: an influenc
 both runs then cancels.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

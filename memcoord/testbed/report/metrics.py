@@ -151,7 +151,7 @@ def settling_s(time_s: ArrayLike, values: ArrayLike, goal: float | None = None) 
 
     ``goal`` is the last value unless given. NaN when the last value itself is outside.
     """
-    times, row = _seen(time_s, values)
+    times, row = _floats(time_s)[~np.isnan(_floats(values))], _known(values)
     if not row.size:
         return math.nan
     aim = float(row[-1]) if goal is None else goal
@@ -278,17 +278,14 @@ def alone(scenario: Scenario, name: str) -> Scenario:
     if not kept:
         raise KeyError(name)
     (domain,) = kept
-    ram = Size(min(domain.ram_max or domain.maxmem, domain.maxmem, _most_ram(scenario)))
+    # Whole areas beside the slack.
+    host_ram = (scenario.memory - scenario.slack) // AREA_BYTES * AREA_BYTES
+    ram = Size(min(domain.ram_max or domain.maxmem, domain.maxmem, host_ram))
     if ram > domain.ram and not domain.opt_out:
         resident = Size(domain.workload.resident + ram - domain.ram)
         workload = msgspec.structs.replace(domain.workload, resident=resident)
         domain = msgspec.structs.replace(domain, ram=ram, workload=workload)
     return msgspec.structs.replace(scenario, domain=(domain,), policies=("greedy",))
-
-
-def _most_ram(scenario: Scenario) -> int:
-    """Whole areas of the host beside its slack, in bytes."""
-    return (scenario.memory - scenario.slack) // AREA_BYTES * AREA_BYTES
 
 
 def without(scenario: Scenario, name: str) -> Scenario:
@@ -297,7 +294,7 @@ def without(scenario: Scenario, name: str) -> Scenario:
     KeyError when there is no such domain, or no other.
     """
     rest = tuple(
-        _at_once(domain) if _waits_for(domain) == name else domain
+        _at_once(domain) if domain.start_when and domain.start_when.domain == name else domain
         for domain in scenario.domain
         if domain.name != name
     )
@@ -307,14 +304,7 @@ def without(scenario: Scenario, name: str) -> Scenario:
 
 
 def _at_once(domain: Domain) -> Domain:
-    starts = {"start_after_s": 0.0, "start_when": None}
-    known = {key: value for key, value in starts.items() if key in domain.__struct_fields__}
-    return msgspec.structs.replace(domain, **known)
-
-
-def _waits_for(domain: Domain) -> str | None:
-    when = getattr(domain, "start_when", None)
-    return None if when is None else str(when.domain)
+    return msgspec.structs.replace(domain, start_after_s=0.0, start_when=None)
 
 
 def by_domain(values: Mapping[str, float], names: Sequence[str]) -> Floats:
@@ -334,12 +324,6 @@ def _known(values: ArrayLike) -> Floats:
 def _useful(held: ArrayLike, demand: ArrayLike) -> tuple[Floats, Floats]:
     wanted = np.maximum(_floats(demand), 0.0)
     return np.minimum(_floats(held), wanted), wanted
-
-
-def _seen(time_s: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:
-    times, row = _floats(time_s), _floats(values)
-    there = ~np.isnan(row)
-    return times[there], row[there]
 
 
 def _ratio(over: float, under: float) -> float:

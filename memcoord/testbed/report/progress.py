@@ -3,8 +3,6 @@
 Owns: everything shown while a run, a sweep or a bench lasts, so that stdout holds the report only.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Self
 

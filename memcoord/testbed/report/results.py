@@ -4,10 +4,9 @@ Owns: the result types, their arithmetic, the two forms of the report file, and 
 the only function here that is not pure.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -110,19 +109,10 @@ def set_gains(policies: Sequence[PolicyResult]) -> None:
                 result.gain_percent = (before_s - result.run_s) / before_s * 100
 
 
-HEADINGS = (
-    "policy",
-    "domain",
-    "workload",
-    "references",
-    "faults",
-    "tmem hits",
-    "swap-ins",
-    "failed puts",
-    "run time",
-    "gain over greedy",
-    "state",
-)
+HEADINGS: tuple[str, ...] = ("policy", "domain", "workload")
+HEADINGS += ("references", "faults", "tmem hits", "swap-ins", "failed puts")
+HEADINGS += ("run time", "gain over greedy", "state")
+_counts = attrgetter("references", "faults", "tmem_hits", "swap_ins", "failed_puts")
 _TEXT_COLUMNS = frozenset({"policy", "domain", "workload", "state"})
 
 
@@ -135,14 +125,8 @@ def rows(policies: Sequence[PolicyResult]) -> Iterator[tuple[str, ...]]:
         for result in policy.domains:
             gain, slower = result.gain_percent, result.slowdown
             yield (
-                policy.policy,
-                result.domain,
-                result.workload,
-                f"{result.references:,}",
-                f"{result.faults:,}",
-                f"{result.tmem_hits:,}",
-                f"{result.swap_ins:,}",
-                f"{result.failed_puts:,}",
+                *(policy.policy, result.domain, result.workload),
+                *(f"{count:,}" for count in _counts(result)),
                 f"{result.run_s:.2f} s" + ("" if slower is None else f" x{slower:.2f}"),
                 "-" if gain is None else f"{gain:+.1f} %",
                 result.state,

@@ -4,8 +4,6 @@ Owns: ``series.csv`` of a run directory and the samples for the chart. It is fed
 hypervisor's publications; every number is copied from them, none is computed here.
 """
 
-from __future__ import annotations
-
 import csv
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +15,12 @@ FILE = "series.csv"
 #: Samples kept in memory for the chart; only the disk bounds the file.
 SAMPLES_MAX = 200_000
 
-DOMAIN_COLUMNS = (
-    "current_frames",
-    "target_frames",
-    "resident_frames",
-    "tmem_used_pages",
-    "tmem_target_pages",
-    "puts",
-    "puts_failed",
-    "gets",
-    "gets_hit",
-    "flushes",
-    "guest_references",
-    "guest_faults",
-    "guest_swap_ins",
-    "guest_swap_outs",
-    "guest_committed_frames",
-    "guest_stall_ns",
-    "guest_idle_permille",
-)
+_RAM = ("current_frames", "target_frames", "resident_frames")
+_TMEM = ("tmem_used_pages", "tmem_target_pages")
+_CALLS = ("puts", "puts_failed", "gets", "gets_hit", "flushes")
+_WORK = ("guest_references", "guest_faults", "guest_swap_ins", "guest_swap_outs")
+_NEED = ("guest_committed_frames", "guest_stall_ns", "guest_idle_permille")
+DOMAIN_COLUMNS = (*_RAM, *_TMEM, *_CALLS, *_WORK, *_NEED)
 HOST_COLUMNS = ("free_frames", "installed_frames", "tmem_frames", "tmem_used_pages")
 
 

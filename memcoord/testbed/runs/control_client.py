@@ -4,8 +4,6 @@ Owns: one DEALER socket per call, its time limit, and turning an error reply int
 Used by the commands that act on a run directory; see ``hypervisor/public/messages.py``.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Owns: reading /proc and /sys. Every function returns a plain value and never rai
 cannot be read is "unknown" or 0, because a measurement without it is still a measurement.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

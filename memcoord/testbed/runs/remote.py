@@ -11,8 +11,6 @@ parent dies. One ``Remote`` is used by one thread at a time.
 Called by: benches, sweeps and the tests of mechanisms.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

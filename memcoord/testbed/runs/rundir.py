@@ -11,8 +11,6 @@ and on no other.
         *.sock *.ipc    endpoints, gone when the run has ended
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets
@@ -177,11 +175,8 @@ def check_socket_path(path: Path) -> None:
     """ConfigError when ``path`` is longer than an AF_UNIX address can be."""
     length = len(os.fsencode(path))
     if length > SOCKET_PATH_BYTES_MAX:
-        raise ConfigError(
-            "--run-dir",
-            f"{path} has {length} bytes, a socket's path at most {SOCKET_PATH_BYTES_MAX}; "
-            "name a shorter directory",
-        )
+        what = f"{path} has {length} bytes, a socket's path at most {SOCKET_PATH_BYTES_MAX}"
+        raise ConfigError("--run-dir", f"{what}; name a shorter directory")
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -4,8 +4,6 @@ Owns: the path notation, the same that error messages use (``domain[0].workload.
 are TOML; a bare word is a string. Works on the decoded document, before it is checked.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from typing import Any

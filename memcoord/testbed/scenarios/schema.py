@@ -7,8 +7,6 @@ into the configuration of a hypervisor process; no other module converts units.
 here.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Sequence
@@ -137,15 +135,11 @@ def shipped() -> list[str]:
 
 def check(scenario: Scenario) -> None:
     """ConfigError when the parts do not fit together."""
-    _wants(
-        (scenario.tmem or 0) % AREA_BYTES == 0, "tmem", "must be a multiple of 2 MiB; 0 for none"
-    )
+    is_whole = (scenario.tmem or 0) % AREA_BYTES == 0
+    _wants(is_whole, "tmem", "must be a multiple of 2 MiB; 0 for none")
     usable = facts.usable_bytes()
-    _wants(
-        scenario.memory <= usable,
-        "memory",
-        f"{_mib(scenario.memory)} is more than this machine has, {_mib(usable)}",
-    )
+    too_much = f"{_mib(scenario.memory)} is more than this machine has, {_mib(usable)}"
+    _wants(scenario.memory <= usable, "memory", too_much)
     names: set[str] = set()
     for index, domain in enumerate(scenario.domain):
         _check_domain(f"domain[{index}]", domain)
@@ -192,11 +186,8 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
 def _check_domain(key: str, domain: Domain) -> None:
     _wants(domain.name not in RESERVED_NAMES, f"{key}.name", f"{domain.name!r} is taken")
     ram, work = domain.ram, domain.workload
-    _wants(
-        0 < work.resident <= ram,
-        f"{key}.workload.resident",
-        f"must be above 0 and fit into ram, {ram.frames} pages",
-    )
+    why = f"must be above 0 and fit into ram, {ram.frames} pages"
+    _wants(0 < work.resident <= ram, f"{key}.workload.resident", why)
     for name, holds, why in work.wishes():
         _wants(holds, f"{key}.workload.{name}", why)
     if domain.ram_min is not None:

@@ -6,8 +6,6 @@ vertex, a rating or a row stands for a whole object of a Java heap, so that a fe
 as gigabytes do.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,18 +246,9 @@ class QuietWorkload(msgspec.Struct, **_STRICT, tag="quiet"):
         yield _number("pauses", self.pauses, min(self.references, REPEAT_MAX), least=0)
 
 
-Workload = (
-    PageTraceWorkload
-    | BlockTraceWorkload
-    | UsememWorkload
-    | GraphWorkload
-    | AnalyticsWorkload
-    | LoopWorkload
-    | JunkWorkload
-    | BurstsWorkload
-    | DemandSeriesWorkload
-    | QuietWorkload
-)
+_Traces = PageTraceWorkload | BlockTraceWorkload | DemandSeriesWorkload
+_Programs = UsememWorkload | GraphWorkload | AnalyticsWorkload | LoopWorkload
+Workload = _Traces | _Programs | JunkWorkload | BurstsWorkload | QuietWorkload
 
 
 def title_of(workload: Workload) -> str:

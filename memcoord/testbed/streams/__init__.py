@@ -5,25 +5,11 @@ very same references. ``domain_seed`` gives each domain of a scenario a seed of 
 not depend on the other domains, so that a domain does the same alone as in company.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from typing import Any
 
-from memcoord.testbed.scenarios.workloads import (
-    AnalyticsWorkload,
-    BlockTraceWorkload,
-    BurstsWorkload,
-    DemandSeriesWorkload,
-    GraphWorkload,
-    JunkWorkload,
-    LoopWorkload,
-    PageTraceWorkload,
-    QuietWorkload,
-    UsememWorkload,
-    Workload,
-)
+from memcoord.testbed.scenarios import workloads
 from memcoord.testbed.streams.block_trace import block_trace
 from memcoord.testbed.streams.demand import bursts, demand_series
 from memcoord.testbed.streams.page_trace import page_trace
@@ -34,20 +20,20 @@ from memcoord.testbed.streams.synthetic import junk, loop, quiet, usemem
 __all__ = ["Stream", "domain_seed", "stream_of"]
 
 _MAKERS: dict[type, Callable[[Any, int], Stream]] = {
-    PageTraceWorkload: page_trace,
-    BlockTraceWorkload: block_trace,
-    UsememWorkload: usemem,
-    GraphWorkload: graph_analytics,
-    AnalyticsWorkload: in_memory_analytics,
-    LoopWorkload: loop,
-    JunkWorkload: junk,
-    BurstsWorkload: bursts,
-    DemandSeriesWorkload: demand_series,
-    QuietWorkload: quiet,
+    workloads.PageTraceWorkload: page_trace,
+    workloads.BlockTraceWorkload: block_trace,
+    workloads.UsememWorkload: usemem,
+    workloads.GraphWorkload: graph_analytics,
+    workloads.AnalyticsWorkload: in_memory_analytics,
+    workloads.LoopWorkload: loop,
+    workloads.JunkWorkload: junk,
+    workloads.BurstsWorkload: bursts,
+    workloads.DemandSeriesWorkload: demand_series,
+    workloads.QuietWorkload: quiet,
 }
 
 
-def stream_of(workload: Workload, seed: int) -> Stream:
+def stream_of(workload: workloads.Workload, seed: int) -> Stream:
     """The references of ``workload``; ConfigError when a file of its cannot be read."""
     return _MAKERS[type(workload)](workload, seed)
 

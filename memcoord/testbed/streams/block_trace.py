@@ -4,8 +4,6 @@ Owns: reading it as references to a file's pages, numbered in order of first use
 cleancache keeps. Numbers in the file need not be dense.
 """
 
-from __future__ import annotations
-
 import csv
 import lzma
 from pathlib import Path
@@ -31,13 +29,8 @@ def block_trace(work: BlockTraceWorkload, seed: int) -> Stream:
     _, first, dense = np.unique(numbers, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
     pages = np.tile(order[dense].astype(np.int32), work.repeat)
-    return Stream(
-        path.name,
-        pages,
-        np.zeros(len(pages), dtype=np.uint8),
-        len(first),
-        np.ones(len(first), dtype=np.bool_),
-    )
+    writes, program = np.zeros(len(pages), dtype=np.uint8), np.ones(len(first), dtype=np.bool_)
+    return Stream(path.name, pages, writes, len(first), program)
 
 
 def _column(lines: list[str], most: int) -> np.ndarray:

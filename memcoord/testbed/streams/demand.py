@@ -4,8 +4,6 @@ Owns: turning a size per reference into references. Within a working set low pag
 that half of the memory serves well over half of the references, as in real programs.
 """
 
-from __future__ import annotations
-
 import functools
 from importlib import resources
 

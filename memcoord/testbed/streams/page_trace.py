@@ -5,8 +5,6 @@ named ``sort``, ``cc1``, ``sqlite``, or by the path of a file of the same format
 ``.csv.xz``.
 """
 
-from __future__ import annotations
-
 import lzma
 from importlib import resources
 from pathlib import Path
@@ -32,13 +30,9 @@ def page_trace(work: PageTraceWorkload, seed: int) -> Stream:
     once = load_trace(work.trace)
     if len(once) * work.repeat > REFERENCES_MAX:
         raise ConfigError("workload.repeat", f"makes more than {REFERENCES_MAX} references")
-    return Stream(
-        work.trace,
-        np.tile(once.pages, work.repeat),
-        np.tile(once.writes, work.repeat),
-        once.page_count,
-        once.program if work.program_file else np.zeros(once.page_count, dtype=np.bool_),
-    )
+    pages, writes = np.tile(once.pages, work.repeat), np.tile(once.writes, work.repeat)
+    program = once.program if work.program_file else np.zeros(once.page_count, dtype=np.bool_)
+    return Stream(work.trace, pages, writes, once.page_count, program)
 
 
 def load_trace(name: str) -> Stream:
@@ -81,13 +75,9 @@ def parse_trace(name: str, lines: list[str]) -> Stream:
     page_count = int(pages.max()) + 1
     seen = np.zeros(page_count, dtype=np.int64)  # every flag a page ever had
     np.bitwise_or.at(seen, pages, rows[:, 2])
-    return Stream(
-        name,
-        pages.astype(np.int32),
-        (rows[:, 2] & FLAG_WRITTEN).astype(np.uint8),
-        page_count,
-        seen & (FLAG_FETCHED | FLAG_WRITTEN) == FLAG_FETCHED,
-    )
+    writes = (rows[:, 2] & FLAG_WRITTEN).astype(np.uint8)
+    program = seen & (FLAG_FETCHED | FLAG_WRITTEN) == FLAG_FETCHED
+    return Stream(name, pages.astype(np.int32), writes, page_count, program)
 
 
 def parse_numbers(lines: list[str], columns: int, header: str) -> NDArray[np.int64]:

@@ -10,41 +10,18 @@ These are the references of the algorithms themselves, not a model of them; arit
 because it changes no address.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.scenarios.workloads import AnalyticsWorkload, GraphWorkload
-from memcoord.testbed.streams.stream import (
-    Flags,
-    Pages,
-    Stream,
-    anonymous,
-    joined,
-    merged,
-    swept,
-)
+from memcoord.testbed.streams.stream import Flags, Pages, Stream, anonymous, joined, merged, swept
 
 #: Quadrant probabilities of R-MAT (Chakrabarti et al., SDM 2004), as Graph500 has them.
 RMAT = (0.57, 0.19, 0.19, 0.05)
 #: Zipf exponents of the users that rate and of the items they rate.
 ZIPF_USERS, ZIPF_ITEMS = 0.6, 0.9
 OFFSET_BYTES = 8
-
-
-class Layout:
-    """Arrays one after the other in a program's memory, each on pages of its own."""
-
-    def __init__(self) -> None:
-        self.page_count = 0
-
-    def array(self, records: int, record_bytes: int) -> Array:
-        """The next array of the memory."""
-        first = self.page_count
-        self.page_count += -(-records * record_bytes // FRAME_BYTES)
-        return Array(first, self.page_count - first, record_bytes)
 
 
 class Array:
@@ -60,6 +37,19 @@ class Array:
     def filled(self) -> tuple[Pages, Flags]:
         """Every page written in order: the program loads its input."""
         return swept(self.first, self.pages, write=True)
+
+
+class Layout:
+    """Arrays one after the other in a program's memory, each on pages of its own."""
+
+    def __init__(self) -> None:
+        self.page_count = 0
+
+    def array(self, records: int, record_bytes: int) -> Array:
+        """The next array of the memory."""
+        first = self.page_count
+        self.page_count += -(-records * record_bytes // FRAME_BYTES)
+        return Array(first, self.page_count - first, record_bytes)
 
 
 class Matrix:
@@ -127,14 +117,10 @@ def in_memory_analytics(work: AnalyticsWorkload, seed: int) -> Stream:
     load = [*by_user.filled(), *by_item.filled(), items.filled()]
     step = [by_user.walk(items, users), by_item.walk(users, items)]
     pages, writes = joined([*load, *(step * work.iterations)])
-    pauses = tuple((run * len(pages), work.pause_s) for run in range(1, work.runs))
-    return anonymous(
-        "in-memory-analytics",
-        np.tile(pages, work.runs),
-        np.tile(writes, work.runs),
-        layout.page_count,
-        pauses if work.pause_s > 0 else (),
-    )
+    turns = range(1, work.runs if work.pause_s > 0 else 1)
+    pauses = tuple((turn * len(pages), work.pause_s) for turn in turns)
+    pages, writes = np.tile(pages, work.runs), np.tile(writes, work.runs)
+    return anonymous("in-memory-analytics", pages, writes, layout.page_count, pauses)
 
 
 def _rmat(

@@ -4,8 +4,6 @@ Owns: the type both worlds replay, and the few operations every generator shares
 domain's process makes its stream by itself, and the simulator makes the same one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,14 +57,8 @@ def anonymous(
     pauses: tuple[tuple[int, float], ...] = (),
 ) -> Stream:
     """A stream of a program whose pages are all its own."""
-    return Stream(
-        name,
-        pages.astype(np.int32, copy=False),
-        writes.astype(np.uint8, copy=False),
-        page_count,
-        np.zeros(page_count, dtype=np.bool_),
-        pauses,
-    )
+    references = pages.astype(np.int32, copy=False), writes.astype(np.uint8, copy=False)
+    return Stream(name, *references, page_count, np.zeros(page_count, dtype=np.bool_), pauses)
 
 
 def merged(pages: Pages, writes: Flags) -> tuple[Pages, Flags]:
@@ -79,18 +71,13 @@ def merged(pages: Pages, writes: Flags) -> tuple[Pages, Flags]:
 
 def joined(parts: Sequence[tuple[Pages, Flags]]) -> tuple[Pages, Flags]:
     """Several pieces of a stream as one."""
-    return (
-        np.concatenate([pages for pages, _ in parts]),
-        np.concatenate([writes for _, writes in parts]),
-    )
+    pages, writes = zip(*parts, strict=True)
+    return np.concatenate(pages), np.concatenate(writes)
 
 
 def swept(first: int, count: int, *, write: bool) -> tuple[Pages, Flags]:
     """``count`` pages from ``first`` on, one after the other."""
-    return (
-        np.arange(first, first + count, dtype=np.int32),
-        np.full(count, write, dtype=np.uint8),
-    )
+    return (np.arange(first, first + count, dtype=np.int32), np.full(count, write, dtype=np.uint8))
 
 
 def skewed(rng: np.random.Generator, sizes: NDArray[np.integer]) -> Pages:

@@ -4,27 +4,13 @@ Owns: their references. Each is the shortest program that shows one thing: press
 steps, the worst case of LRU, memory asked for and never used again, and memory hardly used at all.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
-from memcoord.testbed.scenarios.workloads import (
-    JunkWorkload,
-    LoopWorkload,
-    QuietWorkload,
-    UsememWorkload,
-)
-from memcoord.testbed.streams.stream import (
-    Stream,
-    anonymous,
-    joined,
-    merged,
-    skewed,
-    swept,
-)
+from memcoord.testbed.scenarios import workloads
+from memcoord.testbed.streams.stream import Stream, anonymous, joined, merged, skewed, swept
 
 
-def usemem(work: UsememWorkload, seed: int) -> Stream:
+def usemem(work: workloads.UsememWorkload, seed: int) -> Stream:
     """Allocate a step, write all there is from end to end, allocate the next."""
     del seed
     most, step = work.most.frames, work.step.frames
@@ -34,16 +20,14 @@ def usemem(work: UsememWorkload, seed: int) -> Stream:
     return anonymous("usemem", *merged(*joined(parts)), most)
 
 
-def loop(work: LoopWorkload, seed: int) -> Stream:
+def loop(work: workloads.LoopWorkload, seed: int) -> Stream:
     """Read from one end to the other, again and again."""
     del seed
-    pages, writes = swept(0, work.size.frames, write=False)
-    return anonymous(
-        "loop", np.tile(pages, work.repeat), np.tile(writes, work.repeat), work.size.frames
-    )
+    pages, writes = joined([swept(0, work.size.frames, write=False)] * work.repeat)
+    return anonymous("loop", pages, writes, work.size.frames)
 
 
-def junk(work: JunkWorkload, seed: int) -> Stream:
+def junk(work: workloads.JunkWorkload, seed: int) -> Stream:
     """Every page once, between references to hot memory, which lies behind the junk."""
     rng = np.random.default_rng(seed)
     count, hot = work.size.frames, work.hot.frames
@@ -55,7 +39,7 @@ def junk(work: JunkWorkload, seed: int) -> Stream:
     return anonymous("junk", pages.ravel(), writes.ravel(), count + hot)
 
 
-def quiet(work: QuietWorkload, seed: int) -> Stream:
+def quiet(work: workloads.QuietWorkload, seed: int) -> Stream:
     """A few references, a pause, a few more."""
     rng = np.random.default_rng(seed)
     count = work.references
