@@ -50,8 +50,7 @@ static void banks_ask_sections(struct mc_host *host)
     mc_work(host);
 }
 
-/* Withdraw a bank, or bring it back. */
-static int banks_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t withdrawn)
+int mc_bank_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t withdrawn)
 {
     struct mc_bank *bank = &host->banks[index];
     int status = MC_ESTATE;
@@ -70,16 +69,6 @@ static int banks_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t wi
     }
     mc_host_unlock(host);
     return status;
-}
-
-int mc_bank_withdraw(struct mc_host *host, uint32_t bank)
-{
-    return banks_set_withdrawn(host, bank, 1);
-}
-
-int mc_bank_restore(struct mc_host *host, uint32_t bank)
-{
-    return banks_set_withdrawn(host, bank, 0);
 }
 
 static uint64_t banks_charged(const struct mc_domain *domain, uint32_t bank)

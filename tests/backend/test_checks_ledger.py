@@ -338,20 +338,20 @@ def more_pins_than_frames(lab: CheckLab) -> None:
 @banks("banks_shrink")
 def a_bank_smaller_than_its_free_frames(lab: CheckLab) -> None:
     lab.host.banks[0].total_frames = 1
-    lib.mc_bank_withdraw(lab.host, 0)
+    lib.mc_bank_set_withdrawn(lab.host, 0, 1)
 
 
-@banks("banks_set_withdrawn")
+@banks("mc_bank_set_withdrawn")
 def a_bank_neither_withdrawn_nor_not(lab: CheckLab) -> None:
     lab.host.banks[0].withdrawn = 2
-    lib.mc_bank_withdraw(lab.host, 0)
+    lib.mc_bank_set_withdrawn(lab.host, 0, 1)
 
 
 @banks("banks_ask_sections")
 def sections_that_let_go_of_the_lock(lab: CheckLab) -> None:
     lab.open(mechanism="sections", boot=0)
     lab.behave(target=lambda *_: lab.unlock())
-    lib.mc_bank_withdraw(lab.host, 0)
+    lib.mc_bank_set_withdrawn(lab.host, 0, 1)
 
 
 def usage_of(lab: CheckLab) -> None:
