@@ -165,6 +165,19 @@ def test_out_of_frames_asks_for_an_area_then_is_refused(domain: Domain, hypervis
     domain.free_many(frames)
 
 
+def test_credit_that_came_while_a_guest_was_refused_is_used(
+    domain: Domain, hypervisor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = domain.alloc_many(2 * AREA)
+
+    def give_credit_and_refuse(record: Any, wanted: int) -> int:
+        hypervisor.grant(2)
+        return int(lib.MC_ETARGET)
+
+    monkeypatch.setattr(hypervisor, "_grow", give_credit_and_refuse)
+    assert domain.alloc() not in frames
+
+
 def test_alloc_many_is_all_or_nothing(domain: Domain) -> None:
     with pytest.raises(NoMemory):
         domain.alloc_many(3 * AREA + 1)
