@@ -1,8 +1,9 @@
-"""Call a policy with a deadline, so that one that hangs cannot hold the coordinator.
+"""What a policy that gives no plan is reported by; the thread a simulated policy runs in.
 
-Owns: the thread a policy runs in. Python cannot stop a thread, so a call past its deadline is left
-to finish in its daemon thread and its answer is dropped; until then no other call is started,
-which bounds the threads to one. Called by the coordinator only.
+Owns: ``Failed``, ``Stalled`` and ``ThreadRunner``, the deadline of the simulator's policies. Python
+cannot stop a thread, so a call past its deadline is left to finish in its daemon thread and its
+answer is dropped; until then no other call is started, which bounds the threads to one. The policy
+of a real hypervisor has a process of its own: ``hypervisor.policy_process``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import threading
 from collections.abc import Callable
 
 
-class Stalled(Exception):
+class Failed(Exception):
+    """There is no plan; the text says what the policy did, as in "raised ValueError: ..."."""
+
+
+class Stalled(Failed):
     """The call is not done, or an earlier one still is not."""
 
 

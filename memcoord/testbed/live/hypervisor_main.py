@@ -47,9 +47,9 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
     from hypervisor.coordinator import Coordinator
     from hypervisor.loop import Hypervisor
+    from hypervisor.policy_process import PolicyProcess
     from policies import PolicyError
     from policies.base import MRC_POINTS
-    from policies.loader import load
 
     interrupted = False
 
@@ -64,10 +64,6 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     os.umask(0o077)  # the sockets are this user's, also in a directory opened to others
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     run_dir.chmod(RUN_DIR_MODE)
-    try:
-        policy = load(config.policy)
-    except PolicyError as error:
-        raise ConfigError("policy", str(error)) from None
     with contextlib.ExitStack() as stack:
         events = stack.enter_context((run_dir / EVENTS_FILE).open("a", encoding="utf-8"))
 
@@ -77,7 +73,17 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        needs_mrc = "mrc" in getattr(policy, "needs", ())
+        policy = PolicyProcess(
+            config.policy,
+            deadline_s=config.policy_deadline_ms / 1000,
+            tell=lambda line: on_event("policy-said", {"policy": config.policy, "text": line}),
+        )
+        stack.callback(policy.close)
+        try:
+            policy.wait()
+        except PolicyError as error:
+            raise ConfigError("policy", str(error)) from None
+        needs_mrc = "mrc" in policy.needs
         backend = _backend(config, stack, mrc_points=MRC_POINTS if needs_mrc else 0)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
