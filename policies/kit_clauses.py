@@ -7,6 +7,8 @@ text, empty when nothing is. Every plan is asked of a copy of the view. Called b
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,12 +20,15 @@ from numpy.typing import NDArray
 from policies.base import Plan, Policy, View
 from policies.checked import CheckedPlan, PlanError, Targets, check_plan
 from policies.kit_views import (
+    KIT_FRAMES_PER_DOMAIN,
+    REPORTED,
     SHOWN_DOMAINS_MAX,
     columns_of,
     copy_of,
     is_scarce,
     reordered,
 )
+from policies.ram_targets import ROUNDING_FRAMES_MAX
 
 #: Plans in a row of the clause "carry"; what each carries is in the view of the next.
 KIT_SEQUENCE = 50
@@ -33,6 +38,9 @@ KIT_SETTLE_TICKS = 500
 KIT_REST_TICKS = 16
 KIT_REST_PAGES = 2
 KIT_REST_OF_CAPACITY = 0.001
+#: Plans in a row of the clause "unknown".
+KIT_UNKNOWN_PLANS = 60
+PRINTED_CHARACTERS_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,47 @@ def carry(subject: Subject, view: View) -> str:
             carried[newcomer], age[newcomer] = np.nan, 0
         shown = replace(view, carry=carried, age=age, tick=view.tick + number + 1, **columns)
     return ""
+
+
+def unknown(subject: Subject, view: View) -> str:
+    """While memory is not short, domains that report nothing are not shrunk."""
+    policy = subject.make()
+    start = np.full(len(view), KIT_FRAMES_PER_DOMAIN / 4)
+    nothing: dict[str, Any] = dict.fromkeys(REPORTED, np.full(len(view), np.nan))
+    shown = replace(
+        View.of(
+            capacity=view.capacity,
+            ram_capacity=view.ram_capacity,
+            names=view.names,
+            host_frames=view.host_frames,
+            ram_current=start,
+            ram_target=start,
+        ),
+        **nothing,
+    )
+    for number in range(KIT_UNKNOWN_PLANS):
+        left = max(view.host_frames - int(shown.ram_current.sum()), 0)
+        shown = replace(shown, host_free_frames=left)
+        plan = _ask(policy, copy_of(shown))
+        if plan is None or plan.ram is None:
+            return ""
+        least = int(np.argmin(plan.ram - start))
+        if plan.ram[least] < start[least] - ROUNDING_FRAMES_MAX:
+            return (
+                f"{view.names[least]} reports nothing, memory is not short, and its RAM goes from "
+                f"{start[least]:.0f} to {plan.ram[least]} frames in {number + 1} plans"
+            )
+        shown = _fed_back(shown, plan)
+    return ""
+
+
+def quiet(subject: Subject, view: View) -> str:
+    """A plan prints nothing."""
+    policy, heard = subject.make(), io.StringIO()
+    with contextlib.redirect_stdout(heard):
+        _ask(policy, copy_of(view))
+    text = heard.getvalue()
+    return f"prints {text[:PRINTED_CHARACTERS_MAX]!r}" if text else ""
 
 
 def monotone(subject: Subject, view: View) -> str:

@@ -54,10 +54,10 @@ def spare_frames(view: View) -> float:
 def needed_frames(view: View) -> Column:
     """Frames the programs of each domain want: what they committed, as far as it can be had.
 
-    Where that is not measured, what the domain uses and failed to put this interval.
+    Where that is not reported, what the domain uses and failed to put this interval.
     """
     known = ~np.isnan(view.committed)
-    needed = np.where(known, view.committed, view.ram_used + view.failed_puts)
+    needed = np.where(known, view.committed, view.in_use + view.failed_puts)
     return np.clip(needed, 0, np.maximum(view.ram_minimum, view.ram_maximum))
 
 

@@ -177,6 +177,12 @@ static int resize(struct mc_guest *guest, struct balloon *balloon)
     return status > 0 ? MC_STEP_MORE : (int)status;
 }
 
+/* A statistic of virtio's, in bytes or pieces: all bits set when the guest does not report it. */
+static uint64_t told(int64_t count, uint64_t each)
+{
+    return count < 0 ? UINT64_MAX : (uint64_t)count * each;
+}
+
 static void report_statistics(struct mc_guest *guest, const struct balloon *balloon)
 {
     uint64_t held = __atomic_load_n(&guest->control->driver[MC_BALLOON_ACTUAL], __ATOMIC_RELAXED);
@@ -187,10 +193,10 @@ static void report_statistics(struct mc_guest *guest, const struct balloon *ball
     mc_frames_statistics(&guest->frames, &counted);
     free_frames = counted.free_frames + counted.slot_frames;
     set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_IN,
-             atomic_load(&control->swap_ins) * MC_FRAME_BYTES);
+             told(atomic_load(&control->swap_ins), MC_FRAME_BYTES));
     set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_OUT,
-             atomic_load(&control->swap_outs) * MC_FRAME_BYTES);
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MAJFLT, atomic_load(&control->faults));
+             told(atomic_load(&control->swap_outs), MC_FRAME_BYTES));
+    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MAJFLT, told(atomic_load(&control->faults), 1));
     set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MINFLT, counted.prepares);
     set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMFREE, free_frames * MC_FRAME_BYTES);
     set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMTOT,

@@ -111,12 +111,13 @@ struct mc_control {
     _Atomic uint32_t guest_bell;        /* futex: rises with every doorbell to the guest */
     _Atomic uint32_t credit_bell;       /* futex: rises when credit areas were granted */
     uint64_t pad1[2];
-    /* [frontend writes at any time; the hypervisor only reports these, never decides from them] */
-    _Atomic uint64_t used_frames;       /* frames the guest really uses */
-    _Atomic uint64_t faults;
-    _Atomic uint64_t swap_ins;
-    _Atomic uint64_t swap_outs;
-    _Atomic uint64_t references;
+    /* [frontend writes at any time; the hypervisor only reports these, never decides from them]
+     * A signed one is -1 until the guest reports it, which is not 0. */
+    _Atomic int64_t used_frames;        /* frames the guest really uses */
+    _Atomic int64_t faults;
+    _Atomic int64_t swap_ins;
+    _Atomic int64_t swap_outs;
+    _Atomic int64_t references;
     _Atomic uint64_t credit_taken;      /* areas whose first row was taken: refill may be due */
     _Atomic uint64_t credit_dry;        /* allocations that found no credit and had to ask */
     _Atomic uint32_t frontend_cpu;      /* CPU of the thread that last waited on a ring */
@@ -124,7 +125,7 @@ struct mc_control {
     _Atomic uint32_t guest_waiters;     /* threads asleep on guest_bell */
     _Atomic uint32_t credit_waiters;    /* threads asleep on credit_bell */
     _Atomic int64_t committed_frames;   /* pages its programs hold anywhere; -1: not known */
-    _Atomic uint64_t stall_ns;          /* time its programs stood still for want of memory */
+    _Atomic int64_t stall_ns;           /* time its programs stood still for want of memory */
     _Atomic int64_t idle_permille;      /* of its pages, not used lately; -1: not known */
     uint64_t pad2[4];
     /* [hypervisor writes before attach] the device through which the domain is resized */
