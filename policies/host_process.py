@@ -37,6 +37,8 @@ from policies.crossing import (
 
 VERDICT_BYTES_MAX = 64 << 10
 WORD_CHARACTERS_MAX = 2000
+#: Added to what the kernel says, which cannot know.
+REFUSED = " (a policy starts no process, signals nobody and opens no socket)"
 #: Sent by ``check`` as a sign of life; no verdict is so short.
 BEAT = b"."
 
@@ -96,7 +98,8 @@ def _answer(policy: Policy, number: int, view: object, room: Room) -> Answer:
     except PlanError as error:
         return Answer(number, "nonsense", _fit(str(error)))
     except BaseException as error:  # the author's code may raise anything
-        return Answer(number, "raised", _fit(describe_error(error)))
+        refused = isinstance(error, PermissionError)
+        return Answer(number, "raised", _fit(describe_error(error) + REFUSED * refused))
 
 
 def check(channel: socket.socket, text: str) -> Verdict:

@@ -154,20 +154,37 @@ def carry(subject: Subject, view: View) -> str:
 
 
 def unknown(subject: Subject, view: View) -> str:
-    """While memory is not short, domains that report nothing are not shrunk."""
-    policy = subject.make()
-    start = np.full(len(view), KIT_FRAMES_PER_DOMAIN / 4)
-    nothing: dict[str, Any] = dict.fromkeys(REPORTED, np.full(len(view), np.nan))
-    shown = replace(
-        View.of(
-            capacity=view.capacity,
-            ram_capacity=view.ram_capacity,
-            names=view.names,
-            host_frames=view.host_frames,
-            ram_current=start,
-            ram_target=start,
-        ),
-        **nothing,
+    """While memory is not short, a domain is not shrunk for reporting nothing.
+
+    That is: not where one that reports to be short of memory is not shrunk either.
+    """
+    nothing = dict.fromkeys(REPORTED, np.nan)
+    held = KIT_FRAMES_PER_DOMAIN // 4
+    needy: dict[str, float] = {
+        "swap_ins": held,
+        "ram_used": held,
+        "committed": held,
+        "idle": 0,
+        "pressure": 1,
+    }
+    lost = _shrunk(subject, view, held, nothing)
+    if not lost or _shrunk(subject, view, held, needy):
+        return ""
+    return f"with memory to spare, it shrinks one that reports nothing: {lost}"
+
+
+def _shrunk(subject: Subject, view: View, held: int, told: dict[str, float]) -> str:
+    """Whose RAM goes down while all of the domains of ``view`` report ``told`` and obey."""
+    policy, start = subject.make(), np.full(len(view), float(held))
+    columns: dict[str, Any] = {name: np.full(len(view), value) for name, value in told.items()}
+    shown = View.of(
+        capacity=view.capacity,
+        ram_capacity=view.ram_capacity,
+        names=view.names,
+        host_frames=view.host_frames,
+        ram_current=start,
+        ram_target=start,
+        **columns,
     )
     for number in range(KIT_UNKNOWN_PLANS):
         left = max(view.host_frames - int(shown.ram_current.sum()), 0)
@@ -175,11 +192,10 @@ def unknown(subject: Subject, view: View) -> str:
         plan = _ask(policy, copy_of(shown))
         if plan is None or plan.ram is None:
             return ""
-        least = int(np.argmin(plan.ram - start))
-        if plan.ram[least] < start[least] - ROUNDING_FRAMES_MAX:
+        for index in np.flatnonzero(plan.ram < start - ROUNDING_FRAMES_MAX)[:1]:
             return (
-                f"{view.names[least]} reports nothing, memory is not short, and its RAM goes from "
-                f"{start[least]:.0f} to {plan.ram[least]} frames in {number + 1} plans"
+                f"RAM of {view.names[index]} from {held} to {plan.ram[index]} frames "
+                f"in {number + 1} plans"
             )
         shown = _fed_back(shown, plan)
     return ""
