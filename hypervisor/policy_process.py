@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from hypervisor.config import MAX_DOMAINS
 from hypervisor.policy_runner import Failed, Stalled
@@ -35,8 +36,9 @@ START_S = 30.0
 #: How late an answer may be, after the deadline, before its process is killed.
 GRACE_S = 2.0
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.1, 5.0
-#: Time for a process whose connection ended to end as well, so that it can be said how.
-EXIT_S = 0.2
+#: Time for a process whose connection ended to end as well, so that it can be said how; and for
+#: one that was killed to be gone, when the hypervisor stops.
+EXIT_S, GONE_S = 0.2, 10.0
 #: What the policy writes on standard error that is passed on, in all.
 SAID_BYTES_MAX = 64 << 10
 READ_BYTES = 4096
@@ -126,10 +128,11 @@ class PolicyProcess:
             self._drop(self._child, "closed")
         for process in self._dying:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(EXIT_S)
+                process.wait(GONE_S)
         for fd in self._fds:
             os.close(fd)
         self._fds = []
+        self._views = self._plans = np.empty(0, dtype=np.uint8)  # unmaps them
 
     @property
     def pid(self) -> int | None:
