@@ -18,6 +18,9 @@ from hypervisor.public.errors import ConfigError, MemcoordError
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+LINE_CHARACTERS_MAX = 600
+#: 4 PiB; whatever is asked for stays an exact number in every message.
+PAGES_MAX = 1 << 40
 
 app = typer.Typer(
     name="memcoord",
@@ -416,7 +419,10 @@ def main() -> None:
 
 
 def _fail(error: Exception | str, code: int) -> None:
-    typer.echo(f"memcoord: {' '.join(str(error).split())}", err=True)
+    line = " ".join(str(error).split())
+    if len(line) > LINE_CHARACTERS_MAX:  # it quotes what the user wrote, which may be of any length
+        line = f"{line[:LINE_CHARACTERS_MAX]} ..."
+    typer.echo(f"memcoord: {line}", err=True)
     sys.exit(code)
 
 
@@ -443,12 +449,13 @@ def _pages(key: str, size: str) -> int:
 
     if size == "auto":
         return -1
-    if size.isdecimal():
-        return int(size)
     try:
-        return parse_bytes(size) // FRAME_BYTES
+        pages = parse_bytes(f"{size} pages" if size.isdecimal() else size) // FRAME_BYTES
     except ValueError as error:
         raise ConfigError(key, str(error)) from None
+    if pages > PAGES_MAX:
+        raise ConfigError(key, f"{size} is more than any machine has")
+    return pages
 
 
 def _show(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:

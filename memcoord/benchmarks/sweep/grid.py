@@ -24,7 +24,6 @@ import itertools
 import math
 import re
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -34,6 +33,7 @@ import msgspec
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell, scenario_of
+from memcoord.testbed.scenarios.toml import decode
 
 CELLS_MAX = 1_000_000
 #: Keys of a scenario that a sweep has a place of its own for; set, they would not do what they say.
@@ -66,10 +66,10 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_grid(path: Path) -> Grid:
     """The grid in the file ``path``; ConfigError."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Grid)
+        return msgspec.convert(decode(path.read_text(encoding="utf-8"), str(path)), Grid)
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(str(path), str(error)) from None
     except msgspec.ValidationError as error:
         where = _AT.search(str(error))
