@@ -129,7 +129,10 @@ def sim(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed gives the same run (the scenario's).")
+        int | None,
+        typer.Option(
+            min=0, max=(1 << 63) - 1, help="The same seed gives the same run (the scenario's)."
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Run this many, and show the means.")

@@ -251,6 +251,36 @@ def test_a_promise_is_tried_only_when_it_is_made(
     assert words in failure.what
 
 
+def test_who_takes_what_is_not_reported_for_nothing_is_named() -> None:
+    def waits_for_nobody(view: View) -> Plan:
+        stalls = np.nan_to_num(view.pressure) > 0
+        return Plan(ram=np.where(stalls, view.ram_target, view.ram_target * 0.99))
+
+    (failure,) = check_policy(_of(waits_for_nobody))
+    assert failure.clause == "unknown"
+    assert "shrinks one that reports nothing: RAM of vm1 from 16384 to" in failure.what
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        lambda view: Plan(ram=np.where(np.isnan(view.pressure), view.ram_target, 0)),
+        lambda view: Plan(ram=np.zeros(len(view))),  # not for want of a report
+    ],
+)
+def test_who_does_not_is_not(plan: Callable[[View], Plan]) -> None:
+    assert check_policy(_of(plan)) == []
+
+
+def test_a_plan_that_prints_is_named() -> None:
+    def prints(view: View) -> Plan:
+        print("hello", len(view))  # noqa: T201
+        return Plan()
+
+    (failure,) = check_policy(_of(prints))
+    assert (failure.clause, failure.what) == ("quiet", "prints 'hello 0\\n'")
+
+
 def test_a_policy_may_say_how_many_ticks_it_takes() -> None:
     assert check_policy(Declares(_creeps, settles=True)) == []
     (failure,) = check_policy(Declares(_creeps, settles=3))

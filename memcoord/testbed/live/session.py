@@ -235,7 +235,7 @@ class PolicyRun:
         )
 
     def _share_done(self, guest: Guest) -> float:
-        done: int = guest.statistics.get("guest_references", 0)
+        done = max(int(guest.statistics.get("guest_references", 0)), 0)  # -1: not reported yet
         return done / self._lengths[guest.spec.name]
 
     def _crash(self) -> None:
@@ -288,7 +288,9 @@ class PolicyRun:
 
     def _done(self) -> int:
         return sum(
-            guest.result.references if guest.result else guest.statistics.get("guest_references", 0)
+            guest.result.references
+            if guest.result
+            else max(guest.statistics.get("guest_references", 0), 0)
             for guest in self._guests
         )
 
@@ -350,7 +352,10 @@ class PolicyRun:
         )
 
     def _last_seen(self, guest: Guest, state: str, reason: str) -> DomainResult:
-        seen = guest.statistics
+        # What it never reported, -1, did not happen as far as anybody knows.
+        seen = {
+            name: max(value, 0) for name, value in guest.statistics.items() if type(value) is int
+        }
         return DomainResult(
             domain=guest.spec.name,
             workload=title_of(guest.spec.workload),
