@@ -17,6 +17,7 @@ TARGETS = {
     "sim_refs_per_s": (1, 15e6),
     "sim/libcachesim": (1, 1.0),
     "tick_10000_ms": (-1, 5.0),
+    "tick_10000_apart_ms": (-1, 5.0),
     "tick_10000_per_domain/tick_100_per_domain": (-1, 1.0),
 }
 
