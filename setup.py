@@ -4,7 +4,6 @@ from setuptools import setup
 
 setup(
     cffi_modules=[
-        "hypervisor/public/_build_abi.py:ffi",
         "frontend/_build_guest.py:ffi",
         "backend/_build_service.py:ffi",
         "memcoord/testbed/guests/_build_content.py:ffi",

@@ -1,20 +1,21 @@
 """The banks of host memory: what they hold, who uses them, and taking one out of the host.
 
-Owns: the Python face of ``backend/abi/banks.h``, as a part of ``HostBackend``.
-Rules: main thread only, like all of ``HostBackend``. A withdrawal is begun at once and never undone
-by itself: what is still used of the bank leaves the host as it is freed, whatever was reported.
+Owns: the Python face of ``backend/abi/banks.h``, ``HostBackend.banks``.
+Rules: main thread only, like all of ``HostBackend``. A withdrawal begins at once and is undone by
+``restore`` alone: frames in use leave the host as they are freed, whatever was reported before.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from backend._service import ffi, lib
-from hypervisor.public.backend import MECHANISMS, Settled
+from hypervisor.public.backend import Settled
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import DomId
 
 WITHDRAW_POLL_S = 0.002
@@ -29,36 +30,34 @@ class BankSnapshot:
     withdrawn: bool
     total_frames: int
     free_frames: int
-    gone_frames: int  # that left the host when it was withdrawn
+    gone_frames: int  # left the host since it was withdrawn
     tmem_frames: int
     domain_frames: Mapping[DomId, int]  # charged to it; only domains that have any
 
     @property
     def used_frames(self) -> int:
-        """What is in use of it, by whomever."""
+        """Frames of it that domains or tmem use."""
         return self.tmem_frames + sum(self.domain_frames.values())
 
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """How far a bank is withdrawn. Partial is a state: what is left goes when it is freed."""
+    """How far a bank is withdrawn. Partial is a state: frames in use go when they are freed."""
 
     state: str  # "withdrawn", "partial" (nothing moves any more) or "moving" (the time was up)
     left_frames: int
-    why: Mapping[str, str] = field(default_factory=dict)  # by name of the domain, or "tmem"
+    why: Mapping[str, str] = field(default_factory=dict)  # by name of the domain or "tmem"
 
 
 class Banks:
-    """The part of ``HostBackend`` that deals with banks."""
+    """The banks of ``host``; ``names`` are its open domains, ``settle`` is that of the backend."""
 
-    _host: Any
-    _names: dict[DomId, str]
+    def __init__(
+        self, host: Any, names: Mapping[DomId, str], settle: Callable[[DomId, float], Settled]
+    ) -> None:
+        self._host, self._names, self._settle = host, names, settle
 
-    def settle(self, domid: DomId, timeout_s: float) -> Settled:
-        """Of ``HostBackend``."""
-        raise NotImplementedError
-
-    def banks(self) -> tuple[BankSnapshot, ...]:
+    def all(self) -> tuple[BankSnapshot, ...]:
         """Every bank, in the order they were given."""
         return tuple(self._bank(index) for index in range(self._host.bank_count))
 
@@ -79,13 +78,13 @@ class Banks:
             },
         )
 
-    def bank_withdraw(self, bank: int, timeout_s: float = 0.0) -> Withdrawal:
+    def withdraw(self, bank: int, timeout_s: float = 0.0) -> Withdrawal:
         """Take a bank out of the host, and wait up to ``timeout_s`` until nothing moves any more.
 
-        What is free of it leaves the host's total at once. Domains of ``sections`` move their
-        sections to other banks; what cannot leave is reported with the reason: a mechanism's name
-        for a domain that is not of sections, else as of ``settle``. Asked again for a bank that is
-        withdrawn already, it reports how far that is. ConfigError for a bank that is not there.
+        The bank's free frames leave the host's total at once. Domains of ``sections`` move their
+        sections to other banks. Each domain whose memory cannot leave is reported with the reason:
+        the name of its mechanism, or for ``sections`` the reason of ``settle``. A second call for a
+        bank reports how far its withdrawal is. ConfigError for a bank that is not there.
         """
         if not 0 <= bank < self._host.bank_count:
             raise ConfigError("bank", f"{bank} is none of 0 to {self._host.bank_count - 1}")
@@ -97,8 +96,8 @@ class Banks:
                 return report
             time.sleep(WITHDRAW_POLL_S)
 
-    def bank_restore(self, bank: int) -> None:
-        """Bring a bank back that was withdrawn, with all it had; ConfigError for any other."""
+    def restore(self, bank: int) -> None:
+        """Bring back a withdrawn bank with all the frames it had; ConfigError for any other."""
         if bank < 0 or lib.mc_bank_restore(self._host, bank):
             raise ConfigError("bank", f"{bank} is not withdrawn")
 
@@ -108,7 +107,7 @@ class Banks:
             return False, Withdrawal("withdrawn", 0)
         moving, why = False, {"tmem": "tmem"} if now.tmem_frames else {}
         for domid in now.domain_frames:
-            settled = self.settle(domid, 0.0)
+            settled = self._settle(domid, 0.0)
             mechanism = MECHANISMS[lib.mc_domain_mechanism(self._host, domid)]
             moving |= settled.state == "moving"
             why[self._names[domid]] = settled.why or mechanism

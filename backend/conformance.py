@@ -341,5 +341,8 @@ CHECKS: dict[str, Callable[[Lab], None]] = {
 
 
 def is_dma_safe(mechanism: str) -> bool:
-    """Whether a mechanism says that it is safe with a passed-through device."""
+    """Whether a mechanism says that it is safe with a passed-through device.
+
+    API: for whoever passes a device through.
+    """
     return bool(lib.mc_mechanism_dma_safe(mechanism_id(mechanism)))

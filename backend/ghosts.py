@@ -1,11 +1,11 @@
-"""Files of domains that are gone, which somebody may still have mapped.
+"""Files of domains that were closed, which another process may still have mapped.
 
-Owns: one fd per file, of the last ``GHOSTS_MAX`` domains that were closed, and what is done when
-memory appears in one: its holder was a domain, or was given the file by one. It is told and taken
-back at the next tick. How fast the holder writes between two ticks is bounded by nothing here: on a
-machine where that matters, domains belong into a cgroup.
-Rules: the main thread only. A punch may wait for its file, which the holder can lock, so it runs on
-a thread of its own, one per file.
+Owns: one fd per file, of the last ``GHOSTS_MAX`` domains that were closed. If memory appears in the
+file of a closed domain, some process still has the file mapped. The next tick reports it and frees
+the memory. Nothing here bounds how much that process writes between two ticks: on a machine where
+that matters, domains belong into a cgroup.
+Rules: the main thread only. A punch may wait for a lock that the other process holds on the file,
+so it runs on a thread of its own, one per file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GHOSTS_MAX = 64
 
 @dataclass
 class Ghost:
-    """A file, and the thread that empties it now or did so last."""
+    """A file, and the thread that empties it now or emptied it last."""
 
     name: str
     fd: int
@@ -31,12 +31,12 @@ class Ghost:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it is being emptied."""
+        """Whether the thread is emptying the file."""
         return self.punch is not None and self.punch.is_alive()
 
 
 class Ghosts:
-    """The files of the domains that went last."""
+    """The files of the domains that were closed last."""
 
     def __init__(self) -> None:
         self._ghosts: deque[Ghost] = deque()
@@ -48,7 +48,7 @@ class Ghosts:
             self._drop(self._ghosts.popleft())
 
     def look(self) -> list[str]:
-        """Take back what is used; the names of the domains whose files these were."""
+        """Free the memory of files that have any; the names of the domains they were of."""
         found = []
         for ghost in self._ghosts:
             if ghost.is_busy or lib.mc_resident_bytes(ghost.fd) <= 0:
@@ -60,7 +60,7 @@ class Ghosts:
         return found
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Let go of all files; waits for their threads."""
         while self._ghosts:
             self._drop(self._ghosts.popleft())
 

@@ -1,8 +1,8 @@
 """A host: one ledger of memory, its domains, and the threads that serve them.
 
-Owns: one ``struct mc_host`` (``backend/abi/host.h``), the tmem pool behind it, and the two threads
-that serve it. Implements ``hypervisor.public.backend.Backend``. How each domain is resized is its
-mechanism's, behind one table in C (``backend/abi/mechanism.h``).
+Owns: one ``struct mc_host`` (``backend/abi/host.h``), the tmem pool behind it, and the threads that
+serve it. Implements ``hypervisor.public.backend.Backend``. Each domain is resized by its mechanism,
+behind one table in C (``backend/abi/mechanism.h``).
 Rules: made, driven and stopped by the hypervisor's main thread only. The compiled loops run without
 the GIL on threads of their own, from the constructor until ``stop``.
 """
@@ -10,7 +10,6 @@ the GIL on threads of their own, from the constructor until ``stop``.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,20 +17,29 @@ from typing import Any
 
 import msgspec
 
+from backend import snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
 from backend.ghosts import Ghosts
+from backend.tmem_pool import TmemPool
 from hypervisor.public.backend import (
     EXCESS,
-    MECHANISMS,
     BankSpec,
     DomainHandles,
-    DomainSnapshot,
     DomainSpec,
     HostSnapshot,
     Settled,
 )
-from hypervisor.public.errors import ConfigError, InternalError, NoMemory, Status, error_of
+from hypervisor.public.constants import BackingKind
+from hypervisor.public.errors import (
+    ConfigError,
+    DomainBusy,
+    InternalError,
+    NoMemory,
+    Status,
+    error_of,
+)
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 from tmem.codes import Code
 
@@ -39,39 +47,32 @@ THREAD_STOP_S = 10.0
 SETTLE_POLL_S = 0.001
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
-BACKINGS = {"": 0, "4k": 1, "2m": 2}
-_NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)
-_REACH = ("reached", "moving", "partial")
-_BROKEN = {Status.EPERM: "error budget spent", Status.EFOREIGN: EXCESS}
-_WHY = ("", "in use", "pinned", "no memory", "guest", "silent", "bank")
-
-#: Fields of a snapshot, and the counters of a tmem client each is the sum of.
-_TMEM_FIELDS = {
-    "tmem_used_pages": ("used_pages",),
-    "tmem_target_pages": ("mm_target",),
-    "puts": ("puts",),
-    "puts_failed": tuple(
-        f"puts_failed_{why}" for why in ("target", "nomem", "nospc", "frozen", "fault")
-    ),
-    "gets": ("gets",),
-    "gets_hit": ("gets_hit",),
-    "flushes": ("flushes",),
+BACKINGS = {
+    "": BackingKind.BACKING_ANY,
+    "4k": BackingKind.BACKING_4K,
+    "2m": BackingKind.BACKING_2M,
+}
+_BROKEN = {
+    Status.EPERM: "error budget spent",
+    Status.EFOREIGN: EXCESS,
+    Status.EBROKEN: "its state in the hypervisor is broken; stderr has the report",
 }
 
 
-class HostBackend(Banks):
+class HostBackend:
     """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
 
     ``backing`` is one of ``BACKINGS``; "2m" raises ConfigError where the machine gives no pages of
     2 MiB. ``huge_dir`` is a tmpfs mounted with huge=always to take them from: its files cannot be
     sealed, so a host with one serves guests that are trusted, and no tmem. ``banks`` divide host
-    memory; without them it is one, bound to no node.
+    memory; without them host memory is one bank, bound to no node.
 
-    ``tmem_max_frames`` bounds what tmem may hold; ``error_budget`` is the number of bad requests a
-    domain may send before it is reported by ``broken``. ``stop_excess``: so is one that really uses
-    more than it was granted, within milliseconds. ``tmem_entries`` stands in for
-    ``tmem.serve.entry_points``, for whoever wants to see the operations. With ``mrc_points`` above
-    1 every snapshot has each domain's miss ratios at so many sizes, as ``tmem.shards`` counts them.
+    ``tmem_max_frames`` bounds the memory of tmem; below 0 all of the host may be tmem's, 0 is none.
+    ``tmem_entries``, ``tmem_dedup``, ``tmem_compression`` and ``mrc_points`` are passed on to
+    ``TmemPool``. ``error_budget`` is the number of bad requests a domain may send before ``broken``
+    reports it. With ``stop_excess``, ``broken`` also reports a domain whose resident memory exceeds
+    its grant, within milliseconds. ``spin_ns``: how long the service thread spins before it sleeps;
+    below 0 it is measured.
     """
 
     def __init__(
@@ -91,41 +92,39 @@ class HostBackend(Banks):
         banks: Sequence[BankSpec] = (),
         stop_excess: bool = False,
     ) -> None:
-        out = ffi.new("struct mc_host **")
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
-        total_areas, slack_areas = total_frames // AREA_FRAMES, areas_of(slack_frames)
-        _check(lib.mc_host_open(out, total_areas, slack_areas, self.spin_ns), "open host")
-        self._host: Any = out[0]
-        self._host.error_budget = error_budget
+        total_areas = total_frames // AREA_FRAMES
+        tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
         self._names: dict[DomId, str] = {}
         self._tmem_targets: dict[DomId, int] = {}
-        try:
-            self._set_memory(backing, huge_dir, banks)
-        except BaseException:
-            lib.mc_host_close(self._host)
-            raise
-        self._copy = ffi.new("struct mc_host *")
-        self._keep: list[Any] = []
         self._beats = 0
-        self.tmem: Any = None
-        tmem_areas = total_areas if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
-        self._mrc_points = mrc_points
-        mrc = mrc_points > 1
-        options = {"dedup": tmem_dedup, "compression": tmem_compression, "mrc": mrc}
-        self._open_tmem(min(tmem_areas, total_areas), tmem_entries, options)
-        self.event_fd = int(self._host.event_fd)
-        self.relay_fd = int(self._host.relay_fd)
-        self._threads = [
-            threading.Thread(target=lib.mc_service_run, args=(self._host,), name="service"),
-            threading.Thread(target=lib.mc_worker_run, args=(self._host,), name="worker"),
-        ]
+        self._threads: list[threading.Thread] = []
+        self._pool: TmemPool | None = None
         self._ghosts = Ghosts() if stop_excess else None
-        if stop_excess:
-            run = lib.mc_excess_run
-            self._threads.append(threading.Thread(target=run, args=(self._host,), name="excess"))
-        for thread in self._threads:
-            thread.daemon = True
-            thread.start()
+        with contextlib.ExitStack() as undo:
+            self._host = self._open_host(total_areas, areas_of(slack_frames), undo)
+            self._host.error_budget = error_budget
+            self._set_memory(backing, huge_dir, banks)
+            if tmem_areas > 0:
+                self._pool = TmemPool(
+                    self._host,
+                    min(tmem_areas, total_areas),
+                    tmem_entries,
+                    mrc_points,
+                    dedup=tmem_dedup,
+                    compression=tmem_compression,
+                )
+                undo.callback(self._pool.close)
+            self.banks = Banks(self._host, self._names, self.settle)
+            self.event_fd, self.relay_fd = int(self._host.event_fd), int(self._host.relay_fd)
+            self._start_threads(stop_excess, undo)
+            self._undo = undo.pop_all()
+
+    def _open_host(self, areas: int, slack_areas: int, undo: contextlib.ExitStack) -> Any:
+        out = ffi.new("struct mc_host **")
+        _check(lib.mc_host_open(out, areas, slack_areas, self.spin_ns), "open host")
+        undo.callback(lib.mc_host_close, out[0])
+        return out[0]
 
     def _set_memory(self, backing: str, huge_dir: str, banks: Sequence[BankSpec]) -> None:
         if backing not in BACKINGS:
@@ -135,33 +134,38 @@ class HostBackend(Banks):
         if banks:
             made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames, 0) for b in banks])
             if lib.mc_host_set_banks(self._host, made, len(banks)):
-                raise ConfigError("banks", "at most 16, and their sum is all host memory")
+                most = lib.MC_BANKS_MAX
+                raise ConfigError("banks", f"at most {most}, and their sum is all host memory")
 
-    def _open_tmem(
-        self, areas: int, entries_of: Callable[[Any], Any] | None, options: dict[str, bool]
-    ) -> None:
-        if areas <= 0:
-            return
-        from tmem import Tmem, serve
+    def _start_threads(self, stop_excess: bool, undo: contextlib.ExitStack) -> None:
+        loops = {"service": lib.mc_service_run, "worker": lib.mc_worker_run}
+        if stop_excess:
+            loops["excess"] = lib.mc_excess_run
+        undo.callback(self._stop_threads)
+        for name, run in loops.items():
+            thread = threading.Thread(target=run, args=(self._host,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
-        slab = int(lib.mc_map_anonymous(areas * AREA_BYTES))
-        if slab < 0:
-            raise InternalError(f"tmem slab: {os.strerror(-slab)}")
-        self._slab, self._slab_bytes = slab, areas * AREA_BYTES
-        self.tmem = Tmem(max_areas=areas, slab=slab, **options)
-        entries = (entries_of or serve.entry_points)(self.tmem)
-        self._slab_used = ffi.new("uint8_t[]", areas)
-        hooks = self._host.tmem
-        hooks.state, hooks.slab, hooks.slab_areas = entries.state_address, slab, areas
-        kinds = dict(ffi.typeof("struct mc_tmem_hooks").fields)
-        for name in ("execute", "grow", "shrink", "open_client", "close_client"):
-            setattr(hooks, name, ffi.cast(kinds[name].type, getattr(entries, name)))
-        self._host.slab_used = self._slab_used
-        self._host.tmem_areas_max = areas
-        self._keep.append(entries)
+    def _stop_threads(self) -> None:
+        lib.mc_host_stop(self._host)
+        while self._threads:
+            self._threads[-1].join(THREAD_STOP_S)
+            if self._threads[-1].is_alive():
+                raise InternalError(f"the {self._threads[-1].name} thread does not stop")
+            self._threads.pop()
+
+    @property
+    def tmem(self) -> Any:
+        """The ``tmem.Tmem`` of this host, or None. The service thread works on it meanwhile."""
+        return None if self._pool is None else self._pool.tmem
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
-        """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there."""
+        """Create the domain's memory and grant ``boot_frames``.
+
+        Raises NoMemory when the host has not so many free frames, ConfigError for an unknown
+        mechanism or option, InternalError when a system call fails.
+        """
         areas = areas_of(spec.maxmem_frames)
         wanted = ffi.new("struct mc_domain_spec *")
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
@@ -188,53 +192,69 @@ class HostBackend(Banks):
         )
 
     def close(self, domid: DomId) -> None:
-        """Take back every frame and tmem page of a domain, dead or alive."""
+        """Take back every frame and tmem page of a domain, dead or alive.
+
+        Raises DomainBusy when a thread of the host still works on the domain after ten seconds. The
+        domain is not served any more, keeps its memory, and may be closed again.
+        """
         domain = self._host.domains[domid]
-        if self._ghosts is not None and domid in self._names:
+        is_first = domain.phase not in (lib.MC_CLOSING, lib.MC_QUIESCED)
+        if self._ghosts is not None and domid in self._names and is_first:
             self._ghosts.adopt(self._names[domid], domain.ram_fd, domain.areas * AREA_BYTES)
-        _check(lib.mc_domain_close(self._host, domid), f"close domain {domid}")
+        self._check_quiet(lib.mc_domain_close(self._host, domid), domid, "close")
         self._names.pop(domid, None)
 
     def reboot(self, domid: DomId) -> None:
-        """The guest starts anew: meta is formatted, it holds what it boots with; pins stay."""
+        """The guest starts anew: meta is formatted, it holds what it boots with; pins stay.
+
+        Raises NoMemory when the host has no memory for it to boot with, DomainBusy as ``close``.
+        """
         status = lib.mc_domain_reboot(self._host, domid)
         if status == Status.ENOMEM:
             raise NoMemory(f"{self._names[domid]}: the host has no frames to boot it with again")
-        _check(status, f"reboot domain {domid}")
+        self._check_quiet(status, domid, "reboot")
         self.set_tmem_target(domid, self._tmem_targets[domid])
+
+    def _check_quiet(self, status: int, domid: DomId, what: str) -> None:
+        if status == Status.ETIMEOUT:
+            raise DomainBusy(domid, self._names[domid])
+        _check(status, f"{what} domain {domid}")
 
     def promise(self, frames: int) -> None:
         """Keep ``frames`` of host memory for domains that have not come yet."""
         lib.mc_host_promise(self._host, areas_of(frames) * AREA_FRAMES)
 
     def set_target(self, domid: DomId, frames: int) -> None:
-        """Set the RAM target in frames, rounded up to the mechanism's granule."""
+        """Set the RAM target in frames, rounded up to the mechanism's granule; InternalError."""
         _check(lib.mc_domain_set_target(self._host, domid, frames), "set target")
 
     def settle(self, domid: DomId, timeout_s: float) -> Settled:
-        """Wait until a domain has reached its target, or cannot; "moving" when time was up."""
-        why, until = ffi.new("uint32_t *"), time.monotonic() + timeout_s
+        """Wait until a domain has reached its target, or cannot; "moving" after ``timeout_s``."""
+        reach, why = ffi.new("enum mc_reach *"), ffi.new("enum mc_why *")
+        until = time.monotonic() + timeout_s
         while True:
-            reach = lib.mc_domain_reach(self._host, domid, why)
-            _check(reach, f"settle domain {domid}")
-            if reach != lib.MC_MOVING or time.monotonic() > until:
+            _check(lib.mc_domain_reach(self._host, domid, reach, why), f"settle domain {domid}")
+            if reach[0] != lib.MC_MOVING or time.monotonic() > until:
                 break
             time.sleep(SETTLE_POLL_S)
         domain = self._host.domains[domid]
         return Settled(
-            state=_REACH[reach],
-            why=_WHY[why[0]],
+            state=_word("mc_reach", "MC_", reach[0]),
+            why=_word("mc_why", "MC_WHY_", why[0]) if why[0] != lib.MC_WHY_NONE else "",
             plugged_frames=int(lib.mc_domain_size(self._host, domid)),
             target_frames=domain.target_frames,
             driver_status=domain.control.driver_status,
         )
 
     def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """Make frames targets of DMA; they must be the guest's, and are populated."""
+        """Make ``count`` frames targets of DMA, and populate them.
+
+        Raises BadFrame for frames beyond maxmem, InternalError when one is not the guest's.
+        """
         _check(lib.mc_domain_pin(self._host, domid, frame, count, 1), "pin", frame)
 
     def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """Let go of frames that were pinned."""
+        """Let go of frames that were pinned. Raises as ``pin_dma``."""
         _check(lib.mc_domain_pin(self._host, domid, frame, count, 0), "unpin", frame)
 
     def huge_bytes(self, domid: DomId) -> int:
@@ -244,8 +264,8 @@ class HostBackend(Banks):
 
     def set_tmem_target(self, domid: DomId, pages: int) -> None:
         """Set mm_target in pages; -1 is no limit. Enforced on every put from now on."""
-        if self.tmem is not None:
-            self.tmem.clients["mm_target"][domid] = pages
+        if self._pool is not None:
+            self._pool.tmem.clients["mm_target"][domid] = pages
         self._tmem_targets[domid] = pages
         control = self._host.domains[domid].control
         control.tmem_target_pages = pages & 0xFFFFFFFFFFFFFFFF
@@ -257,7 +277,7 @@ class HostBackend(Banks):
             self._host.domains[domid].control.heartbeat = self._beats
 
     def haunted(self) -> list[str]:
-        """Domains that are gone and whose memory is used, which ``stop_excess`` takes back."""
+        """Names of domains that are gone and whose memory was used, which ``stop_excess`` frees."""
         return [] if self._ghosts is None else self._ghosts.look()
 
     def kick(self) -> None:
@@ -270,7 +290,7 @@ class HostBackend(Banks):
         return [DomId(bit) for bit in range(lib.MC_MAX_DOMAINS) if mask >> bit & 1]
 
     def broken(self) -> list[tuple[DomId, str]]:
-        """Domains whose ring is broken or whose error budget is spent, with the reason."""
+        """Domains that are served no more and wait to be closed, each with the reason."""
         found = []
         for domid in self._names:
             domain = self._host.domains[domid]
@@ -281,98 +301,15 @@ class HostBackend(Banks):
 
     def snapshot(self) -> HostSnapshot:
         """A consistent copy of the ledger and every domain's counters."""
-        host = self._copy
-        lib.mc_host_copy(self._host, host)
-        capacity = 0
-        if self.tmem is not None:
-            room = max(host.free_frames - host.slack_frames - host.promised_frames, 0)
-            room -= room % AREA_FRAMES
-            capacity = min(host.tmem_frames + room, host.tmem_areas_max * AREA_FRAMES)
-        domains = tuple(
-            self._domain_snapshot(host.domains[domid], capacity) for domid in sorted(self._names)
-        )
-        return HostSnapshot(
-            total_frames=host.total_frames,
-            slack_frames=host.slack_frames + host.promised_frames,
-            free_frames=host.free_frames,
-            installed_frames=host.installed_frames,
-            ready_frames=host.ready_frames + host.transit_frames,
-            tmem_frames=host.tmem_frames,
-            tmem_used_pages=sum(domain.tmem_used_pages for domain in domains),
-            tmem_capacity_pages=capacity,
-            domains=domains,
-        )
-
-    def _domain_snapshot(self, domain: Any, capacity_pages: int) -> DomainSnapshot:
-        domid = DomId(domain.domid)
-        control, counters = domain.control, domain.counters
-        tmem = self._tmem_counters(domid)
-        backed = domain.areas - sum(domain.counts[state] for state in _NOT_OUTSIDE)
-        backed_frames = backed * AREA_FRAMES + domain.installed_frames + domain.flight_frames
-        return DomainSnapshot(
-            domid=domid,
-            name=self._names[domid],
-            maxmem_frames=domain.areas * AREA_FRAMES,
-            current_frames=domain.installed_frames,
-            target_frames=domain.target_frames,
-            resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // 4096,
-            installed_frames=backed_frames,
-            grants_credit=counters.grants[lib.MC_PATH_CREDIT],
-            grants_ring=counters.grants[lib.MC_PATH_RING],
-            grants_transfer=counters.grants[lib.MC_PATH_TRANSFER],
-            reclaimed_areas=counters.reclaimed_areas,
-            **tmem,
-            ring_requests=counters.requests,
-            bad_requests=counters.bad_requests,
-            broken=domain.phase == lib.MC_BROKEN,
-            guest_used_frames=control.used_frames,
-            guest_faults=control.faults,
-            guest_swap_ins=control.swap_ins,
-            guest_swap_outs=control.swap_outs,
-            guest_references=control.references,
-            guest_credit_dry=control.credit_dry,
-            mrc=self._miss_ratios(domid, capacity_pages),
-            guest_committed_frames=control.committed_frames,
-            guest_stall_ns=control.stall_ns,
-            guest_idle_permille=control.idle_permille,
-            mechanism=MECHANISMS[lib.mc_domain_mechanism(self._host, domid)],
-            granule_frames=domain.granule_frames,
-            plugged_frames=int(lib.mc_domain_size(self._host, domid)),
-            pinned_frames=domain.pinned_frames,
-            shrunk_frames=counters.shrunk_frames,
-            grown_frames=counters.grown_frames,
-            refused=counters.refused,
-            refused_dma=counters.refused_dma,
-            violations=counters.violations,
-            set_ns=counters.set_ns,
-            reached_ns=counters.reached_ns,
-            guest_migrated_frames=control.migrated_frames,
-            guest_file_frames=control.file_frames,
-        )
-
-    def _tmem_counters(self, domid: DomId) -> dict[str, int]:
-        if self.tmem is None:
-            return dict.fromkeys(_TMEM_FIELDS, 0)
-        client = self.tmem.clients[domid]
-        return {name: sum(int(client[c]) for c in of) for name, of in _TMEM_FIELDS.items()}
-
-    def _miss_ratios(self, domid: DomId, capacity_pages: int) -> tuple[float, ...] | None:
-        if self.tmem is None or self._mrc_points < 2:
-            return None
-        last = self._mrc_points - 1
-        sizes = [point * capacity_pages / last for point in range(self._mrc_points)]
-        return tuple(self.tmem.miss_ratios(domid, sizes).tolist())
+        return snapshots.take(self._host, self._names, self._pool)
 
     @contextlib.contextmanager
     def _locked_tmem(self) -> Iterator[Any]:
-        """The pool, while the service thread keeps out of it."""
-        if self.tmem is None:
+        """The pool, while the service thread keeps out of it; ConfigError when there is none."""
+        if self._pool is None:
             raise ConfigError("tmem", "this host has none")
-        lib.mc_host_lock(self._host)
-        try:
-            yield self.tmem
-        finally:
-            lib.mc_host_unlock(self._host)
+        with self._pool.locked() as tmem:
+            yield tmem
 
     def tmem_statistics(self) -> dict[str, Any]:
         """``tmem.statistics.Statistics`` as plain values; clients are domids."""
@@ -412,7 +349,7 @@ class HostBackend(Banks):
 
     def tmem_compress(self, pages: int) -> int:
         """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
-        if self.tmem is None:
+        if self._pool is None:
             return 0
         with self._locked_tmem() as tmem:
             packed: int = tmem.compress_step(pages)
@@ -432,22 +369,25 @@ class HostBackend(Banks):
             raise InternalError(f"host ledger broken at domain {where[0]}: {Status(status).name}")
 
     def stop(self) -> None:
-        """Stop both threads and close what is left; idempotent."""
+        """Stop the threads and close every domain that is left; idempotent.
+
+        InternalError when a thread does not stop: then memory stays mapped under it.
+        """
         if not self._host:
             return
-        lib.mc_host_stop(self._host)
-        for thread in self._threads:
-            thread.join(THREAD_STOP_S)
-            if thread.is_alive():
-                raise InternalError(f"the {thread.name} thread does not stop")
+        self._stop_threads()
         for domid in list(self._names):
             self.close(domid)
         if self._ghosts is not None:
             self._ghosts.close()
-        lib.mc_host_close(self._host)
+        self._undo.close()
         self._host = None
-        if self.tmem is not None:
-            lib.mc_unmap(self._slab, self._slab_bytes)
+
+
+def _word(enum: str, prefix: str, value: int) -> str:
+    """The name of a C enum's member, in words."""
+    name: str = ffi.typeof(f"enum {enum}").elements[value]
+    return name.removeprefix(prefix).lower().replace("_", " ")
 
 
 def _done(code: int, what: str) -> None:

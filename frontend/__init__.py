@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import hypervisor.public  # noqa: F401 (it says what to do where nothing is compiled)
 from frontend.attach import attach
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """How a process becomes a domain.
 
-Owns: the one function a guest program starts with. What it needs (sockets, messages, the compiled
-half) is imported when it is called, so that programs which may attach, but need not, start fast.
+Owns: ``attach``, the function that a guest program starts with. Sockets, messages and the compiled
+half are imported when it is called, so that a program which need not attach starts fast.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A domain, seen from inside: its memory, and what it may ask of the hypervisor.
 
 Owns: the one object a guest program holds, and the life of its mapping, fds and threads.
-Rules: any thread may use a domain. ``close`` it once no other thread is inside one of its calls;
-afterwards ``alloc`` and the like raise ValueError, and views of its memory stay readable and
-writable but hold zeroes and reach nobody. A domain does not survive ``os.fork``.
-A call that needs the hypervisor raises PeerGone within a bounded time when that is dead; what the
-domain holds stays usable.
+Rules: any thread may use a domain. ``close`` it once no other thread is inside one of its calls.
+Afterwards every call raises ValueError; views of its memory stay readable and writable, but hold
+zeroes and are shared with nobody. A domain does not survive ``os.fork``.
+A call that needs the hypervisor raises PeerGone within a bounded time when the hypervisor is dead;
+the memory that the domain holds stays usable.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ class Handles(NamedTuple):
 class Domain:
     """An attached domain; ``frontend.attach`` makes it. A context manager that closes it.
 
-    ``alloc(order=0)`` gives the first of ``2**order`` frames (order 0 to 9), NoMemory when the
-    hypervisor has none for it; ``free(frame, order=0)`` takes them back, BadFrame when they cannot
-    be meant. Both cost about as much as calling an empty function.
+    ``alloc(order=0)`` gives the first of ``2**order`` frames (order 0 to 9); it raises NoMemory
+    when the hypervisor has none for this domain. ``free(frame, order=0)`` takes them back; it
+    raises BadFrame for a block that the domain was not given. Both cost about as much as calling
+    an empty function.
     """
 
     alloc: Callable[..., Frame]
@@ -82,8 +83,8 @@ class Domain:
         if relay is not None:
             relay.start(self._ring_guest)
         self._ram = ffi.buffer(self._guest.ram, attached.ram_bytes)
-        #: All of the domain's RAM, bytes, writable; frame f at ``f * FRAME_BYTES``. Touch only
-        #: frames that are allocated: any other is not the domain's to touch.
+        #: The bytes of all of the domain's RAM, writable; frame f at ``f * FRAME_BYTES``. Touch
+        #: only frames that are allocated: any other may have no memory that the domain may use.
         self.memory = memoryview(self._ram).cast("B")
         self.tmem = TmemClient(self)
         os.close(handles.ram)  # the mappings stay
@@ -98,7 +99,10 @@ class Domain:
     # Frames
 
     def alloc_many(self, count: int) -> array[int]:
-        """``count`` single frames as ``array('I')``: all of them, or NoMemory and none."""
+        """``count`` single frames as ``array('I')``: all of them, or NoMemory and none.
+
+        API: cheaper per frame than ``alloc``.
+        """
         frames = array("I", bytes(4 * count))
         given = self._slot_call(lib.MC_SLOT_ALLOC_MANY, frames.buffer_info()[0], count)
         if given == count:
@@ -106,7 +110,7 @@ class Domain:
         if given > 0:
             self.free_many(frames[:given])
         what = f"{count} frames, of which there were {max(given, 0)}"
-        # Too few frames say nothing of why; without a hypervisor there will never be more.
+        # The count does not say why there are too few; without a hypervisor there is no more.
         reason = lib.MC_ENOMEM if self.alive else lib.MC_EGONE
         raise error_of(given if given < 0 else reason, what)
 
@@ -125,17 +129,20 @@ class Domain:
             raise error_of(status[0], "free_many", wanted[freed])
 
     def alloc_areas(self, count: int) -> Frame:
-        """The first frame of ``count`` (1 to 16) consecutive areas of 2 MiB."""
+        """The first frame of ``count`` (1 to 16) consecutive areas of 2 MiB, or NoMemory."""
         return Frame(self._checked(f"{count} areas", lib.MC_SLOT_ALLOC_AREAS, count))
 
     def free_areas(self, frame: int, count: int) -> None:
-        """Free what ``alloc_areas(count)`` gave."""
+        """Free the areas that ``alloc_areas(count)`` gave; BadFrame for any other."""
         status = self._slot_call(lib.MC_SLOT_FREE_AREAS, frame, count)
         if status < 0:
             raise error_of(status, "free_areas", frame, lib.MC_AREA_ORDER)
 
     def view(self, frame: int) -> memoryview:
-        """The 4096 bytes of ``frame``, writable. Keep it: making one costs more than ``alloc``."""
+        """The 4096 bytes of ``frame``, writable; BadFrame beyond ``maxmem_frames``.
+
+        Keep the view: making one costs more than ``alloc``.
+        """
         if not 0 <= frame < self.maxmem_frames:
             raise error_of(lib.MC_EINDEX, "view", frame)
         return self.memory[frame * FRAME_BYTES : (frame + 1) * FRAME_BYTES]
@@ -143,16 +150,19 @@ class Domain:
     # Frames that may be moved
 
     def alloc_movable(self) -> int:
-        """A handle of a frame that the domain's driver may move; NoMemory."""
+        """The handle of a new frame that the domain's driver may move, or NoMemory."""
         return self._checked("a movable frame", lib.MC_SLOT_ALLOC_MOVABLE)
 
     def free_movable(self, handle: int) -> None:
-        """Give it back; BadFrame for a handle that is not held."""
+        """Free the frame of a handle; BadFrame for a handle that is not held."""
         self._checked(f"movable frame {handle}", lib.MC_SLOT_FREE_MOVABLE, handle)
 
     @contextlib.contextmanager
     def pinned(self, handle: int) -> Iterator[memoryview]:
-        """The 4096 bytes of a movable frame, which stays where it is within the block."""
+        """The 4096 bytes of a movable frame, which does not move within the ``with`` block.
+
+        BadFrame for a handle that is not held.
+        """
         frame = lib.mc_movable_pin(self._open_guest(), handle)
         if frame < 0:
             raise error_of(frame, "pin", handle)
@@ -164,7 +174,8 @@ class Domain:
     def on_pressure(self, drop: Callable[[int], int] | None) -> None:
         """Have ``drop(frames)`` called, on a thread of its own, when page cache should be dropped.
 
-        It says how many frames it freed; how many it could free, ``report`` says beforehand.
+        ``drop`` answers how many frames it freed. ``report(file_frames=...)`` says beforehand how
+        many it could free. None: no more calls.
         """
         callback = ffi.NULL
         if drop is not None:
@@ -175,7 +186,7 @@ class Domain:
     # What the hypervisor gives and takes
 
     def request(self, frames: int) -> Frames:
-        """Ask for ``frames`` more, in whole areas; how many came, or NoMemory."""
+        """Ask for ``frames`` more, in whole areas; how many frames came, or NoMemory."""
         path = ffi.new("int *")
         gained = lib.mc_guest_request(self._open_guest(), frames, path)
         if gained < 0:
@@ -183,26 +194,26 @@ class Domain:
         return Frames(gained)
 
     def release(self, frames: int) -> Frames:
-        """Give back at most ``frames``, in whole free areas; how many the hypervisor took."""
+        """Give back at most ``frames``, in whole free areas; how many frames were taken."""
         return Frames(self._checked(f"release of {frames}", lib.MC_SLOT_RELEASE, frames))
 
     def drain(self) -> None:
-        """Let go of the free frames held for this process's threads, so that areas get whole."""
+        """Give the free frames of the Python threads' slot to all, so that areas get whole."""
         self._checked("drain", lib.MC_SLOT_DRAIN)
 
     @property
     def current_frames(self) -> Frames:
-        """What the domain holds, by the hypervisor's count."""
+        """Frames that the domain holds, as the hypervisor counts."""
         return Frames(self._open_control().current_frames)
 
     @property
     def target_frames(self) -> Frames:
-        """What the policy wants the domain to hold."""
+        """Frames that the policy wants the domain to hold."""
         return Frames(self._open_control().target_frames)
 
     @property
     def granule_frames(self) -> Frames:
-        """The smallest step of the target, which the domain's memory comes and goes by."""
+        """The smallest step of the target: memory comes and goes in blocks of so many frames."""
         return Frames(self._open_control().granule_frames)
 
     @property
@@ -228,7 +239,7 @@ class Domain:
         idle_permille: int | None = None,
         file_frames: int | None = None,
     ) -> None:
-        """Publish what the guest really uses and did so far, for the policy and the reports.
+        """Publish the frames in use and the counters, for the policy and the reports.
 
         A figure that is not given stays as it was reported last. One that was never reported is
         unknown to the policy, which is not 0; -1, of any but ``file_frames``, makes it so again.
@@ -286,7 +297,7 @@ class Domain:
         return _address(self._open_guest().ram)
 
     def claim_slot(self) -> int:
-        """A slot of its own for a thread that allocates without the GIL."""
+        """Claim a slot for a thread that allocates without the GIL; InternalError: none is left."""
         frames = ffi.addressof(self._open_guest().frames)
         slot = lib.mc_slot_claim(frames, threading.get_native_id())
         if slot < 0:
@@ -294,19 +305,28 @@ class Domain:
         return int(slot)
 
     def release_slot(self, slot: int) -> None:
-        """Give a slot back; what it held becomes free to all."""
+        """Give a slot back; the frames that it held become free to all.
+
+        API: for a program that ends a thread of its own which claimed a slot.
+        """
         status = lib.mc_slot_release(ffi.addressof(self._open_guest().frames), slot)
         if status < 0:
             raise error_of(status, f"slot {slot}")
 
     def call(self, ring: int, records: Any, count: int) -> None:
-        """Send ``count`` records of ``struct mc_record[]``; the responses replace them."""
+        """Send ``count`` records of ``struct mc_record[]``; the responses replace them.
+
+        PeerGone when no answer comes, RingBroken when the ring holds nonsense.
+        """
         status = lib.mc_guest_call(self._open_guest(), ring, records, count)
         if status < 0:
             raise error_of(status, "ring call")
 
     def close(self) -> None:
-        """Leave the hypervisor. Everything the domain held goes back to it. May be called twice."""
+        """Leave the hypervisor, which takes back all memory. May be called twice.
+
+        InternalError, with the domain still open, when a thread does not come back from a call.
+        """
         if self.closed:
             return
         if lib.mc_python_unbind(self._binding) < 0:
@@ -314,7 +334,7 @@ class Domain:
         self.closed = True
         if self._relay is not None:
             self._relay.stop()
-        # Whoever still looks at the memory must not crash. The last one to let go unmaps it.
+        # A view of the memory may still exist: the mapping stays until the last view is gone.
         if lib.mc_guest_keep_ram(self._guest) == 0:
             finalizer = weakref.finalize(
                 self._ram, lib.mc_unmap, _address(self._guest.ram), len(self._ram)

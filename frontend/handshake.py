@@ -1,7 +1,7 @@
 """Joining a hypervisor: the handshake over its ``attach.sock``, for ``frontend.attach``.
 
-Owns: connecting, the ``AttachRequest``, and the checks on what comes back. The steps stand in
-``hypervisor.public.messages``. Whatever goes wrong, no fd stays open.
+Owns: connecting, the ``AttachRequest``, and the checks of the answer. The steps stand in
+``hypervisor.public.messages``. When an error is raised, no fd stays open.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DOORBELLS = ("futex", "zmq")
 RETRY_S = 0.02
 #: ram, meta, eventfd.
 HANDED_FDS = 3
-#: Room for more than that, so that too many are seen, and closed.
+#: Room for more fds than that, so that superfluous ones are seen and closed.
 FDS_MAX = 8
 
 
@@ -60,7 +60,7 @@ def join(
             connection.settimeout(None)
             if doorbell == "zmq":
                 relay = _relay(os.path.dirname(path), answer.name)
-                os.close(fds[2])  # not this way
+                os.close(fds[2])  # bells travel by the relay instead
                 fds[2] = relay.bell_fd
             handles = Handles(ram=fds[0], meta=fds[1], bell=fds[2])
             return Domain(answer, handles, connection, relay)

@@ -1,12 +1,13 @@
 """A domain's doorbells over ZeroMQ, where its rings cannot be slept on together.
 
-Owns: one DEALER to the hypervisor's ``doorbell.ipc``, and the thread that stands between it and the
-domain's own sleeping places: the compiled half rings an eventfd and sleeps on a futex as always.
+Owns: one DEALER to the hypervisor's ``doorbell.ipc``, and the thread that carries bells between the
+socket and the domain: the compiled half rings an eventfd and sleeps on a futex, as without a relay.
 
   to the hypervisor   eventfd (rung by guest.c)  -> empty message
   to the domain       empty message              -> futex word ``guest_bell``
 
-Rules: made before the domain is, ``start`` once its memory is mapped, ``stop`` before it goes.
+Rules: make the relay before the domain, ``start`` it once the domain's memory is mapped, and
+``stop`` it before the domain closes.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class ZmqRelay:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and close the socket."""
+        """End the thread and close the socket; InternalError when the thread does not end."""
         os.eventfd_write(self._stop_fd, 1)
         if self._thread is not None:
             self._thread.join(JOIN_S)

@@ -1,11 +1,14 @@
 """tmem from inside a domain: put, get and flush pages, one by one or many for one doorbell.
 
-Owns: turning calls into records of the tmem ring (``hypervisor/public/abi/ops.h``). The page data
-never passes through Python: a record names a frame, the hypervisor copies.
+Owns: turning calls into records of the tmem ring (``hypervisor/public/abi/ops.h``). The bytes of a
+page never pass through Python: a record names a frame, and the hypervisor copies it.
 A page is named by (pool, oid, index): ``oid`` three integers of 64 bits, ``index`` one of 32.
 
-Answers are tmem's own numbers: put 1 stored, get 1 found and 0 absent, flush 1; below 0 the reason
-of a refusal. A put of a page that is there already and is refused has dropped the old copy.
+Answers are tmem's own numbers (``tmem/codes.py``): 1 for a page stored, found or flushed, 0 for a
+page that is absent, below 0 the reason of a refusal. A refused put of a page that was there already
+has dropped the old copy.
+Rules: every call raises ValueError for a number that fits no record, BadFrame for a frame that the
+domain does not hold, and PeerGone when the hypervisor is dead.
 """
 
 from __future__ import annotations
@@ -13,14 +16,19 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from frontend._guest import ffi, lib
+from hypervisor.public.constants import (
+    RECORD_BYTES,
+    RECORD_FORMAT,
+    RECORD_STATUS_OFFSET,
+    TMEM_BAD,
+    Op,
+    PoolFlag,
+)
 from hypervisor.public.errors import BadFrame, MemcoordError, NoMemory, Status, error_of
 from hypervisor.public.units import RING_SLOTS, PoolId
-
-if TYPE_CHECKING:
-    from frontend.domain import Domain
 
 Oid = tuple[int, int, int]
 
@@ -29,25 +37,26 @@ DONE = 1
 #: Indices are numbers of 32 bits; the last one is INDEX_MAX.
 INDEX_MAX = (1 << 32) - 1
 
-_PERSISTENT, _SHARED = 1, 2
-_VERSION = 1 << 24  # of the pool request; anything else is refused
-_RECORD = struct.Struct("<HHIQq5Q")
-_RECORD_BYTES = 64
-_NOT_A_RECORD = lib.MC_TMEM_BAD
-_STATUS_WORD, _RECORD_WORDS = 2, 8
+_RECORD = struct.Struct(RECORD_FORMAT)
+_STATUS_WORD, _RECORD_WORDS = RECORD_STATUS_OFFSET // 8, RECORD_BYTES // 8
 _RING = lib.MC_RING_TMEM
-_PUT, _GET = lib.MC_OP_PUT, lib.MC_OP_GET
-_FLUSH_PAGE, _FLUSH_OBJECT = lib.MC_OP_FLUSH_PAGE, lib.MC_OP_FLUSH_OBJECT
+#: Plain ints: an enum member would cost each request an attribute look-up and a conversion.
+_PUT, _GET = int(Op.PUT), int(Op.GET)
+_FLUSH_PAGE, _FLUSH_OBJECT = int(Op.FLUSH_PAGE), int(Op.FLUSH_OBJECT)
 
-assert _RECORD.size == _RECORD_BYTES == _RECORD_WORDS * 8
-assert ffi.offsetof("struct mc_record", "status") == _STATUS_WORD * 8
+
+class Rings(Protocol):
+    """What sends the records: a ``Domain``."""
+
+    def call(self, ring: int, records: Any, count: int) -> None:
+        """Send ``count`` records of ``struct mc_record[]``; the responses replace them."""
 
 
 class TmemClient:
     """The domain's tmem. Threads may share it; their requests are sent one after the other."""
 
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
+    def __init__(self, rings: Rings) -> None:
+        self._rings = rings
         self._lock = threading.Lock()
         self._records: Any = ffi.new("struct mc_record[1]")
         self._bytes = ffi.buffer(self._records)
@@ -58,18 +67,19 @@ class TmemClient:
     ) -> PoolId:
         """A pool: persistent (frontswap) or ephemeral (cleancache); NoMemory when none is left.
 
-        ``shared`` asks for the pool of ``uuid`` together with other domains; a domain that is not
-        authorised for it silently gets a private one. Only ephemeral pools can be shared.
+        ``shared`` asks for the pool that all domains with the same ``uuid`` share. A domain that is
+        not authorised for it gets a private one and is not told. Only an ephemeral pool can be
+        shared.
         """
-        flags = (_PERSISTENT if persistent else 0) | (_SHARED if shared else 0) | _VERSION
-        pool = self._send(lib.MC_OP_NEW_POOL, flags, *uuid)
+        flags = PoolFlag.PERSISTENT * persistent | PoolFlag.SHARED * shared | PoolFlag.VERSION
+        pool = self._send(Op.NEW_POOL, flags, *uuid)
         if pool < 0:
             raise NoMemory(f"no new tmem pool: tmem answered {pool}")
         return PoolId(pool)
 
     def destroy_pool(self, pool: int) -> bool:
         """Forget a pool and its pages; False when there was none."""
-        return self._send(lib.MC_OP_DESTROY_POOL, pool) == 1
+        return self._send(Op.DESTROY_POOL, pool) == 1
 
     def put(self, pool: int, oid: Oid, index: int, frame: int) -> int:
         """Store a copy of ``frame``; 1 stored, otherwise refused."""
@@ -80,11 +90,11 @@ class TmemClient:
         return self._send(_GET, pool | index << 32, *oid, frame)
 
     def flush_page(self, pool: int, oid: Oid, index: int) -> int:
-        """Forget a page, there or not."""
+        """Forget a page, which need not be there; 1."""
         return self._send(_FLUSH_PAGE, pool | index << 32, *oid)
 
     def flush_object(self, pool: int, oid: Oid) -> int:
-        """Forget every page of an object."""
+        """Forget every page of an object; 1."""
         return self._send(_FLUSH_OBJECT, pool, *oid)
 
     def put_many(
@@ -116,7 +126,7 @@ class TmemClient:
 
     def batch(self) -> TmemBatch:
         """A batch to fill and submit, again and again, by one thread."""
-        return TmemBatch(self._domain)
+        return TmemBatch(self._rings)
 
     def _many(
         self,
@@ -142,7 +152,7 @@ class TmemClient:
                 _RECORD.pack_into(self._bytes, 0, op, 0, 0, 0, 0, arg0, arg1, arg2, arg3, arg4)
             except struct.error as error:
                 raise ValueError(f"out of range for a tmem record: {error}") from None
-            self._domain.call(_RING, self._records, 1)
+            self._rings.call(_RING, self._records, 1)
             status: int = self._words[_STATUS_WORD]
         check_record(status, arg4)
         return status
@@ -154,8 +164,8 @@ class TmemBatch:
     Adding one returns its place: where ``submit`` will have its answer.
     """
 
-    def __init__(self, domain: Domain) -> None:
-        self._domain = domain
+    def __init__(self, rings: Rings) -> None:
+        self._rings = rings
         self._records: Any = ffi.new("struct mc_record[]", RING_SLOTS)
         self._bytes = ffi.buffer(self._records)
         self._words = memoryview(self._bytes).cast("B").cast("q")
@@ -187,7 +197,7 @@ class TmemBatch:
         """
         count, self._count = self._count, 0
         if count:
-            self._domain.call(_RING, self._records, count)
+            self._rings.call(_RING, self._records, count)
         return self._words[_STATUS_WORD : count * _RECORD_WORDS : _RECORD_WORDS].tolist()
 
     def _add(self, op: int, arg0: int, oid: Oid, frame: int) -> int:
@@ -195,7 +205,7 @@ class TmemBatch:
         if place == RING_SLOTS:
             raise ValueError(f"a batch holds at most {RING_SLOTS} records")
         try:
-            _RECORD.pack_into(self._bytes, place * _RECORD_BYTES, op, 0, 0, 0, 0, arg0, *oid, frame)
+            _RECORD.pack_into(self._bytes, place * RECORD_BYTES, op, 0, 0, 0, 0, arg0, *oid, frame)
         except struct.error as error:
             raise ValueError(f"out of range for a tmem record: {error}") from None
         self._count = place + 1
@@ -204,13 +214,13 @@ class TmemBatch:
 
 def check_record(status: int, frame: int) -> None:
     """Raise ``refused_record`` when an answer says that the record was wrong."""
-    if status < _NOT_A_RECORD:
+    if status < TMEM_BAD:
         raise refused_record(status, frame)
 
 
 def refused_record(status: int, frame: int) -> MemcoordError:
     """The error for an answer at or below MC_TMEM_BAD: the record itself was wrong."""
-    code = status - _NOT_A_RECORD
+    code = status - TMEM_BAD
     if code == Status.EFOREIGN:
         return BadFrame(frame, 0, Status.EFOREIGN)
     return error_of(code, "tmem request", frame)

@@ -20,7 +20,7 @@ from pathlib import Path
 import atheris
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES, RING_SLOTS, DomId
 

@@ -1,8 +1,8 @@
-"""The attach listener: who may become a domain, and the handing over of its memory.
+"""The attach listener: it admits processes as domains and hands their memory over.
 
 Owns: ``attach.sock`` (AF_UNIX, SOCK_SEQPACKET) and connections that have not attached yet.
-Rules: main thread only; nothing here blocks. The steps stand in ``hypervisor.public.messages``. A
-peer of another user, a message that is no ``AttachRequest`` and a peer that stays silent for
+Rules: main thread only; nothing here blocks. ``hypervisor.public.messages`` lists the steps. A peer
+of another user, a message that is no ``AttachRequest`` and a peer that stays silent for
 ``REQUEST_TIMEOUT_S`` are refused and counted.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from hypervisor.public.errors import AttachRefused, ConfigError, MemcoordError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
+    SOCKET_PATH_BYTES_MAX,
     VERSION,
     Attached,
     AttachRequest,
@@ -31,7 +32,6 @@ PENDING_MAX = 64
 REQUEST_TIMEOUT_S = 5.0
 ACCEPTS_PER_EVENT_MAX = 16
 REQUEST_BYTES_MAX = 4096
-SOCKET_PATH_BYTES_MAX = 107
 
 _UCRED = struct.Struct("3i")
 
@@ -72,7 +72,7 @@ class AttachListener:
         return [self._socket.fileno(), *self._pending]
 
     def handle(self, fileno: int) -> None:
-        """Something happened on one of ``poll_fds``."""
+        """Accept or read: ``fileno``, one of ``poll_fds``, has input."""
         if fileno == self._socket.fileno():
             for _ in range(ACCEPTS_PER_EVENT_MAX):
                 if not self._accept():
@@ -121,7 +121,7 @@ class AttachListener:
             return
         except OSError:
             data, fds = b"", []
-        for fd in fds:  # nobody asked for these
+        for fd in fds:  # a request carries no fds
             os.close(fd)
         if not data:
             self._drop(fileno)
@@ -139,7 +139,7 @@ class AttachListener:
             self._refuse(fileno, "no-memory", str(error))
         except AttachRefused as error:
             self._refuse(fileno, error.code, error.reason)
-        except MemcoordError as error:  # out of fds, say: this domain's loss, nobody else's
+        except MemcoordError as error:  # out of fds, say: only this domain is refused
             self._refuse(fileno, "failed", str(error))
         else:
             del self._pending[fileno]
@@ -155,7 +155,7 @@ class AttachListener:
 
 
 def _send(connection: socket.socket, data: bytes, fds: list[int]) -> None:
-    """Send or give up: a peer that is gone shows itself as the end of its connection."""
+    """Send or give up: the end of its connection tells of a peer that is gone."""
     try:
         socket.send_fds(connection, [data], fds)
     except OSError:

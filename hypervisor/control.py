@@ -1,7 +1,7 @@
 """The control plane: ZeroMQ ROUTER for requests, PUB for statistics, ROUTER for doorbells.
 
 Owns: the sockets ``control.ipc``, ``stats.ipc`` and ``doorbell.ipc`` in the run directory.
-Rules: main thread only; nothing here blocks. Whatever does not decode to a known request is
+Rules: main thread only; nothing here blocks. A message that does not decode to a known request is
 counted, logged once by the caller (``bad`` rises), and answered only if it carried a request id.
 """
 
@@ -94,11 +94,11 @@ class ControlPlane:
     def _send(self, frames: list[bytes]) -> None:
         try:
             self.control.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.ZMQError:  # the client is gone or does not read: its loss
+        except zmq.ZMQError:  # the client is gone or does not read
             return
 
     def publish(self, publication: Publication) -> None:
-        """Send statistics to whoever subscribed; slow subscribers lose messages."""
+        """Send statistics to every subscriber; slow subscribers lose messages."""
         self.stats.send(encode(publication), zmq.NOBLOCK)
 
     def doorbells(self) -> bool:

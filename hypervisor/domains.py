@@ -1,4 +1,4 @@
-"""The domain table: who is attached, under which name and number.
+"""The domain table: the attached domains, by number, name and connection.
 
 Owns: domids (lowest free first) and one ``DomainEntry`` per attached domain. Main thread only.
 """
@@ -9,7 +9,8 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hypervisor.config import MAX_DOMAINS, DomainConfig
+from hypervisor.config import DomainConfig
+from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.errors import AttachRefused
 from hypervisor.public.units import DomId
 
@@ -23,7 +24,7 @@ class DomainEntry:
     pid: int
     doorbell: str
     connection: socket.socket
-    pidfd: int = -1  # of the process that attached, when it may have to be killed
+    pidfd: int = -1  # of the attached process, where ``on_violation`` may have to kill it
 
     @property
     def name(self) -> str:
@@ -36,6 +37,8 @@ class DomainTable:
 
     def __init__(self) -> None:
         self._entries: dict[DomId, DomainEntry] = {}
+        #: Domids that are detached, but whose memory a thread of the backend still works on.
+        self.busy: set[DomId] = set()
 
     def __iter__(self) -> Iterator[DomainEntry]:
         return iter(list(self._entries.values()))
@@ -48,7 +51,7 @@ class DomainTable:
         if any(entry.name == name for entry in self._entries.values()):
             raise AttachRefused("name-taken", f"a domain named {name} is attached already")
         for number in range(MAX_DOMAINS):
-            if DomId(number) not in self._entries:
+            if DomId(number) not in self._entries and DomId(number) not in self.busy:
                 return DomId(number)
         raise AttachRefused("table-full", f"{MAX_DOMAINS} domains are attached already")
 

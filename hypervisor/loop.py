@@ -1,7 +1,7 @@
 """The hypervisor's main loop: one thread, one poller, everything that is not per-page.
 
-Owns: the domain table, the attach listener, the control plane and the clock of the coordinator, and
-the order in which they are served. The memory itself is moved by the ``Backend`` it is handed.
+Owns: the domain table, the attach listener, the control plane, the times of ticks, and the order in
+which these are served. The ``Backend`` handed in moves the memory itself.
 Rules: ``run`` on the main thread until ``shutdown``; nothing in it blocks longer than a tick.
 
 One round: wait for input or the next tick; attaching domains; ends of domains; control requests;
@@ -17,51 +17,34 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import zmq
 
 from hypervisor.attach import AttachListener
-from hypervisor.config import DomainConfig, HypervisorConfig, check_name
+from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.control import ControlPlane
-from hypervisor.coordinator import Coordinator
+from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.public.backend import EXCESS, Backend, DomainSpec
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
+    DomainBusy,
     InternalError,
     MemcoordError,
 )
 from hypervisor.public.messages import VERSION, Attached, AttachRequest, Publication
+from hypervisor.public.settings import DomainSettings, check_name, common
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
-from hypervisor.tmem_control import TMEM_OPS, TmemBackend, compress, serve
+from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
 SO_PEERPIDFD = 77  # Linux 6.5
 
 #: Write one event of the run: what happened, and its fields.
 OnEvent = Callable[[str, dict[str, Any]], None]
-
-
-class RelayBackend(Backend, TmemBackend, Protocol):
-    """A ``Backend`` with tmem, fds the loop must watch and doorbells it must carry."""
-
-    event_fd: int
-    relay_fd: int
-
-    def kick(self) -> None:
-        """Wake the service thread."""
-
-    def relayed(self) -> list[DomId]:
-        """Domains whose doorbell is to be sent over ZeroMQ."""
-
-    def haunted(self) -> list[str]:
-        """Domains that are gone and whose memory is used all the same; it was taken back."""
-
-    def beat(self) -> None:
-        """Raise every domain's heartbeat."""
 
 
 class Hypervisor:
@@ -71,7 +54,7 @@ class Hypervisor:
         self,
         config: HypervisorConfig,
         run_dir: Path,
-        backend: RelayBackend,
+        backend: Backend,
         coordinator: Coordinator,
         on_event: OnEvent,
         *,
@@ -156,7 +139,7 @@ class Hypervisor:
         self._bad_logged = bad
 
     def _hear(self, entry: DomainEntry) -> None:
-        """A domain says nothing on its connection: input is its end, or a fault."""
+        """Detach the domain: its connection only ever brings its end, or a fault."""
         try:
             data = entry.connection.recv(EVENT_BYTES)
         except OSError:
@@ -214,20 +197,18 @@ class Hypervisor:
             maxmem_frames=config.maxmem_frames,
             boot_frames=config.boot_frames,
             target_frames=config.target_frames,
-            credit_areas=config.credit_areas,
             tmem_target_pages=config.tmem_max_pages,
             doorbell=request.doorbell,
-            mechanism=config.mechanism,
-            options=config.options,
+            **common(config, DomainSettings),
         )
         try:
             handles = self._backend.open(domid, spec)
         except MemcoordError:
-            self._promise()  # opening takes what is promised, and may have begun to
+            self._promise()  # a failed open may have used up part of the promised frames
             raise
         pidfd = _pidfd(pid, connection) if self._config.on_violation == "kill" else -1
         self._domains.add(DomainEntry(domid, config, pid, request.doorbell, connection, pidfd))
-        self._promise()  # a mechanism may boot with less, and leave the rest of it promised
+        self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
         answer = Attached(
@@ -236,7 +217,7 @@ class Hypervisor:
         return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
 
     def _promise(self) -> None:
-        """Keep what every configured domain boots with until it is there."""
+        """Reserve the boot frames of every configured domain that has not attached."""
         absent = [
             domain for domain in self._config.domains if self._domains.named(domain.name) is None
         ]
@@ -245,20 +226,33 @@ class Hypervisor:
     def _detach(self, entry: DomainEntry, reason: str) -> None:
         self._domains.remove(entry.domid)
         self._coordinator.domain_closed(entry.domid)
-        self._backend.close(entry.domid)
+        self._close_memory(entry.domid)
         self._promise()
         entry.connection.close()
         if entry.pidfd >= 0:
             os.close(entry.pidfd)
         self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
+    def _close_memory(self, domid: DomId) -> None:
+        """Take a domain's memory back; while a thread works on it, its domid stays taken."""
+        try:
+            self._backend.close(domid)
+        except DomainBusy as error:
+            if domid not in self._domains.busy:
+                self._on_event("domain-busy", {"domid": domid, "why": str(error)})
+            self._domains.busy.add(domid)
+        else:
+            self._domains.busy.discard(domid)
+
     def _tick(self) -> None:
+        for domid in sorted(self._domains.busy):
+            self._close_memory(domid)
         report = self._coordinator.tick()
         self._ticks += 1
         self._backend.beat()
         self._listener.expire()
         fault = "" if report.fault is None else str(report.fault)
-        if fault and fault != self._last_fault:  # a policy may fail every tick of a long run
+        if fault and fault != self._last_fault:  # once, though a policy may fail at every tick
             self._on_event("policy-fault", {"why": fault})
         self._last_fault = fault
         for violation in report.violations:
@@ -327,7 +321,7 @@ class Hypervisor:
         return msgspec.to_builtins(decisions)
 
     def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
-        """Pin the RAM target against the policy; -1 lets the policy have it again."""
+        """Pin the RAM target against the policy; -1 lets the policy set it again."""
         if not -1 <= target_frames <= entry.config.maxmem_frames:
             raise ConfigError(
                 "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
@@ -339,7 +333,7 @@ class Hypervisor:
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
-        """Pin mm_target against the policy; below 0 lets the policy have it again."""
+        """Pin the tmem target against the policy; below 0 lets the policy set it again."""
         total = self._config.total_frames
         if target_pages > total:
             raise ConfigError("target", f"must be 0 to {total} pages (all host memory)")
@@ -352,13 +346,14 @@ def _pidfd(pid: int, connection: socket.socket) -> int:
     """A pidfd of the process that connected, -1 when it has ended."""
     with contextlib.suppress(OSError):
         return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    with contextlib.suppress(OSError):  # an older kernel: by number, which is its own still
+    # An older kernel. The pid cannot have been reused: the connection is still open.
+    with contextlib.suppress(OSError):
         return os.pidfd_open(pid)
     return -1
 
 
 def _kill(entry: DomainEntry) -> None:
-    """Its memory goes back only if it stops to touch it. Never our own process."""
+    """Kill the domain's process, never our own: only that revokes memory it has mapped."""
     if entry.pidfd >= 0 and entry.pid != os.getpid():
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)

@@ -1,16 +1,16 @@
-"""What the main thread does to tmem: list it; freeze, thaw, weigh, limit, authorise; compress.
+"""The main thread's work on tmem: list; freeze, thaw, weigh, limit, authorise; compress.
 
-Owns: how much is compressed at a tick, the operations whose names begin with ``tmem-`` (all but
-``tmem-set``, which is a target), and the part of a backend they need. Called by
-``hypervisor.loop`` on the main thread.
+Owns: the number of pages compressed at a tick, the operations whose names begin with ``tmem-``
+(except ``tmem-set``, which sets a target). Called by ``hypervisor.loop`` on the main thread.
 """
 
 from __future__ import annotations
 
 import uuid
-from typing import Any, Protocol
+from typing import Any
 
 from hypervisor.domains import DomainTable
+from hypervisor.public.backend import Backend
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import DomId
 
@@ -27,47 +27,19 @@ TMEM_OPS = frozenset(
     }
 )
 WEIGHT_MAX = (1 << 32) - 1
-#: At most so many pages are compressed at a tick; requests wait for a step, not for all of them.
+#: Most pages compressed at a tick, in steps: a request of a domain waits for one step at most.
 COMPRESS_PAGES_MAX = 256
 COMPRESS_STEP_PAGES = 16
 
 
-class TmemBackend(Protocol):
-    """The tmem of a backend. ConfigError when the host has none."""
-
-    def tmem_statistics(self) -> dict[str, Any]:
-        """``tmem.statistics.Statistics`` as plain values."""
-
-    def tmem_freeze(self, domid: DomId | None) -> None:
-        """No growth for a domain, or for all that are attached now."""
-
-    def tmem_thaw(self, domid: DomId | None) -> None:
-        """Undo ``tmem_freeze``."""
-
-    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
-        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
-
-    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
-        """Set the most persistent pages a domain may have; -1 is no limit."""
-
-    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
-        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
-
-    def tmem_compress(self, pages: int) -> int:
-        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
-
-    def tmem_freeable_mb(self) -> int:
-        """MiB that tmem could give to the host now."""
-
-
-def compress(backend: TmemBackend) -> None:
+def compress(backend: Backend) -> None:
     """The background step of the cold tier."""
     for _ in range(COMPRESS_PAGES_MAX // COMPRESS_STEP_PAGES):
         if backend.tmem_compress(COMPRESS_STEP_PAGES) < COMPRESS_STEP_PAGES:
             return
 
 
-def serve(backend: TmemBackend, domains: DomainTable, op: str, args: dict[str, Any]) -> Any:
+def serve(backend: Backend, domains: DomainTable, op: str, args: dict[str, Any]) -> Any:
     """Carry out one of ``TMEM_OPS``; a ``domain`` of "" means every domain."""
     if op == "tmem-freeable":
         return {"freeable_mb": backend.tmem_freeable_mb()}
@@ -106,7 +78,7 @@ def _domid(domains: DomainTable, name: str) -> DomId | None:
 
 
 def _list(statistics: dict[str, Any], domains: DomainTable, only: DomId | None) -> dict[str, Any]:
-    """``host``, ``clients`` and, for one domain, its ``pools``: all of them fit no message.
+    """``host``, ``clients`` and, for one domain, its ``pools``; all pools would exceed a message.
 
     A pool is a client's when one of the client's slots leads to it.
     """

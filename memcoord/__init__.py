@@ -1,1 +1,50 @@
-"""Launcher, scenarios, workloads, benches, reports and the ``memcoord`` command."""
+"""memcoord: memory moved between domains on one Linux machine, without Xen and without root.
+
+Owns: the public API. Importing it loads nothing else; a name is fetched when it is first used.
+
+    import memcoord
+
+    with memcoord.Hypervisor(memory="64 MiB") as host:
+        with memcoord.attach(host.run_dir, "vm1", maxmem_frames=8192) as vm1:
+            frame = vm1.alloc()
+            vm1.free(frame)
+            print(host.control("statistics")["domains"][0]["current_frames"])
+
+``attach``      joins a hypervisor: this process becomes a domain with memory of its own
+``Hypervisor``  starts a hypervisor process, and ends it with the ``with`` block
+``control``     asks the hypervisor of a run directory for something: ``messages.OPS`` lists what
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from frontend.attach import attach
+    from memcoord.testbed.live.hypervisor import Hypervisor
+    from memcoord.testbed.runs.control_client import call as control
+
+    __version__: str
+
+__all__ = ["Hypervisor", "__version__", "attach", "control"]
+
+_HOMES = {
+    "attach": "frontend.attach:attach",
+    "Hypervisor": "memcoord.testbed.live.hypervisor:Hypervisor",
+    "control": "memcoord.testbed.runs.control_client:call",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("memcoord")
+    elif name in _HOMES:
+        module, _, member = _HOMES[name].partition(":")
+        value = getattr(importlib.import_module(module), member)
+    else:
+        raise AttributeError(f"module 'memcoord' has no attribute {name!r}")
+    globals()[name] = value
+    return value

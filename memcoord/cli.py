@@ -1,6 +1,7 @@
-"""The ``memcoord`` command: verbs, options, exit codes and what is printed.
+"""The ``memcoord`` command: the app, its verbs with their options, exit codes.
 
-Owns: nothing else. Each verb imports what it needs when it runs, so that ``--help`` is quick.
+Owns: nothing else; ``memcoord.commands`` does what the verbs say, and has the table of those that
+ask a live hypervisor. Each verb imports what it needs when it runs, so that ``--help`` is quick.
 Exit codes: 0 done, 1 failed, 2 the caller's mistake (option, scenario, policy), 130 interrupted.
 With ``--json`` a verb prints exactly one JSON object on stdout; errors are one line on stderr.
 """
@@ -8,23 +9,20 @@ With ``--json`` a verb prints exactly one JSON object on stdout; errors are one 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hypervisor.public.errors import ConfigError, MemcoordError
+from memcoord.commands import EXIT_FAILED, Json, RunDirOption, run_dir_of, show
+from memcoord.commands.control import add_verbs
 
-EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 LINE_CHARACTERS_MAX = 600
-#: 4 PiB; whatever is asked for stays an exact number in every message.
-PAGES_MAX = 1 << 40
 
 app = typer.Typer(
     name="memcoord",
-    help="Coordinate memory between domains on one machine. 'memcoord run' shows it at work.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -32,10 +30,23 @@ app = typer.Typer(
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-RunDirOption = Annotated[
-    str | None, typer.Option("--run-dir", metavar="DIR", help="The run's directory.")
-]
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import memcoord
+
+        typer.echo(f"memcoord {memcoord.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Coordinate memory between domains on one machine. 'memcoord run' shows it at work."""
 
 
 @app.command()
@@ -197,7 +208,7 @@ def policy_list(as_json: Json = False) -> None:
     """Name every policy that can be given to --policy, with its parameters."""
     from memcoord.commands.policy import list_policies
 
-    _show(as_json, *list_policies())
+    show(as_json, *list_policies())
 
 
 @policy_app.command("new")
@@ -211,7 +222,7 @@ def policy_new(
     """Write a policy that works and its test, to be changed."""
     from memcoord.commands.policy import new_policy
 
-    _show(as_json, *new_policy(name, directory))
+    show(as_json, *new_policy(name, directory))
 
 
 @policy_app.command("check")
@@ -223,7 +234,7 @@ def policy_check(
     from memcoord.commands.policy import check
 
     passed, result, lines = check(policy)
-    _show(as_json, result, lines)
+    show(as_json, result, lines)
     raise typer.Exit(0 if passed else EXIT_FAILED)
 
 
@@ -233,7 +244,7 @@ def list_(as_json: Json = False) -> None:
     from memcoord.commands.runs import list_runs, run_lines
 
     found = list_runs()
-    _show(as_json, {"runs": found}, run_lines(found))
+    show(as_json, {"runs": found}, run_lines(found))
 
 
 @app.command()
@@ -242,7 +253,7 @@ def doctor(as_json: Json = False) -> None:
     from memcoord.commands.doctor import diagnose, lines, to_json
 
     checks = diagnose()
-    _show(as_json, to_json(checks), lines(checks))
+    show(as_json, to_json(checks), lines(checks))
 
 
 @app.command()
@@ -257,44 +268,10 @@ def clean(
     from memcoord.commands.clean import lines
 
     done = clean_runs(run_dir=run_dir, all_runs=all_, force=force)
-    _show(as_json, done, lines(done))
+    show(as_json, done, lines(done))
 
 
-@app.command()
-def why(vm: str, run_dir: RunDirOption = None, as_json: Json = False) -> None:
-    """Tell which rule led to a domain's targets."""
-    from memcoord.commands.runs import decision_lines
-
-    answer = _control(run_dir, "why", domain=vm)
-    _show(as_json, {"domain": vm, "why": answer}, decision_lines(vm, answer))
-
-
-@app.command("mem-set")
-def mem_set(
-    vm: str,
-    size: Annotated[str, typer.Argument(help="'64 MiB', a number of frames, or 'auto'.")],
-    run_dir: RunDirOption = None,
-    as_json: Json = False,
-) -> None:
-    """Pin a domain's memory target; 'auto' gives it back to the policy."""
-    frames = _pages("SIZE", size)
-    _control(run_dir, "mem-set", domain=vm, target_frames=frames)
-    told = "the policy's again" if frames < 0 else f"{frames} frames"
-    _show(as_json, {"domain": vm, "target_frames": frames}, [f"{vm}: memory target {told}"])
-
-
-@app.command("tmem-set")
-def tmem_set(
-    vm: str,
-    size: Annotated[str, typer.Argument(help="'8 MiB', a number of pages, or 'auto'.")],
-    run_dir: RunDirOption = None,
-    as_json: Json = False,
-) -> None:
-    """Pin a domain's tmem target (mm_target); 'auto' gives it back to the policy."""
-    pages = _pages("SIZE", size)
-    _control(run_dir, "tmem-set", domain=vm, target_pages=pages)
-    told = "the policy's again" if pages < 0 else f"{pages} pages"
-    _show(as_json, {"domain": vm, "target_pages": pages}, [f"{vm}: tmem target {told}"])
+add_verbs(app)
 
 
 @app.command("tmem-list")
@@ -306,80 +283,8 @@ def tmem_list(
     """Show what each domain has in tmem and how it fares; --json has every counter."""
     from memcoord.commands.tmem_list import collect, lines
 
-    found = collect(_run_dir(run_dir), with_pools=long or as_json)
-    _show(as_json, found, lines(found, long=long))
-
-
-Everyone = Annotated[bool, typer.Option("--all", "-a", help="Every domain.")]
-
-
-@app.command("tmem-freeze")
-def tmem_freeze(
-    vm: Annotated[str | None, typer.Argument()] = None,
-    everyone: Everyone = False,
-    run_dir: RunDirOption = None,
-    as_json: Json = False,
-) -> None:
-    """Let a domain's tmem not grow: no new pages, until thawed."""
-    _tmem_freeze("tmem-freeze", vm, everyone, run_dir, as_json)
-
-
-@app.command("tmem-thaw")
-def tmem_thaw(
-    vm: Annotated[str | None, typer.Argument()] = None,
-    everyone: Everyone = False,
-    run_dir: RunDirOption = None,
-    as_json: Json = False,
-) -> None:
-    """Let a frozen domain's tmem grow again."""
-    _tmem_freeze("tmem-thaw", vm, everyone, run_dir, as_json)
-
-
-@app.command("tmem-weight")
-def tmem_weight(
-    vm: str,
-    weight: Annotated[int, typer.Argument(help="0: none of its own.")],
-    run_dir: RunDirOption = None,
-    as_json: Json = False,
-) -> None:
-    """Set a domain's share of ephemeral memory, relative to the weights of the others."""
-    _control(run_dir, "tmem-weight", domain=vm, weight=weight)
-    _show(as_json, {"domain": vm, "weight": weight}, [f"{vm}: weight {weight}"])
-
-
-@app.command("tmem-quota")
-def tmem_quota(
-    vm: str,
-    size: Annotated[str, typer.Argument(help="'8 MiB', a number of pages, or 'none'.")],
-    run_dir: RunDirOption = None,
-    as_json: Json = False,
-) -> None:
-    """Limit the pages a domain swaps to tmem; those beyond go to its disk."""
-    pages = -1 if size == "none" else _pages("SIZE", size)
-    _control(run_dir, "tmem-quota", domain=vm, pages=pages)
-    told = "no quota" if pages < 0 else f"at most {pages} persistent pages"
-    _show(as_json, {"domain": vm, "quota_pages": pages}, [f"{vm}: {told}"])
-
-
-@app.command("tmem-shared-auth")
-def tmem_shared_auth(
-    vm: str,
-    uuid: str,
-    revoke: Annotated[bool, typer.Option("--revoke", help="No longer.")] = False,
-    run_dir: RunDirOption = None,
-    as_json: Json = False,
-) -> None:
-    """Let a domain share the ephemeral pool of a uuid with others that may."""
-    _control(run_dir, "tmem-shared-auth", domain=vm, uuid=uuid, allow=not revoke)
-    told = "may not share" if revoke else "may share"
-    _show(as_json, {"domain": vm, "uuid": uuid, "allowed": not revoke}, [f"{vm} {told} {uuid}"])
-
-
-@app.command("tmem-freeable")
-def tmem_freeable(run_dir: RunDirOption = None, as_json: Json = False) -> None:
-    """Tell how many MiB tmem could give back to the host now."""
-    answer = _control(run_dir, "tmem-freeable")
-    _show(as_json, answer, [f"{answer['freeable_mb']} MiB"])
+    found = collect(run_dir_of(run_dir), with_pools=long or as_json)
+    show(as_json, found, lines(found, long=long))
 
 
 @app.command("tmem-replay")
@@ -392,20 +297,10 @@ def tmem_replay(
     raise typer.Exit(replay_command(file))
 
 
-def _tmem_freeze(
-    op: str, vm: str | None, everyone: bool, run_dir: str | None, as_json: bool
-) -> None:
-    if (vm is None) != everyone:
-        raise ConfigError("VM", "name one domain, or say --all")
-    _control(run_dir, op, domain=vm or "")
-    told = "frozen" if op == "tmem-freeze" else "thawed"
-    _show(as_json, {"domain": vm, "state": told}, [f"{vm or 'every domain'}: tmem {told}"])
-
-
 def main() -> None:
     """The console script: run a verb, turn our errors into one line and an exit code."""
     try:
-        from memcoord.packages import check_packages
+        from memcoord.commands.packages import check_packages
 
         check_packages()
         app()
@@ -430,42 +325,6 @@ def _fail(error: Exception | str, code: int) -> None:
 
 
 def _is_policy_error(error: ValueError) -> bool:
-    # Looked up, not imported: whoever raised it has imported it, and numpy with it.
+    # Looked up, not imported: the module that raised it has imported it, and numpy with it.
     base = sys.modules.get("policies.base")
     return base is not None and isinstance(error, base.PolicyError)
-
-
-def _control(run_dir: str | None, op: str, **args: Any) -> Any:
-    from memcoord.testbed.runs.control_client import call
-
-    return call(_run_dir(run_dir), op, **args)
-
-
-def _run_dir(run_dir: str | None) -> Path:
-    from memcoord.testbed.runs.rundir import newest_live
-
-    return Path(run_dir) if run_dir else newest_live()
-
-
-def _pages(key: str, size: str) -> int:
-    from hypervisor.public.units import FRAME_BYTES, parse_bytes
-
-    if size == "auto":
-        return -1
-    try:
-        pages = parse_bytes(f"{size} pages" if size.isdecimal() else size) // FRAME_BYTES
-    except ValueError as error:
-        raise ConfigError(key, str(error)) from None
-    if pages > PAGES_MAX:
-        raise ConfigError(key, f"{size} is more than any machine has")
-    return pages
-
-
-def _show(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
-    if as_json:
-        import msgspec
-
-        typer.echo(msgspec.json.encode(result).decode())
-        return
-    for line in lines:
-        typer.echo(line)

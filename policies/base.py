@@ -2,8 +2,8 @@
 
 Owns: ``View``, ``Plan``, ``PolicyParams``, the ``Policy`` protocol and ``PolicyError``. A policy is
 a pure function: the same view gives the same plan; no clock, no input or output, no memory of
-earlier calls. What it wants to remember of a domain it hands back as ``Plan.carry`` and finds in
-the next ``View.carry``. Everybody may import this; it imports nothing of the project.
+earlier calls. To remember numbers about a domain, a policy returns them as ``Plan.carry`` and finds
+them in the next ``View.carry``. Any module may import this one; it imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ MRC_POINTS = 65
 CARRY_COLUMNS_MAX = 256
 #: Idle ages of ``cold`` and ``promotions``, in seconds.
 AGE_EDGES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0, 480.0)
+#: Columns of a view that cost time to measure, by their names in a policy's ``needs``.
+NEEDS = {"mrc": "miss ratios over the size of tmem", "ages": "how long pages have been idle"}
 
 
 class PolicyError(ValueError):
@@ -53,7 +55,7 @@ class View:
     tick: int
     interval_s: float  # time the "this interval" columns cover
     host_frames: int  # all the host has
-    host_free_frames: int  # held by nobody, not even tmem; the host's slack included
+    host_free_frames: int  # neither in a domain nor held by tmem; includes the host's slack
     names: tuple[str, ...]
     used: Column  # tmem pages held now
     target: Column  # mm_target in force; unlimited is given as capacity
@@ -98,7 +100,7 @@ class View:
 
     @property
     def demand(self) -> Column:
-        """Tmem pages each domain could use: what it holds and failed to put this interval."""
+        """Tmem pages each domain could use: pages held, plus puts that failed this interval."""
         return self.used + self.failed_puts
 
     @property
@@ -196,7 +198,7 @@ class Plan:
     nothing does.
     """
 
-    #: Not -1, because -1 is what a mistaken subtraction gives.
+    #: Not -1, because a mistaken subtraction gives -1.
     UNLIMITED: ClassVar[int] = -(1 << 62)
 
     tmem: ArrayLike | None = None
@@ -208,12 +210,17 @@ class Plan:
 class Policy(Protocol):
     """The whole plug-in interface. A class may also say, as attributes:
 
-    ``name``, for reports; ``needs``, of "mrc" and "ages" the columns it wants measured, which cost;
+    ``name``, for reports; ``needs``, those of ``NEEDS`` that it cannot decide anything without;
     and promises the conformance kit tries: ``monotone``, ``settles``, ``vectors``.
     """
 
     def plan(self, view: View) -> Plan:
         """Targets for the domains of ``view``; must not change or keep it."""
+
+
+def needs_of(policy: object) -> frozenset[str]:
+    """What ``policy`` declares as its ``needs``."""
+    return frozenset(getattr(policy, "needs", ()))
 
 
 def name_of(policy: Policy) -> str:

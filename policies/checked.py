@@ -1,15 +1,15 @@
-"""Nothing a policy answers is believed before it has been through here.
+"""The check between a policy's answer and the domains: a plan is refused, or clamped.
 
-Owns: the rules a plan must keep, the clamps put on one that keeps them, and who comes first when
-there is too little. Pure; no loop over domains. Called by the coordinator, the simulator and the
-conformance kit.
+Owns: the rules a plan must keep, the clamps put on a plan that keeps them, and the order in which
+domains are served when memory is short. Pure; no loop over domains. Called by the coordinator, the
+simulator and the conformance kit.
 
-A plan is refused (``PlanError``) for what only a mistake explains: a wrong type, length or number,
-a negative target, targets above capacity in sum, a carry that is no finite grid. It is clamped,
-with the reason noted, to what an operator asked for: minimum and maximum. Minima are met first;
-what they take beyond capacity comes from the other domains, in proportion to what each has above
-its own minimum. Minima that do not fit themselves are met by priority. After that the limited
-targets never exceed capacity in sum.
+A plan is refused (``PlanError``) for mistakes: a wrong type, length or number, a negative target,
+targets above capacity in sum, a carry that is no finite grid. A plan without mistakes is clamped to
+the minimum and maximum the operator set, and the reason is noted. Minima are met first. If targets
+then exceed capacity, the excess is taken from the other domains, in proportion to the part of each
+target above its own minimum. Minima that do not fit by themselves are met by priority. After that
+the limited targets never exceed capacity in sum.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Clamps(Mapping[int, str]):
-    """By index, why a target is not what was asked for; a text is made when it is asked for."""
+    """By index, why a target differs from the plan; the text is made when it is read."""
 
     raised: NDArray[np.bool_]  # to the minimum
     cut: NDArray[np.bool_]  # to the maximum
-    taken: Targets  # what it gave so that minima and capacity hold
+    taken: Targets  # pages taken from each so that minima and capacity hold
     low: Targets
     high: Targets
 
     def __getitem__(self, index: int) -> str:
-        """The reason in words; KeyError for a domain that got what was asked."""
+        """The reason in words; KeyError for a domain whose target is as planned."""
         notes = []
         if 0 <= index < len(self.taken):
             if self.raised[index]:
@@ -94,7 +94,7 @@ class CheckedPlan:
     """A plan that may be applied: whole pages and frames, within every limit.
 
     ``tmem`` entries may be ``Plan.UNLIMITED``. The clamps give, by index, why a target differs from
-    what the policy asked for; rounding down is not worth a word. ``carry`` is finite, a copy.
+    the policy's wish; rounding down is not noted. ``carry`` is finite, a copy.
     """
 
     tmem: Targets | None = None
@@ -127,7 +127,7 @@ def ration(asked: Targets, priority: Column, supply: int) -> Targets:
     """What each gets of ``supply`` whole units: higher priority first, then in proportion.
 
     Never more than ``asked``, all of ``supply`` if that much is asked. What rounding leaves over
-    goes in units of one to those who are owed most.
+    goes in units of one to the domains that are owed most.
     """
     if asked.sum() <= supply:
         return asked.copy()

@@ -1,8 +1,8 @@
 """What a process that runs a policy may do: reckon, and nothing else.
 
 Owns: how such a process is started (``start``) and how it gives up its powers (``confine``), before
-a line of the policy's author runs in it. Linux only. Called by ``hypervisor.policy_process``,
-``policies.host_process`` and ``memcoord policy check``.
+a line of the policy's author runs in it. Linux only. Called by ``policies.host_process``, and by
+``hypervisor.coordination.policy_process`` and ``memcoord policy check``, which start it.
 
 A confined process ends with the thread that started it, gains no privileges, has at most
 MEMORY_BYTES of address space, starts no process, signals and traces nobody but itself, and opens no

@@ -1,12 +1,12 @@
-"""The contract of a policy, as a check anybody can run on their own.
+"""The contract of a policy, as a check that an author can run on a policy of their own.
 
 Owns: the list of clauses, the order they are tried in, and the verdict. ``check_policy`` returns
-what failed, each time with the clause and the smallest input found that shows it; an empty list is
-a pass. ``examine`` also says what passed and how long a plan takes. Called by tests,
+the failures, each with its clause and the smallest input found that shows it; an empty list is a
+pass. ``examine`` also lists the clauses that passed and the time a plan takes. Called by tests,
 ``memcoord policy check`` and policy authors. ``CLAUSES`` says what each clause asks.
 
-Views have 0 to 1000 domains. They offer KIT_PAGES_PER_DOMAIN each, so that a policy may promise a
-floor; with less, down to none at all, everything is asked but that the sum fits.
+Views have 0 to 1000 domains and KIT_PAGES_PER_DOMAIN pages for each, so that a policy may promise a
+floor. On views with less memory, down to none, the sum of the targets may exceed it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ KIT_SEQUENCE_DOMAINS_MAX = 8
 CLAUSES = {
     "valid": "plan(view) returns a Plan that check_plan accepts",
     "read-only": "the view is as it was after the call",
-    "pure": "the same view gives the same plan, whatever was asked before",
+    "pure": "the same view gives the same plan, whichever views came before",
     "equivariant": "domains in another order get the same targets, a page more or less",
     "limits": "after clamping, minimum and maximum hold and the sum is within capacity",
-    "carry": "what a plan carries can be shown again, while domains come and go",
+    "carry": "the carry of a plan can be shown again, while domains come and go",
     "unknown": "while memory is not short, who reports nothing (NaN, not 0) is not shrunk",
     "quiet": "a plan prints nothing",
-    "nonsense": "views of nothing, of too much and of what cannot be have valid plans too",
+    "nonsense": "empty, huge and impossible views have valid plans too",
     "speed": f"a plan for 10,000 domains comes within {KIT_DEADLINE_S:g} s",
-    "monotone": "who demands more is not given less (if the class says monotone = True)",
+    "monotone": "more demand never gets less memory (if the class says monotone = True)",
     "settles": "shown its own plan it comes to rest (settles = True, or a number of ticks)",
     "vectors": "the examples in the class's vectors come out as they say",
 }
@@ -132,7 +132,7 @@ def _is_tried(name: str, kind: type, timed: bool) -> bool:
 def _try_view(subject: Subject, view: View, tried: list[str], failures: dict[str, Failure]) -> None:
     for name, clause in (_EVERY_VIEW | _SMALL_VIEWS).items():
         if "valid" in failures:
-            return  # what has no plan has none of the other properties
+            return  # without a plan there is nothing the other clauses could look at
         if name not in tried or name in failures:
             continue
         if name in _SMALL_VIEWS and (is_scarce(view) or len(view) > KIT_SEQUENCE_DOMAINS_MAX):

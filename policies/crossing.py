@@ -2,9 +2,9 @@
 
 Owns: the two rooms, files in memory that both processes map, and the headers that say what is in
 them. Arrays cross as raw bytes, one after the other, headers as MessagePack; nothing is pickled.
-What comes back is copied before it is looked at, and no length or type in it is believed. Called by
-``hypervisor.policy_process`` (``show``, ``taken``) and ``policies.host_process`` (``seen``,
-``give``).
+What comes back is copied before it is looked at, and no length or type in it is believed. The
+hypervisor (``hypervisor.coordination.policy_process``) calls ``show`` and ``taken``, the other side
+(``policies.host_process``) ``seen`` and ``give``.
 """
 
 from __future__ import annotations

@@ -1,29 +1,33 @@
-"""fallow: whole working sets first, in RAM; what lies fallow goes to whoever can use it.
+"""fallow: whole working sets first, in RAM; idle memory goes to domains that can use it.
 
 Sources: the balance set of Denning (CACM 1968; Working Sets Past and Present, TSE 1980), which
 admits a working set to memory whole or lets it wait; idle memory put to use, after Waldspurger
 (OSDI 2002). The combination is this project's own. RAM moves in areas, so targets are whole areas:
 
 1. need = pages committed and 2 % more, in areas, between minimum and maximum
-2. needs fit, and one area is left: each its need; what is over goes to those who have least
-3. they do not: all but one area, which is left to tmem, is dealt out in the order of
-   need * (1 - part of it that is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least first,
-   higher priority before lower, up to the need. One who hardly stalls counts only what it holds,
-   less half of what is idle of that, until the others have enough
-4. tmem is what RAM does not take now, less an area for as long as RAM has to grow; each keeps what
-   it holds there, the rest goes by the pages that are nowhere. If it must shrink, the largest do
+2. if the needs fit and leave one area: each domain gets its need; the rest goes to the domains that
+   have least
+3. else: all memory but one area, which tmem keeps, is dealt out in the order of
+   need * (1 - part of the need that is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least
+   first, higher priority before lower, up to the need. The need of a domain that hardly stalls is
+   the memory it holds, less half of the idle part, until the other domains have enough
+4. tmem gets the memory that RAM does not take now, less an area for as long as RAM has to grow.
+   Each domain keeps the tmem pages it holds. Remaining tmem is divided in proportion to pages that
+   are neither in RAM nor in tmem; on a shrink the largest targets are cut first
 
 stall = pressure * (hits + swap-ins) / puts: a page put away and never asked for again is no reason
-to be given more. In the order of rule 3 it rises at once and falls slowly, so who is in stays in.
+to get more memory. In rule 3 stall rises at once and falls slowly, so an admitted domain stays in.
 Why: a page costs 1 in RAM, 20 in tmem, over 100 on disk, and many a miss-ratio curve has a cliff
-where the working set fits: then one after the other ends sooner than side by side on disk. One that
-claims more than it needs has the larger need and comes later. What a domain holds counts for it, so
-memory does not wander: a page moved was written and is read again.
-Signals: pages committed (not measured: used, and failed puts), pressure, idle fraction, hits,
+where the working set fits: then domains that run one after the other end sooner than domains that
+share the host and swap to disk. A domain that claims more than it needs has the larger need and is
+admitted later. Memory already held counts in favour of its domain, so that memory does not wander:
+every page moved must be written and read again.
+Signals: pages committed (where not measured: used, and failed puts), pressure, idle fraction, hits,
 swap-ins, puts. Time constant: need at once, one area per interval and domain where tmem must make
-room; 5 intervals to be held content, 20 for a stall to fade.
-Bad at: where a curve has no cliff an equal share is kinder to the worst domain; who is last waits
-for as long as the others work; pages committed and never used again count while their owner stalls.
+room; 5 intervals until a domain counts as content, 20 until a stall has faded.
+Bad at: where a curve has no cliff an equal share is kinder to the worst domain; the last domain in
+the order waits for as long as the others work; pages committed and never used again count while
+their owner stalls.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ from policies.water import water_fill
 AREA_FRAMES = 512
 #: Pages counted as wanted by everybody, so that one that begins to grow finds some.
 HEADROOM_PAGES = 32
-#: Columns of what is carried: stall on average and at its worst of late, of puts the part asked
+#: Columns of the carry: stall on average and at its worst of late, of puts the part asked
 #: for again, idle fraction.
 AVERAGE, WORST, AGAIN, IDLE = range(4)
 
@@ -58,7 +62,7 @@ class Fallow:
     settles: ClassVar[bool] = True
 
     class Params(PolicyParams):
-        """``margin`` over what is committed; ``left``: areas for tmem when memory is short.
+        """``margin`` over the pages committed; ``left``: areas for tmem when memory is short.
 
         ``stall``: its weight in the order; below ``content`` it is none; ``lend``: part of what is
         idle that is lent; steps: ``step`` of the average, ``fade`` of the worst, ``trust`` of the
@@ -98,10 +102,10 @@ class Fallow:
         )
 
     def _watch(self, view: View) -> Column:
-        """What is carried, a column each."""
+        """The carry, one array per column."""
         before = view.carried(4, np.nan)
         asked = np.minimum((view.hits + view.came_back) / np.maximum(view.puts, 1), 1)
-        # A newcomer has the benefit of the doubt: nobody asks before it has put.
+        # A new domain has made no requests yet; until it has, its stall is believed.
         trusted = np.where(np.isnan(before[:, AGAIN]), 1.0, before[:, AGAIN])
         judged = (view.puts > 0) & ~np.isnan(before[:, AGAIN])
         again = np.where(judged, moving_average(trusted, asked, self.params.trust), trusted)
@@ -147,7 +151,7 @@ def _whole_areas(view: View, areas: int, floor: Column, ceiling: Column) -> Colu
 
 
 def _alphabet(view: View) -> NDArray[np.intp]:
-    """The place of each name among all: breaks ties, whatever order the domains are in."""
+    """The place of each name among all names: breaks ties in the same way for any domain order."""
     return np.argsort(np.argsort(np.array(view.names, dtype=np.str_)))
 
 
@@ -171,7 +175,7 @@ _RULES = np.array(
     [
         "memory for all: its need, and a share of the rest",
         "memory is short: in, with all it needs",
-        "memory is short: in with a part, or lends what is idle",
+        "memory is short: in with a part, or lends idle memory",
         "memory is short: waits, with its minimum and tmem",
     ]
 )

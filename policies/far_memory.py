@@ -1,4 +1,4 @@
-"""far-memory: move out what has been idle so long that hardly any of it is asked for again.
+"""far-memory: move out pages that have been idle so long that hardly any is asked for again.
 
 Source: Lagar-Cavilla et al., Software-Defined Far Memory in Warehouse-Scale Computers (ASPLOS
 2019). Law, per domain and tick, with the working set WSS the pages touched within the least age:
@@ -6,19 +6,19 @@ Source: Lagar-Cavilla et al., Software-Defined Far Memory in Warehouse-Scale Com
 1. best = the smallest idle age, not below the least, for which the promotions of this tick (pages
    touched after having been idle for that long) are at most 0.2 % of WSS
 2. threshold = the K-th percentile of the past HISTORY bests, or the last one if that is higher
-3. nothing for the first ``warmup_ticks`` of a domain, and nothing while no age keeps to rule 1
+3. no page is moved out in the first ``warmup_ticks`` of a domain, nor while no age fulfils rule 1
 
 The mapping: the far tier is tmem. The tmem target is the number of pages idle for the threshold or
-longer, the RAM target the rest and ``headroom`` percent (a job's limit there is not touched; here
-it must leave room to grow). Where that is more than the host has beside RAM, tmem targets are cut
-in proportion. ``cold`` and ``promotions`` count the pages of a domain wherever they are. Where
-they are not measured, and during warm-up, RAM stays and tmem keeps what it holds.
+longer, the RAM target the rest and ``headroom`` percent (the source leaves a job's limit alone; a
+RAM target must leave room to grow). Where the tmem targets exceed the memory the host has beside
+RAM, they are cut in proportion. ``cold`` and ``promotions`` count the pages of a domain in RAM and
+in tmem. During warm-up RAM stays and tmem keeps its pages. Only the simulator measures ages.
 
 A tick stands for the source's minute, however long it is; the least age of 120 s is two ticks.
 Signals: cold, promotions; pages committed, or in RAM and tmem where that is not measured.
 Time constant: one tick up, the history (an hour there) down.
-Bad at: it saves memory but gives nobody more who needs it; a busy tick keeps the threshold
-high until it is one in fifty; ages are known at the edges of ``AGE_EDGES_S`` only.
+Bad at: it saves memory but gives no more to a domain that needs more; a busy tick keeps the
+threshold high until it is one in fifty; ages are known at the edges of ``AGE_EDGES_S`` only.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""ginseng: every interval an auction of the pool, in which nobody gains by a false bid.
+"""ginseng: every interval an auction of the pool, in which no domain gains by a false bid.
 
 Source: Agmon Ben-Yehuda et al., Ginseng: Market-Driven Memory Allocation, VEE 2014; its bid of a
 unit price and allowed ranges is here the whole hull of a valuation, for which one sealed round
 suffices. Law: a domain values x pages at weight * requests per interval that x saves; the split
-maximises the sum of the values, less ``penalty`` for every page that would change hands; each pays
-what its presence costs the others (exclusion compensation), and the penalty for its own. What
-nobody values is shared by weight, for nothing. Signals: miss-ratio curve; without one a value that
-rises with falling gain up to the demand. Requests as in ``utility``, puts too where there is no
-curve. Time constant: 1 / ``step`` intervals for the rates; the original bids every 12 s. Bad at:
-nobody here goes without for want of money, so a payment is only told (``why``) and summed up
-(carry); bidding false is useless only if the hull is the true value and for one round at a time;
-who values little gets nothing but its minimum.
+maximises the sum of the values, less ``penalty`` for every page that would change hands; each
+domain pays the loss its presence causes the others (exclusion compensation), and the penalty for
+its own pages. Pages that no domain values are shared by weight, for nothing. Signals: miss-ratio
+curve; a domain without one is given a value that rises with falling gain up to the demand. Requests
+as in ``utility``, puts too where there is no curve. Time constant: 1 / ``step`` intervals for the
+rates; the original bids every 12 s. Bad at: domains have no money that could run out, so a payment
+is only reported (``why``) and summed up (carry); a false bid is useless only if the hull is the
+true value and for one round at a time; a domain that values little gets nothing but its minimum.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def _penalised(edges: Column, gain: Column, held: Column, penalty: float) -> tup
 
 
 def exclusion_costs(gain: Column, length: Column, taken: Column) -> Column:
-    """What each row's pages would be worth to the others, who would go on down their own bids.
+    """The worth of each row's pages to the other rows, which would go on down their own bids.
 
-    Gains fall in a row, so without row i the others keep what they have and take the best of what
-    nobody was given. Per row a bisection over those pieces, best first, leaving out its own.
+    Gains fall in a row, so without row i the other rows keep their pages and take the best of those
+    that no row was given. Per row a bisection over those pieces, best first, leaving out its own.
     """
     left = np.where(gain > 0, length - taken, 0.0)
     order = np.argsort(-gain, axis=None, kind="stable")

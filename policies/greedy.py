@@ -1,4 +1,4 @@
-"""greedy: no targets at all, what tmem does when nobody manages it.
+"""greedy: no targets at all, as in tmem that no policy manages.
 
 Source: transcendent memory in Xen 4.12 and before; the baseline of SmarTmem (Garrido, Nishtala,
 Carpenter, IPDPSW 2019). Law: mm_target is unlimited, first come, first served. Signals: none. Time

@@ -4,8 +4,9 @@ Owns: the child's half of asking a policy for plans (ROLE ``serve``), and of the
 (ROLE ``check``). Started by ``policies.confine.start`` only. It gives up its powers first and loads
 the policy then; it has no file but the connection to its parent, which ends with it.
 
-``serve FD VIEW_FD PLAN_FD TEXT``: the policy TEXT names, ready or refused, then an ``Answer`` to
-each ``Call``. ``check FD TEXT``: BEAT for every policy the kit makes, then the verdict.
+``serve FD VIEW_FD PLAN_FD MEASURED TEXT``: the policy TEXT names, ready or refused, then an
+``Answer`` to each ``Call``. ``check FD TEXT``: BEAT for every policy the kit makes, then the
+verdict.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import warnings
 import msgspec
 
 from policies import loader
-from policies.base import Policy, PolicyError, name_of
+from policies.base import Policy, PolicyError, name_of, needs_of
 from policies.checked import PlanError, describe_error
 from policies.confine import FILES_MAX, confine
 from policies.conformance import examine
@@ -66,13 +67,19 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def serve(
-    channel: socket.socket, view_room: Room, plan_room: Room, text: str, lacks: list[str]
+    channel: socket.socket,
+    view_room: Room,
+    plan_room: Room,
+    text: str,
+    *,
+    measured: list[str],
+    lacks: list[str],
 ) -> None:
     """Load the policy and answer calls until the parent closes ``channel``."""
     sys.stdout = sys.stderr
     try:
-        policy = loader.load(text)
-        needs = tuple(str(one) for one in getattr(policy, "needs", ()))
+        policy = loader.load(text, measured=measured)
+        needs = tuple(sorted(map(str, needs_of(policy))))
         ready = Answer(0, "ready", name_of(policy)[:TEXT_CHARACTERS_MAX], (), needs, tuple(lacks))
     except PolicyError as error:
         channel.send(msgspec.msgpack.encode(Answer(0, "refused", _fit(str(error)))))
@@ -141,7 +148,7 @@ def main(argv: list[str]) -> None:
         rooms.append(map_room(fd, writable=index == 1))
     os.closerange(3, channel_fd)  # the mappings have files of their own, which go as well
     os.closerange(channel_fd + 1, max(FILES_MAX, *map(int, argv[4:6])) + 1)
-    serve(channel, rooms[0], rooms[1], argv[6], lacks)
+    serve(channel, rooms[0], rooms[1], argv[7], measured=argv[6].split(","), lacks=lacks)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who gets what when each domain's loss is a curve: hulls, filling by gain, and the exact answer.
+"""Splitting memory when each domain's loss is a curve: hulls, filling by gain, the exact answer.
 
 Pure, on numpy arrays with a row per domain. Called by policies and, for regret, by the benches.
 Sources: lower convex hulls of miss-ratio curves, Beckmann and Sanchez, Talus, HPCA 2015; marginal
@@ -50,7 +50,7 @@ def fill_by_gain(capacity: float, gain: Column, length: Column) -> Column:
     """Pages taken of each piece when the best gain per page always goes first; at most its length.
 
     ``gain`` may not rise along a row; a piece without gain is never taken. Pieces of the one gain
-    that is not served in full share what is left in proportion to their lengths.
+    that is not served in full share the remaining pages in proportion to their lengths.
     """
     taken: Column = np.where(gain > 0, length, 0.0)
     if taken.sum() <= capacity:

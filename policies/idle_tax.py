@@ -2,8 +2,8 @@
 
 Source: Waldspurger, Memory Resource Management in VMware ESX Server, OSDI 2002. Law: memory is
 always taken from the domain with the lowest S / (P * (f + k * (1 - f))), S its shares (weight), P
-the frames it holds, f the fraction of them in use, k = 1 / (1 - tax). The state in which nobody
-would be taken from, computed here at once: P in proportion to S / (f + k * (1 - f)) between
+the frames it holds, f the fraction of them in use, k = 1 / (1 - tax). The state in which no domain
+would lose memory, computed here at once: P in proportion to S / (f + k * (1 - f)) between
 minimum and maximum. Signals: idle fraction (not measured: all in use), weight. f is the larger of
 a fast and a slow moving average, so it rises quickly and falls slowly. Time constant: 1 /
 ``fast`` intervals up, 1 / ``slow`` down; the original samples for 30 s and balances every 15 s.

@@ -1,17 +1,18 @@
-"""karma: max-min with a memory; who lent yesterday may borrow today.
+"""karma: max-min with a memory; a domain that lent yesterday may borrow today.
 
-Source: Vuppalapati et al., Karma: Resource Allocation for Dynamic Demands, OSDI 2023. Law, in
-whole slices, for n domains and C slices: everybody is guaranteed g = (1 - alpha) * C / n, the
-other slices are shared. x = min(demand, g) at first; who demands less donates the rest, who
-demands more borrows, a credit a slice, at most what its credits pay. If donated and shared slices
-are enough, all get what they ask and the poorest donors lend first, a credit a slice; shared
-slices are lent last. Else every donor is credited all it donates and slice after slice goes to the
-richest borrower. Each interval everybody gets shared / n credits; what is paid for shared slices
-goes into a pot, and once that holds more than n it is dealt out in equal whole credits, as in the
-authors' simulator. A new domain starts with the mean. Ties go by name. Signals: demand (pages held
-plus puts failed in the interval). Time constant: one interval for the split, a life for the
-credits. Bad at: who demands much at all times ends at g; under constant contention borrowers take
-turns slice by slice, so targets never rest; weights are ignored; slices round every demand up.
+Source: Vuppalapati et al., Karma: Resource Allocation for Dynamic Demands, OSDI 2023. Law, in whole
+slices, for n domains and C slices: each domain is guaranteed g = (1 - alpha) * C / n, the other
+slices are shared. x = min(demand, g) at first. A domain that demands less donates the rest; a
+domain that demands more borrows for a credit a slice, as many as its credits pay. If donated and
+shared slices are enough, every borrower gets all it asks for and the poorest donors lend first, a
+credit a slice; shared slices are lent last. Else every donor is credited all it donates and slice
+after slice goes to the richest borrower. Each interval every domain gets shared / n credits. The
+credits paid for shared slices go into a pot; once the pot holds more than n credits, it is dealt
+out in equal whole credits, as in the authors' simulator. A new domain starts with the mean. Ties go
+by name. Signals: demand (pages held plus puts failed in the interval). Time constant: one interval
+for the split, a life for the credits. Bad at: a domain that always demands much ends at g; under
+constant contention borrowers take turns slice by slice, so targets never rest; weights are ignored;
+slices round every demand up.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ Slices = NDArray[np.int64]
 
 
 class Karma:
-    """Credits for what is lent."""
+    """Credits for lent memory."""
 
     name: ClassVar[str] = "karma"
     monotone: ClassVar[bool] = True
     settles: ClassVar[bool] = False
 
     class Params(PolicyParams):
-        """``alpha``: part of the slices that is shared; ``credits``: what the first start with."""
+        """``alpha``: part of the slices that is shared; ``credits``: those of the first domains."""
 
         alpha: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
         credits: Annotated[float, msgspec.Meta(ge=0)] = 1000.0
@@ -107,7 +108,7 @@ _RULES = np.array(
     [
         "no more than guaranteed",
         "borrows all it asks",
-        "lends of what is guaranteed",
+        "lends part of its guarantee",
         "richer ones go first, or its credits are spent",
     ]
 )

@@ -1,7 +1,7 @@
-"""The clauses of the conformance kit, one function each: what is wrong with a policy on one view.
+"""The clauses of the conformance kit, one function each: the faults of a policy on one view.
 
-Owns: what each clause means. A clause gets a ``Subject`` and a view and returns what is broken as
-text, empty when nothing is. Every plan is asked of a copy of the view. Called by
+Owns: the meaning of each clause. A clause gets a ``Subject`` and a view and returns the fault as
+text, empty when there is none. The policy is always shown a copy of the view. Called by
 ``policies.conformance`` only.
 """
 
@@ -75,7 +75,7 @@ def read_only(subject: Subject, view: View) -> str:
 
 
 def pure(subject: Subject, view: View) -> str:
-    """The same view gives the same plan, whatever was asked before."""
+    """The same view gives the same plan, whichever views came before."""
     first = _ask(subject.make(), copy_of(view))
     for who, policy in (("one asked before", subject.used), ("itself again", subject.used)):
         again = _ask(policy, copy_of(view))
@@ -85,7 +85,7 @@ def pure(subject: Subject, view: View) -> str:
 
 
 def equivariant(subject: Subject, view: View) -> str:
-    """Domains in another order get the same targets, what was carried reordered along."""
+    """Domains in another order get the same targets, if the carry is reordered along."""
     plan = _ask(subject.make(), view)
     if plan is None:
         return ""
@@ -129,7 +129,7 @@ def limits(subject: Subject, view: View) -> str:
 
 
 def carry(subject: Subject, view: View) -> str:
-    """What a plan carries can be shown again, for KIT_SEQUENCE plans with comings and goings."""
+    """A carry can be shown again, for KIT_SEQUENCE plans while domains come and go."""
     policy = subject.make()
     shown = replace(view, carry=np.empty((len(view), 0)))
     for number in range(KIT_SEQUENCE):
@@ -211,7 +211,7 @@ def quiet(subject: Subject, view: View) -> str:
 
 
 def monotone(subject: Subject, view: View) -> str:
-    """Who demands more, all else equal, is not given less."""
+    """A domain that demands more, all else equal, is not given less."""
     before = _ask(subject.make(), copy_of(view))
     if before is None:
         return ""
@@ -262,7 +262,7 @@ def settles(subject: Subject, view: View) -> str:
 
 
 def _fed_back(view: View, plan: CheckedPlan) -> View:
-    """The view of the next tick, if every domain obeys and demands what it demanded."""
+    """The view of the next tick, if every domain obeys and demands as much as before."""
     now: dict[str, Any] = {"tick": view.tick + 1, "age": view.age + 1}
     if plan.tmem is not None:
         now["target"] = np.where(plan.tmem == Plan.UNLIMITED, view.capacity, plan.tmem) * 1.0
@@ -312,7 +312,7 @@ def _differ(one: CheckedPlan, other: CheckedPlan, slack_pages: int) -> bool:
         return one.carry is not other.carry
     if one.carry.shape != other.carry.shape:
         return True
-    # What is carried may count pages, which rounding moves, or fractions, which it does not.
+    # A carry may count pages, which rounding moves, or fractions, which it does not.
     return not np.allclose(one.carry, other.carry, rtol=1e-6 * slack_pages, atol=slack_pages)
 
 

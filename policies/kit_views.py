@@ -1,6 +1,6 @@
 """The inputs of the conformance kit: sensible views, nonsense, and how to make one smaller.
 
-Owns: what views the kit tries, and how a view that shows a failure is reduced to what matters and
+Owns: the views the kit tries, and how a view that shows a failure is reduced to its essence and
 written down. Pure; a seed reproduces. Called by ``policies.conformance`` and ``kit_clauses``.
 """
 
@@ -115,7 +115,7 @@ def _measured(random: np.random.Generator, domains: int, current: Column) -> dic
 
 
 def nonsense_views() -> Iterator[tuple[str, View]]:
-    """What no sane host shows and some host will, each with its name."""
+    """Views that should never happen and will, each with its name."""
     plenty: dict[str, Any] = {
         "capacity": 3 * KIT_PAGES_PER_DOMAIN,
         "ram_capacity": 3 * KIT_FRAMES_PER_DOMAIN,

@@ -10,9 +10,9 @@ names the part.
     path/to/file.py:Class:floor=128    with parameters
 
 A class with a nested ``Params`` (a ``PolicyParams``) is made from it; one without takes none. A
-name that is built in means the built-in policy, whatever other packages declare. A TOML table
-``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the other.
-Nothing is imported before it is asked for by name.
+name that is built in means the built-in policy, even if another package declares it too. A TOML
+table ``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the
+other. Nothing is imported before it is asked for by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import hashlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -31,7 +31,7 @@ from typing import Any
 
 import msgspec
 
-from policies.base import Policy, PolicyError, PolicyParams
+from policies.base import NEEDS, Policy, PolicyError, PolicyParams, needs_of
 
 ENTRY_POINT_GROUP = "memcoord.policies"
 #: Name -> module and class; the class's ``name`` is the same name.
@@ -63,7 +63,7 @@ _UNKNOWN = re.compile(r"unknown field `(\w+)`")
 
 @dataclass(frozen=True)
 class Description:
-    """What a user should know of a policy before choosing it."""
+    """Facts about a policy for a user who has to choose one."""
 
     source: str  # "built in", or module:Class, or the file
     summary: str  # the first sentence of its module or class
@@ -88,10 +88,22 @@ def describe(text: str) -> Description:
     )
 
 
-def load(text: str, params: Mapping[str, Any] | None = None) -> Policy:
-    """The policy ``text`` names; ``params`` (from TOML) are overridden by those in ``text``."""
+def load(
+    text: str, params: Mapping[str, Any] | None = None, *, measured: Collection[str] = tuple(NEEDS)
+) -> Policy:
+    """The policy ``text`` names; ``params`` (from TOML) are overridden by those in ``text``.
+
+    PolicyError when there is none, a parameter is wrong, or it needs a column of ``NEEDS`` that is
+    not among the ``measured``: it would never decide anything, without a word.
+    """
     label, kind, given = _find(text)
-    return _make(label, kind, dict(params or {}) | _parse(label, given))
+    policy = _make(label, kind, dict(params or {}) | _parse(label, given))
+    for need in sorted(needs_of(policy) - {*measured}):
+        what = NEEDS.get(need, "unknown")
+        raise PolicyError(
+            f"{label}: needs {need!r} ({what}), not measured here; 'memcoord sim' measures all"
+        )
+    return policy
 
 
 def text_of(policy: str | Mapping[str, Any]) -> str:

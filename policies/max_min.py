@@ -1,13 +1,13 @@
-"""max-min: nobody gets more while somebody with the same weight lacks more.
+"""max-min: no domain gets more while another of the same weight lacks more.
 
 Source: weighted max-min fairness by water filling (Bertsekas and Gallager, Data Networks, 6.5.2).
 Law, with C the capacity and d the demand: x = min(d, weight * L), at least the floor, with the
 level L at which the sum is C. When all demands fit, x = d, and the rest stays unassigned
 (``rest=keep``) or is lent by the same law without demands (``rest=share``). Signals: demand, that
 is pages held plus puts failed in the interval; weight, minimum, maximum. Time constant: one
-interval, no memory. Bad at: it believes the demand, so one who puts junk always gets a full share;
-it knows nothing of what a page is worth; with ``rest=keep`` a domain can only grow by failing puts
-first.
+interval, no memory. Bad at: it believes the demand, so a domain that puts junk always gets a full
+share; it knows nothing of the worth of a page; with ``rest=keep`` a domain can only grow by failing
+puts first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MaxMin:
     settles: ClassVar[int] = 1
 
     class Params(PolicyParams):
-        """``floor``: least for everybody; ``rest``: keep or share what nobody demands."""
+        """``floor``: the least of every domain; ``rest``: keep or share pages without demand."""
 
         floor: Pages = 0
         rest: Literal["keep", "share"] = "keep"

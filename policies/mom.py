@@ -1,15 +1,15 @@
 """MOM: the host's free memory decides whether all guests shrink or all grow, by 5 % at most.
 
 Source: oVirt Memory Overcommitment Manager, ``doc/balloon.rules``. Law, with h the free part of
-the host and used a guest's use, both means of the last SAMPLES ticks, and cur what it holds now:
+the host and used a guest's use, both means of the last SAMPLES ticks, and cur its present size:
 
 1. h < 20 %:  p = 20 % * h / 20 %, or h - 5 % (which may be negative: the guest swaps) if h <= 5 %
               new = max(95 % of cur, minimum, used + p * cur), if not above cur
 2. else, cur below maximum:  new = min(maximum, max(105 % of cur, minimum, used + 20 % of cur))
 3. in both, only if it differs from cur by more than 0.25 % of cur; otherwise the target stays
 
-h is what is free beyond the host's slack, over what there is to share.
-Signals: free memory of the host, what a guest uses and holds. Time constant: a cycle of
+h is the free memory beyond the host's slack, as a part of the memory to share.
+Signals: free memory of the host, memory a guest uses and holds. Time constant: a cycle of
 ``period_ticks`` ticks (10 s there; by default one tick is one cycle), a window of ten samples
 (about 50 s there); halving takes 14 cycles.
 Bad at: it grows idle guests as readily as busy ones, knows nothing of guests that swap, and around
@@ -97,7 +97,7 @@ _RULES = np.array(
 
 
 def _mean(samples: Column) -> Column:
-    """Of each row, over what was sampled; there is at least one."""
+    """The mean of each row over its samples, of which there is at least one."""
     taken = samples >= 0
     mean: Column = np.where(taken, samples, 0).sum(axis=1) / np.maximum(taken.sum(axis=1), 1)
     return mean

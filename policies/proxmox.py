@@ -3,18 +3,18 @@
 Source: Proxmox VE auto-ballooning (pve-manager, ``PVE/AutoBalloon.pm`` and ``pvestatd``). Law:
 
 1. goal = 80 % of the host - used of the host; between -10 and 10 MiB nothing is done
-2. growing: first those with at most 25 % of their minimum free; shrinking: first the others; if
-   that comes to nothing, all of them
+2. growing: first the domains with at most 25 % of their minimum free; shrinking: first the others;
+   if that moves nothing, all of them
 3. desired = minimum + shares / sum(shares) * (sum(held - minimum) + goal), within minimum and
-   maximum; each moves towards it by ``step`` (100 MiB) at most; what those who cannot move left
-   over goes round again
+   maximum; each domain moves towards it by ``step`` (100 MiB) at most; the part that domains at a
+   limit could not take is dealt out again
 
 Shares are the weights; a domain without a range has none. Absolute numbers are multiplied by
 ``scale``, see ``policies.ram_targets``.
-Signals: free memory of the host, what a guest holds and uses. Time constant: a cycle of
+Signals: free memory of the host, memory a guest holds and uses. Time constant: a cycle of
 ``period_ticks`` ticks (10 s there; by default one tick is one cycle), 100 MiB of each guest.
-Bad at: slow for big guests; a fifth of the host lies idle; shares, not needs, say who gets what
-once anybody has to move; guests that swap look like any others without free memory.
+Bad at: slow for big guests; a fifth of the host lies idle; once a guest has to move, shares decide
+and not needs; guests that swap look like any others without free memory.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Proxmox:
 
 
 def _balloon(view: View, held: Column, goal: float, step: float) -> Column:
-    """Targets of one cycle: those who come first, then everybody if that changed nothing."""
+    """Targets of one cycle: first the preferred domains, then all if that changed nothing."""
     free = view.ram_current - view.in_use
     roomy = (free > FREE_PART * view.ram_minimum) & (held >= view.ram_minimum)
     new = share(view, held, goal, step, roomy if goal < 0 else ~roomy)

@@ -1,20 +1,20 @@
-"""qmemman: what a domain prefers is 1.3 times what it uses; the rest is shared by preference.
+"""qmemman: a domain prefers 1.3 times the memory it uses; the rest is shared by preference.
 
 Source: Qubes OS (qubes-core-admin, ``qubes/qmemman/algo.py`` and ``systemstate.py``). Law:
 
     preferred = 1.3 * used, at least 200 MiB, at most the maximum
     available = (free - 50 MiB) - sum(preferred - held)
 
-1. available > 0: target = 99.9 % of preferred * (1 + available / sum(preferred)); what a maximum
-   cuts off is dealt out equally to the others
-2. else, who holds 10 MiB or more above preferred goes down to it; what is free beyond all that they
-   then still have to give is added to the others by preference
+1. available > 0: target = 99.9 % of preferred * (1 + available / sum(preferred)); memory that
+   a maximum cuts off is dealt out equally to the others
+2. else, a domain that holds 10 MiB or more above preferred shrinks to preferred; the free memory
+   beyond those shrinks is added to the others by preference
 3. nothing moves unless that is 150 MiB in all, or 15 MiB for one that holds less than it prefers,
    or the 50 MiB are short by 15
 
 A domain that has not moved towards a lower target for ``stuck_ticks`` is left out, until it does or
 holds less than it prefers. Absolute numbers are multiplied by ``scale``, see
-``policies.ram_targets``; ``held`` is the larger of what a domain holds and may hold.
+``policies.ram_targets``; ``held`` is the larger of a domain's memory and its target.
 Signals: pages committed, or used and failed puts where that is not measured. Time constant: none;
 the source acts when a guest writes its use, here every tick.
 Bad at: it believes what guests say, so a liar is preferred; there is no fairness but need; below
@@ -100,7 +100,7 @@ class Qmemman:
         return bool(np.abs(change).sum() + abs(free) > self.params.least_transfer * scale)
 
     def _watch(self, view: View, preferred: Column) -> tuple[Column, NDArray[np.bool_]]:
-        """Carry: frames held at this tick, ticks without giving any though asked; who is stuck."""
+        """Carry: frames held at this tick, ticks without giving any though asked; the stuck."""
         last, still = view.carried(2, -1.0).T
         gives = (last >= 0) & (view.ram_current < last)
         asked = (view.ram_current > view.ram_target) & (view.ram_current >= preferred)

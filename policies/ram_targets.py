@@ -1,4 +1,4 @@
-"""What policies of RAM share: units of their sources, what a domain needs, what fits the host.
+"""Arithmetic that policies of RAM share: units of their sources, needs, targets that fit the host.
 
 Owns: the scale between a source's absolute numbers and this host, and ``within``. Pure. Called by
 the policies that set RAM targets.
@@ -52,9 +52,9 @@ def spare_frames(view: View) -> float:
 
 
 def needed_frames(view: View) -> Column:
-    """Frames the programs of each domain want: what they committed, as far as it can be had.
+    """Frames the programs of each domain want: those they committed, within the limits.
 
-    Where that is not reported, what the domain uses and failed to put this interval.
+    Where committed memory is not reported: frames in use, plus puts that failed this interval.
     """
     known = ~np.isnan(view.committed)
     needed = np.where(known, view.committed, view.in_use + view.failed_puts)

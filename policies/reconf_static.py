@@ -4,7 +4,7 @@ Source: SmarTmem (Garrido, Nishtala, Carpenter, IPDPSW 2019); the form is a reco
 with T the capacity and A the domains whose puts have ever failed: mm_target = T / #A in A, the
 floor elsewhere. Signals: failed puts since the domain attached. Time constant: one interval after
 a domain's first failed put; nothing ever leaves A but with its domain. Bad at: a need of long ago
-counts as one of now, so it ends as static-alloc once everybody has been busy; a domain must lose
+counts as one of now, so it ends as static-alloc once every domain has been busy; a domain must lose
 its first interval of puts to be seen; one junk put buys a full share.
 """
 
@@ -18,14 +18,14 @@ from policies.base import Pages, Plan, PolicyParams, View
 
 
 class ReconfStatic:
-    """T / #A each for who has shown need."""
+    """T / #A for each domain that has shown need."""
 
     name: ClassVar[str] = "reconf-static"
     monotone: ClassVar[bool] = True
     settles: ClassVar[int] = 1
 
     class Params(PolicyParams):
-        """``floor``: what a domain gets that has shown no need."""
+        """``floor``: the target of a domain that has shown no need."""
 
         floor: Pages = 0
 

@@ -9,14 +9,14 @@ Source: Linux ``drivers/xen/xen-selfballoon.c`` (D. Magenheimer; removed in 5.3)
 and frontswap shrinks itself: after 3 ticks in which it did not grow, by 1/20 of it per tick,
 because a swap device never forgets a page. In Xen the guest takes these pages back into its RAM,
 for which the goal has room. Here that is said by the tmem target: unlimited, as in Xen, while
-frontswap grows, has failed puts or waits its 3 ticks, then 19/20 of what it holds.
+frontswap grows, has failed puts or waits its 3 ticks, then 19/20 of the pages it holds.
 
 ``reserve`` (the kernel's watermarks, of each guest) and the floor's sizes are multiplied by
 ``scale``, see ``policies.ram_targets``.
 Signals: pages committed, or used and failed puts where that is not measured; tmem pages held. Time
 constant: a tick is the source's 5 s; down by an eighth a tick, up at once.
-Bad at: there is nobody who sees all: when the sum is too much, who grew first keeps it. Committed
-memory may never be touched, and page cache counts nothing.
+Bad at: no guest sees the others: when the sum is too much, the guest that grew first keeps the
+memory. Committed memory may never be touched, and page cache counts nothing.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ source's second, however long it is: pressure counts as a fraction of a second.
 Signals: pressure. Where it is not measured, nothing is done. Time constant: down by 1 % in 6 ticks,
 up at once, at most to the double.
 Bad at: it learns that a page was needed by taking it away; a domain that begins to work after an
-idle time starts from little and doubles at best; it knows no neighbours: when memory is short, who
-waits longest does not get more than who grew first.
+idle time starts from little and doubles at best; it knows no neighbours: when memory is short, the
+domain that waits longest does not get more than the one that grew first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Senpai:
     monotone: ClassVar[bool] = True
 
     class Params(PolicyParams):
-        """``target_us`` of waiting is what a domain should just have in ``interval_ticks``."""
+        """``target_us``: the waiting a domain should just have in ``interval_ticks``."""
 
         target_us: Microseconds = 10_000
         interval_ticks: Ticks = 6
@@ -58,7 +58,7 @@ class Senpai:
         interval = self.params.interval_ticks
         asked, integral, grace = view.carried(3, -1.0).T
         known = ~np.isnan(view.pressure)
-        # A newcomer's limit is what it holds, where there is a pressure that can raise it again.
+        # A new domain's limit is its present size, where there is a pressure that can raise it.
         limit = view.ram_target + unrounded(view, asked)
         limit = np.where((asked < 0) & known, view.ram_current, limit)
         waited = US_PER_TICK * np.clip(np.where(known, view.pressure, 0.0), 0, 1)

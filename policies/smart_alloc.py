@@ -1,4 +1,4 @@
-"""smart-alloc(P): additive increase for who fails puts, multiplicative decrease for who has slack.
+"""smart-alloc(P): additive increase for failed puts, multiplicative decrease for slack.
 
 Source: SmarTmem (Garrido, Nishtala, Carpenter, IPDPSW 2019); the form is a reconstruction. Law,
 with T the capacity, for each domain and interval:
@@ -11,7 +11,7 @@ with T the capacity, for each domain and interval:
 Signals: failed puts of the interval, used, target. Time constant: 100 / P intervals from nothing to
 the whole pool; an idle target halves in ln 2 / -ln(1 - P / 100) intervals (P=6: 11, P=2: 34).
 Bad at: it has no floor, so the target of an idle domain decays to used + threshold and it restarts
-slowly; by step 4 who is active pays for every grower; a domain that puts junk grows without bound.
+slowly; by step 4 active domains pay for every grower; a domain that puts junk grows without bound.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ Law, over the domains whose balloon works:
     target  = minimum + gamma * (maximum - minimum)
 
 A domain that does not move towards its target for ``inactive_ticks`` is inactive: its target stays
-and what it holds or was promised is not counted on, until it moves. One inactive for more than
-``uncooperative_ticks`` is called so. If even the minima leave less than ``wanted`` free, the
-answer is "impossible" and the minima. That frees come before grows is the coordinator's work.
+and its memory, held or promised, is not counted on, until it moves. A domain inactive for more than
+``uncooperative_ticks`` is called uncooperative. If even the minima leave less than ``wanted`` free,
+the answer is "impossible" and the minima. The coordinator sees to it that frees come before grows.
 
-Signals: what each domain holds, what the host has free beyond its slack; nothing of the guest's.
+Signals: memory each domain holds, memory the host has free beyond its slack; no word of a guest.
 Time constant: one cycle of ``period_ticks`` ticks (10 s there; by default one tick is one cycle),
 as fast as balloons move; 5 and 20 seconds of waiting are as many ticks here.
-Bad at: it does not see who needs memory. A stuck guest is rewarded with all it holds, a page of
+Bad at: it does not see needs. A stuck guest is rewarded with all it holds, a page of
 progress every 5 ticks passes as moving, and 19 ticks stuck to one moving is never called
 uncooperative.
 """
@@ -72,7 +72,7 @@ class Squeezed:
         return Plan(tmem=none, ram=within(view, target), why=why[kind], carry=carry)
 
     def _watch(self, view: View) -> tuple[Column, NDArray[np.bool_], NDArray[np.bool_]]:
-        """Carry: actual at this tick, ticks without progress, ticks inactive; and who is what."""
+        """Carry: actual at this tick, ticks without progress, ticks inactive; two states."""
         last, still, idle = view.carried(3, -1.0).T
         missing = view.ram_target - view.ram_current
         asked = np.abs(missing) > self.params.inaccuracy

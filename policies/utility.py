@@ -3,13 +3,13 @@
 Sources: marginal gain over lower convex hulls as in Talus (Beckmann and Sanchez, HPCA 2015) and
 Cliffhanger (Cidon et al., NSDI 2016); curves by SHARDS (Waldspurger et al., FAST 2015). Law:
 minimise the sum of weight * rate * miss(x) over splits of the capacity, going down each curve's
-lower convex hull by the best gain per page; what gains nobody anything is shared by weight. A
-domain without a curve gets its max-min share by demand, and the others divide the rest. Signals:
-miss-ratio curve, requests (gets, and swap-ins for what tmem had refused). Time constant: that of
-the curve, and 1 / ``step`` intervals for the rate. Bad at: fairness, since who gains little gets
-nothing but its minimum, and who starves asks more slowly and then seems to gain less; the last
-edge of a hull is often served in part, and half of a cliff earns nothing; old curves after a change
-of phase; the swap-ins are the guest's own word.
+lower convex hull by the best gain per page; pages that gain nothing are shared by weight. A domain
+without a curve gets its max-min share by demand, and the others divide the rest. Signals:
+miss-ratio curve, requests (gets, and swap-ins of pages that tmem had refused). Time constant: that
+of the curve, and 1 / ``step`` intervals for the rate. Bad at: fairness, since a domain that gains
+little gets nothing but its minimum, and one that starves asks more slowly and then seems to gain
+less; the last edge of a hull is often served in part, and half of a cliff earns nothing; old curves
+after a change of phase; the swap-ins are the guest's own word.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def curves_of(view: View) -> tuple[Column, NDArray[np.bool_]]:
 def _best(
     view: View, curves: Column, rate: Column, known: NDArray[np.bool_], floor: Column
 ) -> Column:
-    """Pages above ``floor`` for each known domain, out of what the floors leave."""
+    """Pages above ``floor`` for each known domain, out of those the floors leave."""
     unit = max(view.capacity, 1) / (MRC_POINTS - 1)
     gain = -lower_hull(curves[known]) * (rate[known, None] / unit)
     edges = np.broadcast_to(unit * np.arange(MRC_POINTS), (len(gain), MRC_POINTS))

@@ -19,7 +19,7 @@ from policies.base import Plan, Policy, PolicyParams, View
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """What the policy, made with ``params``, must answer to ``view``; ``None`` is not compared."""
+    """The answer of the policy, made with ``params``, to ``view``; ``None`` is not compared."""
 
     view: View
     tmem: ArrayLike | None = None

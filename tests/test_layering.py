@@ -96,7 +96,7 @@ def test_imports_point_down(checkout: Path) -> None:
         ("policies.greedy", "from tmem import pool"),
         ("frontend.domain", "from hypervisor import config"),
         ("frontend.domain", "def f():\n    import backend.host"),
-        ("hypervisor.coordinator", "from backend import direct"),
+        ("hypervisor.coordination.coordinator", "from backend import direct"),
         ("hypervisor.public.messages", "import policies"),
         ("backend.host", "import memcoord.commands.run"),
         ("memcoord.testbed.guests.replaying", "from memcoord.benchmarks._loops import lib"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -38,6 +41,22 @@ def test_the_policy_shown_works_as_shown(readme: str, tmp_path: Path) -> None:
     policy = loader.load(f"{file}:FloorThenDemand:floor=100")
     plan = policy.plan(View.of(capacity=1000, used=[300, 100], failed_puts=[0, 0]))
     assert list(plan.tmem) == [700, 300]  # type: ignore[arg-type]
+
+
+@pytest.mark.process
+def test_the_api_shown_works_as_shown(readme: str, short_path: Path) -> None:
+    source = re.search(r"```python\n(import memcoord\n.*?)```", readme, re.DOTALL)
+    assert source is not None
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{source[1]}"],
+        env={**os.environ, "XDG_STATE_HOME": str(short_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'name': 'vm1'" in done.stdout
 
 
 def test_every_shown_option_of_the_command_exists(readme: str) -> None:

@@ -25,9 +25,12 @@ def test_every_code_is_in_the_table_under_its_name(page: str) -> None:
 
 
 def test_the_embedded_pool_works_as_shown(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (source,) = re.findall(r"```python\n(from tmem .*?)```", page, re.DOTALL)
-    exec(compile(source, "docs/tmem.md", "exec"), {})
+    use, move = re.findall(r"```python\n(from tmem.*?)```", page, re.DOTALL)
+    shown: dict[str, Any] = {}
+    exec(compile(use, "docs/tmem.md", "exec"), shown)
     assert capsys.readouterr().out == "1\n"
+    exec(compile(move, "docs/tmem.md", "exec"), shown)
+    assert shown["other"].get(1, 0, (7, 0, 0), 3, bytearray(4096)) == Code.DONE
 
 
 def test_the_pool_in_the_readme_works_as_shown(checkout: Path) -> None:

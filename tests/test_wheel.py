@@ -16,15 +16,10 @@ from typing import Any
 import pytest
 
 import hypervisor
+from hypervisor.public import COMPILED as MODULES
+from memcoord.commands.packages import ROOTS
 
-ROOTS = {"backend", "frontend", "hypervisor", "memcoord", "policies", "tmem"}
-COMPILED = (
-    "backend/_service",
-    "frontend/_guest",
-    "hypervisor/public/_abi",
-    "memcoord/benchmarks/_loops",
-    "memcoord/testbed/guests/_content",
-)
+COMPILED = tuple(name.replace(".", "/") for name in MODULES)
 BUILD_TIMEOUT_S = 600
 #: Hidden directories, and what a build in the checkout leaves.
 LEFT_OUT = shutil.ignore_patterns(
@@ -78,7 +73,7 @@ def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = wheel.namelist()
     roots = {name.split("/")[0] for name in names}
-    assert {root for root in roots if not root.endswith(".dist-info")} == ROOTS
+    assert {root for root in roots if not root.endswith(".dist-info")} == {*ROOTS}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     assert {f"{name}{suffix}" for name in COMPILED} <= set(names)
 
@@ -89,6 +84,7 @@ def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
     wanted = {
         str(path.relative_to(checkout))
         for pattern in (
+            "memcoord/templates/*.py",
             "memcoord/testbed/data/*",
             "memcoord/testbed/scenarios/*.toml",
             "**/*.pyi",

@@ -1,9 +1,10 @@
 """tmem: transcendent memory, a page pool that guests put pages into and may get back.
 
-Owns: nothing but the names. ``import tmem`` is cheap; numba is imported when ``tmem.Tmem`` is first
-used. Embedded use needs no process: ``Tmem(pages=1024)``, then ``new_pool``, ``put``, ``get``. The
-hypervisor's service thread uses the same object through ``tmem.serve``. Anybody may import this;
-the package itself imports nothing of the project.
+Owns: the public names. ``import tmem`` is cheap; numba is imported when ``tmem.Tmem`` is first
+used. Embedded use needs no process: ``Tmem(pages=1024)``, then ``open_client``, ``new_pool``,
+``put``, ``get``. The hypervisor's service thread works on the same object through the addresses of
+``tmem.serve``. ``tmem.migrate`` moves a client to another pool. Any package may import tmem; tmem
+imports no other package of this project.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["Code", "PoolFlag", "Tmem", "TmemBroken", "TmemError"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the pool, and numba with it, at first use."""
+    """Import the pool, and numba with it, at first use; AttributeError for any other name."""
     if name == "Tmem":
         from tmem.pool import Tmem
 

@@ -1,12 +1,13 @@
 """Many pages in one call, on contiguous buffers.
 
-Owns: what an array of pages, of names and of codes is. Addresses are taken once per call, nothing
-of the caller's is copied but indices of another type. Used through ``Tmem.put_many``, ``get_many``.
+Owns: what an array of pages, of names and of codes is. The caller's buffers are used where they
+are, by their addresses; only indices of another type are copied. Used through ``Tmem.put_many``
+and ``Tmem.get_many``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +16,17 @@ from tmem import serve
 from tmem.codes import TmemError
 from tmem.layout import MAX_CLIENTS, PAGE_BYTES, POOLS_PER_CLIENT
 
-if TYPE_CHECKING:
-    from tmem.pool import Tmem
-
 Codes = npt.NDArray[np.int64]
 
 
-def run(tmem: Tmem, op: int, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> Codes:
-    """Execute ``op`` for each index: the codes, shape (n,)."""
+def run(
+    state_address: int, op: int, client: int, pool: int, oid: Any, indices: Any, pages: Any
+) -> Codes:
+    """Execute ``op``, PUT or GET, for each index: the codes, shape (n,).
+
+    TmemError for arrays of another shape or size, OverflowError for an index that is no u32,
+    BufferError for pages of a get that cannot be written.
+    """
     which = _indices(indices)
     count = len(which)
     names = np.ascontiguousarray(oid, dtype=np.uint64)
@@ -35,7 +39,7 @@ def run(tmem: Tmem, op: int, client: int, pool: int, oid: Any, indices: Any, pag
         raise BufferError("pages to be filled must be writable")
     codes = np.empty(count, np.int64)
     serve.py_many(
-        tmem.state_address,
+        state_address,
         op,
         client if 0 <= client < MAX_CLIENTS else MAX_CLIENTS,
         pool if 0 <= pool < POOLS_PER_CLIENT else POOLS_PER_CLIENT,

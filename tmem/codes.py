@@ -1,8 +1,9 @@
-"""What a tmem operation answers: Xen's values, and the few of our own.
+"""The answers of tmem's operations: Xen's values, and a few that Xen lacks.
 
-Owns: the status codes, operation numbers, pool flags and exceptions of tmem. Operations answer with
-an integer, never an exception: 0 and above is success, below is one of ``Code``. Exceptions are
-for wrong use of the Python interface. Pure constants; anybody may import it.
+Owns: the status codes, operation numbers, pool flags and exceptions of tmem. An operation answers
+with an integer and never raises for what a guest did: 0 and above is success, below 0 is one of
+``Code``. Exceptions are for wrong use of the Python interface. Pure constants; any module may
+import it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Code(IntEnum):
     #: put: no memory left, and nothing ephemeral to evict; or the client has its quota of
     #: persistent pages. authorise: the client has sixteen uuids already.
     ENOMEM = -12
-    #: the guest page cannot be read or written. put: the old page is gone; get: it stays.
+    #: the guest's page cannot be read or written. put: the old page is dropped; get: it stays.
     EFAULT = -14
     #: open, restore: the client is open already.
     EEXIST = -17
@@ -32,8 +33,8 @@ class Code(IntEnum):
     ENODEV = -19
     #: get pools: no such client.
     EINVAL = -22
-    #: duplicate put: no memory for the new data (none left, above the quota, or the client is
-    #: being saved), and the old data has been dropped.
+    #: duplicate put (of a page that is there): no memory for the new data (none left, above the
+    #: quota, or the client is being saved), and the old data has been dropped.
     ENOSPC = -28
     #: unknown operation on a valid pool.
     ENOSYS = -38
@@ -41,11 +42,11 @@ class Code(IntEnum):
     EFROZEN = -1000
     #: get: the whole pool is empty; not counted as a get.
     EEMPTY = -1001
-    #: put of a new page: the client already uses its ``mm_target`` pages (SmarTmem; ours). Inside
-    #: the range a ring response may carry (>= -1001), outside what Xen ever returns.
+    #: put of a new page: the client already uses its ``mm_target`` pages, a limit that SmarTmem
+    #: added to Xen's. A ring response can carry the value (>= -1001) and Xen never returns it.
     TARGET = -999
-    #: put: there is no free page; nothing was changed, grow the pool and ask again. Between the
-    #: service and the pool only, never a guest's answer.
+    #: put: there is no free page, and nothing was changed; the service thread grows the pool and
+    #: asks again. No guest ever gets this answer.
     NEED_SLAB = -3000
     #: Python only: the index is not a u32; raised as OverflowError.
     BAD_INDEX = -3001

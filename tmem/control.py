@@ -1,7 +1,7 @@
 """What the host does to a pool: freeze, weigh, limit, authorise, take memory and give it back.
 
-Owns: the privileged half of ``Tmem``, Xen's control operations. The same rules of use as there:
-embedded, any thread; next to the C service, only under its lock.
+Owns: the privileged half of ``Tmem``, Xen's control operations. The rules of use are those of
+``Tmem``: embedded, any thread may call; once the C service runs, only a holder of its lock.
 """
 
 from __future__ import annotations
@@ -12,24 +12,14 @@ import numpy as np
 
 from tmem import serve
 from tmem.codes import Code, PoolFlag, TmemError
-from tmem.layout import (
-    H_EPHEMERAL_PAGES,
-    H_FREE_FRAMES,
-    H_HEAP_FREE,
-    H_HOST_TAKEN,
-    H_SAME_BUCKETS,
-    H_TOTAL_WEIGHT,
-    MAX_CLIENTS,
-    POOLS_PER_CLIENT,
-    SLOT_POOL,
-)
+from tmem.layout import MAX_CLIENTS, POOLS_PER_CLIENT
 from tmem.state import State
 
 PAGES_PER_MB = 256
 COMPRESS_PAGES_MAX = 65536  # of one step, so that the lock is not held for more than a second
 KB_PER_PAGE = 4
 WEIGHT_MAX = 0xFFFFFFFF  # a u32 in Xen's ABI
-_NO_UUID = -1
+_NO_UUID = (-1, -1)
 _WORD_MAX = (1 << 63) - 1
 
 
@@ -50,9 +40,9 @@ class Control:
     _state: State
 
     def freeze(self, client: int | None = None) -> int:
-        """No new pages for a client, or for every open one: 0; EPERM for an unknown client.
+        """Refuse new pages of a client, or of every open client: 0; EPERM for an unknown client.
 
-        Duplicate puts and gets go on; flushes are carried out and answer EFROZEN all the same.
+        Duplicate puts and gets go on; a flush is carried out and answers EFROZEN all the same.
         """
         return self._set_frozen(client, 1)
 
@@ -71,22 +61,22 @@ class Control:
         return 0
 
     def set_weight(self, client: int, weight: int) -> int:
-        """Weight of a client, 0 to 2^32 - 1, 0 at first: 0; ENOENT for an unknown client.
+        """Set a client's weight, 0 to 2^32 - 1, 0 at first: 0; ENOENT for an unknown client.
 
-        A client with a weight, and with a larger part of the ephemeral pages than of the sum of
-        all weights, evicts its own pages first.
+        A client that has a weight, and a larger part of all ephemeral pages than of all weights,
+        evicts its own pages first. TmemError for a weight out of range.
         """
         if not 0 <= weight <= WEIGHT_MAX:
             raise TmemError(f"a weight is 0 to {WEIGHT_MAX}, not {weight}")
         if not self._is_open(client):
             return int(Code.ENOENT)
         weights = self._state.clients["weight"]
-        self._state.header[H_TOTAL_WEIGHT] += weight - int(weights[client])
+        self._state.header["total_weight"] += weight - int(weights[client])
         weights[client] = weight
         return 0
 
     def set_quota(self, client: int, pages: int) -> int:
-        """Most persistent pages of a client, -1 for no limit: 0; ENODEV for an unknown client.
+        """Limit a client's persistent pages, -1 for no limit: 0; ENODEV for an unknown client.
 
         At the quota a new persistent page fails with ENOMEM; above it (the quota was lowered) a
         duplicate put fails with ENOSPC too and drops the page, as in Xen.
@@ -97,24 +87,26 @@ class Control:
         return 0
 
     def authorise(self, client: int, uuid: tuple[int, int], allow: bool = True) -> int:
-        """Let a client share pools of ``uuid`` (two u64, low first), or no longer: DONE; ENOMEM
-        when it has sixteen; ENODEV. A pool it shares already stays."""
+        """Let a client share pools of ``uuid`` (two u64, low first), or forbid it: DONE; ENOMEM
+        when the client has sixteen uuids; ENODEV. A pool that it shares already stays shared."""
         if not self._is_open(client):
             return int(Code.ENODEV)
         low, high = np.array(uuid, dtype=np.uint64).view(np.int64).tolist()
-        wanted = (low, high) if not allow else (_NO_UUID, _NO_UUID)
-        for place in self._state.uuids[client]:
-            if tuple(place.tolist()) == wanted:
-                place[:] = (low, high) if allow else _NO_UUID
+        before, after = ((low, high), _NO_UUID) if not allow else (_NO_UUID, (low, high))
+        places = self._state.clients[client]["uuids"]
+        for place, found in enumerate(places.tolist()):
+            if found == before:
+                places[place] = after
                 return int(Code.DONE)
         return int(Code.ENOMEM if allow else Code.DONE)
 
     def get_pools(self, client: int) -> tuple[int, tuple[PoolEntry, ...]]:
-        """How many pools a client has, and each by slot; (EINVAL, ()) for an unknown client."""
+        """The number of a client's pools, and an entry for each by slot; (EINVAL, ()) for an
+        unknown client."""
         if not self._is_open(client):
             return int(Code.EINVAL), ()
         entries = []
-        for slot, (number, _) in enumerate(self._state.slots[client].tolist()):
+        for slot, number in enumerate(self._state.clients[client]["slots"]["pool"].tolist()):
             if number:
                 pool = self._state.pools[number - 1]
                 flags = PoolFlag.VERSION
@@ -125,53 +117,56 @@ class Control:
         return len(entries), tuple(entries)
 
     def set_dedup(self, client: int, pool: int, on: bool) -> int:
-        """Whether pages put into a pool from now on may share their content: 0; ENODEV. On at
-        first when the pool was made with ``dedup``, and never possible otherwise."""
+        """Let pages put into a pool from now on share their content, or not: 0; ENODEV.
+
+        On at first when the ``Tmem`` was made with ``dedup``; TmemError for ``on`` when not.
+        """
         if not self._is_open(client) or not 0 <= pool < POOLS_PER_CLIENT:
             return int(Code.ENODEV)
-        number = int(self._state.slots[client, pool, SLOT_POOL]) - 1
+        number = int(self._state.clients[client]["slots"]["pool"][pool]) - 1
         if number < 0:
             return int(Code.ENODEV)
-        if on and not self._state.header[H_SAME_BUCKETS]:
+        if on and not self._state.header["dedup"]:
             raise TmemError("this pool was made without dedup")
         self._state.pools["dedup"][number] = on
         return 0
 
     def compress_step(self, budget_pages: int) -> int:
-        """Compress up to so many of the coldest raw pages: how many; 0 without compression."""
+        """Compress up to ``budget_pages`` of the coldest raw pages: how many it compressed, 0
+        without compression."""
         budget = min(max(budget_pages, 0), COMPRESS_PAGES_MAX)
         return int(serve.py_compress(self._state.address, budget))
 
     def flush_kb(self, kb: int) -> int:
-        """Evict until ``kb`` KiB (rounded up to pages) are free, if that can be; then all that is
-        free goes to the host's heap: how many KiB that is."""
+        """Evict until ``kb`` KiB (rounded up to pages) are free, if possible; then give tmem's
+        whole free list to the host's heap: how many KiB the heap got."""
         pages = -(-max(kb, 0) // KB_PER_PAGE)
         return KB_PER_PAGE * self._host(serve.FLUSH_TO_HOST, min(pages, _WORD_MAX))
 
     def freeable_mb(self) -> int:
-        """What tmem could give to the host, in MiB rounded down: free list and ephemeral pages."""
+        """MiB, rounded down, that tmem could give to the host: free list and ephemeral pages."""
         header = self._state.header
-        pages = header[H_FREE_FRAMES] - header[H_HEAP_FREE] + header[H_EPHEMERAL_PAGES]
+        pages = header["free_frames"] - header["heap_free"] + header["ephemeral_pages"]
         return int(pages) // PAGES_PER_MB
 
     def relinquish(self, order: int = 0) -> bool:
-        """Give the host's heap one page, evicting for it if need be; False when ``order`` is more
-        than 0 or there is nothing to give."""
+        """Give the host's heap one page, evicting one if need be; False when ``order`` is more
+        than 0 (more pages in a row) or tmem has nothing to give."""
         return bool(self._host(serve.RELINQUISH, min(max(order, 0), 1)))
 
     def host_take(self, pages: int) -> int:
-        """The host uses ``pages`` of its free heap itself, or as many as there are: how many."""
-        return self._move(min(max(pages, 0), int(self._state.header[H_HEAP_FREE])))
+        """The host takes ``pages`` out of its free heap, or all there are: how many it took."""
+        return self._move(min(max(pages, 0), int(self._state.header["heap_free"])))
 
     def host_give(self, pages: int) -> int:
-        """The host frees ``pages`` of those it took, or as many as it did: how many."""
-        return -self._move(-min(max(pages, 0), int(self._state.header[H_HOST_TAKEN])))
+        """The host gives ``pages`` of those it took back, or all it took: how many it gave."""
+        return -self._move(-min(max(pages, 0), int(self._state.header["host_taken"])))
 
     def _move(self, pages: int) -> int:
         header = self._state.header
-        header[H_HOST_TAKEN] += pages
-        header[H_HEAP_FREE] -= pages
-        header[H_FREE_FRAMES] -= pages
+        header["host_taken"] += pages
+        header["heap_free"] -= pages
+        header["free_frames"] -= pages
         return pages
 
     def _host(self, op: int, amount: int) -> int:

@@ -9,90 +9,63 @@ evicts its own pages first. Every try counts, as in Xen. Used by the kernels and
 
 from __future__ import annotations
 
-from numba import int64
-
-from tmem.index import pool_of_page
-from tmem.layout import (
-    AREA_PAGES,
-    C_EPHEMERAL_PAGES,
-    C_EVICTED,
-    C_WEIGHT,
-    CELL_EVICTION,
-    CELL_OF_CLIENT,
-    CLIENT_WORDS,
-    CLIENTS,
-    EVICT_STORED,
-    FRAME_FREE,
-    H_EPHEMERAL_PAGES,
-    H_EPHEMERAL_STORED,
-    H_EVICT_ATTEMPTS,
-    H_EVICTED,
-    H_FRAMES,
-    H_FREE_FRAMES,
-    H_HEAP_FREE,
-    H_RELINQUISH_ATTEMPTS,
-    H_RELINQUISH_EVICTIONS_MAX,
-    H_RELINQUISHED,
-    H_RELOCATED,
-    H_TOTAL_WEIGHT,
-    P_OWNER,
-    POOL_WORDS,
-    POOLS,
-)
-from tmem.machine import cells_at, copy_page, field, kernel
-from tmem.pages import client_anchor, dequeue, drop_page, enqueue
+from tmem.index import client_anchor, object_of
+from tmem.layout import AREA_PAGES, EVICT_STORED, FRAME_FREE
+from tmem.pages import dequeue, drop_page, enqueue
+from tmem.raw_memory import copy_page, kernel
 from tmem.slab import close_area, emptiest_area, frame_address, take_frame
 from tmem.store import move, spare
 
 EVICTION_TRIES = 10  # failed evictions before a put gives up, as in Xen
 RELINQUISH_EVICTIONS = 10  # evictions before the host gives up asking for one page, as in Xen
-NOBODY = -1  # the host itself evicts
+NOBODY = -1  # instead of a client: the host itself evicts
 
 
 @kernel
-def is_above_share(s, client):
+def is_above_share(state, client):
     """Whether a client has a larger part of the ephemeral pages than of the weights, in Xen's
     whole percents."""
     if client == NOBODY:
         return False
-    c = CLIENTS + client * CLIENT_WORDS
-    own, weight = s[c + C_EPHEMERAL_PAGES], s[c + C_WEIGHT]
-    if weight == 0 or own == 0:
+    its = state.clients[client]
+    if its.weight == 0 or its.ephemeral_pages == 0:
         return False
-    return s[H_EPHEMERAL_PAGES] * 100 // own < s[H_TOTAL_WEIGHT] * 100 // weight
+    pages_ratio = state.ephemeral_pages * 100 // its.ephemeral_pages
+    return pages_ratio < state.total_weight * 100 // its.weight
 
 
 @kernel
-def evict(s, client, order):
+def evict(state, client, order):
     """Drop one ephemeral page for ``client``; whether there was one. ``order`` is EVICT_STORED or
-    EVICT_ZERO. No page of another client goes for one above its share that has pages itself."""
-    s[H_EVICT_ATTEMPTS] += 1
-    if field(s, order, CELL_EVICTION) == order:
+    EVICT_ZERO. A client above its share loses a page of its own, if it has one of that order."""
+    state.evict_attempts += 1
+    links, anchor = state.cells.page.eviction, order
+    if links[order].next == order:
         return False
-    anchor, links = order, CELL_EVICTION
-    if is_above_share(s, client):
+    if is_above_share(state, client):
+        of_client = state.cells.page.of_client
         own = client_anchor(client, order - EVICT_STORED)
-        if field(s, own, CELL_OF_CLIENT) != own:
-            anchor, links = own, CELL_OF_CLIENT
-    page = field(s, anchor, links)
-    while spare(s, page):  # each page at most once
-        pool = pool_of_page(s, page)
-        dequeue(s, pool, page)
-        enqueue(s, pool, page)
-        page = field(s, anchor, links)
-    owner = s[POOLS + pool_of_page(s, page) * POOL_WORDS + P_OWNER]
-    s[CLIENTS + owner * CLIENT_WORDS + C_EVICTED] += 1
-    s[H_EVICTED] += 1
-    drop_page(s, page)
+        if of_client[own].next != own:
+            links, anchor = of_client, own
+    page = links[anchor].next
+    while spare(state, page):  # each page at most once
+        pool = object_of(state, page).pool
+        dequeue(state, pool, page)
+        enqueue(state, pool, page)
+        page = links[anchor].next
+    owner = state.pools[object_of(state, page).pool].owner
+    state.clients[owner].evicted += 1
+    state.evicted += 1
+    drop_page(state, page)
     return True
 
 
 @kernel
-def make_room(s, client, frames):
+def make_room(state, client, frames):
     """Evict until so many frames are free; False when that cannot be."""
     failed = 0
-    while s[H_FREE_FRAMES] < frames:
-        if not evict(s, client, EVICT_STORED):
+    while state.free_frames < frames:
+        if not evict(state, client, EVICT_STORED):
             failed += 1
             if failed == EVICTION_TRIES:
                 return False
@@ -100,54 +73,59 @@ def make_room(s, client, frames):
 
 
 @kernel
-def relinquish(s, order):
+def own_free(state):
+    """Frames on tmem's own free list, which the host's heap does not have."""
+    return state.free_frames - state.heap_free
+
+
+@kernel
+def relinquish(state, order):
     """The host's heap wants 2^order pages: 1 when it got its page, else 0; one page only."""
-    if s[H_FREE_FRAMES] == s[H_HEAP_FREE] and s[H_EPHEMERAL_PAGES] == 0:
+    if own_free(state) == 0 and state.ephemeral_pages == 0:
         return 0
-    s[H_RELINQUISH_ATTEMPTS] += 1
+    state.relinquish_attempts += 1
     if order > 0:
         return 0
     evictions = 0
-    while s[H_FREE_FRAMES] == s[H_HEAP_FREE] and evictions < RELINQUISH_EVICTIONS:
-        if not evict(s, NOBODY, EVICT_STORED):
+    while own_free(state) == 0 and evictions < RELINQUISH_EVICTIONS:
+        if not evict(state, NOBODY, EVICT_STORED):
             break
         evictions += 1
-    s[H_RELINQUISH_EVICTIONS_MAX] = max(s[H_RELINQUISH_EVICTIONS_MAX], evictions)
-    if s[H_FREE_FRAMES] == s[H_HEAP_FREE]:
+    state.relinquish_evictions_max = max(state.relinquish_evictions_max, evictions)
+    if own_free(state) == 0:
         return 0
-    s[H_HEAP_FREE] += 1
-    s[H_RELINQUISHED] += 1
+    state.heap_free += 1
+    state.relinquished += 1
     return 1
 
 
 @kernel
-def flush_to_host(s, wanted):
-    """Evict until tmem's free list has ``wanted`` pages, if it can; all of it goes to the heap:
-    how many pages that were."""
-    while s[H_FREE_FRAMES] - s[H_HEAP_FREE] < wanted:
-        if not evict(s, NOBODY, EVICT_STORED):
+def flush_to_host(state, wanted):
+    """Evict until tmem's own free list has ``wanted`` pages, if it can; then the host's heap gets
+    the whole list: how many pages."""
+    while own_free(state) < wanted:
+        if not evict(state, NOBODY, EVICT_STORED):
             break
-    pages = s[H_FREE_FRAMES] - s[H_HEAP_FREE]
-    s[H_HEAP_FREE] = s[H_FREE_FRAMES]
+    pages = own_free(state)
+    state.heap_free = state.free_frames
     return pages
 
 
 @kernel
-def shrink(s):
+def shrink(state):
     """Give up one whole area: its number, or -1 when the pages that stay need it. Evicts in put
     order until an area's worth is free, then empties the area with the fewest pages."""
-    if s[H_FREE_FRAMES] + s[H_EPHEMERAL_STORED] < AREA_PAGES or emptiest_area(s) < 0:
+    if state.free_frames + state.ephemeral_stored < AREA_PAGES or emptiest_area(state) < 0:
         return -1
-    while s[H_FREE_FRAMES] < AREA_PAGES:
-        evict(s, NOBODY, EVICT_STORED)
-    area = emptiest_area(s)
-    close_area(s, area)
-    frames = cells_at(s[H_FRAMES])
+    while state.free_frames < AREA_PAGES:
+        evict(state, NOBODY, EVICT_STORED)
+    area = emptiest_area(state)
+    close_area(state, area)
     for frame in range(area * AREA_PAGES, (area + 1) * AREA_PAGES):
-        holder = int64(frames[frame])
+        holder = state.frames[frame]
         if holder < FRAME_FREE:
-            moved = take_frame(s, holder)
-            copy_page(frame_address(s, moved), frame_address(s, frame))
-            move(s, frame, moved, holder)
-            s[H_RELOCATED] += 1
+            moved = take_frame(state, holder)
+            copy_page(frame_address(state, moved), frame_address(state, frame))
+            move(state, frame, moved, holder)
+            state.relocated += 1
     return area

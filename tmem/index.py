@@ -1,9 +1,13 @@
 """Which page is where: hash chains, lists and the cells they run through.
 
-Owns: the cells, the two hash tables and every list. The hash is multilinear over 32-bit halves with
-secret keys (Lemire and Kaser, "Strongly universal string hashing is fast"): two different keys meet
-with probability 2^-32 whatever a guest chooses, so no guest can grow a long chain. Kernels take the
-state as ``s``, a pointer to its int64 words; a cell number of 0 means none. Used by the kernels.
+Owns: the cells, the hash tables of pages and objects, and every list. The hash is multilinear over
+32-bit halves with secret keys (Lemire and Kaser, "Strongly universal string hashing is fast"): two
+different names meet with probability 2^-32 whatever a guest chooses, so no guest can grow a long
+chain. Used by the kernels.
+
+Words of every kernel: ``state`` is the pool's ``layout.STATE``. Clients, pools and slots are given
+by number, pages and objects by the number of their cell, where 0 means none. A pool's number is
+unique in the state (a slot's is not). ``oid`` is a tuple of three u64.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -11,231 +15,199 @@ state as ``s``, a pointer to its int64 words; a cell number of 0 means none. Use
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from numba import int64, uint64
 
-from tmem.layout import (
-    CELL_CHAIN,
-    CELL_INDEX,
-    CELL_MATES,
-    CELL_OID,
-    CELL_OWNER,
-    CELL_WORDS,
-    H_CELLS,
-    H_CELLS_TOUCHED,
-    H_FIRST_FREE_CELL,
-    H_FREE_CELLS,
-    H_OBJECT_BUCKET_COUNT,
-    H_OBJECT_BUCKETS,
-    H_OBJECTS,
-    H_PAGE_BUCKET_COUNT,
-    H_PAGE_BUCKETS,
-    OBJECT_POOL_BITS,
-    OBJECT_POOL_MASK,
-    P_OBJECTS,
-    P_OBJECTS_MAX,
-    POOL_WORDS,
-    POOLS,
-)
-from tmem.machine import cells_at, field, kernel, key, oids_at, set_field
+from tmem import layout
+from tmem.raw_memory import kernel
 
 LOW = 0xFFFFFFFF
 
+client_anchor = kernel(layout.client_anchor)
+
+
+class Name(NamedTuple):
+    """The full name of a page, which exists or not."""
+
+    pool: Any
+    oid: Any
+    index: Any
+
 
 @kernel
-def append(s, anchor, cell, links):
-    """Put a cell at the tail of the list of ``anchor``; ``links`` is the list's column."""
-    last = field(s, anchor, links + 1)
-    set_field(s, cell, links, anchor)
-    set_field(s, cell, links + 1, last)
-    set_field(s, last, links, cell)
-    set_field(s, anchor, links + 1, cell)
+def append(links, anchor, cell):
+    """Put a cell at the tail of the list of ``anchor``; ``links`` has the list's LINK per cell."""
+    last = links[anchor].previous
+    links[cell].next = anchor
+    links[cell].previous = last
+    links[last].next = cell
+    links[anchor].previous = cell
 
 
 @kernel
-def insert_first(s, anchor, cell, links):
+def insert_first(links, anchor, cell):
     """Put a cell at the head of the list of ``anchor``."""
-    first = field(s, anchor, links)
-    set_field(s, cell, links, first)
-    set_field(s, cell, links + 1, anchor)
-    set_field(s, first, links + 1, cell)
-    set_field(s, anchor, links, cell)
+    first = links[anchor].next
+    links[cell].next = first
+    links[cell].previous = anchor
+    links[first].previous = cell
+    links[anchor].next = cell
 
 
 @kernel
-def unlink(s, cell, links):
+def unlink(links, cell):
     """Take a cell out of the list it is in."""
-    after = field(s, cell, links)
-    before = field(s, cell, links + 1)
-    set_field(s, before, links, after)
-    set_field(s, after, links + 1, before)
+    after, before = links[cell].next, links[cell].previous
+    links[before].next = after
+    links[after].previous = before
 
 
 @kernel
-def take_cell(s):
+def take_cell(state):
     """A cell nobody uses; the caller has checked that one is free."""
-    s[H_FREE_CELLS] -= 1
-    cell = s[H_FIRST_FREE_CELL]
+    state.free_cells -= 1
+    cell = state.first_free_cell
     if cell != 0:
-        s[H_FIRST_FREE_CELL] = field(s, cell, CELL_CHAIN)
+        state.first_free_cell = state.cells[cell].chain
         return cell
-    cell = s[H_CELLS_TOUCHED]
-    s[H_CELLS_TOUCHED] = cell + 1
-    return cell
+    state.cells_touched += 1
+    return state.cells_touched - 1
 
 
 @kernel
-def free_cell(s, cell):
+def free_cell(state, cell):
     """Give a cell back; its other words keep stale values that nobody reads."""
-    set_field(s, cell, CELL_CHAIN, s[H_FIRST_FREE_CELL])
-    s[H_FIRST_FREE_CELL] = cell
-    s[H_FREE_CELLS] += 1
+    state.cells[cell].chain = state.first_free_cell
+    state.first_free_cell = cell
+    state.free_cells += 1
 
 
 @kernel
-def hash_object(s, pool, oid0, oid1, oid2):
+def hash_object(state, pool, oid):
     """64 bits of hash of an object; the top half counts."""
-    low, half = uint64(LOW), uint64(32)
-    mixed = key(s, 0) + key(s, 1) * uint64(pool)
-    mixed += key(s, 2) * (oid0 & low) + key(s, 3) * (oid0 >> half)
-    mixed += key(s, 4) * (oid1 & low) + key(s, 5) * (oid1 >> half)
-    return mixed + key(s, 6) * (oid2 & low) + key(s, 7) * (oid2 >> half)
+    keys, low, half = state.keys, uint64(LOW), uint64(32)
+    mixed = keys[0] + keys[1] * uint64(pool)
+    mixed += keys[2] * (oid[0] & low) + keys[3] * (oid[0] >> half)
+    mixed += keys[4] * (oid[1] & low) + keys[5] * (oid[1] >> half)
+    return mixed + keys[6] * (oid[2] & low) + keys[7] * (oid[2] >> half)
 
 
 @kernel
-def object_bucket(s, pool, oid0, oid1, oid2):
-    """Bucket of an object; the hash is scaled to the table without a division."""
-    mixed = hash_object(s, pool, oid0, oid1, oid2)
-    return (int64(mixed >> uint64(32)) * s[H_OBJECT_BUCKET_COUNT]) >> 32
+def hash_page_name(state, name):
+    """64 bits of hash of a page's full name; the top half counts."""
+    return hash_object(state, name.pool, name.oid) + state.keys[8] * uint64(name.index)
 
 
 @kernel
-def page_bucket(s, pool, oid0, oid1, oid2, index):
-    """Bucket of a page, by its full name: finding it does not wait for its object."""
-    mixed = hash_object(s, pool, oid0, oid1, oid2) + key(s, 8) * uint64(index)
-    return (int64(mixed >> uint64(32)) * s[H_PAGE_BUCKET_COUNT]) >> 32
+def scale(mixed, count):
+    """A hash as one of ``count`` buckets, without a division."""
+    return (int64(mixed >> uint64(32)) * count) >> 32
 
 
 @kernel
-def bucket_of_page(s, page):
-    """Bucket of a page that exists."""
-    object_cell = field(s, page, CELL_OWNER)
-    oids = oids_at(s[H_CELLS])
-    at = object_cell * (CELL_WORDS // 2) + CELL_OID
-    pool = field(s, object_cell, CELL_OWNER) & OBJECT_POOL_MASK
-    return page_bucket(s, pool, oids[at], oids[at + 1], oids[at + 2], field(s, page, CELL_INDEX))
+def object_bucket(state, pool, oid):
+    """Bucket of an object."""
+    return scale(hash_object(state, pool, oid), state.object_bucket_count)
 
 
 @kernel
-def is_object(s, cell, pool, oid0, oid1, oid2):
+def page_bucket(state, name):
+    """Bucket of a page, by its full name: the search for the page does not wait for its object."""
+    return scale(hash_page_name(state, name), state.page_bucket_count)
+
+
+@kernel
+def oid_of(record):
+    """The name an object's cell, or one of the log, carries."""
+    return record.oid[0], record.oid[1], record.oid[2]
+
+
+@kernel
+def name_of(state, page):
+    """The full name of a page that exists."""
+    record = state.cells.page[page]
+    owner = state.cells.object[record.object]
+    return Name(owner.pool, oid_of(owner), record.index)
+
+
+@kernel
+def is_object(state, cell, pool, oid):
     """Whether a cell is the object of this name."""
-    oids = oids_at(s[H_CELLS])
-    at = cell * (CELL_WORDS // 2) + CELL_OID
-    return (
-        oids[at] == oid0
-        and oids[at + 1] == oid1
-        and oids[at + 2] == oid2
-        and field(s, cell, CELL_OWNER) & OBJECT_POOL_MASK == pool
-    )
+    it = state.cells.object[cell]
+    return it.oid[0] == oid[0] and it.oid[1] == oid[1] and it.oid[2] == oid[2] and it.pool == pool
 
 
 @kernel
-def find_object(s, pool, oid0, oid1, oid2):
+def find_object(state, pool, oid):
     """The object's cell, or 0: an object exists when it holds a page."""
-    bucket = object_bucket(s, pool, oid0, oid1, oid2)
-    cell = int64(cells_at(s[H_OBJECT_BUCKETS])[bucket])
-    while cell != 0 and not is_object(s, cell, pool, oid0, oid1, oid2):
-        cell = field(s, cell, CELL_CHAIN)
+    cell = state.object_buckets[object_bucket(state, pool, oid)]
+    while cell != 0 and not is_object(state, cell, pool, oid):
+        cell = state.cells[cell].chain
     return cell
 
 
 @kernel
-def find_page(s, pool, oid0, oid1, oid2, index):
+def find_page(state, name):
     """The cell of a page, or 0."""
-    bucket = page_bucket(s, pool, oid0, oid1, oid2, index)
-    cell = int64(cells_at(s[H_PAGE_BUCKETS])[bucket])
-    while cell != 0:
-        if field(s, cell, CELL_INDEX) == index and is_object(
-            s, field(s, cell, CELL_OWNER), pool, oid0, oid1, oid2
-        ):
-            return cell
-        cell = field(s, cell, CELL_CHAIN)
-    return 0
+    pages = state.cells.page
+    page = state.page_buckets[page_bucket(state, name)]
+    while page != 0:
+        it = pages[page]
+        if it.index == name.index and is_object(state, it.object, name.pool, name.oid):
+            break
+        page = it.chain
+    return page
 
 
 @kernel
-def chain(s, table, bucket, cell):
-    """Put a cell at the head of a hash chain; ``table`` is the header word of the buckets."""
-    buckets = cells_at(s[table])
-    set_field(s, cell, CELL_CHAIN, int64(buckets[bucket]))
+def chain(state, buckets, bucket, cell):
+    """Put a cell at the head of a hash chain."""
+    state.cells[cell].chain = buckets[bucket]
     buckets[bucket] = cell
 
 
 @kernel
-def unchain(s, table, bucket, cell):
+def unchain(state, buckets, bucket, cell):
     """Take a cell out of the hash chain it is in."""
-    buckets = cells_at(s[table])
-    before = int64(buckets[bucket])
-    after = field(s, cell, CELL_CHAIN)
+    before, after = buckets[bucket], state.cells[cell].chain
     if before == cell:
         buckets[bucket] = after
         return
-    while field(s, before, CELL_CHAIN) != cell:
-        before = field(s, before, CELL_CHAIN)
-    set_field(s, before, CELL_CHAIN, after)
+    while state.cells[before].chain != cell:
+        before = state.cells[before].chain
+    state.cells[before].chain = after
 
 
 @kernel
-def pool_of_object(s, cell):
-    """The pool an object is in."""
-    return field(s, cell, CELL_OWNER) & OBJECT_POOL_MASK
+def object_of(state, page):
+    """The record of the object a page belongs to."""
+    return state.cells.object[state.cells.page[page].object]
 
 
 @kernel
-def pool_of_page(s, page):
-    """The pool a page is in."""
-    return pool_of_object(s, field(s, page, CELL_OWNER))
-
-
-@kernel
-def last_client(s, cell):
-    """The client that last put into an object, or got from it in a shared pool."""
-    return field(s, cell, CELL_OWNER) >> OBJECT_POOL_BITS
-
-
-@kernel
-def set_last_client(s, cell, client):
-    """Note who used an object last."""
-    set_field(s, cell, CELL_OWNER, pool_of_object(s, cell) | client << OBJECT_POOL_BITS)
-
-
-@kernel
-def new_object(s, pool, oid0, oid1, oid2):
+def new_object(state, pool, oid):
     """Make an object without pages; the caller adds one at once."""
-    cell = take_cell(s)
-    oids = oids_at(s[H_CELLS])
-    at = cell * (CELL_WORDS // 2) + CELL_OID
-    oids[at] = oid0
-    oids[at + 1] = oid1
-    oids[at + 2] = oid2
-    set_field(s, cell, CELL_OWNER, pool)
-    set_field(s, cell, CELL_MATES, cell)
-    set_field(s, cell, CELL_MATES + 1, cell)
-    chain(s, H_OBJECT_BUCKETS, object_bucket(s, pool, oid0, oid1, oid2), cell)
-    s[H_OBJECTS] += 1
-    p = POOLS + pool * POOL_WORDS
-    s[p + P_OBJECTS] += 1
-    s[p + P_OBJECTS_MAX] = max(s[p + P_OBJECTS_MAX], s[p + P_OBJECTS])
+    cell = take_cell(state)
+    it = state.cells.object[cell]
+    it.pool = pool
+    it.oid[0], it.oid[1], it.oid[2] = oid
+    it.pages.next = cell
+    it.pages.previous = cell
+    chain(state, state.object_buckets, object_bucket(state, pool, oid), cell)
+    state.objects += 1
+    counts = state.pools[pool]
+    counts.objects += 1
+    counts.objects_max = max(counts.objects_max, counts.objects)
     return cell
 
 
 @kernel
-def free_object(s, cell):
+def free_object(state, cell):
     """Forget an object whose last page has gone."""
-    oids = oids_at(s[H_CELLS])
-    at = cell * (CELL_WORDS // 2) + CELL_OID
-    pool = pool_of_object(s, cell)
-    bucket = object_bucket(s, pool, oids[at], oids[at + 1], oids[at + 2])
-    unchain(s, H_OBJECT_BUCKETS, bucket, cell)
-    free_cell(s, cell)
-    s[H_OBJECTS] -= 1
-    s[POOLS + pool * POOL_WORDS + P_OBJECTS] -= 1
+    it = state.cells.object[cell]
+    pool = it.pool
+    unchain(state, state.object_buckets, object_bucket(state, pool, oid_of(it)), cell)
+    free_cell(state, cell)
+    state.objects -= 1
+    state.pools[pool].objects -= 1

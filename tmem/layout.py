@@ -1,315 +1,286 @@
 """Where everything lies in the state of a pool: one block of memory, no Python object per page.
 
-Owns: the offsets every kernel uses. The block (``tmem.state``) starts with int64 words (header,
-clients, slots, pools), then the arrays the header points to:
+Owns: the numpy dtypes of that block. Each field is declared here once. Kernels and Python use the
+same dtypes, both by field name (for kernels: ``tmem.raw_memory``). The block begins with one
+``STATE``; its ``array_of`` fields hold the addresses of the arrays that follow it:
 
   cells    one 40-byte descriptor per page, object, shared content and logged invalidation, in one
            arena with one free list
-  buckets  heads of the hash chains: for pages, for objects, and with dedup for contents
+  buckets  heads of the hash chains: for pages, for objects, and with dedup for frames
   frames   per 4 KiB frame of the slab: who holds it (``FRAME_*``), or the next free frame
-  same     with dedup only, two words per frame: chain and hash of its content
-  areas    per 2 MiB area of the slab: size, used frames, first free frame, next open area
+  hashed   with dedup only, per frame: the hash of its content
+  areas    per 2 MiB area of the slab: size, used frames, free frames
 
-A cell is ten u32. Cell 0 means none; memory of zeroes is an empty pool, so nothing is touched
-before it is used. Lists are circular and doubly linked through a cell that only anchors them:
+The slab is the memory that holds the pages themselves. It need not be part of the block.
 
-  word     0      1         2 3         4 5          6 7        8      9
-  page     chain  object    its object  its client   eviction   index  store
-  object   chain  pool, u   its pages   oid[0]       oid[1]     oid[2]       u: client that used it
-  content  -      refs      frame                                        (last, in the high half)
-  gone     next   pool      index       oid[0]       oid[1]     oid[2]          (three u64 each)
+Cell 0 means no cell. Frames, areas and pools begin at number 0, so a field that may name none of
+them holds the number plus one; such fields say "+ 1". Memory of zeroes is an empty pool, so no page
+of the block is touched before it is used.
 
-Where a page's data is (``store``): a frame of its own; NO_FRAME, all zero; STORE_SHARED | content
-cell; or STORE_PACKED | frame * 64 + slot, compressed. A page takes less than 64 bytes of this and
-an object 40. The arena has room for an object per page (``cells_for``), so that it never ends
-before the memory does; what is not used of it is never touched.
-Single owner: whoever runs a kernel owns the whole block. Used by the kernels and by ``tmem.pool``.
+Lists are circular and doubly linked by a ``LINK`` in each cell. The list begins and ends in a cell
+that is no page, its anchor.
+
+A page takes less than 64 bytes of the block and an object 40. The arena has room for an object per
+page (``cells_for``), so it never ends before the memory does.
+Single owner: the caller of a kernel owns the whole block while the kernel runs. Used by the kernels
+and by ``tmem.pool``; pure constants.
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
 
 PAGE_BYTES = 4096
 AREA_PAGES = 512
 AREA_BYTES = AREA_PAGES * PAGE_BYTES
 WARM_FRAMES = 256  # a power of two: as many pages as stay in a level 2 cache of 1 MiB
 MAX_AREAS = 32768
+MAX_PAGES = 1 << 27
 MAX_CLIENTS = 64
 POOLS_PER_CLIENT = 16
 SLOT_COUNT = MAX_CLIENTS * POOLS_PER_CLIENT
 SHARED_POOLS = 16  # in the whole system, as in Xen
-MAX_POOLS = SLOT_COUNT + SHARED_POOLS  # private pools have the number of their slot
+MAX_POOLS = SLOT_COUNT + SHARED_POOLS  # a private pool has the number of its slot
 AUTHORISATIONS = 16  # uuids per client
-
-# Header words; those of a put or get first.
-HEADER_FIELDS = (
-    "cells",  # addresses of the arrays
-    "page_buckets",
-    "page_bucket_count",
-    "slab",  # host address of area 0
-    "same_buckets",  # 0 without dedup
-    "reserve_pages",  # frames that must be free before any put
-    "free_frames",  # frames tmem may take: its free list and the host's heap
-    "operations",
-    "object_buckets",
-    "frames",
-    "areas",
-    "same",
-    "scratch",  # one page
-    "warm",  # frames written lately
-    "note",  # tmem.shards' function that is told of every operation; 0: nobody wants curves
-    "shards",  # what it works on
-    "object_bucket_count",
-    "same_bucket_count",
-    "cell_count",
-    "max_areas",
-    "max_pages",  # frames that may ever be grown: the last area may be a part of one
-    "free_cells",  # cells that may still be taken
-    "cells_touched",  # cells ever taken; those beyond are still zero
-    "first_free_cell",
-    "open_area",  # first area with a free frame, + 1
-    "held_areas",
-    "held_frames",
-    "heap_free",  # those of them that are the host's heap
-    "host_taken",  # free frames the host uses for itself
-    "pages",
-    "objects",
-    "zero_pages",
-    "ephemeral_pages",
-    "ephemeral_stored",  # frames that hold ephemeral pages only, as every frame does or does not
-    "total_weight",
-    "joined",  # number of the last join of a shared pool
-    "errors",
-    "evicted",
-    "evict_attempts",
-    "relinquished",
-    "relinquish_attempts",
-    "relinquish_evictions_max",
-    "failed_copies",
-    "relocated",
-    "dedup_across",  # contents may be shared between clients
-    "contents",  # that more than one page has had
-    "shared_pages",  # pages that have such a content
-    "deduped",
-    "compression",
-    "packed_pages",
-    "packed_bytes",  # what is left of them
-    "packed_frames",
-    "poor",  # pages that did not compress well enough
-    "cold",  # last page looked at in the eviction order, or its anchor
-    "rewritten",  # a page before a cold one is raw again
-)
-(
-    H_CELLS,
-    H_PAGE_BUCKETS,
-    H_PAGE_BUCKET_COUNT,
-    H_SLAB,
-    H_SAME_BUCKETS,
-    H_RESERVE_PAGES,
-    H_FREE_FRAMES,
-    H_OPERATIONS,
-    H_OBJECT_BUCKETS,
-    H_FRAMES,
-    H_AREAS,
-    H_SAME,
-    H_SCRATCH,
-    H_WARM,
-    H_NOTE,
-    H_SHARDS,
-    H_OBJECT_BUCKET_COUNT,
-    H_SAME_BUCKET_COUNT,
-    H_CELL_COUNT,
-    H_MAX_AREAS,
-    H_MAX_PAGES,
-    H_FREE_CELLS,
-    H_CELLS_TOUCHED,
-    H_FIRST_FREE_CELL,
-    H_OPEN_AREA,
-    H_HELD_AREAS,
-    H_HELD_FRAMES,
-    H_HEAP_FREE,
-    H_HOST_TAKEN,
-    H_PAGES,
-    H_OBJECTS,
-    H_ZERO_PAGES,
-    H_EPHEMERAL_PAGES,
-    H_EPHEMERAL_STORED,
-    H_TOTAL_WEIGHT,
-    H_JOINED,
-    H_ERRORS,
-    H_EVICTED,
-    H_EVICT_ATTEMPTS,
-    H_RELINQUISHED,
-    H_RELINQUISH_ATTEMPTS,
-    H_RELINQUISH_EVICTIONS_MAX,
-    H_FAILED_COPIES,
-    H_RELOCATED,
-    H_DEDUP_ACROSS,
-    H_CONTENTS,
-    H_SHARED_PAGES,
-    H_DEDUPED,
-    H_COMPRESSION,
-    H_PACKED_PAGES,
-    H_PACKED_BYTES,
-    H_PACKED_FRAMES,
-    H_POOR,
-    H_COLD,
-    H_REWRITTEN,
-) = range(len(HEADER_FIELDS))
-H_KEYS = 64  # nine secret words of the hash
 KEY_COUNT = 9
-HEADER_WORDS = 80
 
-# Words of a client; `mm_target` may be written from outside at any time, -1 means no limit.
-CLIENT_FIELDS = (
-    "mm_target",
-    "quota",  # persistent pages it may have, -1: no limit
-    "is_frozen",
-    "is_migrating",
-    "used_pages",
-    "gets",
-    "gets_hit",
-    "persistent_gets_hit",
-    "ephemeral_gets_hit",
-    "puts",
-    "puts_succ",
-    "persistent_puts_succ",
-    "persistent_pages",
-    "ephemeral_pages",
-    "is_open",
-    "weight",
-    "is_saving",
-    "first_gone",  # log of invalidations while migrating: cells
-    "last_gone",
-    "cold",  # last page looked at of the persistent ones, or their anchor
-    "ephemeral_pages_max",
-    "puts_failed_target",
-    "puts_failed_nomem",
-    "puts_failed_nospc",
-    "puts_failed_frozen",
-    "puts_failed_fault",
-    "flushes",
-    "evicted",
-    "errors",
+U16, U32, U64, I64 = (np.dtype(kind) for kind in (np.uint16, np.uint32, np.uint64, np.int64))
+ARRAY_OF = "array of"
+
+
+def array_of(dtype: np.dtype) -> np.dtype:
+    """An int64 field that holds the address of an array of ``dtype``."""
+    return np.dtype(np.int64, metadata={ARRAY_OF: dtype})
+
+
+# Compressed pages lie in frames that are cut into slots of one size. A class is a slot size and a
+# kind: class 2n holds ephemeral pages in slots of size n, class 2n + 1 persistent ones.
+PACKED_HEAD = np.dtype(
+    [  # at the start of such a frame
+        ("next", U32),  # frame of the class with a free slot, + 1
+        ("previous", U32),  # the same, the other way
+        ("used", I64),  # a bit per slot
+    ]
 )
-(
-    C_MM_TARGET,
-    C_QUOTA,
-    C_IS_FROZEN,
-    C_IS_MIGRATING,
-    C_USED_PAGES,
-    C_GETS,
-    C_GETS_HIT,
-    C_PERSISTENT_GETS_HIT,
-    C_EPHEMERAL_GETS_HIT,
-    C_PUTS,
-    C_PUTS_SUCC,
-    C_PERSISTENT_PUTS_SUCC,
-    C_PERSISTENT_PAGES,
-    C_EPHEMERAL_PAGES,
-    C_IS_OPEN,
-    C_WEIGHT,
-    C_IS_SAVING,
-    C_FIRST_GONE,
-    C_LAST_GONE,
-    C_COLD,
-    C_EPHEMERAL_PAGES_MAX,
-    C_PUTS_FAILED_TARGET,
-    C_PUTS_FAILED_NOMEM,
-    C_PUTS_FAILED_NOSPC,
-    C_PUTS_FAILED_FROZEN,
-    C_PUTS_FAILED_FAULT,
-    C_FLUSHES,
-    C_EVICTED,
-    C_ERRORS,
-) = range(len(CLIENT_FIELDS))
-CLIENT_WORDS = len(CLIENT_FIELDS)
-CLIENTS = HEADER_WORDS
-
-# The uuids a client may join, two words each; all ones is a free place.
-UUIDS = CLIENTS + MAX_CLIENTS * CLIENT_WORDS
-UUID_WORDS = 2 * AUTHORISATIONS
-
-# Per slot (client * 16 + slot): number of the pool it leads to, + 1, and when it joined that pool.
-SLOT_WORDS = 2
-SLOT_POOL, SLOT_JOINED = range(SLOT_WORDS)
-SLOTS = UUIDS + MAX_CLIENTS * UUID_WORDS
-
-# Words of a pool; those of a put or get lie together.
-POOL_FIELDS = (
-    "is_persistent",
-    "is_shared",
-    "owner",  # client all its pages are counted to
-    "dedup",
-    "pages",
-    "gets",
-    "gets_hit",
-    "puts",
-    "puts_good",
-    "puts_replaced",
-    "is_open",
-    "slot",  # the owner's
-    "sharers",  # slots that lead to it
-    "uuid_lo",
-    "uuid_hi",
-    "pages_max",
-    "objects",
-    "objects_max",
-    "puts_dropped",
-    "puts_failed",
-    "page_flushes",
-    "page_flushes_hit",
-    "object_flushes",
-    "object_flushes_hit",
-)
-(
-    P_IS_PERSISTENT,
-    P_IS_SHARED,
-    P_OWNER,
-    P_DEDUP,
-    P_PAGES,
-    P_GETS,
-    P_GETS_HIT,
-    P_PUTS,
-    P_PUTS_GOOD,
-    P_PUTS_REPLACED,
-    P_IS_OPEN,
-    P_SLOT,
-    P_SHARERS,
-    P_UUID_LO,
-    P_UUID_HI,
-    P_PAGES_MAX,
-    P_OBJECTS,
-    P_OBJECTS_MAX,
-    P_PUTS_DROPPED,
-    P_PUTS_FAILED,
-    P_PAGE_FLUSHES,
-    P_PAGE_FLUSHES_HIT,
-    P_OBJECT_FLUSHES,
-    P_OBJECT_FLUSHES_HIT,
-) = range(len(POOL_FIELDS))
-POOL_WORDS = len(POOL_FIELDS)
-POOLS = SLOTS + SLOT_COUNT * SLOT_WORDS
-
-# Compressed pages: frames cut into slots of one size, twice so many classes as sizes, for
-# persistent and ephemeral pages do not share a frame. Per class: first frame with a free slot, + 1.
-PACKED_HEADER_BYTES = 64  # of such a frame: next, previous frame of the class, used slots
-SLOT_HEADER_BYTES = 8  # of a slot: page cell, length
+PACKED_SLOT = np.dtype([("page", U32), ("length", U32)])  # before the compressed bytes of a slot
+PACKED_HEADER_BYTES = 64  # the head takes a cache line
+SLOT_HEADER_BYTES = PACKED_SLOT.itemsize
 SLOTS_PER_FRAME = (56, 28, 18, 13, 10, 8, 6, 5, 4, 3, 2)
-SLOT_BYTES = tuple((4096 - PACKED_HEADER_BYTES) // n // 8 * 8 for n in SLOTS_PER_FRAME)
+SLOT_BYTES = tuple((PAGE_BYTES - PACKED_HEADER_BYTES) // n // 8 * 8 for n in SLOTS_PER_FRAME)
 PACKED_MAX_BYTES = SLOT_BYTES[-1] - SLOT_HEADER_BYTES  # 0.49 of a page; more would save nothing
 PACKED_CLASSES = 2 * len(SLOT_BYTES)
-PACKED = POOLS + MAX_POOLS * POOL_WORDS
-FIXED_WORDS = PACKED + PACKED_CLASSES
 
-# Columns of a cell. A list column is the next cell; the one after it is the previous cell.
-CELL_WORDS = 10
-CELL_CHAIN, CELL_OWNER, CELL_MATES = 0, 1, 2
-CELL_OF_CLIENT, CELL_EVICTION, CELL_INDEX, CELL_STORE = 4, 6, 8, 9
-CELL_OID = 2  # in u64 words of an object
-OBJECT_POOL_BITS = 16  # the high half of an object's CELL_OWNER is the client that used it last
-OBJECT_POOL_MASK = (1 << OBJECT_POOL_BITS) - 1
+# A cell is one of four records, all of 40 bytes. `chain` links a hash chain, the log, or, in a cell
+# that is not used, the free list.
+LINK = np.dtype([("next", U32), ("previous", U32)])
+PAGE = np.dtype(
+    [
+        ("chain", U32),
+        ("object", U32),  # cell of the object it belongs to
+        ("mates", LINK),  # the pages of its object
+        ("of_client", LINK),  # the pages of one kind (ANCHOR_*) of its client
+        ("eviction", LINK),  # ephemeral pages in the order they are evicted
+        ("index", U32),
+        ("store", U32),  # where its data is: NO_FRAME, STORE_*, or the number of its own frame
+    ]
+)
+OBJECT = np.dtype(
+    [
+        ("chain", U32),
+        ("pool", U16),
+        ("user", U16),  # client that put into it last, or got from it in a shared pool
+        ("pages", LINK),  # anchor of its pages' `mates`
+        ("oid", U64, 3),
+    ]
+)
+CONTENT = np.dtype(
+    [  # the data of several pages, kept once
+        ("chain", U32),
+        ("references", U32),
+        ("frame", U32),
+        ("scope", U32),  # pages of one scope may share it (tmem.dedup)
+    ]
+)
+GONE = np.dtype(
+    [  # one entry of the log of invalidations
+        ("chain", U32),
+        ("pool", U32),
+        ("index", U32),
+        ("unused", U32),
+        ("oid", U64, 3),
+    ]
+)
+CELL_KINDS: dict[str, Any] = {"page": PAGE, "object": OBJECT, "content": CONTENT, "gone": GONE}
+CELL = np.dtype(
+    {
+        "names": [*CELL_KINDS, "chain"],
+        "formats": [*CELL_KINDS.values(), U32],
+        "offsets": [0] * (len(CELL_KINDS) + 1),
+        "itemsize": PAGE.itemsize,
+    }
+)
+assert PAGE.fields is not None
+assert OBJECT.fields is not None
+assert PAGE.fields["mates"] == OBJECT.fields["pages"], "an object anchors the list of its pages"
 
-# Where the data of a page is; a plain number is its own frame.
+AREA = np.dtype(
+    [
+        ("size", U32),  # frames; 0: the area is absent
+        ("used", U32),  # frames
+        ("first_free", U32),  # frame, + 1
+        ("next", U32),  # area with a free frame, + 1
+    ]
+)
+HASHED = np.dtype(
+    [
+        ("chain", U32),  # next frame on the hash chain, + 1; NOT_HASHED when it is on none
+        ("tag", U32),  # hash of the content
+    ]
+)
+NOT_HASHED = 0xFFFFFFFF
+
+POOL = np.dtype(
+    [  # what a put or get touches first
+        ("is_persistent", I64),
+        ("is_shared", I64),
+        ("owner", I64),  # client all its pages are counted to
+        ("dedup", I64),
+        ("pages", I64),
+        ("gets", I64),
+        ("gets_hit", I64),
+        ("puts", I64),
+        ("puts_good", I64),
+        ("puts_replaced", I64),
+        ("is_open", I64),
+        ("slot", I64),  # the owner's slot that leads to it
+        ("sharers", I64),  # slots that lead to it
+        ("uuid_lo", I64),
+        ("uuid_hi", I64),
+        ("pages_max", I64),
+        ("objects", I64),
+        ("objects_max", I64),
+        ("puts_dropped", I64),
+        ("puts_failed", I64),
+        ("page_flushes", I64),
+        ("page_flushes_hit", I64),
+        ("object_flushes", I64),
+        ("object_flushes_hit", I64),
+    ]
+)
+SLOT = np.dtype(
+    [
+        ("pool", I64),  # that the slot leads to, + 1
+        ("joined", I64),  # number of the join; the lowest joined first
+    ]
+)
+UUID = np.dtype([("low", I64), ("high", I64)])  # all ones: no uuid
+CLIENT = np.dtype(
+    [
+        ("mm_target", I64),  # pages, -1: no limit; may be written from outside at any time
+        ("quota", I64),  # persistent pages it may have, -1: no limit
+        ("is_frozen", I64),
+        ("is_migrating", I64),
+        ("used_pages", I64),
+        ("gets", I64),
+        ("gets_hit", I64),
+        ("persistent_gets_hit", I64),
+        ("ephemeral_gets_hit", I64),
+        ("puts", I64),
+        ("puts_succ", I64),
+        ("persistent_puts_succ", I64),
+        ("persistent_pages", I64),
+        ("ephemeral_pages", I64),
+        ("is_open", I64),
+        ("weight", I64),
+        ("is_saving", I64),
+        ("first_gone", I64),  # log of invalidations while migrating: cells
+        ("last_gone", I64),
+        ("cold", I64),  # persistent page the compressor looked at last, or their anchor
+        ("ephemeral_pages_max", I64),
+        ("puts_failed_target", I64),
+        ("puts_failed_nomem", I64),
+        ("puts_failed_nospc", I64),
+        ("puts_failed_frozen", I64),
+        ("puts_failed_fault", I64),
+        ("flushes", I64),
+        ("evicted", I64),
+        ("errors", I64),
+        ("slots", SLOT, POOLS_PER_CLIENT),
+        ("uuids", UUID, AUTHORISATIONS),  # it may share pools of
+    ]
+)
+
+STATE = np.dtype(
+    [  # what a put or get touches first
+        ("cells", array_of(CELL)),
+        ("page_buckets", array_of(U32)),
+        ("page_bucket_count", I64),
+        ("slab", I64),  # host address of area 0
+        ("dedup", I64),  # whether pages may share their content
+        ("reserve_pages", I64),  # frames that must be free before any put
+        ("free_frames", I64),  # frames tmem may take: its free list and the host's heap
+        ("operations", I64),
+        ("object_buckets", array_of(U32)),
+        ("frames", array_of(U32)),
+        ("areas", array_of(AREA)),
+        ("hashed", array_of(HASHED)),
+        ("scratch", I64),  # address of two pages
+        ("warm", array_of(U32)),  # frames written lately
+        ("note", I64),  # tmem.shards' function that is told of every operation; 0: no curves
+        ("shards", I64),  # address of the estimators that function works on
+        ("hash_page", I64),  # xxHash's function, with dedup
+        ("object_bucket_count", I64),
+        ("hash_buckets", array_of(U32)),
+        ("hash_bucket_count", I64),
+        ("cell_count", I64),
+        ("max_areas", I64),
+        ("max_pages", I64),  # frames that may ever be grown: the last area may be a part of one
+        ("free_cells", I64),  # cells that may still be taken
+        ("cells_touched", I64),  # cells ever taken; those beyond are still zero
+        ("first_free_cell", I64),
+        ("open_area", I64),  # first area with a free frame, + 1
+        ("held_areas", I64),
+        ("held_frames", I64),
+        ("heap_free", I64),  # free frames that are in the host's heap
+        ("host_taken", I64),  # free frames the host uses for itself
+        ("pages", I64),
+        ("objects", I64),
+        ("zero_pages", I64),
+        ("ephemeral_pages", I64),
+        ("ephemeral_stored", I64),  # frames with ephemeral pages; no frame mixes the two kinds
+        ("total_weight", I64),
+        ("joined", I64),  # number of the last join of a pool
+        ("errors", I64),
+        ("evicted", I64),
+        ("evict_attempts", I64),
+        ("relinquished", I64),
+        ("relinquish_attempts", I64),
+        ("relinquish_evictions_max", I64),
+        ("failed_copies", I64),
+        ("relocated", I64),
+        ("dedup_across", I64),  # contents may be shared between clients
+        ("contents", I64),  # content cells
+        ("shared_pages", I64),  # pages that have such a content
+        ("deduped", I64),
+        ("compression", I64),
+        ("packed_pages", I64),
+        ("packed_bytes", I64),  # sum of their compressed lengths
+        ("packed_frames", I64),
+        ("poor", I64),  # pages that did not compress well enough
+        ("cold", I64),  # page the compressor looked at last in eviction order, or its anchor
+        ("rewritten", I64),  # a page before a cold one may be raw again
+        ("keys", U64, KEY_COUNT),  # secret, of the hash
+        ("packed", I64, PACKED_CLASSES),  # per class: first frame with a free slot, + 1
+        ("pools", POOL, MAX_POOLS),
+        ("clients", CLIENT, MAX_CLIENTS),
+    ]
+)
+assert STATE.fields is not None
+assert STATE.fields["pools"][1] % 64 == 0, "a pool begins with a cache line"
+
+# Where the data of a page is (`store`); a plain number is a frame of its own.
 NO_FRAME = 0xFFFFFFFF  # the page is all zero and holds no storage
 STORE_SHARED = 1 << 31  # | content cell, and
 STORE_SPARED = 1 << 30  # | when the page has been spared by an eviction once
@@ -317,26 +288,20 @@ STORE_PACKED = 1 << 30  # | frame << PACKED_SLOT_BITS | slot
 STORE_MASK = STORE_PACKED - 1
 PACKED_SLOT_BITS = 6
 
-# Who holds a frame; a plain number is the page cell.
-FRAME_FREE = 1 << 31  # | next free frame + 1
+# Who holds a frame (`frames`); a plain number is the page cell.
+FRAME_FREE = 1 << 31  # | next free frame, + 1
 FRAME_SHARED = 1 << 30  # | content cell
 FRAME_PACKED = 1 << 29  # | class
 FRAME_MASK = FRAME_PACKED - 1
 
-# Per frame, with dedup: the next frame on its hash chain, + 1, or NOT_HASHED; and its hash.
-SAME_WORDS = 2
-NOT_HASHED = 0xFFFFFFFF
-CONTENT_REFS, CONTENT_FRAME, CONTENT_SCOPE = 1, 2, 3  # words of a content cell
-
-# Anchors: cells that only hold the ends of a list.
-EVICT_STORED = 1  # ephemeral pages that hold storage, in put order
-EVICT_ZERO = 2  # ephemeral pages without; evicting them frees a cell only
-CLIENT_ANCHORS = 3  # three per client: the same two, and persistent pages
+# Cells that are only anchors of lists.
+EVICT_STORED = 1  # of `eviction`: pages that hold storage, in put order
+EVICT_ZERO = 2  # of `eviction`: pages of zeroes; evicting one frees a cell only
+CLIENT_ANCHORS = 3  # of `of_client`, three per client: the same two kinds, and persistent pages
 ANCHOR_STORED, ANCHOR_ZERO, ANCHOR_PERSISTENT, ANCHORS_PER_CLIENT = range(4)
 FIRST_CELL = CLIENT_ANCHORS + ANCHORS_PER_CLIENT * MAX_CLIENTS
 
 # What is noted of a client's keys, for its miss-ratio curve.
-NOTE_KINDS = range(8)
 (
     NOTE_STORED,  # a put: the page is in tmem now, or
     NOTE_REFUSED,  # it is not
@@ -346,19 +311,17 @@ NOTE_KINDS = range(8)
     NOTE_FLUSH_OBJECT,
     NOTE_DESTROY_POOL,
     NOTE_OPEN_CLIENT,
-) = NOTE_KINDS
-
-# Columns of an area.
-AREA_WORDS = 4
-AREA_SIZE, AREA_USED, AREA_FIRST_FREE, AREA_NEXT = range(AREA_WORDS)
+) = range(8)
 
 SPARE_CELLS = 64  # so that a pool of a few pages has some for shared contents and the log
 
-assert len(HEADER_FIELDS) <= H_KEYS
-assert H_KEYS + KEY_COUNT <= HEADER_WORDS
-MAX_PAGES = 1 << 27
 assert MAX_PAGES * 2 + SPARE_CELLS + FIRST_CELL < FRAME_MASK, "a cell number is nothing else"
 assert MAX_AREAS * AREA_PAGES << PACKED_SLOT_BITS <= STORE_PACKED
+
+
+def client_anchor(client: int, kind: int) -> int:
+    """The anchor of a client's pages of one kind: ANCHOR_STORED, ANCHOR_ZERO, ANCHOR_PERSISTENT."""
+    return CLIENT_ANCHORS + client * ANCHORS_PER_CLIENT + kind
 
 
 def cells_for(pages: int) -> int:

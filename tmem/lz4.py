@@ -5,6 +5,11 @@ no frame, no size header). A page is always 4096 bytes uncompressed, which keeps
 bits and the match table within one eighth of the level 1 cache.
 Neither touches a byte outside what it is given, whatever the input; ``decompress`` never follows a
 malformed block. Called by kernels only.
+
+Why not the lz4 library: on pages this is faster. Both called by address from a kernel, the best of
+interleaved runs for a page of text took 6.9 to 7.1 us to compress here and 8.1 to 9.3 us with lz4
+4.4.5; 1.66 to 1.72 us to decompress here and 1.67 to 1.81 us there. The price is the ratio: 0.430
+of the size against 0.422.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -20,7 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tmem.layout import PAGE_BYTES
-from tmem.machine import kernel
+from tmem.raw_memory import copy_bytes, kernel
 
 _I8, _I16, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(64)
 
@@ -104,18 +109,6 @@ move2, move8, move16 = _mover(2), _mover(8), _mover(16)
 
 
 @intrinsic
-def move_bytes(typing_context: Any, target: Any, source: Any, count: Any) -> Any:
-    """memcpy; the two do not overlap."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        target, source = (builder.inttoptr(a, _I8.as_pointer()) for a in arguments[:2])
-        cgutils.raw_memcpy(builder, target, source, arguments[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
-
-
-@intrinsic
 def same_bytes(typing_context: Any, difference: Any) -> Any:
     """How many low bytes of a non-zero difference of two words are zero."""
 
@@ -158,7 +151,7 @@ def copy_literals(target, target_end, source, source_end, count):
             source += WIDE
             move16(target, source)
     else:
-        move_bytes(target, source, count)
+        copy_bytes(target, source, count)
 
 
 @kernel

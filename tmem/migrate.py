@@ -1,11 +1,15 @@
 """Saving a client and restoring it in another pool, as migration and suspend do.
 
-Owns: the protocol. ``Saving(pool, client)`` freezes the client; ``image`` and ``pages`` are sent.
-``live`` lets its guest run on meanwhile: it may get and flush, puts fail, and what goes is logged.
-After the guest has stopped, ``invalidations`` are sent, then ``end``. The other side calls
-``restore`` with the image, ``put`` for each page and ``flush_page`` for each invalidation.
-Persistent pages only: ephemeral ones may vanish at any time, and this is one. How a page is stored
-makes no difference. Same rules of use as ``Tmem``.
+API: a host that moves a guest to another machine saves its tmem here and restores it there; no
+command of this project does so yet.
+
+Owns: the protocol. ``Saving(tmem, client)`` freezes the client; the host sends ``image`` and
+``pages``. With ``live`` the guest runs on meanwhile: its gets and flushes work, its puts fail, and
+the pages that go are logged. After the guest has stopped, the host sends ``invalidations`` and
+calls ``end``. The receiver calls ``restore`` with the image, ``put`` for each page and
+``flush_page`` for each invalidation. Only persistent pages are sent; ephemeral pages may vanish at
+any time, and here they do. How a page is stored makes no difference. The rules of use are those of
+``Tmem``.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ Name = tuple[int, tuple[int, int, int], int]  # pool slot, oid, index
 
 @dataclass(frozen=True)
 class ClientImage:
-    """What a client is, without its pages."""
+    """A client's settings and pools, without its pages."""
 
     weight: int
     quota: int
@@ -48,7 +52,7 @@ class Saving:
         words = tmem._state.clients[client]
         if words["is_saving"]:
             raise TmemError(f"client {client} is being saved already")
-        uuids = tmem._state.uuids[client].view(np.uint64).tolist()
+        uuids = words["uuids"].view(np.uint64).reshape(-1, 2).tolist()
         self.image = ClientImage(
             int(words["weight"]),
             int(words["quota"]),
@@ -63,19 +67,20 @@ class Saving:
 
     def _persistent(self) -> Iterator[Name]:
         state = self._tmem._state
-        anchor = layout.CLIENT_ANCHORS + self._client * layout.ANCHORS_PER_CLIENT
-        anchor += layout.ANCHOR_PERSISTENT
-        cell = int(state.cells[anchor, layout.CELL_OF_CLIENT])
+        pages, objects = state.cells["page"], state.cells["object"]
+        anchor = layout.client_anchor(self._client, layout.ANCHOR_PERSISTENT)
+        cell = int(pages[anchor]["of_client"]["next"])
         while cell != anchor:
-            page = state.cells[cell].tolist()
-            words = state.cells[page[layout.CELL_OWNER]].tolist()
-            pool = words[layout.CELL_OWNER] & layout.OBJECT_POOL_MASK
-            oid = words[4] | words[5] << 32, words[6] | words[7] << 32, words[8] | words[9] << 32
-            yield pool % layout.POOLS_PER_CLIENT, oid, page[layout.CELL_INDEX]
-            cell = page[layout.CELL_OF_CLIENT]
+            page = pages[cell]
+            owner = objects[page["object"]]
+            oid0, oid1, oid2 = owner["oid"].tolist()
+            slot = int(owner["pool"]) % layout.POOLS_PER_CLIENT
+            yield slot, (oid0, oid1, oid2), int(page["index"])
+            cell = int(page["of_client"]["next"])
 
     def pages(self) -> Iterator[tuple[Name, bytes]]:
-        """Every persistent page in put order, those flushed meanwhile left out. Once."""
+        """Name and 4096 bytes of every persistent page in put order, without those flushed since.
+        The first call yields them, a second nothing."""
         page = bytearray(layout.PAGE_BYTES)
         names, self._names = self._names, []
         for name in names:
@@ -83,14 +88,14 @@ class Saving:
                 yield name, bytes(page)
 
     def invalidations(self) -> Iterator[Name]:
-        """What was flushed, replaced or destroyed since a live save began. Each once."""
+        """The name of each page flushed, replaced or destroyed since a live save began, once."""
         out = np.zeros(5, np.uint64)
         while serve.py_take_gone(self._tmem.state_address, self._client, int(out.ctypes.data)):
             slot, index, *oid = out.tolist()
             yield slot, (oid[0], oid[1], oid[2]), index
 
     def end(self) -> None:
-        """Give the client back as it was; the rest of the log is forgotten."""
+        """Freeze the client no longer, if it was not frozen before; drop the rest of the log."""
         for _ in self.invalidations():
             pass
         frozen = self._was_frozen

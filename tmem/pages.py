@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from tmem.index import (
     append,
-    bucket_of_page,
     chain,
+    client_anchor,
     free_cell,
     free_object,
-    pool_of_object,
+    name_of,
+    page_bucket,
     take_cell,
     unchain,
     unlink,
@@ -25,120 +26,89 @@ from tmem.layout import (
     ANCHOR_PERSISTENT,
     ANCHOR_STORED,
     ANCHOR_ZERO,
-    ANCHORS_PER_CLIENT,
-    C_COLD,
-    C_EPHEMERAL_PAGES,
-    C_EPHEMERAL_PAGES_MAX,
-    C_PERSISTENT_PAGES,
-    C_USED_PAGES,
-    CELL_EVICTION,
-    CELL_INDEX,
-    CELL_MATES,
-    CELL_OF_CLIENT,
-    CELL_OWNER,
-    CELL_STORE,
-    CLIENT_ANCHORS,
-    CLIENT_WORDS,
-    CLIENTS,
     EVICT_STORED,
-    H_COLD,
-    H_EPHEMERAL_PAGES,
-    H_PAGE_BUCKETS,
-    H_PAGES,
     NO_FRAME,
-    P_IS_PERSISTENT,
-    P_OWNER,
-    P_PAGES,
-    P_PAGES_MAX,
-    POOL_WORDS,
-    POOLS,
 )
-from tmem.machine import field, kernel, set_field
+from tmem.raw_memory import kernel
 from tmem.store import discard, store
 
 
 @kernel
-def client_anchor(client, kind):
-    """The anchor of a client's pages of one kind: ``ANCHOR_STORED``, ZERO or PERSISTENT."""
-    return CLIENT_ANCHORS + client * ANCHORS_PER_CLIENT + kind
-
-
-@kernel
-def kind_of(s, pool, page):
+def kind_of(state, pool, page):
     """Which list of its client a page is on."""
-    if s[POOLS + pool * POOL_WORDS + P_IS_PERSISTENT]:
+    if state.pools[pool].is_persistent:
         return ANCHOR_PERSISTENT
-    return ANCHOR_ZERO if field(s, page, CELL_STORE) == NO_FRAME else ANCHOR_STORED
+    return ANCHOR_ZERO if state.cells.page[page].store == NO_FRAME else ANCHOR_STORED
 
 
 @kernel
-def enqueue(s, pool, page):
+def enqueue(state, pool, page):
     """Put a page at the tail of its client's list and, when ephemeral, of the eviction order."""
-    kind = kind_of(s, pool, page)
-    owner = s[POOLS + pool * POOL_WORDS + P_OWNER]
-    append(s, client_anchor(owner, kind), page, CELL_OF_CLIENT)
+    kind, pages = kind_of(state, pool, page), state.cells.page
+    append(pages.of_client, client_anchor(state.pools[pool].owner, kind), page)
     if kind != ANCHOR_PERSISTENT:
-        append(s, EVICT_STORED + kind, page, CELL_EVICTION)
+        append(pages.eviction, EVICT_STORED + kind, page)
 
 
 @kernel
-def dequeue(s, pool, page):
-    """Take a page out of these lists. Where the compressor stands, it steps back."""
-    p = POOLS + pool * POOL_WORDS
-    if s[p + P_IS_PERSISTENT]:
-        cold = CLIENTS + s[p + P_OWNER] * CLIENT_WORDS + C_COLD
-        if s[cold] == page:
-            s[cold] = field(s, page, CELL_OF_CLIENT + 1)
+def dequeue(state, pool, page):
+    """Take a page out of these lists. If the compressor stands at the page, it steps back."""
+    its_pool, pages = state.pools[pool], state.cells.page
+    if its_pool.is_persistent:
+        client = state.clients[its_pool.owner]
+        if client.cold == page:
+            client.cold = pages[page].of_client.previous
     else:
-        if s[H_COLD] == page:
-            s[H_COLD] = field(s, page, CELL_EVICTION + 1)
-        unlink(s, page, CELL_EVICTION)
-    unlink(s, page, CELL_OF_CLIENT)
+        if state.cold == page:
+            state.cold = pages[page].eviction.previous
+        unlink(pages.eviction, page)
+    unlink(pages.of_client, page)
 
 
 @kernel
-def drop_page(s, page):
+def drop_page(state, page):
     """Forget a page, and its object with the last one."""
-    object_cell = field(s, page, CELL_OWNER)
-    pool = pool_of_object(s, object_cell)
-    discard(s, pool, page)
-    p = POOLS + pool * POOL_WORDS
-    c = CLIENTS + s[p + P_OWNER] * CLIENT_WORDS
-    if s[p + P_IS_PERSISTENT]:
-        s[c + C_PERSISTENT_PAGES] -= 1
+    pages = state.cells.page
+    object_cell, name = pages[page].object, name_of(state, page)
+    discard(state, name.pool, page)
+    pool = state.pools[name.pool]
+    client = state.clients[pool.owner]
+    if pool.is_persistent:
+        client.persistent_pages -= 1
     else:
-        s[c + C_EPHEMERAL_PAGES] -= 1
-        s[H_EPHEMERAL_PAGES] -= 1
-    s[c + C_USED_PAGES] -= 1
-    s[p + P_PAGES] -= 1
-    s[H_PAGES] -= 1
-    dequeue(s, pool, page)
-    unlink(s, page, CELL_MATES)
-    unchain(s, H_PAGE_BUCKETS, bucket_of_page(s, page), page)
-    free_cell(s, page)
-    if field(s, object_cell, CELL_MATES) == object_cell:
-        free_object(s, object_cell)
+        client.ephemeral_pages -= 1
+        state.ephemeral_pages -= 1
+    client.used_pages -= 1
+    pool.pages -= 1
+    state.pages -= 1
+    dequeue(state, name.pool, page)
+    unlink(pages.mates, page)
+    unchain(state, state.page_buckets, page_bucket(state, name), page)
+    free_cell(state, page)
+    if pages.mates[object_cell].next == object_cell:
+        free_object(state, object_cell)
 
 
 @kernel
-def add_page(s, pool, object_cell, index, data):
-    """Make the cell of a new page and fill it; the caller has made room."""
-    page = take_cell(s)
-    set_field(s, page, CELL_OWNER, object_cell)
-    set_field(s, page, CELL_INDEX, index)
-    store(s, pool, page, data)
-    chain(s, H_PAGE_BUCKETS, bucket_of_page(s, page), page)
-    append(s, object_cell, page, CELL_MATES)
-    enqueue(s, pool, page)
-    p = POOLS + pool * POOL_WORDS
-    c = CLIENTS + s[p + P_OWNER] * CLIENT_WORDS
-    if s[p + P_IS_PERSISTENT]:
-        s[c + C_PERSISTENT_PAGES] += 1
+def add_page(state, name, object_cell, data):
+    """Make the cell of a new page and fill it from the address ``data``; the caller has made
+    room."""
+    page, pages = take_cell(state), state.cells.page
+    pages[page].object = object_cell
+    pages[page].index = name.index
+    store(state, name.pool, page, data)
+    chain(state, state.page_buckets, page_bucket(state, name), page)
+    append(pages.mates, object_cell, page)
+    enqueue(state, name.pool, page)
+    pool = state.pools[name.pool]
+    client = state.clients[pool.owner]
+    if pool.is_persistent:
+        client.persistent_pages += 1
     else:
-        s[c + C_EPHEMERAL_PAGES] += 1
-        s[c + C_EPHEMERAL_PAGES_MAX] = max(s[c + C_EPHEMERAL_PAGES_MAX], s[c + C_EPHEMERAL_PAGES])
-        s[H_EPHEMERAL_PAGES] += 1
-    s[c + C_USED_PAGES] += 1
-    s[H_PAGES] += 1
-    s[p + P_PAGES] += 1
-    s[p + P_PAGES_MAX] = max(s[p + P_PAGES_MAX], s[p + P_PAGES])
+        client.ephemeral_pages += 1
+        client.ephemeral_pages_max = max(client.ephemeral_pages_max, client.ephemeral_pages)
+        state.ephemeral_pages += 1
+    client.used_pages += 1
+    state.pages += 1
+    pool.pages += 1
+    pool.pages_max = max(pool.pages_max, pool.pages)

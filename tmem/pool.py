@@ -20,18 +20,13 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from tmem import batch, serve, statistics, walk
+from tmem import batch, serve, statistics, validate
 from tmem.codes import Code, Op, PoolFlag, TmemError
 from tmem.control import Control
+from tmem.dedup import hash_address
 from tmem.layout import (
     AREA_BYTES,
     AREA_PAGES,
-    H_COMPRESSION,
-    H_DEDUP_ACROSS,
-    H_FREE_FRAMES,
-    H_HEAP_FREE,
-    H_NOTE,
-    H_SHARDS,
     KEY_COUNT,
     MAX_AREAS,
     MAX_CLIENTS,
@@ -39,6 +34,7 @@ from tmem.layout import (
     PAGE_BYTES,
     POOLS_PER_CLIENT,
 )
+from tmem.record import RECORD
 from tmem.state import State
 
 RESERVE_PAGES = 256  # Xen's: 1 MiB
@@ -57,17 +53,21 @@ class Tmem(Control):
     """A page pool. Embedded: ``Tmem(pages=1024)``. In a hypervisor: ``Tmem(slab=a, max_areas=n)``.
 
     ``pages`` may be used at once; ``max_areas`` (2 MiB each) bounds what ``grow`` may add. With
-    ``slab``, pages live in the caller's memory from that page on, which must outlive the pool;
-    otherwise the pool maps its own. ``seed`` fixes the secret hash keys, for repeatable runs only.
+    ``slab``, a host address, pages live in the caller's memory from there on, which must outlive
+    the pool; otherwise the pool maps its own. ``seed`` fixes the secret keys of the hash; it is for
+    repeatable runs only.
 
-    ``reserve_pages`` must be free before any put, so that many of ``pages`` never hold data but
-    one: 256 by default, as in Xen; 0 with ``slab``, where the host keeps its own slack.
+    ``reserve_pages`` must be free before any put, so all but ``reserve_pages - 1`` of ``pages`` can
+    hold data: 256 by default, as in Xen; 0 with ``slab``, where the host keeps its own slack.
 
     ``dedup`` keeps pages of the same content of one client once, ``dedup_across_clients`` those of
-    all: a client can then find out what others have. ``compression`` lets ``compress_step`` work.
-    ``mrc`` keeps for each client a sampled estimate of its ``miss_ratios``.
-    ``max_pages`` is how many pages there is room to describe, zero, same and compressed ones
-    included: with one of these options twice as many as fit raw, at 64 bytes each.
+    all clients: a client can then find out what others have. ``compression`` lets
+    ``compress_step`` work. ``mrc`` keeps for each client a sampled estimate of its
+    ``miss_ratios``. ``max_pages`` is how many pages there is room to describe, zero, same and
+    compressed ones included: with ``dedup`` or ``compression`` twice as many as fit raw, at 64
+    bytes each.
+
+    TmemError for numbers that do not fit together, and for ``dedup`` without a usable xxHash.
     """
 
     def __init__(
@@ -94,7 +94,6 @@ class Tmem(Control):
             reserve_pages = RESERVE_PAGES if slab is None else 0
         if reserve_pages < 0:
             raise TmemError(f"a reserve of {reserve_pages} pages cannot be")
-        frames = pages if areas == most else most * AREA_PAGES
         if max_pages is None:
             max_pages = most * AREA_PAGES * (SMALLER if dedup or compression else 1)
         if not 0 <= max_pages <= MAX_PAGES:
@@ -105,34 +104,32 @@ class Tmem(Control):
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
         elif slab % PAGE_BYTES:
             raise TmemError(f"the slab is at {slab:#x}: it must begin on a page of 4096 bytes")
-        source = secrets.SystemRandom() if seed is None else random.Random(seed)
-        keys = [source.getrandbits(64) for _ in range(KEY_COUNT)]
         self._state = State(
-            frames,
+            pages if areas == most else most * AREA_PAGES,
             slab,
-            keys,
+            _hash_keys(seed),
             max_pages=max_pages,
             reserve_pages=reserve_pages,
-            dedup=dedup or dedup_across_clients,
+            hash_page=hash_address() if dedup or dedup_across_clients else 0,
         )
-        self._state.header[H_DEDUP_ACROSS] = dedup_across_clients
-        self._state.header[H_COMPRESSION] = compression
-        self._estimators: npt.NDArray[np.int64] | None = None
+        self._state.header["dedup_across"] = dedup_across_clients
+        self._state.header["compression"] = compression
+        self._estimators: npt.NDArray[np.void] | None = None
         if mrc:
             from tmem import shards  # here only: it takes a second to compile
 
             self._estimators = shards.estimators(max_pages)
-            self._state.header[H_SHARDS] = self._estimators.ctypes.data
-            self._state.header[H_NOTE] = shards.note_address
+            self._state.header["shards"] = self._estimators.ctypes.data
+            self._state.header["note"] = shards.note_address
         #: the state as the compiled entries want it; alive as long as this object
         self.state_address = self._state.address
         for area in range(areas):
             self.grow(area)
-        self._state.header[H_HEAP_FREE] = self._state.header[H_FREE_FRAMES]
+        self._state.header["heap_free"] = self._state.header["free_frames"]
 
     @property
     def clients(self) -> npt.NDArray[np.void]:
-        """Live counters, shape (64,), named int64 fields (``layout.CLIENT_FIELDS``).
+        """Live counters, shape (64,), named fields (``layout.CLIENT``).
 
         ``clients["mm_target"][c] = pages`` sets a target at any time; everything else is read only
         by agreement, and may be read at any time.
@@ -140,10 +137,11 @@ class Tmem(Control):
         return self._state.clients
 
     def miss_ratios(self, client: int, sizes: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """What part of a client's requests would miss were it to have each of ``sizes`` pages.
+        """The part of a client's requests that would miss if it had each of ``sizes`` pages.
 
-        What counts as a request, and how it is estimated: ``tmem.shards``. Sizes ascend; ratios
-        never rise. Ones for a client that has asked for nothing. TmemError without ``mrc``.
+        ``tmem.shards`` says what counts as a request and how the part is estimated. ``sizes`` must
+        ascend; the ratios, float64 of the same shape, never rise. Ones for a client that has asked
+        for nothing. TmemError for a pool made without ``mrc``.
         """
         if self._estimators is None:
             raise TmemError("a pool made without mrc=True has no miss ratios")
@@ -152,15 +150,15 @@ class Tmem(Control):
         return shards.miss_ratios(self._estimators[client], np.asarray(sizes, dtype=np.float64))
 
     def open_client(self, client: int) -> int:
-        """Make a client: 0; EEXIST when it is open already, EPERM when not 0 to 63."""
+        """Make a client: 0; EEXIST when it is open already, EPERM for a number beyond 0 to 63."""
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.EPERM)
         return int(serve.py_open_client(self.state_address, client))
 
     def close_client(self, client: int) -> int:
-        """Free all that a client has: the number of pages; ENODEV when it is not open.
+        """Free all that a client has: the number of pages freed; ENODEV when it is not open.
 
-        A shared pool goes on with its other sharers.
+        A pool that the client shared goes on with its other sharers.
         """
         if not 0 <= client < MAX_CLIENTS:
             return int(Code.ENODEV)
@@ -187,9 +185,8 @@ class Tmem(Control):
     def put(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
         """Store a copy of ``page``, 4096 contiguous bytes of any kind of buffer.
 
-        Returns DONE, TARGET, EFROZEN, ENOMEM, ENOSPC (duplicate put: the old page is gone) or
-        ENODEV.
-        ``index`` is a u32.
+        Returns DONE, TARGET, EFROZEN, ENOMEM, ENODEV, or ENOSPC (duplicate put: the old page is
+        gone). ``index`` is a u32. Raises as the module's docstring says.
         """
         code: int = serve.put_buffer(
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
@@ -200,7 +197,8 @@ class Tmem(Control):
         """Fill ``page``, a writable buffer of 4096 bytes. The page leaves a private ephemeral pool,
         and is put last in the eviction order of a shared one.
 
-        Returns DONE, or with ``page`` untouched ABSENT, EEMPTY or ENODEV.
+        Returns DONE, or with ``page`` untouched ABSENT, EEMPTY or ENODEV. Raises as the module's
+        docstring says.
         """
         code: int = serve.get_buffer(
             self.state_address, client, pool, oid[0], oid[1], oid[2], index, page
@@ -213,14 +211,14 @@ class Tmem(Control):
         ``pages``: one contiguous buffer or array of n * 4096 bytes, used where it is. ``oid``: one
         for all, or an array of u64 of shape (n, 3).
         """
-        return batch.run(self, serve.PUT, client, pool, oid, indices, pages)
+        return batch.run(self.state_address, serve.PUT, client, pool, oid, indices, pages)
 
     def get_many(self, client: int, pool: int, oid: Any, indices: Any, pages: Any) -> batch.Codes:
         """Fill page k of ``pages``, a writable buffer, from index k of ``indices``: the codes.
 
-        As ``put_many``; what is not found leaves its page as it was.
+        As ``put_many``. A page that is not found leaves its place in ``pages`` as it was.
         """
-        return batch.run(self, serve.GET, client, pool, oid, indices, pages)
+        return batch.run(self.state_address, serve.GET, client, pool, oid, indices, pages)
 
     def put_fault(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """A put whose page cannot be read: EFAULT, or what fails before. An old page is gone."""
@@ -231,7 +229,10 @@ class Tmem(Control):
         return self._without_page(Op.GET, client, pool, oid, index)
 
     def peek(self, client: int, pool: int, oid: Oid, index: int, page: Any) -> int:
-        """Fill ``page`` and change nothing, counters included: DONE, ABSENT or ENODEV."""
+        """Fill ``page`` and change nothing, not even a counter: DONE, ABSENT or ENODEV.
+
+        Raises as ``get``.
+        """
         data = np.frombuffer(page, np.uint8)
         if data.nbytes != PAGE_BYTES:
             _refuse(int(Code.BAD_BUFFER), index, page)
@@ -242,20 +243,23 @@ class Tmem(Control):
         return int(serve.py_peek(self.state_address, address, target, client))
 
     def _without_page(self, op: Op, client: int, pool: int, oid: Oid, index: int) -> int:
-        """Execute a record as the C service does, with no page."""
+        """Execute a record as the C service does, without a page."""
         client, record = self._record(op, client, pool, oid, index)
         address = int(record.ctypes.data)
         return int(serve.py_execute(self.state_address, address, 0, client, 0))
 
     def _record(
         self, op: int, client: int, pool: int, oid: Oid, index: int
-    ) -> tuple[int, npt.NDArray[np.uint64]]:
-        """A client and a ``struct mc_record`` as the C service would pass them."""
+    ) -> tuple[int, npt.NDArray[np.void]]:
+        """A client and one ``RECORD`` as the C service would pass them."""
         if not 0 <= index <= serve.INDEX_MAX:
             _refuse(int(Code.BAD_INDEX), index)
         client = client if 0 <= client < MAX_CLIENTS else MAX_CLIENTS
         pool = pool if 0 <= pool < POOLS_PER_CLIENT else POOLS_PER_CLIENT
-        return client, np.array([int(op), 0, 0, pool | index << 32, *oid, 0], dtype=np.uint64)
+        record = np.zeros(1, RECORD)
+        record["op"] = op
+        record["arg"] = (pool | index << 32, *oid, 0)
+        return client, record
 
     def flush_page(self, client: int, pool: int, oid: Oid, index: int) -> int:
         """Forget a page: DONE whether or not it was there; ENODEV without such a pool."""
@@ -276,8 +280,8 @@ class Tmem(Control):
     def shrink(self) -> int:
         """Give up one whole area: its number, free for other use now.
 
-        Evicts ephemeral pages in put order, as few as it takes; -1, with nothing changed, when
-        what must stay does not fit in one area less.
+        Evicts ephemeral pages in put order, as few as it takes. -1, with nothing changed, when the
+        persistent pages do not fit in one area less.
         """
         return int(serve.py_shrink(self.state_address))
 
@@ -285,16 +289,21 @@ class Tmem(Control):
         """A frozen snapshot of every counter."""
         return statistics.snapshot(self._state)
 
-    def eviction_order(self) -> list[walk.Handle]:
+    def eviction_order(self) -> list[validate.Handle]:
         """Every ephemeral page as (owner, its slot, oid, index), the next victim first.
 
         Pages of zeroes come last: they hold no memory and go only when descriptors run out.
         """
-        return walk.eviction_order(self._state)
+        return validate.eviction_order(self._state)
 
     def validate(self) -> None:
-        """Walk everything; TmemBroken names the first invariant that does not hold. Slow."""
-        walk.validate(self._state)
+        """Check every invariant; TmemBroken names the first that does not hold. Slow."""
+        validate.validate(self._state)
+
+
+def _hash_keys(seed: int | None) -> list[int]:
+    source = secrets.SystemRandom() if seed is None else random.Random(seed)
+    return [source.getrandbits(64) for _ in range(KEY_COUNT)]
 
 
 def _refuse(code: int, index: int, page: Any = b"") -> NoReturn:

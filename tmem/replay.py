@@ -1,21 +1,22 @@
-"""A stream of tmem operations in, the answer of each out.
+"""An embedded pool driven by a stream of operations: a line in, its answer out.
 
-Owns: the form of a stream, and driving an embedded pool with it; ``memcoord tmem-replay`` is its
-command. A line is a JSON value; every line but the configuration answers one JSON array on one
-line, at once. First the configuration, every key of which may be left out:
+Owns: the form of a stream, and the execution of its lines; ``memcoord tmem-replay`` is the command.
+Each line is a JSON value. The first line is the configuration, with these defaults; any key may be
+left out. Every further line is answered at once by one JSON array on one line.
 
     {"total_pages":65536,"reserve_pages":256,"dedup":false,"compression":false}
 
-then rows. ``c`` is a client (0 to 32751, made by its first call), ``p`` a pool, ``i`` an index, an
-oid three u64, ``seed`` the content of a page (``page_of``). Codes, flags and pools are Xen's
-(``tmem.codes``); what is not named here answers ``[code]``:
+The further lines are rows. ``c`` is a client (0 to 32751, made by the first row that names it),
+``p`` a pool, ``i`` an index, ``oid`` three u64, ``seed`` stands for the content of a page
+(``page_of``). Codes, flags and pools are Xen's (``tmem.codes``). Where the table has no answer, it
+is ``[code]``:
 
     ["new_pool",c,flags,uuid_lo,uuid_hi]   [slot] or [code]
     ["destroy_pool",c,p]                   [1], [0] when there is none
     ["put",c,p,[o0,o1,o2],i,seed]          [1] or [code]
     ["get",c,p,oid,i]                      [1,seed] after a look at all 4096 bytes, [0] or [code]
-    ["put_fault",c,p,oid,i]                as put, of a page that cannot be read; a seed may follow
-    ["get_fault",c,p,oid,i]                as get, into a page that cannot be written
+    ["put_fault",c,p,oid,i]                as put; the page cannot be read; a seed may follow
+    ["get_fault",c,p,oid,i]                as get; the page cannot be written
     ["flush_page",c,p,oid,i]  ["flush_object",c,p,oid]
     ["auth",c,on,uuid_lo,uuid_hi]          may c join shared pools of this uuid
     ["set_quota",c,n]                      [0]; most persistent pages of c, -1 for no limit
@@ -25,11 +26,11 @@ oid three u64, ``seed`` the content of a page (``page_of``). Codes, flags and po
     ["relinquish",0,order]                 [1] when one page went to the host's heap, else [0]
     ["host_take",0,n]  ["host_give",0,n]   [pages that the host took from its heap, or put back]
     ["kill_client",c]                      [0]
-    ["get_pools",c]                        [how many pools] or [-22]
+    ["get_pools",c]                        [number of pools] or [-22]
     ["lru",0]                              [[owner,slot,oid,i,seed],...], the next victim first
 
-A line that is none of these answers ``["error","what is wrong"]``, changes nothing, and the stream
-goes on; after a wrong configuration, with the defaults. Blank lines are skipped.
+Any other line is answered by ``["error","what is wrong"]`` and changes nothing; the stream goes on.
+After a wrong configuration the defaults hold. Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ _COUNT = np.arange(512, dtype=np.uint64)
 
 
 class BadRow(Exception):
-    """A line is not a row; the text says why."""
+    """A line is not a row; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ def page_of(seed: int) -> Page:
 
 
 class Number:
-    """A field that is an integer of a range, ends included; a boolean is none."""
+    """A field that is an integer from ``least`` to ``most``; a boolean is no integer."""
 
     def __init__(self, name: str, least: int, most: int) -> None:
         self.name, self.least, self.most = name, least, most
 
     def check(self, value: Any) -> int:
-        """The value; BadRow."""
+        """The value; BadRow when it is no such integer."""
         if type(value) is not int:
             raise BadRow(f"{self.name} must be an integer")
         if not self.least <= value <= self.most:
@@ -100,7 +101,7 @@ class Uuid(Number):
     """Half a uuid; -1 may stand for all ones."""
 
     def check(self, value: Any) -> int:
-        """The value as a u64; BadRow."""
+        """The value as a u64; BadRow when it is out of range."""
         return super().check(value) % _U64
 
 
@@ -108,7 +109,7 @@ class Switch(Number):
     """0 or 1, or a boolean."""
 
     def check(self, value: Any) -> int:
-        """0 or 1; BadRow."""
+        """0 or 1; BadRow for anything else."""
         return super().check(int(value) if type(value) is bool else value)
 
 
@@ -116,7 +117,7 @@ class ObjectId(Number):
     """An array of three u64."""
 
     def check(self, value: Any) -> Any:
-        """The three as a tuple; BadRow."""
+        """The three as a tuple; BadRow when they are not three u64."""
         if type(value) is not list or len(value) != 3:
             raise BadRow(f"{self.name} must be an array of three integers")
         return tuple([Number.check(self, word) for word in value])
@@ -157,7 +158,7 @@ _OPTIONAL = frozenset(["put_fault"])
 
 
 class Replay:
-    """A pool driven by rows. ``pool`` is a ``Tmem``, or what has its methods."""
+    """A pool driven by rows. ``pool`` is a ``Tmem``, or an object with the methods of one."""
 
     def __init__(self, config: ReplayConfig, pool: Any = None) -> None:
         self.pool: Any = pool or Tmem(
@@ -171,12 +172,11 @@ class Replay:
         self._rows = 0
         self._page: Page = np.empty(512, np.uint64)
         self._clients: dict[int, int] = {}  # domain -> the pool's number of it
-        self._quotas: dict[
-            int, int
-        ] = {}  # a domain's, so they come before the client and outlive it
+        #: by domain: a quota may be set before the domain is a client, and it outlives the client
+        self._quotas: dict[int, int] = {}
 
     def answer(self, row: Any) -> Row:
-        """Do what a row says; BadRow when it is none, and then nothing is done."""
+        """Carry out a row: its answer. BadRow when ``row`` is none; then nothing is done."""
         name, values = _checked(row)
         self._rows += 1
         if self._compression and self._rows % COMPRESS_ROWS == 0:
@@ -222,7 +222,7 @@ class Replay:
         seed = int(self._page[0])
         if self._page.tobytes() != page_of(seed).tobytes():
             self.damaged += 1
-            raise BadRow(f"damaged page: it begins like that of seed {seed} and is another")
+            raise BadRow(f"damaged page: it begins as the page of seed {seed} does, and differs")
         return seed
 
     def _put_fault(self, c: int, p: int, oid: Oid, i: int, _: int = 0) -> int:
@@ -254,7 +254,7 @@ class Replay:
         return code
 
     def _each(self, c: int, none: int, operation: Callable[[int], int]) -> int:
-        """Do it to one client or to all; ``none`` for one that is not there."""
+        """Do ``operation`` to one client or to all: the least code; ``none`` for an unknown one."""
         named = self._clients.values() if c == ALL else [self._clients.get(c, -1)]
         codes = [none if number < 0 else operation(number) for number in named]
         return min(codes, default=none)
@@ -319,7 +319,7 @@ def _checked(row: Any) -> tuple[str, list[Any]]:
 
 
 def config_of(value: Any) -> ReplayConfig:
-    """The configuration in a decoded first line; BadRow."""
+    """The configuration in a decoded first line; BadRow when it is none."""
     if type(value) is not dict:
         raise BadRow('the first line is the configuration, such as {"total_pages":1024}')
     kinds = {field.name: field.type for field in fields(ReplayConfig)}
@@ -334,7 +334,7 @@ def config_of(value: Any) -> ReplayConfig:
 
 
 def decode(line: bytes) -> Any:
-    """The JSON value of a line; BadRow."""
+    """The JSON value of a line; BadRow when it is too long or no JSON."""
     if len(line) > LINE_BYTES_MAX:
         raise BadRow(f"the line is longer than {LINE_BYTES_MAX} bytes")
     try:

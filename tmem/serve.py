@@ -3,14 +3,16 @@
 Owns: what is compiled, and with which signature. Two kinds of callers run the same kernels on the
 same state, and are never in it at the same time:
 
-  Python      ``put_buffer``, ``get_buffer``, ``control``. They keep the GIL, which is the lock of
-              embedded use: one operation is atomic for every thread of the process.
+  Python      ``put_buffer``, ``get_buffer``, ``control`` and the ``py_*`` functions. They keep the
+              GIL, which is the lock of embedded use: one operation is atomic for every thread of
+              the process.
   C service   the functions of ``Entries``, by address. They need no Python and no GIL; the service
               holds a lock of its own around each call. Once it runs, Python calls a ``Tmem``
-              method that takes part in this only under that lock. The counters and ``mm_target``
+              method that enters the state only under that lock. The counters and ``mm_target``
               in ``Tmem.clients`` are aligned words and may be read and written at any time.
 
-Importing this module compiles or loads every kernel; ``tmem.cache.warm`` does just that.
+Every entry takes the address of the state first. Importing this module compiles or loads every
+kernel. Used by ``tmem.pool`` and what belongs to it, and by hosts for ``entry_points``.
 """
 
 # Kernel arguments are typed by their signatures; annotations would only repeat them.
@@ -20,185 +22,171 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numba import cfunc, int64, njit, uint64
 
-from tmem import codes, evict, gone, kernels, pools, slab, store
-from tmem.cache import cached_kernels
+from tmem import codes, evict, invalidation_log, kernels, pools, slab, store
+from tmem.compiled_cache import cached_kernels
+from tmem.index import Name
 from tmem.layout import (
-    C_ERRORS,
-    CLIENT_WORDS,
-    CLIENTS,
-    H_ERRORS,
-    H_NOTE,
-    H_OPERATIONS,
     MAX_CLIENTS,
     NOTE_DESTROY_POOL,
     NOTE_OPEN_CLIENT,
     PAGE_BYTES,
+    STATE,
 )
-from tmem.machine import (
-    cells_at,
-    kernel,
-    note,
-    oids_at,
-    page_address,
-    readable_page,
-    words_at,
-    writable_page,
-)
-
-if TYPE_CHECKING:
-    from tmem.pool import Tmem
+from tmem.page_argument import page_address, readable_page, writable_page
+from tmem.raw_memory import array_at, kernel, record_at, words_at
+from tmem.record import RECORD
 
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = (int(op) for op in codes.Op)
 RELINQUISH, FLUSH_TO_HOST = range(2)  # of ``host``
 ENODEV, ENOSYS = int(codes.Code.ENODEV), int(codes.Code.ENOSYS)
 NEED_SLAB = int(codes.Code.NEED_SLAB)
 BAD_INDEX, BAD_BUFFER = int(codes.Code.BAD_INDEX), int(codes.Code.BAD_BUFFER)
-
-# struct mc_record, in u64 words: op is the low half-word of word 0, arg[] starts at word 3.
-RECORD_ARG = 3
-OP_MASK = 0xFFFF
 LOW_HALF = INDEX_MAX = 0xFFFFFFFF
+
+state_at, record_of = record_at(STATE), record_at(RECORD)
+oids_at, indices_at = array_at("u8"), array_at("u4")
 
 
 @kernel
-def counted(s, client, code):
+def counted(state, client, code):
     """Count an operation and whether it failed; returns its code."""
     if code == NEED_SLAB:
         return code
-    s[H_OPERATIONS] += 1
+    state.operations += 1
     if code < 0:
-        s[H_ERRORS] += 1
+        state.errors += 1
         if 0 <= client < MAX_CLIENTS:
-            s[CLIENTS + client * CLIENT_WORDS + C_ERRORS] += 1
+            state.clients[client].errors += 1
     return code
 
 
 @kernel
-def without_page(s, op, client, word, oid0, oid1, oid2, index):
-    """Every operation that moves no data. ``word`` is arg[0] of the record: pool or flags."""
+def without_page(state, op, client, word, oid, index):
+    """Every operation that moves no data. ``word`` is the slot, of a new pool the flags."""
     if op == NEW_POOL:
-        return pools.new_pool(s, client, word, int64(oid0), int64(oid1))
-    pool = pools.pool_of(s, client, word)
+        return pools.new_pool(state, client, word, int64(oid[0]), int64(oid[1]))
+    name = Name(pools.pool_of(state, client, word), oid, index)
     if op == DESTROY_POOL:
-        if s[H_NOTE] and pool >= 0:
-            note(s, NOTE_DESTROY_POOL, client, pool, oid0, oid1, oid2, 0)
-        return pools.destroy_pool(s, client, word)
-    if pool < 0:
+        if name.pool >= 0:
+            kernels.note(state, NOTE_DESTROY_POOL, client, name)
+        return pools.destroy_pool(state, client, word)
+    if name.pool < 0:
         return ENODEV
     if op == FLUSH_PAGE:
-        return kernels.flush_page(s, client, pool, oid0, oid1, oid2, index)
+        return kernels.flush_page(state, client, name)
     if op == FLUSH_OBJECT:
-        return kernels.flush_object(s, client, pool, oid0, oid1, oid2)
+        return kernels.flush_object(state, client, name)
     return ENOSYS
 
 
-def _put_buffer(state, client, slot, oid0, oid1, oid2, index, page):
+@kernel
+def name_in(record):
+    """The slot, oid and index a record of a put, get or flush carries in its arguments."""
+    arg = record.arg
+    return int64(arg[0] & uint64(LOW_HALF)), (arg[1], arg[2], arg[3]), int64(arg[0] >> uint64(32))
+
+
+def _put_buffer(address, client, slot, oid0, oid1, oid2, index, page):
     data = page_address(page)
     if data == 0:
         return BAD_BUFFER
     if not 0 <= index <= INDEX_MAX:
         return BAD_INDEX
-    s = words_at(state)
-    code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, data, int64(0))
-    return counted(s, client, code)
+    state = state_at(address)
+    code = kernels.put_page(state, client, slot, (oid0, oid1, oid2), index, data, int64(0))
+    return counted(state, client, code)
 
 
-def _get_buffer(state, client, slot, oid0, oid1, oid2, index, page):
+def _get_buffer(address, client, slot, oid0, oid1, oid2, index, page):
     data = page_address(page)
     if data == 0:
         return BAD_BUFFER
     if not 0 <= index <= INDEX_MAX:
         return BAD_INDEX
-    s = words_at(state)
-    code = kernels.get_page(s, client, slot, oid0, oid1, oid2, index, data)
-    return counted(s, client, code)
+    state = state_at(address)
+    code = kernels.get_page(state, client, slot, (oid0, oid1, oid2), index, data)
+    return counted(state, client, code)
 
 
-def _control(state, op, client, word, oid0, oid1, oid2, index):
+def _control(address, op, client, word, oid0, oid1, oid2, index):
     if not 0 <= index <= INDEX_MAX:
         return BAD_INDEX
-    s = words_at(state)
-    code = without_page(s, op, client, word, oid0, oid1, oid2, index)
-    return counted(s, client, code)
+    state = state_at(address)
+    return counted(state, client, without_page(state, op, client, word, (oid0, oid1, oid2), index))
 
 
-def _execute(state, record, page, client, may_ask):
-    s, words = words_at(int64(state)), oids_at(int64(record))
-    op = int64(words[0] & uint64(OP_MASK))
-    word = words[RECORD_ARG]
-    oid0, oid1, oid2 = words[RECORD_ARG + 1], words[RECORD_ARG + 2], words[RECORD_ARG + 3]
-    slot, index = int64(word & uint64(LOW_HALF)), int64(word >> uint64(32))
+def _execute(address, record, page, client, may_ask):
+    state, request = state_at(int64(address)), record_of(int64(record))
+    op = request.op
+    slot, oid, index = name_in(request)
     if op != PUT and op != GET:
         if op != FLUSH_PAGE:
-            slot = int64(word)
-        code = without_page(s, op, client, slot, oid0, oid1, oid2, index)
+            slot = int64(request.arg[0])  # the whole word is a pool, or flags
+        code = without_page(state, op, client, slot, oid, index)
     elif op == PUT:
-        code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, int64(page), may_ask)
+        code = kernels.put_page(state, client, slot, oid, index, int64(page), may_ask)
     else:
-        code = kernels.get_page(s, client, slot, oid0, oid1, oid2, index, int64(page))
-    return counted(s, client, code)
+        code = kernels.get_page(state, client, slot, oid, index, int64(page))
+    return counted(state, client, code)
 
 
-def _peek(state, record, page, client):
-    s, words = words_at(int64(state)), oids_at(int64(record))
-    word = words[RECORD_ARG]
-    oid0, oid1, oid2 = words[RECORD_ARG + 1], words[RECORD_ARG + 2], words[RECORD_ARG + 3]
-    slot, index = int64(word & uint64(LOW_HALF)), int64(word >> uint64(32))
-    return kernels.peek_page(s, client, slot, oid0, oid1, oid2, index, int64(page))
+def _peek(address, record, page, client):
+    slot, oid, index = name_in(record_of(int64(record)))
+    return kernels.peek_page(state_at(int64(address)), client, slot, oid, index, int64(page))
 
 
-def _grow(state, area):
-    return slab.add_area(words_at(int64(state)), area)
+def _grow(address, area):
+    return slab.add_area(state_at(int64(address)), area)
 
 
-def _shrink(state):
-    return evict.shrink(words_at(int64(state)))
+def _shrink(address):
+    return evict.shrink(state_at(int64(address)))
 
 
-def _host(state, op, amount):
-    s = words_at(int64(state))
+def _host(address, op, amount):
+    state = state_at(int64(address))
     if op == RELINQUISH:
-        return evict.relinquish(s, amount)
-    return evict.flush_to_host(s, amount)
+        return evict.relinquish(state, amount)
+    return evict.flush_to_host(state, amount)
 
 
-def _compress(state, budget):
-    return store.compress_step(words_at(int64(state)), budget)
+def _compress(address, budget):
+    return store.compress_step(state_at(int64(address)), budget)
 
 
-def _many(state, op, client, slot, oids, stride, indices, data, codes, count):
-    s, names = words_at(state), oids_at(oids)
-    which, answers = cells_at(indices), words_at(codes)
+def _many(address, op, client, slot, oids, stride, indices, data, codes, count):
+    state, words = state_at(address), oids_at(oids)
+    which, answers = indices_at(indices), words_at(codes)
     for number in range(count):
         at = number * stride
-        oid0, oid1, oid2, index = names[at], names[at + 1], names[at + 2], int64(which[number])
+        oid, index = (words[at], words[at + 1], words[at + 2]), which[number]
         if op == PUT:
-            code = kernels.put_page(s, client, slot, oid0, oid1, oid2, index, data, int64(0))
+            code = kernels.put_page(state, client, slot, oid, index, data, int64(0))
         else:
-            code = kernels.get_page(s, client, slot, oid0, oid1, oid2, index, data)
-        answers[number] = counted(s, client, code)
+            code = kernels.get_page(state, client, slot, oid, index, data)
+        answers[number] = counted(state, client, code)
         data += PAGE_BYTES
     return count
 
 
-def _take_gone(state, client, out):
-    return gone.take_gone(words_at(int64(state)), client, out)
+def _take_gone(address, client, out):
+    return invalidation_log.take_gone(state_at(int64(address)), client, out)
 
 
-def _open_client(state, client):
-    s = words_at(int64(state))
-    code = pools.open_client(s, client)
-    if s[H_NOTE] and code == 0:
-        note(s, NOTE_OPEN_CLIENT, client, 0, uint64(0), uint64(0), uint64(0), 0)
+def _open_client(address, client):
+    state = state_at(int64(address))
+    code = pools.open_client(state, client)
+    if code == 0:
+        kernels.note(state, NOTE_OPEN_CLIENT, client, Name(0, (uint64(0), uint64(0), uint64(0)), 0))
     return code
 
 
-def _close_client(state, client):
-    return pools.close_client(words_at(int64(state)), client)
+def _close_client(address, client):
+    return pools.close_client(state_at(int64(address)), client)
 
 
 _KEY = (int64, int64, int64, uint64, uint64, uint64, int64)
@@ -260,10 +248,10 @@ class Entries:
     close_client: int  # int64_t (uint64_t state, int64_t client): pages freed, or -19
 
 
-def entry_points(tmem: Tmem) -> Entries:
-    """The C functions and the state they work on, as integers."""
+def entry_points(state_address: int) -> Entries:
+    """The C functions for the state at an address (``Tmem.state_address``), as integers."""
     return Entries(
-        state_address=tmem.state_address,
+        state_address=state_address,
         execute=execute.address,
         grow=grow.address,
         shrink=shrink.address,

@@ -1,60 +1,45 @@
 """The memory block of a pool, and numpy views of it.
 
-Owns: ``State``, laid out as ``tmem.layout`` says. Used by ``tmem.pool`` and what looks from outside
-(``tmem.walk``, ``tmem.statistics``, ``tmem.control``).
+Owns: ``State``, laid out as ``tmem.layout`` says. Used by ``tmem.pool`` and by those that look at a
+pool from outside the kernels (``tmem.validate``, ``tmem.statistics``, ``tmem.control``).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from tmem import layout
 from tmem.layout import (
+    AREA,
     AREA_PAGES,
-    AREA_WORDS,
-    AUTHORISATIONS,
-    CELL_EVICTION,
-    CELL_OF_CLIENT,
-    CELL_WORDS,
-    CLIENT_FIELDS,
-    CLIENTS,
+    CELL,
+    EVICT_STORED,
     FIRST_CELL,
-    FIXED_WORDS,
-    H_AREAS,
-    H_CELLS,
-    H_FRAMES,
-    H_KEYS,
-    H_OBJECT_BUCKETS,
-    H_PAGE_BUCKETS,
-    H_SAME,
-    H_SAME_BUCKETS,
-    H_SCRATCH,
-    H_WARM,
-    HEADER_WORDS,
-    KEY_COUNT,
-    MAX_CLIENTS,
-    MAX_POOLS,
+    HASHED,
     PAGE_BYTES,
-    POOL_FIELDS,
-    POOLS,
-    POOLS_PER_CLIENT,
-    SAME_WORDS,
-    SLOT_WORDS,
-    SLOTS,
-    UUIDS,
+    STATE,
+    U32,
     WARM_FRAMES,
     cells_for,
 )
 
-LINE_WORDS = 8  # of a cache line
+LINE_BYTES = 64  # of a cache line; every array begins with one
+_Records = npt.NDArray[np.void]
+_Words = npt.NDArray[np.uint32]
 
 
 class State:
     """The memory block of one pool. Alive as long as anybody uses ``address``.
 
-    Room for ``max_pages`` pages, whatever they are stored as, on ``max_frames`` frames of a slab.
+    Room for ``max_pages`` pages, however they are stored, on ``max_frames`` frames of a slab that
+    begins at the host address ``slab``. ``keys`` are the secret words of the hash, KEY_COUNT u64.
+    ``hash_page`` is the address of the content hash; pages share their content only with one.
     """
+
+    clients: _Records
+    pools: _Records
 
     def __init__(
         self,
@@ -64,80 +49,76 @@ class State:
         *,
         max_pages: int,
         reserve_pages: int = 0,
-        dedup: bool = False,
+        hash_page: int = 0,
     ) -> None:
         max_areas = -(-max_frames // AREA_PAGES)
         frames = max_areas * AREA_PAGES
+        hashed_frames = frames if hash_page else 0
         cell_count = FIRST_CELL + cells_for(max_pages)
-        sizes = {  # in u32
-            H_CELLS: cell_count * CELL_WORDS,
-            H_PAGE_BUCKETS: max(max_pages, 1),
-            H_OBJECT_BUCKETS: max_pages // 2 + 1,
-            H_FRAMES: frames,
-            H_AREAS: max_areas * AREA_WORDS,
-            H_SAME_BUCKETS: frames * dedup,
-            H_SAME: frames * SAME_WORDS * dedup,
-            H_SCRATCH: 2 * PAGE_BYTES // 4,  # a codec may write beyond what it answers
-            H_WARM: WARM_FRAMES,
+        views = self._allocate(
+            {
+                "state": (STATE, 1),
+                "cells": (CELL, cell_count),
+                "page_buckets": (U32, max(max_pages, 1)),
+                "object_buckets": (U32, max_pages // 2 + 1),
+                "frames": (U32, frames),
+                "areas": (AREA, max_areas),
+                "hash_buckets": (U32, hashed_frames),
+                "hashed": (HASHED, hashed_frames),
+                "scratch": (U32, 2 * PAGE_BYTES // 4),  # a codec may write beyond what it answers
+                "warm": (U32, WARM_FRAMES),
+            }
+        )
+        #: the fields of STATE; a view, as all these are
+        self.header: np.void = views.pop("state")[0]
+        for name, view in views.items():
+            self.header[name] = view.ctypes.data
+        self.cells: _Records = views["cells"]
+        self.page_buckets: _Words = views["page_buckets"]
+        self.object_buckets: _Words = views["object_buckets"]
+        self.frames: _Words = views["frames"]
+        self.areas: _Records = views["areas"]
+        self.hash_buckets: _Words = views["hash_buckets"]
+        self.hashed: _Records = views["hashed"]
+        self.clients, self.pools = self.header["clients"], self.header["pools"]
+        for name, value in {
+            "slab": slab,
+            "dedup": hash_page != 0,
+            "hash_page": hash_page,
+            "reserve_pages": reserve_pages,
+            "max_areas": max_areas,
+            "max_pages": max_frames,
+            "page_bucket_count": len(self.page_buckets),
+            "object_bucket_count": len(self.object_buckets),
+            "hash_bucket_count": len(self.hash_buckets),
+            "cell_count": cell_count,
+            "free_cells": cell_count - FIRST_CELL,
+            "cells_touched": FIRST_CELL,
+            "cold": EVICT_STORED,
+            "keys": np.array(keys, dtype=np.uint64),
+        }.items():
+            self.header[name] = value
+        anchors = self.cells["page"][:FIRST_CELL]
+        for links in (anchors["of_client"], anchors["eviction"]):
+            links["next"] = links["previous"] = np.arange(FIRST_CELL)
+
+    def _allocate(self, arrays: dict[str, tuple[np.dtype, int]]) -> dict[str, Any]:
+        """The block, and in it a view of each array, of so many elements of its dtype."""
+        starts, end = {}, 0
+        for name, (dtype, count) in arrays.items():
+            starts[name] = end
+            end += -(-count * dtype.itemsize // LINE_BYTES) * LINE_BYTES
+        #: zeroes are an empty pool, so no page of this memory is touched yet
+        self.block = _aligned(end)
+        self.address = int(self.block.ctypes.data)
+        return {
+            name: self.block[starts[name] :][: count * dtype.itemsize].view(dtype)
+            for name, (dtype, count) in arrays.items()
         }
-        starts: dict[int, int] = {}
-        end = FIXED_WORDS
-        for header, size in sizes.items():
-            starts[header] = end
-            end += -(-size // 2)
-        #: the block, in int64 words; zeroes are an empty pool, so no page of it is touched yet
-        self.words: npt.NDArray[np.int64] = _aligned(end)
-        self.address = int(self.words.ctypes.data)
-        views = {
-            header: self.words[start:].view(np.uint32)[: sizes[header]]
-            for header, start in starts.items()
-        }
-        self.cells = views[H_CELLS].reshape(cell_count, CELL_WORDS)
-        self.page_buckets = views[H_PAGE_BUCKETS]
-        self.object_buckets = views[H_OBJECT_BUCKETS]
-        self.frames = views[H_FRAMES]
-        self.areas = views[H_AREAS].reshape(max_areas, AREA_WORDS)
-        self.same_buckets = views[H_SAME_BUCKETS]
-        self.same = views[H_SAME].reshape(-1, SAME_WORDS)
-        self.header = self.words[:HEADER_WORDS]
-        self.clients = _records(self.words, CLIENTS, MAX_CLIENTS, CLIENT_FIELDS)
-        self.uuids = self.words[UUIDS:SLOTS].reshape(MAX_CLIENTS, AUTHORISATIONS, 2)
-        self.slots = self.words[SLOTS:POOLS].reshape(MAX_CLIENTS, POOLS_PER_CLIENT, SLOT_WORDS)
-        self.pools = _records(self.words, POOLS, MAX_POOLS, POOL_FIELDS)
-        for header, start in starts.items():
-            self.header[header] = self.address + start * 8 if sizes[header] else 0
-        self.header[layout.H_SLAB] = slab
-        self.header[layout.H_MAX_AREAS] = max_areas
-        self.header[layout.H_MAX_PAGES] = max_frames
-        self.header[layout.H_RESERVE_PAGES] = reserve_pages
-        self._format(cell_count, keys)
-
-    def _format(self, cell_count: int, keys: list[int]) -> None:
-        self.header[layout.H_PAGE_BUCKET_COUNT] = len(self.page_buckets)
-        self.header[layout.H_OBJECT_BUCKET_COUNT] = len(self.object_buckets)
-        self.header[layout.H_SAME_BUCKET_COUNT] = len(self.same_buckets)
-        self.header[layout.H_CELL_COUNT] = cell_count
-        self.header[layout.H_FREE_CELLS] = cell_count - FIRST_CELL
-        self.header[layout.H_CELLS_TOUCHED] = FIRST_CELL
-        self.header[layout.H_COLD] = layout.EVICT_STORED
-        self.header[H_KEYS : H_KEYS + KEY_COUNT] = np.array(keys, dtype=np.uint64).view(np.int64)
-        anchors = np.arange(FIRST_CELL, dtype=np.uint32)
-        for column in (CELL_OF_CLIENT, CELL_EVICTION):
-            self.cells[:FIRST_CELL, column] = anchors
-            self.cells[:FIRST_CELL, column + 1] = anchors
 
 
-def _aligned(words: int) -> npt.NDArray[np.int64]:
-    """Zeroes that begin with a cache line, so that what is used together is on as few as can be."""
-    block = np.zeros(words + LINE_WORDS - 1, dtype=np.int64)
-    start = -int(block.ctypes.data) // 8 % LINE_WORDS
-    return block[start : start + words]
-
-
-def _records(
-    words: npt.NDArray[np.int64], start: int, count: int, fields: tuple[str, ...]
-) -> npt.NDArray[np.void]:
-    """A view of ``count`` records of named int64 fields: ``view["used_pages"][client]``."""
-    record = np.dtype([(name, np.int64) for name in fields])
-    view: npt.NDArray[np.void] = words[start : start + count * len(fields)].view(record)
-    return view
+def _aligned(count: int) -> npt.NDArray[np.uint8]:
+    """So many zero bytes, at a cache line's start: what is used together is on few lines."""
+    block = np.zeros(count + LINE_BYTES - 1, dtype=np.uint8)
+    start = -int(block.ctypes.data) % LINE_BYTES
+    return block[start : start + count]

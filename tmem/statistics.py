@@ -2,7 +2,7 @@
 
 Owns: what ``Tmem.statistics()`` returns and ``memcoord tmem-list`` prints. Counts only rise, except
 those named ``*_pages``, ``objects`` and ``held_areas``, which say how much there is now (``*_max``:
-the most there ever was). Pure; anybody may import it.
+the most there ever was). Any module may import it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tmem.layout import HEADER_FIELDS, SLOT_JOINED, SLOT_POOL
 from tmem.state import State
 
 
@@ -76,8 +75,8 @@ class ClientStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The whole pool. ``held_pages`` is slab memory, ``free_pages`` the part that holds no data;
-    the host's heap is a part of that, what the host took for itself is not."""
+    """The whole pool. ``held_pages`` is slab memory, ``free_pages`` the part of it that holds no
+    data. ``free_pages`` includes the host's heap and not the pages the host took for itself."""
 
     held_areas: int
     held_pages: int
@@ -98,21 +97,16 @@ class Statistics:
     relinquish_attempts: int
     relinquish_evictions_max: int
     failed_copies: int
-    contents: int  # kept once for several pages
-    shared_pages: int  # that have such a content
-    deduped: int  # puts that found their content there already
-    packed_pages: int  # compressed now, into packed_bytes, in packed_frames pages of memory
+    contents: int  # contents kept once for several pages
+    shared_pages: int  # pages that have such a content
+    deduped: int  # puts whose content was there already
+    packed_pages: int  # compressed now, to packed_bytes, in packed_frames pages of memory
     packed_bytes: int
     packed_frames: int
-    poor: int  # tries of compression that saved too little
+    poor: int  # pages whose compression saved too little
     relocated: int  # pages moved to another area when the slab shrank
     clients: tuple[ClientStatistics, ...]
     pools: tuple[PoolStatistics, ...]
-
-    @property
-    def compressed_to(self) -> float:
-        """Memory of the compressed pages as a part of what they would take raw; 1.0 for none."""
-        return self.packed_frames / self.packed_pages if self.packed_pages else 1.0
 
 
 _CLIENT_FIELDS = tuple(ClientStatistics.__dataclass_fields__)[1:]
@@ -123,9 +117,8 @@ _FIELDS = tuple(Statistics.__dataclass_fields__)[:-2]
 
 def snapshot(state: State) -> Statistics:
     """Copy every counter. Consistent when nobody runs an operation meanwhile."""
-    now = dict(zip(HEADER_FIELDS, state.header.tolist(), strict=False))
     return Statistics(
-        **{name: now[_RENAMED.get(name, name)] for name in _FIELDS},
+        **{name: int(state.header[_RENAMED.get(name, name)]) for name in _FIELDS},
         clients=tuple(
             ClientStatistics(client, **_named(state.clients[client], _CLIENT_FIELDS))
             for client in np.flatnonzero(state.clients["is_open"]).tolist()
@@ -139,8 +132,9 @@ def snapshot(state: State) -> Statistics:
 
 def sharers(state: State, number: int) -> tuple[tuple[int, int], ...]:
     """The slots that lead to a pool, as (client, slot), in the order they joined it."""
-    found = np.argwhere(state.slots[:, :, SLOT_POOL] == number + 1).tolist()
-    found.sort(key=lambda at: int(state.slots[at[0], at[1], SLOT_JOINED]))
+    slots = state.clients["slots"]
+    found = np.argwhere(slots["pool"] == number + 1).tolist()
+    found.sort(key=lambda at: int(slots["joined"][at[0], at[1]]))
     return tuple((client, slot) for client, slot in found)
 
 

@@ -1,8 +1,8 @@
 """Where the data of a page is kept: nowhere (zeroes), shared, raw, or compressed.
 
-Owns: that choice, in this order, and the count of frames that hold ephemeral pages: of every frame,
-all pages are ephemeral or all are persistent, so that it is known what eviction can give.
-Used by the kernels.
+Owns: that choice, in this order, the step that compresses cold pages, and the count of frames that
+hold ephemeral pages. All pages of one frame are ephemeral or all are persistent, so that count says
+how many frames eviction can give. Used by the kernels.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -12,58 +12,10 @@ from __future__ import annotations
 
 from numba import int64
 
-from tmem.index import pool_of_page
-from tmem.layout import (
-    ANCHOR_PERSISTENT,
-    ANCHORS_PER_CLIENT,
-    C_COLD,
-    C_IS_OPEN,
-    CELL_EVICTION,
-    CELL_OF_CLIENT,
-    CELL_STORE,
-    CLIENT_ANCHORS,
-    CLIENT_WORDS,
-    CLIENTS,
-    CONTENT_FRAME,
-    CONTENT_REFS,
-    EVICT_STORED,
-    FRAME_MASK,
-    FRAME_SHARED,
-    H_COLD,
-    H_COMPRESSION,
-    H_EPHEMERAL_STORED,
-    H_PACKED_FRAMES,
-    H_POOR,
-    H_REWRITTEN,
-    H_SCRATCH,
-    H_ZERO_PAGES,
-    MAX_CLIENTS,
-    NO_FRAME,
-    P_DEDUP,
-    P_IS_PERSISTENT,
-    PACKED_MAX_BYTES,
-    PAGE_BYTES,
-    POOL_WORDS,
-    POOLS,
-    STORE_MASK,
-    STORE_PACKED,
-    STORE_SHARED,
-    STORE_SPARED,
-)
-from tmem.lz4 import compress
-from tmem.machine import (
-    clear_page,
-    copy_bytes,
-    copy_page,
-    field,
-    kernel,
-    set_field,
-    words_at,
-)
-from tmem.packed import free_slot, move_packed, take_slot, unpack
-from tmem.same import (
+from tmem.compressed import free_slot, move_packed, take_slot, unpack
+from tmem.dedup import (
+    NONE,
     claim,
-    do_not_hash,
     find_same,
     forget,
     is_packed,
@@ -74,8 +26,24 @@ from tmem.same import (
     tag_of,
     unshare,
 )
-from tmem.slab import frame_address, free_frame, take_frame
-from tmem.stream import write_frame
+from tmem.index import client_anchor, object_of
+from tmem.layout import (
+    ANCHOR_PERSISTENT,
+    EVICT_STORED,
+    FRAME_MASK,
+    FRAME_SHARED,
+    MAX_CLIENTS,
+    NO_FRAME,
+    PACKED_MAX_BYTES,
+    PAGE_BYTES,
+    STORE_MASK,
+    STORE_PACKED,
+    STORE_SHARED,
+    STORE_SPARED,
+)
+from tmem.lz4 import compress
+from tmem.raw_memory import clear_page, copy_bytes, copy_page, kernel, words_at
+from tmem.slab import frame_address, free_frame, take_frame, write_frame
 
 PAGE_WORDS = PAGE_BYTES // 8
 ZERO_STEP = 8  # words looked at together: one cache line
@@ -83,9 +51,9 @@ LOOKS_PER_PAGE = 8  # pages a compressing step looks at for each it may compress
 
 
 @kernel
-def is_zero(page):
-    """Whether a page is all zero; looks at one line only when its first line is not."""
-    words = words_at(page)
+def is_zero(data):
+    """Whether the page at an address is all zero; one line is read when the first is not."""
+    words = words_at(data)
     for at in range(0, PAGE_WORDS, ZERO_STEP):
         seen = 0
         for word in range(at, at + ZERO_STEP):
@@ -96,146 +64,147 @@ def is_zero(page):
 
 
 @kernel
-def store(s, pool, page, data):
+def store(state, pool, page, data):
     """Keep a copy of the data for a page that has none; there is a free frame."""
+    it, its_pool = state.cells.page[page], state.pools[pool]
     if is_zero(data):
-        set_field(s, page, CELL_STORE, NO_FRAME)
-        s[H_ZERO_PAGES] += 1
+        it.store = NO_FRAME
+        state.zero_pages += 1
         return
-    p = POOLS + pool * POOL_WORDS
     tag = int64(-1)
-    if s[p + P_DEDUP]:
-        scope = scope_of(s, pool)
-        tag = tag_of(scope, data)
-        frame = find_same(s, scope, tag, data)
-        if frame >= 0 and share(s, page, frame, scope):
+    if its_pool.dedup:
+        scope = scope_of(state, pool)
+        tag = tag_of(state, scope, data)
+        same = find_same(state, scope, tag, data)
+        if same >= 0 and share(state, page, same, scope):
             return
-        if frame != -1:
+        if same != NONE:
             tag = int64(-1)
-    frame = take_frame(s, page)
-    write_frame(s, frame, data)
-    set_field(s, page, CELL_STORE, frame)
-    s[H_EPHEMERAL_STORED] += not s[p + P_IS_PERSISTENT]
+    frame = take_frame(state, page)
+    write_frame(state, frame, data)
+    it.store = frame
+    state.ephemeral_stored += not its_pool.is_persistent
     if tag >= 0:
-        remember(s, frame, tag)
-    else:
-        do_not_hash(s, frame)
+        remember(state, frame, tag)
 
 
 @kernel
-def discard(s, pool, page):
+def discard(state, pool, page):
     """Give up what a page keeps; the caller drops it or stores anew."""
-    place = field(s, page, CELL_STORE)
-    ephemeral = not s[POOLS + pool * POOL_WORDS + P_IS_PERSISTENT]
-    if place == NO_FRAME:
-        s[H_ZERO_PAGES] -= 1
+    frame = state.cells.page[page].store
+    ephemeral = not state.pools[pool].is_persistent
+    if frame == NO_FRAME:
+        state.zero_pages -= 1
         return
-    if place & STORE_SHARED:
-        place = unshare(s, page)
-        if place < 0:
+    if frame & STORE_SHARED:
+        frame = unshare(state, page)
+        if frame < 0:
             return
-    elif place & STORE_PACKED:
-        s[H_EPHEMERAL_STORED] -= free_slot(s, page) and ephemeral
+    elif frame & STORE_PACKED:
+        state.ephemeral_stored -= free_slot(state, page) and ephemeral
         return
-    forget(s, place)
-    free_frame(s, place)
-    s[H_EPHEMERAL_STORED] -= ephemeral
+    forget(state, frame)
+    free_frame(state, frame)
+    state.ephemeral_stored -= ephemeral
 
 
 @kernel
-def load(s, page, data):
-    """Copy what a page keeps."""
-    place = field(s, page, CELL_STORE)
+def load(state, page, data):
+    """Copy what a page keeps to the address ``data``."""
+    place = state.cells.page[page].store
     if place < STORE_PACKED:
-        copy_page(data, frame_address(s, place))
+        copy_page(data, frame_address(state, place))
     elif place == NO_FRAME:
         clear_page(data)
     elif place & STORE_SHARED:
-        copy_page(data, frame_address(s, field(s, place & STORE_MASK, CONTENT_FRAME)))
+        copy_page(data, frame_address(state, state.cells.content[place & STORE_MASK].frame))
     else:
-        unpack(s, page, data)
+        unpack(state, page, data)
 
 
 @kernel
-def is_own(s, page):
+def is_own(state, page):
     """Whether a page has a frame of its own, which new data may simply overwrite."""
-    return field(s, page, CELL_STORE) < STORE_PACKED
+    return state.cells.page[page].store < STORE_PACKED
 
 
 @kernel
-def spare(s, page):
+def spare(state, page):
     """Whether an eviction passes a page by, this once: its content would stay for others."""
-    place = field(s, page, CELL_STORE)
+    it = state.cells.page[page]
+    place = it.store
     if place == NO_FRAME or not place & STORE_SHARED or place & STORE_SPARED:
         return False
-    if field(s, place & STORE_MASK, CONTENT_REFS) < 2:
+    if state.cells.content[place & STORE_MASK].references < 2:
         return False
-    set_field(s, page, CELL_STORE, place | STORE_SPARED)
+    it.store = place | STORE_SPARED
     return True
 
 
 @kernel
-def move(s, old, new, holder):
-    """The frame ``old`` has moved to ``new``, which ``holder`` holds: correct who points to it."""
+def move(state, old, new, holder):
+    """The frame ``old`` has been copied to ``new``, which ``holder`` holds: correct what points to
+    it."""
     if is_packed(holder):
-        move_packed(s, old, new)
-    elif holder & FRAME_SHARED:
-        set_field(s, holder & FRAME_MASK, CONTENT_FRAME, new)
-        move_same(s, old, new)
+        move_packed(state, old, new)
+        return
+    if holder & FRAME_SHARED:
+        state.cells.content[holder & FRAME_MASK].frame = new
     else:
-        set_field(s, holder, CELL_STORE, new)
-        move_same(s, old, new)
+        state.cells.page[holder].store = new
+    move_same(state, old, new)
 
 
 @kernel
-def pack(s, page):
+def pack(state, page):
     """Compress a page with a frame of its own: 1, or 0 when it does not get small enough."""
-    frame = field(s, page, CELL_STORE)
-    length = compress(frame_address(s, frame), s[H_SCRATCH], int64(PACKED_MAX_BYTES))
+    source = frame_address(state, state.cells.page[page].store)
+    length = compress(source, state.scratch, int64(PACKED_MAX_BYTES))
     if length <= 0:
-        s[H_POOR] += 1
+        state.poor += 1
         return 0
-    pool = pool_of_page(s, page)
-    persistent = s[POOLS + pool * POOL_WORDS + P_IS_PERSISTENT]
-    discard(s, pool, page)
-    frames = s[H_PACKED_FRAMES]
-    copy_bytes(take_slot(s, page, length, persistent), s[H_SCRATCH], length)
-    s[H_EPHEMERAL_STORED] += (s[H_PACKED_FRAMES] - frames) * (not persistent)
+    pool = object_of(state, page).pool
+    persistent = state.pools[pool].is_persistent
+    discard(state, pool, page)
+    frames = state.packed_frames
+    copy_bytes(take_slot(state, page, length, persistent), state.scratch, length)
+    state.ephemeral_stored += (state.packed_frames - frames) * (not persistent)
     return 1
 
 
 @kernel
-def pack_list(s, anchor, links, cold, budget):
-    """Compress pages of one list from where the last step ended; ``cold`` is the word that says
-    where that is. How many."""
+def pack_list(state, links, anchor, cold, budget):
+    """Compress pages of one list from the page ``cold``, where the last step ended, up to
+    ``budget``: how many, and where this step ended."""
     packed = 0
     for _ in range(LOOKS_PER_PAGE * budget):
-        page = field(s, s[cold], links)
+        page = links[cold].next
         if page == anchor or packed == budget:
             break
-        s[cold] = page
-        claim(s, page)
-        if is_own(s, page):
-            packed += pack(s, page)
-    return packed
+        cold = page
+        claim(state, page)
+        if is_own(state, page):
+            packed += pack(state, page)
+    return packed, cold
 
 
 @kernel
-def compress_step(s, budget):
+def compress_step(state, budget):
     """Compress up to ``budget`` of the coldest raw pages: how many. Ephemeral pages in eviction
     order first, then each client's persistent pages in put order."""
-    if not s[H_COMPRESSION]:
+    if not state.compression:
         return 0
-    packed = pack_list(s, EVICT_STORED, CELL_EVICTION, H_COLD, budget)
-    for client in range(MAX_CLIENTS):
-        c = CLIENTS + client * CLIENT_WORDS
-        if s[c + C_IS_OPEN] and packed < budget:
-            anchor = CLIENT_ANCHORS + client * ANCHORS_PER_CLIENT + ANCHOR_PERSISTENT
-            packed += pack_list(s, anchor, CELL_OF_CLIENT, c + C_COLD, budget - packed)
-    if packed == 0 and s[H_REWRITTEN]:
-        s[H_REWRITTEN] = 0
-        s[H_COLD] = EVICT_STORED
-        for client in range(MAX_CLIENTS):
-            anchor = CLIENT_ANCHORS + client * ANCHORS_PER_CLIENT + ANCHOR_PERSISTENT
-            s[CLIENTS + client * CLIENT_WORDS + C_COLD] = anchor
+    pages = state.cells.page
+    packed, state.cold = pack_list(state, pages.eviction, EVICT_STORED, state.cold, budget)
+    for number in range(MAX_CLIENTS):
+        client = state.clients[number]
+        if client.is_open and packed < budget:
+            anchor, left = client_anchor(number, ANCHOR_PERSISTENT), budget - packed
+            more, client.cold = pack_list(state, pages.of_client, anchor, client.cold, left)
+            packed += more
+    if packed == 0 and state.rewritten:
+        state.rewritten = 0
+        state.cold = EVICT_STORED
+        for number in range(MAX_CLIENTS):
+            state.clients[number].cold = client_anchor(number, ANCHOR_PERSISTENT)
     return packed

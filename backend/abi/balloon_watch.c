@@ -1,19 +1,25 @@
 /* balloon_watch.c: see balloon_watch.h. */
 #include "balloon_watch.h"
 
-#define SWEEP_NS_MAX 2000000    /* the worker is everybody's; the area begun is finished */
+#include <string.h>
 
-/* Punch the runs of holes of one area; the lock is not held. */
-static void punch_holes(int fd, uint32_t area, const uint64_t *holes)
+#define SWEEP_NS_MAX 2000000    /* the worker serves all domains; the area begun is finished */
+
+static int balloon_hole_bit(const uint64_t *holes, uint32_t frame)
+{
+    return holes[frame / MC_ROW_FRAMES] >> frame % MC_ROW_FRAMES & 1;
+}
+
+/* Punch the runs of holes of one area. The lock is not held. */
+static void balloon_punch_holes(int fd, uint32_t area, const uint64_t *holes)
 {
     for (uint32_t first = 0, end; first < MC_AREA_FRAMES; first = end) {
-        int hole = holes[first / MC_ROW_FRAMES] >> first % MC_ROW_FRAMES & 1;
+        int is_hole = balloon_hole_bit(holes, first);
 
-        for (end = first + 1; end < MC_AREA_FRAMES &&
-                              (int)(holes[end / MC_ROW_FRAMES] >> end % MC_ROW_FRAMES & 1) == hole;
-             end++)
+        for (end = first + 1;
+             end < MC_AREA_FRAMES && balloon_hole_bit(holes, end) == is_hole; end++)
             ;
-        if (hole)
+        if (is_hole)
             mc_punch(fd, ((uint64_t)area * MC_AREA_FRAMES + first) * MC_FRAME_BYTES,
                      (uint64_t)(end - first) * MC_FRAME_BYTES);
     }
@@ -31,18 +37,20 @@ uint32_t mc_balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32
 {
     uint64_t holes[MC_AREA_ROWS], until_ns = mc_clock_ns() + SWEEP_NS_MAX;
 
-    domain->users++;
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: sweep from area %u of %u", domain->domid, area,
+             domain->areas);
     for (; area < domain->areas && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns;
          area++) {
-        if (domain->states[area] != MC_A_INSTALLED || !domain->hole_counts[area])
+        if (!domain->hole_counts[area])
             continue;
-        for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
-            holes[row] = domain->holes[area * MC_AREA_ROWS + row];
-        mc_host_unlock(host);
-        punch_holes(domain->ram_fd, area, holes);
-        mc_host_lock(host);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u has holes", area, domain->states[area]))
+            break;
+        memcpy(holes, domain->holes + area * MC_AREA_ROWS, sizeof holes);
+        mc_domain_hold(host, domain);
+        balloon_punch_holes(domain->ram_fd, area, holes);
+        mc_domain_let_go(host, domain);
     }
-    domain->users--;
-    pthread_cond_broadcast(&host->own->done);
     return area < domain->areas ? area : 0;
 }

@@ -1,14 +1,15 @@
 /* cmm_dom0.c: dom0 coordinates memory between frontends. See cmm_dom0.h, cmm.h.
  *
- *   1. collect   what domains offer is taken from them; the worker punches it.
+ *   1. collect   take what domains offer (cmm_channel.c).
  *   2. serve     one ask of each domain in turn: a ready area, or free host memory; when there is
- *                no more than the slack, a donor's. The donor with most free memory is asked, one
- *                above its target first, to come down by what is missing. dom0 sleeps until it has
- *                offered, has said no, or its time to answer is over; at most MC_CMM_DONORS_MAX
- *                donors to an ask, then MC_ENOMEM. The asker is served at once out of the slack.
+ *                no more than the slack, a donor's. dom0 asks the donor with most free memory, one
+ *                above its target first, to come down by what is missing. It sleeps until the donor
+ *                has offered, has said no, or the donor's time to answer is over; after
+ *                CMM_DONORS_MAX donors the answer to the ask is MC_ENOMEM. The asker is served at
+ *                once out of the slack.
  *   3. sleep     until a domain rings.
- * A donor that gave nothing is not asked again for MC_CMM_SHUN_NS, doubled each time up to
- * 2^MC_CMM_SHUN_DOUBLINGS: a silent one cannot hold up the others for long.
+ * A donor that gave nothing is not asked again for CMM_SHUN_NS, doubled each time up to
+ * 2^CMM_SHUN_DOUBLINGS: a silent donor cannot hold up the others for long.
  */
 #include "cmm_dom0.h"
 
@@ -17,147 +18,39 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define MC_CMM_DONORS_MAX 4
-#define MC_CMM_SHUN_NS 1000000000u
-#define MC_CMM_SHUN_DOUBLINGS 6
-#define MC_CMM_EVENTS_MAX 16
-#define MC_CMM_SLEEP_NS 100000000u
+#define CMM_DONORS_MAX 4
+#define CMM_SHUN_NS 1000000000ull
+#define CMM_SHUN_DOUBLINGS 6
+#define CMM_SLEEP_NS 100000000u
 #define NS_PER_MS 1000000u
 
-struct mc_dom0 {
-    struct mc_host *host;
-    int epoll_fd;
-    uint32_t domains;
-    uint32_t stop;              /* atomic */
-    uint64_t serials;
-    pthread_t thread;
-};
-
-/* One ask under way. */
-struct ask {
+struct cmm_ask {                /* one ask under way */
     struct mc_domain *asker;
     uint32_t missing;           /* areas */
-    uint32_t given;             /* by donors for it, and not granted yet */
+    uint32_t given;             /* areas that donors gave for it and that are not granted yet */
     int donors;                 /* asked so far */
 };
 
-static int is_ours(const struct mc_domain *domain)
+static int dom0_is_stopping(const struct mc_dom0 *dom0)
 {
-    return mc_phase_of(domain) == MC_ACTIVE && domain->mechanism == &mc_cmm &&
-           ((const struct mc_cmm *)domain->device)->dom0;
+    return __atomic_load_n(&dom0->stop, __ATOMIC_ACQUIRE) != 0;
 }
 
-static uint64_t driver_word(const struct mc_domain *domain, int index)
-{
-    return __atomic_load_n(&domain->control->driver[index], __ATOMIC_ACQUIRE);
-}
+/* ---- donors ---- */
 
-static void say(struct mc_domain *domain, int index, uint64_t word)
-{
-    __atomic_store_n(&domain->control->config[index], word, __ATOMIC_RELEASE);
-}
-
-static void ring(struct mc_host *host, struct mc_domain *domain)
-{
-    ((struct mc_cmm *)domain->device)->unrung = 0;
-    if (domain->relayed) {
-        __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
-        mc_eventfd_ring(host->relay_fd);
-        return;
-    }
-    mc_bell_ring((uint32_t *)&domain->control->guest_bell,
-                 (uint32_t *)&domain->control->guest_waiters);
-}
-
-static void publish_counters(struct mc_domain *domain)
-{
-    const struct mc_cmm *device = domain->device;
-
-    say(domain, MC_CMM_ASKS, device->asks);
-    say(domain, MC_CMM_TRANSFERS, device->transfers);
-    say(domain, MC_CMM_WAITS, mc_cmm_message(device->timeouts, device->waits));
-}
-
-/* Take what one domain offers; 1 when there was an offer. */
-static int collect(struct mc_host *host, struct mc_domain *domain)
-{
-    struct mc_cmm *device = domain->device;
-    uint64_t offer = driver_word(domain, MC_CMM_OFFER);
-    uint32_t count = (uint32_t)offer, left = 0;
-
-    if (mc_cmm_number(offer) == device->collected)
-        return 0;
-    if (!count || count > MC_CMM_OFFER_MAX) {
-        mc_count_bad(domain);
-        count = 0;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t word = driver_word(domain, MC_CMM_OFFERED + (int)i / 4);
-        uint32_t area = word >> 16 * (i % 4) & 0xffff;
-        int status = area < domain->areas ? mc_pull(host, domain, area, MC_PULL_CLAIMED)
-                                          : MC_EINDEX;
-
-        if (status && status != MC_EPERM)
-            mc_count_bad(domain);
-        left |= (uint32_t)(status != MC_OK) << i;
-        device->given_areas += status == MC_OK;
-    }
-    domain->growing = 0;
-    device->collected = mc_cmm_number(offer);
-    device->unrung = 1;         /* after the asker, who waits for this memory, has been served */
-    say(domain, MC_CMM_TAKEN, mc_cmm_message(device->collected, left));
-    mc_reach_note(host, domain);
-    return 1;
-}
-
-static int collect_all(struct mc_host *host)
-{
-    struct mc_domain *domain;
-    int offers = 0;
-
-    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
-        offers += is_ours(domain) && collect(host, domain);
-    return offers;
-}
-
-static void ring_all(struct mc_host *host)
-{
-    struct mc_domain *domain;
-
-    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
-        if (is_ours(domain) && ((struct mc_cmm *)domain->device)->unrung)
-            ring(host, domain);
-}
-
-/* Wait for an event channel. Releases the lock. */
-static void wait_for_event(struct mc_dom0 *dom0, uint64_t longest_ns)
-{
-    struct epoll_event events[MC_CMM_EVENTS_MAX];
-
-    ring_all(dom0->host);
-    mc_host_unlock(dom0->host);
-    epoll_wait(dom0->epoll_fd, events, MC_CMM_EVENTS_MAX,
-               (int)((longest_ns + NS_PER_MS - 1) / NS_PER_MS));
-    mc_host_lock(dom0->host);
-}
-
-static int stopping(const struct mc_dom0 *dom0)
-{
-    return __atomic_load_n(&dom0->stop, __ATOMIC_ACQUIRE);
-}
-
-static struct mc_domain *choose_donor(struct mc_host *host, const struct mc_domain *asker)
+static struct mc_domain *dom0_choose_donor(struct mc_host *host, const struct mc_domain *asker)
 {
     struct mc_domain *best = NULL, *donor;
     uint32_t most = 0;
     int best_above = 0;
 
+    MC_CHECK(cmm_of(asker)->dom0, "domain %u asks without dom0", asker->domid);
     for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
-        const struct mc_cmm *device = donor->device;
         int above;
         uint32_t spare;
 
-        if (donor == asker || !is_ours(donor) || mc_clock_ns() < device->shunned_ns)
+        if (donor == asker || !mc_cmm_has_dom0(donor) ||
+            mc_clock_ns() < cmm_of(donor)->shunned_ns)
             continue;
         above = donor->installed_frames > donor->target_frames;
         spare = above < best_above ? 0 : mc_spare_areas(donor, donor->areas);
@@ -170,36 +63,45 @@ static struct mc_domain *choose_donor(struct mc_host *host, const struct mc_doma
     return best;
 }
 
-/* Uncooperative: it gave nothing. */
-static void shun(struct mc_cmm *device)
+/* The donor was asked and gave so much. */
+static void dom0_note_given(struct mc_cmm *donor, uint64_t areas)
 {
-    int doublings = device->failures < MC_CMM_SHUN_DOUBLINGS ? device->failures
-                                                             : MC_CMM_SHUN_DOUBLINGS;
+    int doublings = donor->failures < CMM_SHUN_DOUBLINGS ? donor->failures : CMM_SHUN_DOUBLINGS;
 
-    device->failures++;
-    device->shunned_ns = mc_clock_ns() + ((uint64_t)MC_CMM_SHUN_NS << doublings);
+    MC_CHECK(donor->failures >= 0, "a donor failed %d times", donor->failures);
+    if (areas) {
+        donor->failures = 0;
+        return;
+    }
+    donor->failures++;
+    donor->shunned_ns = mc_clock_ns() + (CMM_SHUN_NS << doublings);
 }
 
-static uint64_t smaller_by(const struct mc_domain *donor, uint32_t areas)
+/* The size the donor is to come to, in frames. */
+static uint64_t dom0_smaller_size(const struct mc_domain *donor, uint32_t areas)
 {
     uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
     uint64_t size = donor->installed_frames > frames ? donor->installed_frames - frames : 0;
 
+    MC_CHECK(areas && areas <= MC_GROW_AREAS_MAX, "domain %u: asked for %u areas", donor->domid,
+             areas);
     return size < donor->target_frames ? size : donor->target_frames;
 }
 
 /* Ask one donor and wait for its answer; areas it gave. Releases the lock. */
-static uint32_t ask_donor(struct mc_dom0 *dom0, const struct ask *ask, struct mc_domain *donor)
+static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
+                               struct mc_domain *donor)
 {
-    struct mc_cmm *device = donor->device, *asking = ask->asker->device;
+    struct mc_cmm *device = cmm_of(donor), *asking = cmm_of(ask->asker);
     uint64_t serial = device->serial, before = device->given_areas;
     uint64_t deadline_ns = mc_clock_ns() + donor->options[MC_CMM_ANSWER] * NS_PER_MS, now_ns;
     int32_t status;
 
+    MC_CHECK(donor != ask->asker, "domain %u is to give to itself", donor->domid);
     asking->waits++;
-    mc_config_ask(donor, smaller_by(donor, ask->missing));
+    mc_config_ask(donor, dom0_smaller_size(donor, ask->missing));
     for (;;) {      /* until the deadline */
-        collect_all(dom0->host);
+        mc_cmm_collect(dom0->host);
         if (device->given_areas != before || mc_config_settled(donor, &status))
             break;
         now_ns = mc_clock_ns();
@@ -207,148 +109,179 @@ static uint32_t ask_donor(struct mc_dom0 *dom0, const struct ask *ask, struct mc
             asking->timeouts++;
             break;
         }
-        wait_for_event(dom0, deadline_ns - now_ns);
-        if (!is_ours(donor) || ((struct mc_cmm *)donor->device)->serial != serial)
-            return 0;           /* it went, or is another one by now */
-        if (mc_phase_of(ask->asker) != MC_ACTIVE || stopping(dom0))
+        mc_cmm_wait(dom0, deadline_ns - now_ns);
+        if (!mc_cmm_has_dom0(donor) || cmm_of(donor)->serial != serial)
+            return 0;           /* the donor is gone, or another domain has its number */
+        if (mc_phase_of(ask->asker) != MC_ACTIVE || dom0_is_stopping(dom0))
             break;
     }
-    /* No more than this: what it needs itself later it may have. */
+    /* The donor is to give no more than this; up to its target it may grow again. */
     atomic_store(&donor->control->requested_frames, donor->target_frames);
-    if (device->given_areas == before)
-        shun(device);
-    else
-        device->failures = 0;
+    MC_CHECK(device->given_areas >= before, "domain %u: gave %lu areas, now %lu", donor->domid,
+             before, device->given_areas);
+    dom0_note_given(device, device->given_areas - before);
     return (uint32_t)(device->given_areas - before);
 }
 
 /* Have donors give what is missing; 1 when one gave something. Releases the lock. */
-static int take_from_donors(struct mc_dom0 *dom0, struct ask *ask)
+static int dom0_take_from_donors(struct mc_dom0 *dom0, struct cmm_ask *ask)
 {
-    while (!ask->given && ask->donors < MC_CMM_DONORS_MAX &&
+    MC_CHECK(ask->donors <= CMM_DONORS_MAX, "domain %u: %d donors were asked",
+             ask->asker->domid, ask->donors);
+    while (!ask->given && ask->donors < CMM_DONORS_MAX &&
            mc_phase_of(ask->asker) == MC_ACTIVE) {
-        struct mc_domain *donor = choose_donor(dom0->host, ask->asker);
+        struct mc_domain *donor = dom0_choose_donor(dom0->host, ask->asker);
 
         if (!donor)
             return 0;
         ask->donors++;
-        ask->given = ask_donor(dom0, ask, donor);
+        ask->given = dom0_ask_donor(dom0, ask, donor);
     }
     return ask->given > 0;
 }
 
-/* Host memory for one area, wherever from; 0 or MC_ENOMEM. A ready area has its memory: then what
- * is looked for replaces it. Releases the lock. */
-static int supply(struct mc_dom0 *dom0, struct ask *ask, int *path)
+/* ---- asks ---- */
+
+/* Find host memory for one area, wherever from; MC_OK or MC_ENOMEM. A ready area has its memory:
+ * what is looked for then replaces it. Releases the lock. */
+static int dom0_find_memory(struct mc_dom0 *dom0, struct cmm_ask *ask, int *path)
 {
     struct mc_host *host = dom0->host;
 
     if (ask->asker->counts[MC_A_READY]) {
         if (!ask->given && !mc_has_free(host, MC_AREA_FRAMES))
-            take_from_donors(dom0, ask);
+            dom0_take_from_donors(dom0, ask);
         return MC_OK;
     }
     if (mc_supply_find(host, ask->asker, path) == MC_OK)
         return MC_OK;
-    return take_from_donors(dom0, ask) ? mc_supply_find(host, ask->asker, path) : MC_ENOMEM;
+    return dom0_take_from_donors(dom0, ask) ? mc_supply_find(host, ask->asker, path) : MC_ENOMEM;
 }
 
-/* An area to grant, after supply() said `status`: a ready one, one made ready now, or the one that
- * the worker is at. Or a status. Releases the lock. */
-static int64_t ready_area(struct mc_host *host, struct mc_domain *asker, int status)
+/* The area to grant: a ready one, one made ready now when there is memory (`supplied` is MC_OK), or
+ * the one that the worker populates. MC_OK, MC_ENOMEM, MC_ETARGET. Releases the lock. */
+static int dom0_make_ready(struct mc_host *host, struct mc_domain *asker, int supplied,
+                           uint32_t *ready)
 {
     int64_t area = mc_find_state(asker, MC_A_READY);
+    int status = MC_OK;
 
-    if (area >= 0)
-        return area;
-    area = status ? MC_ENOMEM : mc_find_state(asker, MC_A_HARD);
-    if (area >= 0) {
-        status = mc_populate(host, asker, (uint32_t)area, MC_A_READY);
-        return status ? status : area;
+    MC_CHECK(supplied == MC_OK || supplied == MC_ENOMEM, "domain %u: supplied by %d", asker->domid,
+             supplied);
+    if (area < 0) {
+        area = supplied ? -1 : mc_find_state(asker, MC_A_HARD);
+        if (area >= 0)
+            status = mc_populate(host, asker, (uint32_t)area, MC_A_READY);
     }
-    area = mc_find_state(asker, MC_A_POPULATING);
-    if (area < 0)
-        return status ? status : MC_ETARGET;
-    mc_wait_area(host, asker, (uint32_t)area, 1u << MC_A_POPULATING);
-    area = mc_find_state(asker, MC_A_READY);
-    return area < 0 ? MC_ENOMEM : area;
+    if (area < 0) {
+        int64_t coming = mc_find_state(asker, MC_A_POPULATING);
+
+        status = coming >= 0 ? MC_ENOMEM : supplied ? supplied : MC_ETARGET;
+        if (coming >= 0)
+            mc_wait_area(host, asker, (uint32_t)coming, 1u << MC_A_POPULATING);
+        area = mc_find_state(asker, MC_A_READY);
+        status = area < 0 ? status : MC_OK;
+    }
+    *ready = (uint32_t)area;
+    return status;
 }
 
-/* One area. Releases the lock. */
-static int grow(struct mc_dom0 *dom0, struct ask *ask, int *path)
+/* Grant one area. Releases the lock. */
+static int dom0_grow(struct mc_dom0 *dom0, struct cmm_ask *ask, int *path)
 {
     struct mc_domain *asker = ask->asker;
-    struct mc_cmm *device = asker->device;
-    int64_t area;
+    uint32_t area;
     int status;
 
+    MC_CHECK(ask->missing, "domain %u: nothing is missing", asker->domid);
     *path = MC_PATH_RING;
     if (asker->counts[MC_A_INSTALLED] >= asker->target_areas)
         return MC_ETARGET;
     asker->growing = 1;
-    area = ready_area(dom0->host, asker, supply(dom0, ask, path));
-    if (area < 0)
-        return (int)area;
+    status = dom0_make_ready(dom0->host, asker, dom0_find_memory(dom0, ask, path), &area);
+    if (status)
+        return status;
     if (mc_phase_of(asker) != MC_ACTIVE)
         return MC_EGONE;
     mc_work(dom0->host);
-    status = mc_grant(dom0->host, asker, (uint32_t)area);
+    status = mc_grant(dom0->host, asker, area);
     if (status)
         return status;
     if (ask->given) {
         ask->given--;
-        device->transfers++;
+        cmm_of(asker)->transfers++;
         *path = MC_PATH_TRANSFER;
     }
     asker->counters.grants[*path]++;
     return MC_OK;
 }
 
-static int64_t serve_ask(struct mc_dom0 *dom0, struct mc_domain *asker, uint32_t wanted, int *path)
+/* Grant what an ask wants, as far as it can be had; *granted gets how many areas. The status is why
+ * not all of them. Releases the lock. */
+static int dom0_serve_ask(struct mc_dom0 *dom0, struct mc_domain *asker, uint32_t wanted,
+                          uint32_t *granted, int *path)
 {
-    struct ask ask = {.asker = asker, .missing = wanted};
+    struct cmm_ask ask = {.asker = asker, .missing = wanted};
     int status = MC_OK;
 
+    *granted = 0;
     if (!wanted || wanted > MC_GROW_AREAS_MAX) {
         mc_count_bad(asker);
         return MC_EINDEX;
     }
-    while (ask.missing && !(status = grow(dom0, &ask, path)))
+    while (ask.missing && !(status = dom0_grow(dom0, &ask, path)))
         ask.missing--;
-    asker->counters.refused += ask.missing == wanted;
-    return ask.missing < wanted ? (int64_t)(wanted - ask.missing) : status;
+    *granted = wanted - ask.missing;
+    asker->counters.refused += !*granted;
+    return status;
 }
 
-/* The next ask of a domain; 1 when there was one. Releases the lock. */
-static int serve(struct mc_dom0 *dom0, struct mc_domain *domain)
+static void dom0_answer_ask(struct mc_domain *domain, uint32_t number, int32_t result, int path)
 {
-    struct mc_cmm *device = domain->device;
-    uint64_t message = driver_word(domain, MC_CMM_ASK);
-    int path = MC_PATH_RING;
-    int64_t status;
+    struct mc_cmm *device = cmm_of(domain);
 
-    if (mc_cmm_number(message) == device->answered)
+    MC_CHECK(result >= MC_EBROKEN && result <= MC_GROW_AREAS_MAX && path >= 0 && path <= UINT8_MAX,
+             "domain %u: answer %d by path %d", domain->domid, result, path);
+    MC_CHECK(number != device->answered, "domain %u: ask %u is answered twice", domain->domid,
+             number);
+    device->answered = number;
+    device->asks++;
+    mc_cmm_write_config(domain, MC_CMM_ASKS, device->asks);
+    mc_cmm_write_config(domain, MC_CMM_TRANSFERS, device->transfers);
+    mc_cmm_write_config(domain, MC_CMM_WAITS, mc_cmm_message(device->timeouts, device->waits));
+    mc_cmm_write_config(domain, MC_CMM_ASKED,
+                        mc_cmm_message(number, (uint32_t)path << 16 | (uint16_t)result));
+}
+
+/* Serve the next ask of a domain; 1 when there was one. Releases the lock. */
+static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
+{
+    uint64_t message = mc_cmm_driver_word(domain, MC_CMM_ASK);
+    int path = MC_PATH_RING, status;
+    uint32_t granted;
+
+    MC_CHECK_LOCKED(dom0->host);
+    if (mc_cmm_number(message) == cmm_of(domain)->answered)
         return 0;
     domain->users++;
-    status = serve_ask(dom0, domain, (uint32_t)message, &path);
+    status = dom0_serve_ask(dom0, domain, (uint32_t)message, &granted, &path);
+    MC_CHECK(domain->users, "domain %u: dom0 lets it go without holding it", domain->domid);
     domain->users--;
     if (mc_phase_of(domain) != MC_ACTIVE) {
-        pthread_cond_broadcast(&dom0->host->own->done);
+        mc_tell_done(dom0->host);
         return 1;
     }
-    device->answered = mc_cmm_number(message);
-    device->asks++;
     domain->counters.requests++;
     domain->counters.wakes++;
-    publish_counters(domain);
-    say(domain, MC_CMM_ASKED, mc_cmm_message(device->answered, (uint32_t)path << 16 |
-                                                                   (uint16_t)status));
+    dom0_answer_ask(domain, mc_cmm_number(message), granted ? (int32_t)granted : status, path);
     mc_reach_note(dom0->host, domain);
-    ring(dom0->host, domain);
+    mc_cmm_ring(dom0->host, domain);
     return 1;
 }
 
-static void *run(void *argument)
+/* ---- the thread ---- */
+
+static void *dom0_run(void *argument)
 {
     struct mc_dom0 *dom0 = argument;
     struct mc_host *host = dom0->host;
@@ -356,39 +289,40 @@ static void *run(void *argument)
 
     mc_work_later();
     mc_host_lock(host);
-    while (!stopping(dom0)) {
-        int worked = collect_all(host);
+    while (!dom0_is_stopping(dom0)) {
+        int worked = mc_cmm_collect(host);
 
         for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
-            worked += is_ours(domain) && serve(dom0, domain);
+            worked += mc_cmm_has_dom0(domain) && dom0_serve(dom0, domain);
         mc_work_now(host);
         if (!worked)
-            wait_for_event(dom0, MC_CMM_SLEEP_NS);
+            mc_cmm_wait(dom0, CMM_SLEEP_NS);
     }
     mc_host_unlock(host);
     return NULL;
 }
 
-static struct mc_dom0 *find(struct mc_host *host)
+/* The host's dom0, or NULL. */
+static struct mc_dom0 *dom0_of_host(struct mc_host *host)
 {
     for (uint32_t domid = 0; domid < MC_MAX_DOMAINS; domid++) {
         const struct mc_domain *domain = &host->domains[domid];
-        const struct mc_cmm *device = domain->mechanism == &mc_cmm ? domain->device : NULL;
 
-        if (device && device->dom0)
-            return device->dom0;
+        if (domain->mechanism && domain->mechanism->id == MC_CMM && domain->device &&
+            cmm_of(domain)->dom0)
+            return cmm_of(domain)->dom0;
     }
     return NULL;
 }
 
-static int listen_to(struct mc_dom0 *dom0, int fd)
+static int dom0_listen_to(struct mc_dom0 *dom0, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET};
 
     return epoll_ctl(dom0->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? MC_EKERNEL : MC_OK;
 }
 
-static struct mc_dom0 *start(struct mc_host *host)
+static struct mc_dom0 *dom0_start(struct mc_host *host)
 {
     struct mc_dom0 *dom0 = calloc(1, sizeof *dom0);
     sigset_t all, before;
@@ -401,8 +335,8 @@ static struct mc_dom0 *start(struct mc_host *host)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     /* Bells that come through the relay, and the end of domains, ring there. */
-    failed = listen_to(dom0, host->kick_fd) ||
-             pthread_create(&dom0->thread, NULL, run, dom0);
+    failed = dom0_listen_to(dom0, host->kick_fd) ||
+             pthread_create(&dom0->thread, NULL, dom0_run, dom0);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!failed) {
         pthread_setname_np(dom0->thread, "dom0");
@@ -416,24 +350,31 @@ static struct mc_dom0 *start(struct mc_host *host)
 
 int mc_dom0_join(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_dom0 *dom0 = find(host);
+    struct mc_dom0 *dom0 = dom0_of_host(host);
 
-    if (!dom0 && !(dom0 = start(host)))
+    MC_CHECK(!cmm_of(domain)->dom0 && domain->bell_fd >= 0, "domain %u joins dom0 twice, bell %d",
+             domain->domid, domain->bell_fd);
+    if (!dom0 && !(dom0 = dom0_start(host)))
         return MC_EKERNEL;
     dom0->domains++;
-    ((struct mc_cmm *)domain->device)->dom0 = dom0;
-    return listen_to(dom0, domain->bell_fd);
+    cmm_of(domain)->dom0 = dom0;
+    return dom0_listen_to(dom0, domain->bell_fd);
 }
 
-void mc_dom0_leave(struct mc_host *host, struct mc_domain *domain)
+void mc_dom0_leave(struct mc_domain *domain)
 {
-    struct mc_dom0 *dom0 = ((struct mc_cmm *)domain->device)->dom0;
+    struct mc_dom0 *dom0 = cmm_of(domain)->dom0;
 
+    MC_CHECK(dom0 && dom0->domains, "domain %u leaves dom0, which has %u", domain->domid,
+             dom0 ? dom0->domains : 0);
+    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u leaves dom0 in phase %u", domain->domid,
+             mc_phase_of(domain));
     epoll_ctl(dom0->epoll_fd, EPOLL_CTL_DEL, domain->bell_fd, NULL);
+    cmm_of(domain)->dom0 = NULL;
     if (--dom0->domains)
         return;
     __atomic_store_n(&dom0->stop, 1, __ATOMIC_RELEASE);
-    mc_eventfd_ring(host->kick_fd);
+    mc_eventfd_ring(dom0->host->kick_fd);
     pthread_join(dom0->thread, NULL);
     close(dom0->epoll_fd);
     free(dom0);
@@ -441,8 +382,11 @@ void mc_dom0_leave(struct mc_host *host, struct mc_domain *domain)
 
 void mc_dom0_reset(struct mc_domain *domain)
 {
-    struct mc_cmm *device = domain->device;
+    struct mc_cmm *device = cmm_of(domain);
 
+    MC_CHECK(device->dom0, "domain %u boots without dom0", domain->domid);
+    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u boots in phase %u", domain->domid,
+             mc_phase_of(domain));
     device->serial = ++device->dom0->serials;
     device->answered = device->collected = 0;
     device->unrung = device->failures = 0;

@@ -1,10 +1,12 @@
 /* cmm_dom0.h: dom0, the coordinating backend of cmm's first design. See cmm.h.
  *
- * Owns:  one thread per host with domains of that design; it starts with the first of them and ends
- *        with the last. Its name is dom0; it never spins, so it runs when the scheduler lets it.
- * Rules: everything else of a host may happen between any two of its steps: a domain that asks is
- *        held by `users`, a donor is recognised by its serial. What a guest wrote is copied,
- *        checked, used; a donor's word that it has free memory only makes it be asked.
+ * Owns:  struct mc_cmm, and dom0: one thread per host that has domains of the first design. It
+ *        starts with the first of them and ends with the last. The thread's name is dom0. It never
+ *        spins: it runs when the scheduler lets it.
+ * Rules: private to mech_cmm.c, cmm_channel.c, cmm_dom0.c; under the lock. Anything may happen to a
+ *        host between two steps of dom0: mc_domain_hold keeps the domain that asks, a donor is
+ *        recognised by its serial. A guest's word is copied, the copy is checked and used. A
+ *        donor's word that it has free memory only makes dom0 ask it.
  */
 #ifndef MC_CMM_DOM0_H
 #define MC_CMM_DOM0_H
@@ -12,17 +14,23 @@
 #include "cmm.h"
 #include "mechanism.h"
 
-struct mc_dom0;
+struct mc_dom0 {
+    struct mc_host *host;
+    int epoll_fd;
+    uint32_t domains;
+    uint32_t stop;              /* atomic */
+    uint64_t serials;
+    pthread_t thread;
+};
 
-/* domain->device of a cmm domain. */
-struct mc_cmm {
-    struct mc_dom0 *dom0;       /* NULL in the revised design */
-    uint64_t serial;            /* of this domain since its last boot, never used again */
-    uint32_t answered;          /* number of the last ASK, and of the last OFFER, dealt with */
-    uint32_t collected;
-    int unrung;                 /* a word of its config was changed and its bell not rung yet */
-    int failures;               /* times in sequence it was asked and gave nothing */
-    uint64_t shunned_ns;        /* uncooperative: not asked before this time */
+struct mc_cmm {                 /* domain->device */
+    struct mc_dom0 *dom0;       /* NULL in the second design */
+    uint64_t serial;            /* of this domain since its last boot; never used again */
+    uint32_t answered;          /* number of the last ASK that was answered */
+    uint32_t collected;         /* number of the last OFFER that was dealt with */
+    int unrung;                 /* dom0 wrote a word for the guest and has not rung its bell yet */
+    int failures;               /* times in sequence that it was asked and gave nothing */
+    uint64_t shunned_ns;        /* it is not asked before this time */
     uint64_t given_areas;
     uint64_t asks;
     uint64_t transfers;
@@ -30,10 +38,30 @@ struct mc_cmm {
     uint32_t timeouts;
 };
 
-/* Main thread, no lock. Join or leave the host's dom0; 0 or a status. */
+static inline struct mc_cmm *cmm_of(const struct mc_domain *domain)
+{
+    MC_CHECK(domain->mechanism->id == MC_CMM && domain->device, "domain %u: no cmm device",
+             domain->domid);
+    return domain->device;
+}
+
+/* Main thread, no lock. Join or leave the host's dom0; MC_OK, or MC_EKERNEL when no thread or event
+ * channel could be made. */
 int mc_dom0_join(struct mc_host *host, struct mc_domain *domain);
-void mc_dom0_leave(struct mc_host *host, struct mc_domain *domain);
+void mc_dom0_leave(struct mc_domain *domain);
 /* At every boot: nothing was said yet. */
 void mc_dom0_reset(struct mc_domain *domain);
+
+/* cmm_channel.c: what dom0 hears and says. */
+
+/* 1 for an active domain of the first design. */
+int mc_cmm_has_dom0(const struct mc_domain *domain);
+uint64_t mc_cmm_driver_word(const struct mc_domain *domain, uint32_t index);
+void mc_cmm_write_config(struct mc_domain *domain, uint32_t index, uint64_t word);
+void mc_cmm_ring(struct mc_host *host, struct mc_domain *domain);
+/* Take what all domains offer; the worker punches it. How many offers there were. */
+int mc_cmm_collect(struct mc_host *host);
+/* Ring the bells that are due, then sleep until an event channel wakes dom0. Releases the lock. */
+void mc_cmm_wait(struct mc_dom0 *dom0, uint64_t longest_ns);
 
 #endif

@@ -1,4 +1,5 @@
-/* domain.c: a domain comes, changes its target, reboots, goes. Main thread only. See host.h. */
+/* domain.c: opens, reboots and closes a domain, and sets its target. Main thread only. See
+ * host.h. */
 #include "mechanism.h"
 
 #include <stdio.h>
@@ -9,10 +10,11 @@
 
 #define MC_CLOSE_WAITS_MAX 500
 #define MC_CLOSE_WAIT_NS 20000000
+#define MC_NAME_BYTES 32
 
-static int make_ram(struct mc_host *host, struct mc_domain *domain, uint64_t bytes)
+static int domain_make_ram(struct mc_host *host, struct mc_domain *domain, uint64_t bytes)
 {
-    char name[32];
+    char name[MC_NAME_BYTES];
     int64_t address;
 
     snprintf(name, sizeof name, "memcoord-ram-%u", domain->domid);
@@ -27,16 +29,16 @@ static int make_ram(struct mc_host *host, struct mc_domain *domain, uint64_t byt
     return mc_advise_backing(domain->ram, bytes, host->backing) ? MC_EKERNEL : MC_OK;
 }
 
-static int make_memory(struct mc_host *host, struct mc_domain *domain, uint32_t areas)
+static int domain_make_memory(struct mc_host *host, struct mc_domain *domain, uint32_t areas)
 {
-    char name[32];
+    char name[MC_NAME_BYTES];
     int64_t bytes = mc_meta_bytes(areas);
     int status;
 
     if (bytes < 0)
         return (int)bytes;
     domain->meta_bytes = (uint64_t)bytes;
-    status = make_ram(host, domain, (uint64_t)areas * MC_AREA_BYTES);
+    status = domain_make_ram(host, domain, (uint64_t)areas * MC_AREA_BYTES);
     if (status)
         return status;
     snprintf(name, sizeof name, "memcoord-meta-%u", domain->domid);
@@ -51,13 +53,17 @@ static int make_memory(struct mc_host *host, struct mc_domain *domain, uint32_t 
     return MC_OK;
 }
 
-/* Lay out meta, at first and at every reboot: `boots` tells the guest before that it is gone. */
-static int format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
+/* Lay out meta, at first and at every reboot. A rise of `boots` tells threads of the guest before
+ * the reboot that they are gone. */
+static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
 {
     struct mc_control *control = (struct mc_control *)domain->meta;
     struct mc_ring *rings[2];
     int status;
 
+    MC_CHECK(domain->meta_bytes == (uint64_t)mc_meta_bytes(domain->areas),
+             "domain %u: meta of %lu bytes for %u areas", domain->domid, domain->meta_bytes,
+             domain->areas);
     memset(control, 0, domain->meta_bytes);
     status = mc_meta_format(control, domain->meta_bytes, domain->domid, domain->areas);
     if (!status)
@@ -80,8 +86,9 @@ static int format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t 
     return MC_OK;
 }
 
-static int make_state(struct mc_domain *domain, uint32_t areas)
+static int domain_make_state(struct mc_domain *domain, uint32_t areas)
 {
+    domain->counts[MC_A_HARD] = areas;
     domain->states = calloc(areas, sizeof *domain->states);
     domain->generations = calloc(areas, sizeof *domain->generations);
     domain->banks = calloc(areas, sizeof *domain->banks);
@@ -93,11 +100,10 @@ static int make_state(struct mc_domain *domain, uint32_t areas)
         !domain->pin_counts || !domain->holes || !domain->answers)
         return MC_ENOMEM;
     memset(domain->banks, MC_ANY_BANK, areas);
-    domain->counts[MC_A_HARD] = areas;
     return MC_OK;
 }
 
-static void tear_down(struct mc_host *host, struct mc_domain *domain)
+static void domain_tear_down(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t domid = domain->domid;
     const int fds[] = {domain->ram_fd, domain->meta_fd, domain->bell_fd};
@@ -105,7 +111,14 @@ static void tear_down(struct mc_host *host, struct mc_domain *domain)
                             domain->hole_counts, domain->pins, domain->pin_counts,
                             domain->answers};
 
-    /* The guest may hold the eventfd for longer: closing it here would leave it in the epoll. */
+    MC_CHECK(!domain->users, "domain %u: unmapped under %u users", domid, domain->users);
+    MC_CHECK(!domain->installed_frames && !domain->flight_frames,
+             "domain %u: unmapped with %lu frames installed, %lu in flight", domid,
+             domain->installed_frames, domain->flight_frames);
+    MC_CHECK(!domain->states || domain->counts[MC_A_HARD] == domain->areas,
+             "domain %u: unmapped with %u of %u areas hard", domid, domain->counts[MC_A_HARD],
+             domain->areas);
+    /* The guest may keep the eventfd open, which would keep it in the epoll: take it out. */
     if (domain->bell_fd >= 0)
         epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, domain->bell_fd, NULL);
     if (domain->ram)
@@ -121,18 +134,20 @@ static void tear_down(struct mc_host *host, struct mc_domain *domain)
     domain->domid = domid;
 }
 
-static uint64_t in_granules(const struct mc_domain *domain, uint64_t frames)
+static uint64_t domain_in_granules(const struct mc_domain *domain, uint64_t frames)
 {
     uint64_t granule = domain->granule_frames;
     uint64_t limit = (uint64_t)domain->areas * MC_AREA_FRAMES;
 
+    MC_CHECK(granule > 0 && granule <= limit, "domain %u: granule of %lu frames", domain->domid,
+             granule);
     frames = (frames + granule - 1) / granule * granule;
     return frames < limit ? frames : limit;
 }
 
-static void note_target(struct mc_domain *domain, uint64_t frames)
+static void domain_note_target(struct mc_domain *domain, uint64_t frames)
 {
-    domain->target_frames = in_granules(domain, frames);
+    domain->target_frames = domain_in_granules(domain, frames);
     domain->target_areas =
         (uint32_t)((domain->target_frames + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES);
     domain->counters.targets++;
@@ -142,27 +157,61 @@ static void note_target(struct mc_domain *domain, uint64_t frames)
         atomic_store(&domain->control->target_frames, domain->target_frames);
 }
 
-/* What the domain starts with is no grant and no growth. */
-static int boot(struct mc_host *host, struct mc_domain *domain)
+/* Memory that the domain boots with counts neither as grants nor as growth. */
+static int domain_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_domain_counters before;
+    uint32_t areas = 0;
     int status;
 
+    for (int state = 0; state < MC_A_STATES; state++)
+        areas += domain->counts[state];
+    MC_CHECK(areas == domain->areas, "domain %u: %u areas are counted of %u", domain->domid, areas,
+             domain->areas);
     mc_host_lock(host);
     before = domain->counters;
     status = domain->mechanism->boot ? domain->mechanism->boot(host, domain)
                                      : mc_boot_populated(host, domain);
+    MC_CHECK_LOCKED(host);
     domain->counters = before;
     domain->growing = 0;
     mc_host_unlock(host);
-    return status;
+    return status || !domain->broken_status ? status : -(int)domain->broken_status;
 }
 
-static int prepare(struct mc_host *host, struct mc_domain *domain,
-                   const struct mc_domain_spec *spec)
+static void domain_check_options(const struct mc_domain *domain)
+{
+    for (int i = 0; i < MC_OPTIONS_MAX; i++) {
+        const struct mc_option *option = &domain->mechanism->options[i];
+        uint64_t value = domain->options[i];
+
+        /* An option that the mechanism has not is 0, like its bounds. */
+        MC_CHECK(value >= option->least && value <= option->most,
+                 "domain %u: option %d of %s is %lu, of %lu to %lu", domain->domid, i,
+                 domain->mechanism->name, value, option->least, option->most);
+    }
+}
+
+static int domain_make_device(struct mc_host *host, struct mc_domain *domain)
+{
+    const struct mc_mechanism *mechanism = domain->mechanism;
+
+    if (mechanism->device_bytes) {
+        domain->device = calloc(1, mechanism->device_bytes);
+        if (!domain->device)
+            return MC_ENOMEM;
+    }
+    return mechanism->open ? mechanism->open(host, domain) : MC_OK;
+}
+
+static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
+                          const struct mc_domain_spec *spec)
 {
     int status;
 
+    MC_CHECK(!domain->states && !domain->device && !domain->users && !domain->broken_status,
+             "domain %u: opened with %u users, status %u, or memory of the domain before",
+             domain->domid, domain->users, domain->broken_status);
     domain->areas = spec->areas;
     domain->boot_areas = spec->boot_areas;
     domain->credit_areas = spec->credit_areas;
@@ -170,31 +219,38 @@ static int prepare(struct mc_host *host, struct mc_domain *domain,
     domain->mechanism = mc_mechanism(spec->mechanism);
     domain->granule_frames = domain->mechanism->granule_frames;
     memcpy(domain->options, spec->options, sizeof domain->options);
-    status = make_memory(host, domain, spec->areas);
+    domain_check_options(domain);
+    status = domain_make_memory(host, domain, spec->areas);
     if (!status)
-        status = make_state(domain, spec->areas);
-    if (!status && domain->mechanism->open)
-        status = domain->mechanism->open(host, domain);
+        status = domain_make_state(domain, spec->areas);
+    if (!status)
+        status = domain_make_device(host, domain);
     if (!status) {
-        note_target(domain, spec->target_frames);
-        status = format_meta(host, domain, 0);
+        domain_note_target(domain, spec->target_frames);
+        status = domain_format_meta(host, domain, 0);
     }
     return status;
 }
 
-static void let_go(struct mc_host *host, struct mc_domain *domain)
+static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
 {
     if (domain->mechanism->close && domain->states)
         domain->mechanism->close(host, domain);
-    tear_down(host, domain);
+    MC_CHECK(!mc_is_locked(host), "domain %u: close keeps the lock", domain->domid);
+    if (domain->mechanism->device_bytes)
+        free(domain->device);
+    domain_tear_down(host, domain);
 }
 
-static void activate(struct mc_host *host, struct mc_domain *domain)
+static void domain_activate(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK(domain->control && !(mc_attached(host) >> domain->domid & 1),
+             "domain %u: made active twice, attached %lx", domain->domid, mc_attached(host));
     mc_phase_set(domain, MC_ACTIVE);
     __atomic_fetch_or(&host->attached, 1ull << domain->domid, __ATOMIC_RELEASE);
     if (domain->mechanism->offer)
         domain->mechanism->offer(host, domain);
+    MC_CHECK_LOCKED(host);
     mc_reach_note(host, domain);
     mc_work(host);
 }
@@ -210,28 +266,31 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
         spec->target_frames > (uint64_t)spec->areas * MC_AREA_FRAMES ||
         !mc_mechanism(spec->mechanism))
         return MC_EINDEX;
+    MC_CHECK(!host->tmem.execute || (host->tmem.grow && host->tmem.shrink &&
+                                     host->tmem.open_client && host->tmem.close_client),
+             "domain %u: tmem of %u slab areas lacks a function", domid, host->tmem.slab_areas);
     domain = &host->domains[domid];
     if (mc_phase_of(domain) != MC_EMPTY)
         return MC_ESTATE;
     domain->ram_fd = domain->meta_fd = domain->bell_fd = -1;
-    status = prepare(host, domain, spec);
+    status = domain_prepare(host, domain, spec);
     if (status) {
-        let_go(host, domain);
+        domain_dismantle(host, domain);
         return status;
     }
-    status = boot(host, domain);
+    status = domain_boot(host, domain);
     if (!status && epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, domain->bell_fd, &event))
         status = MC_EKERNEL;
     mc_host_lock(host);
     if (!status && host->tmem.open_client)
         status = (int)host->tmem.open_client(host->tmem.state, domid);
     if (!status)
-        activate(host, domain);
+        domain_activate(host, domain);
     mc_host_unlock(host);
     if (status) {
         domain->control = NULL;
         mc_release_all(host, domain, 0);
-        let_go(host, domain);
+        domain_dismantle(host, domain);
         return status;
     }
     atomic_store(&domain->control->state, MC_STATE_OPEN);
@@ -239,22 +298,38 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
     return MC_OK;
 }
 
-/* Under the lock: neither the service thread nor the worker uses the domain any more. */
-static int quiesce(struct mc_host *host, struct mc_domain *domain)
+/* Under the lock: wait until neither the service thread nor the worker uses the domain any more. */
+static int domain_quiesce(struct mc_host *host, struct mc_domain *domain)
 {
-    mc_phase_set(domain, MC_CLOSING);
+    enum mc_phase phase = mc_phase_of(domain);
+    /* Another try after a timeout looks once: the main thread has other work at each tick. */
+    int waits = phase == MC_CLOSING || phase == MC_QUIESCED ? 1 : MC_CLOSE_WAITS_MAX;
+
+    if (phase != MC_QUIESCED)
+        mc_phase_set(domain, MC_CLOSING);
     mc_eventfd_ring(host->kick_fd);
-    for (int i = 0; i < MC_CLOSE_WAITS_MAX; i++) {
+    for (int i = 0; i <= waits; i++) {
         int served = __atomic_load_n(&host->service_running, __ATOMIC_ACQUIRE);
 
         if (!domain->users && (!served || mc_phase_of(domain) == MC_QUIESCED))
             return MC_OK;
-        mc_wait_done(host, MC_CLOSE_WAIT_NS);
+        if (i < waits)
+            mc_wait_done(host, MC_CLOSE_WAIT_NS);
     }
     return MC_ETIMEOUT;
 }
 
-static void ring_guest(struct mc_control *control)
+/* Under the lock: no thread visits the domain from now on, and tmem forgets its pages. */
+static void domain_detach(struct mc_host *host, struct mc_domain *domain)
+{
+    MC_CHECK(mc_attached(host) >> domain->domid & 1, "domain %u: detached twice, attached %lx",
+             domain->domid, mc_attached(host));
+    if (host->tmem.close_client)
+        host->tmem.close_client(host->tmem.state, domain->domid);
+    __atomic_fetch_and(&host->attached, ~(1ull << domain->domid), __ATOMIC_RELEASE);
+}
+
+static void domain_ring_guest(struct mc_control *control)
 {
     mc_bell_ring((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters);
     mc_bell_ring((uint32_t *)&control->credit_bell, (uint32_t *)&control->credit_waiters);
@@ -263,74 +338,71 @@ static void ring_guest(struct mc_control *control)
 
 int mc_domain_close(struct mc_host *host, uint32_t domid)
 {
-    struct mc_domain *domain;
     int status;
+    struct mc_domain *domain = mc_domain_at(host, domid, &status);
 
-    if (domid >= MC_MAX_DOMAINS)
-        return MC_EINDEX;
-    domain = &host->domains[domid];
-    if (mc_phase_of(domain) == MC_EMPTY)
-        return MC_ESTATE;
-    mc_host_lock(host);
-    status = quiesce(host, domain);
-    if (status) {               /* leave it closed and counted rather than unmap under a thread */
-        mc_host_unlock(host);
+    if (status)
         return status;
+    mc_host_lock(host);
+    status = domain_quiesce(host, domain);
+    if (!status) {
+        atomic_store(&domain->control->state, MC_STATE_CLOSED);
+        domain_ring_guest(domain->control);
+        domain_detach(host, domain);
+        domain->control = NULL;
     }
-    atomic_store(&domain->control->state, MC_STATE_CLOSED);
-    ring_guest(domain->control);
-    if (host->tmem.close_client)
-        host->tmem.close_client(host->tmem.state, domid);
-    __atomic_fetch_and(&host->attached, ~(1ull << domid), __ATOMIC_RELEASE);
-    domain->control = NULL;
     mc_host_unlock(host);
+    if (status)                 /* a thread still uses the mapping: keep it mapped and charged */
+        return status;
     mc_release_all(host, domain, 0);
-    let_go(host, domain);
+    domain_dismantle(host, domain);
     return MC_OK;
 }
 
-/* Areas of pinned frames were not taken: their words were formatted, and say so again. */
-static void restore_pinned(struct mc_domain *domain)
+/* Areas with pinned frames stayed the guest's, but their words were formatted: grant them again. */
+static void domain_restore_pinned(struct mc_domain *domain)
 {
     for (uint32_t area = 0; area < domain->areas; area++)
-        if (domain->states[area] == MC_A_INSTALLED)
+        if (domain->states[area] != MC_A_HARD) {
+            MC_CHECK(domain->states[area] == MC_A_INSTALLED && domain->pin_counts[area],
+                     "domain %u, area %u: state %u, %u pins after a reboot", domain->domid, area,
+                     domain->states[area], domain->pin_counts[area]);
             mc_area_grant(&domain->frames, area, domain->generations[area]);
+        }
 }
 
 int mc_domain_reboot(struct mc_host *host, uint32_t domid)
 {
-    struct mc_domain *domain;
-    uint32_t boots;
     int status;
+    struct mc_domain *domain = mc_domain_at(host, domid, &status);
+    uint32_t boots;
 
-    if (domid >= MC_MAX_DOMAINS)
-        return MC_EINDEX;
-    domain = &host->domains[domid];
+    if (status)
+        return status;
     if (mc_phase_of(domain) != MC_ACTIVE)
         return MC_ESTATE;
+    boots = atomic_load(&domain->control->boots);
     mc_host_lock(host);
-    status = quiesce(host, domain);
+    status = domain_quiesce(host, domain);
     if (!status) {
-        boots = atomic_load(&domain->control->boots);
-        if (host->tmem.close_client)
-            host->tmem.close_client(host->tmem.state, domid);
-        __atomic_fetch_and(&host->attached, ~(1ull << domid), __ATOMIC_RELEASE);
+        domain_detach(host, domain);
+        domain->broken_status = 0;
     }
     mc_host_unlock(host);
     if (status)
         return status;
     mc_release_all(host, domain, 1);
-    domain->config_bell++;      /* what the guest before it said of its configuration is void */
-    status = format_meta(host, domain, boots + 1);
+    domain->config_bell++;      /* voids whatever the guest before said of its configuration */
+    status = domain_format_meta(host, domain, boots + 1);
     if (!status) {
-        restore_pinned(domain);
-        status = boot(host, domain);
+        domain_restore_pinned(domain);
+        status = domain_boot(host, domain);
     }
     mc_host_lock(host);
     if (!status && host->tmem.open_client)
         status = (int)host->tmem.open_client(host->tmem.state, domid);
-    note_target(domain, domain->target_frames);
-    activate(host, domain);
+    domain_note_target(domain, domain->target_frames);
+    domain_activate(host, domain);
     if (status)                 /* without its boot memory: the main thread is to close it */
         mc_phase_set(domain, MC_BROKEN);
     mc_host_unlock(host);
@@ -342,6 +414,7 @@ int mc_domain_reboot(struct mc_host *host, uint32_t domid)
 
 void mc_host_promise(struct mc_host *host, uint64_t frames)
 {
+    MC_CHECK(frames % MC_AREA_FRAMES == 0, "promised %lu frames, no whole areas", frames);
     mc_host_lock(host);
     host->promised_frames = frames;
     mc_work(host);
@@ -350,58 +423,58 @@ void mc_host_promise(struct mc_host *host, uint64_t frames)
 
 int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint64_t target_frames)
 {
-    struct mc_domain *domain;
+    int status;
+    struct mc_domain *domain = mc_domain_at(host, domid, &status);
 
-    if (domid >= MC_MAX_DOMAINS)
-        return MC_EINDEX;
-    domain = &host->domains[domid];
-    if (mc_phase_of(domain) == MC_EMPTY)
-        return MC_ESTATE;
-    if (target_frames > (uint64_t)domain->areas * MC_AREA_FRAMES)
+    if (status)
+        return status;
+    if (target_frames > mc_maxmem_frames(domain))
         return MC_EINDEX;
     if (mc_phase_of(domain) != MC_ACTIVE)       /* broken meanwhile: about to be closed */
         return MC_OK;
     mc_host_lock(host);
-    note_target(domain, target_frames);
+    domain_note_target(domain, target_frames);
     if (domain->mechanism->target)
         domain->mechanism->target(host, domain);
+    MC_CHECK_LOCKED(host);
     mc_reach_note(host, domain);
     mc_work(host);
     mc_host_unlock(host);
     return MC_OK;
 }
 
-int mc_domain_reach(struct mc_host *host, uint32_t domid, uint32_t *why)
+int mc_domain_reach(struct mc_host *host, uint32_t domid, enum mc_reach *reach, enum mc_why *why)
 {
-    struct mc_domain *domain;
-    int reach = MC_MOVING;
+    int status;
+    struct mc_domain *domain = mc_domain_at(host, domid, &status);
 
-    if (domid >= MC_MAX_DOMAINS)
-        return MC_EINDEX;
-    domain = &host->domains[domid];
-    *why = MC_WHY_NONE;
-    if (mc_phase_of(domain) == MC_EMPTY)
-        return MC_ESTATE;
+    if (status)
+        return status;
     mc_host_lock(host);
-    reach = mc_reach_note(host, domain);
+    *reach = mc_reach_note(host, domain);
     *why = domain->why;
     mc_host_unlock(host);
-    return reach;
+    return MC_OK;
 }
 
 uint64_t mc_domain_size(struct mc_host *host, uint32_t domid)
 {
-    uint64_t frames = 0;
+    int status;
+    struct mc_domain *domain = mc_domain_at(host, domid, &status);
+    uint64_t frames;
 
+    if (status)
+        return 0;
     mc_host_lock(host);
-    if (domid < MC_MAX_DOMAINS && mc_phase_of(&host->domains[domid]) != MC_EMPTY)
-        frames = mc_size(&host->domains[domid]);
+    frames = mc_size(domain);
     mc_host_unlock(host);
     return frames;
 }
 
 uint32_t mc_domain_mechanism(struct mc_host *host, uint32_t domid)
 {
-    return domid < MC_MAX_DOMAINS && host->domains[domid].mechanism
-               ? host->domains[domid].mechanism->id : MC_DIRECT;
+    int status;
+    const struct mc_domain *domain = mc_domain_at(host, domid, &status);
+
+    return domain ? domain->mechanism->id : MC_DIRECT;
 }

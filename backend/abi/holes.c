@@ -1,60 +1,80 @@
-/* holes.c: single frames of the ledger: holes a guest made, and pins. See ledger.h. */
+/* holes.c: single frames of the ledger: holes that a guest made, and pins. See ledger.h. */
 #include "ledger.h"
 
 #include <stdlib.h>
 
-static int bit_of(const uint64_t *bits, uint64_t frame)
+static int holes_bit(const uint64_t *bits, uint64_t frame)
 {
     return bits && bits[frame / 64] >> frame % 64 & 1;
 }
 
-static void flip(uint64_t *bits, uint64_t frame)
+static void holes_flip(uint64_t *bits, uint64_t frame)
 {
     bits[frame / 64] ^= 1ull << frame % 64;
 }
 
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame)
 {
-    return bit_of(domain->holes, frame);
+    MC_CHECK(frame < mc_maxmem_frames(domain), "domain %u: frame %lu", domain->domid, frame);
+    return holes_bit(domain->holes, frame);
 }
 
-/* One frame out of (make) or into (not make) what the guest holds. */
-static void move_frame(struct mc_host *host, struct mc_domain *domain, uint64_t frame, int make)
+static void holes_show(struct mc_domain *domain)
 {
-    uint32_t area = (uint32_t)(frame / MC_AREA_FRAMES);
-    uint64_t *from = make ? &host->installed_frames : &host->free_frames;
-    uint64_t *to = make ? &host->transit_frames : &host->installed_frames;
+    if (domain->control)
+        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
+                              memory_order_relaxed);
+}
 
-    flip(domain->holes, frame);
-    --*from;
-    ++*to;
-    if (make) {
-        domain->hole_counts[area]++;
-        domain->installed_frames--;
-        domain->counters.shrunk_frames++;
-        domain->flight_frames++;
-    } else {
-        domain->hole_counts[area]--;
-        domain->installed_frames++;
-        domain->counters.grown_frames++;
-        host->banks[domain->banks[area]].free_frames--;
-    }
+/* One installed frame becomes a hole in flight. */
+static void holes_open(struct mc_host *host, struct mc_domain *domain, uint64_t frame)
+{
+    uint16_t *holes = &domain->hole_counts[frame / MC_AREA_FRAMES];
+
+    MC_CHECK(*holes < MC_AREA_FRAMES && domain->installed_frames && host->installed_frames,
+             "domain %u, frame %lu: %u holes, %lu installed, of the host %lu", domain->domid, frame,
+             *holes, domain->installed_frames, host->installed_frames);
+    holes_flip(domain->holes, frame);
+    ++*holes;
+    domain->installed_frames--;
+    domain->counters.shrunk_frames++;
+    domain->flight_frames++;
+    host->installed_frames--;
+    host->transit_frames++;
+}
+
+/* One hole becomes an installed frame, charged to the bank of its area. */
+static void holes_close(struct mc_host *host, struct mc_domain *domain, uint64_t frame)
+{
+    uint16_t *holes = &domain->hole_counts[frame / MC_AREA_FRAMES];
+    struct mc_bank *bank = &host->banks[domain->banks[frame / MC_AREA_FRAMES]];
+
+    MC_CHECK(*holes && host->free_frames && bank->free_frames,
+             "domain %u, frame %lu: %u holes, %lu free, of its bank %lu", domain->domid, frame,
+             *holes, host->free_frames, bank->free_frames);
+    holes_flip(domain->holes, frame);
+    --*holes;
+    domain->installed_frames++;
+    domain->counters.grown_frames++;
+    bank->free_frames--;
+    host->free_frames--;
+    host->installed_frames++;
 }
 
 /* 1 when the guest may name this frame in this way. */
-static int is_movable(struct mc_domain *domain, uint64_t frame, int make)
+static int holes_may_move(struct mc_domain *domain, uint64_t frame, int make)
 {
-    if (frame >= (uint64_t)domain->areas * MC_AREA_FRAMES ||
+    if (frame >= mc_maxmem_frames(domain) ||
         domain->states[frame / MC_AREA_FRAMES] != MC_A_INSTALLED ||
-        bit_of(domain->holes, frame) == make)
+        holes_bit(domain->holes, frame) == make)
         return 0;
-    if (!make || !bit_of(domain->pins, frame))
+    if (!make || !holes_bit(domain->pins, frame))
         return 1;
     domain->counters.refused_dma++;
     return 0;
 }
 
-static int punch_frames(int fd, const uint32_t *frames, uint32_t count)
+static int holes_punch(int fd, const uint32_t *frames, uint32_t count)
 {
     int failed = 0;
 
@@ -67,36 +87,53 @@ static int punch_frames(int fd, const uint32_t *frames, uint32_t count)
     return failed;
 }
 
-/* A frame the kernel did not punch after all stays a hole: it is used by nobody. */
+/* The punch of `made` frames has ended: they are free, per bank. */
+static void holes_land(struct mc_host *host, struct mc_domain *domain, uint32_t made,
+                       const uint32_t *banks)
+{
+    MC_CHECK(domain->flight_frames >= made && host->transit_frames >= made,
+             "domain %u: %u frames of %lu in flight, of the host %lu", domain->domid, made,
+             domain->flight_frames, host->transit_frames);
+    domain->flight_frames -= made;
+    host->transit_frames -= made;
+    host->free_frames += made;
+    for (uint32_t i = 0; i < host->bank_count; i++) {
+        struct mc_bank *bank = &host->banks[i];
+
+        bank->free_frames += banks[i];
+        MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
+                 bank->free_frames, bank->total_frames);
+    }
+}
+
+/* A frame that the kernel refuses to punch stays a hole all the same: nobody uses it. */
 uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                        uint32_t count, uint32_t *bad)
 {
     uint32_t done[MC_AREA_FRAMES], made = 0, banks[MC_BANKS_MAX] = {0};
 
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
     *bad = 0;
-    for (uint32_t i = 0; i < count && made < MC_AREA_FRAMES; i++) {
-        if (!is_movable(domain, frames[i], 1)) {
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t bank;
+
+        if (!holes_may_move(domain, frames[i], 1)) {
             ++*bad;
             continue;
         }
-        move_frame(host, domain, frames[i], 1);
-        banks[domain->banks[frames[i] / MC_AREA_FRAMES]]++;
+        bank = domain->banks[frames[i] / MC_AREA_FRAMES];
+        MC_CHECK(bank < host->bank_count, "domain %u, frame %u: bank %u of %u", domain->domid,
+                 frames[i], bank, host->bank_count);
+        holes_open(host, domain, frames[i]);
+        banks[bank]++;
         done[made++] = frames[i];
     }
-    domain->users++;
-    mc_host_unlock(host);
-    punch_frames(domain->ram_fd, done, made);
-    mc_host_lock(host);
-    domain->users--;
-    domain->flight_frames -= made;
-    host->transit_frames -= made;
-    host->free_frames += made;
-    for (uint32_t bank = 0; bank < host->bank_count; bank++)
-        host->banks[bank].free_frames += banks[bank];
-    if (domain->control)
-        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
-                              memory_order_relaxed);
-    pthread_cond_broadcast(&host->own->done);
+    mc_domain_hold(host, domain);
+    holes_punch(domain->ram_fd, done, made);
+    mc_domain_let_go(host, domain);
+    holes_land(host, domain, made, banks);
+    holes_show(domain);
     return made;
 }
 
@@ -105,55 +142,66 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
 {
     uint32_t filled = 0;
 
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct mc_bank *bank;
+        uint32_t index;
 
-        if (!is_movable(domain, frames[i], 0)) {
+        if (!holes_may_move(domain, frames[i], 0)) {
             ++*bad;
             continue;
         }
-        bank = &host->banks[domain->banks[frames[i] / MC_AREA_FRAMES]];
+        index = domain->banks[frames[i] / MC_AREA_FRAMES];
+        MC_CHECK(index < host->bank_count, "domain %u, frame %u: bank %u of %u", domain->domid,
+                 frames[i], index, host->bank_count);
+        bank = &host->banks[index];
         if (!bank->free_frames || !(slack_too || mc_has_free(host, 1)))
             break;
-        move_frame(host, domain, frames[i], 0);
+        holes_close(host, domain, frames[i]);
         filled++;
     }
-    atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
-                          memory_order_relaxed);
+    holes_show(domain);
     return filled;
 }
 
-static int may_pin(const struct mc_domain *domain, uint64_t frame, uint64_t count)
+static int holes_may_pin(const struct mc_domain *domain, uint64_t frame, uint64_t count)
 {
     for (uint64_t f = frame; f < frame + count; f++)
-        if (domain->states[f / MC_AREA_FRAMES] != MC_A_INSTALLED || bit_of(domain->holes, f))
+        if (domain->states[f / MC_AREA_FRAMES] != MC_A_INSTALLED || holes_bit(domain->holes, f))
             return 0;
     return 1;
 }
 
-static void set_pins(struct mc_domain *domain, uint64_t frame, uint64_t count, int pin)
+static void holes_set_pins(struct mc_domain *domain, uint64_t frame, uint64_t count, int pin)
 {
     for (uint64_t f = frame; f < frame + count; f++) {
-        if (bit_of(domain->pins, f) == pin)
+        uint16_t *pins = &domain->pin_counts[f / MC_AREA_FRAMES];
+
+        if (holes_bit(domain->pins, f) == pin)
             continue;
-        flip(domain->pins, f);
-        domain->pin_counts[f / MC_AREA_FRAMES] += pin ? 1 : -1;
+        MC_CHECK(pin ? *pins < MC_AREA_FRAMES : *pins > 0 && domain->pinned_frames,
+                 "domain %u, frame %lu: %u pins in its area, %lu in all", domain->domid, f, *pins,
+                 domain->pinned_frames);
+        holes_flip(domain->pins, f);
+        *pins += pin ? 1 : -1;
         domain->pinned_frames += pin ? 1 : -1;
     }
+    MC_CHECK(domain->pinned_frames <= domain->installed_frames,
+             "domain %u: %lu frames pinned of %lu", domain->domid, domain->pinned_frames,
+             domain->installed_frames);
 }
 
-/* Main thread. Pinned first, populated then: what is pinned nobody takes meanwhile. */
+/* Main thread. Frames are pinned before they are populated, so that nobody takes them meanwhile. */
 int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t count, int pin)
 {
-    struct mc_domain *domain;
-    uint64_t limit;
-    int status = MC_OK;
+    int status;
+    struct mc_domain *domain = mc_domain_at(host, domid, &status);
+    uint64_t limit = domain ? mc_maxmem_frames(domain) : 0;
 
-    if (domid >= MC_MAX_DOMAINS)
-        return MC_EINDEX;
-    domain = &host->domains[domid];
-    limit = (uint64_t)domain->areas * MC_AREA_FRAMES;
+    if (status)
+        return status;
     if (mc_phase_of(domain) != MC_ACTIVE)
         return MC_ESTATE;
     if (!count || frame >= limit || count > limit - frame)
@@ -163,10 +211,10 @@ int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t
         domain->pins = calloc((size_t)domain->areas * MC_AREA_ROWS, sizeof *domain->pins);
     if (!domain->pins)
         status = MC_ENOMEM;
-    else if (pin && !may_pin(domain, frame, count))
+    else if (pin && !holes_may_pin(domain, frame, count))
         status = MC_EFOREIGN;
     else
-        set_pins(domain, frame, count, pin != 0);
+        holes_set_pins(domain, frame, count, pin != 0);
     mc_host_unlock(host);
     if (status || !pin)
         return status;

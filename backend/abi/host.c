@@ -1,13 +1,17 @@
-/* host.c: opening, closing and checking the host. See host.h. */
-#include "mechanism.h"
+/* host.c: opens and closes the host; its lock, its waits, a domain that breaks. See host.h. */
+#include "host.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
 
-static int open_fds(struct mc_host *host)
+#define MC_USERS_MAX 16         /* more than the host has threads: a user was never let go */
+
+static int host_open_fds(struct mc_host *host)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = MC_MAX_DOMAINS};
 
@@ -20,16 +24,20 @@ static int open_fds(struct mc_host *host)
     return epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &event) ? MC_EKERNEL : MC_OK;
 }
 
-static struct mc_host_private *open_private(void)
+static struct mc_host_private *host_open_private(void)
 {
     struct mc_host_private *own = calloc(1, sizeof *own);
     pthread_condattr_t attributes;
+    pthread_mutexattr_t checked;
 
     if (!own)
         return NULL;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_mutex_init(&own->lock, NULL);
+    pthread_mutexattr_init(&checked);
+    pthread_mutexattr_settype(&checked, PTHREAD_MUTEX_ERRORCHECK);
+    pthread_mutex_init(&own->lock, &checked);
+    pthread_mutexattr_destroy(&checked);
     pthread_cond_init(&own->work, &attributes);
     pthread_cond_init(&own->done, &attributes);
     pthread_condattr_destroy(&attributes);
@@ -48,8 +56,8 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
     if (!host)
         return MC_ENOMEM;
     host->epoll_fd = host->kick_fd = host->event_fd = host->relay_fd = -1;
-    host->own = open_private();
-    if (!host->own || open_fds(host)) {
+    host->own = host_open_private();
+    if (!host->own || host_open_fds(host)) {
         mc_host_close(host);
         return MC_EKERNEL;
     }
@@ -67,21 +75,19 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
 
 void mc_host_close(struct mc_host *host)
 {
-    int fds[4];
+    const int fds[] = {host->epoll_fd, host->kick_fd, host->event_fd, host->relay_fd};
+    int error;
 
-    if (!host)
-        return;
-    fds[0] = host->epoll_fd;
-    fds[1] = host->kick_fd;
-    fds[2] = host->event_fd;
-    fds[3] = host->relay_fd;
-    for (int i = 0; i < 4; i++)
+    MC_CHECK(!host->service_running, "closed while %u service thread runs", host->service_running);
+    MC_CHECK(!host->attached, "closed with domains %lx", host->attached);
+    for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
     if (host->own) {
         pthread_cond_destroy(&host->own->work);
         pthread_cond_destroy(&host->own->done);
-        pthread_mutex_destroy(&host->own->lock);
+        error = pthread_mutex_destroy(&host->own->lock);
+        MC_CHECK(!error, "closed under the lock: error %d", error);
         free(host->own);
     }
     free(host);
@@ -89,12 +95,44 @@ void mc_host_close(struct mc_host *host)
 
 void mc_host_lock(struct mc_host *host)
 {
-    pthread_mutex_lock(&host->own->lock);
+    int error = pthread_mutex_lock(&host->own->lock);
+
+    MC_CHECK(!error, "lock: error %d", error);
+    __atomic_store_n(&host->own->holder, pthread_self(), __ATOMIC_RELAXED);
 }
 
 void mc_host_unlock(struct mc_host *host)
 {
+    MC_CHECK_LOCKED(host);
+    __atomic_store_n(&host->own->holder, 0, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&host->own->lock);
+}
+
+static void host_wait(struct mc_host *host, pthread_cond_t *condition, uint64_t until_ns)
+{
+    struct timespec until = {until_ns / 1000000000u, until_ns % 1000000000u};
+
+    MC_CHECK_LOCKED(host);
+    __atomic_store_n(&host->own->holder, 0, __ATOMIC_RELAXED);
+    pthread_cond_timedwait(condition, &host->own->lock, &until);
+    __atomic_store_n(&host->own->holder, pthread_self(), __ATOMIC_RELAXED);
+}
+
+void mc_wait_work(struct mc_host *host, uint64_t until_ns)
+{
+    host_wait(host, &host->own->work, until_ns);
+}
+
+void mc_wait_done(struct mc_host *host, uint64_t timeout_ns)
+{
+    mc_work_now(host);
+    host_wait(host, &host->own->done, mc_clock_ns() + timeout_ns);
+}
+
+void mc_tell_done(struct mc_host *host)
+{
+    MC_CHECK_LOCKED(host);
+    pthread_cond_broadcast(&host->own->done);
 }
 
 void mc_host_copy(struct mc_host *host, struct mc_host *copy)
@@ -106,8 +144,8 @@ void mc_host_copy(struct mc_host *host, struct mc_host *copy)
 
 /* Of the calling thread, which serves one host. */
 static _Thread_local struct {
-    int answers;                /* it wakes the worker after its answers */
-    int due;                    /* and has a reason to */
+    int answers;                /* 1: this thread wakes the worker after its answers */
+    int due;                    /* 1: this thread has a reason to wake the worker */
 } thread;
 
 void mc_work(struct mc_host *host)
@@ -132,16 +170,6 @@ void mc_work_now(struct mc_host *host)
     pthread_cond_signal(&host->own->work);
 }
 
-/* Under the lock: wait for `done` once, at most timeout_ns. */
-void mc_wait_done(struct mc_host *host, uint64_t timeout_ns)
-{
-    uint64_t until_ns = mc_clock_ns() + timeout_ns;
-    struct timespec until = {until_ns / 1000000000u, until_ns % 1000000000u};
-
-    mc_work_now(host);
-    pthread_cond_timedwait(&host->own->done, &host->own->lock, &until);
-}
-
 void mc_host_stop(struct mc_host *host)
 {
     mc_host_lock(host);
@@ -151,16 +179,97 @@ void mc_host_stop(struct mc_host *host)
     mc_eventfd_ring(host->kick_fd);
 }
 
+struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status)
+{
+    struct mc_domain *domain = domid < MC_MAX_DOMAINS ? &host->domains[domid] : NULL;
+
+    MC_CHECK(!mc_is_locked(host), "domain %u: asked for under the lock", domid);
+    *status = !domain ? MC_EINDEX : mc_phase_of(domain) == MC_EMPTY ? MC_ESTATE : MC_OK;
+    MC_CHECK(!domain || domain->domid == domid, "domain %u lies at %u", domain->domid, domid);
+    MC_CHECK(*status || (domain->control && domain->meta && domain->mechanism),
+             "domain %u: in phase %d without control, meta or mechanism", domid,
+             mc_phase_of(domain));
+    return *status ? NULL : domain;
+}
+
+void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
+{
+    /* CLOSING follows CLOSING when a close that timed out is tried again. */
+    static const uint8_t followers[] = {
+        [MC_EMPTY] = 1 << MC_ACTIVE,
+        [MC_ACTIVE] = 1 << MC_CLOSING | 1 << MC_BROKEN,
+        [MC_CLOSING] = 1 << MC_CLOSING | 1 << MC_QUIESCED | 1 << MC_ACTIVE,
+        [MC_QUIESCED] = 1 << MC_ACTIVE,
+        [MC_BROKEN] = 1 << MC_CLOSING | 1 << MC_BROKEN,
+    };
+    enum mc_phase old = mc_phase_of(domain);
+
+    MC_CHECK(old < sizeof followers && followers[old] >> phase & 1, "domain %u: phase %d to %d",
+             domain->domid, old, phase);
+    __atomic_store_n(&domain->phase, (uint32_t)phase, __ATOMIC_RELEASE);
+}
+
+void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
+{
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(domain->users < MC_USERS_MAX, "domain %u: %u users", domain->domid, domain->users);
+    domain->users++;
+    mc_host_unlock(host);
+}
+
+void mc_domain_let_go(struct mc_host *host, struct mc_domain *domain)
+{
+    mc_host_lock(host);
+    MC_CHECK(domain->users > 0, "domain %u: %u users", domain->domid, domain->users);
+    domain->users--;
+    mc_tell_done(host);
+}
+
+void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
+{
+    uint32_t active = MC_ACTIVE;
+
+    MC_CHECK(status < 0 && domain->areas, "domain %u: broken by status %d, %u areas",
+             domain->domid, status, domain->areas);
+    if (!domain->broken_status)         /* the first reason counts; later ones follow from it */
+        domain->broken_status = (uint32_t)-status;
+    if (domain->control)
+        atomic_store(&domain->control->state, MC_STATE_BROKEN);
+    /* The main thread may have begun to close the domain: that phase must not be overwritten. */
+    __atomic_compare_exchange_n(&domain->phase, &active, MC_BROKEN, 0, __ATOMIC_ACQ_REL,
+                                __ATOMIC_ACQUIRE);
+    mc_eventfd_ring(host->event_fd);
+}
+
+void mc_domain_check_failed(struct mc_host *host, struct mc_domain *domain, const char *file,
+                            int line, const char *function, const char *condition,
+                            const char *format, ...)
+{
+    char values[MC_CHECK_VALUES_BYTES];
+    int length = snprintf(values, sizeof values, "domain %u: ", domain->domid);
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(values + length, sizeof values - (size_t)length, format, arguments);
+    va_end(arguments);
+    mc_check_report(file, line, function, condition, values);
+    mc_domain_break(host, domain, MC_EBROKEN);
+}
+
 int mc_host_set_banks(struct mc_host *host, const struct mc_bank *banks, uint32_t count)
 {
     uint64_t sum_frames = 0;
 
     if (!count || count > MC_BANKS_MAX)
         return MC_EINDEX;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        MC_CHECK(!banks[i].withdrawn && !banks[i].gone_frames, "bank %u: %lu frames are gone", i,
+                 banks[i].gone_frames);
         sum_frames += banks[i].total_frames;
+    }
     if (sum_frames != host->total_frames || host->free_frames != host->total_frames)
         return MC_ESTATE;
+    MC_CHECK(!host->attached, "banks set under domains %lx", host->attached);
     memcpy(host->banks, banks, count * sizeof *banks);
     for (uint32_t i = 0; i < count; i++)
         host->banks[i].free_frames = banks[i].total_frames;
@@ -169,7 +278,7 @@ int mc_host_set_banks(struct mc_host *host, const struct mc_bank *banks, uint32_
 }
 
 /* 1 when a file of the directory, or a memfd that is collapsed, has 2 MiB pages. */
-static int gives_huge(const char *directory, int collapse)
+static int host_gives_huge(const char *directory, int collapse)
 {
     int fd = directory[0] ? mc_tmpfile(directory, MC_AREA_BYTES)
                           : mc_memfd("memcoord-huge", MC_AREA_BYTES);
@@ -192,109 +301,10 @@ int mc_host_set_backing(struct mc_host *host, int kind, const char *directory)
     if (kind < MC_BACKING_ANY || kind > MC_BACKING_2M || host->attached ||
         strlen(directory) >= sizeof host->directory || (directory[0] && kind != MC_BACKING_2M))
         return MC_EINDEX;
-    host->collapse = kind == MC_BACKING_2M && !gives_huge(directory, 0);
-    if (host->collapse && (directory[0] || !gives_huge(directory, 1)))
+    host->collapse = kind == MC_BACKING_2M && !host_gives_huge(directory, 0);
+    if (host->collapse && (directory[0] || !host_gives_huge(directory, 1)))
         return MC_EKERNEL;
     host->backing = kind;
     strcpy(host->directory, directory);
     return MC_OK;
-}
-
-static uint32_t ones(const uint64_t *bits, uint32_t area)
-{
-    uint32_t count = 0;
-
-    for (uint32_t row = 0; bits && row < MC_AREA_ROWS; row++)
-        count += (uint32_t)__builtin_popcountll(bits[area * MC_AREA_ROWS + row]);
-    return count;
-}
-
-/* What the ledger should be, counted from the areas. */
-struct recount {
-    uint64_t frames[MC_A_STATES];       /* less holes */
-    uint64_t banks[MC_BANKS_MAX];       /* charged */
-    uint64_t flight;
-};
-
-static int recount_domain(struct mc_host *host, const struct mc_domain *domain,
-                          struct recount *sums)
-{
-    uint32_t counts[MC_A_STATES] = {0};
-    uint64_t installed = 0, pinned = 0;
-
-    for (uint32_t area = 0; area < domain->areas; area++) {
-        uint32_t state = domain->states[area], holes = domain->hole_counts[area];
-
-        if (state >= MC_A_STATES || holes != ones(domain->holes, area) ||
-            domain->pin_counts[area] != ones(domain->pins, area) ||
-            (state > MC_A_SOFT && domain->banks[area] >= host->bank_count) ||
-            (state <= MC_A_SOFT && holes) ||
-            (domain->pin_counts[area] && state != MC_A_INSTALLED))
-            return MC_EBROKEN;
-        counts[state]++;
-        sums->frames[state] += MC_AREA_FRAMES - holes;
-        if (state > MC_A_SOFT)
-            sums->banks[domain->banks[area]] += MC_AREA_FRAMES - holes;
-        installed += state == MC_A_INSTALLED ? MC_AREA_FRAMES - holes : 0;
-        pinned += domain->pin_counts[area];
-    }
-    sums->flight += domain->flight_frames;
-    if (memcmp(counts, domain->counts, sizeof counts) || installed != domain->installed_frames ||
-        pinned != domain->pinned_frames)
-        return MC_EBROKEN;
-    return domain->mechanism->validate ? domain->mechanism->validate(host, domain) : MC_OK;
-}
-
-/* Frames in flight are charged to no bank while their banks are not credited yet. */
-static int banks_add_up(const struct mc_host *host, const struct recount *sums)
-{
-    uint64_t total = 0, free = 0, used = 0;
-
-    for (uint32_t i = 0; i < host->bank_count; i++) {
-        const struct mc_bank *bank = &host->banks[i];
-
-        if (bank->free_frames > bank->total_frames ||
-            bank->free_frames + sums->banks[i] + sums->flight < bank->total_frames ||
-            bank->free_frames + sums->banks[i] > bank->total_frames)
-            return 0;
-        total += bank->total_frames;
-        free += bank->free_frames;
-        used += sums->banks[i];
-    }
-    return total == host->total_frames && free == host->free_frames &&
-           free + used + sums->flight == total;
-}
-
-int mc_host_validate(struct mc_host *host, uint32_t *where)
-{
-    struct recount sums = {0};
-    const uint64_t *frames = sums.frames;
-    uint64_t transit, slab = 0;
-    int status = MC_OK;
-
-    mc_host_lock(host);
-    for (*where = 0; *where < MC_MAX_DOMAINS; ++*where) {
-        struct mc_domain *domain = &host->domains[*where];
-
-        if (domain->states)
-            status = recount_domain(host, domain, &sums);
-        if (status)
-            goto out;
-    }
-    transit = frames[MC_A_POPULATING] + frames[MC_A_PUNCH_HARD] + frames[MC_A_PUNCH_SOFT] +
-              frames[MC_A_PUNCHING_HARD] + frames[MC_A_PUNCHING_SOFT] + sums.flight;
-    for (uint32_t i = 0; host->slab_used && i < host->tmem.slab_areas; i++)
-        if (host->slab_used[i]) {
-            slab += MC_AREA_FRAMES;
-            sums.banks[host->slab_used[i] - 1] += MC_AREA_FRAMES;
-        }
-    if (frames[MC_A_INSTALLED] != host->installed_frames ||
-        frames[MC_A_READY] != host->ready_frames || transit != host->transit_frames ||
-        slab != host->tmem_frames || !banks_add_up(host, &sums) ||
-        host->free_frames + host->installed_frames + host->ready_frames + host->transit_frames +
-                host->tmem_frames != host->total_frames)
-        status = MC_EBROKEN;
-out:
-    mc_host_unlock(host);
-    return status;
 }

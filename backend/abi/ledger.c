@@ -1,10 +1,26 @@
-/* ledger.c: see ledger.h. Areas; single frames are in holes.c. */
+/* ledger.c: whole areas. holes.c has single frames. See ledger.h. */
 #include "ledger.h"
 
 #define MC_TRANSIT_WAITS_MAX 16
 #define MC_TRANSIT_WAIT_NS 20000000
 
-static uint64_t *pool_of(struct mc_host *host, int state)
+#define TO(state) (1u << MC_A_##state)
+/* Bits of the states that may follow each. PUNCH_SOFT to INSTALLED: the guest wants it back before
+ * the worker has begun. PUNCHING to PUNCH: the kernel refused; the worker tries again. */
+static const uint16_t ledger_followers[MC_A_STATES] = {
+    [MC_A_HARD] = TO(SOFT) | TO(POPULATING) | TO(INSTALLED),
+    [MC_A_SOFT] = TO(HARD) | TO(POPULATING),
+    [MC_A_POPULATING] = TO(HARD) | TO(SOFT) | TO(READY) | TO(INSTALLED) | TO(PUNCH_HARD) |
+                        TO(PUNCH_SOFT),
+    [MC_A_READY] = TO(INSTALLED) | TO(PUNCH_HARD),
+    [MC_A_INSTALLED] = TO(PUNCH_HARD) | TO(PUNCH_SOFT),
+    [MC_A_PUNCH_HARD] = TO(PUNCHING_HARD),
+    [MC_A_PUNCH_SOFT] = TO(PUNCHING_SOFT) | TO(INSTALLED),
+    [MC_A_PUNCHING_HARD] = TO(HARD) | TO(PUNCH_HARD),
+    [MC_A_PUNCHING_SOFT] = TO(SOFT) | TO(PUNCH_SOFT),
+};
+
+static uint64_t *ledger_sum_of(struct mc_host *host, enum mc_area_state state)
 {
     switch (state) {
     case MC_A_HARD:
@@ -19,32 +35,44 @@ static uint64_t *pool_of(struct mc_host *host, int state)
     }
 }
 
-uint32_t mc_bank_pick(const struct mc_host *host, uint64_t frames, uint32_t wanted)
+uint32_t mc_bank_choose(const struct mc_host *host, uint64_t frames, int remote_first)
 {
     uint32_t best = MC_NO_BANK;
 
-    if (wanted < host->bank_count && !host->banks[wanted].withdrawn &&
-        host->banks[wanted].free_frames >= frames)
-        return wanted;
+    MC_CHECK(host->bank_count && host->bank_count <= MC_BANKS_MAX, "%u banks", host->bank_count);
     for (uint32_t i = 0; i < host->bank_count; i++) {
         const struct mc_bank *bank = &host->banks[i];
         const struct mc_bank *chosen = best == MC_NO_BANK ? NULL : &host->banks[best];
+        int wanted = !bank->remote == !remote_first;
+        int chosen_wanted = chosen && !chosen->remote == !remote_first;
 
+        MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
+                 bank->free_frames, bank->total_frames);
         if (!bank->withdrawn && bank->free_frames >= frames &&
-            (!chosen || bank->remote < chosen->remote ||
-             (bank->remote == chosen->remote && bank->free_frames > chosen->free_frames)))
+            (!chosen || wanted > chosen_wanted ||
+             (wanted == chosen_wanted && bank->free_frames > chosen->free_frames)))
             best = i;
     }
     return best;
 }
 
+uint32_t mc_bank_pick(const struct mc_host *host, uint64_t frames, uint32_t wanted)
+{
+    if (wanted < host->bank_count && !host->banks[wanted].withdrawn &&
+        host->banks[wanted].free_frames >= frames)
+        return wanted;
+    return mc_bank_choose(host, frames, 0);
+}
+
 int mc_has_free(const struct mc_host *host, uint64_t frames)
 {
+    MC_CHECK(host->free_frames <= host->total_frames, "%lu frames free of %lu", host->free_frames,
+             host->total_frames);
     return host->free_frames >= host->slack_frames + host->promised_frames + frames &&
            mc_bank_pick(host, frames, 0) != MC_NO_BANK;
 }
 
-static void clear_holes(struct mc_domain *domain, uint32_t area)
+static void ledger_clear_holes(struct mc_domain *domain, uint32_t area)
 {
     if (!domain->hole_counts[area])
         return;
@@ -53,30 +81,59 @@ static void clear_holes(struct mc_domain *domain, uint32_t area)
     domain->hole_counts[area] = 0;
 }
 
-/* Where its memory comes from. Whoever charges has asked mc_has_free, so there is a bank. */
-static void charge(struct mc_host *host, struct mc_domain *domain, uint32_t area, uint64_t frames)
+/* Take `frames` out of a bank, `wanted` if that has them; the bank. The caller has asked before
+ * whether there is one. */
+static uint8_t ledger_charge(struct mc_host *host, uint64_t frames, uint32_t wanted)
 {
-    uint32_t bank = mc_bank_pick(host, frames, domain->banks[area]);
+    uint32_t bank = mc_bank_pick(host, frames, wanted);
 
-    domain->banks[area] = bank == MC_NO_BANK ? 0 : (uint8_t)bank;
-    host->banks[domain->banks[area]].free_frames -= frames;
+    MC_CHECK(bank != MC_NO_BANK, "no bank has %lu frames, host has %lu free", frames,
+             host->free_frames);
+    host->banks[bank].free_frames -= frames;
+    return (uint8_t)bank;
 }
 
-void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area, int state)
+static void ledger_credit(struct mc_host *host, uint64_t frames, uint32_t index)
 {
-    int old = domain->states[area];
-    uint64_t *from = pool_of(host, old), *to = pool_of(host, state);
-    uint64_t frames = MC_AREA_FRAMES - domain->hole_counts[area];
+    struct mc_bank *bank = &host->banks[index];
 
+    MC_CHECK(index < host->bank_count, "bank %u of %u", index, host->bank_count);
+    MC_CHECK(bank->free_frames + frames <= bank->total_frames, "bank %u: %lu + %lu free of %lu",
+             index, bank->free_frames, frames, bank->total_frames);
+    bank->free_frames += frames;
+}
+
+/* `frames` from one sum of the ledger to another. */
+static void ledger_move(uint64_t *from, uint64_t *to, uint64_t frames)
+{
+    MC_CHECK(*from >= frames, "%lu frames of %lu", frames, *from);
     *from -= frames;
     *to += frames;
+}
+
+/* The sums that follow from one area's change; mc_area_set has the rules. */
+static void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                       enum mc_area_state state)
+{
+    enum mc_area_state old = (enum mc_area_state)domain->states[area];
+    uint64_t *from = ledger_sum_of(host, old), *to = ledger_sum_of(host, state);
+    uint64_t frames = MC_AREA_FRAMES - domain->hole_counts[area];
+
+    MC_CHECK(domain->hole_counts[area] <= MC_AREA_FRAMES, "domain %u, area %u: %u holes",
+             domain->domid, area, domain->hole_counts[area]);
+    MC_CHECK(domain->counts[old] > 0, "domain %u, area %u: none is counted in state %d",
+             domain->domid, area, old);
+    if (from != to)             /* HARD and SOFT are one sum, which may have less than an area */
+        ledger_move(from, to, frames);
     if (from != to && from == &host->free_frames)
-        charge(host, domain, area, frames);
+        domain->banks[area] = ledger_charge(host, frames, domain->banks[area]);
     if (from != to && to == &host->free_frames) {
-        host->banks[domain->banks[area]].free_frames += frames;
-        clear_holes(domain, area);
+        ledger_credit(host, frames, domain->banks[area]);
+        ledger_clear_holes(domain, area);
     }
     if (old == MC_A_INSTALLED && state != MC_A_INSTALLED) {
+        MC_CHECK(domain->installed_frames >= frames, "domain %u: %lu frames of %lu", domain->domid,
+                 frames, domain->installed_frames);
         domain->installed_frames -= frames;
         domain->counters.shrunk_frames += frames;
     } else if (old != MC_A_INSTALLED && state == MC_A_INSTALLED) {
@@ -91,10 +148,26 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area, 
                               memory_order_relaxed);
 }
 
+void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                 enum mc_area_state state)
+{
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK(domain->states[area] < MC_A_STATES && state < MC_A_STATES &&
+                 ledger_followers[domain->states[area]] >> state & 1,
+             "domain %u, area %u: state %u to %d", domain->domid, area, domain->states[area],
+             state);
+    ledger_set(host, domain, area, state);
+}
+
 uint32_t mc_domain_held(const struct mc_domain *domain)
 {
-    return domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_READY] +
-           domain->counts[MC_A_POPULATING];
+    uint32_t held = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_READY] +
+                    domain->counts[MC_A_POPULATING];
+
+    MC_CHECK(held <= domain->areas, "domain %u: holds %u areas of %u", domain->domid, held,
+             domain->areas);
+    return held;
 }
 
 int mc_in_transit(const struct mc_domain *domain)
@@ -103,24 +176,24 @@ int mc_in_transit(const struct mc_domain *domain)
 
     for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
         areas += domain->counts[state];
+    MC_CHECK(areas <= domain->areas, "domain %u: %u areas in transit of %u", domain->domid, areas,
+             domain->areas);
     return areas || domain->flight_frames;
 }
 
-static int is_wholly_free(const struct mc_domain *domain, uint32_t area)
+static int ledger_is_wholly_free(const struct mc_domain *domain, uint32_t area)
 {
-    int64_t word = mc_area_word(&domain->frames, area);
+    union mc_area_word word = mc_word(&domain->frames, area);
 
-    return word >= 0 && (word & MC_AREA_FREE_MASK) == MC_AREA_FRAMES &&
-           !(word & (MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_EVICTED | MC_AREA_ISOLATED));
+    return mc_word_is_whole(word) && !word.evicted;
 }
 
 int mc_is_spare(const struct mc_domain *domain, uint32_t area)
 {
     return domain->states[area] == MC_A_INSTALLED && !domain->pin_counts[area] &&
-           is_wholly_free(domain, area);
+           ledger_is_wholly_free(domain, area);
 }
 
-/* Stops at the number of interest. */
 uint32_t mc_spare_areas(const struct mc_domain *domain, uint32_t enough)
 {
     uint32_t spare = 0;
@@ -130,16 +203,19 @@ uint32_t mc_spare_areas(const struct mc_domain *domain, uint32_t enough)
     return spare;
 }
 
-int64_t mc_find_state(const struct mc_domain *domain, int state)
+int64_t mc_find_state(const struct mc_domain *domain, enum mc_area_state state)
 {
-    if (domain->counts[state])
-        for (uint32_t area = 0; area < domain->areas; area++)
-            if (domain->states[area] == state)
-                return area;
+    if (!domain->counts[state])
+        return -1;
+    for (uint32_t area = 0; area < domain->areas; area++)
+        if (domain->states[area] == state)
+            return area;
+    MC_CHECK(!domain->counts[state], "domain %u: %u areas in state %d, none found", domain->domid,
+             domain->counts[state], state);
     return -1;
 }
 
-static int pull_word(struct mc_domain *domain, uint32_t area, enum mc_pull how)
+static int ledger_pull_word(struct mc_domain *domain, uint32_t area, enum mc_pull how)
 {
     uint16_t generation = (uint16_t)(domain->generations[area] + 1);
 
@@ -158,17 +234,22 @@ int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum 
 {
     int state = domain->states[area];
 
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK(state == MC_A_INSTALLED || !domain->pin_counts[area],
+             "domain %u, area %u: %u pins in state %d", domain->domid, area,
+             domain->pin_counts[area], state);
     if (state != MC_A_INSTALLED && (state != MC_A_SOFT || how == MC_PULL_SOFT))
         return MC_ESTATE;
     if (domain->flight_frames && domain->hole_counts[area])
-        return MC_ESTATE;       /* a punch of its frames is running: it would hit the next holder */
-    if (how != MC_PULL_CLAIMED && state == MC_A_INSTALLED && !is_wholly_free(domain, area))
+        return MC_ESTATE;       /* its frames are being punched: that would hit the next holder */
+    if (how != MC_PULL_CLAIMED && state == MC_A_INSTALLED && !ledger_is_wholly_free(domain, area))
         return MC_ESTATE;
     if (domain->pin_counts[area]) {
         domain->counters.refused_dma++;
         return MC_EPERM;
     }
-    if (pull_word(domain, area, how))
+    if (ledger_pull_word(domain, area, how))
         return MC_ESTATE;
     domain->generations[area]++;
     if (state == MC_A_SOFT) {
@@ -186,6 +267,7 @@ uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t 
 {
     uint32_t pulled = 0;
 
+    MC_CHECK_LOCKED(host);
     for (uint32_t area = domain->areas; area-- > 0 && pulled < most;) {
         int was_soft = domain->states[area] == MC_A_SOFT;
 
@@ -195,9 +277,10 @@ uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t 
     return pulled;
 }
 
-static int give_pages(const struct mc_host *host, const struct mc_domain *domain, uint32_t area)
+static int ledger_give_pages(const struct mc_host *host, const struct mc_domain *domain,
+                             uint32_t area)
 {
-    uint64_t address = domain->ram + (uint64_t)area * MC_AREA_BYTES;
+    uint64_t address = mc_area_address(domain, area);
     const struct mc_bank *bank = &host->banks[domain->banks[area]];
 
     if (bank->node >= 0)        /* a wish: memory is charged to the bank wherever it lands */
@@ -206,27 +289,31 @@ static int give_pages(const struct mc_host *host, const struct mc_domain *domain
                           : mc_populate_write(address, MC_AREA_BYTES);
 }
 
-/* What the kernel has no memory for goes back to what it was (and is due to be punched, should it
- * keep what there is). */
-int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area, int state)
+/* An area that the kernel has no memory for goes back to the state it had. The kernel may have
+ * given some of its pages: when those cannot be punched here, the area is due to be punched. */
+int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                enum mc_area_state state)
 {
-    int was = domain->states[area], failed;
+    enum mc_area_state was = (enum mc_area_state)domain->states[area];
+    int failed;
 
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(state == MC_A_READY || (state == MC_A_INSTALLED && was == MC_A_SOFT),
+             "domain %u, area %u: populated from %d to be %d", domain->domid, area, was, state);
     mc_area_set(host, domain, area, MC_A_POPULATING);
-    domain->users++;
-    mc_host_unlock(host);
-    failed = give_pages(host, domain, area);
-    if (failed && mc_punch(domain->ram_fd, (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES))
-        was = was == MC_A_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD;     /* the worker tries again */
-    mc_host_lock(host);
-    domain->users--;
+    mc_domain_hold(host, domain);
+    failed = ledger_give_pages(host, domain, area);
+    if (failed && mc_punch(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES))
+        was = was == MC_A_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD;
+    mc_domain_let_go(host, domain);
     mc_area_set(host, domain, area, failed ? was : state);
-    pthread_cond_broadcast(&host->own->done);
     return failed ? MC_ENOMEM : MC_OK;
 }
 
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_READY)
         return MC_ESTATE;
     if (mc_area_grant(&domain->frames, area, domain->generations[area])) {
@@ -244,6 +331,8 @@ int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     const struct mc_bank *bank;
 
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_HARD)
         return MC_ESTATE;
     if (mc_bank_pick(host, MC_AREA_FRAMES, domain->banks[area]) == MC_NO_BANK)
@@ -255,12 +344,13 @@ int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
     mc_area_set(host, domain, area, MC_A_INSTALLED);
     bank = &host->banks[domain->banks[area]];
     if (bank->node >= 0)
-        mc_bind_node(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES, bank->node);
+        mc_bind_node(mc_area_address(domain, area), MC_AREA_BYTES, bank->node);
     return MC_OK;
 }
 
 int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
     if (domain->states[area] == MC_A_HARD && !mc_has_free(host, MC_AREA_FRAMES))
         return MC_ENOMEM;
     return mc_plug_found(host, domain, area);
@@ -268,6 +358,8 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 
 int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     if (domain->states[area] != MC_A_HARD ||
         mc_area_return(&domain->frames, area, domain->generations[area]))
         return MC_ESTATE;
@@ -277,6 +369,12 @@ int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas && !domain->hole_counts[area],
+             "domain %u: area %u of %u, or it has holes", domain->domid, area, domain->areas);
+    if (domain->states[area] == MC_A_HARD &&
+        mc_bank_pick(host, 0, domain->banks[area]) == MC_NO_BANK)
+        return MC_ENOMEM;
     if (domain->states[area] != MC_A_HARD ||
         mc_area_return(&domain->frames, area, domain->generations[area]))
         return MC_ESTATE;
@@ -289,45 +387,78 @@ int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area
 
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area)
 {
-    uint32_t bank = mc_bank_pick(host, MC_AREA_FRAMES, MC_NO_BANK);
-
-    bank = bank == MC_NO_BANK ? 0 : bank;
-    host->slab_used[slab_area] = (uint8_t)(1 + bank);
-    host->banks[bank].free_frames -= MC_AREA_FRAMES;
-    host->free_frames -= MC_AREA_FRAMES;
-    host->tmem_frames += MC_AREA_FRAMES;
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(slab_area < host->tmem.slab_areas && !host->slab_used[slab_area],
+             "slab area %u of %u is charged already or is none", slab_area, host->tmem.slab_areas);
+    host->slab_used[slab_area] = (uint8_t)(1 + ledger_charge(host, MC_AREA_FRAMES, MC_NO_BANK));
+    ledger_move(&host->free_frames, &host->tmem_frames, MC_AREA_FRAMES);
+    MC_CHECK(host->tmem_frames <= (uint64_t)host->tmem.slab_areas * MC_AREA_FRAMES,
+             "tmem has %lu frames of %u slab areas", host->tmem_frames, host->tmem.slab_areas);
 }
 
 void mc_tmem_discharge(struct mc_host *host, uint32_t slab_area)
 {
-    host->banks[host->slab_used[slab_area] - 1].free_frames += MC_AREA_FRAMES;
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(slab_area < host->tmem.slab_areas && host->slab_used[slab_area],
+             "slab area %u of %u is not charged", slab_area, host->tmem.slab_areas);
+    ledger_credit(host, MC_AREA_FRAMES, host->slab_used[slab_area] - 1u);
     host->slab_used[slab_area] = 0;
-    host->tmem_frames -= MC_AREA_FRAMES;
-    host->free_frames += MC_AREA_FRAMES;
+    ledger_move(&host->tmem_frames, &host->free_frames, MC_AREA_FRAMES);
 }
 
-/* The pages go before the ledger says they are free. */
+/* Area by area, whatever the state: the domain is not served, so nothing of it is on its way. */
+static void ledger_release(struct mc_host *host, struct mc_domain *domain, int keep_pinned)
+{
+    for (uint32_t area = 0; area < domain->areas; area++) {
+        uint8_t state = domain->states[area];
+
+        MC_CHECK(state != MC_A_POPULATING && state != MC_A_PUNCHING_HARD &&
+                     state != MC_A_PUNCHING_SOFT,
+                 "domain %u, area %u: released in state %u", domain->domid, area, state);
+        if (state != MC_A_HARD && !(keep_pinned && domain->pin_counts[area]))
+            ledger_set(host, domain, area, MC_A_HARD);
+    }
+    MC_CHECK(keep_pinned || !domain->installed_frames, "domain %u: %lu frames are left",
+             domain->domid, domain->installed_frames);
+}
+
+/* The pages go before the ledger says that they are free. */
 void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned)
 {
+    MC_CHECK(!domain->users && !domain->flight_frames,
+             "domain %u: released with %u users, %lu frames in flight", domain->domid,
+             domain->users, domain->flight_frames);
     for (uint32_t first = 0, end; first < domain->areas; first = end + 1) {
         for (end = first; end < domain->areas && !(keep_pinned && domain->pin_counts[end]); end++)
             ;
         if (end > first)
-            mc_punch(domain->ram_fd, (uint64_t)first * MC_AREA_BYTES,
-                     (uint64_t)(end - first) * MC_AREA_BYTES);
+            mc_punch(domain->ram_fd, mc_area_offset(first), mc_area_offset(end - first));
     }
     mc_host_lock(host);
-    for (uint32_t area = 0; area < domain->areas; area++)
-        if (!(keep_pinned && domain->pin_counts[area]))
-            mc_area_set(host, domain, area, MC_A_HARD);
+    ledger_release(host, domain, keep_pinned);
     mc_work(host);
-    pthread_cond_broadcast(&host->own->done);
+    mc_tell_done(host);
     mc_host_unlock(host);
 }
 
 void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t area,
                   uint32_t states)
 {
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && states >> domain->states[area] & 1; i++)
         mc_wait_done(host, MC_TRANSIT_WAIT_NS);
+}
+
+void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t areas)
+{
+    uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
+
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(areas <= domain->areas, "domain %u: %u areas of %u", domain->domid, areas,
+             domain->areas);
+    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u: boots with %u areas while it is served",
+             domain->domid, areas);
+    if (mc_phase_of(domain) == MC_EMPTY)
+        host->promised_frames -= frames < host->promised_frames ? frames : host->promised_frames;
 }

@@ -1,101 +1,103 @@
-/* mech_balloon.c: virtio-balloon, host half. See balloon.h for what is said, ledger.h for holes.
+/* mech_balloon.c: virtio-balloon, host half. balloon.h has the messages, ledger.h the holes.
  *
- *   set target   num_pages for the driver; what it does about it is its own affair.
- *   INFLATE      the frames of an array become holes: punched one by one as QEMU does where pages
- *                are 4 KiB, or neighbours together (option merge) as Firecracker does.
- *   DEFLATE      holes are charged again; their pages come when the guest touches them.
- *   REPORT       the pages of free areas go, the areas stay the guest's (free page reporting).
+ *   set target   writes num_pages for the guest's driver. The driver decides what to do about it.
+ *   INFLATE      makes holes of the frames of an array. They are punched one by one, as QEMU does
+ *                where pages are 4 KiB, or neighbours together (option merge), as Firecracker does.
+ *   DEFLATE      charges holes again. Their pages come when the guest touches them.
+ *   REPORT       punches free areas, which stay the guest's (free page reporting).
  *
- * An array is one guest's business and takes up to a millisecond to punch, longer when the guest
- * keeps its file busy, so it is kept for the worker and answered late; only what needs no punch is
- * done on the service thread.
- * A domain that boots with less than it may have begins with its balloon inflated by the difference
- * (Xen's populate on demand): those areas are installed and wholly holes. Their words say evicted
- * until the driver has put them into its balloon.
- * The worker looks now and then whether the domain has more pages than frames: balloon_watch.h.
+ * Punching an array takes up to a millisecond, longer when the guest keeps its file busy, so the
+ * service thread leaves every array with a punch to the worker. The service thread fills holes by
+ * itself, unless the worker sweeps.
+ * A domain that boots with less than its maxmem begins with the difference in its balloon (Xen's
+ * populate on demand): those areas are installed, every frame is a hole, and their words say
+ * evicted until the driver has put them into its balloon.
+ * Ten times a second the worker looks for pages in the balloon: balloon_watch.h.
  */
 #include "mechanism.h"
 
 #include "balloon.h"
 #include "balloon_watch.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define SUPPLY_TRIES_MAX 2
 #define WATCH_NS 100000000
-#define WATCH_SHARE 10          /* of the worker's time that sweeping may take: one tenth */
+#define WATCH_SHARE 10          /* sweeping may take one tenth of the worker's time */
 
-struct device {
-    struct mc_record record;    /* of the array below */
-    int kept;                   /* for the worker */
-    int sweeping;               /* its holes are being punched again: nobody may fill one */
-    uint32_t sweep_area;        /* where to go on with that */
+struct mc_balloon {             /* domain->device */
+    struct mc_record request;   /* about the array below; its answer once the work is done */
+    int array_waits;            /* for the worker, which does the work and answers */
+    int sweeping;               /* the worker punches holes again: nobody may fill one */
+    uint32_t sweep_area;        /* where the next sweep begins */
     uint64_t reported_frames;   /* since boot */
-    uint64_t sweeps;
-    uint32_t pfns[MC_BALLOON_ARRAY_PFNS_MAX];
+    uint64_t sweeps;            /* since boot */
+    uint32_t pfns[MC_BALLOON_ARRAY_PFNS_MAX];   /* a copy of the guest's array: not checked yet */
 };
 
-static int open_device(struct mc_host *host, struct mc_domain *domain)
+static struct mc_balloon *balloon_of(const struct mc_domain *domain)
 {
-    (void)host;
-    domain->device = calloc(1, sizeof(struct device));
-    return domain->device ? MC_OK : MC_ENOMEM;
+    MC_CHECK(domain->mechanism->id == MC_BALLOON && domain->device, "domain %u: no balloon device",
+             domain->domid);
+    return domain->device;
 }
 
-static void close_device(struct mc_host *host, struct mc_domain *domain)
+/* An area with pins keeps its holes over a reboot. The new driver knows of none: fill them. */
+static int balloon_fill_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
-    (void)host;
-    free(domain->device);
-    domain->device = NULL;
-}
-
-/* An area that was kept for its pins is the guest's as a whole again: its driver starts anew. */
-static int fill_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
-{
-    uint32_t frames[MC_AREA_FRAMES], bad, holes = domain->hole_counts[area];
+    uint32_t frames[MC_AREA_FRAMES], bad, filled, holes = domain->hole_counts[area];
 
     for (uint32_t i = 0; i < MC_AREA_FRAMES; i++)
         frames[i] = area * MC_AREA_FRAMES + i;
-    return mc_holes_fill(host, domain, frames, MC_AREA_FRAMES, 1, &bad) == holes ? MC_OK
-                                                                                 : MC_ENOMEM;
+    filled = mc_holes_fill(host, domain, frames, MC_AREA_FRAMES, 1, &bad);
+    MC_CHECK(filled == holes || filled + bad < MC_AREA_FRAMES,
+             "domain %u: area %u: %u holes counted, %u filled", domain->domid, area, holes, filled);
+    return filled == holes ? MC_OK : MC_ENOMEM;
 }
 
-static int boot(struct mc_host *host, struct mc_domain *domain)
+static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
 {
     int status = MC_OK;
 
-    memset(domain->device, 0, sizeof(struct device));
+    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
+             domain->domid, domain->boot_areas, domain->areas);
+    *balloon_of(domain) = (struct mc_balloon){0};
     for (uint32_t area = 0; area < domain->areas && !status; area++)
         if (domain->hole_counts[area])
-            status = fill_area(host, domain, area);
+            status = balloon_fill_area(host, domain, area);
     if (!status)
         status = mc_boot_plugged(host, domain);
     for (uint32_t area = domain->boot_areas; area < domain->areas && !status; area++)
-        mc_plug_hollow(host, domain, area);     /* one that was pinned is not hard: it stays */
+        if (domain->states[area] == MC_A_HARD)  /* an area with pins is installed: it stays so */
+            status = mc_plug_hollow(host, domain, area);
     return status;
 }
 
-static void ask(struct mc_host *host, struct mc_domain *domain)
+static void balloon_tell_target(struct mc_host *host, struct mc_domain *domain)
 {
-    uint64_t total = (uint64_t)domain->areas * MC_AREA_FRAMES;
+    uint64_t total = mc_maxmem_frames(domain);
 
     (void)host;
+    MC_CHECK(domain->target_frames <= total, "domain %u: target of %lu frames, maxmem %lu",
+             domain->domid, domain->target_frames, total);
     __atomic_store_n(&domain->control->config[MC_BALLOON_NUM_PAGES],
                      total - domain->target_frames, __ATOMIC_RELEASE);
     mc_config_ask(domain, domain->target_frames);
 }
 
-static void offer(struct mc_host *host, struct mc_domain *domain)
+static void balloon_offer_target(struct mc_host *host, struct mc_domain *domain)
 {
     domain->timer_ns = mc_clock_ns() + WATCH_NS;
-    ask(host, domain);
+    balloon_tell_target(host, domain);
 }
 
-static void watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
+static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
-    struct device *device = domain->device;
+    struct mc_balloon *device = balloon_of(domain);
 
+    MC_CHECK_LOCKED(host);
+    if (!MC_CHECK_DOMAIN(host, domain, !device->sweeping, "%d sweeps already", device->sweeping))
+        return;
     domain->timer_ns = now_ns + WATCH_NS;
     if (!mc_balloon_leaks(domain))
         return;
@@ -108,32 +110,41 @@ static void watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_n
                      __ATOMIC_RELAXED);
 }
 
-static uint32_t count_of(const struct device *device)
+/* Frames in the array. The request was checked when it came. */
+static uint32_t balloon_array_count(const struct mc_balloon *device)
 {
-    return (uint32_t)device->record.arg[0];
+    uint64_t count = device->request.arg[0];
+
+    MC_CHECK(count && count <= MC_BALLOON_ARRAY_PFNS_MAX, "op %lu: array of %lu frames",
+             (uint64_t)device->request.op, count);
+    return (uint32_t)count;
 }
 
-/* One bit for each frame of the array that is not as it was to be, hole or not; how many are. */
-static int64_t answer(const struct mc_domain *domain, struct device *device, int hole)
+/* Write the answer: as status how many frames of the array are as asked, holes or not (at least
+ * one), else `refusal`; in arg[1..4] one bit for each frame that is not as asked. */
+static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *device, int hole,
+                           int refusal)
 {
-    uint32_t count = count_of(device);
-    int64_t done = 0;
+    struct mc_record *request = &device->request;
+    uint32_t count = balloon_array_count(device), done = 0;
 
-    memset(&device->record.arg[1], 0, 4 * sizeof device->record.arg[0]);
+    MC_CHECK(refusal <= 0, "domain %u: refused by %d", domain->domid, refusal);
+    memset(&request->arg[1], 0, 4 * sizeof request->arg[0]);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
 
-        if (frame < (uint64_t)domain->areas * MC_AREA_FRAMES && mc_is_hole(domain, frame) == hole)
+        if (frame < mc_maxmem_frames(domain) && mc_is_hole(domain, frame) == hole)
             done++;
         else
-            device->record.arg[1 + i / 64] |= 1ull << i % 64;
+            request->arg[1 + i / 64] |= 1ull << i % 64;
     }
-    return done;
+    request->status = done ? (int64_t)done : refusal;
 }
 
-static int64_t inflate(struct mc_host *host, struct mc_domain *domain, struct device *device)
+static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
+                            struct mc_balloon *device)
 {
-    uint32_t count = count_of(device), bad = 0, wrong = 0;
+    uint32_t count = balloon_array_count(device), bad = 0, wrong = 0;
     uint32_t step = domain->options[MC_BALLOON_MERGE] ? count : 1;
     uint64_t refused = domain->counters.refused_dma;
 
@@ -141,71 +152,79 @@ static int64_t inflate(struct mc_host *host, struct mc_domain *domain, struct de
         mc_holes_make(host, domain, device->pfns + i, step, &bad);
         wrong += bad;
     }
+    MC_CHECK(domain->counters.refused_dma >= refused, "domain %u: %lu refused for pins, now %lu",
+             domain->domid, refused, domain->counters.refused_dma);
     if (wrong > domain->counters.refused_dma - refused)
         mc_count_bad(domain);
-    return answer(domain, device, 1);
+    balloon_answer(domain, device, 1, 0);
 }
 
-/* An area of which the guest holds nothing yet is of no bank yet. */
-static void choose_banks(struct mc_host *host, struct mc_domain *domain,
-                         const struct device *device)
+/* Areas that are wholly in the balloon have no bank: choose one for each. */
+static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
+                                 const struct mc_balloon *device)
 {
-    for (uint32_t i = 0; i < count_of(device); i++) {
+    uint32_t count = balloon_array_count(device);
+
+    for (uint32_t i = 0; i < count; i++) {
         uint32_t area = device->pfns[i] / MC_AREA_FRAMES, bank;
 
         if (area >= domain->areas || domain->hole_counts[area] != MC_AREA_FRAMES)
             continue;
-        bank = mc_bank_pick(host, count_of(device), domain->banks[area]);
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u is a hole", area, domain->states[area]))
+            return;
+        bank = mc_bank_pick(host, count, domain->banks[area]);
         if (bank == MC_NO_BANK)
             return;
         domain->banks[area] = (uint8_t)bank;
         if (host->banks[bank].node >= 0)
-            mc_bind_node(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES,
-                         host->banks[bank].node);
+            mc_bind_node(mc_area_address(domain, area), MC_AREA_BYTES, host->banks[bank].node);
     }
 }
 
-/* Beyond its target a domain is given what is free, and nobody else's; so is one on the worker,
- * which cannot wait for its own punches. */
-static void fill(struct mc_host *host, struct mc_domain *domain, struct device *device,
-                 uint32_t count)
+/* Fill the first `count` holes of the array. Up to its target a domain is given memory from
+ * wherever it can be had, beyond it what is free. The worker serves free memory only: it would wait
+ * for its own punches. May release the lock. */
+static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
+                               struct mc_balloon *device, uint32_t count)
 {
     uint32_t done = 0, wrong = 0, bad;
     int slack_too = 0;
 
+    MC_CHECK(count <= balloon_array_count(device), "domain %u: %u frames of an array of %lu",
+             domain->domid, count, device->request.arg[0]);
     for (int tries = 0; tries <= SUPPLY_TRIES_MAX; tries++) {
         int path = MC_PATH_RING;
 
-        choose_banks(host, domain, device);
+        balloon_choose_banks(host, domain, device);
         done += mc_holes_fill(host, domain, device->pfns + done, count - done, slack_too, &bad);
         done += bad;
         wrong += bad;
-        if (done == count || device->kept ||
+        if (done == count || device->array_waits ||
             domain->installed_frames + count - done > domain->target_frames ||
             mc_supply_find(host, domain, &path) || device->sweeping)
-            break;              /* the lock was let go: a sweep may have begun */
+            break;              /* the lock was released: a sweep may have begun */
         slack_too = 1;          /* what was found, or is coming, may stand in for the slack */
     }
     if (wrong)
         mc_count_bad(domain);
 }
 
-static int64_t deflate(struct mc_host *host, struct mc_domain *domain, struct device *device)
+static void balloon_deflate(struct mc_host *host, struct mc_domain *domain,
+                            struct mc_balloon *device)
 {
-    uint64_t count = count_of(device), size = domain->installed_frames;
+    uint64_t count = balloon_array_count(device), size = domain->installed_frames;
     uint64_t room = domain->target_frames > size ? domain->target_frames - size : 0;
-    int64_t done;
 
     if (!domain->options[MC_BALLOON_OOM] && count > room)
         count = room;
-    fill(host, domain, device, (uint32_t)count);
-    done = answer(domain, device, 0);
-    domain->counters.refused += done < count_of(device);
-    return done ? done : count ? MC_ENOMEM : MC_ETARGET;
+    balloon_fill_array(host, domain, device, (uint32_t)count);
+    balloon_answer(domain, device, 0, count ? MC_ENOMEM : MC_ETARGET);
+    domain->counters.refused += device->request.status < balloon_array_count(device);
 }
 
-/* 1 when the pages of this area may go: installed, no holes to trip over, nothing pinned. */
-static int may_report(struct mc_domain *domain, uint32_t frame)
+/* 1 when the pages of this area may go: installed, no holes, nothing pinned. */
+static int balloon_may_report(struct mc_domain *domain, uint32_t frame)
 {
     uint32_t area = frame / MC_AREA_FRAMES;
 
@@ -218,83 +237,100 @@ static int may_report(struct mc_domain *domain, uint32_t frame)
     return !domain->pin_counts[area];
 }
 
-/* What was pinned while its pages went has pages again. */
-static int64_t report(struct mc_host *host, struct mc_domain *domain, struct device *device)
+/* Punch an area that stays the guest's; 1 when it was done. An area that was pinned meanwhile gets
+ * pages again. Releases the lock. */
+static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
-    uint32_t count = count_of(device);
-    uint64_t *refused = &device->record.arg[1];
-    int64_t done = 0;
+    int failed;
 
+    MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u is reported",
+             domain->domid, area, domain->states[area]);
+    mc_domain_hold(host, domain);
+    failed = mc_punch(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES);
+    mc_domain_let_go(host, domain);
+    if (domain->pin_counts[area])
+        mc_populate_write(mc_area_address(domain, area), MC_AREA_BYTES);
+    return !failed;
+}
+
+static void balloon_report(struct mc_host *host, struct mc_domain *domain,
+                           struct mc_balloon *device)
+{
+    uint32_t count = balloon_array_count(device), done = 0;
+    uint64_t *refused = &device->request.arg[1];
+
+    MC_CHECK(count <= MC_BALLOON_REPORT_MAX, "domain %u: %u areas reported", domain->domid, count);
     memset(refused, 0, 4 * sizeof *refused);
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i++) {
-        uint32_t area = device->pfns[i] / MC_AREA_FRAMES;
-        int failed;
-
-        if (!may_report(domain, device->pfns[i])) {
+        if (balloon_may_report(domain, device->pfns[i]))
+            done += (uint32_t)balloon_punch_area(host, domain, device->pfns[i] / MC_AREA_FRAMES);
+        else
             *refused |= 1ull << i;
-            continue;
-        }
-        domain->users++;
-        mc_host_unlock(host);
-        failed = mc_punch(domain->ram_fd, (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
-        mc_host_lock(host);
-        domain->users--;
-        if (domain->pin_counts[area])
-            mc_populate_write(domain->ram + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
-        done += !failed;
     }
     device->reported_frames += (uint64_t)done * MC_AREA_FRAMES;
     __atomic_store_n(&domain->control->config[MC_BALLOON_REPORTED], device->reported_frames,
                      __ATOMIC_RELAXED);
-    return done;
+    device->request.status = done;
 }
 
-static int64_t act(struct mc_host *host, struct mc_domain *domain, struct device *device)
+/* Do what the request says with the array, and write the answer into the request. */
+static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain)
 {
-    switch (device->record.op) {
+    struct mc_balloon *device = balloon_of(domain);
+
+    switch (device->request.op) {
     case MC_OP_BALLOON_INFLATE:
-        return inflate(host, domain, device);
+        balloon_inflate(host, domain, device);
+        break;
     case MC_OP_BALLOON_DEFLATE:
-        return deflate(host, domain, device);
+        balloon_deflate(host, domain, device);
+        break;
     default:
-        return report(host, domain, device);
+        device->request.status = MC_EBROKEN;
+        if (MC_CHECK_DOMAIN(host, domain, device->request.op == MC_OP_BALLOON_REPORT,
+                            "op %u of an array", device->request.op))
+            balloon_report(host, domain, device);
     }
 }
 
-static int punch_array(struct mc_host *host, struct mc_domain *domain)
+/* Worker: the array that the service thread left to it. */
+static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
 {
-    struct device *device = domain->device;
+    struct mc_balloon *device = balloon_of(domain);
 
-    if (!device->kept)
+    MC_CHECK_LOCKED(host);
+    if (!device->array_waits)
         return 0;
-    device->record.status = act(host, domain, device);
-    device->kept = 0;
-    mc_answer(host, domain, &device->record);
+    balloon_work_on_array(host, domain);
+    device->array_waits = 0;
+    mc_answer(host, domain, &device->request);
     return 1;
 }
 
-static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *domain,
+                                      struct mc_record *record)
 {
-    struct device *device = domain->device;
+    struct mc_balloon *device = balloon_of(domain);
     uint64_t most = record->op == MC_OP_BALLOON_REPORT ? MC_BALLOON_REPORT_MAX
                                                        : MC_BALLOON_ARRAY_PFNS_MAX;
 
+    MC_CHECK_LOCKED(host);
     if (record->op < MC_OP_BALLOON_INFLATE || record->op > MC_OP_BALLOON_REPORT)
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     if (!record->arg[0] || record->arg[0] > most)
-        return MC_EINDEX;
-    if (device->kept)
-        return MC_ESTATE;
-    device->record = *record;
+        return mc_answered(record, MC_EINDEX);
+    if (device->array_waits)
+        return mc_answered(record, MC_ESTATE);
+    device->request = *record;
     memcpy(device->pfns, mc_balloon_array(domain->control), record->arg[0] * sizeof *device->pfns);
     if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping) {
-        device->kept = 1;
+        device->array_waits = 1;
         mc_work(host);
-        return MC_LATER;
+        return MC_KEPT;
     }
-    device->record.status = act(host, domain, device);
-    *record = device->record;
-    return record->status;
+    balloon_work_on_array(host, domain);
+    *record = device->request;
+    return MC_ANSWERED;
 }
 
 const struct mc_mechanism mc_balloon = {
@@ -307,12 +343,11 @@ const struct mc_mechanism mc_balloon = {
         [MC_BALLOON_REPORT_MS] = {"report_ms", 0, 0, 600000},
         [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000},
     },
-    .open = open_device,
-    .boot = boot,
-    .target = ask,
-    .offer = offer,
-    .close = close_device,
-    .request = request,
-    .jobs = {punch_array},
-    .timer = watch,
+    .device_bytes = sizeof(struct mc_balloon),
+    .boot = balloon_boot,
+    .target = balloon_tell_target,
+    .offer = balloon_offer_target,
+    .request = balloon_request,
+    .jobs = {[MC_JOB_TAKE] = balloon_serve_array},
+    .timer = balloon_watch,
 };

@@ -1,54 +1,53 @@
 /* mech_cmm.c: coordinated memory management on the split-driver principle. See cmm.h.
  *
- * Both designs: the target bounds what a domain may hold; it gets areas as it asks, populated one
- * ahead of need while it grows; free host memory first, then a donor's.
- *   dom0        a domain gives up memory by its own driver's hand only, asked by dom0 (cmm_dom0.c).
- *   hypervisor  the revision: the hypervisor sees the donors' free areas in their allocators and
- *               takes them. It is what `direct` grew out of: the same code without credit and
- *               without the soft kind of reclaim.
+ * In both designs the target bounds what a domain may hold. A domain gets areas as it asks, and one
+ * more is populated ahead of need while it grows; free host memory is given first, then a donor's.
+ *   dom0        first design: a domain gives up memory by its own driver's hand only, when dom0
+ *               asks (cmm_dom0.c).
+ *   hypervisor  second design: the hypervisor sees the donors' free areas in their allocators and
+ *               takes them. `direct` grew out of it: this design runs the code of `direct`, without
+ *               credit and without the soft kind of reclaim.
  */
 #include "cmm_dom0.h"
 
-#include <stdlib.h>
-
-static int is_revised(const struct mc_domain *domain)
+static int cmm_is_second_design(const struct mc_domain *domain)
 {
+    MC_CHECK(domain->options[MC_CMM_DESIGN] <= MC_CMM_HYPERVISOR, "domain %u: design %lu",
+             domain->domid, domain->options[MC_CMM_DESIGN]);
     return domain->options[MC_CMM_DESIGN] == MC_CMM_HYPERVISOR;
 }
 
-static int open_device(struct mc_host *host, struct mc_domain *domain)
+static int cmm_open(struct mc_host *host, struct mc_domain *domain)
 {
     domain->credit_areas = 0;
-    domain->device = calloc(1, sizeof(struct mc_cmm));
-    if (!domain->device)
-        return MC_ENOMEM;
-    return is_revised(domain) ? MC_OK : mc_dom0_join(host, domain);
+    return cmm_is_second_design(domain) ? MC_OK : mc_dom0_join(host, domain);
 }
 
-static void close_device(struct mc_host *host, struct mc_domain *domain)
+static void cmm_close(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_cmm *device = domain->device;
-
-    if (device && device->dom0)
-        mc_dom0_leave(host, domain);
-    free(device);
+    (void)host;
+    if (domain->device && cmm_of(domain)->dom0)
+        mc_dom0_leave(domain);
 }
 
-static int boot(struct mc_host *host, struct mc_domain *domain)
+static int cmm_boot(struct mc_host *host, struct mc_domain *domain)
 {
-    if (!is_revised(domain))
+    MC_CHECK(cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
+             "domain %u: dom0 %p in design %lu", domain->domid, (void *)cmm_of(domain)->dom0,
+             domain->options[MC_CMM_DESIGN]);
+    if (!cmm_is_second_design(domain))
         mc_dom0_reset(domain);
     return mc_boot_populated(host, domain);
 }
 
-static void tell_target(struct mc_host *host, struct mc_domain *domain)
+static void cmm_tell_target(struct mc_host *host, struct mc_domain *domain)
 {
     (void)host;
     mc_config_ask(domain, domain->target_frames);
 }
 
-/* What was populated ahead of need beyond the target. */
-static int withdraw(struct mc_host *host, struct mc_domain *domain)
+/* Withdraw the area that was populated ahead of need, when it is beyond the target. */
+static int cmm_withdraw_ready(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t area = mc_find_state(domain, MC_A_READY);
 
@@ -58,44 +57,52 @@ static int withdraw(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-static void set_target(struct mc_host *host, struct mc_domain *domain)
+static void cmm_set_target(struct mc_host *host, struct mc_domain *domain)
 {
-    if (is_revised(domain)) {
+    MC_CHECK_LOCKED(host);
+    if (cmm_is_second_design(domain)) {
         mc_direct.target(host, domain);
         return;
     }
-    withdraw(host, domain);
-    tell_target(host, domain);
+    cmm_withdraw_ready(host, domain);
+    cmm_tell_target(host, domain);
 }
 
-/* Worker: what is freed above the target goes as it is freed; the driver of the first design looks
+/* Worker: take what is freed above the target, as it is freed. The driver of the first design looks
  * for that itself. */
-static int reclaim(struct mc_host *host, struct mc_domain *domain)
+static int cmm_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
-    return is_revised(domain) ? mc_direct.jobs[0](host, domain) : withdraw(host, domain);
+    return cmm_is_second_design(domain) ? mc_direct.jobs[MC_JOB_TAKE](host, domain)
+                                        : cmm_withdraw_ready(host, domain);
 }
 
-static int make_ready(struct mc_host *host, struct mc_domain *domain)
+static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
-    return mc_direct.jobs[2](host, domain);
+    if (!MC_CHECK_DOMAIN(host, domain, !domain->credit_areas, "%u areas of credit",
+                         domain->credit_areas))
+        return 0;
+    return mc_direct.jobs[MC_JOB_PREPARE](host, domain);
 }
 
-static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static enum mc_served cmm_request(struct mc_host *host, struct mc_domain *domain,
+                                  struct mc_record *record)
 {
-    if (!is_revised(domain) || (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
-        return MC_EOP;
+    if (!cmm_is_second_design(domain) ||
+        (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
+        return mc_answered(record, MC_EOP);
     return mc_direct.request(host, domain, record);
 }
 
-static int give(struct mc_host *host, struct mc_domain *donor, int hard)
+static int cmm_give(struct mc_host *host, struct mc_domain *donor, int hard)
 {
     (void)hard;
-    return is_revised(donor) && mc_pull_areas(host, donor, 1, MC_PULL_HARD, 0) == 1;
+    return cmm_is_second_design(donor) && mc_pull_areas(host, donor, 1, MC_PULL_HARD, 0) == 1;
 }
 
-static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *domain,
+                               enum mc_why *why)
 {
-    if (is_revised(domain))
+    if (cmm_is_second_design(domain))
         return mc_direct.reach(host, domain, why);
     if (domain->counts[MC_A_INSTALLED] > domain->target_areas)
         return mc_reach_default(host, domain, why);
@@ -108,15 +115,18 @@ const struct mc_mechanism mc_cmm = {
     .id = MC_CMM,
     .granule_frames = MC_AREA_FRAMES,
     .dma_safe = 1,
-    .options = {{"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
-                {"answer_ms", 100, 1, 60000}},
-    .open = open_device,
-    .boot = boot,
-    .target = set_target,
-    .offer = tell_target,
-    .close = close_device,
-    .request = request,
-    .jobs = {reclaim, NULL, make_ready},
-    .give = give,
-    .reach = reach,
+    .options = {
+        [MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
+        [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000},
+    },
+    .device_bytes = sizeof(struct mc_cmm),
+    .open = cmm_open,
+    .boot = cmm_boot,
+    .target = cmm_set_target,
+    .offer = cmm_tell_target,
+    .close = cmm_close,
+    .request = cmm_request,
+    .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready},
+    .give = cmm_give,
+    .reach = cmm_reach,
 };

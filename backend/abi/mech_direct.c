@@ -1,23 +1,25 @@
-/* mech_direct.c: ours. The hypervisor works on the guest's allocator; memory comes with its pages.
+/* mech_direct.c: the project's own mechanism. The hypervisor takes areas out of the guest's
+ * allocator by swapping their words, and gives areas with their pages.
  *
  *   set target   free areas above it are taken at once, the others as they are freed (reclaim).
- *   GROW         ready area, or populate one found by supply.c; one more is made ready meanwhile.
- *   credit       wholly free areas granted ahead of need, by the worker.
- *   INSTALL      backing again for an area that was taken softly, for somebody else.
+ *   GROW         grants a ready area, or populates one that supply.c finds. The worker makes the
+ *                next one ready meanwhile.
+ *   credit       wholly free areas that the worker grants ahead of need.
+ *   INSTALL      backing again for an area that was taken softly, for another domain.
  *   RELEASE      free areas the guest offers.
- * A shrink needs nothing of the guest, so what cannot be had is known at once: reach says why.
+ * A shrink needs nothing of the guest, so it is known at once which areas cannot be taken, and why.
  */
 #include "mechanism.h"
 
 /* 1 when the domain has less credit than it should and may have more. */
-static int wants_credit(const struct mc_domain *domain)
+static int direct_wants_credit(const struct mc_domain *domain)
 {
     return domain->credit_areas && domain->counts[MC_A_INSTALLED] < domain->target_areas &&
            mc_spare_areas(domain, domain->credit_areas) < domain->credit_areas;
 }
 
-/* Withdraw what was populated ahead of need beyond the target; how many areas. */
-static uint32_t withdraw(struct mc_host *host, struct mc_domain *domain)
+/* Withdraw areas that were populated ahead of need beyond the target; how many. */
+static uint32_t direct_withdraw(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t withdrawn = 0;
 
@@ -27,35 +29,41 @@ static uint32_t withdraw(struct mc_host *host, struct mc_domain *domain)
             mc_area_set(host, domain, area, MC_A_PUNCH_HARD);
             withdrawn++;
         }
+    MC_CHECK(!domain->counts[MC_A_READY] || mc_domain_held(domain) <= domain->target_areas,
+             "domain %u: %u ready areas are not found", domain->domid, domain->counts[MC_A_READY]);
     return withdrawn;
 }
 
-static uint32_t take(struct mc_host *host, struct mc_domain *domain, uint32_t areas)
+static uint32_t direct_take(struct mc_host *host, struct mc_domain *domain, uint32_t areas)
 {
     domain->growing = 0;
     return mc_pull_areas(host, domain, areas, MC_PULL_HARD, 0);
 }
 
-static void set_target(struct mc_host *host, struct mc_domain *domain)
+static void direct_set_target(struct mc_host *host, struct mc_domain *domain)
 {
-    withdraw(host, domain);
+    direct_withdraw(host, domain);
     if (mc_domain_held(domain) > domain->target_areas)
-        take(host, domain, mc_domain_held(domain) - domain->target_areas);
+        direct_take(host, domain, mc_domain_held(domain) - domain->target_areas);
 }
 
-/* Worker: what is freed above the target goes as it is freed. */
-static int reclaim(struct mc_host *host, struct mc_domain *domain)
+/* Worker: take memory above the target as the guest frees it. */
+static int direct_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t held = mc_domain_held(domain);
 
+    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas of %u",
+             domain->domid, domain->target_areas, domain->areas);
     if (held <= domain->target_areas)
         return 0;
-    return withdraw(host, domain) > 0 ||
-           (mc_spare_areas(domain, 1) && take(host, domain, held - domain->target_areas) > 0);
+    if (direct_withdraw(host, domain) > 0)
+        return 1;
+    return mc_spare_areas(domain, 1) &&
+           direct_take(host, domain, held - domain->target_areas) > 0;
 }
 
 /* Hand a ready area to the guest. 0, or MC_ENOMEM when none is ready. */
-static int grant(struct mc_host *host, struct mc_domain *domain, int path)
+static int direct_grant(struct mc_host *host, struct mc_domain *domain, int path)
 {
     int64_t area = mc_find_state(domain, MC_A_READY);
     int status = area < 0 ? MC_ENOMEM : mc_grant(host, domain, (uint32_t)area);
@@ -64,33 +72,34 @@ static int grant(struct mc_host *host, struct mc_domain *domain, int path)
     return status;
 }
 
-static int give_credit(struct mc_host *host, struct mc_domain *domain)
+static int direct_give_credit(struct mc_host *host, struct mc_domain *domain)
 {
-    if (!domain->counts[MC_A_READY] || !wants_credit(domain))
+    if (!domain->counts[MC_A_READY] || !direct_wants_credit(domain))
         return 0;
-    if (!grant(host, domain, MC_PATH_CREDIT))
+    if (!direct_grant(host, domain, MC_PATH_CREDIT))
         mc_bell_ring((uint32_t *)&domain->control->credit_bell,
                      (uint32_t *)&domain->control->credit_waiters);
     return 1;
 }
 
-/* Worker: a domain that grows gets one area ready; what it populates counts as used. When the host
- * has only its slack, what the area will be made of is taken from a domain that can spare it. */
-static int make_ready(struct mc_host *host, struct mc_domain *domain)
+/* Worker: a domain that grows gets one area ready. When the host has only its slack left, the
+ * memory for that area is taken from a domain that can spare it. */
+static int direct_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t area = mc_find_state(domain, MC_A_HARD);
 
     if (domain->counts[MC_A_READY] || domain->counts[MC_A_POPULATING] || area < 0 ||
         mc_domain_held(domain) >= domain->target_areas ||
-        !(domain->growing || wants_credit(domain)))
+        !(domain->growing || direct_wants_credit(domain)))
         return 0;
     if (mc_has_free(host, MC_AREA_FRAMES))
         return !mc_populate(host, domain, (uint32_t)area, MC_A_READY);
     return mc_supply_take_spare(host, domain);
 }
 
-/* Its last areas may be on their way back from a punch, or to it: then there is one soon. */
-static int64_t wait_for_area(struct mc_host *host, const struct mc_domain *domain)
+/* A HARD area, or -1. The last areas of the domain may be on their way back from a punch, or may be
+ * populated by the worker: then this waits until one is HARD or READY. */
+static int64_t direct_wait_for_area(struct mc_host *host, const struct mc_domain *domain)
 {
     const uint32_t coming =
         1u << MC_A_POPULATING | 1u << MC_A_PUNCH_HARD | 1u << MC_A_PUNCHING_HARD;
@@ -104,84 +113,110 @@ static int64_t wait_for_area(struct mc_host *host, const struct mc_domain *domai
     return area;
 }
 
-/* One area for a domain that asked. */
-static int grow(struct mc_host *host, struct mc_domain *domain, int *path)
+static int direct_is_full(const struct mc_domain *domain)
 {
-    int64_t area;
-    int status;
-
-    *path = MC_PATH_RING;
-    if (domain->counts[MC_A_INSTALLED] >= domain->target_areas)
-        return MC_ETARGET;
-    domain->growing = 1;
-    if (domain->counts[MC_A_READY]) {
-        if (!mc_has_free(host, MC_AREA_FRAMES) && mc_supply_take_from_donor(host, domain))
-            *path = MC_PATH_TRANSFER;
-        mc_work(host);
-        return grant(host, domain, *path);
-    }
-    area = wait_for_area(host, domain);
-    if (domain->counts[MC_A_READY])
-        return grant(host, domain, *path);
-    if (area < 0 || domain->counts[MC_A_INSTALLED] >= domain->target_areas)
-        return MC_ETARGET;
-    status = mc_supply_find(host, domain, path);
-    if (status) {       /* the last one may be on its way to this very domain */
-        area = mc_find_state(domain, MC_A_POPULATING);
-        if (area >= 0)
-            mc_wait_area(host, domain, (uint32_t)area, 1u << MC_A_POPULATING);
-        return grant(host, domain, *path) == MC_OK ? MC_OK : status;
-    }
-    area = mc_find_state(domain, MC_A_HARD);
-    if (area < 0)       /* the worker took it meanwhile, for this domain */
-        return grant(host, domain, *path);
-    status = mc_populate(host, domain, (uint32_t)area, MC_A_READY);
-    return status ? status : grant(host, domain, *path);
+    MC_CHECK(domain->counts[MC_A_INSTALLED] <= domain->areas, "domain %u: %u areas of %u",
+             domain->domid, domain->counts[MC_A_INSTALLED], domain->areas);
+    return domain->counts[MC_A_INSTALLED] >= domain->target_areas;
 }
 
-static int64_t serve_grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+/* Make an area READY: 0, MC_ETARGET, MC_ENOMEM. Every step may release the lock, and the worker
+ * makes areas ready for the same domain: an area that the worker made ready meanwhile will do. */
+static int direct_populate_one(struct mc_host *host, struct mc_domain *domain, int *path)
 {
-    uint64_t wanted = record->arg[0];
+    int64_t area = direct_wait_for_area(host, domain);
+    int status;
+
+    if (domain->counts[MC_A_READY])
+        return MC_OK;
+    if (area < 0 || direct_is_full(domain))
+        return MC_ETARGET;
+    status = mc_supply_find(host, domain, path);
+    area = mc_find_state(domain, status ? MC_A_POPULATING : MC_A_HARD);
+    if (!status && area >= 0)
+        return mc_populate(host, domain, (uint32_t)area, MC_A_READY);
+    if (area >= 0)              /* the host's last memory is on its way to this very domain */
+        mc_wait_area(host, domain, (uint32_t)area, 1u << MC_A_POPULATING);
+    if (domain->counts[MC_A_READY])
+        return MC_OK;
+    return status ? status : MC_ENOMEM;
+}
+
+/* One area for a domain that asked: 0, or a status. */
+static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path)
+{
+    int status = MC_OK;
+
+    *path = MC_PATH_RING;
+    if (direct_is_full(domain))
+        return MC_ETARGET;
+    domain->growing = 1;
+    if (domain->counts[MC_A_READY]) {   /* the worker makes the next one ready, out of a transfer */
+        if (mc_domain_held(domain) < domain->target_areas &&
+            !mc_has_free(host, MC_AREA_FRAMES) && mc_supply_take_from_donor(host, domain))
+            *path = MC_PATH_TRANSFER;
+        mc_work(host);
+    } else {
+        status = direct_populate_one(host, domain, path);
+    }
+    return status ? status : direct_grant(host, domain, *path);
+}
+
+static enum mc_served direct_serve_grow(struct mc_host *host, struct mc_domain *domain,
+                                        struct mc_record *record)
+{
+    int64_t wanted = (int64_t)record->arg[0], granted = record->status;
     uint64_t start_ns = mc_clock_ns();
     int path = MC_PATH_RING, status = MC_OK;
-    int64_t granted = record->status;
 
-    if (!wanted || wanted > MC_GROW_AREAS_MAX)
-        return MC_EINDEX;
-    while (granted < (int64_t)wanted && !(status = grow(host, domain, &path))) {
+    if (wanted < 1 || wanted > MC_GROW_AREAS_MAX)
+        return mc_answered(record, MC_EINDEX);
+    if (!MC_CHECK_DOMAIN(host, domain, granted >= 0 && granted < wanted, "%ld areas granted of %ld",
+                         granted, wanted))
+        return mc_answered(record, MC_EBROKEN);
+    while (granted < wanted && !(status = direct_grow(host, domain, &path))) {
         record->status = ++granted;
-        if (granted < (int64_t)wanted && mc_clock_ns() - start_ns > MC_VISIT_NS_MAX)
-            return MC_AGAIN;
+        if (granted < wanted && mc_clock_ns() - start_ns > MC_VISIT_NS_MAX)
+            return MC_UNFINISHED;
     }
     record->arg[0] = (uint64_t)path;
     domain->counters.refused += !granted;
-    return granted ? granted : status;
+    return mc_answered(record, granted ? granted : status);
 }
 
-static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static int direct_release(struct mc_host *host, struct mc_domain *domain, uint64_t areas)
+{
+    if (!areas || areas > MC_GROW_AREAS_MAX)
+        return MC_EINDEX;
+    return (int)direct_take(host, domain, (uint32_t)areas);
+}
+
+static enum mc_served direct_request(struct mc_host *host, struct mc_domain *domain,
+                                     struct mc_record *record)
 {
     switch (record->op) {
     case MC_OP_GROW:
-        return serve_grow(host, domain, record);
+        return direct_serve_grow(host, domain, record);
     case MC_OP_RELEASE:
-        if (!record->arg[0] || record->arg[0] > MC_GROW_AREAS_MAX)
-            return MC_EINDEX;
-        return take(host, domain, (uint32_t)record->arg[0]);
+        return mc_answered(record, direct_release(host, domain, record->arg[0]));
     case MC_OP_INSTALL:
-        return mc_install(host, domain, record->arg[0]);
+        return mc_answered(record, mc_install(host, domain, record->arg[0]));
     default:
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     }
 }
 
-static int give(struct mc_host *host, struct mc_domain *donor, int hard)
+static int direct_give(struct mc_host *host, struct mc_domain *donor, int hard)
 {
-    return hard ? take(host, donor, 1) == 1 : mc_pull_areas(host, donor, 1, MC_PULL_SOFT, 0) == 1;
+    if (hard)
+        return direct_take(host, donor, 1) == 1;
+    return mc_pull_areas(host, donor, 1, MC_PULL_SOFT, 0) == 1;
 }
 
-static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *domain,
+                                  enum mc_why *why)
 {
-    (void)host;
+    MC_CHECK_LOCKED(host);
     *why = MC_WHY_NONE;
     if (domain->counts[MC_A_INSTALLED] > domain->target_areas) {
         *why = mc_why_not_taken(domain);
@@ -196,9 +231,10 @@ const struct mc_mechanism mc_direct = {
     .granule_frames = MC_AREA_FRAMES,
     .dma_safe = 1,
     .boot = mc_boot_populated,
-    .target = set_target,
-    .request = request,
-    .jobs = {reclaim, give_credit, make_ready},
-    .give = give,
-    .reach = reach,
+    .target = direct_set_target,
+    .request = direct_request,
+    .jobs = {[MC_JOB_TAKE] = direct_reclaim, [MC_JOB_GIVE] = direct_give_credit,
+             [MC_JOB_PREPARE] = direct_make_ready},
+    .give = direct_give,
+    .reach = direct_reach,
 };

@@ -1,95 +1,126 @@
 /* mech_hyperalloc.c: HyperAlloc's de/inflation on the shared allocator. See hyperalloc.h.
  *
- *   size         the hard limit: areas the guest may take, backed (I) or not (S).
- *   shrink       free areas, backed or not, straight out of the guest's allocator, from the top,
- *                until the limit is the target. The words are all swapped in one pass; the worker
- *                punches what had pages, neighbours in one call. What had none is bookkeeping.
- *   grow         H -> S: bookkeeping. Nothing is populated, nothing is charged. Areas that are
- *                being punched follow when they are done.
+ *   size         the hard limit: areas the guest may take, with pages (INSTALLED) or not (SOFT).
+ *   shrink       takes free areas, with pages or not, straight out of the guest's allocator, from
+ *                the top, until the limit is the target. One pass swaps all the words; the worker
+ *                punches what had pages, neighbours in one call. The rest is bookkeeping.
+ *   grow         HARD -> SOFT: bookkeeping. Nothing is populated, nothing is charged. Areas that
+ *                are being punched follow when they are done.
  *   install      on allocation, by the guest's request: populated, then told.
- *   automatic    every period: free areas I -> S, at most SOFT_PER_HOLD per hold of the lock,
- *                merged into one punch, then a round of the worker for others, until none is left.
- *   short        page cache of the guest: it is asked once per target to drop what is missing, and
- *                what that freed is taken once.
+ *   automatic    every period, free areas INSTALLED -> SOFT: at most HYPERALLOC_SOFT_PER_HOLD per
+ *                hold of the lock, merged into one punch. The worker serves other domains in
+ *                between, until none is left.
+ *   short        what is in use may be the guest's page cache. The guest is asked once per target
+ *                to drop what is missing, and what that freed is taken once.
  *
- * The limit is no promise of memory: an install can be refused when the host has none.
+ * The limit is no promise of memory: an install is refused when the host has none.
  */
 #include "hyperalloc.h"
 #include "mechanism.h"
 
-#include <stdlib.h>
-
 #define NS_PER_MS 1000000u
-#define SOFT_PER_HOLD 8
+#define HYPERALLOC_SOFT_PER_HOLD 8
+#define HYPERALLOC_PERIOD_MS_MAX 3600000
 
-struct device {
-    uint64_t dropped;           /* config[DROP]: frames asked to be dropped so far */
-    int asked;                  /* for this target, the guest was asked to drop page cache */
-    int waiting;                /* and has not answered */
+struct mc_hyperalloc {          /* domain->device */
+    uint64_t dropped_frames;    /* config[DROP]: asked to be dropped so far */
+    int asked;                  /* the guest was asked to drop page cache for this target */
+    int unanswered;             /* and has not answered */
 };
 
-static uint32_t limit_areas(const struct mc_domain *domain)
+static struct mc_hyperalloc *hyperalloc_of(const struct mc_domain *domain)
 {
-    return domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_SOFT] +
-           domain->counts[MC_A_POPULATING] + domain->counts[MC_A_PUNCH_SOFT] +
-           domain->counts[MC_A_PUNCHING_SOFT];
+    struct mc_hyperalloc *device = domain->device;
+
+    MC_CHECK(domain->mechanism->id == MC_HYPERALLOC && device, "domain %u: no hyperalloc device",
+             domain->domid);
+    MC_CHECK(device->asked || !device->unanswered, "domain %u: %d answers due, %d asked",
+             domain->domid, device->unanswered, device->asked);
+    return device;
 }
 
-static uint64_t size(const struct mc_domain *domain)
+static uint32_t hyperalloc_limit_areas(const struct mc_domain *domain)
 {
-    return (uint64_t)limit_areas(domain) * MC_AREA_FRAMES;
+    uint32_t areas = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_SOFT] +
+                     domain->counts[MC_A_POPULATING] + domain->counts[MC_A_PUNCH_SOFT] +
+                     domain->counts[MC_A_PUNCHING_SOFT];
+
+    MC_CHECK(areas <= domain->areas, "domain %u: limit of %u areas, of %u", domain->domid, areas,
+             domain->areas);
+    return areas;
 }
 
-/* Return areas until the limit is the target; 1 when there was one to return. */
-static int grow(struct mc_host *host, struct mc_domain *domain)
+/* Areas that the limit is above the target, or 0. */
+static uint32_t hyperalloc_excess_areas(const struct mc_domain *domain)
 {
-    uint32_t missing = domain->target_areas - limit_areas(domain), returned = 0;
+    uint32_t limit = hyperalloc_limit_areas(domain);
 
-    if (domain->target_areas <= limit_areas(domain) || !domain->counts[MC_A_HARD])
+    return limit > domain->target_areas ? limit - domain->target_areas : 0;
+}
+
+static uint64_t hyperalloc_size(const struct mc_domain *domain)
+{
+    return (uint64_t)hyperalloc_limit_areas(domain) * MC_AREA_FRAMES;
+}
+
+/* Worker too: return areas until the limit is the target; 1 when there was one to return. */
+static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
+{
+    uint32_t limit = hyperalloc_limit_areas(domain), returned = 0;
+
+    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas, of %u",
+             domain->domid, domain->target_areas, domain->areas);
+    if (domain->target_areas <= limit || !domain->counts[MC_A_HARD])
         return 0;
-    for (uint32_t area = 0; area < domain->areas && returned < missing; area++)
+    for (uint32_t area = 0; area < domain->areas && returned < domain->target_areas - limit; area++)
         returned += !mc_return(host, domain, area);
     return returned > 0;
 }
 
-static void shrink(struct mc_host *host, struct mc_domain *domain)
+/* Take free areas until the limit is the target; how many. */
+static uint32_t hyperalloc_shrink(struct mc_host *host, struct mc_domain *domain)
 {
-    uint32_t limit = limit_areas(domain);
+    uint32_t excess = hyperalloc_excess_areas(domain);
 
-    if (limit > domain->target_areas)
-        mc_pull_areas(host, domain, limit - domain->target_areas, MC_PULL_HARD, 1);
+    return excess ? mc_pull_areas(host, domain, excess, MC_PULL_HARD, 1) : 0;
 }
 
-/* What is in use may be page cache. */
-static void ask_to_drop(struct mc_domain *domain)
+static void hyperalloc_ask_to_drop(struct mc_domain *domain)
 {
-    struct device *device = domain->device;
-    uint64_t missing = (uint64_t)(limit_areas(domain) - domain->target_areas) * MC_AREA_FRAMES;
+    struct mc_hyperalloc *device = hyperalloc_of(domain);
+    uint32_t excess = hyperalloc_excess_areas(domain);
 
-    if (limit_areas(domain) <= domain->target_areas || device->asked ||
-        !atomic_load(&domain->control->file_frames))
+    MC_CHECK(!device->asked, "domain %u: asked %d times to drop page cache", domain->domid,
+             device->asked);
+    if (!excess || !atomic_load(&domain->control->file_frames))
         return;
-    device->asked = device->waiting = 1;
-    device->dropped += missing;
-    __atomic_store_n(&domain->control->config[MC_HYPERALLOC_DROP], device->dropped,
+    device->asked = device->unanswered = 1;
+    device->dropped_frames += (uint64_t)excess * MC_AREA_FRAMES;
+    __atomic_store_n(&domain->control->config[MC_HYPERALLOC_DROP], device->dropped_frames,
                      __ATOMIC_RELEASE);
     mc_config_ask(domain, domain->target_frames);
 }
 
-static void target(struct mc_host *host, struct mc_domain *domain)
+static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain)
 {
-    struct device *device = domain->device;
+    struct mc_hyperalloc *device = hyperalloc_of(domain);
 
-    device->asked = device->waiting = 0;
-    shrink(host, domain);
-    grow(host, domain);
-    ask_to_drop(domain);
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(!domain->counts[MC_A_READY], "domain %u: %u areas are ready, by no request",
+             domain->domid, domain->counts[MC_A_READY]);
+    device->asked = device->unanswered = 0;
+    hyperalloc_shrink(host, domain);
+    hyperalloc_grow(host, domain);
+    hyperalloc_ask_to_drop(domain);
 }
 
-static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+/* The status of an answer, or the areas that a RELEASE took. */
+static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
+                                const struct mc_record *record)
 {
-    struct device *device = domain->device;
+    struct mc_hyperalloc *device = hyperalloc_of(domain);
 
+    MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_INSTALL:
         return mc_install(host, domain, record->arg[0]);
@@ -100,10 +131,10 @@ static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc
         if (!record->arg[0] || record->arg[0] > MC_GROW_AREAS_MAX)
             return MC_EINDEX;
         return mc_pull_areas(host, domain, (uint32_t)record->arg[0], MC_PULL_SOFT, 0);
-    case MC_OP_CACHE_DROPPED:   /* for an older request: no answer to this one */
-        if (device->waiting && record->arg[0] == device->dropped) {
-            device->waiting = 0;
-            shrink(host, domain);
+    case MC_OP_CACHE_DROPPED:   /* an answer to an older request says nothing about this one */
+        if (device->unanswered && record->arg[0] == device->dropped_frames) {
+            device->unanswered = 0;
+            hyperalloc_shrink(host, domain);
         }
         return MC_OK;
     default:
@@ -111,53 +142,50 @@ static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc
     }
 }
 
-static void arm(struct mc_domain *domain, uint64_t now_ns)
+static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
+                                         struct mc_record *record)
+{
+    return mc_answered(record, hyperalloc_serve(host, domain, record));
+}
+
+static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
 {
     uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * NS_PER_MS;
 
+    MC_CHECK(domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
+             "domain %u: period of %lu ms", domain->domid, domain->options[MC_HYPERALLOC_PERIOD]);
     domain->timer_ns = period_ns ? now_ns + period_ns : 0;
 }
 
-static void timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
+static void hyperalloc_timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
-    if (mc_pull_areas(host, domain, SOFT_PER_HOLD, MC_PULL_SOFT, 0) < SOFT_PER_HOLD)
-        arm(domain, now_ns);
+    if (mc_pull_areas(host, domain, HYPERALLOC_SOFT_PER_HOLD, MC_PULL_SOFT, 0) <
+        HYPERALLOC_SOFT_PER_HOLD)
+        hyperalloc_set_timer(domain, now_ns);
 }
 
-static int open_device(struct mc_host *host, struct mc_domain *domain)
+static int hyperalloc_boot(struct mc_host *host, struct mc_domain *domain)
 {
-    (void)host;
-    domain->device = calloc(1, sizeof(struct device));
-    return domain->device ? MC_OK : MC_ENOMEM;
-}
-
-static void close_device(struct mc_host *host, struct mc_domain *domain)
-{
-    (void)host;
-    free(domain->device);
-}
-
-static int boot(struct mc_host *host, struct mc_domain *domain)
-{
-    *(struct device *)domain->device = (struct device){0};
-    arm(domain, mc_clock_ns());
+    *hyperalloc_of(domain) = (struct mc_hyperalloc){0};
+    hyperalloc_set_timer(domain, mc_clock_ns());
     return mc_boot_populated(host, domain);
 }
 
-static void offer(struct mc_host *host, struct mc_domain *domain)
+static void hyperalloc_offer_target(struct mc_host *host, struct mc_domain *domain)
 {
-    grow(host, domain);
+    hyperalloc_grow(host, domain);
 }
 
-static int give(struct mc_host *host, struct mc_domain *donor, int hard)
+static int hyperalloc_give(struct mc_host *host, struct mc_domain *donor, int hard)
 {
     return mc_pull_areas(host, donor, 1, hard ? MC_PULL_HARD : MC_PULL_SOFT, 0) == 1;
 }
 
-static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach hyperalloc_reach(struct mc_host *host, const struct mc_domain *domain,
+                                      enum mc_why *why)
 {
-    const struct device *device = domain->device;
-    uint32_t limit = limit_areas(domain);
+    int unanswered = hyperalloc_of(domain)->unanswered;
+    uint32_t limit = hyperalloc_limit_areas(domain);
 
     (void)host;
     *why = MC_WHY_NONE;
@@ -165,20 +193,17 @@ static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t 
         return MC_MOVING;
     if (limit == domain->target_areas)
         return MC_REACHED;
-    *why = device->waiting ? MC_WHY_SILENT : mc_why_not_taken(domain);
-    return device->waiting || *why == MC_WHY_NONE ? MC_MOVING : MC_PARTIAL;
+    *why = unanswered ? MC_WHY_SILENT : mc_why_not_taken(domain);
+    return unanswered || *why == MC_WHY_NONE ? MC_MOVING : MC_PARTIAL;
 }
 
-/* What was freed since is taken as well: the limit is hard. */
-static int enforce(struct mc_host *host, struct mc_domain *domain)
+/* Worker: the limit is hard, so what was freed since is taken as well. */
+static int hyperalloc_enforce_limit(struct mc_host *host, struct mc_domain *domain)
 {
-    uint32_t limit = limit_areas(domain);
-
-    if (limit <= domain->target_areas ||
+    if (!hyperalloc_excess_areas(domain) ||
         !(domain->counts[MC_A_SOFT] || mc_spare_areas(domain, 1)))
         return 0;
-    shrink(host, domain);
-    return limit_areas(domain) < limit;
+    return hyperalloc_shrink(host, domain) > 0;
 }
 
 const struct mc_mechanism mc_hyperalloc = {
@@ -186,16 +211,15 @@ const struct mc_mechanism mc_hyperalloc = {
     .id = MC_HYPERALLOC,
     .granule_frames = MC_AREA_FRAMES,
     .dma_safe = 1,
-    .options = {{"period_ms", 5000, 0, 3600000}},
-    .open = open_device,
-    .boot = boot,
-    .target = target,
-    .offer = offer,
-    .close = close_device,
-    .request = request,
-    .jobs = {grow, enforce},
-    .timer = timer,
-    .give = give,
-    .size = size,
-    .reach = reach,
+    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, HYPERALLOC_PERIOD_MS_MAX}},
+    .device_bytes = sizeof(struct mc_hyperalloc),
+    .boot = hyperalloc_boot,
+    .target = hyperalloc_set_target,
+    .offer = hyperalloc_offer_target,
+    .request = hyperalloc_request,
+    .jobs = {[MC_JOB_TAKE] = hyperalloc_grow, [MC_JOB_GIVE] = hyperalloc_enforce_limit},
+    .timer = hyperalloc_timer,
+    .give = hyperalloc_give,
+    .size = hyperalloc_size,
+    .reach = hyperalloc_reach,
 };

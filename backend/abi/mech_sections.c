@@ -1,31 +1,26 @@
 /* mech_sections.c: sections of many areas, each out of one bank. See sections.h.
  *
- *   size         what is installed; whole sections, but for those that pins kept half at a reboot.
- *   target       rings the guest, which asks what is next (sections_plan.c) until nothing is.
- *   online       all areas of a section are plugged, charged to one bank, without pages: these come
- *                as the guest touches them. All or none of it.
+ *   size         what is installed: whole sections, but for those that pins kept half at a reboot.
+ *   target       rings the guest's bell. The guest asks by SECTION_NEXT what it is to do
+ *                (sections_plan.c) until there is nothing.
+ *   online       all areas of a section are plugged, or none, charged to one bank. Their pages come
+ *                as the guest touches them.
  *   offline      the guest has emptied the section and offers it: all areas are taken, or none.
- *   partial      what the guest cannot empty stays, with the reason, until the target is set
- *                again, the banks change or the guest says it has made room; what the banks could
- *                not give is offered once they can.
+ *   partial      what the guest cannot empty stays, with the reason, until the target is set again,
+ *                the banks change, or the guest says that it has made room. The guest's bell rings
+ *                again once the banks can give what they could not.
  */
 #include "sections_device.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#define MC_SECTION_WAIT_NS 1000000000u      /* a NEXT is kept no longer */
+#define MC_SECTION_WAIT_NS 1000000000u      /* a SECTION_NEXT waits no longer for memory */
 #define MC_BOOT_WAITS_MAX 50
 #define MC_BOOT_WAIT_NS 20000000
 
-static struct mc_sections *device_of(const struct mc_domain *domain)
-{
-    return domain->device;
-}
-
-/* Linux' size, if that leaves four sections to resize by; of smaller domains a quarter. Whole
- * sections make up maxmem. 0 when what was asked for cannot be. */
-static uint32_t section_areas(const struct mc_domain *domain)
+/* Areas of a section: Linux' size, if that leaves four sections to resize by; of smaller domains a
+ * quarter. Whole sections make up maxmem. 0 when the option asks for what cannot be. */
+static uint32_t sections_size_in_areas(const struct mc_domain *domain)
 {
     uint64_t asked = domain->options[MC_SECTIONS_AREAS];
     uint32_t areas = MC_SECTION_AREAS_LINUX;
@@ -37,202 +32,226 @@ static uint32_t section_areas(const struct mc_domain *domain)
     return areas;
 }
 
-static int open_device(struct mc_host *host, struct mc_domain *domain)
+static int sections_open(struct mc_host *host, struct mc_domain *domain)
 {
-    uint32_t areas = section_areas(domain);
-    struct mc_sections *device;
+    struct mc_sections *device = sections_of(domain);
+    uint32_t areas = sections_size_in_areas(domain);
 
     (void)host;
     if (!areas)
         return MC_EINDEX;
-    device = calloc(1, sizeof *device + domain->areas / areas);
-    if (!device)
-        return MC_ENOMEM;
+    MC_CHECK(domain->areas <= MC_MAX_AREAS, "domain %u: %u areas", domain->domid, domain->areas);
     device->areas = areas;
     device->count = domain->areas / areas;
-    device->kept = (uint8_t *)(device + 1);
-    domain->device = device;
     domain->options[MC_SECTIONS_AREAS] = areas;
     domain->granule_frames = areas * MC_AREA_FRAMES;
     domain->boot_areas = (domain->boot_areas + areas - 1) / areas * areas;
     return MC_OK;
 }
 
-static void close_device(struct mc_host *host, struct mc_domain *domain)
+/* The bell rings anew: what the guest said after the last one is void. */
+static void sections_forget_answers(struct mc_sections *device)
 {
-    (void)host;
-    free(domain->device);
-}
-
-/* A new bell: what was true of the old one is void. */
-static void forget(struct mc_sections *device)
-{
-    memset(device->kept, 0, device->count);
+    MC_CHECK(device->count && device->count <= MC_MAX_AREAS, "%u sections", device->count);
+    memset(device->stays, MC_SECTION_MAY_GO, device->count);
     device->asked = MC_NO_SECTION;
     device->why = MC_WHY_NONE;
     device->starved_frames = 0;
 }
 
-static int boot(struct mc_host *host, struct mc_domain *domain)
+static int sections_boot(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_sections *device = device_of(domain);
-    int64_t status = MC_OK;
+    struct mc_sections *device = sections_of(domain);
+    enum mc_sections_result result = MC_SECTIONS_DONE;
 
-    forget(device);
-    device->waiting = 0;
-    for (uint32_t i = 0; i < domain->boot_areas / device->areas && !status; i++) {
+    MC_CHECK(device->areas && domain->boot_areas % device->areas == 0,
+             "domain %u: boots with %u areas, sections of %u", domain->domid, domain->boot_areas,
+             device->areas);
+    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
+             domain->domid, domain->boot_areas, domain->areas);
+    sections_forget_answers(device);
+    device->next_waits = 0;
+    for (uint32_t i = 0; i < domain->boot_areas / device->areas && !result; i++) {
         mc_redeem(host, domain, device->areas);
-        status = mc_section_plug(host, domain, i);
-        for (int waits = 0; status == MC_LATER; waits++) {
+        result = mc_section_plug(host, domain, i);
+        for (int waits = 0; result == MC_SECTIONS_WAITS && waits < MC_BOOT_WAITS_MAX; waits++) {
             mc_wait_done(host, MC_BOOT_WAIT_NS);
-            status = waits < MC_BOOT_WAITS_MAX ? mc_section_plug(host, domain, i) : MC_ENOMEM;
+            result = mc_section_plug(host, domain, i);
         }
     }
-    return (int)status;
+    if (result == MC_SECTIONS_DONE)
+        return MC_OK;
+    return result == MC_SECTIONS_SPOILT ? MC_ESTATE : MC_ENOMEM;
 }
 
-/* Also when the banks have changed. */
-static void target(struct mc_host *host, struct mc_domain *domain)
+/* Also called when the banks have changed. */
+static void sections_ring_target(struct mc_host *host, struct mc_domain *domain)
 {
-    (void)host;
-    forget(device_of(domain));
+    MC_CHECK_LOCKED(host);
+    sections_forget_answers(sections_of(domain));
     mc_config_ask(domain, domain->target_frames);
 }
 
-static void offer(struct mc_host *host, struct mc_domain *domain)
+static void sections_offer_target(struct mc_host *host, struct mc_domain *domain)
 {
     if (domain->installed_frames != domain->target_frames)
-        target(host, domain);
+        sections_ring_target(host, domain);
 }
 
-static int64_t serve_next(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static enum mc_served sections_request_next(struct mc_host *host, struct mc_domain *domain,
+                                            struct mc_record *record)
 {
-    struct mc_sections *device = device_of(domain);
-    int64_t status;
+    struct mc_sections *device = sections_of(domain);
 
-    if (device->waiting)        /* one at a time: a guest that floods us waits for nothing */
-        return MC_EFULL;
-    status = mc_sections_next(host, domain, record);
-    if (status == MC_LATER) {
-        device->waiting = 1;
-        device->record = *record;
-        device->until_ns = mc_clock_ns() + MC_SECTION_WAIT_NS;
-    }
-    return status;
+    if (device->next_waits)     /* one at a time: a guest cannot make many of them wait */
+        return mc_answered(record, MC_EFULL);
+    if (mc_sections_serve_next(host, domain, record) == MC_ANSWERED)
+        return MC_ANSWERED;
+    device->next_waits = 1;
+    device->next = *record;
+    device->until_ns = mc_clock_ns() + MC_SECTION_WAIT_NS;
+    return MC_KEPT;
 }
 
-/* All of the section's areas may go: they are claimed as far as the guest's words say. */
-static int64_t may_take(struct mc_domain *domain, uint32_t section)
+/* MC_OK when all of the section's areas may go: without pins, claimed as far as the guest's words
+ * say. MC_EPERM, MC_ESTATE. */
+static enum mc_status sections_check_offered(struct mc_domain *domain, uint32_t section)
 {
-    struct mc_section seen = mc_section_look(domain, section);
-    uint32_t areas = device_of(domain)->areas;
+    struct mc_area_run run = mc_section_areas(domain, section);
 
-    if (seen.pinned) {
+    if (mc_section_look(domain, section).pinned) {
         domain->counters.refused_dma++;
-        device_of(domain)->kept[section] = -MC_EPERM;
+        sections_of(domain)->stays[section] = MC_SECTION_PINNED;
         return MC_EPERM;
     }
-    for (uint32_t area = section * areas; area < (section + 1) * areas; area++) {
-        int64_t word = mc_area_word(&domain->frames, area);
-
-        if (domain->states[area] == MC_A_INSTALLED &&
-            (word & (MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED)) != MC_AREA_HUGE)
+    for (uint32_t area = run.first; area < run.end; area++)
+        if (domain->states[area] == MC_A_INSTALLED && !mc_area_is_claimed(domain, area))
             return MC_ESTATE;
-    }
     return MC_OK;
 }
 
-/* A guest that changes its words meanwhile keeps part of the section, which is charged to it. */
-static int64_t serve_offlined(struct mc_host *host, struct mc_domain *domain,
-                              const struct mc_record *record)
+/* Take the areas of a section that the guest has claimed. A guest that changes its words meanwhile
+ * keeps part of the section, which is charged to it. */
+static int sections_take(struct mc_host *host, struct mc_domain *domain, uint32_t section)
 {
-    struct mc_sections *device = device_of(domain);
+    struct mc_area_run run = mc_section_areas(domain, section);
+    int status = sections_check_offered(domain, section);
+
+    for (uint32_t area = run.first; area < run.end && !status; area++)
+        if (domain->states[area] == MC_A_INSTALLED)
+            status = mc_pull(host, domain, area, MC_PULL_CLAIMED);
+    return status;
+}
+
+static int sections_request_offlined(struct mc_host *host, struct mc_domain *domain,
+                                     const struct mc_record *record)
+{
+    struct mc_sections *device = sections_of(domain);
     uint64_t section = record->arg[0];
-    int64_t status;
 
     if (section >= device->count)
         return MC_EINDEX;
     if (section != device->asked)
         return MC_ETARGET;
     device->asked = MC_NO_SECTION;
-    status = may_take(domain, (uint32_t)section);
-    for (uint32_t i = 0; i < device->areas && !status; i++) {
-        uint32_t area = (uint32_t)section * device->areas + i;
-
-        if (domain->states[area] == MC_A_INSTALLED)
-            status = mc_pull(host, domain, area, MC_PULL_CLAIMED);
-    }
-    return status;
+    return sections_take(host, domain, (uint32_t)section);
 }
 
-static int64_t serve_kept(struct mc_domain *domain, const struct mc_record *record)
+/* The guest was asked for the section and cannot empty it. */
+static int sections_note_stays(struct mc_host *host, struct mc_domain *domain, uint32_t section,
+                               enum mc_section_stays why)
 {
-    struct mc_sections *device = device_of(domain);
+    struct mc_sections *device = sections_of(domain);
+
+    MC_CHECK(section == device->asked, "domain %u: section %u stays, %u was asked for",
+             domain->domid, section, device->asked);
+    if (!MC_CHECK_DOMAIN(host, domain, device->stays[section] == MC_SECTION_MAY_GO,
+                         "section %u was asked for, and stays for %u", section,
+                         device->stays[section]))
+        return MC_EBROKEN;
+    device->asked = MC_NO_SECTION;
+    device->stays[section] = (uint8_t)why;
+    return MC_OK;
+}
+
+static int sections_request_kept(struct mc_host *host, struct mc_domain *domain,
+                                 const struct mc_record *record)
+{
+    const struct mc_sections *device = sections_of(domain);
     uint64_t section = record->arg[0];
 
     if (section >= device->count)
         return MC_EINDEX;
-    if (section != device->asked)       /* of an older bell */
+    if (section != device->asked)       /* it answers an older bell */
         return MC_OK;
-    device->asked = MC_NO_SECTION;
-    device->kept[section] = record->arg[1] == (uint64_t)-MC_EPERM ? -MC_EPERM : -MC_ESTATE;
-    return MC_OK;
+    return sections_note_stays(host, domain, (uint32_t)section,
+                               record->arg[1] == (uint64_t)-MC_EPERM ? MC_SECTION_PINNED
+                                                                     : MC_SECTION_IN_USE);
 }
 
-static int64_t request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static enum mc_served sections_request(struct mc_host *host, struct mc_domain *domain,
+                                       struct mc_record *record)
 {
     switch (record->op) {
     case MC_OP_SECTION_NEXT:
-        return serve_next(host, domain, record);
+        return sections_request_next(host, domain, record);
     case MC_OP_SECTION_OFFLINED:
-        return serve_offlined(host, domain, record);
+        return mc_answered(record, sections_request_offlined(host, domain, record));
     case MC_OP_SECTION_KEPT:
-        return serve_kept(domain, record);
+        return mc_answered(record, sections_request_kept(host, domain, record));
     default:
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     }
 }
 
-/* Worker: what a NEXT waited for may have come. */
-static int answer(struct mc_host *host, struct mc_domain *domain)
+/* Worker: answer the SECTION_NEXT that waits, if what it waits for has come or its time is over. */
+static int sections_serve_waiting(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_sections *device = device_of(domain);
-    int64_t status;
+    struct mc_sections *device = sections_of(domain);
 
-    if (!device->waiting)
+    if (!device->next_waits)
         return 0;
-    status = mc_sections_next(host, domain, &device->record);
-    if (status == MC_LATER) {
+    if (!MC_CHECK_DOMAIN(host, domain, device->next.op == MC_OP_SECTION_NEXT && device->until_ns,
+                         "op %u waits until %lu", device->next.op, device->until_ns))
+        return 0;
+    if (mc_sections_serve_next(host, domain, &device->next) == MC_KEPT) {
         if (mc_clock_ns() < device->until_ns)
             return 0;
         device->why = MC_WHY_NO_MEMORY;
-        status = MC_ENOMEM;
+        device->next.status = MC_ENOMEM;
     }
-    device->waiting = 0;
-    device->record.status = status;
-    mc_answer(host, domain, &device->record);
+    device->next_waits = 0;
+    mc_answer(host, domain, &device->next);
     return 1;
 }
 
-/* Worker: what the banks could not give, they can now. */
-static int offer_again(struct mc_host *host, struct mc_domain *domain)
+/* Worker: the banks can give now what they could not. */
+static int sections_offer_chunk(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_sections *device = device_of(domain);
+    struct mc_sections *device = sections_of(domain);
     uint32_t bank;
 
     mc_banks_drain(host);
-    if (!device->starved_frames || device->waiting ||
-        !mc_section_chunk(host, domain, device->starved_frames, device->starved_bank, &bank))
+    if (!device->starved_frames || device->next_waits)
         return 0;
-    target(host, domain);
+    if (!MC_CHECK_DOMAIN(host, domain,
+                         device->starved_frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
+                         "a chunk of %lu frames is missing, sections of %u areas",
+                         device->starved_frames, device->areas))
+        return 0;
+    if (!mc_section_has_chunk(host, domain, device->starved_frames, device->starved_bank, &bank))
+        return 0;
+    sections_ring_target(host, domain);
     return 1;
 }
 
-static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach sections_reach(struct mc_host *host, const struct mc_domain *domain,
+                                    enum mc_why *why)
 {
-    const struct mc_sections *device = device_of(domain);
+    const struct mc_sections *device = sections_of(domain);
     int32_t status;
 
+    MC_CHECK(device->why < MC_WHYS, "domain %u: why %u", domain->domid, device->why);
     *why = MC_WHY_NONE;
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
@@ -244,15 +263,14 @@ static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t 
 }
 
 /* No chunk spans banks. */
-static int validate(struct mc_host *host, const struct mc_domain *domain)
+static int sections_validate(struct mc_host *host, const struct mc_domain *domain)
 {
-    const struct mc_sections *device = device_of(domain);
-
     (void)host;
-    for (uint32_t i = 0; i < device->count; i++) {
+    for (uint32_t i = 0; i < sections_of(domain)->count; i++) {
+        struct mc_area_run run = mc_section_areas(domain, i);
         uint32_t bank = MC_NO_BANK;
 
-        for (uint32_t area = i * device->areas; area < (i + 1) * device->areas; area++) {
+        for (uint32_t area = run.first; area < run.end; area++) {
             if (domain->states[area] <= MC_A_SOFT)
                 continue;
             if (bank != MC_NO_BANK && domain->banks[area] != bank)
@@ -268,14 +286,17 @@ const struct mc_mechanism mc_sections = {
     .id = MC_SECTIONS,
     .granule_frames = MC_AREA_FRAMES,
     .dma_safe = 1,
-    .options = {{"section_areas", 0, 0, MC_SECTION_AREAS_MAX}, {"remote_first", 0, 0, 1}},
-    .open = open_device,
-    .boot = boot,
-    .target = target,
-    .offer = offer,
-    .close = close_device,
-    .request = request,
-    .jobs = {answer, offer_again},
-    .reach = reach,
-    .validate = validate,
+    .options = {
+        [MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX},
+        [MC_SECTIONS_REMOTE] = {"remote_first", 0, 0, 1},
+    },
+    .device_bytes = sizeof(struct mc_sections),
+    .open = sections_open,
+    .boot = sections_boot,
+    .target = sections_ring_target,
+    .offer = sections_offer_target,
+    .request = sections_request,
+    .jobs = {[MC_JOB_TAKE] = sections_serve_waiting, [MC_JOB_GIVE] = sections_offer_chunk},
+    .reach = sections_reach,
+    .validate = sections_validate,
 };

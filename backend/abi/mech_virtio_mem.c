@@ -1,8 +1,8 @@
-/* mech_virtio_mem.c: virtio-mem, the host half. See virtio_mem.h.
+/* mech_virtio_mem.c: virtio-mem, the host half: targets, booting, options. See virtio_mem.h.
  *
- *   target      is the requested size: shared evenly among the devices, one per local bank when the
- *               host has more banks than one. All else the guest's driver does by requests
- *               (virtio_mem_requests.c).
+ *   target      is shared evenly among the domain's devices as their requested sizes. A domain has
+ *               one device per local bank when the host has more banks than one. The guest's driver
+ *               does the rest by requests (virtio_mem_requests.c).
  *   reset       unplugs all, sizes the usable regions anew, plugs what the domain boots with.
  *   watch       the worker's timer looks for pages in unplugged memory (virtio_mem_watch.c).
  *
@@ -10,72 +10,66 @@
  */
 #include "virtio_mem_device.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define NS_PER_MS 1000000u
-/* QEMU lets Linux add memory in blocks of 128 MiB: two of them beyond what is requested. */
-#define USABLE_EXTENT_AREAS 128
+#define VMEM_WATCH_MS_MAX 60000
 
-enum option { BLOCK_AREAS = 0, NODES = 1, WATCH_MS = 2 };
+enum vmem_option { VMEM_BLOCK_AREAS = 0, VMEM_NODES = 1, VMEM_WATCH_MS = 2 };
 
 /* ---- targets ---- */
 
-void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *region,
-                         int may_shrink)
+/* The target, less what fills no block: that belongs to no device. */
+static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
 {
-    uint32_t extent = (USABLE_EXTENT_AREAS + device->block_areas - 1) / device->block_areas;
-    uint32_t usable = region->requested ? region->requested + extent : 0;
-
-    usable = usable < region->blocks ? usable : region->blocks;
-    for (uint32_t block = region->blocks; block > usable; block--)
-        if (mc_vmem_is_plugged(device, region->first + block - 1))
-            usable = block;
-    if (usable > region->usable || may_shrink)
-        region->usable = usable;
-}
-
-/* What fills no block belongs to no device. */
-static uint64_t wanted_frames(const struct mc_domain *domain)
-{
-    const struct mc_vmem *device = domain->device;
+    const struct mc_vmem *device = vmem_of(domain);
     uint64_t most = (uint64_t)device->blocks * device->block_areas * MC_AREA_FRAMES;
 
+    MC_CHECK(device->block_areas && most <= mc_maxmem_frames(domain),
+             "domain %u: %u blocks of %u areas, %u areas", domain->domid, device->blocks,
+             device->block_areas, domain->areas);
     return domain->target_frames < most ? domain->target_frames : most;
 }
 
-/* Evenly; what a small region cannot have the later ones get. */
-static void share(struct mc_vmem *device, uint32_t blocks)
+/* Share `blocks` evenly among the devices; what a small region cannot have, the later ones get. */
+static void vmem_share_target(struct mc_vmem *device, uint32_t blocks)
 {
-    for (uint32_t i = 0, left = blocks; i < device->region_count; i++) {
+    uint32_t left = blocks;
+
+    MC_CHECK(device->region_count && device->region_count <= MC_VMEM_DEVICES_MAX, "%u devices",
+             device->region_count);
+    for (uint32_t i = 0; i < device->region_count; i++) {
         struct mc_vmem_region *region = &device->regions[i];
         uint32_t devices = device->region_count - i, part = (left + devices - 1) / devices;
 
-        region->requested = part < region->blocks ? part : region->blocks;
+        region->requested = part < region->all.count ? part : region->all.count;
         left -= region->requested;
     }
+    MC_CHECK(!left, "%u of %u blocks fit into no device", left, blocks);
 }
 
-static void target(struct mc_host *host, struct mc_domain *domain)
+static void vmem_set_target(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_vmem *device = domain->device;
+    struct mc_vmem *device = vmem_of(domain);
+    uint64_t frames = vmem_wanted_frames(domain);
 
     (void)host;
-    share(device, (uint32_t)(wanted_frames(domain) / MC_AREA_FRAMES / device->block_areas));
+    vmem_share_target(device, (uint32_t)(frames / MC_AREA_FRAMES / device->block_areas));
     for (uint32_t i = 0; i < device->region_count; i++) {
         mc_vmem_size_usable(device, &device->regions[i], 0);
         device->regions[i].short_of_bank = 0;
     }
-    mc_config_ask(domain, wanted_frames(domain));
+    mc_config_ask(domain, frames);
 }
 
-static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t *why)
+static enum mc_reach vmem_reach(struct mc_host *host, const struct mc_domain *domain,
+                                enum mc_why *why)
 {
-    const struct mc_vmem *device = domain->device;
-    int reached;
+    const struct mc_vmem *device = vmem_of(domain);
+    enum mc_reach reached;
 
     *why = MC_WHY_NONE;
-    if (domain->installed_frames == wanted_frames(domain))
+    if (domain->installed_frames == vmem_wanted_frames(domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
     reached = mc_reach_default(host, domain, why);
     for (uint32_t i = 0; i < device->region_count && *why == MC_WHY_NO_MEMORY; i++)
@@ -86,11 +80,14 @@ static int reach(struct mc_host *host, const struct mc_domain *domain, uint32_t 
 
 /* ---- the life of a domain ---- */
 
-static void divide(const struct mc_host *host, const struct mc_domain *domain,
-                   struct mc_vmem *device)
+/* Divide the blocks among devices: one per local bank, at most as many as the options allow. */
+static void vmem_divide_blocks(const struct mc_host *host, const struct mc_domain *domain,
+                               struct mc_vmem *device)
 {
-    uint32_t banks[MC_BANKS_MAX], count = 0, most = (uint32_t)domain->options[NODES];
+    uint32_t banks[MC_BANKS_MAX], count = 0, most = (uint32_t)domain->options[VMEM_NODES];
 
+    MC_CHECK(host->bank_count <= MC_BANKS_MAX && device->blocks, "%u banks, %u blocks",
+             host->bank_count, device->blocks);
     most = most && most < MC_VMEM_DEVICES_MAX ? most : MC_VMEM_DEVICES_MAX;
     most = most < device->blocks ? most : device->blocks;
     for (uint32_t bank = 0; bank < host->bank_count && count < most; bank++)
@@ -99,29 +96,27 @@ static void divide(const struct mc_host *host, const struct mc_domain *domain,
     device->region_count = count ? count : 1;
     for (uint32_t i = 0; i < device->region_count; i++) {
         uint64_t blocks = device->blocks, n = device->region_count;
+        struct mc_vmem_region *region = &device->regions[i];
 
-        device->regions[i].first = (uint32_t)(blocks * i / n);
-        device->regions[i].blocks = (uint32_t)(blocks * (i + 1) / n) - device->regions[i].first;
-        device->regions[i].bank = n > 1 ? banks[i] : MC_NO_BANK;
+        region->all.first = (uint32_t)(blocks * i / n);
+        region->all.count = (uint32_t)(blocks * (i + 1) / n) - region->all.first;
+        region->bank = n > 1 ? banks[i] : MC_NO_BANK;
     }
 }
 
-static int open_device(struct mc_host *host, struct mc_domain *domain)
+static int vmem_open(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_vmem *device = calloc(1, sizeof *device);
+    struct mc_vmem *device = vmem_of(domain);
     uint32_t boot_blocks;
 
-    domain->device = device;
-    if (!device)
-        return MC_ENOMEM;
-    device->block_areas = (uint32_t)domain->options[BLOCK_AREAS];
+    MC_CHECK(domain->options[VMEM_BLOCK_AREAS] && domain->areas <= MC_MAX_AREAS,
+             "domain %u: blocks of %lu areas, of %u", domain->domid,
+             domain->options[VMEM_BLOCK_AREAS], domain->areas);
+    device->block_areas = (uint32_t)domain->options[VMEM_BLOCK_AREAS];
     if (device->block_areas > domain->areas)
         device->block_areas = domain->areas;
     device->blocks = domain->areas / device->block_areas;
-    device->plugged = calloc((device->blocks + 63) / 64, sizeof *device->plugged);
-    if (!device->plugged)
-        return MC_ENOMEM;
-    divide(host, domain, device);
+    vmem_divide_blocks(host, domain, device);
     boot_blocks = (domain->boot_areas + device->block_areas - 1) / device->block_areas;
     boot_blocks = boot_blocks < device->blocks ? boot_blocks : device->blocks;
     domain->boot_areas = boot_blocks * device->block_areas;
@@ -129,108 +124,106 @@ static int open_device(struct mc_host *host, struct mc_domain *domain)
     return MC_OK;
 }
 
-static void close_device(struct mc_host *host, struct mc_domain *domain)
+static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
+                           struct mc_vmem_region *region, uint32_t block)
 {
-    struct mc_vmem *device = domain->device;
-
-    (void)host;
-    if (device)
-        free(device->plugged);
-    free(device);
-    domain->device = NULL;
-}
-
-static int boot_block(struct mc_host *host, struct mc_domain *domain,
-                      struct mc_vmem_region *region, uint32_t block)
-{
-    struct mc_vmem *device = domain->device;
-    uint32_t first = block * device->block_areas, end = first + device->block_areas;
+    uint32_t areas = vmem_of(domain)->block_areas;
     int path, status = MC_OK;
 
-    for (uint32_t area = first; area < end && !status; area++) {
+    MC_CHECK(block >= region->all.first && block - region->all.first < region->all.count,
+             "domain %u: boots with block %u, region of %u from %u", domain->domid, block,
+             region->all.count, region->all.first);
+    for (uint32_t area = block * areas; area < (block + 1) * areas && !status; area++) {
         mc_redeem(host, domain, 1);
         status = mc_supply_find(host, domain, &path);
         if (!status)
-            status = mc_vmem_plug_areas(host, domain, region->bank, area, area + 1);
+            status = mc_vmem_plug_areas(host, domain, region,
+                                        (struct mc_area_run){area, area + 1});
     }
-    mc_vmem_note_blocks(domain, region, block, 1);
+    mc_vmem_note_blocks(domain, region, (struct mc_vmem_blocks){block, 1});
     return status;
 }
 
 /* As firmware plugs what the kernel starts with. Blocks with pinned areas were never taken: they
  * are part of it, made whole again. */
-static int boot_region(struct mc_host *host, struct mc_domain *domain,
-                       struct mc_vmem_region *region)
+static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
+                            struct mc_vmem_region *region)
 {
-    struct mc_vmem *device = domain->device;
-    uint32_t end = region->first + region->blocks;
+    struct mc_vmem *device = vmem_of(domain);
+    uint32_t first = region->all.first, end = first + region->all.count;
     int status = MC_OK;
 
-    region->plugged = 0;
-    region->usable = region->blocks;
-    for (uint32_t block = region->first; block < end && !status; block++)
+    MC_CHECK(region->requested <= region->all.count, "domain %u: boots with %u blocks of %u",
+             domain->domid, region->requested, region->all.count);
+    for (uint32_t block = first; block < end && !status; block++)
         if (mc_vmem_has_installed(domain, block))
-            status = boot_block(host, domain, region, block);
-    for (uint32_t block = region->first;
-         block < end && region->plugged < region->requested && !status; block++)
+            status = vmem_boot_block(host, domain, region, block);
+    for (uint32_t block = first; block < end && region->plugged < region->requested && !status;
+         block++)
         if (!mc_vmem_is_plugged(device, block))
-            status = boot_block(host, domain, region, block);
+            status = vmem_boot_block(host, domain, region, block);
     return status;
 }
 
-static int boot(struct mc_host *host, struct mc_domain *domain)
+static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_vmem *device = domain->device;
+    struct mc_vmem *device = vmem_of(domain);
     struct mc_control *control = domain->control;
     int status = MC_OK;
 
-    device->kept_count = 0;
+    MC_CHECK(domain->boot_areas <= device->blocks * device->block_areas,
+             "domain %u: boots with %u areas, %u blocks of %u", domain->domid, domain->boot_areas,
+             device->blocks, device->block_areas);
+    device->deferred_count = 0;
     device->watch_area = 0;
-    memset(device->plugged, 0, (device->blocks + 63) / 64 * sizeof *device->plugged);
-    share(device, domain->boot_areas / device->block_areas);
+    memset(device->plugged, 0, sizeof device->plugged);
+    vmem_share_target(device, domain->boot_areas / device->block_areas);
+    for (uint32_t i = 0; i < device->region_count; i++) {
+        device->regions[i].plugged = 0;
+        device->regions[i].usable = device->regions[i].all.count;
+    }
     for (uint32_t i = 0; i < device->region_count && !status; i++)
-        status = boot_region(host, domain, &device->regions[i]);
+        status = vmem_boot_region(host, domain, &device->regions[i]);
     control->config[MC_VMEM_BLOCK_AREAS] = device->block_areas;
     control->config[MC_VMEM_DEVICES] = device->region_count;
     control->config[MC_VMEM_VIOLATIONS] = device->violations;
     return status;
 }
 
-static void arm(struct mc_domain *domain)
+static void vmem_set_timer(struct mc_domain *domain)
 {
-    uint64_t period_ns = domain->options[WATCH_MS] * NS_PER_MS;
+    uint64_t period_ns = domain->options[VMEM_WATCH_MS] * NS_PER_MS;
 
+    MC_CHECK(domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "domain %u: watch every %lu ms",
+             domain->domid, domain->options[VMEM_WATCH_MS]);
     domain->timer_ns = period_ns ? mc_clock_ns() + period_ns : 0;
 }
 
-static void offer(struct mc_host *host, struct mc_domain *domain)
+static void vmem_offer_target(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_vmem *device = domain->device;
+    struct mc_vmem *device = vmem_of(domain);
 
-    target(host, domain);
+    vmem_set_target(host, domain);
     for (uint32_t i = 0; i < device->region_count; i++)
         mc_vmem_size_usable(device, &device->regions[i], 1);
-    arm(domain);
+    vmem_set_timer(domain);
 }
 
-static void timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
+static void vmem_timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     (void)now_ns;
     mc_vmem_watch(host, domain);
-    arm(domain);
+    vmem_set_timer(domain);
 }
 
-static int validate(struct mc_host *host, const struct mc_domain *domain)
+static int vmem_validate(struct mc_host *host, const struct mc_domain *domain)
 {
-    const struct mc_vmem *device = domain->device;
+    const struct mc_vmem *device = vmem_of(domain);
 
     (void)host;
-    for (uint32_t i = 0; i < device->region_count; i++) {
-        const struct mc_vmem_region *region = &device->regions[i];
-
-        if (mc_vmem_count_plugged(device, region->first, region->blocks) != region->plugged)
+    for (uint32_t i = 0; i < device->region_count; i++)
+        if (mc_vmem_count_plugged(device, device->regions[i].all) != device->regions[i].plugged)
             return MC_EBROKEN;
-    }
     for (uint32_t block = 0; block < device->blocks; block++)
         if (mc_vmem_is_plugged(device, block) != mc_vmem_has_installed(domain, block))
             return MC_EBROKEN;
@@ -242,16 +235,19 @@ const struct mc_mechanism mc_virtio_mem = {
     .id = MC_VIRTIO_MEM,
     .granule_frames = 2 * MC_AREA_FRAMES,
     .dma_safe = 1,
-    .options = {{"block_areas", 2, 1, 64}, {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
-                {"watch_ms", 100, 0, 60000}},
-    .open = open_device,
-    .boot = boot,
-    .target = target,
-    .offer = offer,
-    .close = close_device,
+    .options = {
+        [VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
+        [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
+        [VMEM_WATCH_MS] = {"watch_ms", 100, 0, VMEM_WATCH_MS_MAX},
+    },
+    .device_bytes = sizeof(struct mc_vmem),
+    .open = vmem_open,
+    .boot = vmem_boot,
+    .target = vmem_set_target,
+    .offer = vmem_offer_target,
     .request = mc_vmem_request,
-    .jobs = {mc_vmem_serve_kept},
-    .timer = timer,
-    .reach = reach,
-    .validate = validate,
+    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred},
+    .timer = vmem_timer,
+    .reach = vmem_reach,
+    .validate = vmem_validate,
 };

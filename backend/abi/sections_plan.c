@@ -1,48 +1,48 @@
 /* sections_plan.c: which section comes or goes next. See sections_device.h.
  *
- *   1. below the target       plug one: what is missing of one that pins kept half, else the first
- *                             empty one; its chunk out of one bank.
- *   2. a whole section above  one goes: on a withdrawn bank, then on the less wanted kind of bank,
- *                             then the emptiest by the guest's words, then the highest.
- *   3. on a withdrawn bank    with a chunk in another bank: plug an empty section first, and 2.
- *                             takes the old one; without an empty section the old one goes first.
- *   4. nothing                or why the domain is not where it should be.
+ * A guest asks by SECTION_NEXT until the answer is NOTHING or STUCK:
+ *   1. below the target       a section is plugged: one that pins kept half at a reboot, else the
+ *                             first empty one. Its chunk is out of one bank.
+ *   2. a whole section above  a section goes: one on a withdrawn bank, then one on the less wanted
+ *                             kind of bank (remote, or local with remote_first), then the emptiest
+ *                             by the guest's words, then the highest.
+ *   3. on a withdrawn bank    with a chunk in another bank, an empty section is plugged first, and
+ *                             rule 2 takes the old one. Without an empty section the old one goes
+ *                             first.
+ *   4. else                   NOTHING when the domain is where it should be, STUCK when it is not.
  */
 #include "sections_device.h"
 
-static struct mc_sections *device_of(const struct mc_domain *domain)
-{
-    return domain->device;
-}
-
-static uint64_t section_frames(const struct mc_domain *domain)
-{
-    return (uint64_t)device_of(domain)->areas * MC_AREA_FRAMES;
-}
-
 struct mc_section mc_section_look(const struct mc_domain *domain, uint32_t section)
 {
-    uint32_t areas = device_of(domain)->areas;
+    struct mc_area_run run = mc_section_areas(domain, section);
     struct mc_section seen = {.bank = MC_NO_BANK};
 
-    for (uint32_t area = section * areas; area < (section + 1) * areas; area++) {
-        int64_t word;
+    for (uint32_t area = run.first; area < run.end; area++) {
+        uint32_t free;
 
         seen.transit += domain->states[area] > MC_A_SOFT && domain->states[area] != MC_A_INSTALLED;
         if (domain->states[area] != MC_A_INSTALLED)
             continue;
+        MC_CHECK(!seen.installed || seen.bank == domain->banks[area],
+                 "domain %u: area %u is of bank %u, its section of %u", domain->domid, area,
+                 domain->banks[area], seen.bank);
         seen.installed++;
         seen.pinned += domain->pin_counts[area] != 0;
         seen.bank = domain->banks[area];
-        word = mc_area_word(&domain->frames, area) & MC_AREA_FREE_MASK;
-        seen.free_frames += word < MC_AREA_FRAMES ? (uint64_t)word : MC_AREA_FRAMES;
+        free = mc_word(&domain->frames, area).free;     /* the guest may write up to 1023 */
+        seen.free_frames += free < MC_AREA_FRAMES ? free : MC_AREA_FRAMES;
     }
     return seen;
 }
 
-static int on_withdrawn(const struct mc_host *host, const struct mc_section *seen)
+static int sections_is_withdrawn(const struct mc_host *host, const struct mc_section *seen)
 {
-    return seen->installed && host->banks[seen->bank].withdrawn;
+    if (!seen->installed)
+        return 0;
+    MC_CHECK(seen->bank < host->bank_count, "section of bank %u, of %u banks", seen->bank,
+             host->bank_count);
+    return host->banks[seen->bank].withdrawn != 0;
 }
 
 int mc_sections_must_move(const struct mc_host *host, const struct mc_domain *domain)
@@ -51,80 +51,103 @@ int mc_sections_must_move(const struct mc_host *host, const struct mc_domain *do
 
     for (uint32_t i = 0; i < host->bank_count; i++)
         withdrawn |= host->banks[i].withdrawn;
-    for (uint32_t i = 0; i < device_of(domain)->count && withdrawn; i++) {
+    for (uint32_t i = 0; i < sections_of(domain)->count && withdrawn; i++) {
         struct mc_section seen = mc_section_look(domain, i);
 
-        if (on_withdrawn(host, &seen))
+        if (sections_is_withdrawn(host, &seen))
             return 1;
     }
     return 0;
 }
 
-int mc_section_chunk(const struct mc_host *host, const struct mc_domain *domain, uint64_t frames,
-                     uint32_t bank, uint32_t *chosen)
+static uint64_t sections_needed_frames(const struct mc_host *host, uint64_t frames)
 {
+    return host->slack_frames + host->promised_frames + frames;
+}
+
+int mc_section_has_chunk(const struct mc_host *host, const struct mc_domain *domain,
+                         uint64_t frames, uint32_t bank, uint32_t *chosen)
+{
+    MC_CHECK(frames && (bank == MC_NO_BANK || bank < host->bank_count),
+             "domain %u: chunk of %lu frames of bank %u, of %u banks", domain->domid, frames, bank,
+             host->bank_count);
     *chosen = bank;
     if (bank == MC_NO_BANK)
         *chosen = mc_bank_choose(host, frames, (int)domain->options[MC_SECTIONS_REMOTE]);
     return *chosen != MC_NO_BANK && !host->banks[*chosen].withdrawn &&
            host->banks[*chosen].free_frames >= frames &&
-           host->free_frames >= host->slack_frames + host->promised_frames + frames;
+           host->free_frames >= sections_needed_frames(host, frames);
 }
 
-/* As mc_section_chunk, once idle donors and tmem have given what they can. 0, MC_LATER when enough
- * may be on its way, or MC_ENOMEM. */
-static int64_t find_chunk(struct mc_host *host, struct mc_domain *domain, uint64_t frames,
-                          uint32_t bank, uint32_t *chosen)
+/* As mc_section_has_chunk, once idle donors and tmem have given what they can. */
+static enum mc_sections_result sections_find_chunk(struct mc_host *host, struct mc_domain *domain,
+                                                   uint64_t frames, uint32_t bank,
+                                                   uint32_t *chosen)
 {
-    struct mc_sections *device = device_of(domain);
-    uint64_t needed = host->slack_frames + host->promised_frames + frames;
+    struct mc_sections *device = sections_of(domain);
+    uint64_t needed = sections_needed_frames(host, frames);
 
+    MC_CHECK(frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
+             "domain %u: chunk of %lu frames, sections of %u areas", domain->domid, frames,
+             device->areas);
     mc_banks_drain(host);
     for (uint32_t i = 0; i < device->areas; i++)
         if (host->free_frames + host->transit_frames >= needed ||
             !(mc_supply_take_from_donor(host, domain) || mc_supply_tmem_give(host)))
             break;
-    if (mc_section_chunk(host, domain, frames, bank, chosen))
-        return MC_OK;
+    if (mc_section_has_chunk(host, domain, frames, bank, chosen))
+        return MC_SECTIONS_DONE;
     if (host->transit_frames) {
         mc_work(host);
-        return MC_LATER;
+        return MC_SECTIONS_WAITS;
     }
     device->starved_frames = frames;
     device->starved_bank = bank;
     device->why = host->free_frames >= needed ? MC_WHY_BANK : MC_WHY_NO_MEMORY;
-    return MC_ENOMEM;
+    return MC_SECTIONS_NO_MEMORY;
 }
 
-int64_t mc_section_plug(struct mc_host *host, struct mc_domain *domain, uint32_t section)
+enum mc_sections_result mc_section_plug(struct mc_host *host, struct mc_domain *domain,
+                                        uint32_t section)
 {
     struct mc_section seen = mc_section_look(domain, section);
-    uint32_t areas = device_of(domain)->areas, bank;
-    int64_t status = find_chunk(host, domain,
-                                (uint64_t)(areas - seen.installed) * MC_AREA_FRAMES, seen.bank,
-                                &bank);
+    struct mc_area_run run = mc_section_areas(domain, section);
+    uint64_t missing = mc_area_run_frames(run) - (uint64_t)seen.installed * MC_AREA_FRAMES;
+    enum mc_sections_result result = MC_SECTIONS_DONE;
+    uint32_t bank = seen.bank;
 
-    for (uint32_t area = section * areas; area < (section + 1) * areas && !status; area++) {
+    MC_CHECK_LOCKED(host);
+    if (missing)
+        result = sections_find_chunk(host, domain, missing, seen.bank, &bank);
+    for (uint32_t area = run.first; area < run.end && result == MC_SECTIONS_DONE; area++) {
+        int status;
+
         if (domain->states[area] == MC_A_INSTALLED)
             continue;
+        MC_CHECK(domain->states[area] == MC_A_HARD, "domain %u: area %u of state %u is plugged",
+                 domain->domid, area, domain->states[area]);
         domain->banks[area] = (uint8_t)bank;
         status = mc_plug(host, domain, area);
+        MC_CHECK(status != MC_ENOMEM, "domain %u: area %u: bank %u had %lu frames", domain->domid,
+                 area, bank, missing);
+        result = status ? MC_SECTIONS_SPOILT : MC_SECTIONS_DONE;
     }
-    return status;
+    return result;
 }
 
-/* The section to plug next; MC_NO_SECTION and *transit when it is still being punched. */
-static uint32_t find_missing(const struct mc_host *host, const struct mc_domain *domain,
-                             int *transit)
+/* The section to plug next, or MC_NO_SECTION; *transit is 1 when one is still being punched. */
+static uint32_t sections_pick_to_plug(const struct mc_host *host, const struct mc_domain *domain,
+                                      int *transit)
 {
+    const struct mc_sections *device = sections_of(domain);
     uint32_t empty = MC_NO_SECTION;
 
     *transit = 0;
-    for (uint32_t i = 0; i < device_of(domain)->count; i++) {
+    for (uint32_t i = 0; i < device->count; i++) {
         struct mc_section seen = mc_section_look(domain, i);
 
         *transit |= seen.transit != 0;
-        if (seen.transit || seen.installed == device_of(domain)->areas || on_withdrawn(host, &seen))
+        if (seen.transit || seen.installed == device->areas || sections_is_withdrawn(host, &seen))
             continue;
         if (seen.installed)
             return i;
@@ -133,148 +156,197 @@ static uint32_t find_missing(const struct mc_host *host, const struct mc_domain 
     return empty;
 }
 
-static int64_t say(struct mc_record *record, int todo, uint32_t section,
-                   const struct mc_section *seen)
+static enum mc_served sections_answer(struct mc_record *record, int64_t status)
 {
-    record->arg[0] = section;
-    record->arg[1] = seen->bank;
-    record->arg[2] = seen->installed;
-    return todo;
+    MC_CHECK(status >= MC_EBROKEN && status <= MC_SECTION_STUCK, "answer %ld", status);
+    return mc_answered(record, status);
 }
 
-static int64_t online(struct mc_host *host, struct mc_domain *domain, uint32_t section,
-                      struct mc_record *record)
+/* Answer with something for the guest to do. */
+static enum mc_served sections_answer_todo(const struct mc_domain *domain,
+                                           struct mc_record *record, enum mc_section_todo todo,
+                                           uint32_t section)
+{
+    struct mc_section seen = mc_section_look(domain, section);
+
+    MC_CHECK(seen.installed && !seen.transit, "domain %u: todo %d: section %u has %u areas",
+             domain->domid, todo, section, seen.installed);
+    record->arg[0] = section;
+    record->arg[1] = seen.bank;
+    record->arg[2] = seen.installed;
+    return sections_answer(record, todo);
+}
+
+static enum mc_served sections_answer_failure(struct mc_record *record,
+                                              enum mc_sections_result result)
+{
+    MC_CHECK(result != MC_SECTIONS_DONE, "op %u: no failure", record->op);
+    if (result == MC_SECTIONS_WAITS)
+        return MC_KEPT;
+    return sections_answer(record, result == MC_SECTIONS_SPOILT ? MC_ESTATE : MC_ENOMEM);
+}
+
+static enum mc_served sections_plug_and_answer(struct mc_host *host, struct mc_domain *domain,
+                                               uint32_t section, struct mc_record *record)
 {
     uint32_t before = domain->counts[MC_A_INSTALLED];
-    int64_t status = mc_section_plug(host, domain, section);
-    struct mc_section seen;
+    enum mc_sections_result result = mc_section_plug(host, domain, section);
 
-    if (status) {
-        domain->counters.refused += status == MC_ENOMEM;
-        return status;
+    if (result != MC_SECTIONS_DONE) {
+        domain->counters.refused += result == MC_SECTIONS_NO_MEMORY;
+        return sections_answer_failure(record, result);
     }
+    MC_CHECK(domain->counts[MC_A_INSTALLED] > before, "domain %u: section %u: %u areas, then %u",
+             domain->domid, section, before, domain->counts[MC_A_INSTALLED]);
     domain->counters.grants[MC_PATH_RING] += domain->counts[MC_A_INSTALLED] - before;
-    seen = mc_section_look(domain, section);
-    return say(record, MC_SECTION_ONLINED, section, &seen);
+    return sections_answer_todo(domain, record, MC_SECTION_ONLINED, section);
 }
 
-static int64_t grow(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+static enum mc_served sections_grow(struct mc_host *host, struct mc_domain *domain,
+                                    struct mc_record *record)
 {
     int transit;
-    uint32_t section = find_missing(host, domain, &transit);
+    uint32_t section = sections_pick_to_plug(host, domain, &transit);
 
+    MC_CHECK(domain->installed_frames < domain->target_frames, "domain %u: %lu frames, target %lu",
+             domain->domid, domain->installed_frames, domain->target_frames);
     if (section != MC_NO_SECTION)
-        return online(host, domain, section, record);
-    device_of(domain)->why = MC_WHY_GUEST;
-    return transit ? MC_LATER : MC_ESTATE;
+        return sections_plug_and_answer(host, domain, section, record);
+    sections_of(domain)->why = MC_WHY_GUEST;
+    return transit ? MC_KEPT : sections_answer(record, MC_ESTATE);
 }
 
-/* The higher, the sooner it goes. */
-static uint64_t rank(const struct mc_host *host, const struct mc_domain *domain,
-                     const struct mc_section *seen)
+/* The higher, the sooner the section goes. */
+static uint64_t sections_rank(const struct mc_host *host, const struct mc_domain *domain,
+                              const struct mc_section *seen)
 {
-    int unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
+    int withdrawn = sections_is_withdrawn(host, seen), unwanted;
 
-    return (uint64_t)on_withdrawn(host, seen) << 41 | (uint64_t)unwanted << 40 |
-           seen->free_frames;
+    MC_CHECK(seen->installed, "domain %u: a section of %u areas is to go", domain->domid,
+             seen->installed);
+    unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
+
+    return (uint64_t)withdrawn << 41 | (uint64_t)unwanted << 40 | seen->free_frames;
 }
 
-/* It is in the guest's hands, was not kept, and is beyond the target or, `moving`, in the way. */
-static int may_go(const struct mc_host *host, const struct mc_domain *domain, uint32_t section,
-                  int moving, struct mc_section *seen)
+/* 1 when the section is in the guest's hands, may go, and is beyond the target or (`moving`) on a
+ * withdrawn bank. */
+static int sections_may_go(const struct mc_host *host, const struct mc_domain *domain,
+                           uint32_t section, int moving, struct mc_section *seen)
 {
-    if (device_of(domain)->kept[section])
+    uint8_t stays = sections_of(domain)->stays[section];
+
+    MC_CHECK(stays <= MC_SECTION_PINNED, "domain %u: section %u stays for %u", domain->domid,
+             section, stays);
+    if (stays != MC_SECTION_MAY_GO)
         return 0;
     *seen = mc_section_look(domain, section);
     if (!seen->installed || seen->transit)
         return 0;
-    return moving ? on_withdrawn(host, seen)
+    return moving ? sections_is_withdrawn(host, seen)
                   : domain->installed_frames >= domain->target_frames +
                                                     (uint64_t)seen->installed * MC_AREA_FRAMES;
 }
 
-/* The one that goes next. When only such with pins are left they are refused here, without
- * troubling the guest. */
-static uint32_t pick(struct mc_domain *domain, const struct mc_host *host, int moving)
+/* The section that goes next, or MC_NO_SECTION. When only sections with pins are left, they are
+ * refused here, without troubling the guest. */
+static uint32_t sections_pick_to_go(const struct mc_host *host, struct mc_domain *domain,
+                                    int moving)
 {
-    struct mc_sections *device = device_of(domain);
+    struct mc_sections *device = sections_of(domain);
     uint32_t best = MC_NO_SECTION;
     struct mc_section seen;
     uint64_t most = 0;
 
     for (uint32_t i = 0; i < device->count; i++)
-        if (may_go(host, domain, i, moving, &seen) && !seen.pinned &&
-            (best == MC_NO_SECTION || rank(host, domain, &seen) >= most)) {
+        if (sections_may_go(host, domain, i, moving, &seen) && !seen.pinned &&
+            (best == MC_NO_SECTION || sections_rank(host, domain, &seen) >= most)) {
             best = i;
-            most = rank(host, domain, &seen);
+            most = sections_rank(host, domain, &seen);
         }
     for (uint32_t i = 0; i < device->count && best == MC_NO_SECTION; i++)
-        if (may_go(host, domain, i, moving, &seen)) {
-            device->kept[i] = -MC_EPERM;
+        if (sections_may_go(host, domain, i, moving, &seen)) {
+            device->stays[i] = MC_SECTION_PINNED;
             domain->counters.refused_dma++;
         }
     return best;
 }
 
-static int64_t ask(struct mc_domain *domain, uint32_t section, struct mc_record *record)
+static enum mc_served sections_ask_to_go(struct mc_domain *domain, uint32_t section,
+                                         struct mc_record *record)
 {
-    struct mc_section seen = mc_section_look(domain, section);
+    struct mc_sections *device = sections_of(domain);
 
-    device_of(domain)->asked = section;
-    return say(record, MC_SECTION_OFFLINE, section, &seen);
+    MC_CHECK(device->asked == MC_NO_SECTION, "domain %u: section %u, and %u is asked for already",
+             domain->domid, section, device->asked);
+    device->asked = section;
+    return sections_answer_todo(domain, record, MC_SECTION_OFFLINE, section);
 }
 
-static int64_t move(struct mc_host *host, struct mc_domain *domain, uint32_t section,
-                    struct mc_record *record)
+/* The section is on a withdrawn bank. */
+static enum mc_served sections_move(struct mc_host *host, struct mc_domain *domain,
+                                    uint32_t section, struct mc_record *record)
 {
+    struct mc_section seen = mc_section_look(domain, section);
     int transit;
-    uint32_t spare = find_missing(host, domain, &transit), bank;
-    int64_t status;
+    uint32_t spare = sections_pick_to_plug(host, domain, &transit), bank;
+    enum mc_sections_result result;
 
+    MC_CHECK(sections_is_withdrawn(host, &seen), "domain %u: section %u of bank %u is to move",
+             domain->domid, section, seen.bank);
     if (spare != MC_NO_SECTION)
-        return online(host, domain, spare, record);
-    status = find_chunk(host, domain, section_frames(domain), MC_NO_BANK, &bank);
-    return status ? status : ask(domain, section, record);
+        return sections_plug_and_answer(host, domain, spare, record);
+    result = sections_find_chunk(host, domain,
+                                 (uint64_t)sections_of(domain)->areas * MC_AREA_FRAMES,
+                                 MC_NO_BANK, &bank);
+    return result == MC_SECTIONS_DONE ? sections_ask_to_go(domain, section, record)
+                                      : sections_answer_failure(record, result);
 }
 
 /* Nothing is left to be done, or nothing that could be. */
-static int64_t conclude(const struct mc_host *host, struct mc_domain *domain,
-                        struct mc_record *record)
+static enum mc_served sections_conclude(const struct mc_host *host, struct mc_domain *domain,
+                                        struct mc_record *record)
 {
-    struct mc_sections *device = device_of(domain);
+    struct mc_sections *device = sections_of(domain);
     int pinned = 0;
 
+    MC_CHECK(domain->installed_frames >= domain->target_frames,
+             "domain %u: %lu frames, target %lu, and nothing to do", domain->domid,
+             domain->installed_frames, domain->target_frames);
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
-        return MC_SECTION_NOTHING;
+        return sections_answer(record, MC_SECTION_NOTHING);
     for (uint32_t i = 0; i < device->count; i++)
-        pinned |= device->kept[i] == -MC_EPERM;
+        pinned |= device->stays[i] == MC_SECTION_PINNED;
     device->why = pinned ? MC_WHY_PINNED : MC_WHY_IN_USE;
     record->arg[0] = (uint64_t)(pinned ? -MC_EPERM : -MC_ESTATE);
-    return MC_SECTION_STUCK;
+    return sections_answer(record, MC_SECTION_STUCK);
 }
 
-int64_t mc_sections_next(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+enum mc_served mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
+                                      struct mc_record *record)
 {
-    struct mc_sections *device = device_of(domain);
+    struct mc_sections *device = sections_of(domain);
     uint32_t section;
 
+    MC_CHECK_LOCKED(host);
     if (record->arg[0] == MC_SECTION_ASK_MORE &&
         domain->installed_frames >= domain->target_frames) {
         domain->counters.refused++;
-        return MC_ETARGET;
+        return sections_answer(record, MC_ETARGET);
     }
     for (uint32_t i = 0; i < device->count && record->arg[0] == MC_SECTION_ASK_ANEW; i++)
-        device->kept[i] = device->kept[i] == -MC_EPERM ? -MC_EPERM : 0;
+        if (device->stays[i] == MC_SECTION_IN_USE)
+            device->stays[i] = MC_SECTION_MAY_GO;
     device->asked = MC_NO_SECTION;
     device->starved_frames = 0;
     device->why = MC_WHY_NONE;
     if (domain->installed_frames < domain->target_frames)
-        return grow(host, domain, record);
+        return sections_grow(host, domain, record);
     if (domain->installed_frames > domain->target_frames &&
-        (section = pick(domain, host, 0)) != MC_NO_SECTION)
-        return ask(domain, section, record);
+        (section = sections_pick_to_go(host, domain, 0)) != MC_NO_SECTION)
+        return sections_ask_to_go(domain, section, record);
     if (mc_sections_must_move(host, domain) &&
-        (section = pick(domain, host, 1)) != MC_NO_SECTION)
-        return move(host, domain, section, record);
-    return conclude(host, domain, record);
+        (section = sections_pick_to_go(host, domain, 1)) != MC_NO_SECTION)
+        return sections_move(host, domain, section, record);
+    return sections_conclude(host, domain, record);
 }

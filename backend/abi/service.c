@@ -1,11 +1,11 @@
 /* service.c: the service thread serves both rings of every domain. See host.h, ring.h, ops.h.
  *
  * One thread, so the tmem pool and the order of requests need no more than the host lock:
- *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring, of the memory
- *      ring at most what is begun within MC_VISIT_NS_MAX; then publish the responses and ring the
- *      guest's bell if it sleeps. Then the worker is woken if there is something for it.
- *   2. nothing anywhere: spin for the current budget, looking again.
- *   3. still nothing: arm every ring, look once more, sleep in epoll.
+ *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring. On the memory ring
+ *      no record is begun after MC_VISIT_NS_MAX. Then publish the responses and ring the guest's
+ *      bell if the guest sleeps. After all domains, wake the worker if there is something for it.
+ *   2. no record anywhere: spin for the current budget, looking again.
+ *   3. still none: arm every ring, look once more, sleep in epoll.
  * The spin budget doubles when a request comes within spin_ns of the last one and halves when a
  * spin was in vain, so that an idle or a crowded host does not burn a CPU.
  * A record is copied out of the ring before it is looked at; frame and area numbers are checked
@@ -14,6 +14,7 @@
  */
 #include "mechanism.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -22,40 +23,43 @@
 #define MC_EPOLL_TIMEOUT_MS 100
 #define MC_SPIN_BUDGET_MIN_NS 500
 
-void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
+static enum mc_served service_memory(struct mc_host *host, struct mc_domain *domain,
+                                     struct mc_record *record)
 {
-    uint32_t active = MC_ACTIVE;
+    enum mc_served served;
 
-    domain->broken_status = (uint32_t)-status;
-    atomic_store(&domain->control->state, MC_STATE_BROKEN);
-    /* The main thread may have begun to close it meanwhile: that must not be overwritten. */
-    __atomic_compare_exchange_n(&domain->phase, &active, MC_BROKEN, 0, __ATOMIC_ACQ_REL,
-                                __ATOMIC_ACQUIRE);
-    mc_eventfd_ring(host->event_fd);
-}
-
-static int64_t serve_memory(struct mc_host *host, struct mc_domain *domain,
-                            struct mc_record *record)
-{
     if (record->op == MC_OP_NOP)
-        return MC_OK;
-    return domain->mechanism->request ? domain->mechanism->request(host, domain, record) : MC_EOP;
+        return mc_answered(record, MC_OK);
+    if (!domain->mechanism->request)
+        return mc_answered(record, MC_EOP);
+    served = domain->mechanism->request(host, domain, record);
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(served <= MC_UNFINISHED, "domain %u, op %u: outcome %d", domain->domid, record->op,
+             served);
+    return served;
 }
 
-static int64_t grow_tmem(struct mc_host *host)
+/* Give tmem one slab area more, if it may have one. */
+static void service_grow_tmem(struct mc_host *host)
 {
-    for (uint32_t area = 0; area < host->tmem.slab_areas; area++) {
-        if (host->slab_used[area])
-            continue;
-        if (host->tmem.grow(host->tmem.state, area) < 0)
-            return 0;
+    uint32_t area = 0;
+
+    MC_CHECK(host->slab_used && host->tmem_frames % MC_AREA_FRAMES == 0,
+             "tmem has %lu frames of %u slab areas", host->tmem_frames, host->tmem.slab_areas);
+    if (!mc_has_free(host, MC_AREA_FRAMES) ||
+        host->tmem_frames >= (uint64_t)host->tmem_areas_max * MC_AREA_FRAMES)
+        return;
+    while (area < host->tmem.slab_areas && host->slab_used[area])
+        area++;
+    MC_CHECK(area < host->tmem.slab_areas, "tmem has %lu frames, yet all %u slab areas are used",
+             host->tmem_frames, host->tmem.slab_areas);
+    if (host->tmem.grow(host->tmem.state, area) >= 0)
         mc_tmem_charge(host, area);
-        return 1;
-    }
-    return 0;
 }
 
-static int64_t serve_tmem(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+/* The status of the answer. */
+static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
+                            struct mc_record *record)
 {
     uint64_t page = 0, frame = record->arg[4];
     int64_t status;
@@ -63,7 +67,7 @@ static int64_t serve_tmem(struct mc_host *host, struct mc_domain *domain, struct
     if (!host->tmem.execute || record->op < MC_OP_PUT || record->op > MC_OP_DESTROY_POOL)
         return MC_TMEM_BAD + MC_EOP;
     if (record->op == MC_OP_PUT || record->op == MC_OP_GET) {
-        if (frame >= (uint64_t)domain->areas * MC_AREA_FRAMES)
+        if (frame >= mc_maxmem_frames(domain))
             return MC_TMEM_BAD + MC_EINDEX;
         if (domain->states[frame / MC_AREA_FRAMES] != MC_A_INSTALLED || mc_is_hole(domain, frame))
             return MC_TMEM_BAD + MC_EFOREIGN;
@@ -73,27 +77,29 @@ static int64_t serve_tmem(struct mc_host *host, struct mc_domain *domain, struct
     }
     status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
     if (status == MC_NEED_SLAB) {
-        if (mc_has_free(host, MC_AREA_FRAMES) &&
-            host->tmem_frames < (uint64_t)host->tmem_areas_max * MC_AREA_FRAMES)
-            grow_tmem(host);
+        service_grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
+        MC_CHECK(status != MC_NEED_SLAB, "domain %u: tmem asks a second time, status %ld",
+                 domain->domid, status);
     }
     return status;
 }
 
-static int is_bad(int ring, int64_t status)
+/* 1 for an answer to a request that no correct guest sends. */
+static int service_is_bad(enum mc_ring_id ring, int64_t status)
 {
-    if (ring == 1)
+    if (ring == MC_RING_TMEM)
         return status <= MC_TMEM_BAD;
     return status == MC_EINDEX || status == MC_EOP || status == MC_EFOREIGN || status == MC_ESTATE;
 }
 
-static void publish(struct mc_host *host, struct mc_domain *domain, int ring)
+static void service_publish(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring)
 {
     if (!mc_back_publish(&domain->rings[ring]))
         return;
     domain->counters.wakes++;
     if (domain->relayed) {
+        MC_CHECK(host->relay_fd >= 0, "domain %u: relayed by fd %d", domain->domid, host->relay_fd);
         __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
         mc_eventfd_ring(host->relay_fd);
         return;
@@ -107,12 +113,16 @@ uint64_t mc_relay_take(struct mc_host *host)
     return __atomic_exchange_n(&host->relay_mask, 0, __ATOMIC_ACQ_REL);
 }
 
-/* What was left at the visit before, or a copy of the next in the ring. */
-static int next_record(struct mc_domain *domain, int ring, struct mc_record *record)
+/* The record that the visit before left, or a copy of the next in the ring. As mc_back_pop. */
+static int service_next(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring,
+                        struct mc_record *record)
 {
     int got = 1;
 
-    if (!ring && domain->is_unfinished) {
+    if (ring == MC_RING_MEMORY && domain->is_unfinished) {
+        if (!MC_CHECK_DOMAIN(host, domain, domain->unfinished.op != MC_OP_NOP,
+                             "op %u is unfinished", domain->unfinished.op))
+            return MC_EBROKEN;
         domain->is_unfinished = 0;
         *record = domain->unfinished;
         return got;
@@ -123,15 +133,9 @@ static int next_record(struct mc_domain *domain, int ring, struct mc_record *rec
     return got;
 }
 
-static void keep_unfinished(struct mc_domain *domain, const struct mc_record *record)
-{
-    domain->unfinished = *record;
-    domain->is_unfinished = 1;
-}
-
-/* A guest that asks for much all the time gets a turn like the others, not all of them. The clock
- * is read for what may take long only. */
-static int is_turn_over(uint64_t *since_ns)
+/* 1 when a guest has had its turn: one that asks for much all the time gets a turn like the others.
+ * The clock is read only before requests that may take long. */
+static int service_turn_is_over(uint64_t *since_ns)
 {
     uint64_t now_ns = mc_clock_ns();
 
@@ -139,70 +143,85 @@ static int is_turn_over(uint64_t *since_ns)
     return now_ns - *since_ns > MC_VISIT_NS_MAX;
 }
 
-/* Serve what waits in one ring; how many records, or a negative status that breaks the domain. */
-static int serve_ring(struct mc_host *host, struct mc_domain *domain, int ring)
+static enum mc_served service_record(struct mc_host *host, struct mc_domain *domain,
+                                     enum mc_ring_id ring, struct mc_record *record,
+                                     uint64_t *since_ns)
+{
+    if (ring == MC_RING_TMEM)
+        return mc_answered(record, service_tmem(host, domain, record));
+    if (record->op != MC_OP_NOP && service_turn_is_over(since_ns))
+        return MC_UNFINISHED;
+    return service_memory(host, domain, record);
+}
+
+/* Serve the records that wait in one ring, and count them in *served. 0, or a status that breaks
+ * the domain. */
+static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring,
+                        int *served)
 {
     struct mc_record record;
     uint64_t since_ns = 0;
-    int served = 0, got = mc_back_pending(&domain->rings[ring]);
+    int done = 0, got = mc_back_pending(&domain->rings[ring]);
 
-    if (got < 0 || (!got && (ring || !domain->is_unfinished)))
+    if (got < 0 || (!got && (ring == MC_RING_TMEM || !domain->is_unfinished)))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
-     * tmem that is still on its way to memory (tmem/stream.py). */
+     * tmem that is still on its way to memory (tmem/slab.py). */
     mc_host_lock(host);
-    while (served < MC_VISIT_RECORDS_MAX && (got = next_record(domain, ring, &record)) > 0) {
-        int is_long = !ring && record.op != MC_OP_NOP;
-        int64_t status;
+    while (done < MC_VISIT_RECORDS_MAX && (got = service_next(host, domain, ring, &record)) > 0) {
+        enum mc_served outcome = service_record(host, domain, ring, &record, &since_ns);
 
-        if (is_long && is_turn_over(&since_ns)) {
-            keep_unfinished(domain, &record);
+        if (outcome == MC_UNFINISHED) {
+            domain->unfinished = record;
+            domain->is_unfinished = 1;
             break;
         }
-        status = ring ? serve_tmem(host, domain, &record) : serve_memory(host, domain, &record);
-        served++;
-        if (status == MC_AGAIN) {
-            keep_unfinished(domain, &record);
-            break;
-        }
-        record.status = status;
-        if (is_bad(ring, status))
+        done++;
+        if (outcome == MC_KEPT)
+            continue;
+        if (service_is_bad(ring, record.status))
             mc_count_bad(domain);
-        if (status != MC_LATER && mc_back_push(&domain->rings[ring], &record)) {
+        if (mc_back_push(&domain->rings[ring], &record)) {
             got = MC_ERUNAWAY;
             break;
         }
     }
-    if (!ring)
+    if (ring == MC_RING_MEMORY)
         mc_reach_note(host, domain);
     mc_host_unlock(host);
-    if (served)
-        publish(host, domain, ring);
-    return got < 0 ? got : served;
+    if (done)
+        service_publish(host, domain, ring);
+    *served += done;
+    return got < 0 ? got : MC_OK;
 }
 
-/* Answers that mechanisms gave by and by; how many, or a negative status that breaks the domain. */
-static int push_answers(struct mc_host *host, struct mc_domain *domain)
+/* Publish the answers that mechanisms gave to records they had kept, and count them in *served. 0,
+ * or a status that breaks the domain. */
+static int service_answers(struct mc_host *host, struct mc_domain *domain, int *served)
 {
-    int status = MC_OK, count;
+    int status = MC_OK;
+    uint32_t count;
 
     if (!__atomic_load_n(&domain->answer_count, __ATOMIC_ACQUIRE))
-        return 0;
+        return MC_OK;
     mc_host_lock(host);
-    count = (int)domain->answer_count;
-    for (int i = 0; i < count; i++) {
-        if (is_bad(0, domain->answers[i].status))
+    count = domain->answer_count;
+    if (!MC_CHECK_DOMAIN(host, domain, count <= MC_RING_SLOTS, "%u answers wait", count))
+        count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (service_is_bad(MC_RING_MEMORY, domain->answers[i].status))
             mc_count_bad(domain);
-        status |= mc_back_push(&domain->rings[0], &domain->answers[i]);
+        status |= mc_back_push(&domain->rings[MC_RING_MEMORY], &domain->answers[i]);
     }
     domain->answer_count = 0;
     mc_reach_note(host, domain);
     mc_host_unlock(host);
-    publish(host, domain, 0);
-    return status ? MC_ERUNAWAY : count;
+    service_publish(host, domain, MC_RING_MEMORY);
+    *served += (int)count;
+    return status ? MC_ERUNAWAY : MC_OK;
 }
 
-static void note_credit(struct mc_host *host, struct mc_domain *domain)
+static void service_note_credit(struct mc_host *host, struct mc_domain *domain)
 {
     uint64_t taken = atomic_load_explicit(&domain->control->credit_taken, memory_order_relaxed);
 
@@ -214,36 +233,45 @@ static void note_credit(struct mc_host *host, struct mc_domain *domain)
     mc_host_unlock(host);
 }
 
-static int visit(struct mc_host *host, struct mc_domain *domain)
+/* How many records were served. */
+static int service_visit(struct mc_host *host, struct mc_domain *domain)
 {
-    int memory = serve_ring(host, domain, 0);
-    int tmem = memory < 0 ? 0 : serve_ring(host, domain, 1);
-    int late = memory < 0 ? 0 : push_answers(host, domain);
+    int served = 0, status;
 
-    if (memory < 0 || tmem < 0 || late < 0) {
-        mc_domain_break(host, domain, memory < 0 ? memory : late < 0 ? late : tmem);
+    MC_CHECK(domain->control && domain->mechanism, "domain %u: visited without control",
+             domain->domid);
+    status = service_ring(host, domain, MC_RING_MEMORY, &served);
+    if (!status)
+        status = service_ring(host, domain, MC_RING_TMEM, &served);
+    if (!status)
+        status = service_answers(host, domain, &served);
+    if (!status && __atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) >
+                       host->error_budget)
+        status = MC_EPERM;
+    if (status) {
+        mc_domain_break(host, domain, status);
         return 0;
     }
-    if (__atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) > host->error_budget)
-        mc_domain_break(host, domain, MC_EPERM);
-    note_credit(host, domain);
-    return memory + tmem + late;
+    service_note_credit(host, domain);
+    return served;
 }
 
-static int visit_all(struct mc_host *host)
+static int service_visit_all(struct mc_host *host)
 {
     struct mc_domain *domain;
     int served = 0;
 
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
-        uint32_t phase = mc_phase_of(domain);
+        enum mc_phase phase = mc_phase_of(domain);
 
+        MC_CHECK(phase <= MC_BROKEN, "domain %u: phase %d", domain->domid, phase);
         if (phase == MC_ACTIVE) {
-            served += visit(host, domain);
+            served += service_visit(host, domain);
         } else if (phase == MC_CLOSING) {
             mc_host_lock(host);
-            mc_phase_set(domain, MC_QUIESCED);
-            pthread_cond_broadcast(&host->own->done);
+            if (mc_phase_of(domain) == MC_CLOSING)
+                mc_phase_set(domain, MC_QUIESCED);
+            mc_tell_done(host);
             mc_host_unlock(host);
         }
     }
@@ -251,22 +279,23 @@ static int visit_all(struct mc_host *host)
     return served;
 }
 
-static int armed_and_idle(struct mc_host *host)
+/* 1 when every ring asks for a doorbell and none has a record: the thread may sleep. */
+static int service_arm(struct mc_host *host)
 {
     struct mc_domain *domain;
     int pending = 0;
 
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) == MC_ACTIVE)
-            pending |= mc_back_arm(&domain->rings[0]) | mc_back_arm(&domain->rings[1]) |
-                       (int)domain->is_unfinished;
+            pending |= mc_back_arm(&domain->rings[MC_RING_MEMORY]) |
+                       mc_back_arm(&domain->rings[MC_RING_TMEM]) | (int)domain->is_unfinished;
         else if (mc_phase_of(domain) == MC_CLOSING)
             pending = 1;
     }
     return !pending;
 }
 
-static void publish_cpu(struct mc_host *host)
+static void service_show_cpu(struct mc_host *host)
 {
     uint32_t cpu = mc_cpu_now();
     struct mc_domain *domain;
@@ -276,7 +305,7 @@ static void publish_cpu(struct mc_host *host)
             atomic_store_explicit(&domain->control->hypervisor_cpu, cpu, memory_order_relaxed);
 }
 
-static uint64_t next_budget(const struct mc_host *host, uint64_t budget_ns, int was_close)
+static uint64_t service_next_budget(const struct mc_host *host, uint64_t budget_ns, int was_close)
 {
     uint64_t next_ns = was_close ? 2 * budget_ns + MC_SPIN_BUDGET_MIN_NS : budget_ns / 2;
 
@@ -287,15 +316,18 @@ int mc_service_run(struct mc_host *host)
 {
     struct epoll_event events[MC_EPOLL_EVENTS_MAX];
     uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
+    int got;
 
+    MC_CHECK(!host->service_running, "%u service threads run", host->service_running);
     mc_work_later();
-    /* Before any phase is read: whoever closes a domain stores its phase, then reads this. */
+    /* Before any phase is read: the main thread closes a domain by storing its phase, then reads
+     * this. */
     __atomic_store_n(&host->service_running, 1, __ATOMIC_SEQ_CST);
-    publish_cpu(host);
+    service_show_cpu(host);
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
-        if (visit_all(host)) {
+        if (service_visit_all(host)) {
             if (idle_since_ns && mc_clock_ns() - idle_since_ns <= host->spin_ns)
-                budget_ns = next_budget(host, budget_ns, 1);
+                budget_ns = service_next_budget(host, budget_ns, 1);
             idle_since_ns = 0;
             if (budget_ns)      /* without a spin to come, arming looks again as well */
                 continue;
@@ -306,16 +338,17 @@ int mc_service_run(struct mc_host *host)
             mc_cpu_relax();
             continue;
         }
-        if (!armed_and_idle(host))
+        if (!service_arm(host))
             continue;
         if (budget_ns)
-            budget_ns = next_budget(host, budget_ns, 0);
-        epoll_wait(host->epoll_fd, events, MC_EPOLL_EVENTS_MAX, MC_EPOLL_TIMEOUT_MS);
-        publish_cpu(host);
+            budget_ns = service_next_budget(host, budget_ns, 0);
+        got = epoll_wait(host->epoll_fd, events, MC_EPOLL_EVENTS_MAX, MC_EPOLL_TIMEOUT_MS);
+        MC_CHECK(got >= 0 || errno == EINTR, "epoll fd %d: errno %d", host->epoll_fd, errno);
+        service_show_cpu(host);
     }
     __atomic_store_n(&host->service_running, 0, __ATOMIC_RELEASE);
     mc_host_lock(host);
-    pthread_cond_broadcast(&host->own->done);
+    mc_tell_done(host);
     mc_host_unlock(host);
     return MC_OK;
 }

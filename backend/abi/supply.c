@@ -2,12 +2,13 @@
  *
  * Cheapest source first:
  *   1. free       the host has more than its slack.
- *   2. coming     the worker is about to punch what brings more: taken from the slack meanwhile.
+ *   2. coming     the worker is about to punch areas that bring more: the receiver is served out of
+ *                 the slack meanwhile.
  *   3. a donor    whose mechanism can give without its guest: first a domain above its target
- *                 (hard), then the one with most to spare (soft), then an area that stands ready
- *                 for another. Its word is swapped at once, its punch is the worker's; the receiver
- *                 is served out of the slack.
- *   4. tmem       a slab area, ephemeral pages evicted if need be; discarded at once.
+ *                 (hard), then the domain with most to spare (soft), then an area that stands ready
+ *                 for another domain. The donor's word is swapped at once, the worker punches, the
+ *                 receiver is served out of the slack.
+ *   4. tmem       a slab area, ephemeral pages evicted if need be; its pages are discarded at once.
  * Sources 3 and 4 make the grant a transfer. Nothing left: MC_ENOMEM, at once.
  */
 #include "mechanism.h"
@@ -15,8 +16,8 @@
 #define MC_TRANSIT_WAITS_MAX 16
 #define MC_TRANSIT_WAIT_NS 20000000
 
-/* Withdraw an area populated ahead of need for another domain. */
-static int take_ready(struct mc_host *host, const struct mc_domain *receiver)
+/* Withdraw an area populated ahead of need for another domain; 1 if there was one. */
+static int supply_take_ready(struct mc_host *host, const struct mc_domain *receiver)
 {
     struct mc_domain *donor;
 
@@ -35,20 +36,31 @@ static int take_ready(struct mc_host *host, const struct mc_domain *receiver)
     return 0;
 }
 
-static int may_give(const struct mc_domain *donor, const struct mc_domain *receiver)
+static int supply_may_give(const struct mc_domain *donor, const struct mc_domain *receiver)
 {
     return donor != receiver && mc_phase_of(donor) == MC_ACTIVE && donor->mechanism->give;
 }
 
+static int supply_give(struct mc_host *host, struct mc_domain *donor, int hard)
+{
+    int gave = donor->mechanism->give(host, donor, hard);
+
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(!gave || host->transit_frames || host->free_frames,
+             "domain %u: says it gave, %lu frames are free, %lu in transit", donor->domid,
+             host->free_frames, host->transit_frames);
+    return gave;
+}
+
 /* The domain of `mask` with most to spare beyond its credit, or NULL. */
-static struct mc_domain *most_spare(struct mc_host *host, uint64_t mask,
-                                    const struct mc_domain *receiver)
+static struct mc_domain *supply_most_spare(struct mc_host *host, uint64_t mask,
+                                           const struct mc_domain *receiver)
 {
     struct mc_domain *best = NULL, *donor;
     uint32_t best_spare = 0;
 
     while ((donor = mc_next(host, &mask))) {
-        uint32_t spare = may_give(donor, receiver) ? mc_spare_areas(donor, donor->areas) : 0;
+        uint32_t spare = supply_may_give(donor, receiver) ? mc_spare_areas(donor, donor->areas) : 0;
 
         if (spare > donor->credit_areas && spare > best_spare) {
             best = donor;
@@ -58,19 +70,21 @@ static struct mc_domain *most_spare(struct mc_host *host, uint64_t mask,
     return best;
 }
 
-/* Never a domain's ready area: two growing domains would take it in turns. Whoever has most to
- * spare may not give it (its mechanism asks its guest first): then the next is asked. */
+/* Never an area that stands ready for another domain: two growing domains would take it in turns.
+ * The richest donor may be unable to give without asking its guest; then the next richest is
+ * asked. */
 int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
 {
     uint64_t asked = mc_attached(host);
     struct mc_domain *donor;
 
+    MC_CHECK_LOCKED(host);
     for (uint64_t mask = asked; (donor = mc_next(host, &mask));)
-        if (may_give(donor, receiver) && mc_size(donor) > donor->target_frames &&
-            donor->mechanism->give(host, donor, 1))
+        if (supply_may_give(donor, receiver) && mc_size(donor) > donor->target_frames &&
+            supply_give(host, donor, 1))
             return 1;
-    while ((donor = most_spare(host, asked, receiver))) {
-        if (donor->mechanism->give(host, donor, 0))
+    while ((donor = supply_most_spare(host, asked, receiver))) {
+        if (supply_give(host, donor, 0))
             return 1;
         asked &= ~(1ull << donor->domid);
     }
@@ -79,7 +93,7 @@ int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
 
 int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *receiver)
 {
-    return mc_supply_take_spare(host, receiver) || take_ready(host, receiver);
+    return mc_supply_take_spare(host, receiver) || supply_take_ready(host, receiver);
 }
 
 /* tmem gives one slab area back to the host; 1 if it did. */
@@ -87,18 +101,22 @@ int mc_supply_tmem_give(struct mc_host *host)
 {
     int64_t area;
 
+    MC_CHECK_LOCKED(host);
     if (!host->tmem_frames || !host->tmem.shrink)
         return 0;
     area = host->tmem.shrink(host->tmem.state);
-    if (area < 0 || area >= host->tmem.slab_areas)
+    if (area < 0)               /* every slab area holds persistent pages */
         return 0;
+    MC_CHECK(area < host->tmem.slab_areas, "tmem gives slab area %ld of %u", area,
+             host->tmem.slab_areas);
+    MC_CHECK(host->tmem.slab, "tmem gives slab area %ld of a slab at 0", area);
     mc_discard(host->tmem.slab + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
     mc_tmem_discharge(host, (uint32_t)area);
     return 1;
 }
 
-/* 1 when what the worker is about to punch brings more free than the slack and what is promised. */
-static int is_coming(struct mc_host *host)
+/* 1 when the areas that the worker is about to punch make more free than slack and promise. */
+static int supply_is_coming(struct mc_host *host)
 {
     uint64_t due = host->free_frames;
     struct mc_domain *domain;
@@ -110,33 +128,35 @@ static int is_coming(struct mc_host *host)
     return due >= host->slack_frames + host->promised_frames + MC_AREA_FRAMES;
 }
 
-static int has_area(const struct mc_host *host)
+static int supply_has_area(const struct mc_host *host)
 {
     return mc_bank_pick(host, MC_AREA_FRAMES, 0) != MC_NO_BANK;
 }
 
-static int wait_for_transit(struct mc_host *host)
+/* Until an area may be charged: 0, or MC_ENOMEM. */
+static int supply_wait_for_transit(struct mc_host *host)
 {
     mc_work(host);
-    for (int i = 0; i < MC_TRANSIT_WAITS_MAX && !has_area(host) && host->transit_frames; i++)
-        if (!mc_punch_due(host))        /* sooner done than waited for */
+    for (int i = 0; i < MC_TRANSIT_WAITS_MAX && !supply_has_area(host) && host->transit_frames; i++)
+        if (!mc_punch_due(host))        /* sooner done here than waited for */
             mc_wait_done(host, MC_TRANSIT_WAIT_NS);
-    return has_area(host) ? MC_OK : MC_ENOMEM;
+    return supply_has_area(host) ? MC_OK : MC_ENOMEM;
 }
 
 int mc_supply_find(struct mc_host *host, const struct mc_domain *domain, int *path)
 {
+    MC_CHECK_LOCKED(host);
     if (mc_has_free(host, MC_AREA_FRAMES))
         return MC_OK;
-    if (is_coming(host))
-        return wait_for_transit(host);
+    if (supply_is_coming(host))
+        return supply_wait_for_transit(host);
     if (mc_supply_take_from_donor(host, domain)) {
         *path = MC_PATH_TRANSFER;
-        return wait_for_transit(host);
+        return supply_wait_for_transit(host);
     }
     if (mc_supply_tmem_give(host)) {
         *path = MC_PATH_TRANSFER;
-        return has_area(host) ? MC_OK : MC_ENOMEM;      /* not when its bank is withdrawn */
+        return supply_has_area(host) ? MC_OK : MC_ENOMEM;      /* none when its bank is withdrawn */
     }
     return MC_ENOMEM;
 }

@@ -1,77 +1,136 @@
 /* virtio_mem_requests.c: what a guest may ask of its virtio-mem devices. See virtio_mem.h.
  *
- *   PLUG        all blocks of the range or none, charged to the device's bank, without pages (as
- *               QEMU without prealloc). Never beyond the requested size. When areas of it are being
- *               punched, or memory for it is, the worker answers when they are done.
- *   UNPLUG      the words are swapped at once, the worker punches, neighbours in one call.
+ *   PLUG        all blocks of the run or none, charged to the device's bank, without pages (as
+ *               QEMU without prealloc). Never beyond the requested size. While areas of the run, or
+ *               memory for it, are being punched, the record is deferred: the worker answers.
+ *   UNPLUG      swaps the words of the areas at once. The worker punches, neighbours in one call.
  *
- * Every word of a request is checked against the bitmap and the ledger; an ERROR is a bad request.
+ * Every word of a request is compared with the bitmap and the ledger. ERROR counts as a bad
+ * request.
  */
 #include "virtio_mem_device.h"
 
 #include <string.h>
 
-int mc_vmem_is_plugged(const struct mc_vmem *device, uint32_t block)
+/* QEMU lets Linux add memory in blocks of 128 MiB: two of them beyond what is requested. */
+#define USABLE_EXTENT_AREAS 128
+
+/* ---- blocks ---- */
+
+static struct mc_area_run vmem_areas_of(const struct mc_domain *domain,
+                                        struct mc_vmem_blocks blocks)
 {
-    return device->plugged[block / 64] >> block % 64 & 1;
+    const struct mc_vmem *device = vmem_of(domain);
+
+    MC_CHECK(blocks.first <= device->blocks && blocks.count <= device->blocks - blocks.first,
+             "domain %u: %u blocks from %u, of %u", domain->domid, blocks.count, blocks.first,
+             device->blocks);
+    return mc_area_run_of(domain, blocks.first * device->block_areas,
+                          blocks.count * device->block_areas);
 }
 
-/* What the states of its areas say. */
+uint32_t mc_vmem_count_plugged(const struct mc_vmem *device, struct mc_vmem_blocks blocks)
+{
+    uint32_t plugged = 0;
+
+    for (uint32_t i = 0; i < blocks.count; i++)
+        plugged += (uint32_t)mc_vmem_is_plugged(device, blocks.first + i);
+    return plugged;
+}
+
 int mc_vmem_has_installed(const struct mc_domain *domain, uint32_t block)
 {
-    const struct mc_vmem *device = domain->device;
-    uint32_t first = block * device->block_areas;
+    struct mc_area_run areas = vmem_areas_of(domain, (struct mc_vmem_blocks){block, 1});
 
-    for (uint32_t area = first; area < first + device->block_areas; area++)
+    for (uint32_t area = areas.first; area < areas.end; area++)
         if (domain->states[area] == MC_A_INSTALLED)
             return 1;
     return 0;
 }
 
-void mc_vmem_note_blocks(const struct mc_domain *domain, struct mc_vmem_region *region,
-                         uint32_t first, uint32_t count)
+/* What holds of a region at any time but while it boots. */
+static void vmem_check_region(const struct mc_vmem_region *region)
 {
-    struct mc_vmem *device = domain->device;
+    MC_CHECK(region->usable <= region->all.count, "%u usable blocks of %u", region->usable,
+             region->all.count);
+    MC_CHECK(region->requested <= region->all.count, "%u requested blocks of %u",
+             region->requested, region->all.count);
+    MC_CHECK(region->plugged <= region->usable, "%u plugged blocks, %u usable", region->plugged,
+             region->usable);
+}
 
-    for (uint32_t block = first; block < first + count; block++) {
+void mc_vmem_note_blocks(const struct mc_domain *domain, struct mc_vmem_region *region,
+                         struct mc_vmem_blocks blocks)
+{
+    struct mc_vmem *device = vmem_of(domain);
+
+    MC_CHECK(blocks.first >= region->all.first &&
+                 blocks.first + blocks.count <= region->all.first + region->all.count,
+             "domain %u: %u blocks from %u, region of %u from %u", domain->domid, blocks.count,
+             blocks.first, region->all.count, region->all.first);
+    for (uint32_t block = blocks.first; block < blocks.first + blocks.count; block++) {
         int now = mc_vmem_has_installed(domain, block), was = mc_vmem_is_plugged(device, block);
 
+        MC_CHECK(region->plugged >= (uint32_t)was, "domain %u: block %u is plugged, %u are",
+                 domain->domid, block, region->plugged);
         device->plugged[block / 64] ^= (uint64_t)(now ^ was) << block % 64;
         region->plugged += (uint32_t)(now - was);
     }
+    vmem_check_region(region);
 }
 
-/* The region whose usable part has all of the range, or NULL. */
-static struct mc_vmem_region *region_of(struct mc_vmem *device, const struct mc_record *record)
+void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *region,
+                         int may_shrink)
+{
+    uint32_t extent = (USABLE_EXTENT_AREAS + device->block_areas - 1) / device->block_areas;
+    uint32_t usable = region->requested ? region->requested + extent : 0;
+
+    MC_CHECK(region->all.count <= device->blocks, "device of %u blocks, of %u", region->all.count,
+             device->blocks);
+    usable = usable < region->all.count ? usable : region->all.count;
+    for (uint32_t block = region->all.count; block > usable; block--)
+        if (mc_vmem_is_plugged(device, region->all.first + block - 1))
+            usable = block;
+    if (usable > region->usable || may_shrink)
+        region->usable = usable;
+    vmem_check_region(region);
+}
+
+/* The region whose usable part has the whole run that a record names, or NULL. */
+static struct mc_vmem_region *vmem_region_of(struct mc_vmem *device,
+                                             const struct mc_record *record)
 {
     uint64_t first = record->arg[0], count = record->arg[1];
 
+    MC_CHECK(device->region_count && device->region_count <= MC_VMEM_DEVICES_MAX, "%u devices",
+             device->region_count);
     for (uint32_t i = 0; i < device->region_count; i++) {
         struct mc_vmem_region *region = &device->regions[i];
 
-        if (first >= region->first && first - region->first < region->usable)
-            return count && count <= region->usable - (first - region->first) ? region : NULL;
+        vmem_check_region(region);
+        if (first >= region->all.first && first - region->all.first < region->usable)
+            return count && count <= region->usable - (first - region->all.first) ? region : NULL;
     }
     return NULL;
 }
 
-uint32_t mc_vmem_count_plugged(const struct mc_vmem *device, uint32_t first, uint32_t count)
+/* The run that a record names, once vmem_region_of has found its region. */
+static struct mc_vmem_blocks vmem_blocks_of(const struct mc_record *record)
 {
-    uint32_t plugged = 0;
-
-    for (uint32_t block = first; block < first + count; block++)
-        plugged += (uint32_t)mc_vmem_is_plugged(device, block);
-    return plugged;
+    return (struct mc_vmem_blocks){(uint32_t)record->arg[0], (uint32_t)record->arg[1]};
 }
 
-static int64_t error(struct mc_domain *domain)
+static enum mc_vmem_response vmem_answer_error(struct mc_domain *domain)
 {
     mc_count_bad(domain);
     return MC_VMEM_ERROR;
 }
 
-static int64_t busy(struct mc_domain *domain, struct mc_record *record, int why)
+static enum mc_vmem_response vmem_answer_busy(struct mc_domain *domain, struct mc_record *record,
+                                              enum mc_status why)
 {
+    MC_CHECK(why == MC_ENOMEM || why == MC_EPERM || why == MC_ESTATE, "domain %u: busy for %d",
+             domain->domid, why);
     record->arg[2] = (uint64_t)-why;
     domain->counters.refused += why == MC_ENOMEM;
     return MC_VMEM_BUSY;
@@ -79,214 +138,270 @@ static int64_t busy(struct mc_domain *domain, struct mc_record *record, int why)
 
 /* ---- plug ---- */
 
-static int host_has(const struct mc_host *host, uint64_t frames, uint64_t coming_frames)
+static int vmem_host_has(const struct mc_host *host, uint64_t frames, uint64_t coming_frames)
 {
     return host->free_frames + coming_frames >=
            host->slack_frames + host->promised_frames + frames;
 }
 
-static int may_charge(const struct mc_host *host, struct mc_vmem_region *region, uint64_t frames)
+/* 1 when the areas may be charged to the region's bank. */
+static int vmem_may_charge(const struct mc_host *host, struct mc_vmem_region *region,
+                           struct mc_area_run areas)
 {
-    int has = host_has(host, frames, 0);
+    uint64_t frames = mc_area_run_frames(areas);
+    int has = vmem_host_has(host, frames, 0);
 
+    MC_CHECK(region->bank == MC_NO_BANK || region->bank < host->bank_count,
+             "device of bank %u, of %u banks", region->bank, host->bank_count);
     region->short_of_bank = has && region->bank != MC_NO_BANK &&
                             host->banks[region->bank].free_frames < frames;
     return has && !region->short_of_bank;
 }
 
 /* Take what is missing, and not on its way, from whoever can spare it. */
-static void gather(struct mc_host *host, const struct mc_domain *domain, uint32_t areas)
+static void vmem_gather_memory(struct mc_host *host, const struct mc_domain *domain,
+                               struct mc_area_run areas)
 {
-    uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
+    uint64_t frames = mc_area_run_frames(areas);
 
-    for (uint32_t i = 0; i < areas && !host_has(host, frames, host->transit_frames); i++)
+    for (uint32_t i = areas.first;
+         i < areas.end && !vmem_host_has(host, frames, host->transit_frames); i++)
         if (!mc_supply_tmem_give(host) && !mc_supply_take_from_donor(host, domain))
             break;
 }
 
-/* 1 when no area of the range has anything of an earlier holder in it. */
-static int is_clean(const struct mc_domain *domain, uint32_t first, uint32_t end)
+/* 1 when all of the areas are punched. */
+static int vmem_is_punched(const struct mc_domain *domain, struct mc_area_run areas)
 {
-    for (uint32_t area = first; area < end; area++)
+    for (uint32_t area = areas.first; area < areas.end; area++)
         if (domain->states[area] != MC_A_HARD)
             return 0;
     return 1;
 }
 
-int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain, uint32_t bank,
-                       uint32_t first, uint32_t end)
+int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
+                       const struct mc_vmem_region *region, struct mc_area_run areas)
 {
     int status = MC_OK;
 
-    for (uint32_t area = first; area < end && !status; area++) {
+    MC_CHECK_LOCKED(host);
+    MC_CHECK(areas.first < areas.end && areas.end <= domain->areas,
+             "domain %u: areas %u to %u of %u", domain->domid, areas.first, areas.end,
+             domain->areas);
+    for (uint32_t area = areas.first; area < areas.end && !status; area++) {
         if (domain->states[area] == MC_A_INSTALLED)
             continue;
-        domain->banks[area] = bank == MC_NO_BANK ? domain->banks[area] : (uint8_t)bank;
-        status = mc_plug_found(host, domain, area);    /* the caller has seen to it */
+        if (region->bank != MC_NO_BANK)
+            domain->banks[area] = (uint8_t)region->bank;
+        status = mc_plug_found(host, domain, area);
     }
     return status;
 }
 
-static int keep(struct mc_host *host, struct mc_vmem *device, const struct mc_record *record)
+/* MC_VMEM_ACK, and the region, when the blocks of a PLUG may be plugged as far as their states say;
+ * else the answer. */
+static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc_record *record,
+                                             struct mc_vmem_region **region)
 {
-    if (device->kept_count == MC_RING_SLOTS)
+    struct mc_vmem *device = vmem_of(domain);
+    struct mc_vmem_blocks blocks = vmem_blocks_of(record);
+    struct mc_area_run areas;
+
+    *region = vmem_region_of(device, record);
+    if (!*region)
+        return vmem_answer_error(domain);
+    if ((*region)->plugged + blocks.count > (*region)->requested)
+        return MC_VMEM_NACK;
+    if (mc_vmem_count_plugged(device, blocks))
+        return vmem_answer_error(domain);
+    areas = vmem_areas_of(domain, blocks);
+    if (areas.first < device->cleaned.end && device->cleaned.first < areas.end)
+        return vmem_answer_busy(domain, record, MC_ENOMEM);
+    return MC_VMEM_ACK;
+}
+
+/* Plug what vmem_check_plug has let pass. */
+static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *domain,
+                                       struct mc_record *record, struct mc_vmem_region *region)
+{
+    struct mc_vmem_blocks blocks = vmem_blocks_of(record);
+    struct mc_area_run areas = vmem_areas_of(domain, blocks);
+    int status;
+
+    MC_CHECK(region->plugged + blocks.count <= region->requested,
+             "domain %u: %u blocks, %u are plugged, %u requested", domain->domid, blocks.count,
+             region->plugged, region->requested);
+    if (!vmem_is_punched(domain, areas) || !vmem_may_charge(host, region, areas))
+        return vmem_answer_busy(domain, record, MC_ENOMEM);
+    status = mc_vmem_plug_areas(host, domain, region, areas);
+    mc_vmem_note_blocks(domain, region, blocks);
+    if (status == MC_ENOMEM)
+        return vmem_answer_busy(domain, record, MC_ENOMEM);
+    return status ? vmem_answer_error(domain) : MC_VMEM_ACK;
+}
+
+/* 1 when the worker will answer the record, 0 when too many are deferred already. */
+static int vmem_defer_plug(struct mc_host *host, struct mc_domain *domain,
+                           const struct mc_record *record)
+{
+    struct mc_vmem *device = vmem_of(domain);
+
+    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS,
+                         "%u deferred PLUGs", device->deferred_count) ||
+        device->deferred_count == MC_RING_SLOTS)
         return 0;
-    device->kept[device->kept_count++] = *record;
+    device->deferred[device->deferred_count++] = *record;
     mc_work(host);
     return 1;
 }
 
-static int64_t plug(struct mc_host *host, struct mc_domain *domain, struct mc_record *record,
-                    int may_wait)
+static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
+                                        struct mc_record *record)
 {
-    struct mc_vmem *device = domain->device;
-    struct mc_vmem_region *region = region_of(device, record);
-    uint32_t block = (uint32_t)record->arg[0], count = (uint32_t)record->arg[1], first, end;
-    int status;
+    struct mc_vmem_region *region;
+    enum mc_vmem_response checked = vmem_check_plug(domain, record, &region);
+    struct mc_area_run areas;
 
-    if (!region)
-        return error(domain);
-    if (region->plugged + count > region->requested)
-        return MC_VMEM_NACK;
-    if (mc_vmem_count_plugged(device, block, count))
-        return error(domain);
-    first = block * device->block_areas;
-    end = first + count * device->block_areas;
-    if (first < device->clean_end && device->clean_first < end)
-        return busy(domain, record, MC_ENOMEM);
-    if (may_wait)
-        gather(host, domain, end - first);
-    if (!is_clean(domain, first, end) || !may_charge(host, region, (uint64_t)(end - first) *
-                                                                       MC_AREA_FRAMES)) {
-        if (may_wait && host->transit_frames && keep(host, device, record))
-            return MC_LATER;
-        return busy(domain, record, MC_ENOMEM);
-    }
-    status = mc_vmem_plug_areas(host, domain, region->bank, first, end);
-    mc_vmem_note_blocks(domain, region, block, count);
-    return !status ? MC_VMEM_ACK
-                   : status == MC_ENOMEM ? busy(domain, record, status) : error(domain);
+    if (checked != MC_VMEM_ACK)
+        return mc_answered(record, checked);
+    areas = vmem_areas_of(domain, vmem_blocks_of(record));
+    vmem_gather_memory(host, domain, areas);
+    if (host->transit_frames &&
+        !(vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas)) &&
+        vmem_defer_plug(host, domain, record))
+        return MC_KEPT;
+    return mc_answered(record, vmem_plug(host, domain, record, region));
 }
 
-/* Worker: everything that was due has been punched. */
-int mc_vmem_serve_kept(struct mc_host *host, struct mc_domain *domain)
+/* Everything that was due has been punched. */
+int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_vmem *device = domain->device;
+    struct mc_vmem *device = vmem_of(domain);
+    struct mc_vmem_region *region;
     struct mc_record record;
 
-    if (!device->kept_count)
+    MC_CHECK_LOCKED(host);
+    if (!device->deferred_count)
         return 0;
-    record = device->kept[0];
-    memmove(device->kept, device->kept + 1, --device->kept_count * sizeof *device->kept);
-    record.status = plug(host, domain, &record, 0);
+    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS &&
+                                           device->deferred[0].op == MC_OP_VMEM_PLUG,
+                         "%u deferred, op %u", device->deferred_count, device->deferred[0].op))
+        return 0;
+    record = device->deferred[0];
+    memmove(device->deferred, device->deferred + 1,
+            --device->deferred_count * sizeof *device->deferred);
+    record.status = vmem_check_plug(domain, &record, &region);
+    if (record.status == MC_VMEM_ACK)
+        record.status = vmem_plug(host, domain, &record, region);
     mc_answer(host, domain, &record);
     return 1;
 }
 
 /* ---- unplug ---- */
 
-static int is_claimed(const struct mc_domain *domain, uint32_t area)
+static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc_domain *domain,
+                                                 struct mc_record *record)
 {
-    const uint32_t flags = MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED;
-
-    return (mc_area_word(&domain->frames, area) & flags) == MC_AREA_HUGE;
-}
-
-static int64_t unplug(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
-{
-    struct mc_vmem *device = domain->device;
-    struct mc_vmem_region *region = region_of(device, record);
-    uint32_t block = (uint32_t)record->arg[0], count = (uint32_t)record->arg[1], first, end;
+    struct mc_vmem *device = vmem_of(domain);
+    struct mc_vmem_region *region = vmem_region_of(device, record);
+    struct mc_vmem_blocks blocks = vmem_blocks_of(record);
+    struct mc_area_run areas;
     int failed = 0;
 
-    if (!region || mc_vmem_count_plugged(device, block, count) != count)
-        return error(domain);
-    first = block * device->block_areas;
-    end = first + count * device->block_areas;
-    for (uint32_t area = first; area < end; area++) {
+    if (!region || mc_vmem_count_plugged(device, blocks) != blocks.count)
+        return vmem_answer_error(domain);
+    areas = vmem_areas_of(domain, blocks);
+    for (uint32_t area = areas.first; area < areas.end; area++) {
         if (domain->pin_counts[area]) {
             domain->counters.refused_dma++;
-            return busy(domain, record, MC_EPERM);
+            return vmem_answer_busy(domain, record, MC_EPERM);
         }
-        if (domain->states[area] == MC_A_INSTALLED && !is_claimed(domain, area))
-            return error(domain);
+        if (domain->states[area] == MC_A_INSTALLED && !mc_area_is_claimed(domain, area))
+            return vmem_answer_error(domain);
     }
-    for (uint32_t area = first; area < end; area++)
+    for (uint32_t area = areas.first; area < areas.end; area++)
         if (domain->states[area] == MC_A_INSTALLED)
             failed |= mc_pull(host, domain, area, MC_PULL_CLAIMED);
-    mc_vmem_note_blocks(domain, region, block, count);
-    return failed ? error(domain) : MC_VMEM_ACK;    /* it changed a word meanwhile */
+    mc_vmem_note_blocks(domain, region, blocks);
+    return failed ? vmem_answer_error(domain) : MC_VMEM_ACK;    /* the guest changed a word */
 }
 
-static int64_t unplug_all(struct mc_host *host, struct mc_domain *domain,
-                          struct mc_record *record)
+static enum mc_vmem_response vmem_request_unplug_all(struct mc_host *host,
+                                                     struct mc_domain *domain,
+                                                     struct mc_record *record)
 {
-    struct mc_vmem *device = domain->device;
+    struct mc_vmem *device = vmem_of(domain);
+    struct mc_area_run areas = vmem_areas_of(domain, (struct mc_vmem_blocks){0, device->blocks});
     int left = 0, pinned = 0;
 
-    for (uint32_t area = 0; area < device->blocks * device->block_areas; area++) {
+    for (uint32_t area = areas.first; area < areas.end; area++) {
         int status;
 
         if (domain->states[area] != MC_A_INSTALLED)
             continue;
-        status = mc_pull(host, domain, area, is_claimed(domain, area) ? MC_PULL_CLAIMED
-                                                                      : MC_PULL_HARD);
+        status = mc_pull(host, domain, area, mc_area_is_claimed(domain, area) ? MC_PULL_CLAIMED
+                                                                              : MC_PULL_HARD);
         left |= status != MC_OK;
         pinned |= status == MC_EPERM;
     }
     for (uint32_t i = 0; i < device->region_count; i++) {
-        mc_vmem_note_blocks(domain, &device->regions[i], device->regions[i].first,
-                            device->regions[i].blocks);
-            mc_vmem_size_usable(device, &device->regions[i], 1);
+        mc_vmem_note_blocks(domain, &device->regions[i], device->regions[i].all);
+        mc_vmem_size_usable(device, &device->regions[i], 1);
     }
-    return left ? busy(domain, record, pinned ? MC_EPERM : MC_ESTATE) : MC_VMEM_ACK;
+    return left ? vmem_answer_busy(domain, record, pinned ? MC_EPERM : MC_ESTATE) : MC_VMEM_ACK;
 }
 
 /* ---- the other requests ---- */
 
-static int64_t state(struct mc_domain *domain, struct mc_record *record)
+static enum mc_vmem_response vmem_request_state(struct mc_domain *domain,
+                                                struct mc_record *record)
 {
-    struct mc_vmem *device = domain->device;
-    uint32_t count = (uint32_t)record->arg[1], plugged;
+    struct mc_vmem *device = vmem_of(domain);
+    struct mc_vmem_blocks blocks = vmem_blocks_of(record);
+    uint32_t plugged;
 
-    if (!region_of(device, record))
-        return error(domain);
-    plugged = mc_vmem_count_plugged(device, (uint32_t)record->arg[0], count);
-    record->arg[0] = plugged == count ? MC_VMEM_PLUGGED
-                                      : plugged ? MC_VMEM_MIXED : MC_VMEM_UNPLUGGED;
+    if (!vmem_region_of(device, record))
+        return vmem_answer_error(domain);
+    plugged = mc_vmem_count_plugged(device, blocks);
+    record->arg[0] = plugged == blocks.count ? MC_VMEM_PLUGGED
+                                             : plugged ? MC_VMEM_MIXED : MC_VMEM_UNPLUGGED;
     return MC_VMEM_ACK;
 }
 
-static int64_t config(struct mc_domain *domain, struct mc_record *record)
+static enum mc_vmem_response vmem_request_config(struct mc_domain *domain,
+                                                 struct mc_record *record)
 {
-    const struct mc_vmem *device = domain->device;
+    const struct mc_vmem *device = vmem_of(domain);
     const struct mc_vmem_region *region;
 
     if (record->arg[0] >= device->region_count)
-        return error(domain);
+        return vmem_answer_error(domain);
     region = &device->regions[record->arg[0]];
-    record->arg[0] = region->first;
+    vmem_check_region(region);
+    record->arg[0] = region->all.first;
     record->arg[1] = region->usable;
     record->arg[2] = region->requested;
     record->arg[3] = region->plugged;
-    record->arg[4] = region->blocks;
+    record->arg[4] = region->all.count;
     return MC_VMEM_ACK;
 }
 
-int64_t mc_vmem_request(struct mc_host *host, struct mc_domain *domain, struct mc_record *record)
+enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
+                               struct mc_record *record)
 {
+    MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_VMEM_PLUG:
-        return plug(host, domain, record, 1);
+        return vmem_request_plug(host, domain, record);
     case MC_OP_VMEM_UNPLUG:
-        return unplug(host, domain, record);
+        return mc_answered(record, vmem_request_unplug(host, domain, record));
     case MC_OP_VMEM_UNPLUG_ALL:
-        return unplug_all(host, domain, record);
+        return mc_answered(record, vmem_request_unplug_all(host, domain, record));
     case MC_OP_VMEM_STATE:
-        return state(domain, record);
+        return mc_answered(record, vmem_request_state(domain, record));
     case MC_OP_VMEM_CONFIG:
-        return config(domain, record);
+        return mc_answered(record, vmem_request_config(domain, record));
     default:
-        return MC_EOP;
+        return mc_answered(record, MC_EOP);
     }
 }

@@ -6,6 +6,7 @@
  */
 #include "balloon_report.h"
 
+#include "balloon_array.h"
 #include "movable.h"
 
 #include <stdlib.h>
@@ -15,70 +16,58 @@ uint8_t *mc_balloon_report_open(const struct mc_guest *guest)
     return calloc(guest->frames.area_count, 1);
 }
 
-static int is_whole(const struct mc_guest *guest, uint32_t area)
+static int report_is_whole(const struct mc_guest *guest, uint32_t area)
 {
-    uint32_t word = __atomic_load_n(&guest->frames.areas[area], __ATOMIC_ACQUIRE);
-
-    return (word & (MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED)) == MC_AREA_FRAMES;
+    return mc_word_is_whole(mc_word(&guest->frames, area));
 }
 
-static uint32_t *used_of(struct mc_guest *guest, uint32_t area)
+static uint32_t *report_used(struct mc_guest *guest, uint32_t area)
 {
     return &guest->own->used[area];
 }
 
-/* An area out of the allocator; 0 when somebody was faster. */
-static int take(struct mc_guest *guest, uint32_t area)
-{
-    if (mc_isolate(guest, area) != MC_OK)
-        return 0;
-    if (mc_claim_area(guest, area) == MC_OK)
-        return 1;
-    mc_online(guest, area);
-    return 0;
-}
-
-/* Areas that are free and not reported, into frames; *left gets how many there were beyond. At most
- * half of what is free, so that an allocation meanwhile finds something. */
-static uint32_t take_batch(struct mc_guest *guest, uint8_t *reported, uint32_t *frames, int *left)
+/* Take areas that are free and not reported out of use, their first frames into `frames`; how many.
+ * *left gets 1 when there are more. At most half of the free areas are taken, so that an allocation
+ * meanwhile finds something. */
+static uint32_t report_take(struct mc_guest *guest, uint8_t *reported, uint32_t *frames, int *left)
 {
     uint32_t count = 0, whole = 0, most;
 
     for (uint32_t area = 0; area < guest->frames.area_count; area++) {
-        if (__atomic_load_n(used_of(guest, area), __ATOMIC_RELAXED))
+        if (__atomic_load_n(report_used(guest, area), __ATOMIC_RELAXED))
             reported[area] = 0;
-        whole += is_whole(guest, area);
+        whole += report_is_whole(guest, area);
     }
     most = (whole + 1) / 2 < MC_BALLOON_REPORT_MAX ? (whole + 1) / 2 : MC_BALLOON_REPORT_MAX;
     *left = 0;
     for (uint32_t area = 0; area < guest->frames.area_count && !*left; area++) {
-        if (reported[area] || !is_whole(guest, area))
+        if (reported[area] || !report_is_whole(guest, area))
             continue;
         *left = count == most;
-        if (!*left && take(guest, area))
+        if (!*left && mc_offline(guest, area, 0) == MC_OK)
             frames[count++] = area * MC_AREA_FRAMES;
     }
     return count;
 }
 
-/* What the host refused is asked again when it has been used. */
+/* An area that the host refused counts as reported until it is used again. */
 int mc_balloon_report(struct mc_guest *guest, uint8_t *reported)
 {
     uint32_t frames[MC_BALLOON_REPORT_MAX], count;
-    uint64_t not_done[4];
+    uint64_t not_done[MC_BALLOON_BITS];
     int64_t done = 0;
     int left;
 
-    pthread_mutex_lock(&guest->own->claim_lock);        /* as the mapper: see make_room */
+    pthread_mutex_lock(&guest->own->claim_lock);        /* as the mapper: see guest_make_room */
     __atomic_fetch_add(&guest->own->claims, 1, __ATOMIC_SEQ_CST);
-    count = take_batch(guest, reported, frames, &left);
+    count = report_take(guest, reported, frames, &left);
     if (count)
         done = mc_balloon_tell(guest, MC_OP_BALLOON_REPORT, frames, count, not_done);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t area = frames[i] / MC_AREA_FRAMES;
 
         reported[area] = 1;
-        __atomic_store_n(used_of(guest, area), 0, __ATOMIC_RELEASE);
+        __atomic_store_n(report_used(guest, area), 0, __ATOMIC_RELEASE);
         mc_online(guest, area);
     }
     __atomic_fetch_add(&guest->own->claims, 1, __ATOMIC_SEQ_CST);

@@ -1,6 +1,6 @@
 /* call.c: requests over a ring and the wait for their answers; never longer than its timeout.
  *
- * Answers are matched by id. One that belongs to an earlier, given up request is dropped; at most
+ * Answers are matched by id. An answer to an earlier request whose call gave up is dropped; at most
  * MC_RING_SLOTS of those can be under way.
  */
 #ifndef _GNU_SOURCE
@@ -13,7 +13,7 @@
 #include <time.h>
 
 #define NS_PER_S 1000000000ull
-#define RECORD_NS 1000  /* to serve one, when it copies a page that is not in the cache */
+#define RECORD_NS 1000  /* time to serve a record that copies a page from outside the CPU's cache */
 
 /* One mc_guest_call under way; the ring's lock is held. */
 struct call {
@@ -37,7 +37,7 @@ int mc_lock_within(pthread_mutex_t *lock, uint64_t timeout_ns)
     return pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &end) == 0 ? MC_OK : MC_ETIMEOUT;
 }
 
-static int peer_hung_up(int fd)
+static int call_peer_hung_up(int fd)
 {
     struct pollfd peer = {.fd = fd, .events = POLLRDHUP};
 
@@ -51,14 +51,14 @@ int mc_guest_alive(struct mc_guest *guest)
         return 0;
     if (atomic_load(&guest->control->state) == MC_STATE_OPEN &&
         atomic_load(&guest->control->boots) == guest->own->boots &&
-        !peer_hung_up(guest->attach_fd))
+        !call_peer_hung_up(guest->attach_fd))
         return 1;
     __atomic_store_n(&guest->own->gone, 1, __ATOMIC_RELAXED);
     return 0;
 }
 
-/* Push as many as fit beside requests given up earlier, and ring once. */
-static void send_some(struct call *call)
+/* Push as many requests as fit beside those that earlier calls gave up, and ring once. */
+static void call_send(struct call *call)
 {
     uint32_t before = call->sent;
 
@@ -73,7 +73,7 @@ static void send_some(struct call *call)
 }
 
 /* Take every response there is; how many there were, MC_ERUNAWAY or MC_ETORN. */
-static int collect(struct call *call)
+static int call_collect(struct call *call)
 {
     struct mc_record response;
     int taken, got;
@@ -93,15 +93,16 @@ static int collect(struct call *call)
     return taken;
 }
 
-static int response_waits(const struct call *call)
+static int call_response_waits(const struct call *call)
 {
     return atomic_load_explicit(&call->front->ring->rsp_prod, memory_order_acquire) !=
            call->front->rsp_cons;
 }
 
-/* 1 when a response came within the time a wake-up would cost, beyond the time that serving what is
- * unanswered takes: the responses of a batch come together, after its last record. */
-static int spin(const struct call *call, uint32_t cpu)
+/* Look for a response for as long as a wake-up would take, in addition to the time for serving the
+ * requests under way: the responses of a batch come together, after its last record. 1 when one
+ * came in that time. */
+static int call_spin(const struct call *call, uint32_t cpu)
 {
     const struct mc_control *control = call->guest->control;
     uint64_t start_ns, limit_ns = call->guest->spin_ns;
@@ -111,7 +112,7 @@ static int spin(const struct call *call, uint32_t cpu)
     limit_ns += (uint64_t)(__builtin_popcountll(call->unanswered) - 1) * RECORD_NS;
     start_ns = mc_clock_ns();
     do {
-        if (response_waits(call))
+        if (call_response_waits(call))
             return 1;
         mc_cpu_relax();
     } while (mc_clock_ns() - start_ns < limit_ns);
@@ -119,7 +120,7 @@ static int spin(const struct call *call, uint32_t cpu)
 }
 
 /* `seen` is the bell before the last look. 0: look again; MC_EGONE or MC_ETIMEOUT. */
-static int await(struct call *call, uint32_t seen, uint64_t deadline_ns)
+static int call_await(struct call *call, uint32_t seen, uint64_t deadline_ns)
 {
     struct mc_control *control = call->guest->control;
     uint32_t cpu = mc_cpu_now();
@@ -127,7 +128,7 @@ static int await(struct call *call, uint32_t seen, uint64_t deadline_ns)
 
     if (atomic_load_explicit(&control->frontend_cpu, memory_order_relaxed) != cpu)
         atomic_store_explicit(&control->frontend_cpu, cpu, memory_order_relaxed);
-    if (spin(call, cpu) || mc_front_arm(call->front))
+    if (call_spin(call, cpu) || mc_front_arm(call->front))
         return MC_OK;
     if (!mc_guest_alive(call->guest))
         return MC_EGONE;
@@ -141,7 +142,7 @@ static int await(struct call *call, uint32_t seen, uint64_t deadline_ns)
     return MC_OK;
 }
 
-static int run(struct call *call)
+static int call_run(struct call *call)
 {
     uint64_t deadline_ns = mc_clock_ns() + call->guest->timeout_ns;
 
@@ -149,15 +150,15 @@ static int run(struct call *call)
         uint32_t seen = atomic_load(&call->guest->control->guest_bell);
         int taken, status;
 
-        send_some(call);
-        taken = collect(call);
+        call_send(call);
+        taken = call_collect(call);
         if (taken < 0)
             return taken;
         if (call->unanswered == 0)
             return MC_OK;
         if (taken > 0)
             continue;
-        status = await(call, seen, deadline_ns);
+        status = call_await(call, seen, deadline_ns);
         if (status != MC_OK)
             return status;
     }
@@ -169,7 +170,7 @@ int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, u
     struct call call = {.guest = guest, .records = records, .count = count};
     int status;
 
-    if (ring < 0 || ring > 1 || count == 0 || count > MC_RING_SLOTS)
+    if (ring < 0 || ring >= MC_RINGS || count == 0 || count > MC_RING_SLOTS)
         return MC_EINDEX;
     if (__atomic_load_n(&own->gone, __ATOMIC_RELAXED))
         return MC_EGONE;
@@ -186,7 +187,7 @@ int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, u
         own->next_ids[ring] += count;
         for (uint32_t i = 0; i < count; i++)
             records[i].id = call.first_id + i;
-        status = run(&call);
+        status = call_run(&call);
         if (status == MC_ERUNAWAY || status == MC_ETORN)
             own->broken[ring] = status;
     }

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const struct mc_driver *const table[MC_MECHANISMS] = {
+static const struct mc_driver *const drivers[MC_MECHANISMS] = {
     [MC_DIRECT] = &mc_drv_direct, [MC_BALLOON] = &mc_drv_balloon,
     [MC_VIRTIO_MEM] = &mc_drv_virtio_mem, [MC_SECTIONS] = &mc_drv_sections,
     [MC_CMM] = &mc_drv_cmm, [MC_HYPERALLOC] = &mc_drv_hyperalloc,
@@ -18,7 +18,7 @@ static const struct mc_driver *const table[MC_MECHANISMS] = {
 
 const struct mc_driver *mc_driver(uint32_t id)
 {
-    return id < MC_MECHANISMS ? table[id] : NULL;
+    return id < MC_MECHANISMS ? drivers[id] : NULL;
 }
 
 int64_t mc_ask(struct mc_guest *guest, struct mc_record *record)
@@ -52,19 +52,20 @@ const struct mc_driver mc_drv_direct = {
     .release = mc_ask_release,
 };
 
-static int stopping(const struct mc_guest *guest)
+static int driver_is_stopping(const struct mc_guest *guest)
 {
     return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
 }
 
-static uint32_t kicks_of(const struct mc_guest *guest)
+static uint32_t driver_kicks(const struct mc_guest *guest)
 {
     return __atomic_load_n(&guest->own->kicks, __ATOMIC_ACQUIRE);
 }
 
-/* The word is the hypervisor's, so a kick and the end of the guest wake without changing it; what
- * falls between the look and the sleep is found after MC_LIVENESS_NS. */
-static void wake(struct mc_guest *guest)
+/* Only the hypervisor writes the word, so a kick and the end of the guest wake the thread without
+ * changing it. A wake-up between the look and the sleep is lost; the thread then looks again after
+ * MC_LIVENESS_NS. */
+static void driver_wake(struct mc_guest *guest)
 {
     syscall(SYS_futex, &guest->control->config_bell, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
@@ -72,39 +73,39 @@ static void wake(struct mc_guest *guest)
 void mc_driver_kick(struct mc_guest *guest)
 {
     __atomic_fetch_add(&guest->own->kicks, 1, __ATOMIC_RELEASE);
-    wake(guest);
+    driver_wake(guest);
 }
 
-static void nap(struct mc_guest *guest, uint32_t seen, uint64_t until_ns)
+static void driver_nap(struct mc_guest *guest, uint32_t seen, uint64_t until_ns)
 {
     uint64_t now_ns = mc_clock_ns(), left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
     struct timespec longest = {.tv_nsec = (long)(left_ns < MC_LIVENESS_NS ? left_ns
                                                                           : MC_LIVENESS_NS)};
 
     atomic_fetch_add(&guest->control->config_waiters, 1);
-    if (!stopping(guest) && left_ns)
+    if (!driver_is_stopping(guest) && left_ns)
         syscall(SYS_futex, &guest->control->config_bell, FUTEX_WAIT, seen, &longest, NULL, 0);
     atomic_fetch_sub(&guest->control->config_waiters, 1);
 }
 
-static void *drive(void *argument)
+static void *driver_run(void *argument)
 {
     struct mc_guest *guest = argument;
     struct mc_control *control = guest->control;
 
-    while (!stopping(guest) && mc_guest_alive(guest)) {
-        uint32_t seen = atomic_load(&control->config_bell), kicks = kicks_of(guest);
+    while (!driver_is_stopping(guest) && mc_guest_alive(guest)) {
+        uint32_t seen = atomic_load(&control->config_bell), kicks = driver_kicks(guest);
         uint64_t next_ns = UINT64_MAX;
         int status = guest->own->driver->step(guest, mc_clock_ns(), &next_ns);
 
-        if (!mc_guest_alive(guest))     /* a rebooted domain's words are another guest's */
+        if (!mc_guest_alive(guest))     /* after a reboot the words belong to another guest */
             break;
         atomic_store(&control->driver_status, status);
         atomic_store(&control->config_seen, seen);
         mc_eventfd_ring(guest->bell_fd);        /* the hypervisor looks how far it is */
-        while (!stopping(guest) && atomic_load(&control->config_bell) == seen &&
-               kicks_of(guest) == kicks && mc_clock_ns() < next_ns && mc_guest_alive(guest))
-            nap(guest, seen, next_ns);
+        while (!driver_is_stopping(guest) && atomic_load(&control->config_bell) == seen &&
+               driver_kicks(guest) == kicks && mc_clock_ns() < next_ns && mc_guest_alive(guest))
+            driver_nap(guest, seen, next_ns);
     }
     return NULL;
 }
@@ -118,17 +119,16 @@ int mc_driver_start(struct mc_guest *guest)
         return MC_OK;
     sigfillset(&all);               /* signals belong to the program's own threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&guest->own->driving, NULL, drive, guest);
+    failed = pthread_create(&guest->own->driving, NULL, driver_run, guest);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     guest->own->is_driven = !failed;
     return failed ? MC_EKERNEL : MC_OK;
 }
 
-/* own->stop is set. */
 void mc_driver_stop(struct mc_guest *guest)
 {
     if (!guest->own->is_driven)
         return;
-    wake(guest);
+    driver_wake(guest);
     pthread_join(guest->own->driving, NULL);
 }

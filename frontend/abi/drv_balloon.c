@@ -1,16 +1,17 @@
-/* drv_balloon.c: virtio-balloon, guest half. See balloon.h and driver.h; Linux'
- * drivers/virtio/virtio_balloon.c is what it is after.
+/* drv_balloon.c: virtio-balloon, guest half, as Linux' drivers/virtio/virtio_balloon.c. See
+ * balloon.h and driver.h.
  *
  * The balloon is a stack of frames that the allocator has handed out to the driver. Inflating takes
- * 256 frames from the allocator, tells the host and waits; deflating tells the host first
- * (VIRTIO_BALLOON_F_MUST_TELL_HOST) and gives them to the allocator then. An allocation that finds
- * nothing deflates 256 frames (deflate on OOM); thereafter the balloon does not grow again before
- * the host asks anew. Without free frames the balloon stays as large as it has become and is tried
- * again after 200 ms, as Linux does.
+ * 256 frames from the allocator, tells the host and waits; deflating first tells the host
+ * (VIRTIO_BALLOON_F_MUST_TELL_HOST), then gives the frames to the allocator. An allocation that
+ * finds nothing deflates 256 frames (deflate on OOM); thereafter the balloon does not grow until
+ * the host asks anew. When there are no free frames the balloon keeps its size, and the driver
+ * tries again after 200 ms, as Linux does.
  *
- * Frames that the host refused (pinned for DMA) wait on top of the stack's memory until the balloon
- * is as large as it can be, so that the allocator does not offer them again meanwhile.
+ * Frames that the host refused, because they are pinned for DMA, wait at the other end of the stack
+ * until the balloon is as large as it can be. So the allocator does not offer them again meanwhile.
  */
+#include "balloon_array.h"
 #include "balloon_report.h"
 
 #include <stdlib.h>
@@ -31,46 +32,30 @@ struct balloon {
     uint64_t refused;           /* frames the host refused: stack[total - 1] and down */
     uint32_t *stack;
     uint8_t *reported;          /* balloon_report.h; NULL when the host does not want reports */
-    uint64_t report_ns;         /* when the next ones are due */
+    uint64_t report_ns;         /* when the next reports are due */
 };
 
-static uint64_t wanted_pages(const struct mc_guest *guest)
+static uint64_t balloon_wanted(const struct mc_guest *guest)
 {
     return __atomic_load_n(&guest->control->config[MC_BALLOON_NUM_PAGES], __ATOMIC_ACQUIRE);
 }
 
-static void set_word(struct mc_guest *guest, int word, uint64_t value)
+static void balloon_set_word(struct mc_guest *guest, int word, uint64_t value)
 {
     __atomic_store_n(&guest->control->driver[word], value, __ATOMIC_RELAXED);
 }
 
-static void set_actual(struct mc_guest *guest, const struct balloon *balloon)
+static void balloon_set_actual(struct mc_guest *guest, const struct balloon *balloon)
 {
-    set_word(guest, MC_BALLOON_ACTUAL, balloon->count);
+    balloon_set_word(guest, MC_BALLOON_ACTUAL, balloon->count);
 }
 
-int64_t mc_balloon_tell(struct mc_guest *guest, int op, const uint32_t *frames, uint32_t count,
-                        uint64_t *not_done)
-{
-    struct mc_record record = {.op = (uint16_t)op, .arg = {count}};
-    int64_t done;
-
-    memcpy(mc_balloon_array(guest->control), frames, count * sizeof *frames);
-    done = mc_ask(guest, &record);
-    memcpy(not_done, &record.arg[1], 4 * sizeof *not_done);
-    return done;
-}
-
-static int is_set(const uint64_t *bits, uint32_t i)
-{
-    return bits[i / 64] >> i % 64 & 1;
-}
-
-/* An array nobody answered is in the balloon: should the host not have it, deflating tells. */
-static int64_t inflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
+/* Frames taken (> 0), or a status. Frames of an array that got no answer count as in the balloon:
+ * deflating tells the host of them in any case. */
+static int64_t balloon_inflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
 {
     uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX];
-    uint64_t not_done[4];
+    uint64_t not_done[MC_BALLOON_BITS];
     int64_t taken, done;
 
     most = most < MC_BALLOON_ARRAY_PFNS_MAX ? most : MC_BALLOON_ARRAY_PFNS_MAX;
@@ -79,19 +64,19 @@ static int64_t inflate(struct mc_guest *guest, struct balloon *balloon, uint64_t
         return balloon->refused ? MC_EPERM : MC_ESTATE;
     done = mc_balloon_tell(guest, MC_OP_BALLOON_INFLATE, frames, (uint32_t)taken, not_done);
     for (uint32_t i = 0; i < taken; i++)
-        if (done >= 0 && is_set(not_done, i))
+        if (done >= 0 && mc_balloon_is_set(not_done, i))
             balloon->stack[balloon->total - ++balloon->refused] = frames[i];
         else
             balloon->stack[balloon->count++] = frames[i];
-    set_actual(guest, balloon);
+    balloon_set_actual(guest, balloon);
     return done < 0 ? done : taken;
 }
 
 /* Frames gained (> 0), or a status. */
-static int64_t deflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
+static int64_t balloon_deflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
 {
     uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX], given = 0, count;
-    uint64_t not_done[4];
+    uint64_t not_done[MC_BALLOON_BITS];
     int64_t done;
     int status;
 
@@ -105,18 +90,18 @@ static int64_t deflate(struct mc_guest *guest, struct balloon *balloon, uint64_t
         return done;
     balloon->count -= count;
     for (uint32_t i = 0; i < count; i++)
-        if (is_set(not_done, i))
+        if (mc_balloon_is_set(not_done, i))
             balloon->stack[balloon->count++] = frames[i];
         else
             frames[given++] = frames[i];
     mc_frames_free_many(&guest->frames, balloon->slot, frames, given, &status);
     mc_slot_drain(&guest->frames, balloon->slot);
-    set_actual(guest, balloon);
+    balloon_set_actual(guest, balloon);
     return given ? (int64_t)given : MC_ENOMEM;
 }
 
 /* The host asks anew with every change of its configuration. */
-static void note_bell(struct mc_guest *guest, struct balloon *balloon)
+static void balloon_note_bell(struct mc_guest *guest, struct balloon *balloon)
 {
     uint32_t bell = atomic_load(&guest->control->config_bell);
 
@@ -126,22 +111,23 @@ static void note_bell(struct mc_guest *guest, struct balloon *balloon)
     balloon->pressed = 0;
 }
 
-/* One array towards the size asked for: frames moved; 0: there are none to move; or a status. */
-static int64_t approach(struct mc_guest *guest, struct balloon *balloon)
+/* Move one array of frames towards the size asked for: how many were moved; 0 when the size is
+ * reached; or a status. */
+static int64_t balloon_approach(struct mc_guest *guest, struct balloon *balloon)
 {
-    uint64_t wanted = wanted_pages(guest);
+    uint64_t wanted = balloon_wanted(guest);
 
-    note_bell(guest, balloon);
+    balloon_note_bell(guest, balloon);
     if (wanted > balloon->total)
         wanted = balloon->total;
     if (balloon->count > wanted)
-        return deflate(guest, balloon, balloon->count - wanted);
+        return balloon_deflate(guest, balloon, balloon->count - wanted);
     if (balloon->count == wanted)
         return 0;
-    return balloon->pressed ? MC_ESTATE : inflate(guest, balloon, wanted - balloon->count);
+    return balloon->pressed ? MC_ESTATE : balloon_inflate(guest, balloon, wanted - balloon->count);
 }
 
-static void give_refused(struct mc_guest *guest, struct balloon *balloon)
+static void balloon_give_refused(struct mc_guest *guest, struct balloon *balloon)
 {
     int status;
 
@@ -152,14 +138,15 @@ static void give_refused(struct mc_guest *guest, struct balloon *balloon)
     mc_slot_drain(&guest->frames, balloon->slot);
 }
 
-/* 0 when the domain was rebooted under this guest, whose slot nobody knows any more. */
-static int is_current(const struct mc_guest *guest, const struct balloon *balloon)
+/* 0 after a reboot of the domain: this guest's slot does not exist any more. */
+static int balloon_is_current(const struct mc_guest *guest, const struct balloon *balloon)
 {
     return atomic_load(&guest->frames.slots[balloon->slot].owner) == SLOT_OWNER;
 }
 
-/* The lock is let go between arrays: an allocation may be waiting to deflate. */
-static int resize(struct mc_guest *guest, struct balloon *balloon)
+/* Moves arrays until the size is reached. The lock is free between two arrays, because an
+ * allocation may be waiting to deflate. */
+static int balloon_resize(struct mc_guest *guest, struct balloon *balloon)
 {
     int64_t status = 1;
 
@@ -167,9 +154,9 @@ static int resize(struct mc_guest *guest, struct balloon *balloon)
         if (__atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE))
             break;
         pthread_mutex_lock(&balloon->lock);
-        status = approach(guest, balloon);
+        status = balloon_approach(guest, balloon);
         if (status <= 0)
-            give_refused(guest, balloon);
+            balloon_give_refused(guest, balloon);
         pthread_mutex_unlock(&balloon->lock);
         if (status <= 0)
             break;
@@ -183,7 +170,7 @@ static uint64_t told(int64_t count, uint64_t each)
     return count < 0 ? UINT64_MAX : (uint64_t)count * each;
 }
 
-static void report_statistics(struct mc_guest *guest, const struct balloon *balloon)
+static void balloon_report_statistics(struct mc_guest *guest, const struct balloon *balloon)
 {
     uint64_t held = __atomic_load_n(&guest->control->driver[MC_BALLOON_ACTUAL], __ATOMIC_RELAXED);
     const struct mc_control *control = guest->control;
@@ -192,22 +179,24 @@ static void report_statistics(struct mc_guest *guest, const struct balloon *ball
 
     mc_frames_statistics(&guest->frames, &counted);
     free_frames = counted.free_frames + counted.slot_frames;
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_IN,
-             told(atomic_load(&control->swap_ins), MC_FRAME_BYTES));
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_OUT,
-             told(atomic_load(&control->swap_outs), MC_FRAME_BYTES));
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MAJFLT, told(atomic_load(&control->faults), 1));
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MINFLT, counted.prepares);
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMFREE, free_frames * MC_FRAME_BYTES);
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMTOT,
-             (balloon->total - held) * MC_FRAME_BYTES);
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_AVAIL,
-             (free_frames + file_frames) * MC_FRAME_BYTES);
-    set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_CACHES, file_frames * MC_FRAME_BYTES);
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_IN,
+                     told(atomic_load(&control->swap_ins), MC_FRAME_BYTES));
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_OUT,
+                     told(atomic_load(&control->swap_outs), MC_FRAME_BYTES));
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MAJFLT,
+                     told(atomic_load(&control->faults), 1));
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MINFLT, counted.prepares);
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMFREE, free_frames * MC_FRAME_BYTES);
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMTOT,
+                     (balloon->total - held) * MC_FRAME_BYTES);
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_AVAIL,
+                     (free_frames + file_frames) * MC_FRAME_BYTES);
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_CACHES, file_frames * MC_FRAME_BYTES);
 }
 
-/* Free memory, when it is due. Linux does so a while after something was freed: the same delay. */
-static uint64_t report_free(struct mc_guest *guest, struct balloon *balloon, uint64_t now_ns)
+/* Report free areas when that is due; when it is due next. Linux reports that long after a free. */
+static uint64_t balloon_report_free(struct mc_guest *guest, struct balloon *balloon,
+                                    uint64_t now_ns)
 {
     int again = now_ns >= balloon->report_ns;
 
@@ -223,22 +212,22 @@ static uint64_t report_free(struct mc_guest *guest, struct balloon *balloon, uin
     return balloon->report_ns;
 }
 
-static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
+static int balloon_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
     struct balloon *balloon = guest->own->device;
     uint64_t stats_ns = guest->control->options[MC_BALLOON_STATS_MS] * NS_PER_MS;
     int status;
 
     *next_ns = UINT64_MAX;
-    if (!is_current(guest, balloon))
+    if (!balloon_is_current(guest, balloon))
         return MC_EGONE;
-    status = resize(guest, balloon);
+    status = balloon_resize(guest, balloon);
     if (status == MC_STEP_MORE) {
         *next_ns = now_ns;
         return status;
     }
-    *next_ns = report_free(guest, balloon, now_ns);
-    report_statistics(guest, balloon);
+    *next_ns = balloon_report_free(guest, balloon, now_ns);
+    balloon_report_statistics(guest, balloon);
     if (stats_ns && now_ns + stats_ns < *next_ns)
         *next_ns = now_ns + stats_ns;
     if (status < 0 && now_ns + RETRY_NS < *next_ns)
@@ -246,17 +235,18 @@ static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     return status;
 }
 
-/* An allocation found nothing. What the host wants us to have anyway comes first. */
-static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
+/* An allocation found nothing. Frames beyond the size that the host asks for come first; then, on
+ * OOM, any. */
+static int64_t balloon_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct balloon *balloon = guest->own->device;
-    uint64_t most = (uint64_t)areas * MC_AREA_FRAMES, wanted = wanted_pages(guest), gained = 0;
+    uint64_t most = (uint64_t)areas * MC_AREA_FRAMES, wanted = balloon_wanted(guest), gained = 0;
     int64_t got = 1;
     int pressed = 0;
 
     *path = MC_PATH_RING;
     pthread_mutex_lock(&balloon->lock);
-    note_bell(guest, balloon);
+    balloon_note_bell(guest, balloon);
     if (balloon->count <= wanted) {
         most = MC_BALLOON_ARRAY_PFNS_MAX;       /* as Linux does, VIRTIO_BALLOON_OOM_NR_PAGES */
         pressed = guest->control->options[MC_BALLOON_OOM] != 0;
@@ -265,7 +255,7 @@ static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
         most = balloon->count - wanted;
     }
     while (gained < most && got > 0) {      /* every round gains a frame */
-        got = deflate(guest, balloon, most - gained);
+        got = balloon_deflate(guest, balloon, most - gained);
         gained += got > 0 ? (uint64_t)got : 0;
     }
     balloon->pressed |= pressed && gained;
@@ -275,19 +265,21 @@ static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
     return gained ? (int64_t)((gained + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES) : got;
 }
 
-/* Areas that came evicted are in the balloon from the start. They are taken from the allocator as
- * any other frames, before anybody else is there; the host has their frames already. */
-static void begin_inflated(struct mc_guest *guest, struct balloon *balloon)
+/* Areas that the host granted without backing are in the balloon from the start: the host has their
+ * frames already. The driver takes these frames from the allocator, before any other thread
+ * runs. */
+static void balloon_begin_inflated(struct mc_guest *guest, struct balloon *balloon)
 {
+    const union mc_area_word evicted = {.evicted = 1};
     mc_prepare_fn prepare = guest->frames.prepare;
     int64_t taken;
 
-    guest->frames.prepare = NULL;           /* it would ask for them */
+    guest->frames.prepare = NULL;           /* which would ask the host to install them */
     taken = mc_frames_alloc_many(&guest->frames, balloon->slot, balloon->stack, balloon->total);
     for (int64_t i = 0; i < taken; i++) {
         uint32_t frame = balloon->stack[i];
 
-        if (guest->frames.areas[frame / MC_AREA_FRAMES] & MC_AREA_EVICTED)
+        if (mc_word(&guest->frames, frame / MC_AREA_FRAMES).evicted)
             balloon->stack[balloon->count++] = frame;
         else
             mc_frames_free(&guest->frames, balloon->slot, frame, 0);
@@ -295,11 +287,11 @@ static void begin_inflated(struct mc_guest *guest, struct balloon *balloon)
     mc_slot_drain(&guest->frames, balloon->slot);
     for (uint64_t i = 0; i < balloon->count; i++)
         __atomic_fetch_and(&guest->frames.areas[balloon->stack[i] / MC_AREA_FRAMES],
-                           ~(uint32_t)MC_AREA_EVICTED, __ATOMIC_RELAXED);
+                           ~evicted.bits, __ATOMIC_RELAXED);
     guest->frames.prepare = prepare;
 }
 
-static int open_balloon(struct mc_guest *guest)
+static int balloon_open(struct mc_guest *guest)
 {
     struct balloon *balloon = calloc(1, sizeof *balloon);
 
@@ -320,14 +312,14 @@ static int open_balloon(struct mc_guest *guest)
             return MC_ENOMEM;
     }
     if (guest->control->boot_areas < guest->frames.area_count)
-        begin_inflated(guest, balloon);
-    set_actual(guest, balloon);
-    /* What a guest before us said of the configuration is void. */
+        balloon_begin_inflated(guest, balloon);
+    balloon_set_actual(guest, balloon);
+    /* The status that a guest before this one reported is void. */
     atomic_store(&guest->control->driver_status, MC_STEP_MORE);
     return MC_OK;
 }
 
-static void close_balloon(struct mc_guest *guest)
+static void balloon_close(struct mc_guest *guest)
 {
     struct balloon *balloon = guest->own->device;
 
@@ -345,8 +337,8 @@ static void close_balloon(struct mc_guest *guest)
 const struct mc_driver mc_drv_balloon = {
     .name = "balloon",
     .id = MC_BALLOON,
-    .open = open_balloon,
-    .close = close_balloon,
-    .step = step,
-    .more = more,
+    .open = balloon_open,
+    .close = balloon_close,
+    .step = balloon_step,
+    .more = balloon_more,
 };

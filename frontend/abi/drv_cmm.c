@@ -1,9 +1,9 @@
 /* drv_cmm.c: the guest half of `cmm`. See cmm.h, driver.h.
  *
- * An allocation that finds nothing asks: dom0 by a message, or the hypervisor by GROW. As a donor,
- * and above its target, a domain of the dom0 design comes down by itself: free areas are claimed
- * (movable.h), offered, and are its own again when they were not taken.
- * A message that was not answered in time stands: the next one waits for its answer first.
+ * An allocation that finds nothing asks dom0 by a message, or the hypervisor by GROW. A domain of
+ * the dom0 design that shall give memory does so by itself: its driver claims free areas
+ * (movable.h), offers them, and puts those to use again that dom0 did not take. A message that got
+ * no answer in time stays valid: the next message waits for that answer first.
  */
 #include "driver.h"
 
@@ -13,38 +13,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETRY_NS 100000000u     /* above the target, what is freed by and by is offered so often */
+#define RETRY_NS 100000000u     /* above the target, memory freed meanwhile is offered so often */
 
-struct device {
+struct cmm {
     pthread_mutex_t ask_lock;
     pthread_mutex_t offer_lock;
     uint32_t offered[MC_CMM_OFFER_MAX];     /* areas of the offer that is not answered yet */
     uint32_t offered_count;
-    uint8_t *refused;                       /* per area: was not taken, in this step */
+    uint8_t *refused;                       /* per area: 1 when dom0 did not take it in this step */
 };
 
-static int by_dom0(const struct mc_guest *guest)
+static int cmm_by_dom0(const struct mc_guest *guest)
 {
     return guest->control->options[MC_CMM_DESIGN] == MC_CMM_DOM0;
 }
 
-static uint64_t answer_in(const struct mc_guest *guest, int index)
+static uint64_t cmm_answer(const struct mc_guest *guest, int index)
 {
     return __atomic_load_n(&guest->control->config[index], __ATOMIC_ACQUIRE);
 }
 
-static void tell(struct mc_guest *guest, int index, uint64_t word)
+static void cmm_tell(struct mc_guest *guest, int index, uint64_t word)
 {
     __atomic_store_n(&guest->control->driver[index], word, __ATOMIC_RELEASE);
 }
 
-static uint32_t number_told(const struct mc_guest *guest, int index)
+static uint32_t cmm_number_told(const struct mc_guest *guest, int index)
 {
     return mc_cmm_number(__atomic_load_n(&guest->control->driver[index], __ATOMIC_RELAXED));
 }
 
 /* The answer to the message in driver[question]; 0, MC_EGONE or MC_ETIMEOUT. */
-static int await(struct mc_guest *guest, int question, int index, uint64_t *answer)
+static int cmm_await(struct mc_guest *guest, int question, int index, uint64_t *answer)
 {
     struct mc_control *control = guest->control;
     uint64_t deadline_ns = mc_clock_ns() + guest->timeout_ns, now_ns;
@@ -52,8 +52,8 @@ static int await(struct mc_guest *guest, int question, int index, uint64_t *answ
     for (;;) {          /* until the deadline */
         uint32_t seen = atomic_load(&control->guest_bell);
 
-        *answer = answer_in(guest, index);
-        if (mc_cmm_number(*answer) == number_told(guest, question))
+        *answer = cmm_answer(guest, index);
+        if (mc_cmm_number(*answer) == cmm_number_told(guest, question))
             return MC_OK;
         if (!mc_guest_alive(guest) || __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE))
             return MC_EGONE;
@@ -67,31 +67,31 @@ static int await(struct mc_guest *guest, int question, int index, uint64_t *answ
     }
 }
 
-static int64_t ask_dom0(struct mc_guest *guest, uint32_t areas, int *path)
+static int64_t cmm_ask_dom0(struct mc_guest *guest, uint32_t areas, int *path)
 {
-    struct device *device = guest->own->device;
+    struct cmm *cmm = guest->own->device;
     uint64_t answer;
     int status;
 
-    if (mc_lock_within(&device->ask_lock, guest->timeout_ns) != MC_OK)
+    if (mc_lock_within(&cmm->ask_lock, guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
-    status = await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
+    status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
     if (status == MC_OK) {
-        tell(guest, MC_CMM_ASK,
-             mc_cmm_message(number_told(guest, MC_CMM_ASK) + 1, areas));
+        cmm_tell(guest, MC_CMM_ASK,
+                 mc_cmm_message(cmm_number_told(guest, MC_CMM_ASK) + 1, areas));
         mc_eventfd_ring(guest->bell_fd);
         __atomic_fetch_add(&guest->calls, 1, __ATOMIC_RELAXED);
-        status = await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
+        status = cmm_await(guest, MC_CMM_ASK, MC_CMM_ASKED, &answer);
     }
-    pthread_mutex_unlock(&device->ask_lock);
+    pthread_mutex_unlock(&cmm->ask_lock);
     *path = (int)(answer >> 16 & 3);
     return status != MC_OK ? status : (int16_t)answer;
 }
 
-static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
+static int64_t cmm_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     uint64_t *words = guest->control->driver, start_ns = mc_clock_ns(), took_ns;
-    int64_t gained = by_dom0(guest) ? ask_dom0(guest, areas, path)
+    int64_t gained = cmm_by_dom0(guest) ? cmm_ask_dom0(guest, areas, path)
                                     : mc_ask_grow(guest, areas, path);
 
     took_ns = mc_clock_ns() - start_ns;
@@ -100,97 +100,83 @@ static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
     return gained ? gained : MC_ENOMEM;
 }
 
-static int is_whole(const struct mc_guest *guest, uint32_t area)
-{
-    uint32_t word = __atomic_load_n(&guest->frames.areas[area], __ATOMIC_ACQUIRE);
-
-    return (word & (MC_AREA_FREE_MASK | MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_ISOLATED)) ==
-           MC_AREA_FRAMES;
-}
-
-static int claim(struct mc_guest *guest, uint32_t area)
-{
-    if (mc_isolate(guest, area) != MC_OK)
-        return 0;
-    if (mc_claim_area(guest, area) == MC_OK)
-        return 1;
-    mc_online(guest, area);
-    return 0;
-}
-
-/* Claim free areas, from the top, and write them down; how many. */
-static uint32_t claim_free(struct mc_guest *guest, struct device *device, uint32_t most)
+/* Claim up to `most` free areas, from the top, and note them in the offer; how many. */
+static uint32_t cmm_claim_free(struct mc_guest *guest, struct cmm *cmm, uint32_t most)
 {
     uint64_t word = 0;
     uint32_t count = 0;
 
     for (uint32_t area = guest->frames.area_count; area-- > 0 && count < most;) {
-        if (device->refused[area] || !is_whole(guest, area) || !claim(guest, area))
+        if (cmm->refused[area] || !mc_word_is_whole(mc_word(&guest->frames, area)) ||
+            mc_offline(guest, area, 0) != MC_OK)
             continue;
         word = count % 4 ? word | (uint64_t)area << 16 * (count % 4) : area;
-        tell(guest, MC_CMM_OFFERED + (int)count / 4, word);
-        device->offered[count++] = area;
+        cmm_tell(guest, MC_CMM_OFFERED + (int)count / 4, word);
+        cmm->offered[count++] = area;
     }
-    device->offered_count = count;
+    cmm->offered_count = count;
     return count;
 }
 
-/* Wait until the offer is answered; areas that were taken, or a status. */
-static int settle_offer(struct mc_guest *guest, struct device *device)
+/* Wait for the answer to the offer under way; how many areas dom0 took, or a status. */
+static int cmm_settle_offer(struct mc_guest *guest, struct cmm *cmm)
 {
     uint64_t answer;
-    int taken = 0, status = await(guest, MC_CMM_OFFER, MC_CMM_TAKEN, &answer);
+    int taken = 0, status = cmm_await(guest, MC_CMM_OFFER, MC_CMM_TAKEN, &answer);
 
     if (status != MC_OK)
         return status;
-    for (uint32_t i = 0; i < device->offered_count; i++) {
+    for (uint32_t i = 0; i < cmm->offered_count; i++) {
         if (!(answer >> i & 1)) {
             taken++;
             continue;
         }
-        device->refused[device->offered[i]] = 1;
-        mc_online(guest, device->offered[i]);
+        cmm->refused[cmm->offered[i]] = 1;
+        mc_online(guest, cmm->offered[i]);
     }
-    device->offered_count = 0;
+    cmm->offered_count = 0;
     return taken;
 }
 
-/* Give back up to `areas` free areas; how many were offered, *taken of them taken; or a status. */
-static int64_t offer(struct mc_guest *guest, uint32_t areas, int *taken)
+/* Offer up to `areas` free areas; how many were offered, and in *taken how many dom0 took; or a
+ * status. */
+static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
 {
-    struct device *device = guest->own->device;
+    struct cmm *cmm = guest->own->device;
     int64_t count = 0;
 
     *taken = 0;
-    if (mc_lock_within(&device->offer_lock, guest->timeout_ns) != MC_OK)
+    if (mc_lock_within(&cmm->offer_lock, guest->timeout_ns) != MC_OK)
         return MC_ETIMEOUT;
-    *taken = settle_offer(guest, device);
+    *taken = cmm_settle_offer(guest, cmm);
     if (*taken >= 0) {
-        count = claim_free(guest, device, areas < MC_CMM_OFFER_MAX ? areas : MC_CMM_OFFER_MAX);
+        count = cmm_claim_free(guest, cmm, areas < MC_CMM_OFFER_MAX ? areas : MC_CMM_OFFER_MAX);
         if (count) {
-            tell(guest, MC_CMM_OFFER,
-                 mc_cmm_message(number_told(guest, MC_CMM_OFFER) + 1, (uint32_t)count));
+            cmm_tell(guest, MC_CMM_OFFER,
+                     mc_cmm_message(cmm_number_told(guest, MC_CMM_OFFER) + 1,
+                                    (uint32_t)count));
             mc_eventfd_ring(guest->bell_fd);
-            *taken = settle_offer(guest, device);
+            *taken = cmm_settle_offer(guest, cmm);
         }
     }
-    pthread_mutex_unlock(&device->offer_lock);
+    pthread_mutex_unlock(&cmm->offer_lock);
     return *taken < 0 ? *taken : count;
 }
 
-static int64_t release(struct mc_guest *guest, uint32_t areas)
+static int64_t cmm_release(struct mc_guest *guest, uint32_t areas)
 {
     int64_t count;
     int taken;
 
-    if (!by_dom0(guest))
+    if (!cmm_by_dom0(guest))
         return mc_ask_release(guest, areas);
-    count = offer(guest, areas, &taken);
+    count = cmm_offer(guest, areas, &taken);
     return count < 0 ? count : taken;
 }
 
-/* Areas it should be smaller by, and is asked to for its own target's sake (not another's need). */
-static uint32_t excess(const struct mc_guest *guest, int *own_target)
+/* Areas that the domain is asked to give; *own_target gets 1 when it is above its own target, 0
+ * when only another domain needs the memory. */
+static uint32_t cmm_excess(const struct mc_guest *guest, int *own_target)
 {
     uint64_t size = atomic_load(&guest->control->current_frames);
     uint64_t wanted = atomic_load(&guest->control->requested_frames);
@@ -199,18 +185,19 @@ static uint32_t excess(const struct mc_guest *guest, int *own_target)
     return size > wanted ? (uint32_t)((size - wanted) / MC_AREA_FRAMES) : 0;
 }
 
-static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
+static int cmm_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
-    struct device *device = guest->own->device;
+    struct cmm *cmm = guest->own->device;
     int own_target, taken, refused = 0, dropped = 0;
     int64_t count;
     uint32_t areas;
 
-    if (!by_dom0(guest))
+    if (!cmm_by_dom0(guest))
         return MC_STEP_DONE;
-    memset(device->refused, 0, guest->frames.area_count);
-    while ((areas = excess(guest, &own_target)) > 0) {  /* each round gives, refuses, or is last */
-        count = offer(guest, areas, &taken);
+    memset(cmm->refused, 0, guest->frames.area_count);
+    /* Each round gives an area, has one refused, or is the last. */
+    while ((areas = cmm_excess(guest, &own_target)) > 0) {
+        count = cmm_offer(guest, areas, &taken);
         if (count < 0)
             return (int)count;
         refused |= count > taken;
@@ -227,42 +214,42 @@ static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     return MC_STEP_DONE;
 }
 
-static int open_device(struct mc_guest *guest)
+static int cmm_open(struct mc_guest *guest)
 {
-    struct device *device = calloc(1, sizeof *device);
+    struct cmm *cmm = calloc(1, sizeof *cmm);
 
-    if (device == NULL)
+    if (cmm == NULL)
         return MC_ENOMEM;
-    device->refused = calloc(guest->frames.area_count, sizeof *device->refused);
-    if (device->refused == NULL) {
-        free(device);
+    cmm->refused = calloc(guest->frames.area_count, sizeof *cmm->refused);
+    if (cmm->refused == NULL) {
+        free(cmm);
         return MC_ENOMEM;
     }
-    pthread_mutex_init(&device->ask_lock, NULL);
-    pthread_mutex_init(&device->offer_lock, NULL);
-    guest->own->device = device;
+    pthread_mutex_init(&cmm->ask_lock, NULL);
+    pthread_mutex_init(&cmm->offer_lock, NULL);
+    guest->own->device = cmm;
     return MC_OK;
 }
 
-static void close_device(struct mc_guest *guest)
+static void cmm_close(struct mc_guest *guest)
 {
-    struct device *device = guest->own->device;
+    struct cmm *cmm = guest->own->device;
 
-    if (device == NULL)
+    if (cmm == NULL)
         return;
-    pthread_mutex_destroy(&device->ask_lock);
-    pthread_mutex_destroy(&device->offer_lock);
-    free(device->refused);
-    free(device);
+    pthread_mutex_destroy(&cmm->ask_lock);
+    pthread_mutex_destroy(&cmm->offer_lock);
+    free(cmm->refused);
+    free(cmm);
 }
 
 const struct mc_driver mc_drv_cmm = {
     .name = "cmm",
     .id = MC_CMM,
     .populated = 1,
-    .open = open_device,
-    .close = close_device,
-    .step = step,
-    .more = more,
-    .release = release,
+    .open = cmm_open,
+    .close = cmm_close,
+    .step = cmm_step,
+    .more = cmm_more,
+    .release = cmm_release,
 };

@@ -1,13 +1,14 @@
-/* drv_sections.c: the guest half of `sections`: onlines and offlines what it is told to.
+/* drv_sections.c: the guest half of `sections`: brings the sections online and offline that the
+ * hypervisor names.
  *
  * Offlining a section is Linux' offline_pages: isolate all of it, so that nothing more is handed
- * out of it; move what can be moved; try again a few times what was held for a moment; then it is
- * claimed and offered. When something is left, or a newer bell rings, all of it goes online again.
+ * out of it; move the frames that can be moved; try a few times more, because a frame may be pinned
+ * for a moment; claim the section and offer it. When a frame is left, or a newer bell rings, the
+ * whole section goes online again.
  */
 #include "driver.h"
 
 #include "movable.h"
-#include "reclaim.h"
 #include "sections.h"
 
 #include <sched.h>
@@ -18,63 +19,61 @@
 #define EMPTY_TRIES_MAX 5       /* per area */
 #define STATUS_CANCELLED 1
 
-struct device {
+struct sections {
     uint32_t areas;             /* of a section */
-    uint8_t *ours;              /* per area of the section: isolated or claimed by us */
-    int has_room;               /* atomic: a section is free that may have been kept before */
+    uint8_t *ours;              /* per area of the section: 1 when the driver isolated it */
+    int has_room;               /* atomic: 1 when a section became free, which may be a kept one */
 };
 
-static int open_device(struct mc_guest *guest)
+static int sections_open(struct mc_guest *guest)
 {
     uint64_t areas = guest->control->options[MC_SECTIONS_AREAS];
-    struct device *device;
+    struct sections *sections;
 
     if (areas == 0 || areas > guest->frames.area_count)
         return MC_ELAYOUT;
-    device = calloc(1, sizeof *device + areas);
-    if (device == NULL)
+    sections = calloc(1, sizeof *sections + areas);
+    if (sections == NULL)
         return MC_ENOMEM;
-    device->areas = (uint32_t)areas;
-    device->ours = (uint8_t *)(device + 1);
-    guest->own->device = device;
+    sections->areas = (uint32_t)areas;
+    sections->ours = (uint8_t *)(sections + 1);
+    guest->own->device = sections;
     return MC_OK;
 }
 
-static void close_device(struct mc_guest *guest)
+static void sections_close(struct mc_guest *guest)
 {
     free(guest->own->device);
 }
 
-static void count(struct mc_guest *guest, enum mc_sections_driver what)
+static void sections_count(struct mc_guest *guest, enum mc_sections_driver what)
 {
     __atomic_fetch_add(&guest->control->driver[what], 1, __ATOMIC_RELAXED);
 }
 
-static int is_newer(const struct mc_guest *guest, uint32_t bell)
+static int sections_bell_rang(const struct mc_guest *guest, uint32_t bell)
 {
     return atomic_load(&guest->control->config_bell) != bell;
 }
 
-/* Those the host has already are none of ours: the section is not whole. */
-static int isolate(struct mc_guest *guest, uint32_t first)
+/* Isolate the areas of a section, but for those that the host has taken back already. */
+static int section_isolate(struct mc_guest *guest, uint32_t first)
 {
-    struct device *device = guest->own->device;
+    struct sections *sections = guest->own->device;
 
-    for (uint32_t i = 0; i < device->areas; i++) {
-        int64_t word = mc_area_word(&guest->frames, first + i);
-
-        if (word < 0 || (word & MC_AREA_RECLAIMED))
+    for (uint32_t i = 0; i < sections->areas; i++) {
+        if (mc_word(&guest->frames, first + i).reclaimed)
             continue;
         if (mc_isolate(guest, first + i) != MC_OK)
             return MC_ESTATE;
-        device->ours[i] = 1;
+        sections->ours[i] = 1;
     }
     return MC_OK;
 }
 
-/* Do to one area what may fail for a moment, until it is done. */
-static int insist(struct mc_guest *guest, uint32_t area,
-                  int (*what)(struct mc_guest *guest, uint32_t area))
+/* Do `what` to one area, and try again a few times: it may fail for a moment only. */
+static int area_insist(struct mc_guest *guest, uint32_t area,
+                       int (*what)(struct mc_guest *guest, uint32_t area))
 {
     int status = what(guest, area);
 
@@ -85,95 +84,95 @@ static int insist(struct mc_guest *guest, uint32_t area,
     return status;
 }
 
-static int for_all(struct mc_guest *guest, uint32_t first, uint32_t bell,
-                   int (*what)(struct mc_guest *guest, uint32_t area))
+static int section_for_all(struct mc_guest *guest, uint32_t first, uint32_t bell,
+                           int (*what)(struct mc_guest *guest, uint32_t area))
 {
-    struct device *device = guest->own->device;
+    struct sections *sections = guest->own->device;
     int status = MC_OK;
 
-    for (uint32_t i = 0; i < device->areas && status == MC_OK; i++) {
-        if (is_newer(guest, bell))
+    for (uint32_t i = 0; i < sections->areas && status == MC_OK; i++) {
+        if (sections_bell_rang(guest, bell))
             return STATUS_CANCELLED;
-        if (device->ours[i])
-            status = insist(guest, first + i, what);
+        if (sections->ours[i])
+            status = area_insist(guest, first + i, what);
     }
     return status;
 }
 
-static void online_again(struct mc_guest *guest, uint32_t first)
+static void section_online_again(struct mc_guest *guest, uint32_t first)
 {
-    struct device *device = guest->own->device;
+    struct sections *sections = guest->own->device;
 
-    for (uint32_t i = 0; i < device->areas; i++)
-        if (device->ours[i])
+    for (uint32_t i = 0; i < sections->areas; i++)
+        if (sections->ours[i])
             mc_online(guest, first + i);
 }
 
-static int64_t offer(struct mc_guest *guest, uint32_t section)
+static int64_t section_offer(struct mc_guest *guest, uint32_t section)
 {
     struct mc_record record = {.op = MC_OP_SECTION_OFFLINED, .arg = {section}};
 
     return mc_ask(guest, &record);
 }
 
-static int64_t keep(struct mc_guest *guest, uint32_t section, int status)
+static int64_t section_keep(struct mc_guest *guest, uint32_t section, int status)
 {
     struct mc_record record = {.op = MC_OP_SECTION_KEPT,
                                .arg = {section, (uint64_t)-(int64_t)status}};
 
-    count(guest, MC_SECTIONS_KEPT);
+    sections_count(guest, MC_SECTIONS_KEPT);
     return mc_ask(guest, &record);
 }
 
-/* 0 or a status that ends the step. What is offered and not answered stays claimed: it may be taken
- * yet. */
-static int64_t offline(struct mc_guest *guest, uint64_t section, uint32_t bell)
+/* Offline a section; 0, or a status that ends the step. A section whose offer got no answer stays
+ * claimed: the hypervisor may have taken it, or may take it yet. */
+static int64_t section_offline(struct mc_guest *guest, uint64_t section, uint32_t bell)
 {
-    struct device *device = guest->own->device;
-    uint32_t first = (uint32_t)section * device->areas;
+    struct sections *sections = guest->own->device;
+    uint32_t first = (uint32_t)section * sections->areas;
     int64_t answer;
     int status;
 
-    if (section >= guest->frames.area_count / device->areas)
+    if (section >= guest->frames.area_count / sections->areas)
         return MC_EINDEX;
-    memset(device->ours, 0, device->areas);
-    status = isolate(guest, first);
+    memset(sections->ours, 0, sections->areas);
+    status = section_isolate(guest, first);
     if (status == MC_OK)
-        status = for_all(guest, first, bell, mc_migrate);
+        status = section_for_all(guest, first, bell, mc_migrate);
     if (status == MC_OK)
-        status = for_all(guest, first, bell, mc_claim_area);
+        status = section_for_all(guest, first, bell, mc_claim_area);
     if (status != MC_OK) {
-        online_again(guest, first);
-        return status == STATUS_CANCELLED ? MC_OK : keep(guest, (uint32_t)section, status);
+        section_online_again(guest, first);
+        return status == STATUS_CANCELLED ? MC_OK : section_keep(guest, (uint32_t)section, status);
     }
-    answer = offer(guest, (uint32_t)section);
+    answer = section_offer(guest, (uint32_t)section);
     if (answer == MC_EGONE || answer == MC_ETIMEOUT)
         return answer;
     if (answer != MC_OK) {
-        online_again(guest, first);
+        section_online_again(guest, first);
         return answer == MC_ESTATE ? answer : MC_OK;
     }
-    count(guest, MC_SECTIONS_OFFLINED);
+    sections_count(guest, MC_SECTIONS_OFFLINED);
     return MC_OK;
 }
 
-/* Ask and do one thing; 1 when there may be another, 0 when there is not, or a status. */
-static int64_t act(struct mc_guest *guest)
+/* Ask for one step and take it; 1 when there may be another, 0 when there is none, or a status. */
+static int64_t sections_act(struct mc_guest *guest)
 {
     uint32_t bell = atomic_load(&guest->control->config_bell);
-    struct device *device = guest->own->device;
+    struct sections *sections = guest->own->device;
     struct mc_record record = {.op = MC_OP_SECTION_NEXT};
     int64_t todo, status;
 
-    if (__atomic_exchange_n(&device->has_room, 0, __ATOMIC_ACQUIRE))
+    if (__atomic_exchange_n(&sections->has_room, 0, __ATOMIC_ACQUIRE))
         record.arg[0] = MC_SECTION_ASK_ANEW;
     todo = mc_ask(guest, &record);
     switch (todo) {
     case MC_SECTION_ONLINED:
-        count(guest, MC_SECTIONS_ONLINED);
+        sections_count(guest, MC_SECTIONS_ONLINED);
         return 1;
     case MC_SECTION_OFFLINE:
-        status = offline(guest, record.arg[0], bell);
+        status = section_offline(guest, record.arg[0], bell);
         return status < 0 ? status : 1;
     case MC_SECTION_STUCK:
         return record.arg[0] == (uint64_t)-MC_EPERM ? MC_EPERM : MC_ESTATE;
@@ -182,20 +181,20 @@ static int64_t act(struct mc_guest *guest)
     }
 }
 
-static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
+static int sections_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
     int64_t status = 1;
 
     for (int i = 0; i < TODO_MAX && status == 1; i++)
-        status = act(guest);
+        status = sections_act(guest);
     if (status != 1)
         return (int)status;
     *next_ns = now_ns;
     return MC_STEP_MORE;
 }
 
-/* While the target allows it, an allocation need not wait for the driver's thread. */
-static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
+/* An allocation brings a section online itself, without waiting for the driver's thread. */
+static int64_t sections_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct mc_record record = {.op = MC_OP_SECTION_NEXT, .arg = {MC_SECTION_ASK_MORE}};
     int64_t todo = mc_ask(guest, &record);
@@ -204,32 +203,32 @@ static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
     *path = MC_PATH_RING;
     if (todo != MC_SECTION_ONLINED)
         return todo < 0 ? todo : MC_ENOMEM;
-    count(guest, MC_SECTIONS_ONLINED);
+    sections_count(guest, MC_SECTIONS_ONLINED);
     return record.arg[2] ? (int64_t)record.arg[2] : 1;
 }
 
-/* The guest has made room: what was kept may go now. */
-static int64_t release(struct mc_guest *guest, uint32_t areas)
+/* The guest has made room: a section that was kept may go now. */
+static int64_t sections_release(struct mc_guest *guest, uint32_t areas)
 {
-    struct device *device = guest->own->device;
-    uint32_t count = guest->frames.area_count / device->areas, section = 0;
+    struct sections *sections = guest->own->device;
+    uint32_t count = guest->frames.area_count / sections->areas, section = 0;
 
     (void)areas;
-    while (section < count && !mc_all_free(guest, section * device->areas, device->areas))
+    while (section < count && !mc_all_free(guest, section * sections->areas, sections->areas))
         section++;
     if (section < count) {
-        __atomic_store_n(&device->has_room, 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&sections->has_room, 1, __ATOMIC_RELEASE);
         mc_driver_kick(guest);
     }
-    return 0;                   /* nothing went yet */
+    return 0;                   /* the driver's thread gives it */
 }
 
 const struct mc_driver mc_drv_sections = {
     .name = "sections",
     .id = MC_SECTIONS,
-    .open = open_device,
-    .close = close_device,
-    .step = step,
-    .more = more,
-    .release = release,
+    .open = sections_open,
+    .close = sections_close,
+    .step = sections_step,
+    .more = sections_more,
+    .release = sections_release,
 };

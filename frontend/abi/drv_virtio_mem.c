@@ -8,9 +8,9 @@
  *   unplug   from the top: first blocks that are wholly free, then those whose frames can be moved
  *            elsewhere (movable.h). A run is offered in one request; should that be refused because
  *            one of its blocks is pinned, block by block.
- * What remains is a state (MC_ESTATE in use, MC_EPERM pinned, MC_ENOMEM), tried again after a delay
- * that doubles from RETRY_MIN_NS to RETRY_MAX_NS (Linux: from 50 to 300 s).
- * An ERROR is a defect of this driver: as Linux' it asks for nothing more.
+ * When blocks are left, the step ends with a status (MC_ESTATE in use, MC_EPERM pinned, MC_ENOMEM),
+ * and the driver tries again after a delay that doubles from RETRY_MIN_NS to RETRY_MAX_NS (Linux:
+ * from 50 to 300 s). After an ERROR, a mistake of this driver, it asks for nothing more, as Linux'.
  */
 #include "virtio_mem.h"
 
@@ -34,7 +34,7 @@ struct vmem {
 };
 
 /* A device's configuration, in blocks. */
-struct part {
+struct vmem_part {
     uint32_t first;
     uint32_t usable;
     uint32_t requested;
@@ -46,8 +46,9 @@ static struct vmem *vmem_of(struct mc_guest *guest)
     return guest->own->device;
 }
 
-/* 0; MC_STEP_MORE when the configuration is to be read again; or why not. */
-static int ask_blocks(struct mc_guest *guest, int op, uint32_t first, uint32_t count)
+/* Ask for blocks to be plugged or unplugged: MC_STEP_DONE; MC_STEP_MORE when the configuration must
+ * be read again; or the status that says why it was refused. */
+static int blocks_ask(struct mc_guest *guest, int op, uint32_t first, uint32_t count)
 {
     struct mc_record record = {.op = (uint16_t)op, .arg = {first, count}};
     int64_t answer = mc_ask(guest, &record);
@@ -67,7 +68,7 @@ static int ask_blocks(struct mc_guest *guest, int op, uint32_t first, uint32_t c
     }
 }
 
-static int read_part(struct mc_guest *guest, uint32_t device, struct part *part)
+static int vmem_read_part(struct mc_guest *guest, uint32_t device, struct vmem_part *part)
 {
     struct mc_record record = {.op = MC_OP_VMEM_CONFIG, .arg = {device}};
     const struct vmem *vmem = vmem_of(guest);
@@ -76,54 +77,54 @@ static int read_part(struct mc_guest *guest, uint32_t device, struct part *part)
 
     if (answer != MC_VMEM_ACK)
         return answer < 0 ? (int)answer : MC_EBROKEN;
-    *part = (struct part){(uint32_t)record.arg[0], (uint32_t)record.arg[1],
+    *part = (struct vmem_part){(uint32_t)record.arg[0], (uint32_t)record.arg[1],
                           (uint32_t)record.arg[2], (uint32_t)record.arg[3]};
     return part->first <= blocks && part->usable <= blocks - part->first ? MC_OK : MC_EBROKEN;
 }
 
-static uint32_t word_of(const struct mc_guest *guest, uint32_t area)
+static int area_is_reclaimed(const struct mc_guest *guest, uint32_t area)
 {
-    return __atomic_load_n(&guest->frames.areas[area], __ATOMIC_ACQUIRE);
+    return mc_word(&guest->frames, area).reclaimed;
 }
 
-/* A block with any area of ours is plugged. */
-static int is_plugged(struct mc_guest *guest, uint32_t block)
+/* A block is plugged when any area of it is the guest's. */
+static int block_is_plugged(struct mc_guest *guest, uint32_t block)
 {
     uint32_t first = block * vmem_of(guest)->block_areas;
 
     for (uint32_t area = first; area < first + vmem_of(guest)->block_areas; area++)
-        if (!(word_of(guest, area) & MC_AREA_RECLAIMED))
+        if (!area_is_reclaimed(guest, area))
             return 1;
     return 0;
 }
 
-/* Plugged, and nothing of it is used. */
-static int is_free(struct mc_guest *guest, uint32_t block)
+/* A block that is plugged, and of which no frame is used. */
+static int block_is_free(struct mc_guest *guest, uint32_t block)
 {
     uint32_t areas = vmem_of(guest)->block_areas;
 
     return mc_all_free(guest, block * areas, areas);
 }
 
-static int has_changed(struct mc_guest *guest, uint32_t seen)
+static int vmem_bell_rang(struct mc_guest *guest, uint32_t seen)
 {
     return atomic_load(&guest->control->config_bell) != seen;
 }
 
 /* ---- plug ---- */
 
-/* Up to `count` unplugged blocks from `first`; how many came, or a status when none did. */
-static int64_t plug_run(struct mc_guest *guest, uint32_t first, uint32_t count)
+/* Plug up to `count` blocks from `first` on; how many came, or a status when none did. */
+static int64_t blocks_plug(struct mc_guest *guest, uint32_t first, uint32_t count)
 {
     struct vmem *vmem = vmem_of(guest);
     int status = MC_STEP_MORE;
 
     pthread_mutex_lock(&vmem->plug_lock);
     for (uint32_t block = first; block < first + count; block++)
-        if (is_plugged(guest, block))       /* by another thread meanwhile */
+        if (block_is_plugged(guest, block))       /* by another thread meanwhile */
             count = block - first;
     for (; count; count /= 2) {
-        status = ask_blocks(guest, MC_OP_VMEM_PLUG, first, count);
+        status = blocks_ask(guest, MC_OP_VMEM_PLUG, first, count);
         if (status != MC_ENOMEM)
             break;
     }
@@ -134,29 +135,30 @@ static int64_t plug_run(struct mc_guest *guest, uint32_t first, uint32_t count)
     return count;
 }
 
-/* Blocks of a memory block from `first` on that are alike. */
-static uint32_t run_from(struct mc_guest *guest, uint32_t first, uint32_t end, int plugged)
+/* How many blocks from `first` on are all plugged, or all not. */
+static uint32_t blocks_alike(struct mc_guest *guest, uint32_t first, uint32_t end, int plugged)
 {
     uint32_t block = first;
 
-    while (block < end && is_plugged(guest, block) == plugged)
+    while (block < end && block_is_plugged(guest, block) == plugged)
         block++;
     return block - first;
 }
 
-/* One memory block; *missing falls by what was plugged. */
-static int plug_group(struct mc_guest *guest, uint32_t first, uint32_t end, uint32_t *missing)
+/* Plug in one memory block; *missing falls by the blocks that were plugged. */
+static int memory_block_plug(struct mc_guest *guest, uint32_t first, uint32_t end,
+                             uint32_t *missing)
 {
     for (uint32_t block = first, run; block < end && *missing; block += run) {
         int64_t plugged;
 
-        run = run_from(guest, block, end, 0);
+        run = blocks_alike(guest, block, end, 0);
         run = run < *missing ? run : *missing;
         if (!run) {
-            run = run_from(guest, block, end, 1);
+            run = blocks_alike(guest, block, end, 1);
             continue;
         }
-        plugged = plug_run(guest, block, run);
+        plugged = blocks_plug(guest, block, run);
         if (plugged <= 0)
             return plugged ? (int)plugged : MC_STEP_MORE;
         run = (uint32_t)plugged;
@@ -165,7 +167,8 @@ static int plug_group(struct mc_guest *guest, uint32_t first, uint32_t end, uint
     return MC_STEP_DONE;
 }
 
-static int plug(struct mc_guest *guest, const struct part *part, uint32_t missing, uint32_t seen)
+static int vmem_plug(struct mc_guest *guest, const struct vmem_part *part, uint32_t missing,
+                     uint32_t seen)
 {
     uint32_t blocks = MEMORY_BLOCK_AREAS / vmem_of(guest)->block_areas;
     uint32_t end = part->first + part->usable;
@@ -175,12 +178,12 @@ static int plug(struct mc_guest *guest, const struct part *part, uint32_t missin
         for (uint32_t first = part->first, next; first < end; first = next) {
             next = (first / blocks + 1) * blocks;
             next = next < end ? next : end;
-            if (!fresh && run_from(guest, first, next, 0) == next - first)
+            if (!fresh && blocks_alike(guest, first, next, 0) == next - first)
                 continue;
-            status = plug_group(guest, first, next, &missing);
+            status = memory_block_plug(guest, first, next, &missing);
             if (status != MC_STEP_DONE || !missing)
                 return status;
-            if (has_changed(guest, seen))
+            if (vmem_bell_rang(guest, seen))
                 return MC_STEP_MORE;
         }
     return MC_ENOMEM;
@@ -188,7 +191,7 @@ static int plug(struct mc_guest *guest, const struct part *part, uint32_t missin
 
 /* ---- unplug ---- */
 
-struct unplugging {
+struct vmem_unplugging {
     struct mc_guest *guest;
     uint32_t surplus;           /* blocks still to go */
     uint32_t first;             /* the run that was claimed and not offered yet */
@@ -196,117 +199,119 @@ struct unplugging {
     int status;                 /* why blocks stayed */
 };
 
-static void give_back(struct mc_guest *guest, uint32_t first_area, uint32_t end_area)
+static void blocks_online(struct mc_guest *guest, uint32_t first_area, uint32_t end_area)
 {
     for (uint32_t area = first_area; area < end_area; area++)
         mc_online(guest, area);
 }
 
-/* Take a block out of use: isolated, emptied, claimed; 1, or 0 and it is as it was. */
-static int take_block(struct mc_guest *guest, uint32_t block)
+/* Take a block out of use: isolate, empty and claim it; 1, or 0 and the block is as it was. */
+static int block_take(struct mc_guest *guest, uint32_t block)
 {
     uint32_t first = block * vmem_of(guest)->block_areas, area;
     uint32_t end = first + vmem_of(guest)->block_areas;
     int status = MC_OK;
 
     for (area = first; area < end && !status; area++)
-        if (!(word_of(guest, area) & MC_AREA_RECLAIMED))
+        if (!area_is_reclaimed(guest, area))
             status = mc_isolate(guest, area);
-    if (status) {               /* the last one is somebody else's */
-        give_back(guest, first, area - 1);
+    if (status) {               /* another thread holds the last one */
+        blocks_online(guest, first, area - 1);
         return 0;
     }
     for (area = first; area < end && !status; area++)
-        if (!(word_of(guest, area) & MC_AREA_RECLAIMED))
+        if (!area_is_reclaimed(guest, area))
             status = mc_migrate(guest, area);
     for (area = first; area < end && !status; area++)
-        if (!(word_of(guest, area) & MC_AREA_RECLAIMED))
+        if (!area_is_reclaimed(guest, area))
             status = mc_claim_area(guest, area);
     if (status)
-        give_back(guest, first, end);
+        blocks_online(guest, first, end);
     return !status;
 }
 
-static void offer(struct unplugging *work, uint32_t first, uint32_t count)
+static void blocks_offer(struct vmem_unplugging *work, uint32_t first, uint32_t count)
 {
     uint32_t areas = vmem_of(work->guest)->block_areas;
-    int status = ask_blocks(work->guest, MC_OP_VMEM_UNPLUG, first, count);
+    int status = blocks_ask(work->guest, MC_OP_VMEM_UNPLUG, first, count);
 
     if (status == MC_STEP_DONE) {
         work->surplus -= count;
     } else if (status == MC_EPERM && count > 1) {
         for (uint32_t block = first; block < first + count; block++)
-            offer(work, block, 1);
+            blocks_offer(work, block, 1);
     } else {
         work->status = status;
-        give_back(work->guest, first * areas, (first + count) * areas);
+        blocks_online(work->guest, first * areas, (first + count) * areas);
     }
 }
 
-static void flush(struct unplugging *work)
+static void blocks_flush(struct vmem_unplugging *work)
 {
     if (work->count)
-        offer(work, work->first, work->count);
+        blocks_offer(work, work->first, work->count);
     work->count = 0;
 }
 
-/* Blocks of a device from the top, wholly free ones only or any. */
-static int sweep(struct unplugging *work, const struct part *part, int any, uint32_t seen)
+/* Unplug blocks of a device from the top: any, or those only that are free. */
+static int vmem_sweep(struct vmem_unplugging *work, const struct vmem_part *part, int any,
+                      uint32_t seen)
 {
     struct mc_guest *guest = work->guest;
     uint32_t most = MEMORY_BLOCK_AREAS / vmem_of(guest)->block_areas;
 
     for (uint32_t block = part->first + part->usable; block-- > part->first;) {
-        if ((any ? is_plugged(guest, block) : is_free(guest, block)) &&
-            take_block(guest, block)) {
+        if ((any ? block_is_plugged(guest, block) : block_is_free(guest, block)) &&
+            block_take(guest, block)) {
             work->first = block;
             work->count++;
         } else {
-            flush(work);
+            blocks_flush(work);
         }
         if (block % most == 0 || work->count == work->surplus)
-            flush(work);
+            blocks_flush(work);
         if (!work->surplus || (work->status != MC_ESTATE && work->status != MC_EPERM))
             break;
-        if (has_changed(guest, seen)) {
-            flush(work);
+        if (vmem_bell_rang(guest, seen)) {
+            blocks_flush(work);
             return MC_STEP_MORE;
         }
     }
-    flush(work);
+    blocks_flush(work);
     return work->surplus ? work->status : MC_STEP_DONE;
 }
 
-static int unplug(struct mc_guest *guest, const struct part *part, uint32_t surplus, uint32_t seen)
+static int vmem_unplug(struct mc_guest *guest, const struct vmem_part *part, uint32_t surplus,
+                       uint32_t seen)
 {
-    struct unplugging work = {.guest = guest, .surplus = surplus, .status = MC_ESTATE};
-    int status = sweep(&work, part, 0, seen);
+    struct vmem_unplugging work = {.guest = guest, .surplus = surplus, .status = MC_ESTATE};
+    int status = vmem_sweep(&work, part, 0, seen);
 
-    return status == MC_ESTATE || status == MC_EPERM ? sweep(&work, part, 1, seen) : status;
+    return status == MC_ESTATE || status == MC_EPERM ? vmem_sweep(&work, part, 1, seen) : status;
 }
 
 /* ---- the driver ---- */
 
-static int converge(struct mc_guest *guest, uint32_t device, uint32_t seen)
+static int vmem_converge(struct mc_guest *guest, uint32_t device, uint32_t seen)
 {
-    struct part part;
+    struct vmem_part part;
     int status = MC_STEP_MORE;
 
     for (int i = 0; i < CONFIG_TRIES_MAX && status == MC_STEP_MORE; i++) {
-        if (has_changed(guest, seen))
+        if (vmem_bell_rang(guest, seen))
             return MC_STEP_MORE;
-        status = read_part(guest, device, &part);
+        status = vmem_read_part(guest, device, &part);
         if (status != MC_OK)
             return status;
         if (part.plugged < part.requested)
-            status = plug(guest, &part, part.requested - part.plugged, seen);
+            status = vmem_plug(guest, &part, part.requested - part.plugged, seen);
         else if (part.plugged > part.requested)
-            status = unplug(guest, &part, part.plugged - part.requested, seen);
+            status = vmem_unplug(guest, &part, part.plugged - part.requested, seen);
     }
     return status;
 }
 
-static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
+static int vmem_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 {
     struct vmem *vmem = vmem_of(guest);
     uint32_t seen = atomic_load(&guest->control->config_bell);
@@ -317,7 +322,7 @@ static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
 
         if (__atomic_load_n(&vmem->broken, __ATOMIC_RELAXED))
             return MC_EBROKEN;
-        status = converge(guest, device, seen);
+        status = vmem_converge(guest, device, seen);
         if (status == MC_STEP_MORE) {
             *next_ns = now_ns;
             return MC_STEP_MORE;
@@ -333,28 +338,28 @@ static int step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_ns)
     return result;
 }
 
-/* What one device is requested to have and has not, up to `wanted` blocks. */
-static int more_of(struct mc_guest *guest, uint32_t device, uint32_t wanted)
+/* Plug up to `wanted` of the blocks that one device is requested to have and has not. */
+static int vmem_more_of(struct mc_guest *guest, uint32_t device, uint32_t wanted)
 {
     int status = MC_STEP_MORE;
 
     for (int i = 0; i < CONFIG_TRIES_MAX && status == MC_STEP_MORE; i++) {
         uint32_t seen = atomic_load(&guest->control->config_bell), missing;
-        struct part part;
+        struct vmem_part part;
 
-        status = read_part(guest, device, &part);
+        status = vmem_read_part(guest, device, &part);
         if (status != MC_OK)
             return status;
         if (part.plugged >= part.requested)
             return MC_ETARGET;
         missing = part.requested - part.plugged;
-        status = plug(guest, &part, missing < wanted ? missing : wanted, seen);
+        status = vmem_plug(guest, &part, missing < wanted ? missing : wanted, seen);
     }
     return status;
 }
 
-/* The driver may be at it already: then its gain is ours. */
-static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
+/* An allocation plugs by itself. Blocks that the driver's thread plugs meanwhile count too. */
+static int64_t vmem_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct vmem *vmem = vmem_of(guest);
     uint64_t before = __atomic_load_n(&vmem->gained, __ATOMIC_RELAXED), gained;
@@ -363,25 +368,25 @@ static int64_t more(struct mc_guest *guest, uint32_t areas, int *path)
 
     *path = MC_PATH_RING;
     for (uint32_t device = 0; device < vmem->devices && status != MC_STEP_DONE; device++)
-        status = more_of(guest, device, wanted);
+        status = vmem_more_of(guest, device, wanted);
     gained = __atomic_load_n(&vmem->gained, __ATOMIC_RELAXED) - before;
     return gained ? (int64_t)gained : status < 0 ? status : MC_ENOMEM;
 }
 
-/* The guest has made room: there is no need to sit out the delay. */
-static int64_t release(struct mc_guest *guest, uint32_t areas)
+/* The guest has made room: the driver's thread need not wait for the end of its delay. */
+static int64_t vmem_release(struct mc_guest *guest, uint32_t areas)
 {
     uint32_t blocks = guest->frames.area_count / vmem_of(guest)->block_areas, block = 0;
 
     (void)areas;
-    while (block < blocks && !is_free(guest, block))
+    while (block < blocks && !block_is_free(guest, block))
         block++;
     if (block < blocks)
         mc_driver_kick(guest);
-    return 0;                   /* nothing went yet */
+    return 0;                   /* the driver's thread gives it */
 }
 
-static int open_driver(struct mc_guest *guest)
+static int vmem_open(struct mc_guest *guest)
 {
     struct vmem *vmem = calloc(1, sizeof *vmem);
     uint64_t areas = __atomic_load_n(&guest->control->config[MC_VMEM_BLOCK_AREAS],
@@ -401,7 +406,7 @@ static int open_driver(struct mc_guest *guest)
     return MC_OK;
 }
 
-static void close_driver(struct mc_guest *guest)
+static void vmem_close(struct mc_guest *guest)
 {
     if (vmem_of(guest) == NULL)
         return;
@@ -413,9 +418,9 @@ static void close_driver(struct mc_guest *guest)
 const struct mc_driver mc_drv_virtio_mem = {
     .name = "virtio-mem",
     .id = MC_VIRTIO_MEM,
-    .open = open_driver,
-    .close = close_driver,
-    .step = step,
-    .more = more,
-    .release = release,
+    .open = vmem_open,
+    .close = vmem_close,
+    .step = vmem_step,
+    .more = vmem_more,
+    .release = vmem_release,
 };

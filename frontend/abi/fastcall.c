@@ -39,7 +39,7 @@ static PyObject *raise_status(struct mc_binding *binding, int64_t status, PyObje
 }
 
 /* Make the slot this thread's; MC_OK, MC_ETIMEOUT, or MC_ESTATE with ValueError set. */
-static int enter(struct mc_binding *binding)
+static int binding_enter(struct mc_binding *binding)
 {
     int status;
 
@@ -64,13 +64,13 @@ static int enter(struct mc_binding *binding)
     return MC_ETIMEOUT;
 }
 
-static void leave(struct mc_binding *binding)
+static void binding_leave(struct mc_binding *binding)
 {
     binding->busy = 0;
     pthread_mutex_unlock(&binding->lock);
 }
 
-static int order_of(PyObject *const *args, Py_ssize_t count, Py_ssize_t at, int *order)
+static int argument_order(PyObject *const *args, Py_ssize_t count, Py_ssize_t at, int *order)
 {
     long value = 0;
 
@@ -83,9 +83,9 @@ static int order_of(PyObject *const *args, Py_ssize_t count, Py_ssize_t at, int 
     return 1;
 }
 
-static PyObject *alloc_slowly(struct mc_binding *binding, int order)
+static PyObject *py_alloc_slowly(struct mc_binding *binding, int order)
 {
-    int64_t frame = enter(binding);
+    int64_t frame = binding_enter(binding);
 
     if (frame == MC_ESTATE)
         return NULL;
@@ -95,7 +95,7 @@ static PyObject *alloc_slowly(struct mc_binding *binding, int order)
         Py_BEGIN_ALLOW_THREADS
         frame = mc_guest_alloc(guest, guest->slot, order);
         Py_END_ALLOW_THREADS
-        leave(binding);
+        binding_leave(binding);
     }
     return frame < 0 ? raise_status(binding, frame, NULL, order) : PyLong_FromLongLong(frame);
 }
@@ -117,7 +117,7 @@ static PyObject *py_alloc(PyObject *self, PyObject *const *args, Py_ssize_t coun
         PyErr_Format(PyExc_TypeError, "alloc() takes at most 1 argument (%zd given)", count);
         return NULL;
     }
-    return order_of(args, count, 0, &order) ? alloc_slowly(binding, order) : NULL;
+    return argument_order(args, count, 0, &order) ? py_alloc_slowly(binding, order) : NULL;
 }
 
 static PyObject *py_free(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -128,20 +128,20 @@ static PyObject *py_free(PyObject *self, PyObject *const *args, Py_ssize_t count
 
     if (count < 1 || count > 2)
         return PyErr_Format(PyExc_TypeError, "free() takes 1 or 2 arguments (%zd given)", count);
-    if (count == 2 && !order_of(args, count, 1, &order))
+    if (count == 2 && !argument_order(args, count, 1, &order))
         return NULL;
     frame = PyLong_AsLongLongAndOverflow(args[0], &overflow);
     if (frame == -1 && PyErr_Occurred())
         return NULL;
     if (overflow)
         frame = -1;
-    /* Freeing never blocks, so the slot is only ever this thread's while the GIL is. */
+    /* A free never blocks, so this thread alone uses the slot for as long as it has the GIL. */
     if (binding->busy || binding->guest == NULL) {
-        status = enter(binding);
+        status = binding_enter(binding);
         if (status == MC_ESTATE)
             return NULL;
         if (status == MC_OK)
-            leave(binding);
+            binding_leave(binding);
     }
     if (status == MC_OK)
         status = mc_frames_free(&binding->guest->frames, binding->guest->slot, (uint64_t)frame,
@@ -194,19 +194,19 @@ static PyObject *py_slot_call(PyObject *self, PyObject *const *args, Py_ssize_t 
         if (arg[i] == UINT64_MAX && PyErr_Occurred())
             return NULL;
     }
-    result = enter(binding);
+    result = binding_enter(binding);
     if (result == MC_ESTATE)
         return NULL;
     if (result == MC_OK) {
         Py_BEGIN_ALLOW_THREADS
         result = slot_call(binding->guest, (long long)arg[0], arg + 1);
         Py_END_ALLOW_THREADS
-        leave(binding);
+        binding_leave(binding);
     }
     return PyLong_FromLongLong(result);
 }
 
-static void drop_binding(PyObject *capsule)
+static void binding_free(PyObject *capsule)
 {
     struct mc_binding *binding = PyCapsule_GetPointer(capsule, NULL);
 
@@ -215,7 +215,7 @@ static void drop_binding(PyObject *capsule)
     PyMem_Free(binding);
 }
 
-/* CPython keeps the address of a definition; it only reads what stands there. */
+/* CPython keeps the address of a definition, and only reads from it. */
 static PyMethodDef definitions[] = {
     {"alloc", (PyCFunction)(void (*)(void))py_alloc, METH_FASTCALL,
      "alloc(order=0) -> frame: the first of 2**order frames of 4 KiB."},
@@ -224,8 +224,9 @@ static PyMethodDef definitions[] = {
     {"slot_call", (PyCFunction)(void (*)(void))py_slot_call, METH_FASTCALL, NULL},
 };
 
-/* For who migrates, on a thread without the GIL. While a thread is inside, the slot is not ours. */
-static void drain_slot(void *context)
+/* Drain the slot for a thread without the GIL that migrates frames. While another thread uses the
+ * slot, nothing is drained. */
+static void binding_drain_slot(void *context)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
     struct mc_binding *binding = context;
@@ -246,7 +247,7 @@ struct mc_binding *mc_python_bind(struct mc_guest *guest, uintptr_t functions, u
         binding->guest = guest;
         binding->on_error = Py_NewRef((PyObject *)on_error);
         pthread_mutex_init(&binding->lock, NULL);
-        capsule = PyCapsule_New(binding, NULL, drop_binding);
+        capsule = PyCapsule_New(binding, NULL, binding_free);
         failed = capsule == NULL;
     }
     for (size_t i = 0; !failed && i < sizeof definitions / sizeof definitions[0]; i++) {
@@ -260,7 +261,7 @@ struct mc_binding *mc_python_bind(struct mc_guest *guest, uintptr_t functions, u
         PyErr_Clear();
     } else {
         guest->own->drain_context = binding;
-        __atomic_store_n(&guest->own->drain, drain_slot, __ATOMIC_RELEASE);
+        __atomic_store_n(&guest->own->drain, binding_drain_slot, __ATOMIC_RELEASE);
     }
     PyGILState_Release(gil);
     return failed ? NULL : binding;
@@ -269,11 +270,11 @@ struct mc_binding *mc_python_bind(struct mc_guest *guest, uintptr_t functions, u
 int mc_python_unbind(struct mc_binding *binding)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    int status = enter(binding);
+    int status = binding_enter(binding);
 
     if (status == MC_OK) {
         binding->guest = NULL;
-        leave(binding);
+        binding_leave(binding);
     } else if (status == MC_ESTATE) {
         PyErr_Clear();              /* unbound already */
         status = MC_OK;

@@ -3,7 +3,7 @@
 #define _GNU_SOURCE
 #endif
 #include "driver.h"
-#include "movable.h"
+#include "handles.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -15,12 +15,12 @@
 #define MC_NOINLINE __attribute__((noinline))
 
 /* How often one allocation has asked and waited. */
-struct patience {
+struct guest_patience {
     int grows;
     int waits;
 };
 
-static int64_t grow(struct mc_guest *guest, uint32_t areas, int *path)
+static int64_t guest_grow(struct mc_guest *guest, uint32_t areas, int *path)
 {
     const struct mc_driver *driver = guest->own->driver;
     int64_t gained = driver->more ? driver->more(guest, areas, path) : MC_ENOMEM;
@@ -30,21 +30,21 @@ static int64_t grow(struct mc_guest *guest, uint32_t areas, int *path)
     return gained;
 }
 
-static uint64_t claims_of(const struct mc_guest *guest)
+static uint64_t guest_claims(const struct mc_guest *guest)
 {
     return __atomic_load_n(&guest->own->claims, __ATOMIC_SEQ_CST);
 }
 
-/* After an allocation that found nothing: 0 when it is worth trying again. `claims` was read before
- * that allocation; it is odd while the mapper holds an area, which explains the failure as well as
- * want of memory would. */
-static int64_t make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas,
-                         struct patience *spent)
+/* After an allocation that found nothing: 0 when it is worth trying again, else the status why not.
+ * `claims` was read before that allocation; it is odd while the mapper thread holds an area. Then
+ * the allocation may have failed because of that area, and waiting for the mapper is enough. */
+static int64_t guest_make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas,
+                               struct guest_patience *spent)
 {
     int64_t granted;
     int path;
 
-    if (((claims & 1) || claims_of(guest) != claims) && spent->waits < MC_GROW_TRIES_MAX) {
+    if (((claims & 1) || guest_claims(guest) != claims) && spent->waits < MC_GROW_TRIES_MAX) {
         spent->waits++;
         if (mc_lock_within(&guest->own->claim_lock, CLAIM_WAIT_NS) == MC_OK)
             pthread_mutex_unlock(&guest->own->claim_lock);
@@ -55,27 +55,27 @@ static int64_t make_room(struct mc_guest *guest, uint64_t claims, uint32_t areas
     if (spent->grows++ == MC_GROW_TRIES_MAX)
         return MC_ENOMEM;
     atomic_fetch_add_explicit(&guest->control->credit_dry, 1, memory_order_relaxed);
-    granted = grow(guest, areas < MC_GROW_AREAS_MAX ? areas : MC_GROW_AREAS_MAX, &path);
+    granted = guest_grow(guest, areas < MC_GROW_AREAS_MAX ? areas : MC_GROW_AREAS_MAX, &path);
     return granted < 0 ? granted : MC_OK;
 }
 
-static void begin_allocation(struct mc_guest *guest)
+static void guest_begin_allocation(struct mc_guest *guest)
 {
     __atomic_store_n(&guest->own->silent, 0, __ATOMIC_RELAXED);
 }
 
-static MC_NOINLINE int64_t alloc_asking(struct mc_guest *guest, int slot, int order)
+static MC_NOINLINE int64_t guest_alloc_asking(struct mc_guest *guest, int slot, int order)
 {
-    struct patience spent = {0};
+    struct guest_patience spent = {0};
     int64_t frame, status;
 
     do {
-        uint64_t claims = claims_of(guest);
+        uint64_t claims = guest_claims(guest);
 
         frame = mc_frames_alloc(&guest->frames, slot, order);
         if (frame != MC_ENOMEM)
             return frame;
-        status = make_room(guest, claims, 1, &spent);
+        status = guest_make_room(guest, claims, 1, &spent);
     } while (status == MC_OK);
     return status;
 }
@@ -84,36 +84,36 @@ int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
 {
     int64_t frame;
 
-    begin_allocation(guest);
+    guest_begin_allocation(guest);
     frame = mc_frames_alloc(&guest->frames, slot, order);
-    return frame != MC_ENOMEM ? frame : alloc_asking(guest, slot, order);
+    return frame != MC_ENOMEM ? frame : guest_alloc_asking(guest, slot, order);
 }
 
 int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uint64_t count)
 {
-    struct patience spent = {0};
+    struct guest_patience spent = {0};
     uint64_t given = 0;
     int64_t more, status;
 
-    begin_allocation(guest);
+    guest_begin_allocation(guest);
     more = mc_frames_alloc_many(&guest->frames, slot, out, count);
     if (more < 0 || (uint64_t)more == count)
         return more;
     given = (uint64_t)more;
     for (;;) {          /* every round gains a frame or uses up some patience */
-        uint64_t claims = claims_of(guest);
+        uint64_t claims = guest_claims(guest);
 
         more = mc_frames_alloc_many(&guest->frames, slot, out + given, count - given);
         if (more < 0 && more != MC_ENOMEM)
             return given > 0 ? (int64_t)given : more;
         if (more > 0) {
             given += (uint64_t)more;
-            spent = (struct patience){0};
+            spent = (struct guest_patience){0};
         }
         if (given == count)
             return (int64_t)given;
         more = (int64_t)((count - given + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES);
-        status = make_room(guest, claims, more < MC_GROW_AREAS_MAX ? (uint32_t)more
+        status = guest_make_room(guest, claims, more < MC_GROW_AREAS_MAX ? (uint32_t)more
                                                                   : MC_GROW_AREAS_MAX, &spent);
         if (status != MC_OK)
             return given > 0 ? (int64_t)given : status;
@@ -122,18 +122,18 @@ int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uin
 
 int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count)
 {
-    struct patience spent = {0};
+    struct guest_patience spent = {0};
     int64_t frame, status;
 
-    begin_allocation(guest);
+    guest_begin_allocation(guest);
     do {
-        uint64_t claims = claims_of(guest);
+        uint64_t claims = guest_claims(guest);
 
         frame = mc_frames_alloc_areas(&guest->frames, slot, count);
         if (frame != MC_ENOMEM)
             return frame;
-        /* The first time ask for all of them; later only for what may fill a gap. */
-        status = make_room(guest, claims, spent.grows == 0 ? count : 1, &spent);
+        /* First ask for all areas of the run, later for one at a time that may close a gap. */
+        status = guest_make_room(guest, claims, spent.grows == 0 ? count : 1, &spent);
     } while (status == MC_OK);
     return status;
 }
@@ -146,7 +146,7 @@ int64_t mc_guest_request(struct mc_guest *guest, uint64_t frames, int *path)
         wanted = guest->frames.area_count;
     while (gained < wanted) {       /* each round gains at least one area */
         uint64_t missing = wanted - gained;
-        int64_t areas = grow(guest, missing < MC_GROW_AREAS_MAX ? (uint32_t)missing
+        int64_t areas = guest_grow(guest, missing < MC_GROW_AREAS_MAX ? (uint32_t)missing
                                                                 : MC_GROW_AREAS_MAX, path);
 
         if (areas < 0)
@@ -183,7 +183,7 @@ static int fd_holds(int fd, uint64_t bytes)
     return fstat(fd, &status) == 0 && (uint64_t)status.st_size == bytes;
 }
 
-static int map_memory(struct mc_guest *guest, int ram_fd, int meta_fd)
+static int guest_map(struct mc_guest *guest, int ram_fd, int meta_fd)
 {
     struct mc_guest_private *own = guest->own;
     int64_t address;
@@ -206,7 +206,7 @@ static int map_memory(struct mc_guest *guest, int ram_fd, int meta_fd)
     return mc_frames_bind(&guest->frames, guest->control);
 }
 
-static int start_threads(struct mc_guest *guest)
+static int guest_start_threads(struct mc_guest *guest)
 {
     const struct mc_driver *driver = guest->own->driver;
     int status = driver->open ? driver->open(guest) : MC_OK;
@@ -216,7 +216,7 @@ static int start_threads(struct mc_guest *guest)
     return status == MC_OK ? mc_driver_start(guest) : status;
 }
 
-static int bind_guest(struct mc_guest *guest)
+static int guest_bind(struct mc_guest *guest)
 {
     uint8_t *meta = (uint8_t *)guest->control;
 
@@ -238,7 +238,7 @@ static int bind_guest(struct mc_guest *guest)
     atomic_store(&guest->control->frontend_pid, (uint32_t)getpid());
     atomic_store(&guest->control->frontend_cpu, mc_cpu_now());
     guest->slot = mc_slot_claim(&guest->frames, (uint32_t)syscall(SYS_gettid));
-    return guest->slot < 0 ? guest->slot : start_threads(guest);
+    return guest->slot < 0 ? guest->slot : guest_start_threads(guest);
 }
 
 int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, int attach_fd,
@@ -263,9 +263,9 @@ int mc_guest_open(struct mc_guest **out, int ram_fd, int meta_fd, int bell_fd, i
     guest->own->ram_bytes = ram_bytes;
     guest->own->meta_bytes = meta_bytes;
     guest->spin_ns = spin_ns < MC_SPIN_MAX_NS ? spin_ns : MC_SPIN_MAX_NS;
-    status = map_memory(guest, ram_fd, meta_fd);
+    status = guest_map(guest, ram_fd, meta_fd);
     if (status == MC_OK)
-        status = bind_guest(guest);
+        status = guest_bind(guest);
     if (status != MC_OK) {
         mc_guest_close(guest);
         return status;
@@ -322,7 +322,7 @@ void mc_guest_close(struct mc_guest *guest)
     if (own->driver != NULL && own->driver->close != NULL)
         own->driver->close(guest);
     if (guest->frames.slots != NULL)
-        mc_movables_close(guest);
+        mc_handles_close(guest);
     if (guest->slot >= 0)
         mc_slot_release(&guest->frames, guest->slot);
     if (guest->ram != NULL && !own->kept_ram)

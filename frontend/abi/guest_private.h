@@ -1,4 +1,4 @@
-/* guest_private.h: what guest.c, mapping.c and call.c share and nobody else sees. */
+/* guest_private.h: the private state of a guest, shared by the files of this folder only. */
 #ifndef MC_GUEST_PRIVATE_H
 #define MC_GUEST_PRIVATE_H
 
@@ -7,7 +7,7 @@
 #include <pthread.h>
 
 struct mc_driver;                   /* driver.h */
-struct mc_movables;                 /* movable.h */
+struct mc_handles;                  /* handles.h */
 
 struct mc_guest_private {
     /* set once by mc_guest_open */
@@ -22,18 +22,18 @@ struct mc_guest_private {
     mc_drop_fn drop;                /* the program's page cache, or NULL */
     void *drop_context;
     uint64_t dropped;               /* hyperalloc: the request acted upon last */
-    void (*drain)(void *context);   /* let go of what the Python side's slot holds; or NULL */
+    void (*drain)(void *context);   /* drain guest->slot under the GIL; or NULL */
     void *drain_context;
     pthread_t driving;
     int is_driven;                  /* the driver's thread runs */
     /* under ring_locks[ring] */
-    pthread_mutex_t ring_locks[2];
-    uint64_t next_ids[2];
-    int broken[2];                  /* the status that ended the ring, or 0 */
+    pthread_mutex_t ring_locks[MC_RINGS];
+    uint64_t next_ids[MC_RINGS];
+    int broken[MC_RINGS];                  /* the status that ended the ring, or 0 */
     /* atomic */
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;
-    struct mc_movables *movables;
+    struct mc_handles *handles;
     uint32_t kicks;                 /* times the driver was kicked */
     int gone;                       /* the hypervisor was found dead */
     int silent;                     /* an INSTALL of the allocation under way timed out */
@@ -47,7 +47,7 @@ int mc_prepare(void *guest, uint32_t area, uint32_t word);
 int mc_mapper_start(struct mc_guest *guest);
 void mc_mapper_stop(struct mc_guest *guest);
 
-/* guest.c: have the Python side's slot let go of its row, from a thread without the GIL. */
+/* guest.c: drain guest->slot, from a thread without the GIL. */
 void mc_guest_drain(struct mc_guest *guest);
 
 /* call.c: MC_OK with the lock held, or MC_ETIMEOUT. */

@@ -1,4 +1,4 @@
-/* mapping.c: making areas usable, when an allocation comes across them and, better, before.
+/* mapping.c: making areas usable: when an allocation needs one, or earlier, by the mapper thread.
  *
  * An area is mapped in bulk (MADV_POPULATE_READ: 0.3 us a page against 1.2 us for a fault each) at
  * most once per generation, and only while frames of it are claimed: see guest.h, mapper thread.
@@ -6,6 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "claims.h"
 #include "driver.h"
 
 #include <linux/futex.h>
@@ -14,20 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CAS_TRIES_MAX 64
-
-static uint32_t generation_of(uint32_t word)
+/* What mapped[] and used[] note for an area: never 0, which stands for "not yet". */
+static uint32_t word_generation(union mc_area_word word)
 {
-    return (word >> MC_AREA_GENERATION_SHIFT) + 1;
-}
-
-static uint32_t load_area(const struct mc_guest *guest, uint32_t area)
-{
-    return __atomic_load_n(&guest->frames.areas[area], __ATOMIC_ACQUIRE);
+    return word.generation + 1;
 }
 
 /* The caller holds frames of the area, so neither backing nor generation can change. */
-static int map_area(struct mc_guest *guest, uint32_t area, uint32_t generation)
+static int area_map(struct mc_guest *guest, uint32_t area, uint32_t generation)
 {
     uint8_t *start = guest->ram + (uint64_t)area * MC_AREA_BYTES;
 
@@ -38,12 +33,12 @@ static int map_area(struct mc_guest *guest, uint32_t area, uint32_t generation)
     return MC_OK;
 }
 
-static int install(struct mc_guest *guest, uint32_t area)
+static int area_install(struct mc_guest *guest, uint32_t area)
 {
     struct mc_record record = {.op = MC_OP_INSTALL, .arg = {area}};
     int status;
 
-    /* An allocation tries several areas; it waits in vain for one of them only. */
+    /* One allocation tries several areas. After one request without an answer it asks no more. */
     if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
         return MC_ETIMEOUT;
     status = mc_guest_call(guest, MC_RING_MEMORY, &record, 1);
@@ -56,21 +51,22 @@ static int install(struct mc_guest *guest, uint32_t area)
 int mc_prepare(void *context, uint32_t area, uint32_t seen)
 {
     struct mc_guest *guest = context;
-    uint32_t word = load_area(guest, area), generation;
+    union mc_area_word word = mc_word(&guest->frames, area);
+    uint32_t generation;
     int status, worked = 0;
 
     (void)seen;     /* another thread may have had the area installed since */
-    if (word & MC_AREA_EVICTED) {
-        status = install(guest, area);
+    if (word.evicted) {
+        status = area_install(guest, area);
         if (status != MC_OK)
             return status;
-        word = load_area(guest, area);
+        word = mc_word(&guest->frames, area);
         worked = 1;
     }
-    generation = generation_of(word);
+    generation = word_generation(word);
     if (guest->own->driver->populated &&
         __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) != generation) {
-        status = map_area(guest, area, generation);
+        status = area_map(guest, area, generation);
         if (status != MC_OK)
             return status;
         worked = 1;
@@ -83,77 +79,56 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
     return worked;
 }
 
-static void tree_add(struct mc_guest *guest, uint32_t area, uint32_t frames)
+/* Map an area that is free. Meanwhile it is claimed as by an order-9 allocation, without a head. */
+static void area_map_if_free(struct mc_guest *guest, uint32_t area)
 {
-    struct mc_tree *tree = &guest->frames.trees[area / MC_TREE_AREAS];
+    union mc_area_word word = mc_word(&guest->frames, area);
+    uint32_t generation = word_generation(word);
 
-    atomic_fetch_add_explicit(&tree->free_frames, frames, memory_order_release);
-}
-
-static int tree_take(struct mc_guest *guest, uint32_t area, uint32_t frames)
-{
-    struct mc_tree *tree = &guest->frames.trees[area / MC_TREE_AREAS];
-    uint32_t free = atomic_load_explicit(&tree->free_frames, memory_order_relaxed);
-
-    for (int i = 0; i < CAS_TRIES_MAX && free >= frames; i++)
-        if (atomic_compare_exchange_weak_explicit(&tree->free_frames, &free, free - frames,
-                                                  memory_order_acquire, memory_order_relaxed))
-            return 1;
-    return 0;
-}
-
-/* An order-9 allocation of one certain area, without a head: if this process dies meanwhile,
- * recovery finds the area free. */
-static void map_if_free(struct mc_guest *guest, uint32_t area)
-{
-    uint32_t *shared = &guest->frames.areas[area];
-    uint32_t word = load_area(guest, area), claimed = (word & ~MC_AREA_FREE_MASK) | MC_AREA_HUGE;
-    uint32_t expected = word;
-
-    if ((word & 0xffff) != MC_AREA_FRAMES ||
-        __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) == generation_of(word))
+    if (!mc_word_is_whole(word) || word.evicted ||
+        __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) == generation)
         return;
     pthread_mutex_lock(&guest->own->claim_lock);
     __atomic_fetch_add(&guest->own->claims, 1, __ATOMIC_SEQ_CST);
-    if (tree_take(guest, area, MC_AREA_FRAMES)) {
-        if (__atomic_compare_exchange_n(shared, &expected, claimed, 0, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_RELAXED)) {
-            map_area(guest, area, generation_of(word));
-            __atomic_fetch_sub(shared, MC_AREA_HUGE - MC_AREA_FRAMES, __ATOMIC_RELEASE);
+    if (mc_tree_take(&guest->frames, area, MC_AREA_FRAMES, MC_AREA_FRAMES)) {
+        if (mc_word_swap(&guest->frames, area, &word, mc_word_claimed(word))) {
+            area_map(guest, area, generation);
+            mc_word_unclaim(&guest->frames, area);
         }
-        tree_add(guest, area, MC_AREA_FRAMES);
+        mc_tree_give(&guest->frames, area, MC_AREA_FRAMES);
     }
     __atomic_fetch_add(&guest->own->claims, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&guest->own->claim_lock);
 }
 
-static int stopping(const struct mc_guest *guest)
+static int mapper_is_stopping(const struct mc_guest *guest)
 {
     return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
 }
 
-/* As mc_bell_wait, but any wake-up ends it: mc_guest_close wakes without changing the word, which
- * is the hypervisor's. */
+/* As mc_bell_wait, but any wake-up ends it: mc_guest_close wakes the mapper without changing the
+ * word, which only the hypervisor writes. */
 static void mapper_sleep(struct mc_guest *guest, uint32_t seen)
 {
     struct timespec longest = {.tv_nsec = MC_LIVENESS_NS};
     uint32_t *word = (uint32_t *)&guest->control->credit_bell;
 
     atomic_fetch_add(&guest->control->credit_waiters, 1);
-    if (!stopping(guest))
+    if (!mapper_is_stopping(guest))
         syscall(SYS_futex, word, FUTEX_WAIT, seen, &longest, NULL, 0);
     atomic_fetch_sub(&guest->control->credit_waiters, 1);
 }
 
-static void *map_credit(void *argument)
+static void *mapper_run(void *argument)
 {
     struct mc_guest *guest = argument;
 
-    while (!stopping(guest)) {
+    while (!mapper_is_stopping(guest)) {
         uint32_t seen = atomic_load(&guest->control->credit_bell);
 
-        for (uint32_t area = 0; area < guest->frames.area_count && !stopping(guest); area++)
-            map_if_free(guest, area);
+        for (uint32_t area = 0; area < guest->frames.area_count; area++)
+            if (!mapper_is_stopping(guest))
+                area_map_if_free(guest, area);
         if (atomic_load(&guest->control->credit_bell) == seen)
             mapper_sleep(guest, seen);
     }
@@ -167,7 +142,7 @@ int mc_mapper_start(struct mc_guest *guest)
 
     sigfillset(&all);               /* signals belong to the program's own threads */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&guest->own->mapper, NULL, map_credit, guest);
+    failed = pthread_create(&guest->own->mapper, NULL, mapper_run, guest);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     guest->own->mapping = !failed;
     return failed ? MC_EKERNEL : MC_OK;

@@ -7,32 +7,25 @@ shape. All methods are called from the hypervisor's main thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from hypervisor.public.settings import DomainSettings
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 #: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
 EXCESS = "used more memory than it was granted"
 
-#: How a domain may be resized; docs/mechanisms.md explains each.
-MECHANISMS = ("direct", "balloon", "virtio-mem", "sections", "cmm", "hyperalloc")
 
-
-@dataclass(frozen=True)
-class DomainSpec:
-    """What a domain is allowed; frames of 4 KiB. ``boot_frames`` are granted before it starts."""
+class DomainSpec(DomainSettings, frozen=True):
+    """A domain as a backend opens it; frames of 4 KiB. ``boot_frames`` are granted at once."""
 
     name: str
     maxmem_frames: int
     boot_frames: int
     target_frames: int
-    credit_areas: int = 1
     tmem_target_pages: int = -1  # -1: no limit of its own (greedy)
     doorbell: str = "futex"
-    mechanism: str = "direct"
-    options: Mapping[str, int] = field(default_factory=dict)  # of the mechanism, by name
 
 
 @dataclass(frozen=True)
@@ -151,37 +144,64 @@ class Targets(Protocol):
 
 
 class Backend(Targets, Protocol):
-    """The memory side of a host: one ledger, and a mechanism per domain."""
+    """The memory side of a host: one ledger, and a mechanism per domain.
+
+    The ``tmem_`` methods raise ConfigError when the host has no tmem.
+    """
+
+    event_fd: int  # readable when ``broken`` has news
+    relay_fd: int  # readable when ``relayed`` has news
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
         """Create the domain's memory and grant ``boot_frames``; NoMemory if they are not there.
 
-        They come out of what is promised, as far as that goes.
+        They come out of the promised frames, as far as those go.
         """
 
     def close(self, domid: DomId) -> None:
-        """Take back every frame and tmem page of a domain, dead or alive. Never fails."""
+        """Take back every frame and tmem page of a domain, dead or alive.
+
+        DomainBusy when a thread of the backend still works on the domain: call again later.
+        """
 
     def promise(self, frames: int) -> None:
-        """Keep ``frames`` free for domains that have not come yet; the boot frames of each."""
-
-    def settle(self, domid: DomId, timeout_s: float) -> Settled:
-        """Wait until a domain has reached its target or cannot, at most ``timeout_s`` seconds."""
-
-    def reboot(self, domid: DomId) -> None:
-        """The guest starts anew in the same memory, with what it boots with; all else is free."""
-
-    def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """``count`` frames from ``frame`` are written by a device: no mechanism may take them."""
-
-    def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
-        """They are not any more."""
+        """Keep ``frames`` free for configured domains that have not attached: their boot frames."""
 
     def broken(self) -> list[tuple[DomId, str]]:
-        """Domains to detach since the last call (ring broken, error budget spent), with reasons."""
+        """Domains that are served no more and wait to be closed, each with the reason."""
 
-    def validate(self) -> None:
-        """InternalError if an invariant does not hold."""
+    def haunted(self) -> list[str]:
+        """Names of closed domains whose memory was used all the same; it was taken back."""
 
-    def stop(self) -> None:
-        """Stop serving; every domain must have been closed."""
+    def beat(self) -> None:
+        """Raise every domain's heartbeat."""
+
+    def kick(self) -> None:
+        """Wake the service thread."""
+
+    def relayed(self) -> list[DomId]:
+        """Domains whose doorbell is to be sent over ZeroMQ."""
+
+    def tmem_statistics(self) -> dict[str, Any]:
+        """``tmem.statistics.Statistics`` as plain values."""
+
+    def tmem_freeze(self, domid: DomId | None) -> None:
+        """No growth for a domain, or for all that are attached now."""
+
+    def tmem_thaw(self, domid: DomId | None) -> None:
+        """Undo ``tmem_freeze``."""
+
+    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
+        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
+
+    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
+        """Set the most persistent pages a domain may have; -1 is no limit."""
+
+    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
+        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
+
+    def tmem_compress(self, pages: int) -> int:
+        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+
+    def tmem_freeable_mb(self) -> int:
+        """MiB that tmem could give to the host now."""

@@ -1,38 +1,13 @@
 """What can go wrong, named for the situation.
 
 Owns: the exception classes of every package and the mapping from C status codes to them. One base,
-few leaves, typed fields. A message says what to do next. ``InternalError`` is ours, not the user's.
+few leaves, typed fields. A message says what to do next. ``InternalError`` stands for a mistake of
+this project, every other class for a situation that its user can change.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
-
-
-class Status(IntEnum):
-    """``enum mc_status`` of ``abi/layout.h``; 0 and above is success."""
-
-    OK = 0
-    ENOMEM = -1
-    EINDEX = -2
-    EORDER = -3
-    EDOUBLE = -4
-    ENEVER = -5
-    ESLOT = -6
-    ESTATE = -7
-    ELAYOUT = -8
-    ERUNAWAY = -9
-    ETORN = -10
-    EFULL = -11
-    ETIMEOUT = -12
-    EGONE = -13
-    EOP = -14
-    EFOREIGN = -15
-    EPOOL = -16
-    EPERM = -17
-    ETARGET = -18
-    EKERNEL = -19
-    EBROKEN = -20
+from hypervisor.public.constants import Status as Status
 
 
 class MemcoordError(Exception):
@@ -48,7 +23,7 @@ class NoMemory(MemcoordError):
 
 
 class BadFrame(MemcoordError):
-    """A frame or block was named that cannot be meant; nothing was changed."""
+    """A frame or block was named that the domain was not given so; nothing was changed."""
 
     def __init__(self, frame: int, order: int, status: Status) -> None:
         self.frame, self.order, self.status = frame, order, status
@@ -60,7 +35,7 @@ class PeerGone(MemcoordError):
 
 
 class RingBroken(MemcoordError):
-    """A ring or shared region holds what no correct peer writes; the domain is detached."""
+    """A ring or shared region has contents that no correct peer writes; the domain is detached."""
 
     def __init__(self, what: str, status: Status) -> None:
         self.status = status
@@ -83,12 +58,32 @@ class ConfigError(MemcoordError):
         super().__init__(f"{key}: {why}")
 
 
+class DomainBusy(MemcoordError):
+    """A thread of the hypervisor still works on a domain that is to be closed or rebooted.
+
+    The domain keeps its memory and is served no more. Close it again at the next tick.
+    """
+
+    def __init__(self, domid: int, name: str) -> None:
+        self.domid, self.name = domid, name
+        super().__init__(f"{name} (domain {domid}): a thread still works on it; close it again")
+
+
 class PolicyFault(MemcoordError):
     """A policy raised, stalled or answered nonsense; its last valid plan stays in force."""
 
     def __init__(self, policy: str, why: str) -> None:
         self.policy, self.why = policy, why
         super().__init__(f"policy {policy}: {why}")
+
+
+class NotCompiled(MemcoordError, ImportError):
+    """A compiled module is imported from a source checkout where nothing is compiled yet."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(
+            f"{module} is not compiled: run `python -m pip install -e .` in the checkout"
+        )
 
 
 class InternalError(MemcoordError):
@@ -104,7 +99,10 @@ _WHY_BAD = {
 
 
 def error_of(code: int, what: str, frame: int = -1, order: int = 0) -> MemcoordError:
-    """The exception for a negative status of the C side; unknown codes are InternalError."""
+    """The exception for a negative status of the C side, as a guest sees it.
+
+    Unknown codes are InternalError. ``frame`` and ``order`` are a BadFrame's.
+    """
     try:
         status = Status(code)
     except ValueError:

@@ -7,7 +7,7 @@ Attaching, over AF_UNIX SOCK_SEQPACKET ``attach.sock`` in the run directory:
   1. the domain connects; the hypervisor compares SO_PEERCRED's uid with its own;
   2. domain -> ``AttachRequest``;
   3. hypervisor -> ``Attached`` with three fds (ram, meta, eventfd) by SCM_RIGHTS, or ``Refused``;
-  4. the connection stays open: its end is the end of the domain, whichever side closes or dies.
+  4. the connection stays open: the domain ends with it, when either side closes it or dies.
 
 Control, over ZeroMQ ``control.ipc`` (ROUTER here, DEALER at the client): one frame with a request,
 one frame back with the reply carrying the same ``request_id``. Statistics on PUB ``stats.ipc``.
@@ -26,6 +26,9 @@ ATTACH_SOCKET = "attach.sock"
 CONTROL_SOCKET = "control.ipc"
 STATS_SOCKET = "stats.ipc"
 DOORBELL_SOCKET = "doorbell.ipc"
+#: All of them: what a hypervisor makes in its run directory, and removes.
+SOCKETS = (ATTACH_SOCKET, CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET)
+SOCKET_PATH_BYTES_MAX = 107  # ``sun_path`` of Linux, less its final zero
 
 
 class BadMessage(ValueError):

@@ -1,7 +1,8 @@
 """Units and identifiers, as types: a frame number is not a page count.
 
-Owns: the sizes every side agrees on and the newtypes for ids and counts. Everything here is pure;
-anybody may import it. ``frame`` is a 4 KiB unit of a domain's RAM, ``page`` one of tmem.
+Owns: the newtypes for ids and counts, and how a size is written. The sizes that every side agrees
+on come from the headers. Everything here is pure; anybody may import it. A ``frame`` is a 4 KiB
+unit of a domain's RAM, a ``page`` one of tmem, an ``area`` 512 frames (2 MiB).
 """
 
 from __future__ import annotations
@@ -9,20 +10,18 @@ from __future__ import annotations
 import re
 from typing import NewType
 
+from hypervisor.public.constants import AREA_BYTES as AREA_BYTES
+from hypervisor.public.constants import AREA_FRAMES as AREA_FRAMES
+from hypervisor.public.constants import FRAME_BYTES as FRAME_BYTES
+from hypervisor.public.constants import MAX_AREAS as MAX_AREAS
+from hypervisor.public.constants import RING_SLOTS as RING_SLOTS
+
 DomId = NewType("DomId", int)
 Frame = NewType("Frame", int)
 Frames = NewType("Frames", int)
 Pages = NewType("Pages", int)
 Area = NewType("Area", int)
 PoolId = NewType("PoolId", int)
-
-FRAME_BYTES = 4096
-AREA_FRAMES = 512
-AREA_BYTES = AREA_FRAMES * FRAME_BYTES
-TREE_AREAS = 16
-MAX_AREAS = 32768
-SLOTS = 16
-RING_SLOTS = 64
 
 _SIZE = re.compile(r"^\s*(\d{1,20}(?:\.\d{1,20})?)\s*(B|KiB|MiB|GiB|pages|frames)?\s*$")
 _BYTES = {

@@ -1,4 +1,4 @@
-"""The machine as a bench saw it: its facts, and which process ran on which CPU.
+"""The machine of a bench: its facts, and the CPUs the bench measures on.
 
 Owns: the ``machine`` object of a bench's JSON, and the choice of the CPUs a bench measures on.
 """
@@ -30,7 +30,7 @@ VM_WARNING = (
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the two ends of a round trip run: the domain's thread and the serving process."""
+    """The CPUs of the two ends of a round trip: the domain's thread and the serving process."""
 
     domain_cpu: int
     serving_cpu: int
@@ -69,10 +69,10 @@ def place(pid: int, cpu: int) -> None:
 
 
 def describe(placement: Placement) -> dict[str, Any]:
-    """What a result depends on; ``load_1m`` here is that before the bench."""
+    """The facts a result depends on; the load is that before the bench."""
     found = facts.describe()
     found["load_before_1m"] = found.pop("load_1m")
-    # Written in sysfs and really given are two things: this asks the kernel for one and looks.
+    # The setting in sysfs promises nothing: this asks the kernel for a huge page and looks.
     found["shmem_2m_given"] = bool(lib.mc_shmem_thp() == 1)
     found["spin_calibrated_ns"] = int(lib.mc_spin_calibrate_ns())
     found["libc"] = " ".join(platform.libc_ver())

@@ -1,10 +1,11 @@
-"""What a bench measured: rows of samples, round by round, and ratios between them.
+"""The measurements of a bench: rows of samples, round by round, and ratios between them.
 
 Owns: the arithmetic of every bench and the shape of its JSON. Nothing here measures.
-Rules: a sample is nanoseconds per operation, of `ops_per_sample` operations timed together. All
+Rules: a sample is nanoseconds per operation, over ``ops_per_sample`` operations timed together. All
 rows of a bench are measured once in every round, in the same order (A B A B ...), so that a slow
 minute of the machine falls on both sides of a ratio. A ratio is the median over the rounds of A's
-round medians, divided by the same of B. numpy is imported here, hence only in the bench's parent.
+round medians, divided by the same median of B. Only the bench's own process imports this module,
+because it loads numpy, which a measured process must not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,11 +25,13 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 DIGITS = 3
 
 Samples = NDArray[np.float64]
+#: A ratio that is no quotient of two rows' medians; None when a row it needs was not measured.
+Formula = Callable[["Sheet"], float | None]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a ratio must reach and what it aims at: upper limits, or lower ones when ``higher``."""
+    """The limit that a ratio must keep, and the one it aims at; lower limits when ``higher``."""
 
     must: float
     aim: float
@@ -38,18 +40,14 @@ class Target:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What a bench reports besides its samples: ratios with and without targets, notes on rows.
-
-    A ratio that is no quotient of two rows' medians has a formula: None when a row it needs is
-    missing.
-    """
+    """The report of a bench besides its samples: ratios with and without targets, notes on rows."""
 
     bench: str
     targets: Mapping[str, Target]
     also: tuple[str, ...]
     notes: Mapping[str, str]
     skippable: tuple[str, ...] = ()  # rivals that may be missing
-    formulas: Mapping[str, Callable[[Sheet], float | None]] = field(default_factory=dict)
+    formulas: Mapping[str, Formula] = field(default_factory=dict)
     rounds: int = ROUNDS_DEFAULT
 
 
@@ -69,6 +67,10 @@ class Row:
     def median_ns(self) -> float:
         """The median over the rounds of the rounds' medians."""
         return float(np.median([np.median(samples) for samples in self.rounds]))
+
+    def quantile(self, share: float) -> float:
+        """The sample below which ``share`` of all samples lie (nearest rank)."""
+        return float(np.quantile(self.samples(), share, method="inverted_cdf"))
 
     def summary(self) -> dict[str, Any]:
         """The row as the JSON shows it. A quantile is a sample that was measured (nearest rank)."""
@@ -97,7 +99,7 @@ class Sheet:
         self.plan = plan
         self.rows: dict[str, Row] = {}
         self.skipped: dict[str, str] = {}  # rivals that take no part, and why
-        self.facts: dict[str, Any] = {}  # what the bench itself found out about the machine
+        self.facts: dict[str, Any] = {}  # about the machine, found out by the bench itself
 
     def add(self, name: str, sample_ns: bytes, ops_per_sample: int) -> Row:
         """Add one round of a row: native uint64, the nanoseconds of each sample as timed.
@@ -113,6 +115,15 @@ class Sheet:
             raise ValueError(f"{name}: {ops_per_sample} operations a sample, before {before}")
         row.rounds.append(samples)
         return row
+
+    def skip(self, name: str, error: Exception) -> None:
+        """Leave a rival out from now on, because of the last line of an error."""
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        self.skipped[name] = f"not available: {last}"
+
+    def rows_of(self, *names: str) -> list[Row] | None:
+        """These rows; None when one of them was not measured."""
+        return [self.rows[name] for name in names] if set(names) <= set(self.rows) else None
 
     def ratio(self, key: str) -> float:
         """``"A/B"``: the median of A over that of B; KeyError when a row is missing.
@@ -138,7 +149,7 @@ class Sheet:
         return self.ratio(key) if set(key.split("/")) <= set(self.rows) else None
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
-        """Each target beside what was measured: reached "aim" or "must", "missed", "unmeasured"."""
+        """Each target beside the ratio: reached "aim" or "must", "missed", "unmeasured"."""
         ratios = self.ratios()
         return {
             key: {
@@ -162,8 +173,8 @@ class Sheet:
             **({"skipped": list(self.skipped)} if self.plan.skippable else {}),
         }
 
-    def save(self, directory: Path, result: Mapping[str, Any]) -> None:
-        """Write ``BENCH.json``, and per row ``BENCH-ROW.npy`` with a line of samples per round.
+    def save(self, directory: Path) -> None:
+        """Write per row ``BENCH-ROW.npy`` with a line of samples per round.
 
         A round with fewer samples than the longest is filled with NaN.
         """
@@ -173,8 +184,16 @@ class Sheet:
             for line, samples in zip(table, row.rounds, strict=True):
                 line[: samples.size] = samples
             np.save(directory / f"{self.plan.bench}-{name}.npy", table)
-        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
-        (directory / f"{self.plan.bench}.json").write_bytes(text + b"\n")
+
+
+def quantile_ratio(over: str, above: float, under: str, below: float) -> Formula:
+    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``."""
+
+    def formula(sheet: Sheet) -> float | None:
+        rows = sheet.rows_of(over, under)
+        return None if rows is None else rows[0].quantile(above) / rows[1].quantile(below)
+
+    return formula
 
 
 def verdict(ratio: float | None, target: Target) -> str:

@@ -1,21 +1,18 @@
 """The processes of a bench: real hypervisors, and the processes that are measured.
 
-Owns: starting them in the bench's directory, calling the measured ones, ending all of them. The
-bench's parent uses it as a context manager; what it started is gone when it is left.
-Rules: every wait has a limit. A measured process never shares a CPU with its parent's waiting,
-because the parent sleeps in poll.
+Owns: starting the processes in the bench's directory, and ending all of them. The process of the
+bench uses ``Lab`` as a context manager; leaving it ends everything that it started.
+Rules: every wait has a limit. While a measured process works, the bench sleeps in poll and uses no
+CPU.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import time
 from contextlib import AbstractContextManager
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -24,15 +21,13 @@ from hypervisor.config import HypervisorConfig, check
 from hypervisor.public.errors import MemcoordError, PeerGone
 from memcoord.testbed.runs.control_client import call
 from memcoord.testbed.runs.launcher import Child, Launcher
+from memcoord.testbed.runs.remote import Remote
 from memcoord.testbed.runs.rundir import LONGEST_SOCKET, RunDir, check_socket_path
 
 HYPERVISOR = "memcoord.testbed.live.hypervisor_main"
-SUBJECT = "memcoord.benchmarks.subject"
 SERVER = "memcoord.benchmarks.server"
-ADDRESS = "bench.sock"
 STDIN = "0"  # the hypervisor ends when this fd does: with its parent
-START_S = 60.0
-CALL_S = 120.0
+START_S = 300.0  # a loaded machine takes minutes to compile the kernels of tmem
 PING_MS = 500
 POLL_S = 0.02
 
@@ -53,7 +48,7 @@ class Host:
         self._child = child
 
     def await_ready(self) -> None:
-        """Until it answers on its control socket, at most START_S; BenchError when it ended."""
+        """Wait until it answers on its control socket; BenchError if it ended, PeerGone if late."""
         deadline = time.monotonic() + START_S
         while True:
             try:
@@ -67,56 +62,13 @@ class Host:
             time.sleep(POLL_S)
 
     def domain(self, name: str) -> dict[str, Any]:
-        """The statistics of one domain."""
+        """The statistics of one domain; BenchError when it is not attached."""
         found = [
             entry for entry in call(self.run_dir, "statistics")["domains"] if entry["name"] == name
         ]
         if not found:
             raise BenchError(f"the hypervisor knows no domain {name}")
         return dict(found[0])
-
-
-class Remote:
-    """One measured process; ``call`` runs a method of its ``Subject``."""
-
-    def __init__(self, child: Child, joined: socket.socket) -> None:
-        self.pid = child.pid
-        self._child = child
-        self._joined = joined
-        self._connection = Connection(joined.dup().detach())
-
-    def call(self, op: str, **args: Any) -> Any:
-        """What ``Subject.op(**args)`` returns; BenchError when it raised, ended or takes CALL_S."""
-        self._send(op, args)
-        return self._answer(op)
-
-    def give_fds(self, fds: list[int]) -> list[int]:
-        """Pass file descriptors; returns their numbers over there."""
-        self._send("receive_fds", {})
-        socket.send_fds(self._joined, [b"f"], fds)
-        numbers: list[int] = self._answer("receive_fds")
-        return numbers
-
-    def _send(self, op: str, args: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # it ended: waiting for the answer says how
-            self._connection.send((op, args))
-
-    def _answer(self, op: str) -> Any:
-        if not self._connection.poll(CALL_S):
-            raise BenchError(f"{op}: no answer within {CALL_S:.0f} s")
-        try:
-            succeeded, answer = self._connection.recv()
-        except (EOFError, OSError):
-            self._child.process.wait(CALL_S)
-            raise BenchError(f"{op}: {self._child.how_it_ended()}") from None
-        if not succeeded:
-            raise BenchError(f"{op}: {answer}")
-        return answer
-
-    def close(self) -> None:
-        """Hang up: the process ends."""
-        self._connection.close()
-        self._joined.close()
 
 
 class Lab:
@@ -126,34 +78,24 @@ class Lab:
         self._run = run
         self._launcher = Launcher(run.path)
         self._remotes: list[Remote] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._address = run.path / ADDRESS
-        self._sockets = [self._address]
+        self._sockets: list[Path] = []
         self._scratch: list[Path] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._run.record_files([ADDRESS])
-        self._listener.bind(str(self._address))
-        self._listener.listen()
-        self._listener.settimeout(START_S)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         with contextlib.ExitStack() as last:
             last.callback(self._end)
             last.push(self._stack)
 
     def _end(self) -> None:
         for remote in self._remotes:
-            remote.close()
+            remote.hang_up()
         self._launcher.stop(list(self._launcher.children))
-        self._listener.close()
+        for remote in self._remotes:
+            remote.close()
         for path in self._sockets:
             path.unlink(missing_ok=True)
         for path in self._scratch:
@@ -173,11 +115,11 @@ class Lab:
         return host
 
     def enter(self, resource: AbstractContextManager[Entered]) -> Entered:
-        """Something to be left again with the lab, before its processes are ended."""
+        """Enter a context manager that is left with the lab, before the processes are ended."""
         return self._stack.enter_context(resource)
 
     def scratch(self, name: str) -> Path:
-        """A directory of the bench's for a rival's files; gone with the lab."""
+        """A directory for the files of a rival, removed with the lab."""
         path = self._run.path / name
         path.mkdir(mode=0o700)
         self._scratch.append(path)
@@ -201,12 +143,9 @@ class Lab:
         """A ZeroMQ address in the bench's directory, for a process of this lab to bind."""
         return f"ipc://{self.socket_path(name)}"
 
-    def remote(self, name: str, *options: str) -> Remote:
-        """Start a process to be measured."""
-        child = self._launcher.start(name, SUBJECT, str(self._address), *options)
-        self._run.record_process(name, child.pid)
-        joined, _ = self._listener.accept()
-        joined.settimeout(None)
-        remote = Remote(child, joined)
+    def remote(self, name: str, module: str, *options: str) -> Remote:
+        """Start a process to be measured: the ``guest.py`` of a bench."""
+        remote = Remote(name, module, *options, launcher=self._launcher)
+        self._run.record_process(name, remote.pid)
         self._remotes.append(remote)
         return remote

@@ -2,7 +2,7 @@
 
 ``python -m memcoord.benchmarks.server COMMAND...``
 
-Owns: one promise, that the server ends with whoever started it, however that ends. The process
+Owns: one promise: the server ends with the process of the bench, however that ends. This process
 becomes the command, so that its id in the manifest stays true.
 """
 

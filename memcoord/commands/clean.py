@@ -1,8 +1,8 @@
-"""Remove what dead runs left: only what their manifests name, never by pattern or process name.
+"""Remove the remains of dead runs that their manifests name, never by pattern or process name.
 
-Owns: the rule for what may be removed. A live run is not touched without ``force``; a pid is
-signalled only while it is the very process the manifest recorded; a file must lie inside its own
-run directory.
+Owns: the rule that says which files may be removed and which processes ended. A live run is not
+touched without ``force``; a pid is signalled only while it is the very process the manifest
+recorded; a file must lie inside its own run directory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 from hypervisor.public.errors import ConfigError
 from memcoord.testbed.runs import identity
 from memcoord.testbed.runs.rundir import (
+    LAUNCHER,
+    MANIFEST,
     Manifest,
     RunDirError,
     default_base,
@@ -21,8 +23,6 @@ from memcoord.testbed.runs.rundir import (
     read_manifest,
     runs,
 )
-
-LAUNCHER = "launcher"
 
 
 def clean(
@@ -32,12 +32,12 @@ def clean(
     all_runs: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Clean every run below ``base``, or only ``run_dir``; what was done, by run.
+    """Clean every run below ``base``, or only ``run_dir``; returns the actions, by run.
 
     ``all_runs`` removes the directories of ended runs as well. ``force`` ends live runs first.
     """
     done: dict[str, Any] = {"runs": {}, "killed": 0, "removed": 0, "skipped_live": 0}
-    if run_dir is not None and not (Path(run_dir) / "manifest.json").is_file():
+    if run_dir is not None and not (Path(run_dir) / MANIFEST).is_file():
         raise ConfigError("--run-dir", f"{run_dir} holds no manifest of a run")
     for path in [Path(run_dir)] if run_dir else runs(base or default_base()):
         try:
@@ -56,16 +56,12 @@ def clean(
 
 def _launcher_alive(manifest: Manifest) -> bool:
     # A run whose launcher died is not a live run: its other processes are orphans.
-    return any(
-        process.role == LAUNCHER and identity.alive(process) for process in manifest.processes
-    )
+    return any(process.role == LAUNCHER for process in manifest.running())
 
 
 def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: bool) -> list[str]:
     actions = []
-    for process in manifest.processes:
-        if not identity.alive(process):
-            continue
+    for process in manifest.running():
         gone = identity.kill(process)
         done["killed"] += gone
         verb = "ended" if gone else "could not end"
@@ -93,7 +89,7 @@ def _inside(target: Path, directory: Path) -> bool:
 
 
 def lines(done: dict[str, Any]) -> list[str]:
-    """What ``clean`` did, as lines."""
+    """The actions of ``clean`` as lines."""
     told = [f"{path}: {'; '.join(actions)}" for path, actions in done["runs"].items()]
     skipped = done["skipped_live"]
     if skipped:

@@ -1,4 +1,4 @@
-"""What this machine can do, and what each fact means for the results: ``memcoord doctor``.
+"""``memcoord doctor``: facts about this machine, and the meaning of each for the results.
 
 Owns: the list of checks. A check never raises and never changes the machine. ``level`` is ``ok``,
 ``warn`` (it works, but numbers differ from a better machine's) or ``bad`` (something will fail).
@@ -18,8 +18,9 @@ from pathlib import Path
 
 import msgspec
 
+from hypervisor.public import COMPILED
 from memcoord.testbed.runs import facts
-from tmem import cache
+from tmem import compiled_cache
 
 MIB = 1 << 20
 CORES_WANTED = 4
@@ -30,7 +31,7 @@ UFFD_USER_MODE_ONLY = 1
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One fact: its name, its value, how good that is, and what it means for the results."""
+    """One fact: its name, its value, how good that is, its meaning for the results."""
 
     what: str
     value: str
@@ -39,7 +40,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def diagnose() -> list[Check]:
-    """Every check, in the order in which a reader wants them."""
+    """Every check, the most important first."""
     checks: tuple[Callable[[], Check], ...] = (
         _python,
         _kernel,
@@ -123,9 +124,9 @@ def _memfd() -> Check:
 def _shmem_thp() -> Check:
     setting = facts.shmem_thp()
     try:
-        from hypervisor.public import _abi
+        from frontend import _guest
 
-        real = bool(_abi.lib.mc_shmem_thp())
+        real = bool(_guest.lib.mc_shmem_thp())
     except (ImportError, AttributeError):
         real = False
     if real:
@@ -197,16 +198,6 @@ def _headers() -> Check:
     )
 
 
-#: Every module that is compiled at installation.
-COMPILED = (
-    "hypervisor.public._abi",
-    "frontend._guest",
-    "backend._service",
-    "memcoord.testbed.guests._content",
-    "memcoord.benchmarks._loops",
-)
-
-
 def _compiled() -> Check:
     missing = []
     for name in COMPILED:
@@ -222,7 +213,7 @@ def _compiled() -> Check:
 def _numba_cache() -> Check:
     meaning = "every run compiles tmem again: set XDG_CACHE_HOME to a writable directory"
     try:
-        where = cache.home()
+        where = compiled_cache.home()
     except RuntimeError:
         return Check("numba cache", "no home directory", "warn", meaning)
     while not where.exists() and where != where.parent:

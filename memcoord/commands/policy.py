@@ -1,7 +1,7 @@
-"""``memcoord policy``: what there is to choose from, a first file of one's own, and its check.
+"""``memcoord policy``: list the policies, write a first one of one's own, check one.
 
-Owns: the words of the three verbs and the files that ``policy new`` writes. Returns lines and one
-JSON object; prints nothing. Called by the command line.
+Owns: the words of the three verbs and the copies of ``templates/`` that ``policy new`` writes.
+Returns lines and one JSON object; prints nothing. Called by the command line.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands.policy_template import POLICY, TEST
+from memcoord.commands.packages import ROOTS
 from policies import available, confine, describe
 from policies.base import PolicyError
 from policies.conformance import CLAUSES
@@ -31,9 +32,11 @@ CHECK_S, QUIET_S, POLL_S = 600.0, 30.0, 0.1
 #: What the kit cannot ask, for it is not there to say so.
 ALIVE = {"alive": "the process that tries it lives until the verdict and shows signs of life"}
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
-#: A file of one of these names would hide a module from whatever is run beside it.
+#: A policy called new-policy and its test, which work as they are; a new one is a copy, renamed.
+_TEMPLATES = resources.files("memcoord") / "templates"
+#: A file of one of these names would hide a module from every program run beside it.
 _HIDES = sys.stdlib_module_names | {
-    *("backend", "frontend", "hypervisor", "policies", "testbed", "tmem"),
+    *ROOTS,
     *("msgspec", "numba", "numpy", "pytest", "rich", "typer", "zmq"),
 }
 
@@ -41,7 +44,7 @@ Answer = tuple[dict[str, Any], list[str]]
 
 
 def list_policies() -> Answer:
-    """Every policy with a name: where it is from, what it does, its parameters."""
+    """Every policy with a name: its origin, its summary, its parameters."""
     found: dict[str, dict[str, Any]] = {}
     lines = []
     for name, source in available().items():
@@ -62,7 +65,7 @@ def list_policies() -> Answer:
 
 
 def new_policy(name: str, directory: str | None) -> Answer:
-    """Write NAME.py and test_NAME.py, never over anything; ConfigError says what is in the way."""
+    """Write NAME.py and test_NAME.py, never over a file; ConfigError names the obstacle."""
     if not _NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
         raise ConfigError(
             "NAME", f"{name!r}: write lower-case letters, digits, - and _; a letter comes first"
@@ -72,15 +75,16 @@ def new_policy(name: str, directory: str | None) -> Answer:
         raise ConfigError("NAME", f"{name!r} is the name of a module of Python's or of ours")
     kind = "".join(part.capitalize() for part in module.split("_"))
     folder = Path(directory or ".")
-    files = {folder / f"{module}.py": POLICY, folder / f"test_{module}.py": TEST}
+    files = {folder / f"{before}{module}.py": f"{before}new_policy.py" for before in ("", "test_")}
     for path in files:
         if path.exists():
             raise ConfigError("NAME", f"{path} is there already")
     folder.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        filled = text.replace("@NAME@", name).replace("@MODULE@", module).replace("@KIND@", kind)
+    for path, template in files.items():
+        text = (_TEMPLATES / template).read_text(encoding="utf-8")
+        text = text.replace("new-policy", name).replace("new_policy", module)
         with path.open("x", encoding="utf-8") as file:
-            file.write(filled)
+            file.write(text.replace("NewPolicy", kind))
     policy, test = map(str, files)
     label = f"{policy}:{kind}"
     lines = [
@@ -93,7 +97,7 @@ def new_policy(name: str, directory: str | None) -> Answer:
 
 
 def check(text: str) -> tuple[bool, dict[str, Any], list[str]]:
-    """Whether the policy ``text`` names keeps the contract, and what the kit found.
+    """Whether the policy ``text`` names keeps the contract, and the findings of the kit.
 
     The kit runs in a confined process: a policy that ends it, or is heard of no more, has failed.
     PolicyError when there is no such policy.

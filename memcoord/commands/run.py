@@ -1,11 +1,11 @@
 """``memcoord run``: one scenario under several policies, compared.
 
-Owns: the run directory of a run from creation to ``finish``, the order of the policies, and what is
-printed. What happens under one policy is ``policy_run``'s. In the run directory:
+Owns: the run directory of a run from creation to ``finish``, and the order of the policies. What
+happens under one policy is the business of ``memcoord.testbed.live.session``. In the directory:
 
     manifest.json, events.jsonl     as ``rundir`` says
     series.csv                      a row per policy, tick and domain
-    report.txt, report.json         what was printed
+    report.txt, report.json         the report, as printed
     1-greedy/, 2-.../               per policy: what each process was told, said and logged
 """
 
@@ -20,18 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
+from hypervisor.coordination.policy_process import probe
 from hypervisor.public.errors import ConfigError
+from memcoord.commands import EXIT_FAILED
+from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
-from memcoord.testbed.report.progress import RunProgress
+from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import (
     PolicyResult,
     RunReport,
-    charts,
-    closing,
     json_report,
-    rich_tables,
+    print_report,
     set_gains,
     text_report,
 )
@@ -40,9 +40,7 @@ from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import domain_seed, stream_of
-from policies import loader
 
-EXIT_FAILED = 1
 EXIT_SIGNAL = 128
 POLICIES_MAX = 16
 LABEL_CHARACTERS_MAX = 24
@@ -71,7 +69,7 @@ def run_command(
         raise ConfigError("--policy", "one policy is named twice")
     with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
         for name in names:
-            loader.load(name)
+            probe(name, MEASURED)
     recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         run = rundir.create(what.name, path=run_dir, seed=what.seed, config=_plain(what))
@@ -84,12 +82,12 @@ def run_command(
         finally:
             with contextlib.suppress(rundir.RunDirError):  # ``ls`` then calls it dead
                 run.finish(state)
-    _print(report, series, as_json)
+    print_report(report, series.samples, as_json)
     return report.exit_code
 
 
 def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
-    """Write the report's files; a disk that is full costs them, not what is printed."""
+    """Write the files of the report; a full disk costs the files, not the printed report."""
     try:
         run.write("report.txt", text_report(report, series.samples).encode())
         run.write("report.json", json_report(report) + b"\n")
@@ -116,7 +114,7 @@ def _run_all(
         for domain in what.domain
     }
     results: list[PolicyResult] = []
-    with RunProgress() as progress:
+    with Progress() as progress:
         for index, name in enumerate(names):
             policy_run = PolicyRun(
                 what,
@@ -165,18 +163,3 @@ def _exit_code(results: list[PolicyResult], received: signal.Signals | None) -> 
     if received is not None:
         return EXIT_SIGNAL + received
     return 0 if all(result.good for result in results) else EXIT_FAILED
-
-
-def _print(report: RunReport, series: Series, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json_report(report).decode() + "\n")
-        return
-    console = Console()
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    if not console.is_terminal:
-        sys.stdout.write(text_report(report, series.samples, unicode=unicode))
-        return
-    for table in rich_tables(report):
-        console.print(table)
-    for line in [*charts(report, series.samples, unicode=unicode), "", *closing(report)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What runs there are: ``memcoord ls``.
+"""``memcoord ls``: the runs, and the domains of live ones.
 
 Owns: reading run directories, and asking live hypervisors for their domains and decisions. Returns
 plain values and lines; the command prints them.
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from hypervisor.decisions import Decision
+from hypervisor.coordination.decisions import Decision
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.runs import control_client
 from memcoord.testbed.runs.rundir import RunDirError, live, read_manifest, runs

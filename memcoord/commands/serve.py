@@ -12,21 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from hypervisor.config import HypervisorConfig, check
-from hypervisor.public import messages
-from hypervisor.public.errors import ConfigError
+from hypervisor.config import HypervisorConfig, read
+from hypervisor.public.messages import SOCKETS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.live.hypervisor_main import serve
 from memcoord.testbed.runs import facts, rundir
 from memcoord.testbed.scenarios import schema
 
 OPEN_HOST_BYTES = 256 << 20
-SOCKETS = (
-    messages.ATTACH_SOCKET,
-    messages.CONTROL_SOCKET,
-    messages.STATS_SOCKET,
-    messages.DOORBELL_SOCKET,
-)
 
 
 def host_command(
@@ -57,11 +50,4 @@ def configuration(source: str | None) -> HypervisorConfig:
     if not source.endswith(".json"):
         what = schema.load(source)
         return schema.to_hypervisor_config(what, what.policies[0])
-    try:
-        config = msgspec.json.decode(Path(source).read_bytes(), type=HypervisorConfig)
-    except OSError as error:
-        raise ConfigError(source, error.strerror or str(error)) from None
-    except msgspec.MsgspecError as error:
-        raise ConfigError(source, str(error)) from None
-    check(config)
-    return config
+    return read(Path(source))

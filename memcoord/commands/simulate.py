@@ -1,8 +1,8 @@
 """``memcoord sim SCENARIO``: a scenario under several policies, in virtual time.
 
-Owns: which policies, which seeds, and what is printed: the table of ``memcoord run``. Every time in
-it is virtual, so the same arguments give the same JSON. With several seeds every count and time is
-the mean over them.
+Owns: the choice of policies and seeds, and the output, which is the table of ``memcoord run``. All
+times are virtual, so the same arguments give the same JSON. With several seeds every count and time
+is the mean over the seeds. Called by ``memcoord.cli``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import sys
 import time
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from hypervisor.public.errors import ConfigError
+from memcoord.commands import EXIT_FAILED
 from memcoord.simulation.record import Track
 from memcoord.simulation.world import simulate
 from memcoord.testbed.report.results import (
@@ -25,20 +24,16 @@ from memcoord.testbed.report.results import (
     DONE,
     PolicyResult,
     RunReport,
-    charts,
     closing,
-    json_report,
-    plain_table,
-    rich_tables,
+    print_report,
     set_gains,
 )
 from memcoord.testbed.scenarios.schema import Scenario, load
 
-#: Always compared, whatever the scenario names.
+#: Compared unless the command line names policies, also when the scenario does not name them.
 ALWAYS = (BASELINE, "smart-alloc")
 POLICIES_MAX = 64
 SEEDS_MAX = 1000
-EXIT_FAILED = 1
 NOT_A_DIRECTORY = "none: nothing was started"
 
 
@@ -52,8 +47,8 @@ def simulate_command(
 ) -> int:
     """Simulate and report; 0, or 1 when a domain did not do its work.
 
-    ``seed`` and ``seeds`` stand in for the scenario's. ConfigError or PolicyError when an argument
-    is wrong.
+    ``seed`` (the first) and ``seeds`` (how many) replace the scenario's. ConfigError or PolicyError
+    when an argument is wrong.
     """
     what = load(scenario, overrides)
     names = list(policies) or _default_policies(what)
@@ -77,18 +72,20 @@ def simulate_command(
         tmem_capacity_pages=max(track.capacity_pages for track in tracks.values()),
         policies=results,
     )
-    _print(report, tracks, as_json, time.monotonic() - begin_s)
+    samples = [sample for name, track in tracks.items() for sample in track.samples(name)]
+    took = f"{report.wall_s:.1f} s of virtual time in {time.monotonic() - begin_s:.1f} s"
+    print_report(report, samples, as_json, [*closing(report)[:-2], took])
     return report.exit_code
 
 
 def _default_policies(what: Scenario) -> list[str]:
-    """The scenario's, and those of ALWAYS that it does not have with any parameters."""
+    """The scenario's policies, and those of ALWAYS that it does not name with any parameters."""
     kinds = {name.partition(":")[0] for name in what.policies}
     return [*(name for name in ALWAYS if name not in kinds), *what.policies]
 
 
 def _mean_of(what: Scenario, policy: str, seeds: range, track: Track) -> PolicyResult:
-    """The result over ``seeds``; ``track`` follows the first."""
+    """The mean result over ``seeds``; ``track`` records the run of the first seed."""
     results = [
         simulate(what, policy, seed=seed, recorder=track if seed == seeds[0] else None)
         for seed in seeds
@@ -103,19 +100,3 @@ def _mean_of(what: Scenario, policy: str, seeds: range, track: Track) -> PolicyR
         domain.state = next((one.state for one in all_of if one.state != DONE), DONE)
     mean.wall_s = fmean(result.wall_s for result in results)
     return mean
-
-
-def _print(report: RunReport, tracks: dict[str, Track], as_json: bool, took_s: float) -> None:
-    if as_json:
-        sys.stdout.write(json_report(report).decode() + "\n")
-        return
-    console = Console()
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    samples = [sample for name, track in tracks.items() for sample in track.samples(name)]
-    chart = charts(report, samples, unicode=unicode)
-    tables: list[Any] = [*rich_tables(report)] if console.is_terminal else plain_table(report)
-    last = [*closing(report)[:-2], f"{report.wall_s:.1f} s of virtual time in {took_s:.1f} s"]
-    for table in tables:
-        console.print(table, markup=False, highlight=False, soft_wrap=True)
-    for line in [*chart, "", *last]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

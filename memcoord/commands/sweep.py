@@ -1,7 +1,7 @@
 """``memcoord sweep``: run a grid, show how far it is, write the table.
 
-Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and what is printed.
-The directory is the sweep's memory: the same command after a kill does what is left.
+Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and the output. The
+directory is the sweep's memory: the same command after a kill runs only the missing cells.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memcoord.benchmarks.sweep.run import Sweep, run_cells, runner
 from memcoord.benchmarks.sweep.store import Store
 from memcoord.benchmarks.sweep.table import rows_of, write_tables
 from memcoord.benchmarks.sweep.worker import RUNNER
-from memcoord.testbed.report.progress import CellProgress
+from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import facts
 
 ERRORS_SHOWN = 5
@@ -46,8 +46,9 @@ def sweep_command(
     if not 1 <= wanted <= WORKERS_MAX:
         raise ConfigError("--workers", f"must be 1 to {WORKERS_MAX}")
     store = Store(directory)
-    with CellProgress(f"sweep {Path(grid).stem}") as progress:
-        sweep = run_cells(cells, store, runner(dask, wanted, runner_name), progress)
+    with Progress() as progress:
+        progress.begin(f"sweep {Path(grid).stem}", len(cells))
+        sweep = run_cells(cells, store, runner(dask, wanted, runner_name), progress.advance)
     files = write_tables(directory, rows_of(sweep.results))
     _report(sweep, len(cells), files, as_json)
     return 1 if sweep.errors else 0

@@ -1,4 +1,4 @@
-"""What tmem holds and how it fares: ``memcoord tmem-list``.
+"""``memcoord tmem-list``: the pages each domain has in tmem, and its counters.
 
 Owns: asking a live hypervisor for tmem's statistics, and their two forms, one line per domain (as
 ``xl tmem-list`` had) and every counter. Returns plain values and lines; the command prints them.
@@ -46,7 +46,7 @@ def _with_pools(run_dir: Path, client: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any], *, long: bool) -> list[str]:
-    """What ``collect`` found, for people."""
+    """The findings of ``collect`` as lines."""
     host, clients = found["host"], found["clients"]
     pages = f"{host['used_pages']:,} pages in {host['held_pages']:,} pages of memory"
     told = [f"tmem: {pages}, {host['free_pages']:,} free; {host['evicted']:,} evicted"]

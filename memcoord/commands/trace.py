@@ -1,8 +1,9 @@
 """``memcoord sim --trace``: misses of one stream for several cache sizes, or its whole curve.
 
-Owns: what is computed and printed. JSON: ``points`` (``cache_pages`` and ``misses`` of each, in the
-order asked for), ``references``, ``pages``; with ``--mrc`` also ``curve``, the exact LRU misses of
-every size from 0 to ``pages``; with ``--shards`` also ``shards``, the estimate of that curve.
+Owns: the output. The JSON has ``points`` (``cache_pages`` and ``misses`` of each size, in the order
+of the sizes asked for), ``references`` and ``pages``. With ``--mrc`` it also has ``curve``, the
+exact LRU misses of every size from 0 to ``pages``; with ``--shards`` also ``shards``, the estimate
+of that curve. Called by ``memcoord.cli``.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from numpy.typing import NDArray
 from hypervisor.public.errors import ConfigError
 from memcoord.simulation.caches.trace import Trace, load
 
-#: Modules with a ``replay``; what is not asked for is not imported, for it takes time to compile.
+#: Modules with a ``replay``. Only the one asked for is imported, because importing one compiles it.
 REPLACEMENTS = {
     "lru": "memcoord.simulation.caches.lru",
     "second-chance": "memcoord.simulation.caches.second_chance",
 }
-#: More pages than any host has; the kernels count in 64 bits with a sign.
+#: More pages than any host has, and far below the limit of the kernels' 64-bit integers.
 CACHE_PAGES_MAX = 1 << 52
-#: Sizes when none are asked for: this many equal parts of the pages.
+#: How many sizes, in equal steps up to all pages, when none are asked for.
 DEFAULT_SIZES = 10
 
 
@@ -40,7 +41,11 @@ def trace_command(
     shards: float = 0.0,
     show: Callable[[str], None],
 ) -> int:
-    """Run the verb; 0. ConfigError names the option that is wrong. ``cache_pages``: "1000,2000"."""
+    """Run the verb; 0. ConfigError names the option that is wrong.
+
+    ``cache_pages`` is a list of sizes in pages, as "1000,2000"; ``shards`` is the rate of the
+    estimate, 0 for none; ``show`` prints a line.
+    """
     if replacement not in REPLACEMENTS:
         raise ConfigError("--replacement", f"{replacement!r} is not {' or '.join(REPLACEMENTS)}")
     if shards and not 0 < shards <= 1:
@@ -130,7 +135,7 @@ def _lines(trace: Trace, result: dict[str, Any], replacement: str) -> list[str]:
 
 
 def _knees(misses: list[int], total: int) -> str:
-    """The sizes from which on a cache hits half and nine tenths of what any cache can."""
+    """The smallest sizes with half, nine tenths and all of the hits that any cache can have."""
     floor = misses[-1]
     found = []
     for share in (0.5, 0.9, 1.0):
@@ -144,7 +149,7 @@ def _knees(misses: list[int], total: int) -> str:
 
 
 def _progress(sizes: list[int]) -> Iterable[int]:
-    """The sizes, with a bar on a terminal while they are worked on."""
+    """The sizes one by one, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 

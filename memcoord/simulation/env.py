@@ -1,10 +1,22 @@
 """A simulated host as an environment for learning agents: ``reset`` and ``step``.
 
-Owns: what an agent sees, does and earns. Shaped like Gymnasium's ``Env`` (same methods, same
-returns, spaces with ``low``, ``high``, ``shape``, ``dtype``, ``sample`` and ``contains``) without
-importing it, so that its agents, or a few lines of numpy, can drive a scenario.
+Owns: an agent's observations, actions and rewards. ``Env`` has the methods, returns and spaces of
+Gymnasium's ``Env`` without importing Gymnasium, so that its agents, or a few lines of numpy, can
+drive a scenario::
 
-One step is one interval: the action is put into force by the real coordinator, then the guests run.
+    import numpy as np
+    from memcoord.simulation import Env
+
+    env = Env("usemem")
+    observation, info = env.reset(seed=1)
+    over = False
+    while not over:
+        shares = np.ones(len(env.names)) / len(env.names)  # of tmem, per domain
+        observation, reward, terminated, truncated, info = env.step(shares)
+        over = terminated or truncated
+    print(info["result"])
+
+One step is one interval: the real coordinator applies the action, then the guests run.
 """
 
 from __future__ import annotations
@@ -24,16 +36,16 @@ from policies import Plan, View
 STEPS_MAX = 100_000
 NS_PER_MS = 1_000_000
 
-#: Columns of an observation, all 0 to 1 and 0 for a domain that is not there.
+#: Columns of an observation, each 0 to 1; all are 0 for a domain that is not present.
 FEATURES = (
     "present",
-    "tmem_used",  # of what tmem may hold, as the next
-    "tmem_target",
-    "failed_puts",  # of the puts of this interval
-    "tmem_hits",  # of the gets of this interval
-    "pressure",  # part of this interval it stood still for want of memory
-    "idle",  # part of its resident pages not used lately
-    "swap_ins",  # of its faults of this interval
+    "tmem_used",  # as a part of the capacity of tmem
+    "tmem_target",  # the same
+    "failed_puts",  # as a part of the puts of this interval
+    "tmem_hits",  # as a part of the gets of this interval
+    "pressure",  # the part of this interval that it stood still for want of memory
+    "idle",  # the part of its resident pages that was not used lately
+    "swap_ins",  # as a part of its faults of this interval
 )
 
 Table = NDArray[np.float32]
@@ -49,19 +61,19 @@ class Box:
     dtype: type = np.float32
 
     def sample(self, rng: np.random.Generator) -> NDArray[Any]:
-        """A point of it."""
+        """A random array of the space."""
         return rng.uniform(self.low, self.high, self.shape).astype(self.dtype)
 
     def contains(self, value: ArrayLike) -> bool:
-        """Whether ``value`` is one."""
+        """Whether ``value`` is an array of the space."""
         found = np.asarray(value)
         if found.shape != self.shape or found.dtype.kind not in "iuf":
             return False
         return bool(((found >= self.low) & (found <= self.high)).all())
 
 
-class _Chosen:
-    """The policy that does what the agent says."""
+class _AgentPolicy:
+    """The policy that answers the shares that the agent chose."""
 
     name = "agent"
 
@@ -77,12 +89,13 @@ class _Chosen:
 class Env:
     """``scenario`` (a name, a file or a ``Scenario``) driven by an agent.
 
-    An action is one number from 0 to 1 per domain of the scenario: its share of tmem; shares that
+    An action is one number from 0 to 1 per domain of the scenario: its share of tmem. Shares that
     add up to more than 1 are scaled down. The reward of a step is minus the mean pressure of the
-    domains that were there. ``terminated`` when all have ended, ``truncated`` after ``steps_max``.
+    domains that are present. ``terminated`` is True when all domains have ended, ``truncated``
+    after ``steps_max`` steps. ConfigError when there is no such scenario.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - as Gymnasium has it
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - as in Gymnasium
 
     def __init__(
         self, scenario: Scenario | str = "main", seed: int | None = None, steps_max: int = STEPS_MAX
@@ -98,27 +111,28 @@ class Env:
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Table, dict[str, Any]]:
-        """Start anew: the first observation, and {}. The same seed gives the same run."""
+        """Start a new run: the first observation, and {}. The same seed gives the same run."""
         if seed is not None:
             self._seed = seed
-        self._chosen = _Chosen(self.names)
-        self._world = World(self.scenario, self._chosen, seed=self._seed)
+        self._policy = _AgentPolicy(self.names)
+        self._world = World(self.scenario, self._policy, seed=self._seed)
         self._seen: dict[str, DomainSnapshot] = {}
         self._steps = 0
         observation, _ = self._look()
         return observation, {}
 
     def step(self, action: ArrayLike) -> tuple[Table, float, bool, bool, dict[str, Any]]:
-        """One interval under ``action``: observation, reward, terminated, truncated, info.
+        """Run one interval under ``action``: observation, reward, terminated, truncated, info.
 
-        ConfigError for an action that is none, or before ``reset``.
+        ``info`` has ``time_s``, and ``result`` at the end. ConfigError for an action outside of
+        ``action_space``, and before ``reset``.
         """
         if self._world is None or self._world.over:
             raise ConfigError("step", "reset the environment first")
         shares = np.asarray(action, dtype=np.float64)
         if not self.action_space.contains(shares):
             raise ConfigError("action", f"wants {self.action_space.shape} numbers of 0 to 1")
-        self._chosen.shares = shares / max(shares.sum(), 1.0)
+        self._policy.shares = shares / max(shares.sum(), 1.0)
         self._world.tick()
         self._world.advance()
         self._steps += 1
@@ -134,7 +148,7 @@ class Env:
         self._world = None
 
     def _look(self) -> tuple[Table, float]:
-        """What there is to see since the last look, and the reward of it."""
+        """The observation of the interval since the last look, and its reward."""
         assert self._world is not None
         host = self._world.host.snapshot()
         capacity = max(host.tmem_capacity_pages, 1)

@@ -1,15 +1,21 @@
 """The guest of the simulator, compiled: a resident LRU over the real tmem pool over a disk.
 
-Owns: what a reference does. It is what ``frontend.manager`` does, step by step and in its order,
-with virtual time: a page is never touched, resident, in frontswap or on disk; a page read from disk
-keeps its place there until it is written; gets are exclusive; a store that is refused goes to disk
-unless a clean copy is there; pages of the program's file go to cleancache. Where memory comes from
-is ``memcoord.simulation.ledger``'s.
+Owns: the work of one reference. The guest does what ``frontend.paging.manager`` does, in the same
+order, in virtual time:
 
-The pool is called through the addresses its C service uses: it is the same compiled code. A page
-carries its name in its first word; a get that brings another one ends the run. Domains take turns:
-the one whose clock is behind runs for SLICE_NS, so the order in which two of them meet in the pool
-is off by a slice at most. Called by ``memcoord.simulation.host``.
+* A page is never touched, resident, in frontswap or on disk.
+* A page read from disk keeps its place on disk until it is written.
+* A get takes the page out of tmem.
+* A page that tmem refuses goes to disk, unless the disk has it unchanged.
+* Pages of the program's file go to cleancache.
+
+``memcoord.simulation.ledger`` decides where memory comes from. The pool is called through the
+addresses that the hypervisor's C service uses, so the simulator runs the same compiled code. Each
+page carries its name in its first word; a get that brings another page ends the run.
+
+Domains take turns: the domain whose clock is furthest behind runs for SLICE_NS. So the order in
+which two domains reach the pool is wrong by one slice at most. Called by
+``memcoord.simulation.host``.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -21,91 +27,94 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import int64, njit, uint32
+from numba import int64, njit
 
 from memcoord.simulation import layout as L
 from memcoord.simulation.ledger import (
     AREA_FRAMES,
     NOBODY,
-    call_5,
     grow_ram,
     grow_tmem,
     release,
     spare_areas,
 )
-from tmem.cache import cached_kernels
 from tmem.codes import Code
-from tmem.machine import cells_at, kernel, words_at
+from tmem.compiled_cache import cached_kernels
+from tmem.raw_memory import address_of, call, kernel, words_at
 from tmem.serve import FLUSH_PAGE, GET, NEED_SLAB, PUT
 
-#: Virtual time a domain runs before the next one gets its turn.
+#: Virtual time a domain runs before the next domain gets its turn.
 SLICE_NS = 1_000_000
-BALANCE_MASK = 1023  # references between two looks at the target, as frontend.manager
+BALANCE_MASK = 1023  # references between two looks at the target, as frontend.paging.manager
 BATCH_PAGES = 64  # pages evicted between two returns of frames, RING_SLOTS
-NO_MEMORY_EVICTIONS = 2  # pages evicted by a guest that gets no frame, as frontend.manager
+NO_MEMORY_EVICTIONS = 2  # pages evicted by a guest that gets no frame, as frontend.paging.manager
 DONE = int(Code.DONE)
 FRONTSWAP, CLEANCACHE = 0, 1  # slots of a domain's pools, in the order they are made
-DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.frontswap
+DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.paging.frontswap
+INDEX_SHIFT = 32  # of a page's index in the first argument of a record, above the pool's slot
 DOMAIN_SHIFT = 32  # of a domain's number in the name a page carries
-LOW = L.PAGE_MASK
 
 
 # What a page costs
 
 
 @kernel
-def wait_disk(w, d, cost_ns):
-    """One transfer: after what the disk has to do already."""
-    free = w[L.W_DISK_FREE_NS] if w[L.W_DISK_SHARED] else w[d + L.D_DISK_FREE_NS]
-    end = max(free, w[d + L.D_CLOCK_NS]) + cost_ns
-    w[d + L.D_CLOCK_NS] = end
-    w[d + L.D_DISK_FREE_NS] = end
-    w[L.W_DISK_FREE_NS] = max(end, w[L.W_DISK_FREE_NS])
+def wait_disk(world, domain, cost_ns):
+    """Let a domain wait for one transfer, which begins when the disk is done with the last one."""
+    free_ns = world.disk_free_ns if world.costs.disk_shared else domain.disk_free_ns
+    end_ns = max(free_ns, domain.clock_ns) + cost_ns
+    domain.clock_ns = end_ns
+    domain.disk_free_ns = end_ns
+    world.disk_free_ns = max(end_ns, world.disk_free_ns)
 
 
 @kernel
-def name_of(d, page):
-    """What the first word of a page holds, never 0."""
-    return (d + 1) << DOMAIN_SHIFT | (page + 1)
+def name_of(domain, page):
+    """The first word of a page's content; never 0."""
+    return (domain.number + 1) << DOMAIN_SHIFT | (page + 1)
 
 
 @kernel
-def ask(w, d, op, slot, page, data, may_ask):
-    """One operation on the pool, by a record as the C service gets it."""
-    record = words_at(w[L.W_RECORD])
+def ask(world, domain, op, slot, page, data, may_ask):
+    """Run one operation on the pool, with a record like those the C service gets; its code."""
     if slot == FRONTSWAP:
         oid, index = page % DEVICE_OBJECTS, page // DEVICE_OBJECTS
     else:
         oid, index = int64(0), page
-    record[0], record[3], record[4] = op, slot | index << 32, oid
-    client = (d - L.DOMAINS) // L.DOMAIN_WORDS
-    state = w[L.W_TMEM_STATE]
-    return call_5(w[L.W_EXECUTE], state, w[L.W_RECORD], data, client, may_ask)
+    record = world.record
+    record.op = op
+    record.arg[0] = slot | index << INDEX_SHIFT
+    record.arg[1] = oid
+    return call(
+        world.execute,
+        (world.tmem_state, address_of(record), data, domain.number, may_ask),
+    )
 
 
 @kernel
-def put(w, d, slot, page):
-    """Offer a page to the pool, which grows if it must and may."""
-    w[d + L.D_PUTS] += 1
-    w[d + L.D_CLOCK_NS] += w[L.W_TMEM_PUT_NS]
-    words_at(w[L.W_PAGE_OUT])[0] = name_of(d, page)
-    code = ask(w, d, PUT, slot, page, w[L.W_PAGE_OUT], int64(1))
+def put(world, domain, slot, page):
+    """Offer a page to the pool, which grows if it must and may; whether the pool took it."""
+    domain.puts += 1
+    domain.clock_ns += world.costs.tmem_put_ns
+    world.page_out[0] = name_of(domain, page)
+    data = address_of(world.page_out)
+    code = ask(world, domain, PUT, slot, page, data, int64(1))
     if code == NEED_SLAB:
-        grow_tmem(w)
-        code = ask(w, d, PUT, slot, page, w[L.W_PAGE_OUT], int64(0))
+        grow_tmem(world)
+        code = ask(world, domain, PUT, slot, page, data, int64(0))
     return code == DONE
 
 
 @kernel
-def get(w, d, slot, page):
+def get(world, domain, slot, page):
     """Take a page out of the pool; whether it was there."""
-    w[d + L.D_CLOCK_NS] += w[L.W_TMEM_GET_NS]
-    found = words_at(w[L.W_PAGE_IN])
+    domain.clock_ns += world.costs.tmem_get_ns
+    found = world.page_in
     found[0] = 0
-    if ask(w, d, GET, slot, page, w[L.W_PAGE_IN], int64(0)) != DONE:
+    if ask(world, domain, GET, slot, page, address_of(found), int64(0)) != DONE:
         return False
-    if found[0] != name_of(d, page):
-        w[d + L.D_STATE] = L.WRONG_PAGE
+    if found[0] != name_of(domain, page):
+        domain.state = L.WRONG_PAGE
     return True
 
 
@@ -113,154 +122,154 @@ def get(w, d, slot, page):
 
 
 @kernel
-def unlink(nodes, n):
+def unlink(nodes, page):
     """Take a page out of the list."""
-    after, before = nodes[n + L.NODE_NEXT], nodes[n + L.NODE_PREV]
-    nodes[int64(before) * L.NODE_WORDS + L.NODE_NEXT] = after
-    nodes[int64(after) * L.NODE_WORDS + L.NODE_PREV] = before
+    after, before = nodes[page].next, nodes[page].prev
+    nodes[before].next = after
+    nodes[after].prev = before
 
 
 @kernel
 def append(nodes, anchor, page):
     """Make a page the most recently used one."""
-    n, a = page * L.NODE_WORDS, anchor * L.NODE_WORDS
-    last = nodes[a + L.NODE_PREV]
-    nodes[n + L.NODE_NEXT], nodes[n + L.NODE_PREV] = uint32(anchor), last
-    nodes[int64(last) * L.NODE_WORDS + L.NODE_NEXT] = uint32(page)
-    nodes[a + L.NODE_PREV] = uint32(page)
+    last = nodes[anchor].prev
+    nodes[page].next, nodes[page].prev = anchor, last
+    nodes[last].next = page
+    nodes[anchor].prev = page
 
 
 @kernel
-def evict(w, d, page):
-    """Offer a resident page to tmem, write it to disk if it must be; its frame is to spare."""
-    nodes = cells_at(w[d + L.D_NODES])
-    n = page * L.NODE_WORDS
-    flags = int64(nodes[n + L.NODE_FLAGS])
+def evict(world, domain, page):
+    """Take the frame of a resident page: the page goes to tmem, to disk if it must, or nowhere."""
+    nodes = domain.nodes
+    node = nodes[page]
+    flags = node.flags
     if flags & L.FILE:
-        if w[d + L.D_HAS_CLEANCACHE]:
-            put(w, d, CLEANCACHE, page)
-    elif w[d + L.D_HAS_FRONTSWAP] and put(w, d, FRONTSWAP, page):
+        if domain.has_cleancache:
+            put(world, domain, CLEANCACHE, page)
+    elif domain.has_frontswap and put(world, domain, FRONTSWAP, page):
         flags = (flags & ~L.ON_DISK) | L.SWAPPED
-        w[d + L.D_SWAPPED] += 1
+        domain.swapped += 1
     else:
-        w[d + L.D_FAILED_PUTS] += w[d + L.D_HAS_FRONTSWAP]
+        domain.failed_puts += domain.has_frontswap
         if not flags & L.ON_DISK:
-            wait_disk(w, d, w[L.W_DISK_WRITE_NS])
-            w[d + L.D_SWAP_OUTS] += 1
+            wait_disk(world, domain, world.costs.disk_write_ns)
+            domain.swap_outs += 1
             flags |= L.ON_DISK
-    nodes[n + L.NODE_FLAGS] = uint32(flags & ~L.RESIDENT)
-    unlink(nodes, n)
-    w[d + L.D_RESIDENT] -= 1
-    w[d + L.D_SPARES] += 1
+    node.flags = flags & ~L.RESIDENT
+    unlink(nodes, page)
+    domain.resident -= 1
+    domain.spares += 1
 
 
 @kernel
-def evict_oldest(w, d, count):
+def evict_oldest(world, domain, count):
     """Evict the ``count`` least recently used pages, or all there are."""
-    nodes, anchor = cells_at(w[d + L.D_NODES]), w[d + L.D_PAGES]
+    anchor = domain.pages
     for _ in range(count):
-        oldest = int64(nodes[anchor * L.NODE_WORDS + L.NODE_NEXT])
+        oldest = domain.nodes[anchor].next
         if oldest == anchor:
             return
-        evict(w, d, oldest)
+        evict(world, domain, oldest)
 
 
 @kernel
-def wanted_limit(w, d):
-    """Pages that may be resident: what it boots with, and what its target is above that; below,
-    all but the spare frame."""
-    target = w[d + L.D_TARGET_AREAS] * AREA_FRAMES
-    more = max(target - w[d + L.D_BOOT_FRAMES], 0)
-    return max(min(w[d + L.D_RESIDENT_MAX] + more, target - 1), 1)
+def wanted_limit(domain):
+    """Pages that may be resident.
+
+    At the target it booted with: resident_max; above, as many more as the target is. Never more
+    than the target without the one frame that an eviction needs.
+    """
+    target = domain.target_areas * AREA_FRAMES
+    more = max(target - domain.boot_frames, 0)
+    return max(min(domain.resident_max + more, target - 1), 1)
 
 
 @kernel
-def balance(w, d):
-    """Follow the target: live within it, and give back the areas above it."""
-    target = w[d + L.D_TARGET_AREAS]
-    limit = wanted_limit(w, d)
-    w[d + L.D_LIMIT] = limit
-    while w[d + L.D_RESIDENT] > limit:
-        evict_oldest(w, d, min(w[d + L.D_RESIDENT] - limit, BATCH_PAGES))
-        w[d + L.D_SPARES] = min(w[d + L.D_SPARES], 1)
-    excess = w[d + L.D_CURRENT_AREAS] - target
+def balance(world, domain):
+    """Follow the target: evict down to the limit, and give back the areas above the target."""
+    target = domain.target_areas
+    limit = wanted_limit(domain)
+    domain.limit = limit
+    while domain.resident > limit:
+        evict_oldest(world, domain, min(domain.resident - limit, BATCH_PAGES))
+        domain.spares = min(domain.spares, 1)
+    excess = domain.current_areas - target
     if excess > 0:
-        w[d + L.D_SPARES] = min(w[d + L.D_SPARES], 1)
-        release(w, d, min(excess, spare_areas(w, d)))
+        domain.spares = min(domain.spares, 1)
+        release(world, domain, min(excess, spare_areas(domain)))
 
 
 @kernel
-def free_frame(w, d):
-    """A frame for the page to come; False when there is neither one nor a page to evict."""
-    if w[d + L.D_SPARES] > 0:
-        w[d + L.D_SPARES] -= 1
+def free_frame(world, domain):
+    """Find a frame for a page; False when there is neither a frame nor a page to evict."""
+    if domain.spares > 0:
+        domain.spares -= 1
         return True
-    if w[d + L.D_RESIDENT] < w[d + L.D_CURRENT_AREAS] * AREA_FRAMES or grow_ram(w, d):
+    if domain.resident < domain.current_areas * AREA_FRAMES or grow_ram(world, domain):
         return True
-    if w[d + L.D_RESIDENT] == 0:
+    if domain.resident == 0:
         return False
-    w[d + L.D_LIMIT] = max(w[d + L.D_RESIDENT] - 1, 1)
-    evict_oldest(w, d, NO_MEMORY_EVICTIONS)
-    w[d + L.D_SPARES] -= 1
+    domain.limit = max(domain.resident - 1, 1)
+    evict_oldest(world, domain, NO_MEMORY_EVICTIONS)
+    domain.spares -= 1
     return True
 
 
 @kernel
-def load(w, d, page, flags):
-    """Fill a frame with a page from where it is; its flags now."""
+def load(world, domain, page, flags):
+    """Fill a frame with a page from wherever the page is; the new flags of the page."""
     if flags & L.FILE:
-        if w[d + L.D_HAS_CLEANCACHE] and get(w, d, CLEANCACHE, page):
-            w[d + L.D_TMEM_HITS] += 1
+        if domain.has_cleancache and get(world, domain, CLEANCACHE, page):
+            domain.tmem_hits += 1
         else:
-            wait_disk(w, d, w[L.W_DISK_READ_NS])
-            w[d + L.D_FILE_READS] += 1
+            wait_disk(world, domain, world.costs.disk_read_ns)
+            domain.file_reads += 1
     elif flags & L.SWAPPED:
-        if not get(w, d, FRONTSWAP, page):
-            w[d + L.D_STATE] = L.WRONG_PAGE  # tmem may not lose it
-        ask(w, d, FLUSH_PAGE, FRONTSWAP, page, int64(0), int64(0))
-        w[d + L.D_TMEM_HITS] += 1
-        w[d + L.D_SWAPPED] -= 1
+        if not get(world, domain, FRONTSWAP, page):
+            domain.state = L.WRONG_PAGE  # tmem may not lose it
+        ask(world, domain, FLUSH_PAGE, FRONTSWAP, page, int64(0), int64(0))
+        domain.tmem_hits += 1
+        domain.swapped -= 1
     elif flags & L.ON_DISK:
-        wait_disk(w, d, w[L.W_DISK_READ_NS])
-        w[d + L.D_SWAP_INS] += 1
+        wait_disk(world, domain, world.costs.disk_read_ns)
+        domain.swap_ins += 1
     else:
-        w[d + L.D_CLOCK_NS] += w[L.W_FIRST_TOUCH_NS]
-        w[d + L.D_FIRST_TOUCHES] += 1
-    w[d + L.D_TOUCHED] += flags & L.TOUCHED == 0
+        domain.clock_ns += world.costs.first_touch_ns
+        domain.first_touches += 1
+    domain.touched += flags & L.TOUCHED == 0
     return (flags & ~L.SWAPPED) | L.TOUCHED | L.RESIDENT
 
 
 @kernel
-def fault(w, d, page):
-    """A reference to a page that is not resident; False when there is no memory at all."""
-    nodes, anchor = cells_at(w[d + L.D_NODES]), w[d + L.D_PAGES]
-    n = page * L.NODE_WORDS
-    begin, first_touches = w[d + L.D_CLOCK_NS], w[d + L.D_FIRST_TOUCHES]
-    full = w[d + L.D_RESIDENT] >= w[d + L.D_LIMIT]
-    w[d + L.D_FAULTS] += 1
-    w[d + L.D_CLOCK_NS] += w[L.W_FAULT_NS]
-    if not free_frame(w, d):
+def fault(world, domain, page):
+    """Make a page resident that is referenced; False when the domain has not one frame."""
+    nodes, anchor = domain.nodes, domain.pages
+    begin_ns, first_touches = domain.clock_ns, domain.first_touches
+    is_full = domain.resident >= domain.limit
+    domain.faults += 1
+    domain.clock_ns += world.costs.fault_ns
+    if not free_frame(world, domain):
         return False
     victim = anchor
-    if w[d + L.D_RESIDENT] >= w[d + L.D_LIMIT]:
-        victim = int64(nodes[anchor * L.NODE_WORDS + L.NODE_NEXT])
-    before = int64(nodes[n + L.NODE_FLAGS])
-    nodes[n + L.NODE_FLAGS] = uint32(load(w, d, page, before))
+    if domain.resident >= domain.limit:
+        victim = nodes[anchor].next
+    node = nodes[page]
+    node.flags = load(world, domain, page, node.flags)
     append(nodes, anchor, page)
-    w[d + L.D_RESIDENT] += 1
+    domain.resident += 1
     if victim != anchor:
-        evict(w, d, victim)
-    if full or w[d + L.D_FIRST_TOUCHES] == first_touches:
-        w[d + L.D_STALLED_NS] += w[d + L.D_CLOCK_NS] - begin
+        evict(world, domain, victim)
+    if is_full or domain.first_touches == first_touches:
+        domain.stalled_ns += domain.clock_ns - begin_ns
     return True
 
 
 @kernel
-def promote(w, d, idle):
-    """Count a reference to a page that was not referenced for ``idle`` ticks, once per age."""
-    counts, edges = words_at(w[d + L.D_PROMOTIONS]), words_at(w[L.W_EDGES])
+def count_ages(counts, edges, idle_ticks):
+    """Count a page, or a reference to it, at every age that the page has reached."""
     edge = 0
-    while idle >= edges[edge]:
+    while idle_ticks >= edges[edge]:
         counts[edge] += 1
         edge += 1
 
@@ -269,106 +278,104 @@ def promote(w, d, idle):
 
 
 @kernel
-def advance(w, d, end):
-    """Run a domain until its clock reaches ``end``, its references stop, or something is wrong."""
-    references, nodes = cells_at(w[d + L.D_REFERENCES]), cells_at(w[d + L.D_NODES])
-    pauses, anchor, hit_ns = words_at(w[d + L.D_PAUSES]), w[d + L.D_PAGES], w[d + L.D_HIT_NS]
-    number, stop = w[d + L.D_NEXT], w[d + L.D_STOP]
-    newest, first_edge = anchor * L.NODE_WORDS + L.NODE_PREV, words_at(w[L.W_EDGES])[0]
-    while number < stop and w[d + L.D_CLOCK_NS] < end:
-        if number == pauses[2 * w[d + L.D_PAUSE]]:
-            w[d + L.D_CLOCK_NS] += pauses[2 * w[d + L.D_PAUSE] + 1]
-            w[d + L.D_PAUSE] += 1
+def advance(world, domain, end_ns):
+    """Run a domain until its clock reaches ``end_ns``, its references stop, or it has no frame."""
+    references, nodes, pauses = domain.references, domain.nodes, domain.pauses
+    anchor, hit_ns, first_edge = domain.pages, domain.hit_ns, world.edges[0]
+    number, stop = domain.next, domain.stop
+    while number < stop and domain.clock_ns < end_ns:
+        if number == pauses[domain.pause].reference:
+            domain.clock_ns += pauses[domain.pause].duration_ns
+            domain.pause += 1
             continue
-        word = int64(references[number])
-        page = word & LOW
-        n = page * L.NODE_WORDS
+        word = references[number]
+        page = word & L.PAGE_MASK
+        node = nodes[page]
         number += 1
         if number & BALANCE_MASK == 0:
-            balance(w, d)
-        flags = int64(nodes[n + L.NODE_FLAGS])
-        now = w[d + L.D_CLOCK_NS] >> L.SEEN_SHIFT
-        idle = now - int64(nodes[n + L.NODE_SEEN])
-        if idle >= first_edge and flags & L.TOUCHED:
-            promote(w, d, idle)
+            balance(world, domain)
+        flags = node.flags
+        now = domain.clock_ns >> L.SEEN_SHIFT
+        idle_ticks = now - node.seen
+        if idle_ticks >= first_edge and flags & L.TOUCHED:
+            count_ages(domain.promotions, world.edges, idle_ticks)
         if flags & L.RESIDENT:
-            if int64(nodes[newest]) != page:
-                unlink(nodes, n)
+            if nodes[anchor].prev != page:
+                unlink(nodes, page)
                 append(nodes, anchor, page)
-        elif not fault(w, d, page):
-            w[d + L.D_STATE] = L.OUT_OF_MEMORY
+        elif not fault(world, domain, page):
+            domain.state = L.OUT_OF_MEMORY
             break
-        nodes[n + L.NODE_SEEN] = uint32(now)
+        node.seen = now
         if word & L.WRITTEN:
-            nodes[n + L.NODE_FLAGS] &= uint32(~(L.ON_DISK | L.FILE) & LOW)
-        w[d + L.D_CLOCK_NS] += hit_ns
-    w[d + L.D_NEXT] = number
+            node.flags &= ~(L.ON_DISK | L.FILE)
+        domain.clock_ns += hit_ns
+    domain.next = number
 
 
 @kernel
-def whose_turn(w, until):
-    """The slot whose clock is furthest behind, or NOBODY when all have reached ``until``."""
-    best, earliest = int64(NOBODY), until
+def whose_turn(world, until_ns):
+    """The slot whose clock is furthest behind; NOBODY when all clocks have reached ``until_ns``."""
+    best, earliest_ns = int64(NOBODY), until_ns
     for slot in range(L.SLOTS):
-        d = L.DOMAINS + slot * L.DOMAIN_WORDS
-        if w[d + L.D_STATE] == L.RUNNING and w[d + L.D_CLOCK_NS] < earliest:
-            best, earliest = slot, w[d + L.D_CLOCK_NS]
+        domain = world.domains[slot]
+        if domain.state == L.RUNNING and domain.clock_ns < earliest_ns:
+            best, earliest_ns = slot, domain.clock_ns
     return best
 
 
-def _run(world, until):
-    """Run every domain until ``until``; the slot that came to its stop before, or NOBODY."""
-    w = words_at(world)
+def _run(address, until_ns):
+    """Run every domain until ``until_ns``; the slot that came to its stop before, or NOBODY."""
+    world = L.world_at(address)
     while True:
-        slot = whose_turn(w, until)
+        slot = whose_turn(world, until_ns)
         if slot == NOBODY:
             return slot
-        d = L.DOMAINS + slot * L.DOMAIN_WORDS
-        advance(w, d, min(until, w[d + L.D_CLOCK_NS] + SLICE_NS))
-        if w[d + L.D_STATE] != L.RUNNING:
+        domain = world.domains[slot]
+        advance(world, domain, min(until_ns, domain.clock_ns + SLICE_NS))
+        if domain.state != L.RUNNING:
             return slot
-        if w[d + L.D_NEXT] >= w[d + L.D_STOP]:
-            w[d + L.D_STATE] = L.STOPPED
+        if domain.next >= domain.stop:
+            domain.state = L.STOPPED
             return slot
 
 
-def _balance(world, slot):
+def _balance(address, slot):
     """What a guest that stands still does by itself."""
-    balance(words_at(world), L.DOMAINS + slot * L.DOMAIN_WORDS)
+    world = L.world_at(address)
+    balance(world, world.domains[slot])
     return 0
 
 
-def _release(world, slot, areas):
+def _release(address, slot, areas):
     """The host takes up to ``areas`` spare ones of a domain."""
-    w, d = words_at(world), L.DOMAINS + slot * L.DOMAIN_WORDS
-    release(w, d, max(min(areas, spare_areas(w, d)), 0))
+    world = L.world_at(address)
+    domain = world.domains[slot]
+    release(world, domain, max(min(areas, spare_areas(domain)), 0))
     return 0
 
 
-def _begin(world, slot):
-    """The domain's limit before its first reference."""
-    w, d = words_at(world), L.DOMAINS + slot * L.DOMAIN_WORDS
-    w[d + L.D_LIMIT] = wanted_limit(w, d)
+def _begin(address, slot):
+    """Set the domain's limit before its first reference."""
+    domain = L.world_at(address).domains[slot]
+    domain.limit = wanted_limit(domain)
     return 0
 
 
-def _cold(world, slot, now, idle_ticks, out):
-    """Count pages by how long they were not referenced; answers the resident ones that were not
-    for ``idle_ticks``."""
-    w, counts = words_at(world), words_at(out)
-    edges = words_at(w[L.W_EDGES])
-    d = L.DOMAINS + slot * L.DOMAIN_WORDS
-    nodes, idle_pages = cells_at(w[d + L.D_NODES]), 0
-    for page in range(w[d + L.D_PAGES]):
-        flags = int64(nodes[page * L.NODE_WORDS + L.NODE_FLAGS])
-        if not flags & L.TOUCHED:
+def _cold(address, slot, now, idle_ticks, out):
+    """Count pages at every age they have reached, into the words at ``out``.
+
+    ``now`` is in ticks. Answers how many resident pages were not referenced for ``idle_ticks``.
+    """
+    world, counts = L.world_at(address), words_at(out)
+    domain, idle_pages = world.domains[slot], 0
+    for page in range(domain.pages):
+        node = domain.nodes[page]
+        if not node.flags & L.TOUCHED:
             continue
-        idle = now - int64(nodes[page * L.NODE_WORDS + L.NODE_SEEN])
-        idle_pages += idle >= idle_ticks and flags & L.RESIDENT != 0
-        edge = 0
-        while idle >= edges[edge]:
-            counts[edge] += 1
-            edge += 1
+        idle = now - node.seen
+        idle_pages += idle >= idle_ticks and node.flags & L.RESIDENT != 0
+        count_ages(counts, world.edges, idle)
     return idle_pages
 
 

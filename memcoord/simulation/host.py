@@ -1,16 +1,16 @@
-"""The host of a simulated world: a ``Backend`` whose memory is a ledger and whose guests are
-compiled loops.
+"""The host of a simulated world: a ``Backend`` without processes or real memory.
 
-Owns: the words the kernels work on, the pool, and the arrays of each domain. It is what
-``backend.direct`` is to the testbed, so the coordinator that ticks it is the real one. RAM moves in
-areas of 2 MiB, tmem grows into free memory beyond slack and promises and is shrunk for RAM.
-Single thread. Called by ``memcoord.simulation.world``.
+Owns: the records that the compiled guests work on, the pool, and the arrays of each domain.
+``SimHost`` takes the place of ``backend.host.HostBackend``, so the real coordinator ticks it. RAM
+moves in areas of 2 MiB. tmem grows into free memory beyond slack and promises, and shrinks when RAM
+needs an area. Single thread. Called by ``memcoord.simulation.world``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,37 +27,35 @@ from tmem.serve import entry_points
 
 Words = NDArray[np.int64]
 
-RECORD_WORDS = 8
-NEVER = 1 << 62
-PAUSES_END = (NEVER, 0)
-#: A resident page not referenced for so long is idle; the guest's sampling has that period too.
+NEVER = 1 << 62  # a reference, and an age in ticks
+#: A resident page not referenced for so long is idle. The real guest samples idle pages as often.
 IDLE_TICKS = 100_000_000 >> L.SEEN_SHIFT
-#: Sums of a pool's counters that make a field of a snapshot, as ``backend.direct`` has them.
+#: Counters of a client of tmem that together are the ``puts_failed`` of a snapshot.
 FAILURES = tuple(f"puts_failed_{why}" for why in ("target", "nomem", "nospc", "frozen", "fault"))
 NO_HANDLES = DomainHandles(-1, -1, -1, 0, 0, 0)
 
 
-class Guest:
-    """The arrays of one domain; they live as long as its slot is in use."""
+class GuestArrays:
+    """The arrays of one domain that its record points to."""
 
     def __init__(self, stream: Stream) -> None:
-        self.stream = stream
         pages = stream.page_count
         self.references = stream.pages.astype(np.uint32)
-        self.references |= (stream.writes != 0).astype(np.uint32) << np.uint32(31)
-        self.nodes = np.zeros((pages + 1, L.NODE_WORDS), np.uint32)
-        self.nodes[:pages, L.NODE_FLAGS] = np.where(stream.program, L.FILE, 0)
-        self.nodes[pages, [L.NODE_NEXT, L.NODE_PREV]] = pages
+        self.references[stream.writes != 0] |= np.uint32(L.WRITTEN)
+        self.nodes = np.zeros(pages + 1, L.NODE)
+        self.nodes["flags"][:pages] = np.where(stream.program, L.FILE, 0)
+        self.nodes["next"][pages] = self.nodes["prev"][pages] = pages
         pauses = [(place, round(pause_s * 1e9)) for place, pause_s in stream.pauses]
-        self.pauses = np.array([*pauses, PAUSES_END], np.int64)
+        self.pauses = np.array([*pauses, (NEVER, 0)], L.PAUSE)
         self.promotions = np.zeros(len(AGE_EDGES_S), np.int64)
 
 
 class SimHost:
-    """``total_frames`` of memory, ``slack_frames`` of it kept free, and a pool.
+    """A host of ``total_frames``, of which ``slack_frames`` are kept free, with a pool of tmem.
 
-    ``tmem_max_frames`` bounds what the pool may hold; 0 is none. With ``mrc_points`` above 1 every
-    snapshot has each domain's miss ratios at so many sizes, as the pool itself estimates them.
+    ``tmem_max_frames`` bounds the pool: 0 is a host without tmem, -1 no bound. With ``mrc_points``
+    above 1 every snapshot has the pool's estimate of each domain's miss ratios at so many sizes.
+    ``tmem_options`` are further arguments of ``Tmem``. Two hosts of the same arguments do the same.
     """
 
     def __init__(
@@ -73,15 +71,14 @@ class SimHost:
     ) -> None:
         self._total = total_frames // AREA_FRAMES
         self._mrc_points = mrc_points
-        self._words = np.zeros(L.WORDS, np.int64)
-        self._address = int(self._words.ctypes.data)
-        self._slots = self._words[L.DOMAINS :].reshape(L.SLOTS, L.DOMAIN_WORDS)
-        self._record = np.zeros(RECORD_WORDS, np.uint64)
+        worlds = np.zeros(1, L.WORLD)
+        self._world: np.void = worlds[0]
+        self._address = int(worlds.ctypes.data)
+        self._domains: NDArray[np.void] = self._world["domains"]
         self._pages = _two_pages(seed)
         self._names: dict[DomId, str] = {}
-        self._guests: dict[DomId, Guest] = {}
+        self._guests: dict[DomId, GuestArrays] = {}
         self._maxmem: dict[DomId, int] = {}
-        self._boot: dict[DomId, int] = {}
         areas = self._total if tmem_max_frames < 0 else tmem_max_frames // AREA_FRAMES
         areas = min(areas, self._total)
         self._slab_used = np.zeros(max(areas, 1), np.int64)
@@ -95,39 +92,36 @@ class SimHost:
                 mrc=mrc_points > 1,
                 **(tmem_options or {}),
             )
-            entries = entry_points(self.tmem)
-            self._words[L.W_TMEM_STATE] = entries.state_address
-            self._words[L.W_EXECUTE] = entries.execute
-            self._words[L.W_GROW], self._words[L.W_SHRINK] = entries.grow, entries.shrink
+            entries = entry_points(self.tmem.state_address)
+            self._world["tmem_state"] = entries.state_address
+            for name in ("execute", "grow", "shrink"):
+                self._world[name] = getattr(entries, name)
 
     def _fill(self, areas: int, slack_frames: int, costs: Costs) -> None:
-        w = self._words
-        w[L.W_FREE_AREAS] = self._total
-        w[L.W_SLACK_AREAS] = areas_of(slack_frames)
-        w[L.W_TMEM_AREAS_MAX] = areas
-        w[L.W_SLAB_USED] = self._slab_used.ctypes.data
-        w[L.W_RECORD] = self._record.ctypes.data
-        w[L.W_PAGE_OUT], w[L.W_PAGE_IN] = (int(page.ctypes.data) for page in self._pages)
-        w[L.W_EDGES] = _EDGES.ctypes.data
-        w[L.W_DISK_SHARED] = costs.disk_shared
-        for name in L.COSTS:
-            w[L.WORLD_FIELDS.index(name)] = getattr(costs, name)
+        world = self._world
+        world["free_areas"] = self._total
+        world["slack_areas"] = areas_of(slack_frames)
+        world["tmem_areas_max"] = areas
+        world["slab_used"] = self._slab_used.ctypes.data
+        world["page_out"], world["page_in"] = (page.ctypes.data for page in self._pages)
+        world["edges"] = _EDGES.ctypes.data
+        world["costs"] = msgspec.structs.astuple(costs)
 
     # The Backend protocol
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
-        """Grant ``boot_frames``; NoMemory if they are not there. ``load`` gives it work."""
-        w, slot = self._words, self._slots[domid]
+        """Grant ``boot_frames``; NoMemory when they are not free. ``load`` gives it work."""
+        world, domain = self._world, self._domains[domid]
         boot = areas_of(spec.boot_frames)
-        if boot + w[L.W_SLACK_AREAS] > w[L.W_FREE_AREAS]:
+        if boot + world["slack_areas"] > world["free_areas"]:
             raise NoMemory(f"{spec.name}: the host has no {spec.boot_frames} frames to boot with")
-        slot[:] = 0
-        slot[L.D_CURRENT_AREAS] = boot
-        slot[L.D_TARGET_AREAS] = areas_of(spec.target_frames)
-        w[L.W_FREE_AREAS] -= boot
+        domain["number"] = domid
+        domain["boot_frames"] = spec.target_frames
+        domain["current_areas"] = boot
+        domain["target_areas"] = areas_of(spec.target_frames)
+        world["free_areas"] -= boot
         self._names[domid] = spec.name
         self._maxmem[domid] = spec.maxmem_frames
-        self._boot[domid] = spec.target_frames
         if self.tmem is not None:
             self.tmem.open_client(domid)
         self.set_tmem_target(domid, spec.tmem_target_pages)
@@ -137,21 +131,21 @@ class SimHost:
         """Take back every frame and tmem page of a domain."""
         if self.tmem is not None:
             self.tmem.close_client(domid)
-        self._words[L.W_FREE_AREAS] += self._slots[domid, L.D_CURRENT_AREAS]
-        self._slots[domid] = 0
-        for table in (self._names, self._guests, self._maxmem, self._boot):
+        self._world["free_areas"] += self._domains[domid]["current_areas"]
+        self._domains[domid] = np.zeros((), L.DOMAIN)
+        for table in (self._names, self._guests, self._maxmem):
             table.pop(domid, None)
 
     def promise(self, frames: int) -> None:
-        """Keep ``frames`` free for domains that have not come yet."""
-        self._words[L.W_PROMISED_AREAS] = areas_of(frames)
+        """Keep ``frames`` free for domains that are not open yet."""
+        self._world["promised_areas"] = areas_of(frames)
 
     def set_target(self, domid: DomId, frames: int) -> None:
         """Set the RAM target; spare areas above it are taken at once."""
-        slot, areas = self._slots[domid], areas_of(frames)
-        slot[L.D_TARGET_AREAS] = areas
-        if slot[L.D_CURRENT_AREAS] > areas:
-            guest.release_now(self._address, domid, int(slot[L.D_CURRENT_AREAS]) - areas)
+        domain, areas = self._domains[domid], areas_of(frames)
+        domain["target_areas"] = areas
+        if domain["current_areas"] > areas:
+            guest.release_now(self._address, domid, int(domain["current_areas"]) - areas)
 
     def set_tmem_target(self, domid: DomId, pages: int) -> None:
         """Set mm_target in pages; -1 is no limit."""
@@ -159,20 +153,20 @@ class SimHost:
             self.tmem.clients["mm_target"][domid] = pages
 
     def broken(self) -> list[tuple[DomId, str]]:
-        """Nobody: these guests keep to the rules."""
+        """No domain: simulated guests keep to the rules."""
         return []
 
     def stop(self) -> None:
-        """Close what is left."""
+        """Close every domain."""
         for domid in list(self._names):
             self.close(domid)
 
     def snapshot(self) -> HostSnapshot:
         """A copy of the ledger and every domain's counters."""
-        w = self._words
-        kept = int(w[L.W_SLACK_AREAS] + w[L.W_PROMISED_AREAS])
-        free, tmem = int(w[L.W_FREE_AREAS]), int(w[L.W_TMEM_AREAS])
-        capacity = min(tmem + max(free - kept, 0), int(w[L.W_TMEM_AREAS_MAX]))
+        world = self._world
+        kept = int(world["slack_areas"] + world["promised_areas"])
+        free, tmem = int(world["free_areas"]), int(world["tmem_areas"])
+        capacity = min(tmem + max(free - kept, 0), int(world["tmem_areas_max"]))
         pages = capacity * AREA_FRAMES
         domains = tuple(self._domain_snapshot(domid, pages) for domid in sorted(self._names))
         return HostSnapshot(
@@ -188,8 +182,8 @@ class SimHost:
         )
 
     def _domain_snapshot(self, domid: DomId, capacity_pages: int) -> DomainSnapshot:
-        slot = self._slots[domid].tolist()
-        current = slot[L.D_CURRENT_AREAS] * AREA_FRAMES
+        domain = self.counters(domid)
+        current = domain["current_areas"] * AREA_FRAMES
         values = _ZEROES | self._tmem_counters(domid)
         values |= {
             "domid": domid,
@@ -198,30 +192,30 @@ class SimHost:
             "current_frames": current,
             "resident_frames": current,
             "installed_frames": current,
-            "target_frames": slot[L.D_TARGET_AREAS] * AREA_FRAMES,
-            "grants_ring": slot[L.D_GRANTS],
-            "grants_transfer": slot[L.D_TRANSFERS],
-            "reclaimed_areas": slot[L.D_RECLAIMED],
-            "guest_used_frames": slot[L.D_RESIDENT] + slot[L.D_SPARES],
-            "guest_faults": slot[L.D_FAULTS],
-            "guest_swap_ins": slot[L.D_SWAP_INS],
-            "guest_swap_outs": slot[L.D_SWAP_OUTS],
-            "guest_references": slot[L.D_NEXT],
+            "target_frames": domain["target_areas"] * AREA_FRAMES,
+            "grants_ring": domain["grants"],
+            "grants_transfer": domain["transfers"],
+            "reclaimed_areas": domain["reclaimed"],
+            "guest_used_frames": domain["resident"] + domain["spares"],
+            "guest_faults": domain["faults"],
+            "guest_swap_ins": domain["swap_ins"],
+            "guest_swap_outs": domain["swap_outs"],
+            "guest_references": domain["next"],
         }
         values["mrc"] = self._miss_ratios(domid, capacity_pages)
-        values["guest_committed_frames"] = slot[L.D_TOUCHED]
-        values["guest_idle_permille"] = self._idle_permille(domid, slot)
-        values["guest_stall_ns"] = slot[L.D_STALLED_NS]
+        values["guest_committed_frames"] = domain["touched"]
+        values["guest_idle_permille"] = self._idle_permille(domid, domain)
+        values["guest_stall_ns"] = domain["stalled_ns"]
         return DomainSnapshot(**values)
 
-    def _idle_permille(self, domid: DomId, slot: list[int]) -> int:
-        """Of its resident pages, those not referenced for IDLE_TICKS; -1 when there are none."""
-        if slot[L.D_RESIDENT] == 0:
+    def _idle_permille(self, domid: DomId, domain: dict[str, int]) -> int:
+        """Permille of the resident pages not referenced for IDLE_TICKS; -1 without such pages."""
+        if domain["resident"] == 0:
             return -1
         counts = np.zeros(len(AGE_EDGES_S), np.int64)
-        now = slot[L.D_CLOCK_NS] >> L.SEEN_SHIFT
+        now = domain["clock_ns"] >> L.SEEN_SHIFT
         idle: int = guest.cold(self._address, domid, now, IDLE_TICKS, int(counts.ctypes.data))
-        return 1000 * idle // slot[L.D_RESIDENT]
+        return 1000 * idle // domain["resident"]
 
     def _miss_ratios(self, domid: DomId, capacity_pages: int) -> tuple[float, ...] | None:
         if self.tmem is None or self._mrc_points < 2:
@@ -244,22 +238,22 @@ class SimHost:
         }
 
     def validate(self) -> None:
-        """InternalError if the ledger does not add up, or the pool is broken."""
-        w, slots = self._words, self._slots
-        held = int(slots[:, L.D_CURRENT_AREAS].sum())
-        if held + int(w[L.W_FREE_AREAS] + w[L.W_TMEM_AREAS]) != self._total:
-            raise InternalError(f"host ledger broken: {held} areas held, {w[: L.W_TMEM_AREAS + 1]}")
-        if w[L.W_FREE_AREAS] < 0 or int(self._slab_used.sum()) != w[L.W_TMEM_AREAS]:
-            raise InternalError("host ledger broken: negative, or slab areas miscounted")
-        for domid, guest_ in self._guests.items():
-            slot = slots[domid]
-            flags = guest_.nodes[:-1, L.NODE_FLAGS]
-            used = int(slot[L.D_RESIDENT] + slot[L.D_SPARES])
+        """InternalError when the ledger, the pages of a domain or the pool are broken."""
+        world, domains = self._world, self._domains
+        held = int(domains["current_areas"].sum())
+        free, tmem = int(world["free_areas"]), int(world["tmem_areas"])
+        if held + free + tmem != self._total:
+            raise InternalError(f"host ledger: {held} + {free} + {tmem} areas of {self._total}")
+        if free < 0 or int(self._slab_used.sum()) != tmem:
+            raise InternalError(f"host ledger: {free} areas free, {tmem} of the slab in use")
+        for domid, arrays in self._guests.items():
+            domain = domains[domid]
+            flags = arrays.nodes["flags"][:-1]
+            used = int(domain["resident"] + domain["spares"])
             resident = int(((flags & L.RESIDENT) != 0).sum())
-            places = (flags & L.RESIDENT != 0).astype(int) + (flags & L.SWAPPED != 0)
-            if resident != slot[L.D_RESIDENT] or used > slot[L.D_CURRENT_AREAS] * AREA_FRAMES:
+            if resident != domain["resident"] or used > domain["current_areas"] * AREA_FRAMES:
                 raise InternalError(f"domain {domid} holds {used} frames, {resident} resident")
-            if (places > 1).any() or (flags & L.SWAPPED & flags & L.ON_DISK).any():
+            if (flags[flags & L.SWAPPED != 0] & (L.RESIDENT | L.ON_DISK)).any():
                 raise InternalError(f"domain {domid}: a page is in two places")
         if self.tmem is not None:
             self.tmem.validate()
@@ -267,40 +261,40 @@ class SimHost:
     # The guests
 
     def load(self, domid: DomId, stream: Stream, resident_frames: int, start_ns: int) -> None:
-        """Give an open domain its work: it runs from ``start_ns`` on, to its end."""
-        made = Guest(stream)
+        """Give an open domain its stream, which it runs from ``start_ns`` on to the end.
+
+        ``resident_frames``: pages it keeps in RAM at the target it boots with.
+        """
+        made = GuestArrays(stream)
         self._guests[domid] = made
-        slot = self._slots[domid]
-        slot[L.D_STATE] = L.RUNNING
-        slot[L.D_CLOCK_NS] = start_ns
-        slot[L.D_STOP] = len(stream.pages)
-        slot[L.D_HIT_NS] = max(stream.compute_ns, 1)  # or time would stand still
-        slot[L.D_PAGES] = stream.page_count
-        slot[L.D_RESIDENT_MAX] = resident_frames
-        slot[L.D_BOOT_FRAMES] = self._boot[domid]
+        domain = self._domains[domid]
+        domain["state"] = L.RUNNING
+        domain["clock_ns"] = start_ns
+        domain["stop"] = len(stream.pages)
+        domain["hit_ns"] = max(stream.compute_ns, 1)  # or time would stand still
+        domain["pages"] = stream.page_count
+        domain["resident_max"] = resident_frames
         guest.begin(self._address, domid)
-        slot[L.D_REFERENCES] = made.references.ctypes.data
-        slot[L.D_NODES] = made.nodes.ctypes.data
-        slot[L.D_PAUSES] = made.pauses.ctypes.data
-        slot[L.D_PROMOTIONS] = made.promotions.ctypes.data
+        for name in ("references", "nodes", "pauses", "promotions"):
+            domain[name] = getattr(made, name).ctypes.data
         if self.tmem is not None:
-            slot[L.D_HAS_FRONTSWAP] = self._new_pool(domid, PoolFlag.PERSISTENT) >= 0
+            domain["has_frontswap"] = self._new_pool(domid, PoolFlag.PERSISTENT) >= 0
             if stream.program.any():
-                slot[L.D_HAS_CLEANCACHE] = self._new_pool(domid, PoolFlag(0)) >= 0
+                domain["has_cleancache"] = self._new_pool(domid, PoolFlag(0)) >= 0
 
     def _new_pool(self, domid: DomId, kind: PoolFlag) -> int:
         assert self.tmem is not None
         return self.tmem.new_pool(domid, PoolFlag.VERSION | kind)
 
     def run(self, until_ns: int) -> DomId | None:
-        """Run every domain until ``until_ns``; the one that came to its stop before, if any.
+        """Run every domain until ``until_ns``, or until one comes to its stop; that domain.
 
         InternalError when the pool brought a wrong page, NoMemory when a domain has no frame.
         """
         domid = guest.run(self._address, until_ns)
         if domid < 0:
             return None
-        state = self._slots[domid, L.D_STATE]
+        state = self._domains[domid]["state"]
         if state == L.WRONG_PAGE:
             raise InternalError(f"tmem lost or mixed up a page of {self._names[domid]}")
         if state == L.OUT_OF_MEMORY:
@@ -308,24 +302,27 @@ class SimHost:
         return DomId(domid)
 
     def resume(self, domid: DomId, stop: int) -> None:
-        """Let a domain run on, up to before reference number ``stop``."""
-        self._slots[domid, L.D_STOP] = stop
-        self._slots[domid, L.D_STATE] = L.RUNNING
+        """Let a domain run on until the reference of number ``stop`` is next."""
+        self._domains[domid]["stop"] = stop
+        self._domains[domid]["state"] = L.RUNNING
 
     def settle(self, now_ns: int) -> None:
-        """Let domains that stand still at ``now_ns`` follow their targets, as idle guests do."""
+        """Let domains that pause at ``now_ns`` follow their targets, as idle guests do."""
         for domid in self._guests:
-            if self._slots[domid, L.D_CLOCK_NS] > now_ns + guest.SLICE_NS:
+            if self._domains[domid]["clock_ns"] > now_ns + guest.SLICE_NS:
                 guest.balance_now(self._address, domid)
 
     def counters(self, domid: DomId) -> dict[str, int]:
-        """Every word of a domain, by name."""
-        return dict(zip(L.DOMAIN_FIELDS, self._slots[domid].tolist(), strict=True))
+        """Every field of a domain's record (``layout.DOMAIN``), by name."""
+        return dict(zip(L.DOMAIN.names or (), self._domains[domid].item(), strict=True))
 
-    # What a policy may ask to see
+    # Page ages, and the names of domains
 
     def ages(self, domid: DomId, now_ns: int) -> tuple[Words, Words]:
-        """Pages not referenced for AGE_EDGES_S or longer, and references so far to such."""
+        """Pages not referenced for AGE_EDGES_S or longer, and references so far to such pages.
+
+        Both have an entry per age.
+        """
         cold = np.zeros(len(AGE_EDGES_S), np.int64)
         out = int(cold.ctypes.data)
         guest.cold(self._address, domid, now_ns >> L.SEEN_SHIFT, IDLE_TICKS, out)
@@ -340,7 +337,7 @@ class SimHost:
 
     def stuck(self) -> DomId:
         """A domain that has not one frame."""
-        return DomId(int(np.flatnonzero(self._slots[:, L.D_STATE] == L.OUT_OF_MEMORY)[0]))
+        return DomId(int(np.flatnonzero(self._domains["state"] == L.OUT_OF_MEMORY)[0]))
 
 
 _EDGES = np.array([int(age * 1e9) >> L.SEEN_SHIFT for age in AGE_EDGES_S] + [NEVER], np.int64)
@@ -351,6 +348,6 @@ _ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0) 
 
 
 def _two_pages(seed: int) -> tuple[Words, Words]:
-    """A page to put, of bytes that neither compress nor repeat, and one to get into."""
+    """A page to put, of bytes that neither compress nor repeat, and a page for gets to fill."""
     made = np.random.default_rng(seed).integers(0, 1 << 62, (2, FRAME_BYTES // 8), np.int64)
     return made[0], made[1]

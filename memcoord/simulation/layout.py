@@ -1,154 +1,109 @@
-"""Where everything of a simulated world lies: int64 words the kernels and Python share.
+"""The records that the compiled guests of a simulated world share with Python, as numpy dtypes.
 
-Owns: the offsets. The world's words come first, then ``DOMAIN_WORDS`` words for each slot of a
-domain. Times are virtual nanoseconds, memory counts areas of 2 MiB or frames of 4 KiB. A page of a
-domain is four u32: its neighbours in the LRU list, its flags, and when it was last referenced. The
-node after the last page is the list's anchor. Imports nothing; kernels and
-``memcoord.simulation.host`` use it.
+Owns: the fields and the constants in them. Kernels and Python use the fields by name: Python as
+``world["free_areas"]`` of a numpy record, a kernel as ``world.free_areas`` of the record that
+``world_at`` finds at an address. Times are virtual nanoseconds unless the name says ticks. Memory
+counts areas of 2 MiB or frames of 4 KiB. ``array_of`` fields hold the address of an array that
+``memcoord.simulation.host`` keeps alive. Used by ``guest``, ``ledger``, ``host`` and ``world``.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
+from memcoord.simulation.costs import Costs
+from tmem.layout import I64, U32, array_of
+from tmem.raw_memory import record_at
+from tmem.record import RECORD
+
 SLOTS = 64  # domains at once, as in the hypervisor
 
-WORLD_FIELDS = (
-    "free_areas",  # the ledger of the host, as backend/abi/host.h has it
-    "slack_areas",
-    "promised_areas",
-    "tmem_areas",
-    "tmem_areas_max",
-    "execute",  # addresses of the pool's compiled entries
-    "grow",
-    "shrink",
-    "tmem_state",  # 0: there is no tmem
-    "slab_used",  # address of a word per area
-    "record",  # address of a struct mc_record
-    "page_out",  # addresses of the page that is put and of the one that is got
-    "page_in",
-    "edges",  # address of the policies' ages in ticks of NODE_SEEN, ended by one never reached
-    "disk_shared",  # 1: all domains wait for one disk
-    "disk_free_ns",  # when the shared disk is done with what it has
-    "fault_ns",
-    "tmem_get_ns",
-    "tmem_put_ns",
-    "disk_read_ns",
-    "disk_write_ns",
-    "first_touch_ns",
+#: A page of a domain. The nodes of the resident pages form a circular list, least recently used
+#: first; the node after the one of the last page anchors it.
+NODE = np.dtype(
+    [
+        ("next", U32),  # page numbers
+        ("prev", U32),
+        ("flags", U32),  # RESIDENT and so on
+        ("seen", U32),  # when the page was last referenced, in ticks of SEEN_SHIFT
+    ]
 )
-(
-    W_FREE_AREAS,
-    W_SLACK_AREAS,
-    W_PROMISED_AREAS,
-    W_TMEM_AREAS,
-    W_TMEM_AREAS_MAX,
-    W_EXECUTE,
-    W_GROW,
-    W_SHRINK,
-    W_TMEM_STATE,
-    W_SLAB_USED,
-    W_RECORD,
-    W_PAGE_OUT,
-    W_PAGE_IN,
-    W_EDGES,
-    W_DISK_SHARED,
-    W_DISK_FREE_NS,
-    W_FAULT_NS,
-    W_TMEM_GET_NS,
-    W_TMEM_PUT_NS,
-    W_DISK_READ_NS,
-    W_DISK_WRITE_NS,
-    W_FIRST_TOUCH_NS,
-) = range(len(WORLD_FIELDS))
 
-#: Those that are fields of ``costs.Costs``.
-COSTS = WORLD_FIELDS[WORLD_FIELDS.index("fault_ns") :]
+#: A time a domain spends before one of its references without doing anything.
+PAUSE = np.dtype([("reference", I64), ("duration_ns", I64)])
 
-#: States of a slot.
-EMPTY, RUNNING, STOPPED, OUT_OF_MEMORY, WRONG_PAGE = range(5)
-
-DOMAIN_FIELDS = (
-    "state",
-    "clock_ns",
-    "next",  # number of the next reference; as many are done
-    "stop",  # the kernel returns before this one
-    "references",  # address of a u32 each: page, and WRITTEN
-    "hit_ns",
-    "nodes",  # address
-    "pages",  # also the number of the list's anchor
-    "pauses",  # address of (reference number, nanoseconds) each, ended by one that never comes
-    "pause",  # number of the next one
-    "resident_max",  # pages that may be in frames at the target it boots with
-    "boot_frames",  # that target
-    "limit",  # pages it lets itself have in frames
-    "target_areas",
-    "current_areas",
-    "resident",  # pages in frames
-    "spares",  # frames without a page
-    "swapped",  # pages in frontswap
-    "touched",  # pages ever touched
-    "has_frontswap",
-    "has_cleancache",
-    "disk_free_ns",
-    "stalled_ns",  # time it stood still for want of memory
-    "faults",
-    "first_touches",
-    "tmem_hits",
-    "swap_ins",
-    "swap_outs",
-    "file_reads",
-    "puts",
-    "failed_puts",
-    "grants",  # areas taken out of free memory
-    "transfers",  # areas taken from another domain or from tmem
-    "reclaimed",  # areas given back
-    "promotions",  # address of a count per age
+#: A slot for a domain. All zero: there is none.
+DOMAIN = np.dtype(
+    [
+        ("number", I64),  # of the slot: the domid, and the number of the pool's client
+        ("state", I64),  # RUNNING and so on
+        ("clock_ns", I64),
+        ("next", I64),  # number of the next reference, so also how many are done
+        ("stop", I64),  # the kernel returns before this reference
+        ("references", array_of(U32)),  # of each the page, and WRITTEN
+        ("hit_ns", I64),  # time of a reference to a resident page
+        ("nodes", array_of(NODE)),
+        ("pages", I64),  # also the number of the list's anchor
+        ("pauses", array_of(PAUSE)),  # ascending, ended by one before a reference that never comes
+        ("pause", I64),  # number of the next one
+        ("resident_max", I64),  # pages that may be in frames at the target it boots with
+        ("boot_frames", I64),  # that target
+        ("limit", I64),  # pages it lets itself have in frames
+        ("target_areas", I64),
+        ("current_areas", I64),
+        ("resident", I64),  # pages in frames
+        ("spares", I64),  # frames without a page
+        ("swapped", I64),  # pages in frontswap
+        ("touched", I64),  # pages ever touched
+        ("has_frontswap", I64),
+        ("has_cleancache", I64),
+        ("disk_free_ns", I64),  # when its disk is done with all transfers so far
+        ("stalled_ns", I64),  # time it stood still for want of memory
+        ("faults", I64),
+        ("first_touches", I64),
+        ("tmem_hits", I64),
+        ("swap_ins", I64),
+        ("swap_outs", I64),
+        ("file_reads", I64),
+        ("puts", I64),
+        ("failed_puts", I64),
+        ("grants", I64),  # areas taken out of free memory
+        ("transfers", I64),  # areas taken from another domain or from tmem
+        ("reclaimed", I64),  # areas given back
+        ("promotions", array_of(I64)),  # references to a page that was idle, per age
+    ]
 )
-(
-    D_STATE,
-    D_CLOCK_NS,
-    D_NEXT,
-    D_STOP,
-    D_REFERENCES,
-    D_HIT_NS,
-    D_NODES,
-    D_PAGES,
-    D_PAUSES,
-    D_PAUSE,
-    D_RESIDENT_MAX,
-    D_BOOT_FRAMES,
-    D_LIMIT,
-    D_TARGET_AREAS,
-    D_CURRENT_AREAS,
-    D_RESIDENT,
-    D_SPARES,
-    D_SWAPPED,
-    D_TOUCHED,
-    D_HAS_FRONTSWAP,
-    D_HAS_CLEANCACHE,
-    D_DISK_FREE_NS,
-    D_STALLED_NS,
-    D_FAULTS,
-    D_FIRST_TOUCHES,
-    D_TMEM_HITS,
-    D_SWAP_INS,
-    D_SWAP_OUTS,
-    D_FILE_READS,
-    D_PUTS,
-    D_FAILED_PUTS,
-    D_GRANTS,
-    D_TRANSFERS,
-    D_RECLAIMED,
-    D_PROMOTIONS,
-) = range(len(DOMAIN_FIELDS))
-DOMAIN_WORDS = len(DOMAIN_FIELDS)
-DOMAINS = 64  # where the slots begin
-WORDS = DOMAINS + SLOTS * DOMAIN_WORDS
-assert len(WORLD_FIELDS) <= DOMAINS
+
+COSTS = np.dtype([(name, I64) for name in Costs.__struct_fields__])
+
+WORLD = np.dtype(
+    [
+        ("free_areas", I64),  # the ledger of the host, as backend/abi/ledger.h has it
+        ("slack_areas", I64),
+        ("promised_areas", I64),
+        ("tmem_areas", I64),
+        ("tmem_areas_max", I64),
+        ("slab_used", array_of(I64)),  # per area of the pool's slab: 1 when the pool has it
+        ("execute", I64),  # addresses of the pool's compiled entries
+        ("grow", I64),
+        ("shrink", I64),
+        ("tmem_state", I64),  # address of the state they work on; 0: there is no tmem
+        ("record", RECORD),  # the request to the pool that is being made
+        ("page_out", array_of(I64)),  # the page that is put
+        ("page_in", array_of(I64)),  # the page that a get writes to
+        ("edges", array_of(I64)),  # ages the policies ask for, in ticks, and one never reached
+        ("disk_free_ns", I64),  # when the disk that all share is done with all transfers
+        ("costs", COSTS),
+        ("domains", DOMAIN, (SLOTS,)),
+    ]
+)
+world_at = record_at(WORLD)
+
+#: States of a slot; 0 is one without a domain.
+RUNNING, STOPPED, OUT_OF_MEMORY, WRONG_PAGE = range(1, 5)
 
 WRITTEN = 1 << 31  # in a reference
 PAGE_MASK = WRITTEN - 1
-NODE_WORDS = 4
-NODE_NEXT, NODE_PREV, NODE_FLAGS, NODE_SEEN = range(NODE_WORDS)
 #: What is true of a page. None of these: never touched.
 RESIDENT, SWAPPED, ON_DISK, FILE, TOUCHED = (1 << bit for bit in range(5))
 #: Last references are kept in ticks of 2^20 ns, about a millisecond.

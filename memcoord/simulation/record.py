@@ -1,7 +1,7 @@
-"""What a simulated run looked like over time.
+"""The course of a simulated run over time.
 
-Owns: ``Track``, a recorder for ``memcoord.simulation.world.simulate``: memory used, held and
-wanted, per tick and domain, as arrays for the metrics and as samples for the chart.
+Owns: ``Track``, a recorder for ``memcoord.simulation.world.simulate``. It keeps memory used, held
+and demanded per tick and domain, as arrays for the metrics and as samples for the chart.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hypervisor.coordinator import TickReport
+from hypervisor.coordination.coordinator import TickReport
 from hypervisor.public.backend import DomainSnapshot
 from memcoord.testbed.report.metrics import TimeSeries
 from memcoord.testbed.report.series import Sample
@@ -20,7 +20,10 @@ FIELDS = ("used", "target", "ram", "ram_target", "demand")
 
 @dataclass
 class Track:
-    """Pass one as ``recorder``; a domain that is not there at a tick has no entry."""
+    """A recorder of one run; a domain that is not open at a tick has no entry for it.
+
+    ``names``: the domains of the scenario.
+    """
 
     names: tuple[str, ...]
     capacity_pages: int = 0  # most that tmem could hold at any tick
@@ -36,7 +39,7 @@ class Track:
         self.rows.append({now.name: self._row(now, capacity) for now in report.host.domains})
 
     def _row(self, now: DomainSnapshot, capacity: int) -> tuple[float, ...]:
-        """The values of FIELDS, as they were when the tick began."""
+        """The values of FIELDS at the begin of the tick, in pages."""
         failed = max(now.puts_failed - self._failed.get(now.name, 0), 0)
         self._failed[now.name] = now.puts_failed
         target = capacity if now.tmem_target_pages < 0 else now.tmem_target_pages
@@ -44,7 +47,7 @@ class Track:
         return used, min(target, capacity), now.current_frames, now.target_frames, used + failed
 
     def series(self) -> TimeSeries:
-        """All of it, (ticks, domains); NaN where a domain was not there."""
+        """Every field as an array (ticks, domains); NaN where a domain was not open."""
         table = np.full((len(FIELDS), len(self.rows), len(self.names)), np.nan)
         for tick, row in enumerate(self.rows):
             for column, name in enumerate(self.names):
@@ -58,7 +61,7 @@ class Track:
         )
 
     def samples(self, policy: str) -> list[Sample]:
-        """What the chart of a report is drawn from."""
+        """The samples that the chart of a report is drawn from."""
         return [
             Sample(policy, time_s, name, int(values[0]), int(values[1]))
             for time_s, row in zip(self.times_s, self.rows, strict=True)

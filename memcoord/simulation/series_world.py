@@ -1,13 +1,12 @@
 """A world of demand series: ten thousand domains, no pages, one array operation per step.
 
-Owns: the fluid model. A domain wants d pages and may have x, its target; what it has is useful as
-far as it is wanted, min(x, d), and the rest of d fails. Memory follows a target within the tick. An
-unlimited target (greedy) may have what is left, who holds something keeps it while it wants it, and
-the rest goes by domain number, as first come, first served does. A policy that answers RAM targets
-is given all memory as RAM, one that answers tmem targets all of it as tmem.
+Owns: the fluid model. At each tick a domain demands d pages and its target allows x. It holds
+min(x, d) useful pages, and its puts of the other pages fail. Memory follows a target within the
+tick. With unlimited targets (greedy) every domain first keeps the pages it holds and still demands;
+domains then take the remaining memory in the order of their numbers, first come, first served. A
+policy that answers targets of RAM is given all memory as RAM, any other policy all of it as tmem.
 
-The view, the check and the meaning of a plan are those of the other worlds. Deterministic; the
-arrays of a run are for the metrics.
+View, check and meaning of a plan are the same as in the other worlds. A run is deterministic.
 """
 
 from __future__ import annotations
@@ -24,18 +23,44 @@ from policies.base import Column
 TICK_S = 1.0
 
 
+#: Demand made from a seed: ticks of a day and of a burst, and the chance that a burst begins.
+DAY_TICKS = 96
+BURST_TICKS = 12
+BURST_CHANCE = 0.01
+
+
+def synthetic_demand(domains: int, ticks: int, peak_pages: float, seed: int) -> NDArray[np.float64]:
+    """Demand with days, bursts and noise, (``ticks``, ``domains``) in pages.
+
+    A domain's peak is drawn around ``peak_pages`` (log-normal). Its level is a fraction of the peak
+    and twice as high at noon as at night; now and then a burst reaches the peak.
+    """
+    rng = np.random.default_rng(seed)
+    size = peak_pages * rng.lognormal(0.0, 0.5, domains)
+    level = rng.uniform(0.1, 0.5, domains)
+    phase = rng.uniform(0, 2 * np.pi, domains)
+    day = 1 + 0.33 * np.sin(2 * np.pi * np.arange(ticks)[:, None] / DAY_TICKS + phase)
+    starts = rng.random((ticks, domains)) < BURST_CHANCE
+    burst = np.zeros((ticks, domains), dtype=bool)
+    for tick in range(min(BURST_TICKS, ticks)):
+        burst[tick:] |= starts[: ticks - tick]
+    noise = rng.uniform(0.9, 1.1, (ticks, domains))
+    demand: NDArray[np.float64] = np.minimum(np.where(burst, 1.0, level * day) * noise, 1.0) * size
+    return demand
+
+
 @dataclass(frozen=True, eq=False)
 class SeriesRun:
-    """What a run was: (ticks, domains) in pages."""
+    """The course of a run; arrays are (ticks, domains) in pages."""
 
     capacity: int
     demand: NDArray[np.float64]
-    held: NDArray[np.float64]  # what was useful, never above demand, in sum never above capacity
-    target: NDArray[np.float64]  # unlimited is given as capacity
+    held: NDArray[np.float64]  # useful pages: at most the demand, in sum at most the capacity
+    target: NDArray[np.float64]  # capacity where the target is unlimited
 
     @property
     def welfare(self) -> NDArray[np.float64]:
-        """Per domain, the part of its demand that was met; 1 for one that wanted nothing."""
+        """Per domain, the part of its demand that was met; 1 for a domain without demand."""
         wanted = self.demand.sum(axis=0)
         return np.where(wanted > 0, self.held.sum(axis=0) / np.maximum(wanted, 1e-300), 1.0)
 
@@ -44,15 +69,13 @@ class SeriesRun:
         """Useful pages as a part of capacity, over all ticks."""
         return float(self.held.sum() / (self.capacity * len(self.held)))
 
-    @property
-    def pareto_gap_pages(self) -> float:
-        """Mean pages per tick that were wanted and there, and not in use."""
-        possible = np.minimum(self.capacity, self.demand.sum(axis=1))
-        return float((possible - self.held.sum(axis=1)).mean())
-
 
 class SeriesWorld:
-    """``demand`` is (ticks, domains) in pages. One ``tick`` is one row of it."""
+    """Domains with the given demand under a policy.
+
+    ``demand`` is (ticks, domains) in pages; ``tick`` consumes a row of it. ``capacity`` is in
+    pages, ``weight`` and ``minimum`` (pages) have a value per domain.
+    """
 
     def __init__(
         self,
@@ -80,7 +103,7 @@ class SeriesWorld:
         self.target = np.full(self.domains, math.floor(capacity / max(self.domains, 1)), float)
         self._failed_total = np.zeros(self.domains)
         self._carry = np.empty((self.domains, 0))
-        self._is_ram = False
+        self._is_ram = False  # in the view that the policy answers first
         self._is_ram = self._answers_ram()
 
     def _answers_ram(self) -> bool:
@@ -92,7 +115,7 @@ class SeriesWorld:
         return plan.tmem is None or not np.asarray(plan.tmem, dtype=np.float64).any()
 
     def view(self) -> View:
-        """What the policy sees at the start of this tick: the interval before it."""
+        """The policy's view at the start of this tick, of the interval before the tick."""
         failed = self._wanted - self.held
         grown = np.maximum(self.held - self._before, 0.0)
         lost = np.maximum(self._before - self.held, 0.0)
@@ -135,7 +158,10 @@ class SeriesWorld:
         )
 
     def tick(self) -> None:
-        """Plan, check, apply, and let the demand of this tick have what it may."""
+        """Have the policy plan, check and apply the plan, then serve the demand of this tick.
+
+        PlanError when the plan is refused; any error the policy raises.
+        """
         view = self.view()
         plan = self._policy.plan(view)
         checked = check_plan(plan, view)
@@ -163,12 +189,12 @@ class SeriesWorld:
         self._failed_total = self._failed_total + (wanted - self.held)
 
     def validate(self) -> None:
-        """ValueError if more is held than there is, or than somebody wants."""
+        """ValueError when domains hold more than the capacity, or one more than it demands."""
         if self.held.sum() > self.capacity * (1 + 1e-9) or (self.held > self._wanted).any():
             raise ValueError(f"tick {self.now}: {self.held.sum()} of {self.capacity} pages held")
 
     def run(self) -> SeriesRun:
-        """All ticks that are left. PolicyError when a plan is refused."""
+        """Run all ticks that are left. PolicyError when a plan is refused."""
         held, target = [], []
         while self.now < self.ticks:
             try:

@@ -1,9 +1,9 @@
 """A scenario in virtual time: the same policies and coordinator, the same pool, no processes.
 
-Owns: what happens when. Domains arrive, do their streams, leave or crash; every interval the real
-``hypervisor.coordinator`` ticks over ``memcoord.simulation.host``. Nothing here knows the time of
-day: the same scenario, policy and seed give the same result, to the byte. ``simulate`` is for
-everybody; ``World`` for who wants to stop at ticks (``memcoord.simulation.env``).
+Owns: the order of events. Domains arrive, run their streams, leave or crash; every interval the
+real ``hypervisor.coordinator`` ticks over ``memcoord.simulation.host``. Nothing here reads the time
+of day: the same scenario, policy and seed give the same result, to the byte. ``simulate`` runs a
+scenario to its end; a ``World`` can be stopped at ticks, as ``memcoord.simulation.env`` does.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.config import DomainConfig
-from hypervisor.coordinator import Coordinator, TickReport
-from hypervisor.policy_runner import ThreadRunner
+from hypervisor.coordination.coordinator import Coordinator, TickReport
+from hypervisor.coordination.policy_runner import ThreadRunner
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import InternalError, NoMemory
+from hypervisor.public.settings import DomainSettings, common
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from memcoord.simulation import layout as L
 from memcoord.simulation.costs import costs_of
@@ -38,8 +39,8 @@ from memcoord.testbed.streams import Stream, domain_seed, stream_of
 from policies import Plan, Policy, View, loader
 from policies.base import AGE_EDGES_S, MRC_POINTS, name_of
 
-#: Real time for one plan. No policy that comes to an end takes so long: which host simulates, and
-#: what else it does, must not show in the result.
+#: Real time for one plan. No policy that ends takes so long, so the speed of the machine and its
+#: other work do not change the result.
 PLAN_S_MAX = 20.0
 #: Ticks after which a run is given up: a month of virtual time at 100 ms.
 TICKS_MAX = 30_000_000
@@ -47,34 +48,39 @@ COMPRESS_PAGES = 256
 #: Streams kept for the next policy on the same scenario and seed.
 STREAMS_KEPT = 32
 NOTICES_MAX = 3
+#: Counters of a domain's record that its result has too.
+COUNTED = ("faults", "tmem_hits", "swap_ins", "swap_outs", "file_reads", "failed_puts")
 NS_PER_MS = 1_000_000
 
 Ages = NDArray[np.int64]
-#: Is told of every tick: virtual seconds since the start, and what the coordinator saw and did.
+#: Is called after every tick: virtual seconds since the start, the coordinator's report.
 Recorder = Callable[[float, TickReport], None]
 
 
 @dataclass
-class Guest:
-    """One domain of the scenario and how far it has come."""
+class SimDomain:
+    """One domain of the scenario and its progress."""
 
     spec: Domain
     config: DomainConfig
     stream: Stream
-    domid: DomId | None = None  # while it is there
-    start_ns: int = -1
-    result: DomainResult | None = None
+    domid: DomId | None = None  # while it is open
+    start_ns: int = -1  # -1 before it has arrived
+    result: DomainResult | None = None  # once it has ended
     stops: list[int] = field(default_factory=list)  # references to stop before, ascending
 
     @property
     def crash(self) -> int:
-        """The reference it is killed before, or one that never comes."""
+        """The number of the reference before which it is killed, or one that never comes."""
         at = self.spec.crash_at
         return len(self.stream.pages) + 1 if at is None else int(at * len(self.stream.pages))
 
 
-class Sighted:
-    """A policy that is shown ``cold`` and ``promotions``, which are in no snapshot."""
+class WithPageAges:
+    """A policy whose views also have ``cold`` and ``promotions``.
+
+    Only the simulator knows the ages of pages: they are in no snapshot of a real host.
+    """
 
     def __init__(self, policy: Policy, host: SimHost, clock: Callable[[], int]) -> None:
         self.name = name_of(policy)
@@ -82,7 +88,7 @@ class Sighted:
         self._promoted: dict[tuple[DomId, str], Ages] = {}
 
     def plan(self, view: View) -> Plan:
-        """What the policy answers to the fuller view."""
+        """The policy's answer to the view with page ages."""
         cold, promotions = [], []
         for name in view.names:
             domid = self._host.named(name)
@@ -94,12 +100,16 @@ class Sighted:
 
 
 def needs_of(policy: object) -> frozenset[str]:
-    """The costly columns a policy declares: of "mrc" and "ages" (``cold`` and ``promotions``)."""
+    """Which costly columns a policy declares: "mrc", "ages" (``cold`` and ``promotions``)."""
     return frozenset(getattr(policy, "needs", ()))
 
 
 class World:
-    """One run, from tick to tick. ``policy`` is any policy object; nothing has happened yet."""
+    """One domain, from tick to tick, at virtual time 0. ``policy`` is any policy object.
+
+    ``label`` names the policy in the result, ``seed`` replaces the scenario's, ``recorder`` is
+    called after every tick, and ``streams`` replaces those of the domains' workloads.
+    """
 
     def __init__(
         self,
@@ -130,7 +140,7 @@ class World:
         )
         shown, run_policy = policy, ThreadRunner()
         if "ages" in needs_of(policy):
-            shown = Sighted(policy, self.host, lambda: self.now_ns)
+            shown = WithPageAges(policy, self.host, lambda: self.now_ns)
         self.coordinator = Coordinator(
             self.host,
             shown,
@@ -140,8 +150,9 @@ class World:
         )
         if streams is None:
             streams = [_stream(d.workload, domain_seed(seed, d.name)) for d in scenario.domain]
-        self.guests = [
-            Guest(*parts) for parts in zip(scenario.domain, config.domains, streams, strict=True)
+        self.domains = [
+            SimDomain(*parts)
+            for parts in zip(scenario.domain, config.domains, streams, strict=True)
         ]
         self._plan_stops()
         self._promise()
@@ -150,14 +161,14 @@ class World:
     @property
     def over(self) -> bool:
         """Whether every domain has ended."""
-        return all(guest.result is not None for guest in self.guests)
+        return all(domain.result is not None for domain in self.domains)
 
     def step(self) -> TickReport | None:
-        """Run to the next tick and take it; None when the run is over before."""
+        """Run to the next tick and have the coordinator tick; None when the run ends before."""
         return self.tick() if self.advance() else None
 
     def advance(self) -> bool:
-        """Run one interval, without the tick at its end; False when the run is over before."""
+        """Run one interval without the tick at its end; False when the run ends before."""
         until_ns = self._ticked_ns + self.scenario.interval_ms * NS_PER_MS
         while not self.over:
             due_ns = min([until_ns, *self._starts()])
@@ -174,17 +185,20 @@ class World:
         return False
 
     def run(self) -> PolicyResult:
-        """Run to the end."""
+        """Run to the end.
+
+        InternalError when that takes more than TICKS_MAX ticks, or when tmem brings a wrong page.
+        """
         while self.step() is not None:
             if self.ticks > TICKS_MAX:
                 raise InternalError(f"{self.label}: not over after {self.ticks} ticks")
         return self.result()
 
     def result(self) -> PolicyResult:
-        """What every domain has done so far; ``wall_s`` is virtual, as all times."""
+        """The work of every domain so far. All times are virtual, also ``wall_s``."""
         return PolicyResult(
             policy=self.label,
-            domains=[guest.result or self._counted(guest, "stopped") for guest in self.guests],
+            domains=[domain.result or self._counted(domain, "stopped") for domain in self.domains],
             wall_s=self.now_ns / 1e9,
             ticks=self.ticks,
             policy_faults=self.coordinator.statistics().faults,
@@ -195,30 +209,30 @@ class World:
     # Coming and going
 
     def _plan_stops(self) -> None:
-        """Where each domain must stop, because it ends there or somebody waits for it."""
-        for guest in self.guests:
-            count = len(guest.stream.pages)
+        """Find the references before which each domain stops: its end, and where others start."""
+        for domain in self.domains:
+            count = len(domain.stream.pages)
             waited = {
                 int(other.spec.start_when.done * count)
-                for other in self.guests
-                if other.spec.start_when and other.spec.start_when.domain == guest.spec.name
+                for other in self.domains
+                if other.spec.start_when and other.spec.start_when.domain == domain.spec.name
             }
-            end = min(count, guest.crash)
-            guest.stops = sorted({stop for stop in waited if stop < end} | {end})
+            end = min(count, domain.crash)
+            domain.stops = sorted({stop for stop in waited if stop < end} | {end})
 
     def _starts(self) -> list[int]:
-        """When those will come that come at a time."""
+        """When the domains arrive that arrive at a time, in virtual nanoseconds."""
         return [
-            round(guest.spec.start_after_s * 1e9)
-            for guest in self.guests
-            if guest.start_ns < 0 and guest.spec.start_when is None
+            round(domain.spec.start_after_s * 1e9)
+            for domain in self.domains
+            if domain.start_ns < 0 and domain.spec.start_when is None
         ]
 
-    def _is_due(self, guest: Guest) -> bool:
-        when = guest.spec.start_when
+    def _is_due(self, domain: SimDomain) -> bool:
+        when = domain.spec.start_when
         if when is None:
-            return guest.spec.start_after_s * 1e9 <= self.now_ns
-        other = next(one for one in self.guests if one.spec.name == when.domain)
+            return domain.spec.start_after_s * 1e9 <= self.now_ns
+        other = next(one for one in self.domains if one.spec.name == when.domain)
         if other.result is not None:
             return True
         if other.domid is None:
@@ -227,17 +241,17 @@ class World:
         return done >= int(when.done * len(other.stream.pages))
 
     def _arrive(self) -> None:
-        """Open every domain whose time has come."""
-        for guest in self.guests:
-            if guest.start_ns < 0 and self._is_due(guest):
-                self._open(guest)
+        """Open every domain that is due."""
+        for domain in self.domains:
+            if domain.start_ns < 0 and self._is_due(domain):
+                self._open(domain)
 
-    def _open(self, guest: Guest) -> None:
-        guest.start_ns = self.now_ns
-        taken = {other.domid for other in self.guests}
+    def _open(self, domain: SimDomain) -> None:
+        domain.start_ns = self.now_ns
+        taken = {other.domid for other in self.domains}
         domid = next(DomId(slot) for slot in range(L.SLOTS) if DomId(slot) not in taken)
-        config = guest.config
-        self._promise(excluding=guest)
+        config = domain.config
+        self._promise(excluding=domain)
         try:
             self.host.open(
                 domid,
@@ -246,23 +260,23 @@ class World:
                     maxmem_frames=config.maxmem_frames,
                     boot_frames=config.boot_frames,
                     target_frames=config.target_frames,
-                    credit_areas=config.credit_areas,
+                    **common(config, DomainSettings),
                     tmem_target_pages=config.tmem_max_pages,
                 ),
             )
         except NoMemory as error:
-            guest.result = self._counted(guest, "failed", str(error))
+            domain.result = self._counted(domain, "failed", str(error))
             self._promise()
             return
-        guest.domid = domid
+        domain.domid = domid
         self.coordinator.domain_opened(domid, config)
-        resident = guest.spec.workload.resident.frames
-        self.host.load(domid, guest.stream, resident, self.now_ns)
-        self.host.resume(domid, guest.stops[0])
+        resident = domain.spec.workload.resident.frames
+        self.host.load(domid, domain.stream, resident, self.now_ns)
+        self.host.resume(domid, domain.stops[0])
 
-    def _promise(self, excluding: Guest | None = None) -> None:
-        """Keep what every absent domain boots with, as the hypervisor does."""
-        absent = [one for one in self.guests if one.domid is None and one is not excluding]
+    def _promise(self, excluding: SimDomain | None = None) -> None:
+        """Keep free the frames that absent domains boot with, as the hypervisor does."""
+        absent = [one for one in self.domains if one.domid is None and one is not excluding]
         self.host.promise(sum(areas_of(one.config.boot_frames) for one in absent) * AREA_FRAMES)
 
     def _run(self, until_ns: int) -> DomId | None:
@@ -273,49 +287,49 @@ class World:
             return None if self.over else self._run(until_ns)
 
     def _stopped(self, domid: DomId) -> None:
-        """A domain came to one of its stops: somebody waited for it, or it ends."""
-        guest = self._at(domid)
+        """Go on after a domain came to one of its stops: another domain is due, or it ends."""
+        domain = self._at(domid)
         counters = self.host.counters(domid)
         self.now_ns = max(self.now_ns, counters["clock_ns"])
-        guest.stops.pop(0)
-        if guest.stops:
-            self.host.resume(domid, guest.stops[0])
-        elif counters["next"] >= guest.crash:
-            self._close(guest, CRASHED)
+        domain.stops.pop(0)
+        if domain.stops:
+            self.host.resume(domid, domain.stops[0])
+        elif counters["next"] >= domain.crash:
+            self._close(domain, CRASHED)
         else:
-            self._close(guest, DONE)
+            self._close(domain, DONE)
         self._arrive()
 
-    def _close(self, guest: Guest, state: str, reason: str = "") -> None:
-        assert guest.domid is not None
-        guest.result = self._counted(guest, state, reason)
-        self.coordinator.domain_closed(guest.domid)
-        self.host.close(guest.domid)
-        guest.domid = None
+    def _close(self, domain: SimDomain, state: str, reason: str = "") -> None:
+        assert domain.domid is not None
+        domain.result = self._counted(domain, state, reason)
+        self.coordinator.domain_closed(domain.domid)
+        self.host.close(domain.domid)
+        domain.domid = None
         self._promise()
 
-    def _at(self, domid: DomId) -> Guest:
-        return next(guest for guest in self.guests if guest.domid == domid)
+    def _at(self, domid: DomId) -> SimDomain:
+        return next(domain for domain in self.domains if domain.domid == domid)
 
-    def _counted(self, guest: Guest, state: str, reason: str = "") -> DomainResult:
+    def _counted(self, domain: SimDomain, state: str, reason: str = "") -> DomainResult:
         made = DomainResult(
-            domain=guest.spec.name,
-            workload=title_of(guest.spec.workload),
+            domain=domain.spec.name,
+            workload=title_of(domain.spec.workload),
             state=state,
             reason=reason,
         )
-        if guest.domid is None:
+        if domain.domid is None:
             return made
-        now = self.host.counters(guest.domid)
+        now = self.host.counters(domain.domid)
         return msgspec.structs.replace(
             made,
             references=now["next"],
-            run_s=(now["clock_ns"] - guest.start_ns) / 1e9,
+            run_s=(now["clock_ns"] - domain.start_ns) / 1e9,
             **{name: now[name] for name in COUNTED},
         )
 
     def tick(self) -> TickReport:
-        """Have the coordinator look, plan and apply."""
+        """Have the coordinator take a snapshot, plan and apply."""
         report = self.coordinator.tick()
         self.ticks += 1
         if report.fault is not None:
@@ -334,9 +348,6 @@ def _stream(workload: Workload, seed: int) -> Stream:
     return stream_of(workload, seed)
 
 
-COUNTED = ("faults", "tmem_hits", "swap_ins", "swap_outs", "file_reads", "failed_puts")
-
-
 def simulate(
     scenario: Scenario,
     policy_text: str,
@@ -344,9 +355,10 @@ def simulate(
     seed: int | None = None,
     recorder: Recorder | None = None,
 ) -> PolicyResult:
-    """``scenario`` under the policy named, in virtual time; PolicyError if there is no such policy.
+    """Run ``scenario`` in virtual time under the policy that ``policy_text`` names.
 
-    ``seed`` stands in for the scenario's. The same arguments give the same result, to the byte.
+    PolicyError when there is no such policy. ``seed`` replaces the scenario's. The same arguments
+    give the same result, to the byte.
     """
     policy = loader.load(policy_text)
     return World(scenario, policy, label=policy_text, seed=seed, recorder=recorder).run()

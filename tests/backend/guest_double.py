@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from hypervisor.public._abi import ffi, lib
+from frontend._guest import ffi, lib
 from hypervisor.public.backend import DomainHandles
 
 ANSWER_S = 60.0

@@ -8,7 +8,7 @@ from backend_steps import AREA
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import Status
 from hypervisor.public.units import DomId
@@ -48,7 +48,7 @@ def spec(maxmem: int, boot: int, target: int = -1, **options: int) -> DomainSpec
 
 def used(backend: HostBackend, domid: DomId = VM1) -> list[int]:
     """Sections a domain has of each bank."""
-    return [bank.domain_frames.get(domid, 0) // SECTION for bank in backend.banks()]
+    return [bank.domain_frames.get(domid, 0) // SECTION for bank in backend.banks.all()]
 
 
 def claim(guest: GuestDouble, section: int, areas: int) -> bool:

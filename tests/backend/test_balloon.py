@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from backend.conformance import is_dma_safe
 from backend.host import HostBackend
+from frontend._guest import ffi, lib
 from frontend.domain import Domain, Handles
-from hypervisor.public._abi import ffi, lib
 from hypervisor.public.backend import DomainHandles, DomainSpec
 from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.messages import VERSION, Attached

@@ -25,7 +25,7 @@ from sections_double import (
 )
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import MemcoordError, Status
 from hypervisor.public.units import DomId
@@ -45,17 +45,17 @@ def test_sections_move_to_another_bank_by_way_of_a_free_one() -> None:
     backend = host(4, 4)
     guest = GuestDouble(backend.open(VM1, spec(6, 3)))
     home = used(backend).index(max(used(backend)))
-    report = backend.bank_withdraw(home)
+    report = backend.banks.withdraw(home)
     assert (report.state, report.why) == ("moving", {"vm1": "silent"})
     total = backend.snapshot().total_frames
     assert total == (4 + used(backend)[home]) * SECTION
     done = [what for what, _ in drive(guest, N)]
     assert done[:2] == [ONLINED, OFFLINE]
-    assert backend.bank_withdraw(home, WAIT_S).state == "withdrawn"
+    assert backend.banks.withdraw(home, WAIT_S).state == "withdrawn"
     assert used(backend)[1 - home] == 3
     assert backend.snapshot().total_frames == 4 * SECTION
     assert backend.settle(VM1, WAIT_S).state == "reached"
-    backend.bank_restore(home)
+    backend.banks.restore(home)
     assert backend.snapshot().total_frames == 8 * SECTION
     backend.validate()
     guest.close()
@@ -65,10 +65,10 @@ def test_sections_move_to_another_bank_by_way_of_a_free_one() -> None:
 def test_a_full_domain_puts_a_section_offline_before_its_successor_comes() -> None:
     backend = host(4, 4)
     guest = GuestDouble(backend.open(VM1, spec(4, 4, target=4)))
-    backend.bank_withdraw(0)
+    backend.banks.withdraw(0)
     left = used(backend)[0]
     assert [what for what, _ in drive(guest, N)] == [OFFLINE, ONLINED] * left + [NOTHING]
-    assert backend.bank_withdraw(0, WAIT_S).state == "withdrawn"
+    assert backend.banks.withdraw(0, WAIT_S).state == "withdrawn"
     assert used(backend) == [0, 4]
     guest.close()
     backend.stop()
@@ -76,7 +76,7 @@ def test_a_full_domain_puts_a_section_offline_before_its_successor_comes() -> No
 
 def test_a_withdrawn_bank_gets_no_new_chunk(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(VM1, spec(8, 0)))
-    assert backend.bank_withdraw(0).state == "withdrawn"
+    assert backend.banks.withdraw(0).state == "withdrawn"
     direct = GuestDouble(backend.open(DomId(1), DomainSpec("vm2", 4 * AREA, AREA, 4 * AREA)))
     assert direct.grow(3)[0] == 3
     assert all(direct.alloc(9) >= 0 for _ in range(4))
@@ -85,7 +85,7 @@ def test_a_withdrawn_bank_gets_no_new_chunk(backend: HostBackend) -> None:
     assert used(backend) == [0, 4]
     assert used(backend, DomId(1))[0] == 0
     bell = guest.control.config_bell
-    backend.bank_restore(0)
+    backend.banks.restore(0)
     assert guest.control.config_bell != bell
     assert drive(guest, N)[-1][0] == NOTHING
     assert used(backend) == [4, 4]
@@ -96,18 +96,18 @@ def test_a_withdrawn_bank_gets_no_new_chunk(backend: HostBackend) -> None:
 def test_what_cannot_move_is_reported_and_goes_when_it_can() -> None:
     backend = host(3, 4)
     guest = GuestDouble(backend.open(VM1, spec(4, 2, remote_first=0)))
-    backend.bank_withdraw(1)
+    backend.banks.withdraw(1)
     mine = used(backend)[1]
     stuck = next(i for i in range(2) if backend._host.domains[0].banks[i * N] == 1)
     size = backend.snapshot().domains[0].current_frames
     assert drive(guest, N, unmovable=[stuck])[-1] == (STUCK, -Status.ESTATE)
-    report = backend.bank_withdraw(1, WAIT_S)
+    report = backend.banks.withdraw(1, WAIT_S)
     assert (report.state, report.why) == ("partial", {"vm1": "in use"})
     assert 0 < report.left_frames <= mine * SECTION
     assert backend.snapshot().domains[0].current_frames == size
     backend.set_target(VM1, size)
     assert drive(guest, N)[-1][0] == NOTHING
-    assert backend.bank_withdraw(1, WAIT_S).state == "withdrawn"
+    assert backend.banks.withdraw(1, WAIT_S).state == "withdrawn"
     guest.close()
     backend.stop()
 
@@ -116,9 +116,9 @@ def test_without_room_elsewhere_the_reason_is_the_bank() -> None:
     backend = host(2, 1)
     guest = GuestDouble(backend.open(VM1, spec(2, 2)))
     biggest = used(backend).index(2)
-    backend.bank_withdraw(biggest)
+    backend.banks.withdraw(biggest)
     assert drive(guest, N)[-1] == (Status.ENOMEM, 0)
-    report = backend.bank_withdraw(biggest, WAIT_S)
+    report = backend.banks.withdraw(biggest, WAIT_S)
     assert (report.state, report.left_frames) == ("partial", SECTION)
     assert report.why == {"vm1": "no memory"}
     guest.close()
@@ -127,20 +127,20 @@ def test_without_room_elsewhere_the_reason_is_the_bank() -> None:
 
 def test_what_other_mechanisms_hold_of_a_bank_stays(backend: HostBackend) -> None:
     backend.open(DomId(1), DomainSpec("vm2", 4 * AREA, 2 * AREA, 2 * AREA))
-    report = backend.bank_withdraw(0, WAIT_S)
+    report = backend.banks.withdraw(0, WAIT_S)
     assert (report.state, report.left_frames) == ("partial", 2 * AREA)
     assert report.why == {"vm2": "direct"}
     backend.close(DomId(1))
-    assert backend.bank_withdraw(0).state == "withdrawn"
+    assert backend.banks.withdraw(0).state == "withdrawn"
     assert backend.snapshot().total_frames == 6 * SECTION
 
 
 @pytest.mark.parametrize("bank", [-1, 2])
 def test_a_bank_that_is_not_there_cannot_be_withdrawn(backend: HostBackend, bank: int) -> None:
     with pytest.raises(MemcoordError):
-        backend.bank_withdraw(bank)
+        backend.banks.withdraw(bank)
     with pytest.raises(MemcoordError):
-        backend.bank_restore(bank)
+        backend.banks.restore(bank)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -164,9 +164,9 @@ def test_any_order_of_events_ends_and_conserves(
         if step == "target":
             backend.set_target(VM1, value * SECTION)
         elif step == "withdraw":
-            backend.bank_withdraw(value % 3)
-        elif step == "restore" and backend.banks()[value % 3].withdrawn:
-            backend.bank_restore(value % 3)
+            backend.banks.withdraw(value % 3)
+        elif step == "restore" and backend.banks.all()[value % 3].withdrawn:
+            backend.banks.restore(value % 3)
         elif step in ("pin", "unpin"):
             pin = backend.pin_dma if step == "pin" else backend.unpin_dma
             if backend._host.domains[0].states[value * N] == 4:  # installed
@@ -189,12 +189,15 @@ def test_a_guest_moves_off_a_bank_that_is_withdrawn() -> None:
     backend = host(4, 4)
     guest = GuestProcess(backend.open(VM1, spec(4, 4, target=4)), "vm1", 0)
     guest.take("movable", 2 * SECTION)
-    report = backend.bank_withdraw(0, WAIT_S)
+    report = backend.banks.withdraw(0, WAIT_S)
     assert report.state == "withdrawn", report
     assert guest.verify() == 0
+    assert (
+        backend.settle(VM1, WAIT_S).state == "reached"
+    )  # the last section comes after the last goes
     assert used(backend) == [0, 4]
     assert guest.take("frames", 1 << 20) == 2 * SECTION
-    report = backend.bank_withdraw(1, WAIT_S)
+    report = backend.banks.withdraw(1, WAIT_S)
     assert (report.state, report.why) == ("partial", {"vm1": "no memory"})
     assert guest.verify() == 0
     guest.close()
@@ -215,7 +218,7 @@ def test_what_tmem_gives_of_a_withdrawn_bank_is_granted_to_nobody() -> None:
         cache.send(lib.MC_OP_PUT, pool | index << 32, 1, 0, 0, frame, tmem=True)
     held = backend.snapshot().tmem_frames
     assert held > 0
-    backend.bank_withdraw(1)
+    backend.banks.withdraw(1)
     receiver = GuestDouble(backend.open(DomId(1), DomainSpec("vm2", 12 * AREA, 0, 12 * AREA)))
     granted = 0
     while receiver.grow()[0] == 1:

@@ -12,7 +12,7 @@ from guest_double import GuestDouble
 
 from backend.ghosts import GHOSTS_MAX, Ghosts
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import EXCESS
 from hypervisor.public.units import AREA_FRAMES, DomId
 

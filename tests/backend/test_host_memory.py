@@ -15,9 +15,10 @@ from guest_double import GuestDouble
 
 from backend._service import ffi, lib
 from backend.host import HostBackend
-from hypervisor.public._abi import lib as abi
+from frontend._guest import lib as abi
 from hypervisor.public.backend import BankSpec, DomainSpec
 from hypervisor.public.errors import BadFrame, ConfigError, NoMemory, Status
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId
 
 AREA = AREA_FRAMES
@@ -248,9 +249,13 @@ def test_a_reboot_keeps_what_a_device_writes_to() -> None:
     backend.stop()
 
 
-def test_a_reboot_without_memory_breaks_that_domain_only() -> None:
-    backend = host(areas=8)
-    guest = GuestDouble(backend.open(VM1, spec("vm1", boot=6)))
+@pytest.mark.parametrize("banks", [1, 2])
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_reboot_without_memory_breaks_that_domain_only(mechanism: str, banks: int) -> None:
+    backend = host(areas=8, banks=[BankSpec(8 // banks * AREA)] * banks)
+    wanted = DomainSpec("vm1", 8 * AREA, 6 * AREA, 6 * AREA, mechanism=mechanism)
+    guest = GuestDouble(backend.open(VM1, wanted))
+    backend.set_target(VM1, 0)
     backend.promise(4 * AREA)
     with pytest.raises(NoMemory):
         backend.reboot(VM1)

@@ -9,7 +9,7 @@ from backend_steps import ledger, spec
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
-from hypervisor.public._abi import ffi, lib
+from frontend._guest import ffi, lib
 from hypervisor.public.errors import Status
 from hypervisor.public.messages import VERSION, Publication, encode
 from hypervisor.public.units import AREA_FRAMES, DomId

@@ -9,7 +9,7 @@ from backend_steps import settle
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import Status
 from hypervisor.public.units import AREA_FRAMES, DomId

@@ -6,7 +6,7 @@ import pytest
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES, DomId
 from tmem.codes import PoolFlag

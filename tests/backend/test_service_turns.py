@@ -12,7 +12,7 @@ from backend_steps import WAIT_S, spec
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
-from hypervisor.public._abi import ffi, lib
+from frontend._guest import ffi, lib
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 HOG_AREAS = 60

@@ -17,7 +17,7 @@ from tmem_streams import Mix, Row, first_difference, stream
 from xen_model import XenModel
 
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES, DomId
 from tmem.replay import Replay, ReplayConfig

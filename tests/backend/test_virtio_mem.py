@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from backend._service import lib as host_lib
 from backend.host import HostBackend
-from hypervisor.public._abi import lib
+from frontend._guest import lib
 from hypervisor.public.backend import BankSpec, DomainSnapshot, DomainSpec
 from hypervisor.public.units import DomId
 from memcoord.testbed.guests.obedient import GuestProcess

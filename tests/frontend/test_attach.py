@@ -192,7 +192,7 @@ light = {"frontend.domain", "socket", "msgspec"}.isdisjoint(sys.modules)
 with frontend.attach(sys.argv[1]) as domain:
     assert isinstance(domain, frontend.Domain)
     domain.free(domain.alloc())
-heavy = {"numba", "numpy", "zmq", "ctypes", "asyncio", "typer", "rich", "hypervisor.public._abi"}
+heavy = {"numba", "numpy", "zmq", "ctypes", "asyncio", "typer", "rich"}
 print(light, sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(

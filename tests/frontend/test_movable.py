@@ -46,7 +46,7 @@ def intact(domain: Domain, handles: dict[int, int]) -> bool:
 
 
 def offline(domain: Domain, area: int) -> int:
-    return int(guest_lib.mc_offline(domain._guest, area))
+    return int(guest_lib.mc_offline(domain._guest, area, 1))
 
 
 def frame_of(domain: Domain, handle: int) -> int:

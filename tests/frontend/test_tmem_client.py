@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import frontend
+from frontend._guest import lib
 from frontend.domain import Domain
-from hypervisor.public._abi import lib
 from hypervisor.public.errors import BadFrame, NoMemory
 
 OID = (1 << 63, 2, 3)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from hypervisor.config import DomainConfig, HypervisorConfig
-from hypervisor.coordinator import Coordinator, TickReport
-from hypervisor.policy_runner import Stalled
+from hypervisor.coordination.coordinator import Coordinator, TickReport
+from hypervisor.coordination.policy_runner import Stalled
 from hypervisor.public.backend import Backend, DomainSnapshot, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
 from policies import Plan, Policy, View

@@ -8,7 +8,7 @@ from coordinator_world import SLACK, TMEM, TOTAL, Scripted, World, holding, ram_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervisor.coordinator import OPTED_OUT
+from hypervisor.coordination.coordinator import OPTED_OUT
 from hypervisor.public.units import AREA_FRAMES, DomId
 from policies import Plan, View, load
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypervisor.decisions import (
+from hypervisor.coordination.decisions import (
     DECISIONS_PER_DOMAIN,
     RECALLED_DOMAINS_MAX,
     Decision,
     Journal,
 )
-from hypervisor.policy_runner import Stalled, ThreadRunner
+from hypervisor.coordination.policy_runner import Stalled, ThreadRunner
 
 LONG_S = 60.0
 

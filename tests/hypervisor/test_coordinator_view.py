@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hypervisor.config import DomainConfig
+from hypervisor.coordination.snapshot_view import Member, view_of
+from hypervisor.coordination.violations import find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
-from hypervisor.snapshot_view import Member, view_of
-from hypervisor.violations import find_violations
 from policies import View
 from policies.base import MRC_POINTS
 
@@ -60,6 +60,11 @@ def test_counters_become_deltas() -> None:
     assert second.age.tolist() == [1, 0]
 
 
+def test_a_domain_that_may_have_no_tmem_at_all_is_shown_so() -> None:
+    present = [(member(1, tmem_max_pages=0), domain(1)), (member(2, tmem_max_pages=-1), domain(2))]
+    assert view_of(HOST, present, tick=0, interval_s=1).maximum.tolist() == [0, 1000]
+
+
 def test_limits_come_from_the_configuration_and_the_operator() -> None:
     pinned = member(3)
     pinned.pinned_tmem_pages, pinned.pinned_ram_frames = 11, 2047  # a part of its fourth area
@@ -102,6 +107,11 @@ def test_what_the_guest_holds_waits_and_leaves_idle_is_shown() -> None:
         guest_committed_frames=777, guest_stall_ns=1_500_000_000, guest_idle_permille=250
     )
     assert (view.committed[0], view.pressure[0], view.idle[0]) == (777, 0.25, 0.25)
+
+
+def test_a_guest_that_committed_nothing_is_not_one_that_does_not_say() -> None:
+    assert telling(guest_committed_frames=0).committed[0] == 0
+    assert np.isnan(telling(guest_committed_frames=-1).committed[0])
 
 
 def test_miss_ratios_are_over_the_capacity_that_is_shared() -> None:

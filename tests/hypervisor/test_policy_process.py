@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hypervisor import policy_process
-from hypervisor.policy_process import (
+from hypervisor.coordination import policy_process
+from hypervisor.coordination.policy_process import (
     BACKOFF_MAX_S,
     GRACE_S,
     SAID_BYTES_MAX,
     START_S,
     PolicyProcess,
 )
-from hypervisor.policy_runner import Failed, Stalled
+from hypervisor.coordination.policy_runner import Failed, Stalled
 from policies import Plan, PolicyError, View, check_plan, confine, load
 from policies.kit_views import KIT_PAGES_PER_DOMAIN, sensible_view
 from tests.hypervisor.coordinator_world import World
@@ -328,7 +328,7 @@ def test_it_ends_with_the_hypervisor(tmp_path: Path) -> None:
     path.write_text(POLICY.format(tick=0, body="ctypes.PyDLL(None).sleep(1000)"))
     code = (
         "import sys\n"
-        "from hypervisor.policy_process import PolicyProcess\n"
+        "from hypervisor.coordination.policy_process import PolicyProcess\n"
         "from policies import View\n"
         "process = PolicyProcess(sys.argv[1], deadline_s=0.05)\n"
         "process.wait()\n"

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
-from memcoord import cli, packages
+from hypervisor.public.messages import OPS
+from memcoord import cli
+from memcoord.commands import packages
+from memcoord.commands.control import VERBS
 from policies.base import PolicyError
 
 Command = Callable[..., tuple[int, str, str]]
@@ -149,6 +152,16 @@ def test_usage_errors_are_exit_2(memcoord: Command, arguments: list[str]) -> Non
         (["tmem-set", "vm1", "1 MiB"], "tmem-set", {"domain": "vm1", "target_pages": 256}),
         (["tmem-set", "vm1", "auto"], "tmem-set", {"domain": "vm1", "target_pages": -1}),
         (["mem-set", "vm1", "auto"], "mem-set", {"domain": "vm1", "target_frames": -1}),
+        (["tmem-freeze", "vm1"], "tmem-freeze", {"domain": "vm1"}),
+        (["tmem-thaw", "vm1"], "tmem-thaw", {"domain": "vm1"}),
+        (["tmem-weight", "vm1", "3"], "tmem-weight", {"domain": "vm1", "weight": 3}),
+        (["tmem-quota", "vm1", "8 KiB"], "tmem-quota", {"domain": "vm1", "pages": 2}),
+        (["tmem-quota", "vm1", "none"], "tmem-quota", {"domain": "vm1", "pages": -1}),
+        (
+            ["tmem-shared-auth", "vm1", "ab", "--revoke"],
+            "tmem-shared-auth",
+            {"domain": "vm1", "uuid": "ab", "allow": False},
+        ),
     ],
 )
 def test_control_verbs_ask_the_named_run(
@@ -190,8 +203,27 @@ def test_help_names_every_verb_and_loads_nothing_heavy(memcoord: Command) -> Non
     assert done.stdout.strip() == "[]"
 
 
-def test_the_packages_are_our_own() -> None:
+def test_the_version_is_printed(memcoord: Command) -> None:
+    assert memcoord("--version") == (0, "memcoord 0.1.0\n", "")
+
+
+def test_every_verb_of_the_table_is_an_operation_of_the_hypervisor(memcoord: Command) -> None:
+    assert {*VERBS} < {*OPS}
+    for verb in VERBS:
+        code, out, _ = memcoord(verb, "--help")
+        assert (code, "--run-dir" in out, "--json" in out) == (0, True, True)
+
+
+def test_our_own_packages_are_found_and_no_other_distribution_claims_one(checkout: Path) -> None:
+    homes = {root: packages.locate(root) for root in packages.ROOTS}
+    assert {home.name for home in homes.values()} == {*packages.ROOTS}
+    assert len({home.parent for home in homes.values()}) == 1
     packages.check_packages()
+    assert sorted(packages.ROOTS) == [
+        path.parent.name
+        for path in sorted(checkout.glob("*/__init__.py"))
+        if path.parent.name != "tests"
+    ]
 
 
 def test_a_shadowed_package_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Owns: the search. A name counts as used when it stands anywhere in the product beside its own
 declarations: in code, or in a string that is no docstring (a table of operations, a name handed to
-cffi). A name that a page of the documentation shows as code is public and counts as used too.
+cffi). A name is public, and counts as used, when a page of the documentation shows it as code, or
+when its docstring, or that of its module, has a paragraph that begins with "API:".
 The search goes by name alone, so it misses dead code that shares its name with living code; it
 never blames living code.
 """
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from source_tree import c_code, module_of, product_files
+from source_tree import TEMPLATES, c_code, module_of, product_files
 
 #: Written from the C headers: a mention there is not a use.
 FROM_HEADERS = {"hypervisor/public/constants.py", "tmem/record.py"}
@@ -74,23 +75,36 @@ def python_words(source: str) -> Counter[str]:
 def python_declarations(source: str) -> Iterator[str]:
     """Functions, methods, classes and constants that ``source`` declares to be used by name."""
     tree = ast.parse(source)
+    if _is_public(tree):
+        return
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         yield from (one.id for one in targets if isinstance(one, ast.Name) and one.id.isupper())
-        if isinstance(node, ast.ClassDef):
-            is_policy = any(
-                isinstance(at, ast.FunctionDef) and at.name == "plan" for at in node.body
-            )
-            if not is_policy:  # a policy is found by the name of its file
-                yield node.name
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not (
-            node.name.startswith("__") or _is_registered(node)
-        ):
+    yield from _declared_in(tree.body)
+
+
+def _declared_in(body: list[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if _is_registered(node):
+            continue
+        if not (node.name.startswith("__") or _is_public(node)):
             yield node.name
+        yield from _declared_in(node.body)
 
 
-def _is_registered(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_public(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a docstring says so, or the class is a policy: the name of its file finds that."""
+    is_policy = isinstance(node, ast.ClassDef) and any(
+        isinstance(at, ast.FunctionDef) and at.name == "plan" for at in node.body
+    )
+    text = ast.get_docstring(node) or ""
+    return is_policy or any(line.startswith("API:") for line in text.splitlines())
+
+
+def _is_registered(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a decorator hands it to somebody who does not need its name."""
     for decorator in node.decorator_list:
         names = [at for at in ast.walk(decorator) if isinstance(at, ast.Name | ast.Attribute)]
         words = {at.id if isinstance(at, ast.Name) else at.attr for at in names}
@@ -108,8 +122,9 @@ def c_declarations(text: str) -> Counter[str]:
 
 
 def _product_words(checkout: Path) -> Counter[str]:
+    templates = sorted((checkout / TEMPLATES).glob("*.py"))  # a user's copy calls what they call
     words: Counter[str] = Counter()
-    for path in product_files(checkout, ".py", ".c", ".h"):
+    for path in [*product_files(checkout, ".py", ".c", ".h"), *templates]:
         text = (checkout / path).read_text(encoding="utf-8")
         if str(path) in FROM_HEADERS:
             continue
@@ -146,9 +161,16 @@ def _is_excused(name: str, words: Counter[str]) -> bool:
     return (
         name.endswith("_H")  # guards a header
         or name.startswith("PY_")  # read by Python's own header
-        or name.endswith("_validate")  # for the tests: house rule 8
+        or name.endswith("_validate")  # an invariant, which tests check
+        or any(words[part] for part in _parts(name))  # Python knows it without its prefix
         or (name.startswith("_") and words[name.lstrip("_")] > 0)  # an operation found by its name
     )
+
+
+def _parts(name: str) -> list[str]:
+    """OP_PUT and PUT of MC_OP_PUT."""
+    words = name.split("_")
+    return ["_".join(words[at:]) for at in (1, 2)] if name.startswith("MC_") else []
 
 
 def dead_files(checkout: Path) -> list[str]:
@@ -163,6 +185,7 @@ def dead_files(checkout: Path) -> list[str]:
         for path in texts
         if path.name not in ("setup.py", "__init__.py", "__main__.py")
         and path.parent.name != "policies"  # a policy is found by the name of its file
+        and "\nAPI:" not in texts[path]
         and not _is_mentioned(path, {at: text for at, text in texts.items() if at != path})
     ]
 

@@ -11,15 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-ROOTS = ("backend", "frontend", "hypervisor", "memcoord", "policies", "tmem")
+from hypervisor.public import COMPILED
+from memcoord.commands.packages import ROOTS
+
+#: Files that ``memcoord policy new`` copies; nothing of the product imports them.
+TEMPLATES = Path("memcoord/templates")
 #: Written by the build; .gitignore names them too.
-GENERATED = {
-    "backend/_service.c",
-    "frontend/_guest.c",
-    "hypervisor/public/_abi.c",
-    "memcoord/benchmarks/_loops.c",
-    "memcoord/testbed/guests/_content.c",
-}
+GENERATED = {f"{name.replace('.', '/')}.c" for name in COMPILED}
 Edges = Mapping[str, set[str]]
 
 _INCLUDE = re.compile(r'^#include "([\w./]+)"', re.MULTILINE)
@@ -37,7 +35,9 @@ def product_files(checkout: Path, *suffixes: str) -> list[Path]:
         path.relative_to(checkout)
         for root in ROOTS
         for path in sorted((checkout / root).rglob("*"))
-        if path.suffix in suffixes and str(path.relative_to(checkout)) not in GENERATED
+        if path.suffix in suffixes
+        and str(path.relative_to(checkout)) not in GENERATED
+        and path.parent != checkout / TEMPLATES
     ]
 
 

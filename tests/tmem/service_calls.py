@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 
 import numpy as np
 
 from tmem import Tmem
-from tmem.serve import entry_points
+from tmem.record import RECORD
+from tmem.serve import Entries, entry_points
 
 I64, U64 = ctypes.c_int64, ctypes.c_uint64
-RECORD = struct.Struct("=HHIQq5Q")  # struct mc_record
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = range(16, 22)
 NEED_SLAB = -3000
+
+
+def entries_of(tmem: Tmem) -> Entries:
+    """What the service would call; a test may put a recorder's in its place."""
+    return entry_points(tmem.state_address)
 
 
 class ServiceCalls:
     """The same operations as ``Tmem``, through the compiled entries."""
 
     def __init__(self, tmem: Tmem) -> None:
-        self.entries = entry_points(tmem)
+        self.entries = entries_of(tmem)
         self._tmem = tmem  # keeps the state alive
         self._execute = ctypes.CFUNCTYPE(I64, U64, U64, U64, I64, I64)(self.entries.execute)
         self._grow = ctypes.CFUNCTYPE(I64, U64, I64)(self.entries.grow)
@@ -38,10 +42,10 @@ class ServiceCalls:
     ) -> int:
         """Execute one record of exactly these words."""
         words = [word & 0xFFFFFFFFFFFFFFFF for word in [*args, 0, 0, 0, 0, 0][:5]]
-        record = ctypes.create_string_buffer(RECORD.pack(op, 0, 0, 0, 0, *words), 64)
+        record = np.array([(op, 0, 0, 0, 0, words)], RECORD)
         address = 0 if page is None else page.ctypes.data
         return self._execute(
-            self.entries.state_address, ctypes.addressof(record), address, client, may_ask
+            self.entries.state_address, record.ctypes.data, address, client, may_ask
         )
 
     def open_client(self, client: int) -> int:

@@ -251,9 +251,9 @@ def test_descriptors_do_not_run_out_before_memory_with_one_page_per_object(pages
 def test_metadata_is_at_most_64_bytes_a_page_and_40_an_object(dedup: bool) -> None:
     def size(areas: int) -> int:
         pages = areas * 512 * (2 if dedup else 1)
-        state = State(areas * 512, 0, [0] * KEY_COUNT, max_pages=pages, dedup=dedup)
+        state = State(areas * 512, 0, [0] * KEY_COUNT, max_pages=pages, hash_page=dedup)
         assert len(state.page_buckets) == pages
-        return state.words.nbytes
+        return state.block.nbytes
 
     # There is room for an object per page; what is not used is never touched.
     assert size(1001) - size(1) <= (64 + 40) * 1000 * 512 * (2 if dedup else 1)

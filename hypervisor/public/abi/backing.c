@@ -4,6 +4,8 @@
 #endif
 #include "backing.h"
 
+#include "check.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -64,14 +66,15 @@ int mc_tmpfile(const char *directory, uint64_t bytes)
     return -error;
 }
 
-/* Map at a multiple of 2 MiB: reserve that much more, map over the aligned part, give back the
- * rest. `bytes` is whole pages. */
-static int64_t map_aligned(int fd, int flags, uint64_t bytes)
+/* Map `bytes`, whole pages, at a multiple of 2 MiB: reserve 2 MiB more, map over the aligned part
+ * of the reservation, and give the rest back. */
+static int64_t backing_map(int fd, int flags, uint64_t bytes)
 {
     uint64_t reserved_bytes = bytes + MC_AREA_BYTES;
     uint8_t *reserved, *aligned;
     uint64_t head_bytes;
 
+    MC_CHECK(bytes % page_bytes() == 0, "a mapping of %lu bytes", bytes);
     reserved = mmap(NULL, reserved_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                     -1, 0);
     if (reserved == MAP_FAILED)
@@ -91,14 +94,14 @@ static int64_t map_aligned(int fd, int flags, uint64_t bytes)
     return (int64_t)(uintptr_t)aligned;
 }
 
-static uint64_t whole_pages(uint64_t bytes)
+static uint64_t bytes_of_pages(uint64_t bytes)
 {
     uint64_t page = page_bytes();
 
     return (bytes + page - 1) & ~(page - 1);
 }
 
-static int mappable(uint64_t bytes)
+static int bytes_can_map(uint64_t bytes)
 {
     return bytes > 0 && bytes <= INT64_MAX - 2 * MC_AREA_BYTES;
 }
@@ -107,20 +110,20 @@ int64_t mc_map(int fd, uint64_t bytes)
 {
     struct stat status;
 
-    if (!mappable(bytes))
+    if (!bytes_can_map(bytes))
         return -EINVAL;
     if (fstat(fd, &status) != 0)
         return -errno;
     if ((uint64_t)status.st_size < bytes)       /* a touch beyond the end would be SIGBUS */
         return -EINVAL;
-    return map_aligned(fd, MAP_SHARED, whole_pages(bytes));
+    return backing_map(fd, MAP_SHARED, bytes_of_pages(bytes));
 }
 
 int64_t mc_map_anonymous(uint64_t bytes)
 {
-    if (!mappable(bytes))
+    if (!bytes_can_map(bytes))
         return -EINVAL;
-    return map_aligned(-1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, whole_pages(bytes));
+    return backing_map(-1, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, bytes_of_pages(bytes));
 }
 
 int mc_unmap(uint64_t address, uint64_t bytes)
@@ -128,17 +131,17 @@ int mc_unmap(uint64_t address, uint64_t bytes)
     return munmap((void *)(uintptr_t)address, bytes) == 0 ? 0 : -errno;
 }
 
-static void touch_write(uint8_t *page)
+static void page_touch_write(uint8_t *page)
 {
     __atomic_fetch_or(page, 0, __ATOMIC_RELAXED);   /* the other side may be writing there */
 }
 
-static void touch_read(uint8_t *page)
+static void page_touch_read(uint8_t *page)
 {
     (void)*(volatile uint8_t *)page;
 }
 
-static int populate(uint64_t address, uint64_t bytes, int advice, void (*touch)(uint8_t *))
+static int backing_populate(uint64_t address, uint64_t bytes, int advice, void (*touch)(uint8_t *))
 {
     uint8_t *start = (uint8_t *)(uintptr_t)address;
     uint64_t page = page_bytes();
@@ -161,20 +164,23 @@ static int populate(uint64_t address, uint64_t bytes, int advice, void (*touch)(
 
 int mc_populate_write(uint64_t address, uint64_t bytes)
 {
-    return populate(address, bytes, MADV_POPULATE_WRITE, touch_write);
+    return backing_populate(address, bytes, MADV_POPULATE_WRITE, page_touch_write);
 }
 
 int mc_populate_read(uint64_t address, uint64_t bytes)
 {
-    return populate(address, bytes, MADV_POPULATE_READ, touch_read);
+    return backing_populate(address, bytes, MADV_POPULATE_READ, page_touch_read);
 }
 
-/* An area whose pages are all there, or that is empty but for its first: both collapse. */
+/* MADV_COLLAPSE works on an area with all of its pages, and on one with its first page only. So one
+ * page is populated, and all of them only where the kernel refuses to collapse. */
 int mc_populate_huge(uint64_t address, uint64_t bytes)
 {
+    MC_CHECK(address % MC_AREA_BYTES == 0 && bytes % MC_AREA_BYTES == 0,
+             "%lu bytes at %#lx are no whole areas", bytes, address);
     for (uint64_t at = address; at < address + bytes; at += MC_AREA_BYTES) {
         uint8_t *area = (uint8_t *)(uintptr_t)at;
-        int status = populate(at, page_bytes(), MADV_POPULATE_WRITE, touch_write);
+        int status = backing_populate(at, page_bytes(), MADV_POPULATE_WRITE, page_touch_write);
 
         if (status == 0 && madvise(area, MC_AREA_BYTES, MADV_COLLAPSE) != 0)
             status = mc_populate_write(at, MC_AREA_BYTES);

@@ -1,24 +1,25 @@
-/* balloon.h: what the two halves of `balloon` say to each other; virtio 1.2, section 5.5.
+/* balloon.h: the protocol between the two halves of `balloon`; virtio 1.2, section 5.5.
  *
- * Owns:  its operations, its array of frame numbers, the words it uses of the control page.
+ * Owns:  the mechanism's operations, its array of frame numbers and its words of the control page.
  *
- *   config[0]     num_pages: frames the balloon is to hold (hypervisor)
- *   config[1]     frames whose pages went by REPORT since the domain booted (hypervisor)
- *   config[2]     times pages were found in the balloon, and taken away (hypervisor)
- *   driver[0]     actual: frames it holds, by the driver's word
- *   driver[1..8]  statistics, by virtio's tags: bytes, and counts of faults. Reported only.
- *   array         in the tail of the control page, written by the guest, copied before it is looked
- *                 at: frame numbers of 32 bits. One array for all queues, as Linux' driver has; it
- *                 is the guest's again when the answer has come.
+ *   config[0]     num_pages: frames that the balloon shall hold (hypervisor writes)
+ *   config[1]     frames whose pages REPORT freed since the domain booted (hypervisor writes)
+ *   config[2]     times that the hypervisor found pages in the balloon and freed them
+ *   driver[0]     actual: frames that the balloon holds, as the driver counts
+ *   driver[1..8]  statistics, by virtio's tags: bytes, and counts of faults; reported only
+ *   array         in the tail of the control page: frame numbers of 32 bits. The guest writes the
+ *                 array, the hypervisor copies it before it looks at it. All operations share one
+ *                 array, as in Linux' driver; the guest may write it again after the answer.
  *
- *   operation (arg[0]: how many, 1..256)    ->  status: how many are as asked for now;
- *                                               arg[1..4]: one bit for each that is not
- *   INFLATE   frames taken out of use           pinned for DMA; not the guest's to give
- *   DEFLATE   frames wanted back                none free. ETARGET: above the target, and the
- *                                               domain may not deflate on OOM
- *   REPORT    first frames of free areas,       pinned for DMA. They stay the guest's to touch, and
- *             at most 32                        charged to it: only their pages go
- *   EINDEX for a count out of range, ESTATE while an earlier array is being worked on.
+ *   operation (arg[0]: how many frames, 1..256)   answer: status, how many are as asked for;
+ *                                                 arg[1..4], a bit for each frame that is not
+ *   INFLATE   frames taken out of use             not done: pinned for DMA, or not the guest's
+ *   DEFLATE   frames wanted back                  not done: the host has none free. ETARGET: the
+ *                                                 domain is at its target, and may not deflate on
+ *                                                 OOM
+ *   REPORT    first frames of free areas,         not done: pinned for DMA. The guest may touch the
+ *             at most 32                          areas and is charged for them; their pages go
+ *   EINDEX for a count out of range, ESTATE while the host works on an earlier array.
  */
 #ifndef MC_BALLOON_H
 #define MC_BALLOON_H
@@ -39,8 +40,8 @@ enum mc_balloon_op {
 enum mc_balloon_option {
     MC_BALLOON_MERGE = 0,               /* punch neighbours of an array in one call */
     MC_BALLOON_OOM = 1,                 /* VIRTIO_BALLOON_F_DEFLATE_ON_OOM */
-    MC_BALLOON_REPORT_MS = 2,           /* VIRTIO_BALLOON_F_REPORTING: its delay; 0: off */
-    MC_BALLOON_STATS_MS = 3             /* between statistics; 0: when it was resized only */
+    MC_BALLOON_REPORT_MS = 2,           /* delay of VIRTIO_BALLOON_F_REPORTING; 0: off */
+    MC_BALLOON_STATS_MS = 3             /* between two statistics; 0: after a resize only */
 };
 
 enum mc_balloon_config {

@@ -4,6 +4,8 @@
 #endif
 #include "bell.h"
 
+#include "check.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -49,8 +51,9 @@ uint32_t mc_cpu_now(void)
     return cpu < 0 ? 0 : (uint32_t)cpu;
 }
 
-static void wake_waiters(uint32_t *word, uint32_t *waiters)
+static void bell_wake(uint32_t *word, uint32_t *waiters)
 {
+    MC_CHECK((uintptr_t)word % sizeof *word == 0, "a bell at %p", (void *)word);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (__atomic_load_n(waiters, __ATOMIC_RELAXED) != 0)
         syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
@@ -59,17 +62,17 @@ static void wake_waiters(uint32_t *word, uint32_t *waiters)
 void mc_bell_ring(uint32_t *word, uint32_t *waiters)
 {
     __atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
-    wake_waiters(word, waiters);
+    bell_wake(word, waiters);
 }
 
 void mc_bell_set(uint32_t *word, uint32_t *waiters, uint32_t value)
 {
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
-    wake_waiters(word, waiters);
+    bell_wake(word, waiters);
 }
 
 /* FUTEX_WAIT_BITSET takes a deadline, so an interrupted sleep goes on for what remains. */
-static int sleep_on(uint32_t *word, uint32_t seen, uint64_t deadline_ns)
+static int bell_sleep(uint32_t *word, uint32_t seen, uint64_t deadline_ns)
 {
     struct timespec deadline = {
         .tv_sec = (time_t)(deadline_ns / NS_PER_S),
@@ -97,7 +100,7 @@ int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t time
 
     __atomic_fetch_add(waiters, 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    status = sleep_on(word, seen, mc_clock_ns() + bounded_ns);
+    status = bell_sleep(word, seen, mc_clock_ns() + bounded_ns);
     __atomic_fetch_sub(waiters, 1, __ATOMIC_RELAXED);
     return status;
 }
@@ -124,55 +127,40 @@ int mc_eventfd_ring(int fd)
     return MC_EKERNEL;
 }
 
-int mc_eventfd_wait(int fd)
-{
-    uint64_t rings;
-
-    for (int i = 0; i < INTERRUPTS_MAX; i++) {
-        if (read(fd, &rings, sizeof rings) == (ssize_t)sizeof rings)
-            return 1;
-        if (errno == EAGAIN)
-            return 0;
-        if (errno != EINTR)
-            break;
-    }
-    return MC_EKERNEL;
-}
-
 /* Two threads that wake each other, as the two ends of a ring do. */
 struct pingpong {
     uint32_t ping, ping_waiters, pong, pong_waiters;
     uint64_t deadline_ns;
-    uint64_t round_ns;              /* median, once asked; UINT64_MAX when none ended in time */
+    uint64_t round_ns;              /* median of the rounds; UINT64_MAX when none ended in time */
 };
 
-static uint64_t remaining_ns(const struct pingpong *pair)
+static uint64_t pingpong_left_ns(const struct pingpong *pair)
 {
     uint64_t now_ns = mc_clock_ns();
 
     return now_ns < pair->deadline_ns ? pair->deadline_ns - now_ns : 0;
 }
 
-static void *answer(void *argument)
+static void *pingpong_answer(void *argument)
 {
     struct pingpong *pair = argument;
 
     for (uint32_t i = 0; i < CALIBRATE_ROUNDS_MAX; i++) {
-        if (mc_bell_wait(&pair->ping, &pair->ping_waiters, i, remaining_ns(pair)) != MC_OK)
+        if (mc_bell_wait(&pair->ping, &pair->ping_waiters, i, pingpong_left_ns(pair)) != MC_OK)
             break;
         mc_bell_ring(&pair->pong, &pair->pong_waiters);
     }
     return NULL;
 }
 
-static int compare_u64(const void *left, const void *right)
+static int ns_compare(const void *left, const void *right)
 {
     uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
 
     return (a > b) - (a < b);
 }
 
-static void *ask(void *argument)
+static void *pingpong_ask(void *argument)
 {
     struct pingpong *pair = argument;
     uint64_t rounds_ns[CALIBRATE_ROUNDS_MAX];
@@ -182,19 +170,21 @@ static void *ask(void *argument)
         uint64_t start_ns = mc_clock_ns();
 
         mc_bell_ring(&pair->ping, &pair->ping_waiters);
-        if (mc_bell_wait(&pair->pong, &pair->pong_waiters, done, remaining_ns(pair)) != MC_OK)
+        if (mc_bell_wait(&pair->pong, &pair->pong_waiters, done, pingpong_left_ns(pair)) != MC_OK)
             break;
         rounds_ns[done++] = mc_clock_ns() - start_ns;
     }
     if (done > 0) {
-        qsort(rounds_ns, done, sizeof rounds_ns[0], compare_u64);
+        qsort(rounds_ns, done, sizeof rounds_ns[0], ns_compare);
         pair->round_ns = rounds_ns[done / 2];
     }
     return NULL;
 }
 
-/* A thread on the first CPU of *allowed, which is taken out of the set. */
-static int start_on(cpu_set_t *allowed, pthread_t *thread, void *(*run)(void *), void *argument)
+/* Start a thread on the first CPU of *allowed, and take that CPU out of the set. 0, or
+ * MC_EKERNEL. */
+static int pingpong_start(cpu_set_t *allowed, pthread_t *thread, void *(*run)(void *),
+                          void *argument)
 {
     pthread_attr_t attributes;
     cpu_set_t one;
@@ -232,9 +222,9 @@ uint64_t mc_spin_calibrate_ns(void)
         return 0;
     sigfillset(&all);               /* the threads must not run the host program's handlers */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    answering = start_on(&allowed, &answerer, answer, &pair);
+    answering = pingpong_start(&allowed, &answerer, pingpong_answer, &pair);
     if (answering == MC_OK)
-        asking = start_on(&allowed, &asker, ask, &pair);
+        asking = pingpong_start(&allowed, &asker, pingpong_ask, &pair);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (asking == MC_OK)
         pthread_join(asker, NULL);

@@ -6,12 +6,18 @@
  *        code passes. Never check a word that the other side of shared memory can write: copy
  *        such a word, test it, and answer with a status. Never check on the path of a single 4 KiB
  *        allocation. Name the domain and the values in the message.
- * Who may call: every C file of the project. backend/abi/mechanism.h has MC_CHECK_DOMAIN for a
- *        broken state that belongs to one domain: that domain is detached, the host goes on.
+ * Who may call: every C file of the project. backend/abi/host.h has MC_CHECK_DOMAIN for a broken
+ *        state that belongs to one domain: that domain is detached, the host goes on.
  */
 #ifndef MC_CHECK_H
 #define MC_CHECK_H
 
+#define MC_CHECK_VALUES_BYTES 256
+
+/* Write the report, and return: for a caller that ends less than the process. */
+__attribute__((cold))
+void mc_check_report(const char *file, int line, const char *function, const char *condition,
+                     const char *values);
 __attribute__((noreturn, cold, format(printf, 5, 6)))
 void mc_check_failed(const char *file, int line, const char *function, const char *condition,
                      const char *format, ...);

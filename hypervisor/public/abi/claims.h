@@ -1,32 +1,28 @@
 /* claims.h: the words a claim goes through, and how each is given back.
  *
- * Owns:  every read-modify-write of trees, areas and rows. Private to frames.c, layout.c and
- *        reclaim.c; nothing here is seen by Python.
- * Rules: take in the order tree, area, row; give in the order row, area, tree. Then a counter never
+ * Owns:  every read and change of trees, rows, heads and slots, and the claims that go through an
+ *        area word (frames.h). Private to frames.c, search.c, layout.c and reclaim.c, and to the
+ *        guest's mapping.c and movable.c; Python sees nothing of it.
+ * Rules: take in the order tree, area, row. Give in the order row, area, tree. Then a counter never
  *        promises a frame that the level below does not have. A take that loses its races
- *        MC_TAKE_TRIES_MAX times says "none here": the caller looks elsewhere. A give is one
- *        fetch-and-add and cannot fail.
+ *        MC_TAKE_TRIES_MAX times answers that there is nothing, and the caller looks elsewhere. A
+ *        give is one addition and cannot fail.
+ *        The functions that a single frame goes through have no check, and a check here looks at
+ *        arguments only, or at rows: the hypervisor's half uses some of these functions too, and a
+ *        guest can write every word.
  */
 #ifndef MC_CLAIMS_H
 #define MC_CLAIMS_H
 
+#include "check.h"
 #include "frames.h"
 
 #define MC_TAKE_TRIES_MAX 64
 #define MC_ROW_FULL UINT64_MAX
 #define MC_NO_ROW UINT32_MAX
+#define MC_ROW_ORDER 6          /* a row is a block of this order */
 
-static inline uint32_t mc_word(const struct mc_frames *frames, uint32_t area)
-{
-    return __atomic_load_n(&frames->areas[area], __ATOMIC_ACQUIRE);
-}
-
-static inline int mc_word_swap(struct mc_frames *frames, uint32_t area, uint32_t *seen,
-                               uint32_t word)
-{
-    return __atomic_compare_exchange_n(&frames->areas[area], seen, word, 0, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_ACQUIRE);
-}
+/* ---- rows, heads and slots ---- */
 
 static inline uint64_t mc_row(const struct mc_frames *frames, uint32_t row)
 {
@@ -54,27 +50,42 @@ static inline uint64_t mc_frame_limit(const struct mc_frames *frames)
     return (uint64_t)frames->area_count * MC_AREA_FRAMES;
 }
 
-/* Free, whole, and the guest's to take; evicted or not. */
-static inline int mc_word_whole(uint32_t word)
+static inline uint64_t mc_slot_free(const struct mc_slot *slot)
 {
-    const uint32_t flags = MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_ISOLATED;
-
-    return (word & (MC_AREA_FREE_MASK | flags)) == MC_AREA_FRAMES;
+    return atomic_load_explicit(&slot->free, memory_order_relaxed);
 }
 
-/* One bit per frame, for 2^order frames; order 0..6. */
+static inline void mc_slot_set_free(struct mc_slot *slot, uint64_t bits)
+{
+    atomic_store_explicit(&slot->free, bits, memory_order_release);
+}
+
+static inline uint32_t mc_slot_row(const struct mc_slot *slot)
+{
+    return atomic_load_explicit(&slot->row, memory_order_relaxed);
+}
+
+static inline void mc_slot_hold(struct mc_slot *slot, uint32_t row, uint64_t bits)
+{
+    atomic_store_explicit(&slot->row, row, memory_order_relaxed);
+    mc_slot_set_free(slot, bits);
+}
+
+/* One bit per frame, for 2^order frames; order 0 to 6. */
 static inline uint64_t mc_run_mask(int order)
 {
     return MC_ROW_FULL >> (MC_ROW_FRAMES - (1 << order));
 }
 
-/* Where in `free` an aligned run of 2^order ones starts; order 0..6. */
+/* Where in `free` an aligned run of 2^order ones starts; order 0 to 6. */
 static inline uint64_t mc_run_starts(uint64_t free, int order)
 {
     for (int k = 0; k < order; k++)
         free &= free >> (1 << k);
     return free & (MC_ROW_FULL / mc_run_mask(order));
 }
+
+/* ---- claims ---- */
 
 /* Take `least` to `most` frames; returns how many, 0 when there are fewer than `least`. */
 static inline uint32_t mc_tree_take(struct mc_frames *frames, uint32_t area, uint32_t least,
@@ -97,17 +108,17 @@ static inline void mc_tree_give(struct mc_frames *frames, uint32_t area, uint32_
                               memory_order_release);
 }
 
-/* As mc_tree_take; *word is the area word the claim left behind. */
+/* As mc_tree_take, of one area; *word is the area word that the claim left behind. */
 static inline uint32_t mc_area_take(struct mc_frames *frames, uint32_t area, uint32_t least,
-                                    uint32_t most, uint32_t *word)
+                                    uint32_t most, union mc_area_word *word)
 {
-    uint32_t seen = mc_word(frames, area);
+    union mc_area_word seen = mc_word(frames, area);
     for (int tries = 0; tries < MC_TAKE_TRIES_MAX; tries++) {
-        uint32_t free = seen & MC_AREA_FREE_MASK;
-        uint32_t taken = free < most ? free : most;
-        if (free < least || (seen & (MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_ISOLATED)))
+        uint32_t taken = seen.free < most ? seen.free : most;
+        if (seen.free < least || seen.huge || seen.reclaimed || seen.isolated)
             return 0;
-        *word = seen - taken;
+        *word = seen;
+        word->bits -= taken;        /* free is the lowest field, and has as many */
         if (mc_word_swap(frames, area, &seen, *word))
             return taken;
     }
@@ -115,7 +126,7 @@ static inline uint32_t mc_area_take(struct mc_frames *frames, uint32_t area, uin
 }
 
 /* Give claimed frames back to the counters; their bits are clear already. */
-static inline void mc_unclaim(struct mc_frames *frames, uint32_t area, uint32_t count)
+static inline void mc_area_give(struct mc_frames *frames, uint32_t area, uint32_t count)
 {
     __atomic_fetch_add(&frames->areas[area], count, __ATOMIC_RELEASE);
     mc_tree_give(frames, area, count);
@@ -123,8 +134,11 @@ static inline void mc_unclaim(struct mc_frames *frames, uint32_t area, uint32_t 
 
 /* Take `least` to `most` frames of one area from tree and area; returns how many. */
 static inline uint32_t mc_claim(struct mc_frames *frames, uint32_t area, uint32_t least,
-                                uint32_t most, uint32_t *word)
+                                uint32_t most, union mc_area_word *word)
 {
+    MC_CHECK(area < frames->area_count, "area %u of %u", area, frames->area_count);
+    MC_CHECK(least <= most && most <= MC_AREA_FRAMES, "area %u: claim %u to %u frames", area, least,
+             most);
     uint32_t promised = mc_tree_take(frames, area, least, most);
     if (promised == 0)
         return 0;
@@ -138,14 +152,18 @@ static inline uint32_t mc_claim(struct mc_frames *frames, uint32_t area, uint32_
 static inline int mc_row_give(struct mc_frames *frames, uint32_t row, uint64_t bits)
 {
     uint64_t seen = __atomic_fetch_and(&frames->rows[row], ~bits, __ATOMIC_ACQ_REL) & bits;
-    mc_unclaim(frames, row / MC_AREA_ROWS, (uint32_t)__builtin_popcountll(seen));
+    mc_area_give(frames, row / MC_AREA_ROWS, (uint32_t)__builtin_popcountll(seen));
     return seen == bits ? MC_OK : MC_EDOUBLE;
 }
 
-/* (0, huge) -> (512, not huge) in one addition, so that a concurrent install is not lost. */
-static inline void mc_area_unhuge(struct mc_frames *frames, uint32_t area)
+/* Clear whole rows of a block; the caller gives the counters. Only the guest writes rows. */
+static inline void mc_rows_clear(struct mc_frames *frames, uint32_t row, uint32_t count)
 {
-    __atomic_fetch_sub(&frames->areas[area], MC_AREA_HUGE - MC_AREA_FRAMES, __ATOMIC_RELEASE);
+    MC_CHECK(row % MC_AREA_ROWS + count <= MC_AREA_ROWS, "%u rows from row %u", count, row);
+    for (uint32_t k = 0; k < count; k++) {
+        uint64_t seen = __atomic_exchange_n(&frames->rows[row + k], 0, __ATOMIC_ACQ_REL);
+        MC_CHECK(seen == MC_ROW_FULL, "row %u of a block has the bits %#lx", row + k, seen);
+    }
 }
 
 #endif

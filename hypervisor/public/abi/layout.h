@@ -1,10 +1,11 @@
 /* layout.h: the meta region of a domain, word by word.
  *
  * Owns:  every size, offset and structure that two processes read in one mapping.
- * Rules: the hypervisor formats the region before any frontend maps it. Afterwards a field is
- *        written only by the side its group names. The hypervisor never trusts a word a frontend
- *        can write: it copies the word, checks the copy, uses the copy.
- * Users: every C source of the project; Python sees the same structures through cffi.
+ * Rules: the hypervisor formats the region before any frontend maps it. Afterwards only the side
+ *        that a group of fields names writes them. The hypervisor never trusts a word that a
+ *        frontend can write: it copies the word, checks the copy and uses the copy.
+ * Who may use it: every C source of the project. Python sees the same structures through cffi, and
+ *        the constants in hypervisor/public/constants.py, which _cdef.py writes.
  *
  * A domain has two memfds, both sealed against resizing:
  *
@@ -12,7 +13,7 @@
  *   meta   control page | memory ring | tmem ring | trees | areas | rows | heads | slots
  *          (each section starts on a page; offsets stand in the control page)
  *
- *   frame 4 KiB, row 64 frames, area 512 frames = 2 MiB (a huge frame), tree 16 areas = 32 MiB.
+ *   A frame is 4 KiB, a row 64 frames, an area 512 frames = 2 MiB, a tree 16 areas = 32 MiB.
  */
 #ifndef MC_LAYOUT_H
 #define MC_LAYOUT_H
@@ -35,18 +36,29 @@
 #define MC_RING_SLOTS 64
 #define MC_MAX_AREAS 32768
 #define MC_AREA_ORDER 9
+#define MC_MAX_DOMAINS 64
+#define MC_MECHANISMS 6         /* members of enum mc_mechanism_id */
+#define MC_OPTIONS_MAX 8        /* options of a mechanism */
+#define MC_RECORD_ARGS 5
+#define MC_CONFIG_WORDS 5
+#define MC_DRIVER_WORDS 12
 
-/* One 64-byte record, request or response; a response overwrites the slot of its request.
- * `seq` is the low 32 bits of the free-running index under which the record was published: a slot
- * that was published before it was written carries a stale seq and is refused as torn. */
+/* One record of a ring, a request or a response; a response overwrites the slot of its request.
+ * `seq` is the index under which the record was published, as the indices of a ring run: without
+ * bound, modulo 2^32. A slot that was published before it was written has an older seq, and the
+ * reader refuses it as torn. */
 struct mc_record {
     uint16_t op;        /* enum mc_op */
     uint16_t flags;     /* op-specific; zero otherwise */
     uint32_t seq;
-    uint64_t id;        /* the requester's cookie, returned unchanged */
+    uint64_t id;        /* a number of the requester's, returned unchanged */
     int64_t status;     /* response: >= 0 result, < 0 enum mc_status; request: zero */
-    uint64_t arg[5];    /* op-specific, see hypervisor/public/abi/ops.h */
+    uint64_t arg[MC_RECORD_ARGS];   /* op-specific, see hypervisor/public/abi/ops.h */
 };
+
+/* A domain has two rings: requests for memory (and its mechanism's), and tmem's. */
+#define MC_RINGS 2
+enum mc_ring_id { MC_RING_MEMORY = 0, MC_RING_TMEM = 1 };
 
 /* A shared ring (Xen's io/ring.h). All indices run freely and wrap at 2^32. */
 struct mc_ring {
@@ -58,18 +70,19 @@ struct mc_ring {
     _Atomic uint32_t rsp_prod;
     _Atomic uint32_t req_event;
     uint32_t pad1[14];
-    struct mc_record slots[64];
+    struct mc_record slots[MC_RING_SLOTS];
 };
 
-/* One tree: free frames of its areas that nobody has claimed; never more than its areas have. */
+/* One tree: how many frames of its areas are free and not claimed; never more than there are. */
 struct mc_tree {
     _Atomic uint32_t free_frames;
     uint32_t pad[15];
 };
 
-/* One slot: the row a thread has taken for itself. Own cache line; only the owner writes it. */
+/* One slot: the row of frames that a thread has taken for itself. Only that thread writes it, so a
+ * slot has a cache line of its own. */
 struct mc_slot {
-    _Atomic uint32_t owner;     /* 0 unclaimed, else the claimer's thread id */
+    _Atomic uint32_t owner;     /* the thread id of the owner, 0 when the slot is unclaimed */
     _Atomic uint32_t row;       /* index of the row held */
     _Atomic uint64_t free;      /* frames of that row not handed out, one bit each */
     uint32_t cursor;            /* area at which the next search starts */
@@ -103,12 +116,12 @@ struct mc_control {
     uint64_t pad0[3];
     /* [hypervisor writes at any time] */
     _Atomic uint64_t heartbeat;         /* rises with every coordinator tick */
-    _Atomic uint64_t current_frames;    /* what the domain holds */
-    _Atomic uint64_t target_frames;     /* what the policy wants it to hold */
-    _Atomic uint64_t tmem_target_pages; /* mm_target */
+    _Atomic uint64_t current_frames;    /* frames that the domain holds */
+    _Atomic uint64_t target_frames;     /* frames that the policy wants it to hold */
+    _Atomic uint64_t tmem_target_pages; /* pages it may have in tmem (SmarTmem's mm_target) */
     _Atomic uint32_t hypervisor_cpu;    /* CPU of the service loop, for the spin decision */
     _Atomic uint32_t state;             /* enum mc_state */
-    _Atomic uint32_t guest_bell;        /* futex: rises with every doorbell to the guest */
+    _Atomic uint32_t guest_bell;        /* futex: rises when responses wait in a ring */
     _Atomic uint32_t credit_bell;       /* futex: rises when credit areas were granted */
     uint64_t pad1[2];
     /* [frontend writes at any time; the hypervisor only reports these, never decides from them]
@@ -118,59 +131,60 @@ struct mc_control {
     _Atomic int64_t swap_ins;
     _Atomic int64_t swap_outs;
     _Atomic int64_t references;
-    _Atomic uint64_t credit_taken;      /* areas whose first row was taken: refill may be due */
-    _Atomic uint64_t credit_dry;        /* allocations that found no credit and had to ask */
+    _Atomic uint64_t credit_taken;      /* areas that the guest has begun to use */
+    _Atomic uint64_t credit_dry;        /* allocations that found no area and had to ask */
     _Atomic uint32_t frontend_cpu;      /* CPU of the thread that last waited on a ring */
     _Atomic uint32_t frontend_pid;
     _Atomic uint32_t guest_waiters;     /* threads asleep on guest_bell */
     _Atomic uint32_t credit_waiters;    /* threads asleep on credit_bell */
-    _Atomic int64_t committed_frames;   /* pages its programs hold anywhere; -1: not known */
+    _Atomic int64_t committed_frames;   /* pages of its programs, wherever they are; -1: unknown */
     _Atomic int64_t stall_ns;           /* time its programs stood still for want of memory */
-    _Atomic int64_t idle_permille;      /* of its pages, not used lately; -1: not known */
+    _Atomic int64_t idle_permille;      /* thousandths of its pages that it does not use lately;
+                                         * -1: unknown */
     uint64_t pad2[4];
     /* [hypervisor writes before attach] the device through which the domain is resized */
     uint32_t mechanism;                 /* enum mc_mechanism_id */
     uint32_t granule_frames;            /* smallest step of a target */
     uint32_t backing;                   /* enum mc_backing_kind: how ram is to be mapped */
-    uint32_t boot_areas;                /* areas 0 to here are there when the domain starts */
-    uint64_t options[8];                /* of the mechanism, in the order it declares them */
+    uint32_t boot_areas;                /* as many areas, from area 0 on, are granted at boot */
+    uint64_t options[MC_OPTIONS_MAX];   /* of the mechanism, in the order it declares them */
     uint64_t pad3[6];
     /* [hypervisor writes at any time] its configuration: any change raises config_bell */
     _Atomic uint32_t config_bell;       /* futex */
     _Atomic uint32_t boots;             /* times the domain was rebooted */
-    _Atomic uint64_t requested_frames;  /* the size the driver is asked to come to */
-    _Atomic uint64_t plugged_frames;    /* the size it has, by the hypervisor's count */
-    uint64_t config[5];                 /* the mechanism's own, see its header; by __atomic_* */
+    _Atomic uint64_t requested_frames;  /* the size that the driver is asked to come to */
+    _Atomic uint64_t plugged_frames;    /* the size that the domain has, as the host counts it */
+    uint64_t config[MC_CONFIG_WORDS];   /* the mechanism's own, see its header; by __atomic_* */
     /* [frontend's driver writes; reported, and decided from where a mechanism's header says so] */
     _Atomic uint32_t config_waiters;    /* threads asleep on config_bell */
-    _Atomic uint32_t config_seen;       /* config_bell as the driver last acted upon it */
-    _Atomic int32_t driver_status;      /* what became of it: enum mc_step, or an mc_status */
+    _Atomic uint32_t config_seen;       /* the config_bell that the driver acted upon last */
+    _Atomic int32_t driver_status;      /* how that ended: enum mc_step, or an enum mc_status */
     uint32_t pad4;
     _Atomic uint64_t file_frames;       /* page cache that could be dropped */
     _Atomic uint64_t migrated_frames;   /* used frames moved out of the way so far */
-    uint64_t driver[12];                /* the mechanism's own: statistics; by __atomic_* */
+    uint64_t driver[MC_DRIVER_WORDS];   /* the mechanism's own: statistics; by __atomic_* */
 };
 
-/* How a domain is resized; a file mech_<name>.c in backend/abi, drv_<name>.c in frontend/abi. */
+/* How a domain is resized: a file mech_<name>.c in backend/abi, drv_<name>.c in frontend/abi. */
 enum mc_mechanism_id {
     MC_DIRECT = 0,
     MC_BALLOON = 1,
     MC_VIRTIO_MEM = 2,
     MC_SECTIONS = 3,
     MC_CMM = 4,
-    MC_HYPERALLOC = 5,
-    MC_MECHANISMS = 6
+    MC_HYPERALLOC = 5
 };
 
-/* What a domain's ram is to be made of; what it is made of is measured (backing.h). */
+/* The pages that a domain's ram should be made of. A bench measures what it is made of. */
 enum mc_backing_kind { MC_BACKING_ANY = 0, MC_BACKING_4K = 1, MC_BACKING_2M = 2 };
 
-/* What a driver says of the configuration it was given last; negative: why it cannot go on. */
+/* How a driver's step ended. A negative status instead says why the driver cannot go on. */
 enum mc_step { MC_STEP_DONE = 0, MC_STEP_MORE = 1 };
 
-enum mc_state { MC_STATE_CLOSED = 0, MC_STATE_OPEN = 1, MC_STATE_CLOSING = 2, MC_STATE_BROKEN = 3 };
+enum mc_state { MC_STATE_CLOSED = 0, MC_STATE_OPEN = 1, MC_STATE_BROKEN = 3 };
 
-/* Every failure any C function of the project reports. 0 and above is success. */
+/* Every failure that a C function of the project reports; the functions' comments say which of them
+ * they return. A result of 0 or above is a success. */
 enum mc_status {
     MC_OK = 0,
     MC_ENOMEM = -1,         /* nothing left that this caller may have */
@@ -184,14 +198,13 @@ enum mc_status {
     MC_ERUNAWAY = -9,       /* a producer index ran past the ring */
     MC_ETORN = -10,         /* a record was published before it was written */
     MC_EFULL = -11,         /* ring full */
-    MC_ETIMEOUT = -12,
+    MC_ETIMEOUT = -12,      /* the other side did not act in time */
     MC_EGONE = -13,         /* the other side is gone */
-    MC_EOP = -14,           /* unknown op */
-    MC_EFOREIGN = -15,      /* frame not held by the domain that named it */
-    MC_EPOOL = -16,         /* no such tmem pool */
-    MC_EPERM = -17,
+    MC_EOP = -14,           /* no such operation, or not one of this domain's mechanism */
+    MC_EFOREIGN = -15,      /* the domain does not hold the frame that it named */
+    MC_EPERM = -17,         /* the memory is pinned for DMA */
     MC_ETARGET = -18,       /* refused: the domain's target or mm_target is reached */
-    MC_EKERNEL = -19,       /* a system call failed; errno is kept by the caller */
+    MC_EKERNEL = -19,       /* a system call failed; errno says how */
     MC_EBROKEN = -20        /* validate() found a violated invariant */
 };
 /* cdef-end */
@@ -210,7 +223,7 @@ _Static_assert(sizeof(struct mc_control) <= MC_FRAME_BYTES, "the control page is
 _Static_assert(MC_AREA_ROWS * MC_ROW_FRAMES == MC_AREA_FRAMES, "rows fill an area");
 _Static_assert(MC_AREA_FRAMES * MC_FRAME_BYTES == MC_AREA_BYTES, "frames fill an area");
 _Static_assert((MC_RING_SLOTS & (MC_RING_SLOTS - 1)) == 0, "a ring index wraps by a mask");
-_Static_assert(sizeof(((struct mc_ring *)0)->slots) / 64 == MC_RING_SLOTS, "slots as named");
+_Static_assert(MC_MECHANISMS == MC_HYPERALLOC + 1, "mechanisms as named");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
                "shared words are lock-free");
 

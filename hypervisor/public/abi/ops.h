@@ -1,8 +1,8 @@
 /* ops.h: what the records of the two rings mean.
  *
- * Memory ring. Which operations a domain may use depends on its mechanism; another's are MC_EOP.
- * The first four, of `direct`; the operations of the others stand in a header of their own each
- * (balloon.h, virtio_mem.h, sections.h, cmm.h, hyperalloc.h).
+ * Memory ring. A domain may use the operations of its own mechanism; any other gets MC_EOP. These
+ * four are `direct`'s. Each other mechanism has a header for its own (balloon.h, virtio_mem.h,
+ * sections.h, cmm.h, hyperalloc.h).
  *   NOP       -                                    -> 0; measures the ring
  *   GROW      arg0 areas wanted (1..64)            -> areas granted (>= 1), arg0 path of the last
  *                                                     (enum mc_path); or ENOMEM, ETARGET
@@ -46,8 +46,17 @@ enum mc_op_base {
     MC_OP_HYPERALLOC = 64
 };
 
-/* How a grant was served; every grant is counted under exactly one of these. */
-enum mc_path { MC_PATH_LOCAL = 0, MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
+/* How an area came to a domain; every grant is counted under exactly one of these. */
+#define MC_PATHS 4
+enum mc_path { MC_PATH_CREDIT = 1, MC_PATH_RING = 2, MC_PATH_TRANSFER = 3 };
+
+/* arg[0] of NEW_POOL, Xen's bits. A request without VERSION is refused. */
+enum mc_pool_flag {
+    MC_POOL_EPHEMERAL = 0,
+    MC_POOL_PERSISTENT = 1,
+    MC_POOL_SHARED = 2,
+    MC_POOL_VERSION = 0x1000000
+};
 
 #define MC_GROW_AREAS_MAX 64
 enum mc_tmem_bad { MC_TMEM_BAD = -2000 };

@@ -1,60 +1,75 @@
 /* reclaim.c: the host half. Each transition is one compare-and-swap of the area word.
  *
- * An area that goes away is subtracted from its tree first and added back if the word refuses; an
- * area that comes is added to its tree last. The tree word is the guest's to corrupt: a take gives
- * up after MC_TAKE_TRIES_MAX, an addition wraps, and both hurt that guest alone.
+ * An area that goes away is subtracted from its tree first, and added back when the word refuses;
+ * an area that comes is added to its tree last. The guest can corrupt the word of the tree: a take
+ * then gives up after MC_TAKE_TRIES_MAX and an addition wraps. Both hurt that guest alone.
  */
 #include "reclaim.h"
 #include "claims.h"
 
 _Static_assert(MC_TAKE_TRIES_MAX <= MC_RECLAIM_RETRIES_MAX, "one bound for the host half");
 
-static uint32_t word_of(uint32_t low, uint16_t generation)
+#define HOST_WORD(number) {.huge = 1, .reclaimed = 1, .evicted = 1, .generation = (number)}
+
+static int word_is_reclaimed(union mc_area_word word)
 {
-    return low | (uint32_t)generation << MC_AREA_GENERATION_SHIFT;
+    return word.free == 0 && word.huge && word.reclaimed;
 }
 
-static int is_reclaimed(uint32_t word)
+static int word_is_whole_backed(union mc_area_word word)
 {
-    const uint32_t flags = MC_AREA_HUGE | MC_AREA_RECLAIMED;
-    return (word & (flags | MC_AREA_FREE_MASK)) == flags;
+    return mc_word_is_whole(word) && !word.evicted;
 }
 
-static int is_whole_backed(uint32_t word)
+static int word_is_evicted(union mc_area_word word)
 {
-    return mc_word_whole(word) && !(word & MC_AREA_EVICTED);
+    return word.evicted && !word.reclaimed;
 }
 
-static int is_claimed(uint32_t word)
+/* Swap a word that `allows` into `next`; its free and huge fields stay when `keep` is 1. */
+static int word_transition(struct mc_frames *frames, uint32_t area,
+                           int (*allows)(union mc_area_word), int keep, union mc_area_word next)
 {
-    return (word & (MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_FREE_MASK)) == MC_AREA_HUGE;
-}
-
-static int is_evicted(uint32_t word)
-{
-    return (word & (MC_AREA_EVICTED | MC_AREA_RECLAIMED)) == MC_AREA_EVICTED;
-}
-
-/* Swap a word that `allows` into `fixed`, keeping its bits under `keep`. */
-static int transition(struct mc_frames *frames, uint32_t area, int (*allows)(uint32_t),
-                      uint32_t keep, uint32_t fixed)
-{
-    uint32_t seen = mc_word(frames, area);
-    for (int tries = 0; tries < MC_RECLAIM_RETRIES_MAX && allows(seen); tries++)
-        if (mc_word_swap(frames, area, &seen, (seen & keep) | fixed))
+    union mc_area_word seen = mc_word(frames, area);
+    MC_CHECK(area / MC_TREE_AREAS < frames->tree_count, "area %u in %u trees", area,
+             frames->tree_count);
+    MC_CHECK(!keep || (next.free == 0 && !next.huge), "area %u: %#x has fields that are to stay",
+             area, next.bits);
+    MC_CHECK(next.reclaimed == (next.huge && next.evicted), "area %u: %#x is no state of an area",
+             area, next.bits);
+    for (int tries = 0; tries < MC_RECLAIM_RETRIES_MAX && allows(seen); tries++) {
+        if (keep)
+            next.free = seen.free, next.huge = seen.huge;
+        if (mc_word_swap(frames, area, &seen, next))
             return MC_OK;
+    }
     return MC_ESTATE;
+}
+
+/* As word_transition, for an area that comes to the guest: its tree counts it last. */
+static int area_give(struct mc_frames *frames, uint32_t area, union mc_area_word next)
+{
+    MC_CHECK(next.free == MC_AREA_FRAMES && !next.reclaimed, "area %u comes as %#x", area,
+             next.bits);
+    if (area >= frames->area_count)
+        return MC_EINDEX;
+    int status = word_transition(frames, area, word_is_reclaimed, 0, next);
+    if (status == MC_OK)
+        mc_tree_give(frames, area, MC_AREA_FRAMES);
+    return status;
 }
 
 int mc_area_hard_reclaim(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
-    const uint32_t low = MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_EVICTED;
+    const union mc_area_word host = HOST_WORD(generation);
+    MC_CHECK(frames->area_count <= frames->tree_count * MC_TREE_AREAS, "%u areas in %u trees",
+             frames->area_count, frames->tree_count);
     if (area >= frames->area_count)
         return MC_EINDEX;
-    if (!mc_word_whole(mc_word(frames, area))
+    if (!mc_word_is_whole(mc_word(frames, area))
         || mc_tree_take(frames, area, MC_AREA_FRAMES, MC_AREA_FRAMES) == 0)
         return MC_ESTATE;
-    int status = transition(frames, area, mc_word_whole, 0, word_of(low, generation));
+    int status = word_transition(frames, area, mc_word_is_whole, 0, host);
     if (status < 0)
         mc_tree_give(frames, area, MC_AREA_FRAMES);
     return status;
@@ -62,50 +77,43 @@ int mc_area_hard_reclaim(struct mc_frames *frames, uint32_t area, uint16_t gener
 
 int mc_area_soft_reclaim(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
+    const union mc_area_word soft = {
+        .free = MC_AREA_FRAMES, .evicted = 1, .generation = generation};
     if (area >= frames->area_count)
         return MC_EINDEX;
-    return transition(frames, area, is_whole_backed, 0,
-                      word_of(MC_AREA_FRAMES | MC_AREA_EVICTED, generation));
+    return word_transition(frames, area, word_is_whole_backed, 0, soft);
 }
 
 int mc_area_return(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
-    if (area >= frames->area_count)
-        return MC_EINDEX;
-    int status = transition(frames, area, is_reclaimed, 0,
-                            word_of(MC_AREA_FRAMES | MC_AREA_EVICTED, generation));
-    if (status == MC_OK)
-        mc_tree_give(frames, area, MC_AREA_FRAMES);
-    return status;
+    const union mc_area_word soft = {
+        .free = MC_AREA_FRAMES, .evicted = 1, .generation = generation};
+    return area_give(frames, area, soft);
 }
 
 int mc_area_grant(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
-    if (area >= frames->area_count)
-        return MC_EINDEX;
-    int status = transition(frames, area, is_reclaimed, 0, word_of(MC_AREA_FRAMES, generation));
-    if (status == MC_OK)
-        mc_tree_give(frames, area, MC_AREA_FRAMES);
-    return status;
+    const union mc_area_word backed = {.free = MC_AREA_FRAMES, .generation = generation};
+    return area_give(frames, area, backed);
 }
 
 int mc_area_install(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
+    const union mc_area_word backed = {.generation = generation};
     if (area >= frames->area_count)
         return MC_EINDEX;
-    return transition(frames, area, is_evicted, MC_AREA_FREE_MASK | MC_AREA_HUGE,
-                      word_of(0, generation));
+    return word_transition(frames, area, word_is_evicted, 1, backed);
 }
 
 int mc_area_surrender(struct mc_frames *frames, uint32_t area, uint16_t generation)
 {
+    const union mc_area_word host = HOST_WORD(generation);
     if (area >= frames->area_count)
         return MC_EINDEX;
-    return transition(frames, area, is_claimed, 0,
-                      word_of(MC_AREA_HUGE | MC_AREA_RECLAIMED | MC_AREA_EVICTED, generation));
+    return word_transition(frames, area, mc_word_is_claimed, 0, host);
 }
 
 int64_t mc_area_word(const struct mc_frames *frames, uint32_t area)
 {
-    return area < frames->area_count ? (int64_t)mc_word(frames, area) : MC_EINDEX;
+    return area < frames->area_count ? (int64_t)mc_word(frames, area).bits : MC_EINDEX;
 }

@@ -1,33 +1,36 @@
 /* ring.c: see ring.h for the protocol and its steps. */
 #include "ring.h"
 
+#include "check.h"
+
 #include <string.h>
 
 #define RING_MASK ((uint32_t)(MC_RING_SLOTS - 1))
 
-/* Copies a record once. The fence keeps the compiler from reading the shared slot again where the
+/* Copy a record once. The fence keeps the compiler from reading the shared slot again where the
  * code reads the copy: the peer may change the slot at any time. */
-static void copy_record(struct mc_record *to, const struct mc_record *from)
+static void record_copy(struct mc_record *to, const struct mc_record *from)
 {
     memcpy(to, from, sizeof *to);
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-static void fill_slot(struct mc_ring *ring, uint32_t index, const struct mc_record *record)
+static void record_fill(struct mc_ring *ring, uint32_t index, const struct mc_record *record)
 {
     struct mc_record filled = *record;
 
     filled.seq = index;
-    copy_record(&ring->slots[index & RING_MASK], &filled);
+    record_copy(&ring->slots[index & RING_MASK], &filled);
 }
 
 /* Step 2 and 3 (5 for a response): make [old, new) visible, then look whether the peer sleeps. The
- * fence pairs with the one in announce(): one of the two sides sees the other's store. */
-static int publish(_Atomic uint32_t *producer, const _Atomic uint32_t *event, uint32_t *published,
-                   uint32_t new)
+ * fence pairs with the one in consumer_announce(): one of the two sides sees the other's store. */
+static int producer_publish(_Atomic uint32_t *producer, const _Atomic uint32_t *event,
+                            uint32_t *published, uint32_t new)
 {
     uint32_t old = *published;
 
+    MC_CHECK(new - old <= MC_RING_SLOTS, "%u records filled, %u published", new, old);
     if (new == old)
         return 0;
     *published = new;
@@ -37,7 +40,8 @@ static int publish(_Atomic uint32_t *producer, const _Atomic uint32_t *event, ui
 }
 
 /* Step 6: ask for a bell at the next record, then look once more. */
-static int announce(_Atomic uint32_t *event, const _Atomic uint32_t *producer, uint32_t consumed)
+static int consumer_announce(_Atomic uint32_t *event, const _Atomic uint32_t *producer,
+                             uint32_t consumed)
 {
     atomic_store_explicit(event, consumed + 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
@@ -49,7 +53,7 @@ void mc_ring_format(struct mc_ring *ring)
     memset(ring, 0, sizeof *ring);
     atomic_store_explicit(&ring->req_event, 1, memory_order_relaxed);
     atomic_store_explicit(&ring->rsp_event, 1, memory_order_relaxed);
-    /* As if the lap before had been served: the first lap too finds unwritten slots torn. */
+    /* As if a lap had been served before: so a slot is found torn in the first lap, too. */
     for (uint32_t i = 0; i < MC_RING_SLOTS; i++)
         ring->slots[i].seq = i - MC_RING_SLOTS;
 }
@@ -73,9 +77,13 @@ uint32_t mc_front_outstanding(const struct mc_front *front)
 
 int mc_front_push(struct mc_front *front, const struct mc_record *request)
 {
-    if (mc_front_outstanding(front) >= MC_RING_SLOTS)
+    uint32_t outstanding = mc_front_outstanding(front);
+
+    MC_CHECK(outstanding <= MC_RING_SLOTS, "%u requests sent, %u answered", front->req_prod,
+             front->rsp_cons);
+    if (outstanding >= MC_RING_SLOTS)
         return MC_EFULL;
-    fill_slot(front->ring, front->req_prod++, request);
+    record_fill(front->ring, front->req_prod++, request);
     return MC_OK;
 }
 
@@ -83,7 +91,8 @@ int mc_front_publish(struct mc_front *front)
 {
     struct mc_ring *ring = front->ring;
 
-    return publish(&ring->req_prod, &ring->req_event, &front->req_published, front->req_prod);
+    return producer_publish(&ring->req_prod, &ring->req_event, &front->req_published,
+                            front->req_prod);
 }
 
 int mc_front_pop(struct mc_front *front, struct mc_record *response)
@@ -93,9 +102,11 @@ int mc_front_pop(struct mc_front *front, struct mc_record *response)
 
     if (ready == 0)
         return 0;
+    MC_CHECK(front->req_published - cons <= MC_RING_SLOTS, "%u requests published, %u answered",
+             front->req_published, cons);
     if (ready > front->req_published - cons)
         return MC_ERUNAWAY;
-    copy_record(response, &front->ring->slots[cons & RING_MASK]);
+    record_copy(response, &front->ring->slots[cons & RING_MASK]);
     if (response->seq != cons)
         return MC_ETORN;
     front->rsp_cons = cons + 1;
@@ -104,17 +115,19 @@ int mc_front_pop(struct mc_front *front, struct mc_record *response)
 
 int mc_front_arm(struct mc_front *front)
 {
-    return announce(&front->ring->rsp_event, &front->ring->rsp_prod, front->rsp_cons);
+    return consumer_announce(&front->ring->rsp_event, &front->ring->rsp_prod, front->rsp_cons);
 }
 
 int mc_back_pending(const struct mc_back *back)
 {
     uint32_t prod = atomic_load_explicit(&back->ring->req_prod, memory_order_acquire);
-    uint32_t unanswered = back->req_cons - back->rsp_published;     /* never above MC_RING_SLOTS */
+    uint32_t unanswered = back->req_cons - back->rsp_published;
 
+    MC_CHECK(unanswered <= MC_RING_SLOTS, "%u requests taken, %u answered", back->req_cons,
+             back->rsp_published);
     if (prod == back->req_cons)
         return 0;
-    /* What was consumed and not yet answered still occupies its slots. */
+    /* A request that was consumed and is not answered yet occupies its slot. */
     return prod - back->req_cons > MC_RING_SLOTS - unanswered ? MC_ERUNAWAY : 1;
 }
 
@@ -125,7 +138,7 @@ int mc_back_pop(struct mc_back *back, struct mc_record *request)
 
     if (pending != 1)
         return pending;
-    copy_record(request, &back->ring->slots[cons & RING_MASK]);
+    record_copy(request, &back->ring->slots[cons & RING_MASK]);
     if (request->seq != cons)
         return MC_ETORN;
     back->req_cons = cons + 1;
@@ -134,9 +147,11 @@ int mc_back_pop(struct mc_back *back, struct mc_record *request)
 
 int mc_back_push(struct mc_back *back, const struct mc_record *response)
 {
+    MC_CHECK(back->req_cons - back->rsp_prod <= MC_RING_SLOTS, "%u requests taken, %u responses",
+             back->req_cons, back->rsp_prod);
     if (back->rsp_prod == back->req_cons)
         return MC_EFULL;
-    fill_slot(back->ring, back->rsp_prod++, response);
+    record_fill(back->ring, back->rsp_prod++, response);
     return MC_OK;
 }
 
@@ -144,10 +159,11 @@ int mc_back_publish(struct mc_back *back)
 {
     struct mc_ring *ring = back->ring;
 
-    return publish(&ring->rsp_prod, &ring->rsp_event, &back->rsp_published, back->rsp_prod);
+    return producer_publish(&ring->rsp_prod, &ring->rsp_event, &back->rsp_published,
+                            back->rsp_prod);
 }
 
 int mc_back_arm(struct mc_back *back)
 {
-    return announce(&back->ring->req_event, &back->ring->req_prod, back->req_cons);
+    return consumer_announce(&back->ring->req_event, &back->ring->req_prod, back->req_cons);
 }

@@ -1,23 +1,27 @@
-/* sections.h: the words both halves of `sections` exchange.
+/* sections.h: the protocol between the two halves of `sections`.
  *
  * A section is options[0] consecutive areas. The hypervisor decides which section comes or goes,
- * because it knows the banks; the guest does it, because it knows what is in use. The guest asks
- * until there is nothing to be done. As Linux' memory hotplug without ACPI: NEXT stands for the
- * notification, OFFLINED for the ejection, KEPT for _OST.
+ * because it knows the banks; the guest brings it online or offline, because it knows which frames
+ * are in use. The guest asks for the next step until the answer is MC_SECTION_NOTHING. This is
+ * Linux' memory hotplug without ACPI: NEXT stands for the notification, OFFLINED for the ejection,
+ * KEPT for _OST.
  *
  *   SECTION_NEXT      arg0 enum mc_section_ask   -> enum mc_section_todo, arg0 section, arg1 bank,
- *                                                   arg2 areas of it; STUCK: arg0 minus the status
- *                                                   why what is left cannot go. ENOMEM: no chunk to
- *                                                   be had. ETARGET: for one that asks for more
- *   SECTION_OFFLINED  arg0 section               -> 0: it is the hypervisor's. ETARGET: keep it
- *                     every area of it claimed      after all; EPERM: pinned for DMA; ESTATE. Then
- *                                                   nothing was taken
- *   SECTION_KEPT      arg0 section,              -> 0. It is not asked for again until the bell
- *                     arg1 minus the status         rings anew, or somebody asks anew
+ *                                                   arg2 areas of the section. With STUCK, arg0
+ *                                                   holds the negated status that explains why no
+ *                                                   further section can be removed. ENOMEM: no bank
+ *                                                   has a whole section free. ETARGET: the guest
+ *                                                   asked for more and is at its target
+ *   SECTION_OFFLINED  arg0 section, every area   -> 0: the section is the hypervisor's now. Else
+ *                     of which is claimed           nothing was taken: ETARGET, the guest shall
+ *                                                   keep the section after all; EPERM, it is pinned
+ *                                                   for DMA; ESTATE, it is not claimed
+ *   SECTION_KEPT      arg0 section, arg1 the     -> 0. The hypervisor asks for the section again
+ *                     negated status                after the next bell, or an ASK_ANEW
  *
- * SECTION_NEXT may be answered late: what it waits for is being punched.
- * control.driver[]: sections put online, offline, and kept because they could not be, by the
- * guest's count.
+ * The answer to SECTION_NEXT may come late, after the punch of the memory that it waits for.
+ * control.driver[] counts the sections that the guest put online, put offline, and kept because
+ * they could not go offline.
  */
 #ifndef MC_SECTIONS_H
 #define MC_SECTIONS_H
@@ -33,17 +37,17 @@ enum mc_sections_op {
     MC_OP_SECTION_KEPT = MC_OP_SECTIONS + 2
 };
 
-enum mc_section_ask {
-    MC_SECTION_ASK = 0,
-    MC_SECTION_ASK_MORE = 1,    /* an allocation: only for more memory */
-    MC_SECTION_ASK_ANEW = 2     /* the guest has made room: also for what was kept, being in use */
+enum mc_section_ask {           /* 0: the driver's thread asks for any step */
+    MC_SECTION_ASK_MORE = 1,    /* an allocation asks for more memory only */
+    MC_SECTION_ASK_ANEW = 2     /* as 0; the guest has made room, so sections that it kept because
+                                 * they were in use may go now */
 };
 
 enum mc_section_todo {
     MC_SECTION_NOTHING = 0,
-    MC_SECTION_ONLINED = 1,     /* plugged, and the allocator has it: use it */
-    MC_SECTION_OFFLINE = 2,     /* empty it, and offer it */
-    MC_SECTION_STUCK = 3        /* the target is not reached, and nothing can be done for it */
+    MC_SECTION_ONLINED = 1,     /* a section came; the guest may allocate from it */
+    MC_SECTION_OFFLINE = 2,     /* the guest shall empty the section and offer it */
+    MC_SECTION_STUCK = 3        /* the target is not reached, and no step can bring it nearer */
 };
 
 enum mc_sections_option { MC_SECTIONS_AREAS = 0, MC_SECTIONS_REMOTE = 1 };

@@ -17,7 +17,7 @@ static void sleep_until(uint64_t at_ns)
         ;
 }
 
-/* What whoever resizes by hand goes by. */
+/* Report the frames in use, by which the bench resizes the domain by hand. */
 static void tell_use(struct mc_guest *guest, const struct mcb_demand *demand, uint64_t wanted)
 {
     atomic_store(&guest->control->used_frames, demand->base_frames + demand->held + wanted);
@@ -37,7 +37,7 @@ static int give(struct mc_guest *guest, int slot, struct mcb_demand *demand, uin
     return freed < (int64_t)count ? status : MC_OK;
 }
 
-/* Take `count` frames more; how many came before time was up, or a negative status. */
+/* Take `count` frames more; how many were granted in time, or a negative status. */
 static int64_t take(struct mc_guest *guest, int slot, struct mcb_demand *demand, uint64_t count,
                     uint64_t until_ns)
 {
@@ -67,7 +67,7 @@ static int64_t take(struct mc_guest *guest, int slot, struct mcb_demand *demand,
     }
 }
 
-/* One request; *missed_areas grows by what was not had. */
+/* One request; *missed_areas grows by the areas that were not granted. */
 static int request(struct mc_guest *guest, int slot, struct mcb_demand *demand,
                    struct mcb_step *step, uint64_t since_ns, uint64_t *missed_areas)
 {

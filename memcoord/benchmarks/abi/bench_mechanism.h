@@ -1,8 +1,8 @@
 /* bench_mechanism.h: compiled loops of `memcoord bench mechanisms`, in the guest.
  *
- * Owns:  what a guest does while it is resized: use all there is, wait for more, copy, allocate.
- * Rules: `frames` is the caller's array of what it holds; what a loop takes it adds there. Single
- *        frames throughout: every mechanism can give those, whatever its granule. A sample is
+ * Owns:  the work of a guest while it is resized: use all memory, wait for more, copy, allocate.
+ * Rules: `frames` is the caller's array of the frames it holds; a loop appends the frames it takes.
+ *        All are single frames, which every mechanism can give, whatever its granule. A sample is
  *        nanoseconds. Slots are claimed by the caller, one per thread.
  * Each returns >= 0, or a negative enum mc_status.
  */
@@ -18,15 +18,16 @@
 #define MCB_POLL_NS 2000
 #define MCB_AWAIT_NS 20000000000
 
-/* What a wait for memory needs. `asks`: the guest may ask its mechanism for more (mc_guest_alloc);
- * else it takes what turns up. `plea_fd`: eventfd rung once, for whoever resizes by hand; or -1. */
+/* A wait for memory. `asks`: the guest may ask its mechanism for more (mc_guest_alloc); otherwise
+ * the guest takes the frames that turn up. `plea_fd`: an eventfd, rung once to tell the bench,
+ * which resizes by hand; or -1. */
 struct mcb_wait {
     uint32_t *frames;
     uint32_t count;
     int asks;
     int plea_fd;
     uint64_t began_ns;          /* out: CLOCK_MONOTONIC */
-    uint64_t ended_ns;          /* out: all of them were there and touched */
+    uint64_t ended_ns;          /* out: when the last of them was touched */
 };
 
 /* Take up to `limit` single frames, first those that are free (`asks`: then as many as the

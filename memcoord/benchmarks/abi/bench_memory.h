@@ -1,12 +1,12 @@
-/* bench_memory.h: compiled loops of `memcoord bench grant`; what the machine is timed doing.
+/* bench_memory.h: compiled loops of `memcoord bench grant`: the work that is timed.
  *
  * Owns:  the loops behind the rows of malloc and of our own allocator, sample by sample.
  * Rules: one sample is the time of `ops` operations, because a single warm one is shorter than the
  *        clock. Both sides of a ratio take the same `ops`. Loops that recycle touch a cache line
  *        that rotates with the operation, so that no side suffers from pages that all fall into
- *        one set of the L1 cache; loops on fresh memory touch the first byte, which in a block of
- *        malloc is sure to lie in a page of its own. What a row holds is given back outside its
- *        samples.
+ *        one set of the L1 cache. Loops on fresh memory touch the first byte, which in a block of
+ *        malloc is sure to lie in a page of its own. Memory that a row holds is given back outside
+ *        its samples.
  * Each returns 0 or a negative enum mc_status; samples are nanoseconds, not divided by ops.
  */
 #ifndef MC_BENCH_MEMORY_H
@@ -40,15 +40,12 @@ int mcb_grant_fresh(struct mc_guest *guest, int slot, uint64_t *sample, uint32_t
                     uint8_t *touched, uint32_t *recycled);
 /* Mark the row the slot holds: a loop that recycles has touched some of it. */
 void mcb_mark_slot(const struct mc_guest *guest, int slot, uint8_t *touched);
-/* Take and hold frames, at most `limit`, until an area's worth in sequence had no mark: by then
- * what was touched and free is used up, and samples of first touches can follow. Returns how many.
- */
+/* Take and hold frames, at most `limit`, until an area's worth in sequence had no mark. Then no
+ * free frame has been touched before, and samples of first touches can follow. Returns how many. */
 int mcb_hold_touched(struct mc_guest *guest, int slot, uint32_t limit, uint8_t *touched);
 
 /* Areas that are whole, free, backed and mapped: credit that an allocation meets. */
 int mcb_credit_areas(const struct mc_guest *guest);
-/* Areas that are whole, free and backed, mapped or not. */
-int mcb_free_areas(const struct mc_guest *guest);
 
 /* One sample: GROW one area on the ring, take a whole area, touch its 512 frames; held.
  * *path: enum mc_path of the grant. */

@@ -33,7 +33,8 @@ int mcb_ring_nop(struct mc_guest *guest, uint64_t *samples, uint32_t count, uint
     return MC_OK;
 }
 
-/* An fd here carries whole messages: eventfds by nature, the socket because one is in flight. */
+/* A read here gets a whole message: from an eventfd by nature, from the socket because only one
+ * message is in flight. */
 static int transfer(int fd, uint8_t *message, uint32_t bytes, int writing)
 {
     ssize_t done;
@@ -69,7 +70,7 @@ int mcb_fd_echo(int read_fd, int write_fd, uint32_t bytes)
     uint8_t message[MESSAGE_BYTES_MAX];
     if (bytes < 8 || bytes > MESSAGE_BYTES_MAX)
         return MC_EINDEX;
-    for (;;) { /* bounded by its peer: ends with the last write end of read_fd */
+    for (;;) { /* ends with the last write end of read_fd */
         int status = transfer(read_fd, message, bytes, 0);
         if (status == MC_OK)
             status = transfer(write_fd, message, bytes, 1);

@@ -3,8 +3,8 @@
  * Owns:  round trips over our ring, and over a pair of file descriptors as the floor beside them.
  * Rules: a sample is one round trip as its caller sees it, in nanoseconds; the echo side runs in
  *        another process. `rest_ns` before each sample, the caller yields its CPU: time for the
- *        other end to fall asleep, also when both share the CPU. Without it an end that never spins
- *        is still on its way to sleep when the next message comes, and nobody is woken.
+ *        other end to fall asleep, also when both share the CPU. Without the rest, an end that
+ *        never spins is still on its way to sleep when the next message comes, and nothing wakes.
  *        Each returns 0 or a negative enum mc_status.
  */
 #ifndef MC_BENCH_RING_H

@@ -4,11 +4,11 @@
  *        same through a domain's tmem ring; and their floors, memcpy and a futex round trip.
  * Rules: every loop walks one `struct mcb_set`, so that all name the same pages in the same order:
  *        page n is (n / MCB_OBJECT_PAGES + 1, object, 0), index n % MCB_OBJECT_PAGES. The guest's
- *        side is a small block of pages, in the cache as a page just used is, taken in turn; the
- *        other side is as large as the set. Before the clock of a sample starts, every page about
- *        to be put gets a first word it never had, so that no two pages put are alike. A sample is
- *        `ops` operations (at most the block; a batch for the ring). An operation that does not
- *        answer 1 ends the loop: what failed is no sample.
+ *        side is a small block of pages, taken in turn, which stays in the CPU's cache as a page
+ *        does that was just used; the other side is as large as the set. Before the clock of a
+ *        sample starts, every page about to be put gets a first word it never had, so that no two
+ *        pages put are alike. A sample is `ops` operations (at most the block; a batch for the
+ *        ring). An operation that does not answer 1 ends the loop: a failure is no sample.
  * Each returns 0 or a negative enum mc_status; MC_ESTATE for an answer that was not 1.
  */
 #ifndef MC_BENCH_TMEM_H
@@ -36,7 +36,7 @@ struct mcb_pool {
     uint32_t slot;
 };
 
-/* What a put or a get would copy, and no more: between the block and `store`, the set's size. */
+/* Only the copy of a put or a get, between the block and `store`, as large as the set. */
 int mcb_memcpy(struct mcb_set *set, int op, uint64_t store, uint64_t *samples, uint32_t count,
                uint32_t ops);
 /* MC_OP_PUT, MC_OP_GET or MC_OP_FLUSH_PAGE of the pages of the set. */

@@ -19,52 +19,52 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-static int hung_up(const struct mcc_seat *seat)
+static int hung_up(const struct mcc_attachment *own)
 {
-    struct pollfd peer = {.fd = seat->attach_fd, .events = POLLRDHUP};
+    struct pollfd peer = {.fd = own->attach_fd, .events = POLLRDHUP};
 
     return poll(&peer, 1, 0) > 0;
 }
 
-static int is_over(const struct mcc_seat *seat, uint64_t end_ns)
+static int is_over(const struct mcc_attachment *own, uint64_t end_ns)
 {
-    return mc_clock_ns() >= end_ns || hung_up(seat);
+    return mc_clock_ns() >= end_ns || hung_up(own);
 }
 
-void mcc_sit(struct mcc_seat *seat)
+void mcc_bind(struct mcc_attachment *own)
 {
-    const struct mc_control *control = (const struct mc_control *)seat->meta;
+    const struct mc_control *control = (const struct mc_control *)own->meta;
 
-    mc_front_bind(&seat->fronts[0], (struct mc_ring *)(seat->meta + control->memory_ring_offset));
-    mc_front_bind(&seat->fronts[1], (struct mc_ring *)(seat->meta + control->tmem_ring_offset));
+    mc_front_bind(&own->fronts[0], (struct mc_ring *)(own->meta + control->memory_ring_offset));
+    mc_front_bind(&own->fronts[1], (struct mc_ring *)(own->meta + control->tmem_ring_offset));
 }
 
 /* Not ended by a hang-up: memory that was mapped stays mapped. */
-uint64_t mcc_touch(const struct mcc_seat *seat, uint64_t from, uint64_t bytes, uint64_t for_ns)
+uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t from, uint64_t bytes, uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, writes = 0;
 
     while (mc_clock_ns() < end_ns)
-        for (uint64_t at = from; at < from + bytes && at < seat->ram_bytes; at += MC_FRAME_BYTES) {
-            *(volatile uint64_t *)(seat->ram + at) = ~at;
+        for (uint64_t at = from; at < from + bytes && at < own->ram_bytes; at += MC_FRAME_BYTES) {
+            *(volatile uint64_t *)(own->ram + at) = ~at;
             if (++writes % LOOK_EACH == 0 && mc_clock_ns() >= end_ns)
                 break;
         }
     return writes;
 }
 
-uint64_t mcc_flood_bell(const struct mcc_seat *seat, uint64_t for_ns)
+uint64_t mcc_flood_bell(const struct mcc_attachment *own, uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, rings = 0;
 
     do
         for (int i = 0; i < LOOK_EACH; i++, rings++)
-            mc_eventfd_ring(seat->bell_fd);
-    while (!is_over(seat, end_ns));
+            mc_eventfd_ring(own->bell_fd);
+    while (!is_over(own, end_ns));
     return rings;
 }
 
-/* Whatever is said of them, answers are taken: a slot is needed for the next record. */
+/* Answers are taken and not looked at: the next record needs their slot. */
 static void drain(struct mc_front *front)
 {
     struct mc_record answer;
@@ -73,30 +73,30 @@ static void drain(struct mc_front *front)
         ;
 }
 
-uint64_t mcc_flood_ring(struct mcc_seat *seat, uint32_t op, uint32_t other, uint64_t arg,
+uint64_t mcc_flood_ring(struct mcc_attachment *own, uint32_t op, uint32_t other, uint64_t arg,
                         uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, sent = 0;
     struct mc_record record = {.arg = {arg}};
 
-    while (!is_over(seat, end_ns)) {
-        drain(&seat->fronts[0]);
+    while (!is_over(own, end_ns)) {
+        drain(&own->fronts[0]);
         for (int i = 0; i < MC_RING_SLOTS; i++) {
             record.op = (uint16_t)(sent & 1 ? other : op);
-            if (mc_front_push(&seat->fronts[0], &record))
+            if (mc_front_push(&own->fronts[0], &record))
                 break;
             sent++;
         }
-        mc_front_publish(&seat->fronts[0]);
-        mc_eventfd_ring(seat->bell_fd);
+        mc_front_publish(&own->fronts[0]);
+        mc_eventfd_ring(own->bell_fd);
     }
     return sent;
 }
 
-uint64_t mcc_lie(struct mcc_seat *seat, uint64_t for_ns)
+uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, lies = 0;
-    struct mc_control *control = (struct mc_control *)seat->meta;
+    struct mc_control *control = (struct mc_control *)own->meta;
     _Atomic int64_t *const told[] = {
         &control->used_frames, &control->faults, &control->swap_ins, &control->swap_outs,
         &control->references, &control->committed_frames, &control->stall_ns,
@@ -109,28 +109,28 @@ uint64_t mcc_lie(struct mcc_seat *seat, uint64_t for_ns)
 
     do {
         for (uint32_t i = 0; i < sizeof told / sizeof *told; i++)
-            atomic_store(told[i], (int64_t)(next_random(&seat->state)
-                                            << (next_random(&seat->state) & 63)));
+            atomic_store(told[i], (int64_t)(next_random(&own->state)
+                                            << (next_random(&own->state) & 63)));
         for (uint32_t i = 0; i < sizeof words / sizeof *words; i++)
-            atomic_store(words[i], next_random(&seat->state) >> (next_random(&seat->state) & 63));
+            atomic_store(words[i], next_random(&own->state) >> (next_random(&own->state) & 63));
         for (uint32_t i = 0; i < sizeof control->driver / sizeof *control->driver; i++)
-            __atomic_store_n(&control->driver[i], next_random(&seat->state), __ATOMIC_RELEASE);
+            __atomic_store_n(&control->driver[i], next_random(&own->state), __ATOMIC_RELEASE);
         atomic_store(&control->driver_status, MC_STEP_DONE);
         atomic_store(&control->config_seen, atomic_load(&control->config_bell));
-        mc_eventfd_ring(seat->bell_fd);
+        mc_eventfd_ring(own->bell_fd);
         lies++;
-    } while (!is_over(seat, end_ns));
+    } while (!is_over(own, end_ns));
     return lies;
 }
 
-uint64_t mcc_burn(const struct mcc_seat *seat, uint64_t for_ns)
+uint64_t mcc_burn(const struct mcc_attachment *own, uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, turns = 0;
 
     do
         for (int i = 0; i < LOOK_EACH; i++, turns++)
             mc_cpu_relax();
-    while (!is_over(seat, end_ns));
+    while (!is_over(own, end_ns));
     return turns;
 }
 
@@ -149,89 +149,89 @@ static uint64_t corrupted(uint64_t word, int how, uint64_t *state)
 }
 
 /* A record of any operation, half of them with words that could be meant. */
-static void say(struct mcc_seat *seat, int ring)
+static void say(struct mcc_attachment *own, int ring)
 {
-    uint64_t dice = next_random(&seat->state), frames = seat->ram_bytes / MC_FRAME_BYTES;
+    uint64_t dice = next_random(&own->state), frames = own->ram_bytes / MC_FRAME_BYTES;
     struct mc_record record = {.op = (uint16_t)(dice % OPS_END), .flags = (uint16_t)(dice >> 16)};
 
     for (int i = 0; i < 5; i++) {
-        uint64_t word = next_random(&seat->state);
+        uint64_t word = next_random(&own->state);
 
         record.arg[i] = dice >> (32 + i) & 1 ? word : word % (dice >> (40 + i) & 1 ? frames : 65);
     }
-    if (!mc_front_push(&seat->fronts[ring], &record))
-        mc_front_publish(&seat->fronts[ring]);
-    mc_eventfd_ring(seat->bell_fd);
+    if (!mc_front_push(&own->fronts[ring], &record))
+        mc_front_publish(&own->fronts[ring]);
+    mc_eventfd_ring(own->bell_fd);
 }
 
-/* What a guest that behaves might say, so that it is not thrown out for its words. */
-static void say_mildly(struct mcc_seat *seat)
+/* A record that an honest guest might send, so that the cheater is not thrown out for it. */
+static void say_mildly(struct mcc_attachment *own)
 {
     struct mc_record record = {.op = MC_OP_NOP};
 
-    if (next_random(&seat->state) % 4 == 0)     /* memory takes its time */
-        record.op = (uint16_t)(next_random(&seat->state) % (MC_OP_INSTALL + 1));
-    record.arg[0] = 1 + next_random(&seat->state) % 4;
-    if (!mc_front_push(&seat->fronts[0], &record))
-        mc_front_publish(&seat->fronts[0]);
-    mc_eventfd_ring(seat->bell_fd);
+    if (next_random(&own->state) % 4 == 0)     /* of the slower ones, on memory */
+        record.op = (uint16_t)(next_random(&own->state) % (MC_OP_INSTALL + 1));
+    record.arg[0] = 1 + next_random(&own->state) % 4;
+    if (!mc_front_push(&own->fronts[0], &record))
+        mc_front_publish(&own->fronts[0]);
+    mc_eventfd_ring(own->bell_fd);
 }
 
-static void await_served(struct mcc_seat *seat)
+static void await_served(struct mcc_attachment *own)
 {
     uint64_t end_ns = mc_clock_ns() + MCC_SERVED_NS_MAX;
     struct mc_record answer;
 
-    while (!mc_front_pop(&seat->fronts[0], &answer) && mc_clock_ns() < end_ns)
+    while (!mc_front_pop(&own->fronts[0], &answer) && mc_clock_ns() < end_ns)
         mc_cpu_relax();
 }
 
-uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, uint32_t step,
+uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last, uint32_t step,
                        int how)
 {
     for (uint64_t at = first; at < last; at += step) {
-        volatile uint64_t *word = (volatile uint64_t *)seat->meta + at;
-        uint64_t was = *word, now = corrupted(was, how, &seat->state);
+        volatile uint64_t *word = (volatile uint64_t *)own->meta + at;
+        uint64_t was = *word, now = corrupted(was, how, &own->state);
 
         *word = now;
-        say_mildly(seat);
-        await_served(seat);
-        if (*word == now)           /* what the hypervisor has written meanwhile is its own */
+        say_mildly(own);
+        await_served(own);
+        if (*word == now)           /* unless the hypervisor has written it meanwhile */
             *word = was;
-        if (hung_up(seat))
+        if (hung_up(own))
             return at + step;
     }
     return last;
 }
 
-static uint64_t pick(struct mcc_seat *seat, const struct mcc_range *ranges, uint32_t count)
+static uint64_t pick(struct mcc_attachment *own, const struct mcc_range *ranges, uint32_t count)
 {
     uint64_t weights = 0, dice;
     uint32_t i = 0;
 
     for (uint32_t k = 0; k < count; k++)
         weights += ranges[k].weight;
-    for (dice = next_random(&seat->state) % weights; dice >= ranges[i].weight; i++)
+    for (dice = next_random(&own->state) % weights; dice >= ranges[i].weight; i++)
         dice -= ranges[i].weight;
-    return ranges[i].first + next_random(&seat->state) % (ranges[i].last - ranges[i].first);
+    return ranges[i].first + next_random(&own->state) % (ranges[i].last - ranges[i].first);
 }
 
-uint64_t mcc_corrupt(struct mcc_seat *seat, const struct mcc_range *ranges, uint32_t range_count,
-                     uint64_t count)
+uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
+                     uint32_t range_count, uint64_t count)
 {
     uint64_t done = 0;
 
     while (done < count) {
         volatile uint64_t *word =
-            (volatile uint64_t *)seat->meta + pick(seat, ranges, range_count);
+            (volatile uint64_t *)own->meta + pick(own, ranges, range_count);
 
-        *word = corrupted(*word, (int)(next_random(&seat->state) % MCC_VALUES), &seat->state);
+        *word = corrupted(*word, (int)(next_random(&own->state) % MCC_VALUES), &own->state);
         if (++done % MCC_BURST_WORDS)
             continue;
-        drain(&seat->fronts[0]);
-        drain(&seat->fronts[1]);
-        say(seat, (int)(next_random(&seat->state) & 1));
-        if (hung_up(seat))
+        drain(&own->fronts[0]);
+        drain(&own->fronts[1]);
+        say(own, (int)(next_random(&own->state) & 1));
+        if (hung_up(own))
             break;
     }
     return done;
@@ -257,7 +257,7 @@ int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, ui
         int path;
         int64_t gained;
 
-        do      /* what it gave back may not have been punched yet */
+        do      /* the host may not have punched the area given back yet */
             gained = mc_guest_request(guest, MC_AREA_FRAMES, &path);
         while ((gained == MC_ETARGET || gained == MC_ENOMEM) && mc_clock_ns() < end_ns);
         if (gained < 0)

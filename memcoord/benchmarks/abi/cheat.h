@@ -1,11 +1,12 @@
-/* cheat.h: what a guest that cheats does faster than an interpreter could, and how it is watched.
+/* cheat.h: the loops of a guest that cheats, and the loop that watches the memory of domains.
  *
- * Owns:  the loops of benchmarks/hostile/guest.py (the cheat itself, in a process of its own) and of
- *        benchmarks/hostile/cheats.py (the eye that looks at what the kernel really gave).
- * Rules: a seat is a bare attachment: two mappings and two rings, nothing that believes what stands
- *        in meta, so that it survives what it writes there. Every loop ends by its count or its
- *        time, and when the hypervisor has hung up on `attach_fd`. Randomness is splitmix64 of
- *        `state`, which goes on over lives: a seed reproduces the whole sequence of writes.
+ * Owns:  the cheats of memcoord/benchmarks/hostile/guest.py, which run in the cheating process, and
+ *        the watch of memcoord/benchmarks/hostile/lab.py, which runs in the hypervisor's.
+ * Rules: a cheat works on a bare attachment: two mappings and two rings. Nothing in a bare
+ *        attachment believes the words in meta, so that a cheat survives its own corruptions. Every
+ *        loop ends by its count or its time, and when the hypervisor hangs up on `attach_fd`.
+ *        Random numbers are splitmix64 of `state`, which goes on over all lives of a cheater: one
+ *        seed reproduces the whole sequence of writes.
  */
 #ifndef MC_CHEAT_H
 #define MC_CHEAT_H
@@ -16,14 +17,14 @@
 #define MCC_BURST_WORDS 16
 #define MCC_SERVED_NS_MAX 2000000
 
-struct mcc_seat {
+struct mcc_attachment {
     uint64_t meta;
     uint64_t meta_bytes;
     uint64_t ram;
     uint64_t ram_bytes;
     int bell_fd;
     int attach_fd;
-    struct mc_front fronts[2];
+    struct mc_front fronts[MC_RINGS];
     uint64_t state;             /* of the random numbers */
 };
 
@@ -36,47 +37,51 @@ struct mcc_range {
 
 enum mcc_value { MCC_ZERO = 0, MCC_ONES = 1, MCC_RANDOM = 2, MCC_OFF_BY_ONE = 3, MCC_VALUES = 4 };
 
-/* Bind the rings where the control page says they are. */
-void mcc_sit(struct mcc_seat *seat);
+/* Bind the two rings of a new attachment at the offsets in its control page. */
+void mcc_bind(struct mcc_attachment *own);
 
 /* Write to every page of [from, from + bytes) of ram, again and again; how many writes. */
-uint64_t mcc_touch(const struct mcc_seat *seat, uint64_t from, uint64_t bytes, uint64_t for_ns);
+uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t from, uint64_t bytes,
+                   uint64_t for_ns);
 /* Ring the hypervisor's bell without a pause; how often. */
-uint64_t mcc_flood_bell(const struct mcc_seat *seat, uint64_t for_ns);
+uint64_t mcc_flood_bell(const struct mcc_attachment *own, uint64_t for_ns);
 /* Keep the ring full of `op`, in turns with `other`, with `arg` as its first word; how many. */
-uint64_t mcc_flood_ring(struct mcc_seat *seat, uint32_t op, uint32_t other, uint64_t arg,
+uint64_t mcc_flood_ring(struct mcc_attachment *own, uint32_t op, uint32_t other, uint64_t arg,
                         uint64_t for_ns);
-/* Say without a pause that the driver has done what it was asked, and lie in every statistic. */
-uint64_t mcc_lie(struct mcc_seat *seat, uint64_t for_ns);
-/* Burn a CPU and nothing else: what a busy neighbour is without cheating. */
-uint64_t mcc_burn(const struct mcc_seat *seat, uint64_t for_ns);
+/* Claim without a pause that the target is reached, and lie in every statistic. */
+uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns);
+/* Burn a CPU and nothing else, as a busy neighbour does that is no cheat. */
+uint64_t mcc_burn(const struct mcc_attachment *own, uint64_t for_ns);
 
 /* Each step-th word of [first, last) in turn: corrupt it in one way, send a record, ring, wait
  * until it is answered (at most MCC_SERVED_NS_MAX), put the word back. The word to go on with in
  * the next life, at least `last` when all are done. */
-uint64_t mcc_each_word(struct mcc_seat *seat, uint64_t first, uint64_t last, uint32_t step,
+uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last, uint32_t step,
                        int how);
 /* `count` random words of the ranges, a random record and a bell after every MCC_BURST_WORDS. How
  * many were written in this life. */
-uint64_t mcc_corrupt(struct mcc_seat *seat, const struct mcc_range *ranges, uint32_t range_count,
-                     uint64_t count);
+uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
+                     uint32_t range_count, uint64_t count);
 
-/* An honest domain: GROW an area, then offer it again, `count` times or for for_ns, `pause_ns`
- * between two. One sample each, of the GROW, until it is granted; how many, or a status. */
+/* An honest domain: GROW an area and offer it again, at most `count` times and for at most for_ns,
+ * with pauses of `pause_ns`. A sample is the time from the GROW to its grant. Returns the number of
+ * samples, or a negative enum mc_status. */
 int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, uint64_t pause_ns,
                    uint64_t for_ns);
 
+
 #define MCC_WATCHED_MAX 256
 
-/* What the kernel gave to files all together. fds grow while it runs: fd first, then count. */
+/* The memory that the kernel has given to a set of files. Another thread may add a file while the
+ * watch runs: it writes the fd first, then the count. */
 struct mcc_watch {
-    int fds[256];
+    int fds[MCC_WATCHED_MAX];
     uint32_t count;             /* atomic */
     uint32_t stop;              /* atomic */
     uint64_t limit_bytes;
     uint64_t peak_bytes;
-    uint64_t peaks_bytes[256];  /* of each file */
-    uint64_t first_over_ns;     /* clock when the sum was above the limit first; 0: never */
+    uint64_t peaks_bytes[MCC_WATCHED_MAX];  /* of each file */
+    uint64_t first_over_ns;     /* when the sum first exceeded the limit; 0: never */
     uint64_t looks;
 };
 

@@ -1,1 +1,1 @@
-"""``memcoord bench bursts``: what sudden demand gets from each mechanism."""
+"""``memcoord bench bursts``: sudden demand against each mechanism."""

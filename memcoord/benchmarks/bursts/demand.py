@@ -4,8 +4,8 @@ Owns: the series of ``memcoord bench bursts``. Pure. A series is steps of (nanos
 start, areas wanted or, negative, given back); no step leads below 0 or above PEAK_AREAS.
 media: viewers of a streaming server come and go, each with a buffer of its own; on and off times
 are Pareto, without a finite variance. social: posts of a feed come in flashes, at a rate that falls
-off after each; a few are read by very many, so their sizes are Pareto. bitbrains: memory in use of
-a real machine of the GWA-T-12 archive, its first SAMPLES, one each five minutes.
+off after each; a few posts are read by very many, so their sizes are Pareto. bitbrains: memory in
+use of a real machine of the GWA-T-12 archive, its first SAMPLES samples, one every five minutes.
 Time is compressed to SPAN_S.
 """
 
@@ -47,7 +47,7 @@ def demand(series: str, seed: int) -> list[Step]:
 
 
 def excerpt(number: int) -> list[int]:
-    """Thousandths of its most that a recorded machine uses, sample by sample; [] without data."""
+    """Memory in use of a recorded machine, in thousandths of its peak; [] without data."""
     packed = resources.files("memcoord.testbed").joinpath("data", EXCERPT)
     if not packed.is_file():
         return []
@@ -59,7 +59,7 @@ def excerpt(number: int) -> list[int]:
 
 
 def bounded(sessions: Iterable[tuple[float, float, int]]) -> list[Step]:
-    """Sessions of (begin, end, areas), in seconds, as steps; who finds no room does not come."""
+    """Sessions of (begin, end, areas), in seconds, as steps; those without room are left out."""
     events = []
     for number, (begin_s, end_s, areas) in enumerate(sessions):
         if begin_s < SPAN_S:
@@ -97,7 +97,7 @@ def _social(source: random.Random) -> Iterable[tuple[float, float, int]]:
 
 
 def _walk(source: random.Random) -> list[int]:
-    """What stands in for the recorded machine: a walk that jumps now and then."""
+    """A stand-in for the recorded machine: a walk that jumps now and then."""
     level, levels = 300, []
     for _ in range(SAMPLES):
         jump = source.random() < WALK_JUMP_CHANCE

@@ -1,7 +1,7 @@
-"""A measured guest whose need of memory follows a series: bursts, or single requests.
+"""The measured process of ``memcoord bench bursts``: a guest whose need of memory follows a series.
 
-Owns: the operation that runs ``mcb_demand_run`` on a domain of ``MechanismGuest``.
-Rules: called by ``memcoord.benchmarks.subject`` only. Times are CLOCK_MONOTONIC nanoseconds.
+Owns: the operation that runs ``mcb_demand_run`` on an adopted domain. Times are CLOCK_MONOTONIC
+nanoseconds. Called by: ``memcoord.benchmarks.bursts.bench`` and ``interference.bench``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from array import array
 from hypervisor.public.errors import error_of
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.benchmarks._loops import ffi, lib
+from memcoord.benchmarks.measured import run
 from memcoord.benchmarks.mechanisms.guest import MechanismGuest
+from memcoord.testbed.runs.remote import operation
 
 
 class DemandGuest(MechanismGuest):
-    """The domains of one process, and what they can be made to want."""
+    """Domains that can be made to want memory."""
 
+    @operation
     def demand(
         self,
         key: str,
@@ -30,9 +33,9 @@ class DemandGuest(MechanismGuest):
         ``is_apart``: nanoseconds after the end of the step before.
 
         Per request, in order: until it was granted, and until all of it was touched; 0 when that
-        was not within ``missed_ns``. What is held in the end is given back.
+        was not within ``missed_ns``. Areas held in the end are given back.
         """
-        guest = self._guests[key]
+        guest = self._adopted[key]
         room = _peak(steps) * AREA_FRAMES
         frames, table = ffi.new("uint32_t[]", max(room, 1)), ffi.new("struct mcb_step[]", steps)
         demand = ffi.new("struct mcb_demand *")
@@ -59,3 +62,7 @@ def _peak(steps: list[tuple[int, int]]) -> int:
         level = max(level + areas, 0)
         peak = max(peak, level)
     return peak
+
+
+if __name__ == "__main__":
+    run(DemandGuest)

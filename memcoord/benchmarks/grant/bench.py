@@ -1,17 +1,14 @@
-"""``memcoord bench grant``: what memory from the hypervisor costs beside malloc.
+"""``memcoord bench grant``: the cost of memory from the hypervisor beside malloc.
 
 Owns: the rows, their order within a round, the hosts they need, and the targets.
-Two hypervisors run. The roomy one has free memory for everything that will be asked of it, and
-serves the domains ``credit`` (granted ahead of need) and ``ring`` (no credit: it asks each time).
-The full one has given all but its slack to an idle donor, and serves ``taker``. One process is
-attached to all three domains, so that every grant stands beside the same malloc.
+Two hypervisors run. The roomy one has free memory for every request of the bench. It serves the
+domains ``credit`` (memory is granted ahead of need) and ``ring`` (no credit: the domain asks each
+time). The full one has given all its memory but the slack to an idle donor, and serves ``taker``.
+One process is attached to all three domains, so that every grant stands beside the same malloc.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from array import array
 from collections.abc import Callable
@@ -20,10 +17,11 @@ from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks import cpus
-from memcoord.benchmarks.harness import BenchPlan, Row, Sheet, Target
-from memcoord.benchmarks.lab import BenchError, Host, Lab
+from memcoord.benchmarks.harness import BenchPlan, Row, Target
+from memcoord.benchmarks.lab import BenchError, Host
+from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.testbed.runs.facts import read_text
-from memcoord.testbed.runs.launcher import ROOT
+from memcoord.testbed.runs.launcher import start_python
 
 PLAN = BenchPlan(
     bench="grant",
@@ -52,8 +50,8 @@ PLAN = BenchPlan(
         "malloc_fresh_2m": "glibc; held to the end of the round, then freed and malloc_trim(0)",
         "grant_batch64_4k": "per page",
         "grant_credit_4k": "granted during this run, never touched before, held",
-        "populate_4k": "per page: what the hypervisor spends ahead of need",
-        "map_4k": "per page: what the domain's mapper spends ahead of need",
+        "populate_4k": "per page: the hypervisor's work ahead of need",
+        "map_4k": "per page: the work of the domain's mapper thread ahead of need",
         "grant_ring_2m": "20 ms between grants, in which the host prepares one area",
         "grant_ring_2m_back_to_back": "no pause: the host populates while the domain waits",
         "grant_transfer_2m": "20 ms between grants, in which the host prepares one area",
@@ -64,6 +62,7 @@ PLAN = BenchPlan(
     },
 )
 
+GUEST = "memcoord.benchmarks.grant.guest"
 WARM_OPS = 64
 WARM_SAMPLES = 4000
 PYTHON_SAMPLES = 500
@@ -77,7 +76,7 @@ WARM_UP_TRANSFERS = 3
 IMPORT_SAMPLES = 3
 SPARE_AREAS = 8
 SLACK_AREAS = 2
-HELD_AREAS_PER_ROUND = 3  # what is held so that only frames never touched are left
+HELD_AREAS_PER_ROUND = 3  # held so that only frames never touched are left
 DONOR_WAIT_S = 5.0
 DONOR_POLL_S = 0.02
 PATH_NAMES = ("local", "credit", "ring", "transfer")
@@ -88,43 +87,44 @@ IMPORTS = {
 }
 
 
-class GrantBench:
+class GrantBench(Rounds):
     """One run of the bench; ``round`` measures every row once more."""
 
-    def __init__(self, lab: Lab, sheet: Sheet, rounds: int, placement: cpus.Placement) -> None:
-        self._sheet = sheet
+    def __init__(self, setting: Setting) -> None:
+        lab, rounds = setting.lab, setting.rounds
+        self._sheet = setting.sheet
         self._transfers = 0
         grown = rounds * (AREA_SAMPLES + HURRIED_SAMPLES) + WARM_UP_TRANSFERS + SPARE_AREAS
         credit = rounds * (FRESH_SAMPLES + HELD_AREAS_PER_ROUND) + SPARE_AREAS
         _check_memory((credit + 2 * grown) * AREA_BYTES)
         roomy = lab.host("h0", _roomy(credit, grown))
         self._full = lab.host("h1", _full(grown))
-        self._donor = lab.remote("donor")
-        self._subject = lab.remote("subject")
-        self._plain = lab.remote("plain", "--single-threaded")
-        self._start(roomy, grown, placement)
+        self._donor = lab.remote("donor", GUEST)
+        self._subject = lab.remote("subject", GUEST)
+        self._plain = lab.remote("plain", GUEST, "--single-threaded")
+        self._start(roomy, grown, setting.placement)
 
     def _start(self, roomy: Host, grown: int, placement: cpus.Placement) -> None:
-        self._donor.call("attach", run_dir=str(self._full.run_dir), name="donor")
-        self._donor.call("touch_and_free", key="donor", areas=grown)
+        self._donor.ask("attach", run_dir=str(self._full.run_dir), name="donor")
+        self._donor.ask("touch_and_free", key="donor", areas=grown)
         for name, host in (("credit", roomy), ("ring", roomy), ("taker", self._full)):
-            self._subject.call("attach", run_dir=str(host.run_dir), name=name)
+            self._subject.ask("attach", run_dir=str(host.run_dir), name=name)
         for host in (roomy, self._full):
             cpus.place(host.pid, placement.serving_cpu)
-        self._subject.call("place", cpu=placement.domain_cpu)
-        self._plain.call("place", cpu=placement.domain_cpu)
-        self._subject.call("python", row="of_numpy", count=1, ops=1)  # loads numpy
+        self._subject.ask("place", cpu=placement.domain_cpu)
+        self._plain.ask("place", cpu=placement.domain_cpu)
+        self._subject.ask("python", row="of_numpy", count=1, ops=1)  # loads numpy
         self._donor_before = self._donor_frames()
-        self._subject.call("grant_area", key="taker", count=WARM_UP_TRANSFERS, pause_s=PAUSE_S)
+        self._subject.ask("grant_area", key="taker", count=WARM_UP_TRANSFERS, pause_s=PAUSE_S)
         self._transfers += WARM_UP_TRANSFERS
 
-    def round(self) -> None:
+    def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once."""
         for measure in (self._warm, self._python, self._fresh, self._areas, self._imports):
             measure()
 
     def finish(self) -> None:
-        """Report the transfers only if the donor's memory is really gone; BenchError otherwise."""
+        """Report the transfers; BenchError when the donor has not really lost the memory."""
         gone = self._await_donor()
         if gone < (self._transfers - SLACK_AREAS) * AREA_FRAMES:
             raise BenchError(
@@ -140,24 +140,24 @@ class GrantBench:
 
     def _warm(self) -> None:
         warm = {"count": WARM_SAMPLES, "ops": WARM_OPS}
-        add, call = self._sheet.add, self._subject.call
+        add, call = self._sheet.add, self._subject.ask
         add("empty_loop", call("empty", **warm), WARM_OPS)
         add("malloc_warm_4k", call("malloc_warm", **warm, size=FRAME_BYTES), WARM_OPS)
         add("grant_local_4k", call("grant_local", key="credit", **warm), WARM_OPS)
         add("grant_batch64_4k", call("grant_batch", key="credit", count=WARM_SAMPLES), WARM_OPS)
-        alone = self._plain.call("malloc_warm", **warm, size=FRAME_BYTES)
+        alone = self._plain.ask("malloc_warm", **warm, size=FRAME_BYTES)
         add("malloc_warm_4k_single_threaded", alone, WARM_OPS)
 
     def _python(self) -> None:
         warm = {"count": PYTHON_SAMPLES, "ops": WARM_OPS}
-        add, call = self._sheet.add, self._subject.call
+        add, call = self._sheet.add, self._subject.ask
         add("python_empty_loop", call("python", row="nothing", **warm), WARM_OPS)
         add("python_bytearray_4k", call("python", row="of_bytearray", **warm), WARM_OPS)
         add("python_grant_4k", call("python", row="grant", key="credit", **warm), WARM_OPS)
         add("python_numpy_4k", call("python", row="of_numpy", **warm), WARM_OPS)
 
     def _fresh(self) -> None:
-        add, call = self._sheet.add, self._subject.call
+        add, call = self._sheet.add, self._subject.ask
         samples, faults = call("malloc_fresh", count=FRESH_SAMPLES, ops=FRESH_OPS, size=FRAME_BYTES)
         _keep_lowest(add("malloc_fresh_4k", samples, FRESH_OPS), "page_faults_per_page", faults)
         samples, dry, thrown = call("grant_credit", key="credit", count=FRESH_SAMPLES)
@@ -170,7 +170,7 @@ class GrantBench:
         add("map_4k", reads, FRESH_OPS)
 
     def _areas(self) -> None:
-        add, call = self._sheet.add, self._subject.call
+        add, call = self._sheet.add, self._subject.ask
         samples, faults = call("malloc_fresh", count=AREA_SAMPLES, ops=1, size=AREA_BYTES)
         _keep_lowest(add("malloc_fresh_2m", samples, 1), "page_faults_per_page", faults)
         for key, name in (("ring", "grant_ring_2m"), ("taker", "grant_transfer_2m")):
@@ -178,7 +178,7 @@ class GrantBench:
             self._area(key, f"{name}_back_to_back", HURRIED_SAMPLES, 0.0)
 
     def _area(self, key: str, name: str, count: int, pause_s: float) -> None:
-        samples, paths = self._subject.call("grant_area", key=key, count=count, pause_s=pause_s)
+        samples, paths = self._subject.ask("grant_area", key=key, count=count, pause_s=pause_s)
         row = self._sheet.add(name, samples, 1)
         for path in paths:
             _count(row, f"path_{PATH_NAMES[path]}", 1)
@@ -204,21 +204,6 @@ class GrantBench:
             if gone >= self._transfers * AREA_FRAMES or time.monotonic() > deadline:
                 return gone
             time.sleep(DONOR_POLL_S)
-
-
-def run(
-    lab: Lab,
-    sheet: Sheet,
-    rounds: int,
-    placement: cpus.Placement,
-    done: Callable[[float], None],
-) -> None:
-    """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
-    bench = GrantBench(lab, sheet, rounds, placement)
-    for index in range(rounds):
-        bench.round()
-        done(index + 1)
-    bench.finish()
 
 
 def _roomy(credit: int, ring: int) -> HypervisorConfig:
@@ -255,12 +240,12 @@ def _check_memory(wanted_bytes: int) -> None:
 
 
 def _run_python(code: str) -> int:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    start = time.perf_counter_ns()
-    subprocess.run(
-        [sys.executable, "-P", "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True
-    )
-    return time.perf_counter_ns() - start
+    start_ns = time.perf_counter_ns()
+    returncode = start_python("-c", code).wait()  # with a limit it would poll, which costs time
+    elapsed_ns = time.perf_counter_ns() - start_ns
+    if returncode:
+        raise BenchError(f"python -c {code!r} ended with {returncode}")
+    return elapsed_ns
 
 
 def _count(row: Row, key: str, more: int) -> None:

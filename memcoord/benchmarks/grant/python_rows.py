@@ -1,12 +1,14 @@
 """Rows measured in a Python loop: one by one, allocate, write one byte, release.
 
-Owns: the loops whose interpreter overhead is part of what they measure. Each returns nanoseconds
-per sample of ``ops`` operations. The loop itself is in every row alike; ``nothing`` shows it.
+Owns: the loops that measure the interpreter's overhead along with the allocation. Each returns
+nanoseconds per sample of ``ops`` operations. The loop itself costs every row the same; the row
+``nothing`` shows how much.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
@@ -63,3 +65,12 @@ def of_numpy(count: int, ops: int) -> array[int]:
             del block
         samples.append(perf_counter_ns() - start)
     return samples
+
+
+#: The rows by name; ``grant`` also takes the domain.
+ROWS: dict[str, Callable[..., array[int]]] = {
+    "nothing": nothing,
+    "grant": grant,
+    "of_bytearray": of_bytearray,
+    "of_numpy": of_numpy,
+}

@@ -1,8 +1,8 @@
 """Guests that cheat, against every mechanism: what each cheat achieves, seen from the host.
 
-Owns: the cheats (``CHEATS``) and the rows of the report. ``cheat_report(mechanism, run_dir)`` tries
-all of them on a ``CheatLab``; a test asks each row for its ``damage``, which is empty unless
-something happened that no guest may bring about. How fast something was is told, not judged.
+Owns: the cheats (``CHEATS``), and ``CheatRow``, the result of one. ``cheat_report`` tries all of
+them on a ``CheatLab``. A test asks each row for its ``damage``, which is empty unless the cheat
+brought about something that no guest may. How quickly a cheat was detected is told, not judged.
 """
 
 from __future__ import annotations
@@ -14,115 +14,120 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.hostile.guest import HOWS, WHERE, CheatProcess
+from memcoord.benchmarks.hostile.guest import HOWS, WHERE
 from memcoord.benchmarks.hostile.lab import AREA, CHEATER, HELD_AREAS, LOW_AREAS, CheatLab
+from memcoord.testbed.runs.remote import Remote, RemoteGone
 
-#: First operation of each mechanism that has some of its own.
-OP_BASES = {
+#: The first operation of each mechanism that has operations of its own.
+FIRST_OPS = {
     "balloon": lib.MC_OP_BALLOON,
     "virtio-mem": lib.MC_OP_VIRTIO_MEM,
     "sections": lib.MC_OP_SECTIONS,
     "cmm": lib.MC_OP_CMM,
     "hyperalloc": lib.MC_OP_HYPERALLOC,
 }
+assert FIRST_OPS.keys() == set(MECHANISMS) - {"direct"}
 ENOUGH_SAMPLES = 100  # below that there is no 99th percentile to speak of
 
 
 @dataclass
-class Row:
-    """What came of one cheat. ``damage`` is empty unless something happened that never may."""
+class CheatRow:
+    """The result of one cheat. ``damage`` is empty unless the cheat hurt somebody else."""
 
     mechanism: str
     cheat: str
-    noticed: str = ""  # what the hypervisor said of it, first
+    noticed: str = ""  # the first complaint of the hypervisor
     noticed_ms: float = 0.0  # from the first command of the cheat
     stopped: bool = False
-    beyond_frames: int = 0  # most that the kernel gave to the cheater beyond what it was granted
-    excess_frames: int = 0  # most that it gave to all domains beyond host memory
-    p99_ratio: float | None = None  # the grower's, against the moment before
-    did: Any = None  # what the cheater says it did, unless it was stopped first
+    beyond_frames: int = 0  # the most the kernel gave to the cheater beyond its grant
+    excess_frames: int = 0  # the most the kernel gave to all domains beyond host memory
+    p99_ratio: float | None = None  # the grower's waits, during the cheat over before it
+    did: Any = None  # the cheater's own account; None when it was stopped first
     damage: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
-        """Detected, or harmless; or what is broken."""
+        """The damage, or "detected: ...", or "harmless"."""
         if self.damage:
             return "; ".join(self.damage)
         return f"detected: {self.noticed}" if self.noticed else "harmless"
 
 
-#: A cheat: sends its command(s), and leaves the answer (None: the process ended) to be read.
-Act = Callable[[CheatLab, CheatProcess, float], None]
+#: A cheat sends its operations and leaves the answer to the last one to be read.
+Act = Callable[[CheatLab, Remote, float], None]
 
 
 def _plain(command: str, **args: Any) -> Act:
-    def act(_: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    def act(_: CheatLab, guest: Remote, for_s: float) -> None:
         guest.tell(command, for_s=for_s, **args)
 
     return act
 
 
-def _flood_device(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
-    base = OP_BASES.get(lab.mechanism, lib.MC_OP_INSTALL)
-    guest.tell("flood_ring", for_s=for_s, op=base, other=base + 1)
+def _flood_device(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    base = FIRST_OPS.get(lab.mechanism, lib.MC_OP_INSTALL)
+    guest.tell("flood_ring", for_s=for_s, first=base, second=base + 1)
 
 
 def _every_word(where: str, how: int) -> Act:
-    def act(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+    def act(lab: CheatLab, guest: Remote, for_s: float) -> None:
         guest.tell("each_word", where=where, how=how, step=lab.word_step)
 
     return act
 
 
-def _ignore(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+def _ignore(lab: CheatLab, guest: Remote, for_s: float) -> None:
     guest.ask("join")
     guest.tell("ignore", for_s=for_s)
-    time.sleep(for_s / 4)  # it is to hold memory by then; how much does not matter
+    time.sleep(for_s / 4)  # time to take memory; how much does not matter
     lab.shrink(LOW_AREAS * AREA)
 
 
-def _silent(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+def _silent(lab: CheatLab, guest: Remote, for_s: float) -> None:
     guest.ask("join")
     guest.ask("hold", areas=LOW_AREAS)
     guest.signal(signal.SIGSTOP)
     lab.shrink(0)
 
 
-def _die(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
-    guest.ask("sit")
+def _die(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("attach_bare")
     guest.tell("corrupt", count=1 << 40)
     time.sleep(for_s / 4)
     guest.signal(signal.SIGKILL)
 
 
-def _keep(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
-    guest.ask("sit")
+def _keep(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("attach_bare")
     lab.ask("detach", domain=CHEATER)
     guest.tell("keep", for_s=for_s)
 
 
-def _pass_on(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
-    guest.ask("sit")
+def _pass_on(lab: CheatLab, guest: Remote, for_s: float) -> None:
+    guest.ask("attach_bare")
     guest.ask("pass_on", for_s=for_s)
     guest.signal(signal.SIGKILL)
 
 
-def _files(lab: CheatLab, guest: CheatProcess, for_s: float) -> None:
+def _files(lab: CheatLab, guest: Remote, for_s: float) -> None:
     guest.tell("files")
 
 
-#: What each does, by name. ``busy`` is no cheat: it is what a neighbour that computes costs.
+#: The cheats by name. ``busy`` is no cheat: it shows the cost of a neighbour that only computes.
 CHEATS: dict[str, Act] = {
     "busy": _plain("burn"),
     "uses more than its grant": _plain("touch"),
     "ignores a shrink": _ignore,
     "lies in its statistics": _plain("lie"),
     "floods the bell": _plain("flood_bell"),
-    "floods the ring with GROW 64": _plain("flood_ring", op=lib.MC_OP_GROW, other=lib.MC_OP_GROW),
+    "floods the ring with GROW 64": _plain(
+        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_GROW
+    ),
     "floods the ring with GROW, RELEASE": _plain(
-        "flood_ring", op=lib.MC_OP_GROW, other=lib.MC_OP_RELEASE
+        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_RELEASE
     ),
     "floods the ring with its device's requests": _flood_device,
     "never answers": _silent,
@@ -134,26 +139,26 @@ CHEATS: dict[str, Act] = {
     **{
         f"corrupts {where}: {how}": _every_word(where, number)
         for where in WHERE
-        for number, how in enumerate(HOWS)
+        for how, number in HOWS.items()
     },
 }
 
-
-#: Those that attach by the frontend; those that are no domain any more when they cheat; those that
-#: take what they were not granted.
+#: Cheats that attach through the frontend.
 JOINS = (_ignore, _silent)
+#: Cheats performed after the domain was detached.
 GONE = (_keep, _pass_on)
+#: Cheats that use memory nobody granted.
 TAKES = {name for name, act in CHEATS.items() if act in GONE} | {"uses more than its grant"}
 
 
-def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> Row:
-    """Let one cheater do it for about ``for_s`` seconds while the neighbours go on."""
-    row = Row(lab.mechanism, cheat)
+def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
+    """Let one cheater try ``cheat`` for about ``for_s`` seconds while its neighbours go on."""
+    row = CheatRow(lab.mechanism, cheat)
     before = lab.grants(for_s)
     with lab.cheater() as guest:
         granted = 0
         if CHEATS[cheat] not in JOINS:
-            guest.ask("sit")
+            guest.ask("attach_bare")
             granted = lab.current_frames(CHEATER)
         lab.backend.look_anew()
         start = time.monotonic()
@@ -163,7 +168,7 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> Row:
         if cheat == "never answers":
             guest.signal(signal.SIGCONT)
         else:
-            row.did = guest.answer()
+            row.did = _answer_of(guest)
         row.noticed, at = lab.noticed(start)
         if not row.noticed and why is not None and CHEATS[cheat] in JOINS:
             start = lab.shrunk_at
@@ -178,8 +183,16 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> Row:
     return row
 
 
-def _look_after(lab: CheatLab, row: Row) -> None:
-    """The cheater is gone: nothing of it is left."""
+def _answer_of(guest: Remote) -> Any:
+    """The cheater's own account; None when it was ended over the cheat."""
+    try:
+        return guest.answer()
+    except RemoteGone:
+        return None
+
+
+def _look_after(lab: CheatLab, row: CheatRow) -> None:
+    """After the end of the cheater: is anything of it left, is anything of others lost."""
     row.stopped = bool(row.noticed) and row.did is None
     if not lab.await_gone():
         row.damage.append("its domain stays")
@@ -206,14 +219,14 @@ def _p99(samples: list[int]) -> float:
     return float(sorted(samples)[len(samples) * 99 // 100])
 
 
-def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> Row:
+def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
     """``count`` random corruptions of all that a guest can write, while the neighbours go on."""
-    row = Row(lab.mechanism, f"{count} random corruptions")
+    row = CheatRow(lab.mechanism, f"{count} random corruptions")
     with lab.cheater() as guest:
         start = time.monotonic()
         guest.tell("corrupt", count=count)
         lab.grants(for_s)
-        row.did = guest.answer()
+        row.did = _answer_of(guest)
         row.noticed, at = lab.noticed(start)
         row.noticed_ms = (at - start) * 1000
         row.damage += lab.damage()
@@ -224,7 +237,7 @@ def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> Row:
 
 def cheat_report(
     mechanism: str, run_dir: Path, *, for_s: float = 1.0, corruptions: int = 0, seed: int = 1
-) -> list[Row]:
+) -> list[CheatRow]:
     """Every cheat against one mechanism, then so many random corruptions."""
     with CheatLab(mechanism, run_dir, seed=seed) as lab:
         rows = [try_cheat(lab, cheat, for_s) for cheat in CHEATS]

@@ -1,31 +1,26 @@
-"""A guest process over the real attach protocol that does what no guest should: for ``cheats.py``.
+"""The guest that cheats, inside its process: it attaches as any domain does, then does as it likes.
 
-Owns: ``CheatProcess``, which starts one, and the loop of that process. The same process can be an
-honest neighbour (``hold``, ``verify``, ``grants``), so that cheats and victims differ in nothing
-else. ``python -P -m memcoord.benchmarks.hostile.guest RUN_DIR NAME SEED``, commands as lines of
-JSON on stdin, an answer each on stdout; it ends when stdin does.
-
-A cheat sits on bare mappings (``Seat``): the frontend believes what stands in meta, and would
-suffer from its own lies. A seat that was thrown out attaches again when the cheat goes on.
+Owns: ``CheatingGuest``, the operations of that process. The same process can be an honest neighbour
+(``hold``, ``verify``, ``grants``), so that cheats and victims differ in nothing else.
+A cheat works on a ``BareAttachment``, because the frontend believes the words in meta and would
+suffer from its own lies. When the hypervisor has thrown the guest out, a cheat that goes on
+attaches anew: every attachment is one life.
+Called by: ``memcoord.benchmarks.hostile.lab``, which starts the process and tells it what to do.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
-import json
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import frontend
-from hypervisor.public.errors import MemcoordError, NoMemory, PeerGone, error_of
+from hypervisor.public.errors import NoMemory, PeerGone, error_of
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
     MESSAGE_BYTES_MAX,
@@ -37,94 +32,39 @@ from hypervisor.public.messages import (
 )
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
-from memcoord.testbed.runs.launcher import ROOT
+from memcoord.testbed.runs.remote import operation, serve
 
-ANSWER_S = 120.0
-END_S = 20.0
 ATTACH_S = 20.0
 RETRY_S = 0.002
 SAMPLES_MAX = 20_000
 WORD_BYTES = 8
 NS = 1_000_000_000
-#: Sections of meta in their order, and how often a random corruption goes there. A broken ring ends
-#: the life of a domain, so rings are hit rarely: most lives shall be long.
+#: Sections of meta in their order, with the weight of each among random corruptions. A broken ring
+#: ends a life, so rings have little weight: most lives shall be long.
 SECTIONS = {
     "control": 60, "memory_ring": 1, "tmem_ring": 1, "trees": 100, "areas": 200, "rows": 100,
     "heads": 100, "slots": 60,
 }  # fmt: skip
 WHERE = {"control": (0, 1), "rings": (1, 3), "allocator": (3, 8)}
-HOWS = ("zero", "ones", "random", "off by one")
+HOWS = {
+    "zero": lib.MCC_ZERO,
+    "ones": lib.MCC_ONES,
+    "random": lib.MCC_RANDOM,
+    "off by one": lib.MCC_OFF_BY_ONE,
+}
 F_ADD_SEALS, F_SEAL_WRITE = 1033, 8
 
 
-class CheatProcess:
-    """The other end: starts the process as domain ``name`` of ``run_dir`` and talks to it."""
+class BareAttachment:
+    """File descriptors, two mappings and two rings of one domain, without a frontend.
 
-    def __init__(self, run_dir: Path, name: str, seed: int) -> None:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self.name = name
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "memcoord.benchmarks.hostile.guest",
-                str(run_dir),
-                name,
-                str(seed),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        self.pid = self._process.pid
-
-    def tell(self, command: str, **args: Any) -> None:
-        """Send a command and do not wait."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it was killed: the answer says so
-            self._process.stdin.write(json.dumps({"command": command, **args}).encode() + b"\n")
-            self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        """The next answer; None when the process ended instead. MemcoordError when it failed."""
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], ANSWER_S)[0]:
-            raise MemcoordError(f"{self.name}: no answer within {ANSWER_S:.0f} s")
-        line = self._process.stdout.readline()
-        if not line:
-            return None
-        answer = json.loads(line)
-        if isinstance(answer, dict) and "error" in answer:
-            raise MemcoordError(f"{self.name}: {answer['error']}")
-        return answer
-
-    def ask(self, command: str, **args: Any) -> Any:
-        """Send a command and wait for its answer."""
-        self.tell(command, **args)
-        return self.answer()
-
-    def signal(self, number: int) -> None:
-        """Send a signal, unless it ended."""
-        self._process.send_signal(number)
-
-    def close(self) -> None:
-        """End the process, dead or alive."""
-        self._process.kill()
-        self._process.wait(END_S)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-class Seat:
-    """A bare attachment: fds, two mappings, two rings."""
+    OSError or PeerGone when the hypervisor does not attach the domain.
+    """
 
     def __init__(self, run_dir: str, name: str, random_state: int) -> None:
         self._line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.fds: list[int] = []
-        self.c: Any = ffi.new("struct mcc_seat *", {"state": random_state})
+        self.c: Any = ffi.new("struct mcc_attachment *", {"state": random_state})
         try:
             self._line.settimeout(ATTACH_S)
             self._line.connect(os.path.join(run_dir, ATTACH_SOCKET))
@@ -140,7 +80,7 @@ class Seat:
         self.c.ram = lib.mc_map(self.fds[0], answer.ram_bytes)
         self.c.meta = lib.mc_map(self.fds[1], answer.meta_bytes)
         self.c.bell_fd, self.c.attach_fd = self.fds[2], self._line.fileno()
-        lib.mcc_sit(self.c)
+        lib.mcc_bind(self.c)
         control: Any = ffi.cast("struct mc_control *", self.c.meta)
         starts = [0, *(getattr(control, f"{name}_offset") for name in list(SECTIONS)[1:])]
         #: Where each section begins and the last one ends, in words; read before it is corrupted.
@@ -156,24 +96,25 @@ class Seat:
         self._line.close()
 
 
-class Told:
-    """The guest inside its process. Every public method is a command."""
+class CheatingGuest:
+    """One domain, honest or not. An operation with ``for_s`` lasts about as many seconds."""
 
     def __init__(self, run_dir: str, name: str, seed: int) -> None:
         self._run_dir, self._name = run_dir, name
         self._state = seed
         self._lives = 0
-        self._seat: Seat | None = None
+        self._bare: BareAttachment | None = None
         self._domain: frontend.Domain | None = None
         self._held: list[int] = []
 
-    # Honest
+    # Operations of an honest neighbour
 
-    def join(self) -> bool:
-        """Attach as any program does."""
+    @operation
+    def join(self) -> None:
+        """Attach through the frontend, as any program does."""
         self._domain = frontend.attach(self._run_dir, name=self._name)
-        return True
 
+    @operation
     def hold(self, areas: int) -> int:
         """Fill whole areas, as many as there are up to ``areas``; how many."""
         domain = self._joined()
@@ -187,8 +128,9 @@ class Told:
             self._held.append(first)
         return len(self._held)
 
+    @operation
     def verify(self) -> int:
-        """Pages held whose content is not what was written."""
+        """The number of held pages whose content has changed."""
         domain = self._joined()
         return sum(
             lib.mc_content_check(domain.address + frame * FRAME_BYTES, domain.domid, frame, 1) >= 0
@@ -196,6 +138,7 @@ class Told:
             for frame in range(first, first + AREA_FRAMES)
         )
 
+    @operation
     def grants(self, for_s: float, pause_s: float) -> list[int]:
         """Ask for an area and offer it again, over and over; the nanoseconds of each grant."""
         samples = ffi.new("uint64_t[]", SAMPLES_MAX)
@@ -205,108 +148,120 @@ class Told:
             raise error_of(done, "grants")
         return list(samples[0:done])
 
-    # Not
+    # Cheats
 
-    def sit(self) -> bool:
-        """Attach barely."""
-        self._sitting()
-        return True
+    @operation
+    def attach_bare(self) -> None:
+        """Attach without a frontend, so that cheats survive what they write."""
+        self._attachment()
 
+    @operation
     def burn(self, for_s: float) -> int:
-        """Only busy, for comparison."""
-        return int(lib.mcc_burn(self._sitting().c, _ns(for_s)))
+        """Compute and do nothing else, for comparison; how many looks at the clock."""
+        return int(lib.mcc_burn(self._attachment().c, _ns(for_s)))
 
+    @operation
     def touch(self, for_s: float) -> int:
-        """Write to all of ram, granted or not."""
-        seat = self._sitting()
-        return int(lib.mcc_touch(seat.c, 0, seat.c.ram_bytes, _ns(for_s)))
+        """Write to every page of ram, granted or not; how many writes."""
+        bare = self._attachment()
+        return int(lib.mcc_touch(bare.c, 0, bare.c.ram_bytes, _ns(for_s)))
 
+    @operation
     def flood_bell(self, for_s: float) -> int:
-        """Ring without a pause."""
-        return int(lib.mcc_flood_bell(self._sitting().c, _ns(for_s)))
+        """Ring the hypervisor's bell without a pause; how often."""
+        return int(lib.mcc_flood_bell(self._attachment().c, _ns(for_s)))
 
-    def flood_ring(self, for_s: float, op: int, other: int) -> int:
-        """Keep the memory ring full of requests for as much as can be asked for."""
+    @operation
+    def flood_ring(self, for_s: float, first: int, second: int) -> int:
+        """Keep the memory ring full of requests of the largest size; how many there were."""
         most = lib.MC_GROW_AREAS_MAX
-        return int(lib.mcc_flood_ring(self._sitting().c, op, other, most, _ns(for_s)))
+        return int(lib.mcc_flood_ring(self._attachment().c, first, second, most, _ns(for_s)))
 
+    @operation
     def ignore(self, for_s: float) -> int:
-        """Use all there is and free nothing, while saying that all has been done."""
+        """Use all memory and free nothing, while claiming that the target is reached."""
         held = self.hold(1 << 20)
         guest: Any = ffi.cast("struct mc_guest *", self._joined().guest_address)
-        seat = ffi.new("struct mcc_seat *", {"state": self._state})
-        seat.meta = int(ffi.cast("uintptr_t", guest.control))
-        seat.bell_fd, seat.attach_fd = guest.bell_fd, guest.attach_fd
-        lib.mcc_lie(seat, _ns(for_s))
+        bare = ffi.new("struct mcc_attachment *", {"state": self._state})
+        bare.meta = int(ffi.cast("uintptr_t", guest.control))
+        bare.bell_fd, bare.attach_fd = guest.bell_fd, guest.attach_fd
+        lib.mcc_lie(bare, _ns(for_s))
         return held
 
+    @operation
     def lie(self, for_s: float) -> int:
-        """Statistics that cannot be true."""
-        return int(lib.mcc_lie(self._sitting().c, _ns(for_s)))
+        """Report statistics that cannot be true; how often."""
+        return int(lib.mcc_lie(self._attachment().c, _ns(for_s)))
 
+    @operation
     def each_word(self, where: str, how: int, step: int) -> dict[str, int]:
         """Corrupt every (step-th) word of a part of meta in one way, a request after each."""
         low, high = WHERE[where]
-        seat = self._sitting()
-        first, last = seat.bounds[low], seat.bounds[high]
+        bare = self._attachment()
+        first, last = bare.bounds[low], bare.bounds[high]
         at = first
         while at < last:  # every life does at least one word
-            seat = self._sitting()
-            at = int(lib.mcc_each_word(seat.c, at, last, step, how))
-            self._state = seat.c.state
+            bare = self._attachment()
+            at = int(lib.mcc_each_word(bare.c, at, last, step, how))
+            self._state = bare.c.state
         return {"corruptions": (last - first + step - 1) // step, "lives": self._lives}
 
+    @operation
     def corrupt(self, count: int) -> dict[str, int]:
         """``count`` random corruptions all over meta, over as many lives as that takes."""
         done = 0
         while done < count:  # every life does at least one
-            seat = self._sitting()
-            bounds = zip(seat.bounds, seat.bounds[1:], SECTIONS.values(), strict=False)
+            bare = self._attachment()
+            bounds = zip(bare.bounds, bare.bounds[1:], SECTIONS.values(), strict=False)
             ranges = ffi.new("struct mcc_range[]", list(bounds))
-            done += int(lib.mcc_corrupt(seat.c, ranges, len(SECTIONS), count - done))
-            self._state = seat.c.state
+            done += int(lib.mcc_corrupt(bare.c, ranges, len(SECTIONS), count - done))
+            self._state = bare.c.state
         return {"corruptions": done, "lives": self._lives}
 
+    @operation
     def files(self) -> dict[str, str]:
-        """Try on the fds what would hurt the hypervisor: what the kernel says to each."""
-        ram, meta, bell = self._sitting().fds
+        """Try on the fds what would hurt the hypervisor; the kernel's answer to each."""
+        ram, meta, bell = self._attachment().fds
         return {
             "shrink ram": _errno(lambda: os.ftruncate(ram, 0)),
             "grow ram": _errno(lambda: os.ftruncate(ram, 1 << 40)),
             "shrink meta": _errno(lambda: os.ftruncate(meta, 0)),
             "forbid to write ram": _errno(lambda: fcntl.fcntl(ram, F_ADD_SEALS, F_SEAL_WRITE)),
             "punch meta": _errno(lambda: lib.mc_punch(meta, 0, FRAME_BYTES)),
-            "punch ram": _errno(lambda: lib.mc_punch(ram, 0, self._sitting().c.ram_bytes)),
+            "punch ram": _errno(lambda: lib.mc_punch(ram, 0, self._attachment().c.ram_bytes)),
             "bell without blocking": _errno(lambda: os.set_blocking(bell, False)),
             "read the bell": _errno(lambda: os.read(bell, 8)),
         }
 
+    @operation
     def lock_file(self, for_s: float) -> int:
         """Have another process punch the file all the time while the hypervisor is to fill it."""
-        seat, until = self._sitting(), time.monotonic() + for_s
+        bare, until = self._attachment(), time.monotonic() + for_s
         pid = os.fork()
         if pid == 0:
             while time.monotonic() < until:
-                lib.mc_punch(seat.fds[0], 0, seat.c.ram_bytes)
+                lib.mc_punch(bare.fds[0], 0, bare.c.ram_bytes)
             os._exit(0)
         sent = self.flood_ring(for_s, lib.MC_OP_GROW, lib.MC_OP_RELEASE)
         os.waitpid(pid, 0)
         return sent
 
+    @operation
     def keep(self, for_s: float) -> int:
-        """Having been thrown out, go on to use the memory."""
-        seat = self._seat
-        if seat is None:
+        """Use the memory after the hypervisor has thrown the guest out; how many writes."""
+        bare = self._bare
+        if bare is None:
             raise PeerGone("was never attached")
-        return int(lib.mcc_touch(seat.c, 0, seat.c.ram_bytes, _ns(for_s)))
+        return int(lib.mcc_touch(bare.c, 0, bare.c.ram_bytes, _ns(for_s)))
 
+    @operation
     def pass_on(self, for_s: float) -> int:
         """Let another process have the fds and use the memory, and end; its pid."""
-        seat = self._sitting()
+        bare = self._attachment()
         pid = os.fork()
         if pid == 0:
-            os.close(seat.c.attach_fd)  # as if it had never been a domain
-            lib.mcc_touch(seat.c, 0, seat.c.ram_bytes, _ns(for_s))
+            os.close(bare.c.attach_fd)  # as if it had never been a domain
+            lib.mcc_touch(bare.c, 0, bare.c.ram_bytes, _ns(for_s))
             os._exit(0)
         return pid
 
@@ -315,26 +270,29 @@ class Told:
             raise PeerGone("is not attached")
         return self._domain
 
-    def _sitting(self) -> Seat:
-        """The seat there is, or a new one: the hypervisor may still be clearing the last away."""
-        seat = self._seat
-        if seat is not None and not select.select([seat.c.attach_fd], [], [], 0)[0]:
-            return seat
-        if seat is not None:
-            self._state = seat.c.state
-            seat.leave()
-            self._seat = None
+    def _attachment(self) -> BareAttachment:
+        """The bare attachment, made anew when the hypervisor has hung up on the last one.
+
+        The hypervisor may still be clearing the last one away, hence the tries.
+        """
+        bare = self._bare
+        if bare is not None and not select.select([bare.c.attach_fd], [], [], 0)[0]:
+            return bare
+        if bare is not None:
+            self._state = bare.c.state
+            bare.leave()
+            self._bare = None
         until = time.monotonic() + ATTACH_S
         while True:
             try:
-                self._seat = Seat(self._run_dir, self._name, self._state)
+                self._bare = BareAttachment(self._run_dir, self._name, self._state)
             except (OSError, PeerGone):
                 if time.monotonic() > until:
                     raise
                 time.sleep(RETRY_S)
                 continue
             self._lives += 1
-            return self._seat
+            return self._bare
 
 
 def _ns(seconds: float) -> int:
@@ -349,27 +307,5 @@ def _errno(call: Any) -> str:
     return errno.errorcode[-status] if isinstance(status, int) and status < 0 else "done"
 
 
-def main(argv: list[str]) -> int:
-    """Entry point of the process."""
-    if len(argv) != 4:
-        sys.stderr.write(
-            "usage: python -P -m memcoord.benchmarks.hostile.guest RUN_DIR NAME SEED\n"
-        )
-        return 2
-    told = Told(argv[1], argv[2], int(argv[3]))
-    for line in sys.stdin:
-        command = json.loads(line)
-        try:
-            _say(getattr(told, command.pop("command"))(**command))
-        except (MemcoordError, OSError, ValueError) as error:
-            _say({"error": str(error) or type(error).__name__})
-    return 0
-
-
-def _say(answer: Any) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    serve(CheatingGuest(sys.argv[1], sys.argv[2], int(sys.argv[3])), is_threaded=False)

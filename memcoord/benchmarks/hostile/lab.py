@@ -1,11 +1,12 @@
 """The host on which guests cheat: a real hypervisor that can be looked into, and two neighbours.
 
-Owns: ``CheatLab``. Attach listener, control plane, coordinator and C threads are the product's, on
-a thread of this process, so that the ledger can be validated at every tick. Meanwhile a loop in C
-looks at what the kernel really gave to all domains together. The guests are real processes:
-the cheater, resized by the mechanism under test; ``holder``, whose memory must keep its content;
-``grower``, which asks for memory and gives it back all the time and feels whatever holds up the
-host. ``memcoord.benchmarks.hostile.cheats`` has the cheats.
+Owns: ``CheatLab``. Attach listener, control plane, coordinator and C threads are the product's; the
+hypervisor's loop runs on a thread of this process, so that the ledger can be validated at every
+tick. Meanwhile a loop in C looks at the memory the kernel has really given to all domains together.
+The guests are real processes: the cheater, resized by the mechanism under test; ``holder``, whose
+memory must keep its content; ``grower``, which asks for memory and gives it back all the time, and
+so feels every delay of the host.
+Called by: ``memcoord.benchmarks.hostile.cheats``.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from typing import Any
 
 from backend.host import HostBackend
 from hypervisor.config import DomainConfig, HypervisorConfig, check
-from hypervisor.coordinator import Coordinator
+from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.loop import Hypervisor
 from hypervisor.public.backend import DomainHandles, DomainSpec
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 from memcoord.benchmarks._loops import ffi, lib
-from memcoord.benchmarks.hostile.guest import CheatProcess
 from memcoord.testbed.runs.control_client import call
+from memcoord.testbed.runs.remote import Remote, RemoteGone
 from policies.loader import load
 
 AREA = AREA_FRAMES
+GUEST = "memcoord.benchmarks.hostile.guest"
 TOTAL_AREAS, SLACK_AREAS = 40, 2
 #: Of the cheater: it could really use far more than all host memory.
 MAX_AREAS, BOOT_AREAS, TARGET_AREAS = 96, 4, 16
 HELD_AREAS = 4
-LOW_AREAS = 2  # what a cheater that holds memory is told to shrink to
+LOW_AREAS = 2  # the target to which a cheater that holds memory must shrink
 INTERVAL_MS = 20
 WATCH_NS = 200_000
 PAUSE_S = 0.0005
@@ -59,7 +61,7 @@ class Watched(HostBackend):
         self._eye.start()
 
     def open(self, domid: DomId, spec: DomainSpec) -> DomainHandles:
-        """One more file to watch, also when the domain is gone: who still uses it is seen."""
+        """Watch the file of the domain as well, also after the domain is gone."""
         handles = super().open(domid, spec)
         index = self._index.setdefault(spec.name, len(self._index))
         before, self.watch.fds[index] = self.watch.fds[index], os.dup(handles.ram_fd)
@@ -70,7 +72,7 @@ class Watched(HostBackend):
         return handles
 
     def forget(self, name: str) -> None:
-        """Look no more at what a domain that is gone had."""
+        """Stop watching the file of a domain that is gone."""
         self.whys.pop(name, None)
         index = self._index.get(name)
         if index is not None and self.watch.fds[index] >= 0:
@@ -84,7 +86,7 @@ class Watched(HostBackend):
             self.watch.peaks_bytes[index] = 0
 
     def beyond(self, name: str, granted_frames: int) -> int:
-        """Most frames that the file of a domain had beyond those."""
+        """The most frames the file of a domain has had beyond ``granted_frames``."""
         peak = int(self.watch.peaks_bytes[self._index[name]]) // FRAME_BYTES
         return max(peak - granted_frames, 0)
 
@@ -101,7 +103,7 @@ class Watched(HostBackend):
                 self.whys[name] = settled.why, time.monotonic()
 
     def stop(self) -> None:
-        """And stop looking."""
+        """Stop the watch, then the host."""
         self.watch.stop = 1
         self._eye.join()
         for name in self._index:
@@ -122,7 +124,7 @@ class CheatLab:
         word_step: int = 1,
         **config: Any,
     ) -> None:
-        self.word_step = word_step  # of those that corrupt every word: 2 does every second only
+        self.word_step = word_step  # cheats that corrupt every word: 2 is every second word
         self.mechanism, self.run_dir, self.seed = mechanism, run_dir, seed
         options = OPTIONS.get(mechanism, {}) if options is None else options
         settings = {"on_violation": "kill", "interval_ms": INTERVAL_MS, **config}
@@ -142,7 +144,7 @@ class CheatLab:
         self.failed: BaseException | None = None
         self.shrunk_at = 0.0  # when the cheater was told to shrink last
         self._stack = contextlib.ExitStack()
-        self.neighbours: dict[str, CheatProcess] = {}
+        self.neighbours: dict[str, Remote] = {}
 
     def __enter__(self) -> CheatLab:
         with contextlib.ExitStack() as stack:
@@ -150,7 +152,7 @@ class CheatLab:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._stack.close()
 
     def _start(self, stack: contextlib.ExitStack) -> None:
@@ -185,14 +187,14 @@ class CheatLab:
     def _note(self, event: str, fields: dict[str, Any]) -> None:
         self.events.append((time.monotonic(), event, fields))
 
-    def guest(self, stack: contextlib.ExitStack, name: str) -> CheatProcess:
+    def guest(self, stack: contextlib.ExitStack, name: str) -> Remote:
         """A process of its own, not attached yet."""
-        made = CheatProcess(self.run_dir, name, self.seed)
-        stack.callback(made.close)
+        made = Remote(name, GUEST, str(self.run_dir), name, str(self.seed))
+        stack.callback(made.close, grace_s=0.0)
         return made
 
     @contextlib.contextmanager
-    def cheater(self) -> Iterator[CheatProcess]:
+    def cheater(self) -> Iterator[Remote]:
         """One cheater, gone afterwards, and its memory with it."""
         with contextlib.ExitStack() as stack:
             yield self.guest(stack, CHEATER)
@@ -213,22 +215,22 @@ class CheatLab:
         return call(self.run_dir, op, timeout_ms=int(WAIT_S * 1000), **args)
 
     def shrink(self, frames: int) -> None:
-        """Tell the cheater to come down to so many."""
+        """Set the target of the cheater to ``frames``."""
         self.shrunk_at = time.monotonic()
         self.ask("mem-set", domain=CHEATER, target_frames=frames)
 
     def current_frames(self, name: str) -> int:
-        """What a domain holds by the ledger; 0 when it is not there."""
+        """The frames a domain holds by the ledger; 0 when no such domain is attached."""
         domains = self.ask("statistics")["domains"]
         return sum(domain["current_frames"] for domain in domains if domain["name"] == name)
 
     def grants(self, for_s: float) -> list[int]:
-        """What the grower has to wait for each area, for this long; nanoseconds."""
+        """For ``for_s`` seconds, the nanoseconds that the grower waits for each area."""
         samples: list[int] = self.neighbours[GROWER].ask("grants", for_s=for_s, pause_s=PAUSE_S)
         return samples
 
     def noticed(self, since: float) -> tuple[str, float]:
-        """What the hypervisor has said of the cheater since then, first; and when."""
+        """The first complaint of the hypervisor about the cheater since ``since``, and its time."""
         for at, event, fields in self.events:
             if at < since or CHEATER not in (fields.get("name"), fields.get("domain")):
                 continue
@@ -239,13 +241,17 @@ class CheatLab:
         return "", since
 
     def damage(self) -> list[str]:
-        """What no cheat may do, of the things that can be seen at any time."""
+        """Everything wrong that can be seen now: texts, none unless a cheat hurt somebody else."""
         found = []
         if self.failed is not None:
             found.append(f"the hypervisor ended: {self.failed}")
             return found
         for name, guest in self.neighbours.items():
-            wrong = guest.ask("verify")
+            try:
+                wrong = guest.ask("verify")
+            except RemoteGone as error:
+                found.append(str(error))
+                continue
             if wrong:
                 found.append(f"{name}: {wrong} pages changed")
         host = self.ask("statistics")

@@ -1,1 +1,1 @@
-"""``memcoord bench interference``: what busy neighbours do to a grant."""
+"""``memcoord bench interference``: a grant beside busy neighbours."""

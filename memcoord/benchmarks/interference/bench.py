@@ -1,12 +1,13 @@
-"""``memcoord bench interference``: what a grant costs while others want the CPUs.
+"""``memcoord bench interference``: the cost of a grant while others want the CPUs.
 
-Owns: the ways to get 2 MiB that are measured, what may protect them, and the rows: PATH PROTECTION
-N neighbours. Every row is the same request by the same loop, after rests that are the same for all:
-2 MiB in single frames, all of them touched, out of memory the domain holds (local), granted ahead
-of need (credit), free in the host (ring), or with an idle donor (transfer, and cmm in both its
-designs). Without protection nothing spins, nobody is pinned or preferred, and credit is one area.
-Preferred are all threads of the hypervisor: the service waits for locks its worker holds.
-Neighbours are guests too: pinned, they share the guests' CPU, and leave the hypervisor's alone.
+Owns: the ways to get 2 MiB that are measured, their protections, and the rows PATH PROTECTION N
+neighbours. Every row is the same request by the same loop, after the same rests: 2 MiB in single
+frames, all of them touched. The memory is held by the domain already (local), granted ahead of need
+(credit), free in the host (ring), or with an idle donor (transfer, and cmm in both its designs).
+Without protection nothing spins, nobody is pinned or preferred, and credit is one area. A
+preference is given to all threads of the hypervisor, because the service thread waits for locks
+that the worker thread holds. Neighbours are guests too: pinned, they share the guests' CPU and
+leave the hypervisor's CPU alone.
 """
 
 from __future__ import annotations
@@ -19,31 +20,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES
-from memcoord.benchmarks import cpus
 from memcoord.benchmarks.bursts.bench import waits
 from memcoord.benchmarks.bursts.demand import Step
-from memcoord.benchmarks.harness import BenchPlan, Sheet, Target
-from memcoord.benchmarks.interference.neighbours import (
+from memcoord.benchmarks.harness import BenchPlan, Formula, Target, quantile_ratio
+from memcoord.benchmarks.mechanisms.bench import VARIANTS
+from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
+from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
+from memcoord.benchmarks.neighbours import (
     Neighbours,
     how_to_prefer,
     place_guest,
     place_hypervisor,
     prefer,
 )
-from memcoord.benchmarks.lab import Lab
-from memcoord.benchmarks.mechanisms.stage import Guest, Stage, Variant
-from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
+from memcoord.benchmarks.runner import Rounds, Setting
 
+GUEST = "memcoord.benchmarks.bursts.guest"
 ROUNDS = 3
 COUNTS = (0, 1, 2, 4, 8)
 COMPARED = 4  # neighbours with which protections are compared
 SAMPLES = 40  # of one row in one round; a full host's asker has room for 50
-WARM_UP = 3  # the first asks find nothing prepared
+WARM_UP = 3  # requests before the samples: they find nothing prepared
 REST_S = 0.004  # on average, between requests: nothing queues
 BOUND_NS = 100_000_000
 SPIN_NS = 200_000
@@ -54,8 +54,8 @@ SPARE_AREAS = 8
 
 
 @dataclass(frozen=True)
-class Path:
-    """A way to get 2 MiB. ``kind``: "local", "roomy" or "full", what the host looks like."""
+class GrantPath:
+    """A way to get 2 MiB. ``kind`` is the state of the host: "local", "roomy" or "full"."""
 
     name: str
     kind: str
@@ -65,7 +65,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Protection:
-    """What is done for the hypervisor; ``helps``: the paths it could matter to, none: all."""
+    """A help for the hypervisor; ``helps``: the paths it could matter to, none: all of them."""
 
     name: str
     spin_ns: int = 0
@@ -75,14 +75,15 @@ class Protection:
     helps: tuple[str, ...] = ()
 
 
-_DIRECT = Variant("direct", "direct", asks=True)
+_VARIANTS = {variant.name: variant for variant in VARIANTS}
+_DIRECT = _VARIANTS["direct"]
 PATHS = (
-    Path("local", "local", _DIRECT),
-    Path("credit", "roomy", _DIRECT, credit=True),
-    Path("ring", "roomy", _DIRECT),
-    Path("transfer", "full", _DIRECT),
-    Path("cmm dom0", "full", Variant("cmm dom0", "cmm", {"design": 0}, asks=True)),
-    Path("cmm hypervisor", "full", Variant("cmm hypervisor", "cmm", {"design": 1}, asks=True)),
+    GrantPath("local", "local", _DIRECT),
+    GrantPath("credit", "roomy", _DIRECT, credit=True),
+    GrantPath("ring", "roomy", _DIRECT),
+    GrantPath("transfer", "full", _DIRECT),
+    GrantPath("cmm dom0", "full", _VARIANTS["cmm dom0"]),
+    GrantPath("cmm hypervisor", "full", _VARIANTS["cmm hypervisor"]),
 )
 _SERVED = tuple(path.name for path in PATHS[1:])
 PLAIN = Protection("plain")
@@ -103,28 +104,18 @@ def row_name(path: str, protection: str, neighbours: int) -> str:
     return f"{path} {protection} {neighbours} neighbours"
 
 
-def _p99(over: str, under: str, sheet: Sheet) -> float | None:
-    if not {over, under} <= set(sheet.rows):
-        return None
-    first, second = (
-        float(np.quantile(sheet.rows[name].samples(), 0.99, method="inverted_cdf"))
-        for name in (over, under)
-    )
-    return first / second
-
-
 def _plan() -> BenchPlan:
     key = f"cmm dom0/cmm hypervisor transfer p99 {COMPARED} neighbours"
     plain = {path.name: row_name(path.name, PLAIN.name, COMPARED) for path in PATHS}
-    formulas: dict[str, Callable[[Sheet], float | None]] = {
-        key: partial(_p99, plain["cmm dom0"], plain["cmm hypervisor"])
+    formulas: dict[str, Formula] = {
+        key: quantile_ratio(plain["cmm dom0"], 0.99, plain["cmm hypervisor"], 0.99)
     }
     for protection in PROTECTIONS[1:]:
         for path in PATHS:
             if not protection.helps or path.name in protection.helps:
                 protected = row_name(path.name, protection.name, COMPARED)
                 name = f"{path.name} without/with {protection.name} p99 {COMPARED} neighbours"
-                formulas[name] = partial(_p99, plain[path.name], protected)
+                formulas[name] = quantile_ratio(plain[path.name], 0.99, protected, 0.99)
     return BenchPlan(
         bench="interference",
         targets={key: Target(2, 10, higher=True)},
@@ -142,7 +133,7 @@ PLAN = _plan()
 def requests(count: int, seed: int, is_kept: bool) -> list[Step]:
     """``count`` requests for an area, each a random rest after the one before.
 
-    Unless it is kept, what came is given back at once.
+    Unless ``is_kept``, the guest gives each area back at once.
     """
     source, steps = random.Random(seed), []
     for _ in range(count):
@@ -152,12 +143,13 @@ def requests(count: int, seed: int, is_kept: bool) -> list[Step]:
     return steps
 
 
-class InterferenceBench:
+class InterferenceBench(Rounds):
     """One run; ``round`` measures every row once more."""
 
-    def __init__(self, lab: Lab, sheet: Sheet, placement: cpus.Placement) -> None:
-        self._sheet, self._placement = sheet, placement
-        self._asker, self._donor = lab.remote("vm1"), lab.remote("vm2")
+    def __init__(self, setting: Setting) -> None:
+        lab, sheet = setting.lab, setting.sheet
+        self._sheet, self._placement = sheet, setting.placement
+        self._asker, self._donor = lab.remote("vm1", GUEST), lab.remote("vm2", GUEST)
         self._neighbours = lab.enter(Neighbours(lab, max(COUNTS)))
         self._all_cpus = os.sched_getaffinity(0)
         self._how = how_to_prefer()
@@ -166,7 +158,7 @@ class InterferenceBench:
         self._round = 0
 
     def _permitted(self, kind: Protection) -> Protection:
-        """What of it this machine lets us do; what is nothing then is skipped by name."""
+        """The part of ``kind`` that this machine permits; without any, the kind is skipped."""
         possible = replace(
             kind,
             is_pinned=kind.is_pinned and not self._placement.one_cpu,
@@ -178,7 +170,7 @@ class InterferenceBench:
         return possible
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
-        """Every path under every protection; ``done`` hears how many rounds are complete."""
+        """Measure every path under every protection."""
         self._round, steps, step = index, len(PATHS) * len(PROTECTIONS), 0
         for protection in PROTECTIONS:
             for path in PATHS:
@@ -186,9 +178,9 @@ class InterferenceBench:
                 if is_wanted and not {protection.name, path.name} & set(self._sheet.skipped):
                     self._measure(path, self._permitted(protection))
                 step += 1
-                done(index + step / steps)
+                done(step / steps)
 
-    def _measure(self, path: Path, protection: Protection) -> None:
+    def _measure(self, path: GrantPath, protection: Protection) -> None:
         counts = COUNTS if protection.name in ALWAYS else (COMPARED,)
         try:
             with self._ready(path, protection) as (vm, renew):
@@ -199,13 +191,12 @@ class InterferenceBench:
         except MemcoordError as error:
             if path.variant.mechanism == "direct":
                 raise
-            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            self._sheet.skipped[path.name] = f"not available: {last}"
+            self._sheet.skip(path.name, error)
 
-    def _row(self, path: Path, protection: Protection, vm: Guest, count: int) -> None:
+    def _row(self, path: GrantPath, protection: Protection, vm: StagedGuest, count: int) -> None:
         steps = requests(WARM_UP + SAMPLES, self._round, path.kind != "local")
         with self._neighbours.running(count):
-            _, touched = vm.call(
+            _, touched = vm.ask(
                 "demand",
                 steps=steps,
                 asks=path.kind != "local",
@@ -228,9 +219,9 @@ class InterferenceBench:
 
     @contextmanager
     def _ready(
-        self, path: Path, protection: Protection
-    ) -> Iterator[tuple[Guest, Callable[[], None]]]:
-        """A host for one path: who asks, and what makes it ready to be asked."""
+        self, path: GrantPath, protection: Protection
+    ) -> Iterator[tuple[StagedGuest, Callable[[], None]]]:
+        """A host for one path: the domain that asks, and a function that readies it again."""
         credit = protection.credit_areas if path.credit else 0
 
         stages: list[Stage] = []
@@ -248,7 +239,7 @@ class InterferenceBench:
 
                 def renew() -> None:
                     full.reset()
-                    full.asker.call("exhaust")
+                    full.asker.ask("exhaust")
                     most = full.asker.now().maxmem_frames
                     stages[0].backend.set_target(full.asker.domid, most)
 
@@ -261,10 +252,10 @@ class InterferenceBench:
             yield vm, partial(_renew, stage, vm, most, path.kind)
 
 
-def _renew(stage: Stage, vm: Guest, most: int, kind: str) -> None:
-    """Everything back to the host, then its credit; or all of it used once."""
+def _renew(stage: Stage, vm: StagedGuest, most: int, kind: str) -> None:
+    """Give all memory back to the host and await new credit; or use all of it once."""
     if kind == "local":
-        vm.call("refill", limit=most * AREA_FRAMES, asks=False)
+        vm.ask("refill", limit=most * AREA_FRAMES, asks=False)
         return
     stage.backend.set_target(vm.domid, 0)
     stage.settle(vm, SETTLE_S)
@@ -272,7 +263,9 @@ def _renew(stage: Stage, vm: Guest, most: int, kind: str) -> None:
     time.sleep(CREDIT_S)
 
 
-def _spec(path: Path, name: str, most: int, boot: int, target: int, credit: int = 0) -> DomainSpec:
+def _spec(
+    path: GrantPath, name: str, most: int, boot: int, target: int, credit: int = 0
+) -> DomainSpec:
     return DomainSpec(
         name,
         most * AREA_FRAMES,
@@ -282,16 +275,3 @@ def _spec(path: Path, name: str, most: int, boot: int, target: int, credit: int 
         mechanism=path.variant.mechanism,
         options=dict(path.variant.options),
     )
-
-
-def run(
-    lab: Lab,
-    sheet: Sheet,
-    rounds: int,
-    placement: cpus.Placement,
-    done: Callable[[float], None],
-) -> None:
-    """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
-    bench = InterferenceBench(lab, sheet, placement)
-    for index in range(rounds):
-        bench.round(index, done)

@@ -1,35 +1,42 @@
 """``memcoord bench mechanisms``: every way to resize a domain, on one ruler.
 
-Owns: which mechanisms are measured and how each is set up, their order within a round, the ratios
-between them and what those must reach. The rows are ``mechanism_rows``.
-A row is named MECHANISM WHAT PAGES. What is resized is timed by the backend's clock, until the host
-has the memory back (or the guest may use it); per 2 MiB. A transfer, and the first frame, is timed
-by the guest that waits. Untouched memory is memory that never had pages: plugged, or merely
-permitted where a mechanism populates what it gives. A mechanism that does not do what it is asked
-is left out and named, and so are pages of 2 MiB where the machine gives none.
+Owns: the mechanisms that are measured and their set-up, their order within a round, the ratios
+between them and the targets of those. The rows are in ``mechanisms.rows``.
+A row is named MECHANISM WHAT PAGES. A resize is timed by the backend's clock, until the host has
+the memory back (or the guest may use it), per 2 MiB. A transfer, and the first frame, is timed by
+the guest that waits. Untouched memory never had pages: it was plugged, or merely permitted where a
+mechanism populates the memory it gives. A mechanism that fails at its task is left out and named,
+and so are pages of 2 MiB where the machine gives none.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from hypervisor.public.errors import MemcoordError
+from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES
 from memcoord.benchmarks import cpus
 from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.harness import BenchPlan, Row, Samples, Sheet, Target
-from memcoord.benchmarks.lab import Lab, Remote
+from memcoord.benchmarks.harness import (
+    BenchPlan,
+    Formula,
+    Samples,
+    Sheet,
+    Target,
+    quantile_ratio,
+)  # fmt: skip
+from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.mechanisms.huge_mount import HugeMount
-from memcoord.benchmarks.mechanisms.rows import Bench, Pages, Rows
+from memcoord.benchmarks.mechanisms.rows import Pages, Rows, Scene
 from memcoord.benchmarks.mechanisms.stage import Variant
+from memcoord.benchmarks.neighbours import Neighbours
+from memcoord.benchmarks.runner import Rounds, Setting
+from memcoord.testbed.runs.remote import Remote
 
+GUEST = "memcoord.benchmarks.mechanisms.guest"
 ROUNDS = 5
 BACKINGS = ("4k", "2m")
 NEIGHBOURS = 4
@@ -37,47 +44,35 @@ MALLOC_SAMPLES = 16
 DIRECT_BATCHES = 4  # as many transfers as a 99.9th percentile needs
 SPARSE_ROUNDS = 2  # interference and the job take long and vary little: in every second round
 
-VARIANTS = (
-    Variant("direct", "direct", asks=True),
-    Variant("balloon", "balloon", by_itself={"report_ms": 20}),
-    Variant("balloon merged", "balloon", {"merge": 1}, by_itself={"report_ms": 20}),
-    Variant("virtio-mem", "virtio-mem", step_areas=2),
-    Variant("sections", "sections", {"section_areas": 4}, step_areas=4),
-    Variant("cmm dom0", "cmm", {"design": 0}, asks=True),
-    Variant("cmm hypervisor", "cmm", {"design": 1}, asks=True),
-    Variant("hyperalloc", "hyperalloc", asks=True, by_itself={"period_ms": 50}),
+#: Mechanisms that are measured in more than one way, or need more than their name to be set up.
+SETUPS = {
+    "direct": [Variant("direct", "direct", asks=True)],
+    "balloon": [
+        Variant("balloon", "balloon", by_itself={"report_ms": 20}),
+        Variant("balloon merged", "balloon", {"merge": 1}, by_itself={"report_ms": 20}),
+    ],
+    "virtio-mem": [Variant("virtio-mem", "virtio-mem", step_areas=2)],
+    "sections": [Variant("sections", "sections", {"section_areas": 4}, step_areas=4)],
+    "cmm": [
+        Variant("cmm dom0", "cmm", {"design": 0}, asks=True),
+        Variant("cmm hypervisor", "cmm", {"design": 1}, asks=True),
+    ],
+    "hyperalloc": [Variant("hyperalloc", "hyperalloc", asks=True, by_itself={"period_ms": 50})],
+}
+VARIANTS = tuple(
+    variant for name in MECHANISMS for variant in SETUPS.get(name, [Variant(name, name)])
 )
 NAMES = tuple(variant.name for variant in VARIANTS)
 RESIZES = ("shrink touched", "shrink untouched", "grow", "grow and touch")
 LOOPS = ("stream", "churn")
-
-Formula = Callable[[Sheet], float | None]
-
-
-def _row(sheet: Sheet, *names: str) -> list[Row] | None:
-    return [sheet.rows[name] for name in names] if set(names) <= set(sheet.rows) else None
 
 
 def _faster(ours: str, theirs: str) -> Formula:
     """How many times the rate of ``theirs`` that of ``ours`` is; higher is better."""
 
     def formula(sheet: Sheet) -> float | None:
-        rows = _row(sheet, ours, theirs)
+        rows = sheet.rows_of(ours, theirs)
         return None if rows is None else rows[1].median_ns() / rows[0].median_ns()
-
-    return formula
-
-
-def _quantile(row: Row, quantile: float) -> float:
-    return float(np.quantile(row.samples(), quantile, method="inverted_cdf"))
-
-
-def _of_quantiles(over: str, above: float, under: str, below: float) -> Formula:
-    def formula(sheet: Sheet) -> float | None:
-        rows = _row(sheet, over, under)
-        if rows is None:
-            return None
-        return _quantile(rows[0], above) / _quantile(rows[1], below)
 
     return formula
 
@@ -89,7 +84,7 @@ def _throughput(name: str, role: str, pages: str, of: Callable[[Samples], float]
         worst = None
         for loop in LOOPS:
             row = f"{name} {role} {loop}"
-            rows = _row(sheet, f"{row} undisturbed {pages}", f"{row} resizing {pages}")
+            rows = sheet.rows_of(f"{row} undisturbed {pages}", f"{row} resizing {pages}")
             if rows is None:
                 return None
             pairs = zip(rows[0].rounds, rows[1].rounds, strict=True)
@@ -130,11 +125,11 @@ def _ratios(pages: str) -> tuple[dict[str, Target], dict[str, Formula]]:
             found[f"direct/{name} {what}"] = _faster(
                 f"direct {what} {pages}", f"{name} {what} {pages}"
             )
-    found["direct transfer p50/malloc_fresh_2m"] = _of_quantiles(transfer, 0.5, malloc, 0.5)
-    found["direct transfer p999/p50"] = _of_quantiles(transfer, 0.999, transfer, 0.5)
+    found["direct transfer p50/malloc_fresh_2m"] = quantile_ratio(transfer, 0.5, malloc, 0.5)
+    found["direct transfer p999/p50"] = quantile_ratio(transfer, 0.999, transfer, 0.5)
     found["bystander resizing/undisturbed"] = _throughput("direct", "bystander", pages, _mean)
     four = [f"cmm {design} transfer 4 neighbours {pages}" for design in ("dom0", "hypervisor")]
-    found["cmm dom0/cmm hypervisor transfer p99 4 neighbours"] = _of_quantiles(
+    found["cmm dom0/cmm hypervisor transfer p99 4 neighbours"] = quantile_ratio(
         four[0], 0.99, four[1], 0.99
     )
     for name in NAMES:
@@ -174,43 +169,22 @@ def touch_gives_huge() -> bool:
     return bool(lib.mc_shmem_thp() == 1)
 
 
-class Neighbours:
-    """CPU-bound processes that stand still until they are let run. A context manager."""
-
-    def __init__(self, lab: Lab) -> None:
-        spin = [sys.executable, "-c", "while True: pass"]
-        self._children = [lab.server(f"neighbour{i}", spin) for i in range(NEIGHBOURS)]
-        self.pids = tuple(child.pid for child in self._children)
-
-    def __enter__(self) -> Self:
-        for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for child in self._children:
-            child.process.kill()
-
-
-class MechanismsBench:
+class MechanismsBench(Rounds):
     """One run of the bench; ``round`` measures every row once more."""
 
-    def __init__(self, lab: Lab, sheet: Sheet, placement: cpus.Placement) -> None:
-        self._sheet = sheet
-        self._asker = lab.remote("vm2")
-        vms = (lab.remote("vm1"), self._asker, lab.remote("vm3"))
-        pids = lab.enter(Neighbours(lab)).pids
-        self._bench = Bench(lab, sheet, vms, placement, pids)
+    def __init__(self, setting: Setting) -> None:
+        lab, self._sheet = setting.lab, setting.sheet
+        self._asker = lab.remote("vm2", GUEST)
+        vms = (lab.remote("vm1", GUEST), self._asker, lab.remote("vm3", GUEST))
+        neighbours = lab.enter(Neighbours(lab, NEIGHBOURS))
+        self._scene = Scene(self._sheet, vms, setting.placement, neighbours)
         self._pages = [Pages("4k", "")]
         huge = self._huge(lab)
         if huge is not None:
             self._pages.append(huge)
         self._steps = len(self._pages) * len(VARIANTS)
+        # The backend's threads inherit it; every process of the bench has been started.
+        lab.enter(cpus.running_on(setting.placement.serving_cpu))
 
     def _huge(self, lab: Lab) -> Pages | None:
         """A tmpfs of our own, or else memfds that get huge pages: at a guest's touch as well."""
@@ -223,7 +197,7 @@ class MechanismsBench:
         return None
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
-        """Measure every row once; ``done`` hears how many rounds are complete, in parts."""
+        """Measure every row once."""
         step = 0
         self._malloc(self._asker)
         for pages in self._pages:
@@ -231,15 +205,15 @@ class MechanismsBench:
                 if variant.name not in self._sheet.skipped:
                     self._measure(variant, pages, index)
                 step += 1
-                done(index + step / self._steps)
+                done(step / self._steps)
 
     def _malloc(self, vm: Remote) -> None:
-        samples, faults = vm.call("malloc_fresh", count=MALLOC_SAMPLES, ops=1, size=AREA_BYTES)
+        samples, faults = vm.ask("malloc_fresh", count=MALLOC_SAMPLES, ops=1, size=AREA_BYTES)
         row = self._sheet.add("malloc_fresh_2m", samples, 1)
         row.extra["page_faults_per_page"] = round(faults, 3)
 
     def _measure(self, variant: Variant, pages: Pages, index: int) -> None:
-        rows = Rows(self._bench, variant, pages)
+        rows = Rows(self._scene, variant, pages)
         try:
             rows.resize()
             rows.transfer(DIRECT_BATCHES if variant.name == "direct" else 1)
@@ -251,19 +225,4 @@ class MechanismsBench:
         except MemcoordError as error:
             if variant.name == "direct":
                 raise
-            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            self._sheet.skipped[variant.name] = f"not available: {last}"
-
-
-def run(
-    lab: Lab,
-    sheet: Sheet,
-    rounds: int,
-    placement: cpus.Placement,
-    done: Callable[[float], None],
-) -> None:
-    """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
-    bench = MechanismsBench(lab, sheet, placement)
-    with cpus.running_on(placement.serving_cpu):  # the backend's threads inherit it
-        for index in range(rounds):
-            bench.round(index, done)
+            self._sheet.skip(variant.name, error)

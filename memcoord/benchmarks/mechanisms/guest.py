@@ -1,24 +1,25 @@
-"""The guest's side of ``memcoord bench mechanisms``, within a measured process.
+"""The measured processes of ``memcoord bench mechanisms``: domains of the bench's own host.
 
-Owns: the domains this process is attached to by fds it was handed (the backend is the bench's own,
-so there is nothing to attach to by name), what each holds, and one function per thing it does.
-Rules: called by ``memcoord.benchmarks.subject`` only. Compiled loops do whatever is timed, on a
-slot of their own; times are CLOCK_MONOTONIC, the backend's clock. Returns bytes of native uint64
-for samples, nanoseconds.
+Owns: the domains this process has adopted by their file descriptors (the host is the bench's own,
+so no hypervisor listens at a socket), the frames each holds, and an operation per thing it does.
+Rules: compiled loops do everything that is timed, on a slot of their own. Times are nanoseconds of
+CLOCK_MONOTONIC, which is the backend's clock too.
+Called by: ``memcoord.benchmarks.mechanisms.stage``.
 """
 
 from __future__ import annotations
 
-import socket
+import contextlib
 import time
 from array import array
 from typing import Any
 
-from frontend.domain import Domain, Handles
-from hypervisor.public.errors import NoMemory, error_of
-from hypervisor.public.messages import VERSION, Attached
+from hypervisor.public.errors import NoMemory
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
+from memcoord.benchmarks.measured import Measured, ok, run
+from memcoord.testbed.guests.obedient import domain_of
+from memcoord.testbed.runs.remote import operation
 
 SAMPLES_MAX = 1 << 16
 EXHAUST_TRIES = 500
@@ -31,13 +32,11 @@ JOB_HOLD_S = 0.03
 JOB_REST_S = 0.02
 
 
-class _Guest:
-    """One domain."""
+class AdoptedDomain:
+    """One domain, and the frames that are held of it."""
 
     def __init__(self, fds: list[int], attached: dict[str, Any]) -> None:
-        ram, meta, bell, line = fds
-        wanted = Attached(VERSION, **attached)
-        self.domain = Domain(wanted, Handles(ram, meta, bell), socket.socket(fileno=line))
+        self.domain = domain_of(fds, attached)
         self.guest: Any = ffi.cast("struct mc_guest *", self.domain.guest_address)
         self.slot = self.domain.claim_slot()
         self.frames: Any = ffi.new("uint32_t[]", self.domain.maxmem_frames)
@@ -50,14 +49,14 @@ class _Guest:
         taken = lib.mcb_take_all(
             self.guest, self.slot, self.frames + self.held, room, asks, elapsed
         )
-        self.held += _ok(taken, "take")
+        self.held += ok(taken, "take")
         return int(taken), int(elapsed[0])
 
     def give(self, count: int) -> int:
         """Free the last ``count`` frames that are held."""
         count = min(count, self.held)
         self.held -= count
-        _ok(lib.mcb_give_all(self.guest, self.slot, self.frames + self.held, count), "give")
+        ok(lib.mcb_give_all(self.guest, self.slot, self.frames + self.held, count), "give")
         return count
 
     def wait(self, count: int, asks: bool, plea_fd: int) -> tuple[int, int]:
@@ -65,41 +64,48 @@ class _Guest:
         wait = ffi.new("struct mcb_wait *")
         wait.frames, wait.count, wait.asks = self.frames + self.held, count, asks
         wait.plea_fd = plea_fd
-        _ok(lib.mcb_await(self.guest, self.slot, wait), f"wait for {count} frames")
+        ok(lib.mcb_await(self.guest, self.slot, wait), f"wait for {count} frames")
         self.held += count
         return int(wait.began_ns), int(wait.ended_ns)
 
 
-class MechanismGuest:
-    """The domains of one process. Every public method is an operation; ``key`` names the domain."""
+class MechanismGuest(Measured):
+    """The domains of one process; ``key`` names the domain an operation is about."""
 
-    def __init__(self) -> None:
-        self._guests: dict[str, _Guest] = {}
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        super().__init__(stack)
+        self._adopted: dict[str, AdoptedDomain] = {}
 
-    def attach(self, key: str, fds: list[int], attached: dict[str, Any]) -> None:
-        """Become a domain. The fds are this process's: ram, meta, eventfd, a line to the host."""
-        self._guests[key] = _Guest(fds, attached)
+    @operation
+    def adopt(self, key: str, fds: list[int], attached: dict[str, Any]) -> None:
+        """Become a domain that is handed over."""
+        self._adopted[key] = AdoptedDomain(fds, attached)
 
-    def detach(self, key: str) -> None:
-        """Leave it."""
-        self._guests.pop(key).domain.close()
+    @operation
+    def leave(self, key: str) -> None:
+        """Be that domain no more."""
+        self._adopted.pop(key).domain.close()
 
+    @operation
     def take(self, key: str, limit: int, asks: bool) -> tuple[int, int]:
         """Use up to ``limit`` frames more; how many there were, and the time of it."""
-        return self._guests[key].take(limit, asks)
+        return self._adopted[key].take(limit, asks)
 
+    @operation
     def huge_share(self, key: str) -> float:
-        """What share of the domain's memory this process has mapped by pages of 2 MiB."""
-        domain = self._guests[key].domain
+        """The share of the domain's memory that this process has mapped by pages of 2 MiB."""
+        domain = self._adopted[key].domain
         size = domain.maxmem_frames * FRAME_BYTES
         return int(lib.mc_huge_bytes(domain.address, size)) / size
 
+    @operation
     def exhaust(self, key: str) -> int:
-        """Take all there is, without asking for more; MemcoordError when some cannot be had.
+        """Use every frame the domain has, without asking for more; how many that took.
 
-        The mapper may hold an area for as long as it takes to map it, hence the tries.
+        NoMemory when some cannot be had. The mapper thread holds an area while it maps it, hence
+        the tries.
         """
-        guest, taken = self._guests[key], 0
+        guest, taken = self._adopted[key], 0
         for _ in range(EXHAUST_TRIES):
             taken += guest.take(guest.domain.maxmem_frames, False)[0]
             if guest.held >= guest.domain.current_frames:
@@ -107,30 +113,34 @@ class MechanismGuest:
             time.sleep(EXHAUST_REST_S)
         raise NoMemory(f"{key}: of {guest.domain.current_frames} frames only {guest.held}")
 
+    @operation
     def fill(self, key: str, frames: int, asks: bool) -> int:
-        """Use ``frames`` frames more, every one of them; the nanoseconds until all were touched."""
-        began_ns, ended_ns = self._guests[key].wait(frames, asks, -1)
+        """Use ``frames`` frames more; the nanoseconds until all of them were touched."""
+        began_ns, ended_ns = self._adopted[key].wait(frames, asks, -1)
         return ended_ns - began_ns
 
+    @operation
     def give(self, key: str, count: int) -> int:
         """Free frames."""
-        return self._guests[key].give(count)
+        return self._adopted[key].give(count)
 
+    @operation
     def refill(self, key: str, limit: int, asks: bool) -> int:
-        """Use frames and free them again, as a donor has: free, but with pages."""
-        guest = self._guests[key]
+        """Use frames and free them again; a donor's frames are free but backed by pages."""
+        guest = self._adopted[key]
         return guest.give(guest.take(limit, asks)[0])
 
+    @operation
     def transfers(
         self, key: str, frames: int, count: int, asks: bool, plea_fd: int, rest_s: float,
         run_s: float,
     ) -> list[tuple[int, int]]:  # fmt: skip
-        """Get ``frames`` at a time, at most ``count`` times and for at most ``run_s``; all is held.
+        """Get ``frames`` at a time, at most ``count`` times and for ``run_s``; hold them all.
 
-        Beginning and end of each. A guest that does not ask uses up what came along before the
-        next; one that asks gets what it asks for.
+        Returns beginning and end of each transfer. A guest that cannot ask uses up all frames that
+        came with a transfer before it waits for the next one.
         """
-        guest, until = self._guests[key], time.monotonic() + run_s
+        guest, until = self._adopted[key], time.monotonic() + run_s
         times: list[tuple[int, int]] = []
         while len(times) < count and time.monotonic() < until:
             time.sleep(rest_s)
@@ -141,12 +151,13 @@ class MechanismGuest:
             times.append(guest.wait(frames, asks, plea_fd))
         return times
 
+    @operation
     def loop(self, key: str, what: str, frames: int, run_s: float) -> tuple[int, bytes]:
         """STREAM-like copies ("stream") over ``frames`` frames, or allocations ("churn").
 
         When it began, and the time of each chunk, one after the other without a gap.
         """
-        guest, samples = self._guests[key], ffi.new("uint64_t[]", SAMPLES_MAX)
+        guest, samples = self._adopted[key], ffi.new("uint64_t[]", SAMPLES_MAX)
         run_ns = int(run_s * 1e9)
         if frames > guest.held:
             raise ValueError(f"{key} holds {guest.held} frames, not {frames}")
@@ -156,14 +167,15 @@ class MechanismGuest:
             taken = lib.mcb_stream(guest.guest, first, frames, run_ns, samples, SAMPLES_MAX)
         else:
             taken = lib.mcb_churn(guest.guest, guest.slot, run_ns, samples, SAMPLES_MAX)
-        return began_ns, bytes(ffi.buffer(samples, 8 * _ok(taken, what)))
+        return began_ns, bytes(ffi.buffer(samples, 8 * ok(taken, what)))
 
+    @operation
     def job(self, key: str, asks: bool) -> tuple[bytes, list[tuple[int, int]]]:
         """A build, in small: steps that take, use, and free most, then the end, cache dropped.
 
         Its nanoseconds, and (when, frames in use) at every change.
         """
-        guest = self._guests[key]
+        guest = self._adopted[key]
         step = int(guest.domain.maxmem_frames * JOB_TAKES)
         began_ns, used = time.monotonic_ns(), []
 
@@ -187,7 +199,5 @@ class MechanismGuest:
         return elapsed.tobytes(), used
 
 
-def _ok(status: int, what: str) -> int:
-    if status < 0:
-        raise error_of(status, what)
-    return int(status)
+if __name__ == "__main__":
+    run(MechanismGuest)

@@ -1,14 +1,13 @@
 """A tmpfs with pages of 2 MiB that is mounted nowhere, for the time of a bench.
 
-Owns: one detached mount of tmpfs with huge=always (fsopen, fsmount: Linux 5.2). Nobody else sees
-it, and it is gone with its last file descriptor, however the bench ends. Needs CAP_SYS_ADMIN.
+Owns: one detached mount of tmpfs with huge=always (fsopen, fsmount: Linux 5.2). No other process
+sees it, and it is gone with its last file descriptor, however the bench ends. Needs CAP_SYS_ADMIN.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-from types import TracebackType
 from typing import Self
 
 FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432  # the same on every architecture
@@ -33,12 +32,7 @@ class HugeMount:
             os.close(filesystem)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         os.close(self._fd)
 
     @property

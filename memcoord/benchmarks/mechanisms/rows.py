@@ -1,7 +1,7 @@
 """The rows of ``memcoord bench mechanisms`` for one mechanism on one kind of pages.
 
-Owns: what is done to real domains, in which order, and which row each sample goes to. Every group
-of rows has a host of its own, made and ended here, so that nothing of one is left for the next.
+Owns: the steps taken with real domains, their order, and the row each sample goes to. Every group
+of rows has a host of its own, made and ended here, so that no group leaves anything to the next.
 Rules: the processes ``vm1``, ``vm2`` and ``vm3`` stay for the whole bench. A guest that is timed
 runs on the domain's CPU, all of it, as a machine of one CPU would; the backend on the serving one.
 """
@@ -11,12 +11,10 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import signal
 import time
 from array import array
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,9 +25,10 @@ from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks import cpus
 from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.harness import Sheet
-from memcoord.benchmarks.lab import Lab, Remote
-from memcoord.benchmarks.mechanisms.stage import Guest, Stage, Variant
+from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
 from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
+from memcoord.benchmarks.neighbours import Neighbours
+from memcoord.testbed.runs.remote import Remote
 
 SIZE_AREAS = 128
 SPARE_AREAS = 16
@@ -50,42 +49,41 @@ CHURN_FRAMES = int(lib.MCB_CHURN_FRAMES * lib.MCB_CHURN_TIMES)
 
 
 class Pages(NamedTuple):
-    """What the domains' memory is made of: "4k" or "2m", and the tmpfs it comes from or ""."""
+    """The pages of the domains' memory, "4k" or "2m", and the tmpfs they come from or ""."""
 
     backing: str
     directory: str
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every row of one run has in common."""
+class Scene:
+    """The sheet, processes and CPUs shared by the rows of all mechanisms."""
 
-    lab: Lab
     sheet: Sheet
     vms: tuple[Remote, Remote, Remote]
     placement: cpus.Placement
-    neighbours: tuple[int, ...]
+    neighbours: Neighbours
 
 
 class Rows:
     """One mechanism on one kind of pages."""
 
-    def __init__(self, bench: Bench, variant: Variant, pages: Pages) -> None:
-        self._bench, self._variant, self._pages = bench, variant, pages
-        self._donor_vm, self._asker_vm, self._bystander_vm = bench.vms
+    def __init__(self, scene: Scene, variant: Variant, pages: Pages) -> None:
+        self._scene, self._variant, self._pages = scene, variant, pages
+        self._donor_vm, self._asker_vm, self._bystander_vm = scene.vms
         self._base = variant.round_up(BASE_AREAS)
 
     def _row(self, what: str) -> str:
         return f"{self._variant.name} {what} {self._pages.backing}"
 
     def _add(self, what: str, samples: bytes, ops: int) -> None:
-        self._bench.sheet.add(self._row(what), samples, ops)
+        self._scene.sheet.add(self._row(what), samples, ops)
 
     def _stage(self, areas: int) -> Stage:
         return Stage(areas, SLACK_AREAS, self._pages.backing, self._pages.directory)
 
     def _spec(self, name: str, most: int, target: int, **options: int) -> DomainSpec:
-        # No credit: what was granted ahead of need would be there before the clock starts.
+        # No credit: memory granted ahead of need would be there before the clock starts.
         return DomainSpec(
             name,
             most * AREA_FRAMES,
@@ -100,7 +98,7 @@ class Rows:
 
     def resize(self) -> None:
         """Grow, shrink without having used it, grow and use, shrink after use; first frame."""
-        self._place(self._donor_vm, self._bench.placement.domain_cpu)
+        self._place(self._donor_vm, self._scene.placement.domain_cpu)
         _warm_up()
         with self._stage(SIZE_AREAS + SPARE_AREAS) as stage:
             vm = stage.guest(self._donor_vm, self._spec("vm1", SIZE_AREAS, self._base))
@@ -110,38 +108,40 @@ class Rows:
             self._change("shrink untouched", stage, vm, base)
             grown = stage.resize(vm, size)
             cpu_ns = vm.cpu_ns() + time.process_time_ns()
-            elapsed_ns = int(vm.call("fill", frames=size, asks=self._variant.asks))
+            elapsed_ns = int(vm.ask("fill", frames=size, asks=self._variant.asks))
             cpu_ns = vm.cpu_ns() + time.process_time_ns() - cpu_ns
             self._add("grow and touch", _ns(grown.elapsed_ns + elapsed_ns), SIZE_AREAS)
-            extra = self._bench.sheet.rows[self._row("grow and touch")].extra
-            _append(extra, "huge_share", vm.call("huge_share"))
+            extra = self._scene.sheet.rows[self._row("grow and touch")].extra
+            _append(extra, "huge_share", vm.ask("huge_share"))
             self._add("cpu grow and touch", _ns(grown.cpu_ns + cpu_ns), SIZE_AREAS)
-            vm.call("give", count=size)
+            vm.ask("give", count=size)
             self._change("shrink touched", stage, vm, base, cpu=True)
             self._granule(stage, vm)
 
-    def _change(self, what: str, stage: Stage, vm: Guest, frames: int, cpu: bool = False) -> None:
+    def _change(
+        self, what: str, stage: Stage, vm: StagedGuest, frames: int, cpu: bool = False
+    ) -> None:
         done = stage.resize(vm, frames)
         areas = done.moved_frames // AREA_FRAMES
         self._add(what, _ns(done.elapsed_ns), areas)
         if cpu:
             self._add(f"cpu {what}", _ns(done.cpu_ns), areas)
         if done.beyond_frames:
-            extra = self._bench.sheet.rows[self._row(what)].extra
+            extra = self._scene.sheet.rows[self._row(what)].extra
             _append(extra, "resident_beyond_frames", done.beyond_frames)
 
-    def _granule(self, stage: Stage, vm: Guest) -> None:
+    def _granule(self, stage: Stage, vm: StagedGuest) -> None:
         base = self._base * AREA_FRAMES
         stage.resize(vm, base + 1)
         granule = vm.now().target_frames - base
-        self._bench.sheet.rows[self._row("shrink touched")].extra["granule_kib"] = granule * 4
+        self._scene.sheet.rows[self._row("shrink touched")].extra["granule_kib"] = granule * 4
 
-    def _first(self, stage: Stage, vm: Guest) -> None:
+    def _first(self, stage: Stage, vm: StagedGuest) -> None:
         """From a new target to the first frame of it that the guest has touched."""
         base = self._base * AREA_FRAMES
         more = base + self._variant.round_up(FIRST_AREAS) * AREA_FRAMES
         samples, plea = array("Q"), stage.plead(vm)
-        held = int(vm.call("exhaust"))
+        held = int(vm.ask("exhaust"))
         for _ in range(FIRST_SAMPLES):
             waiting = vm.start(
                 "transfers", frames=1, count=1, asks=self._variant.asks, plea_fd=plea, rest_s=0.0,
@@ -152,16 +152,16 @@ class Rows:
             )
             samples.append(ended_ns - vm.now().set_ns)
             stage.settle(vm)
-            vm.call("give", count=1)
+            vm.ask("give", count=1)
             stage.resize(vm, base)
         self._add("first frame", samples.tobytes(), 1)
-        vm.call("give", count=held)
+        vm.ask("give", count=held)
 
     # Transfers
 
     def transfer(self, batches: int) -> None:
         """2 MiB out of an idle donor, again and again, by the asker's clock."""
-        self._place(self._asker_vm, self._bench.placement.domain_cpu)
+        self._place(self._asker_vm, self._scene.placement.domain_cpu)
         with self._full() as full:
             for _ in range(batches):
                 full.reset()
@@ -169,21 +169,21 @@ class Rows:
 
     def transfer_among_neighbours(self) -> None:
         """The same while others want the CPUs."""
-        self._place(self._asker_vm, self._bench.placement.domain_cpu)
-        pids = self._bench.neighbours
+        self._place(self._asker_vm, self._scene.placement.domain_cpu)
+        neighbours = self._scene.neighbours
         with self._full() as full:
             full.reset()
-            with _running(pids):
+            with neighbours.running(len(neighbours)):
                 times = full.transfers(REST_S)
-        self._add_times(f"transfer {len(pids)} neighbours", times)
+        self._add_times(f"transfer {len(neighbours)} neighbours", times)
 
     def _add_times(self, what: str, times: list[tuple[int, int]]) -> None:
         self._add(what, array("Q", [end - begin for begin, end in times]).tobytes(), 1)
 
     def interference(self) -> None:
-        """What a donor, and a third domain, get done while memory is moved as fast as it goes."""
-        domain_cpu = self._bench.placement.domain_cpu
-        self._place(self._asker_vm, self._bench.placement.serving_cpu)
+        """The work a donor, and a bystander, get done while memory moves as fast as it goes."""
+        domain_cpu = self._scene.placement.domain_cpu
+        self._place(self._asker_vm, self._scene.placement.serving_cpu)
         self._place(self._donor_vm, domain_cpu)
         self._place(self._bystander_vm, domain_cpu)
         with self._full(self._bystander_vm) as full:
@@ -192,9 +192,9 @@ class Rows:
                     full.reset()
                     self._loop(full, f"{role} {what}", vm, what)
 
-    def _loop(self, full: Full, row: str, vm: Guest, what: str) -> None:
+    def _loop(self, full: Full, row: str, vm: StagedGuest, what: str) -> None:
         loop = {"what": what, "frames": full.loop_frames}
-        _, calm = vm.call("loop", **loop, run_s=CALM_S)
+        _, calm = vm.ask("loop", **loop, run_s=CALM_S)
         running = vm.start("loop", **loop, run_s=LOOP_S)
         times = full.transfers(0.0, BUSY_S)
         began_ns, samples = running.result()
@@ -213,8 +213,8 @@ class Rows:
     # A job
 
     def job(self) -> None:
-        """Footprint of a build-like job under a policy that follows what the guest says it uses."""
-        self._place(self._donor_vm, self._bench.placement.domain_cpu)
+        """Footprint of a build-like job under a policy that follows the use the guest reports."""
+        self._place(self._donor_vm, self._scene.placement.domain_cpu)
         with self._stage(SIZE_AREAS + SPARE_AREAS) as stage:
             spec = self._spec("vm1", SIZE_AREAS, self._base, **self._variant.by_itself)
             vm = stage.guest(self._donor_vm, spec)
@@ -222,7 +222,7 @@ class Rows:
             resident = _follow(stage, vm, running)
             elapsed, used = running.result()
         self._add("job", elapsed, 1)
-        extra = self._bench.sheet.rows[self._row("job")].extra
+        extra = self._scene.sheet.rows[self._row("job")].extra
         wide = SIZE_AREAS * AREA_BYTES * int.from_bytes(elapsed, "little") / 1e9 / GIB_MIN
         _append(extra, "gib_min", _integral(resident))
         _append(extra, "gib_min_used", _integral([(at, frames * 4096) for at, frames in used]))
@@ -230,8 +230,11 @@ class Rows:
 
 
 def _warm_up() -> None:
-    """Use as much memory as will be measured, and free it: what a machine that is virtual itself
-    gave back to its host, as free page reporting does, is found again before a clock runs."""
+    """Use as much memory as will be measured, and free it, before any clock runs.
+
+    A machine that is virtual itself may have given that memory back to its own host (free page
+    reporting), and getting it again takes time that is not the mechanism's.
+    """
     with mmap.mmap(-1, (SIZE_AREAS + 1) * AREA_BYTES, mmap.MAP_PRIVATE) as memory:
         with suppress(OSError):  # without huge pages, or before Linux 5.14: the touches do it
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -256,7 +259,7 @@ def _within(began_ns: int, samples: bytes, first_ns: int, last_ns: int) -> bytes
     return (found if found.size >= SAMPLES_MIN else times).tobytes()
 
 
-def _follow(stage: Stage, vm: Guest, running: Future[Any]) -> list[tuple[int, int]]:
+def _follow(stage: Stage, vm: StagedGuest, running: Future[Any]) -> list[tuple[int, int]]:
     """Have the target follow use, an eighth above it; (when, resident bytes) all the while."""
     base, size = BASE_AREAS * AREA_FRAMES, SIZE_AREAS * AREA_FRAMES
     resident, next_s, target = [], 0.0, base
@@ -277,15 +280,3 @@ def _integral(series: list[tuple[int, int]]) -> float:
     """GiB times minutes of bytes over nanoseconds, each value until the next."""
     pairs = itertools.pairwise(series)
     return sum(value * (after - at) / 1e9 for (at, value), (after, _) in pairs) / GIB_MIN
-
-
-@contextmanager
-def _running(pids: tuple[int, ...]) -> Iterator[None]:
-    """Let stopped processes run within the block."""
-    try:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)

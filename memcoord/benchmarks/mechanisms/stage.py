@@ -1,10 +1,11 @@
-"""One host and its domains, as ``memcoord bench mechanisms`` sets them up again and again.
+"""One host and its domains, as benches of mechanisms set them up again and again.
 
-Owns: a ``HostBackend`` in the bench's own process, domains of it in measured processes, and whoever
-resizes by hand: what a policy would do at once if it knew, with nothing added to it.
-Rules: the main thread drives the backend; a call into a guest that must run meanwhile runs on a
+Owns: a ``HostBackend`` in the bench's own process, domains of that host in measured processes, and
+the resizing by hand: targets are set at the moment at which a policy that knew all would set them.
+Rules: the main thread drives the backend. A call into a guest that must run meanwhile runs on a
 thread of the pool. A step that does not end as it should is a ``StepError``, with the reason the
 backend gives.
+Used by: the benches ``mechanisms``, ``bursts`` and ``interference``.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from backend.host import HostBackend
 from hypervisor.public.backend import DomainSnapshot, DomainSpec, Settled
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, DomId
-from memcoord.benchmarks.lab import Remote
+from memcoord.testbed.guests.obedient import hand_over
+from memcoord.testbed.runs.remote import Remote
 
 SETTLE_S = 20.0
 SETTLE_POLL_S = 0.0001
@@ -33,16 +33,16 @@ SPIN_NS = 50_000
 
 
 class StepError(MemcoordError):
-    """A mechanism did not do what it was asked to."""
+    """A mechanism failed at a step."""
 
 
 @dataclass(frozen=True)
 class Variant:
     """A mechanism as it is measured: its name in the table, and how it is set up.
 
-    ``asks``: a guest that needs memory asks its mechanism. Without, whoever resizes is told, and
-    resizes both domains at once. ``by_itself`` are options with which it gives back unused memory
-    by itself, its delays in the scale of the job. ``step_areas``: its granule, at least an area.
+    ``asks``: a guest that needs memory asks its mechanism; otherwise the bench is told, and resizes
+    both domains at once. ``by_itself``: options with which the mechanism gives back unused memory
+    by itself, with delays in the scale of the job. ``step_areas``: its granule, at least an area.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Variant:
 
 
 class Resize(NamedTuple):
-    """What one change of a target took. CPU time: the backend's, its caller's, the guest's.
+    """The cost of one change of a target. CPU time: of the backend, of its caller, of the guest.
 
-    ``beyond_frames``: what the kernel holds for the domain beyond what the ledger says it has.
+    ``beyond_frames``: frames the kernel holds for the domain beyond those the ledger knows.
     """
 
     elapsed_ns: int
@@ -69,44 +69,32 @@ class Resize(NamedTuple):
     beyond_frames: int
 
 
-class Guest:
+class StagedGuest:
     """A domain and the process it runs in."""
 
     def __init__(self, stage: Stage, remote: Remote, domid: DomId, spec: DomainSpec) -> None:
         self._stage, self._remote = stage, remote
         self.domid, self.key = domid, spec.name
         handles = stage.backend.open(domid, spec)
-        self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            wanted = [handles.ram_fd, handles.meta_fd, handles.bell_fd, theirs.fileno()]
-            fds = remote.give_fds(wanted)
-        attached = {
-            "domid": domid,
-            "name": spec.name,
-            "ram_bytes": handles.ram_bytes,
-            "meta_bytes": handles.meta_bytes,
-            "spin_ns": handles.spin_ns,
-        }
         self.ram_fd = handles.ram_fd
-        self.call("attach", fds=fds, attached=attached)
+        self._line = hand_over(remote, handles, spec.name, domid, key=self.key)
 
-    def call(self, row: str, **args: Any) -> Any:
-        """What ``MechanismGuest.row`` returns."""
-        return self._remote.call("mechanism", row=row, key=self.key, **args)
+    def ask(self, op: str, **args: Any) -> Any:
+        """The value of an operation of ``MechanismGuest`` on this domain."""
+        return self._remote.ask(op, key=self.key, **args)
 
-    def start(self, row: str, **args: Any) -> Future[Any]:
+    def start(self, op: str, **args: Any) -> Future[Any]:
         """The same, while this thread goes on."""
-        return self._stage.pool.submit(self.call, row, **args)
+        return self._stage.pool.submit(self.ask, op, **args)
 
     def give_fd(self, fd: int) -> int:
         """Pass a file descriptor; its number over there."""
-        return self._remote.give_fds([fd])[0]
+        return int(self._remote.hand("keep_fds", [fd])[0])
 
     def cpu_ns(self) -> int:
         """CPU time of the guest's process so far."""
-        return time.clock_gettime_ns(
-            (~self._remote.pid << 3) | 2
-        )  # its CPU clock, by clone(2)'s id
+        cpu_clock = (~self._remote.pid << 3) | 2  # of a process, as clock_getcpuclockid makes it
+        return time.clock_gettime_ns(cpu_clock)
 
     def now(self) -> DomainSnapshot:
         """The domain at this instant."""
@@ -114,9 +102,9 @@ class Guest:
         return next(domain for domain in found if domain.domid == self.domid)
 
     def close(self) -> None:
-        """Leave the host, which gets everything back."""
+        """End the domain; the host gets all its memory back."""
         with contextlib.suppress(MemcoordError):
-            self.call("detach")
+            self.ask("leave")
         self._stage.backend.close(self.domid)
         self._line.close()
 
@@ -140,32 +128,27 @@ class Stage:
             backing=backing,
             huge_dir=huge_dir,
         )
-        self._guests: list[Guest] = []
+        self._guests: list[StagedGuest] = []
         self.plea_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.pool.shutdown()
         for guest in self._guests:
             guest.close()
         self.backend.stop()
         os.close(self.plea_fd)
 
-    def guest(self, remote: Remote, spec: DomainSpec) -> Guest:
+    def guest(self, remote: Remote, spec: DomainSpec) -> StagedGuest:
         """Open a domain and have ``remote`` run it."""
-        guest = Guest(self, remote, DomId(len(self._guests)), spec)
+        guest = StagedGuest(self, remote, DomId(len(self._guests)), spec)
         self._guests.append(guest)
         return guest
 
-    def settle(self, guest: Guest, timeout_s: float = SETTLE_S) -> Settled:
-        """Wait until a domain is where it was asked to be, looking often."""
+    def settle(self, guest: StagedGuest, timeout_s: float = SETTLE_S) -> Settled:
+        """Wait until a domain has reached its target or cannot, at most ``timeout_s`` seconds."""
         until = time.monotonic() + timeout_s
         while (now := self.backend.settle(guest.domid, 0)).state == "moving":
             if time.monotonic() > until:
@@ -173,7 +156,7 @@ class Stage:
             time.sleep(SETTLE_POLL_S)
         return now
 
-    def resize(self, guest: Guest, frames: int) -> Resize:
+    def resize(self, guest: StagedGuest, frames: int) -> Resize:
         """Set a target and wait until it is reached, by the backend's clock; StepError if not."""
         before = self.settle(guest).target_frames
         host_ns, guest_ns = _others_cpu_ns(), guest.cpu_ns()
@@ -189,14 +172,16 @@ class Stage:
                 f"{settled.plugged_frames}: {settled.state} {settled.why}".strip()
             )
         beyond = max(now.resident_frames - now.installed_frames, 0)
-        # A balloon's guest that touches one frame of an empty area gets a whole huge page for it.
+        # A guest with a balloon that touches one frame of an empty area gets a whole huge page.
         if beyond and not (self._huge and now.mechanism == "balloon"):
-            raise StepError(f"{now.mechanism}: the host has not got back what it thinks it has")
+            raise StepError(
+                f"{now.mechanism}: the kernel still holds memory that the ledger counts as returned"
+            )
         moved = max(abs(settled.target_frames - before), 1)
         return Resize(max(now.reached_ns - now.set_ns, 1), max(cpu_ns, 1), moved, beyond)
 
-    def plead(self, guest: Guest) -> int:
-        """A file descriptor by which a guest tells whoever resizes by hand that it waits."""
+    def plead(self, guest: StagedGuest) -> int:
+        """A file descriptor by which a guest tells the bench that it waits for memory."""
         return guest.give_fd(self.plea_fd)
 
     def serve(self, waiting: Future[Any], answer: Callable[[], None]) -> Any:
@@ -211,5 +196,5 @@ class Stage:
 
 
 def _others_cpu_ns() -> int:
-    """CPU time of this process' threads but for this one: what the backend's threads used."""
+    """CPU time of all other threads of this process: those of the backend."""
     return time.process_time_ns() - time.thread_time_ns()

@@ -1,8 +1,9 @@
 """A host whose memory is all with a donor that does not need it, and a domain that does.
 
-Owns: the setting of every transfer ``memcoord bench mechanisms`` measures, and its repetition.
-A guest that can ask its mechanism asks. For the others somebody resizes by hand: shrinks the donor
-the moment the asker wants memory, and grows the asker the moment the host has it.
+Owns: the setting of every transfer that a bench measures, and its repetition. A guest that can ask
+its mechanism for memory asks. For the other mechanisms the bench resizes by hand: it shrinks the
+donor the moment the asker wants memory, and grows the asker the moment the host has it.
+Used by: the benches ``mechanisms`` and ``interference``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.units import AREA_FRAMES
-from memcoord.benchmarks.lab import Remote
 from memcoord.benchmarks.mechanisms.stage import Stage, Variant
+from memcoord.testbed.runs.remote import Remote
 
 BASE_AREAS = 4
 SLACK_AREAS = 2
@@ -58,17 +58,12 @@ class Full:
         try:
             self._open()
         except BaseException:
-            self._stage.__exit__(None, None, None)
+            self._stage.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stage.__exit__(kind, error, traceback)
+    def __exit__(self, *raised: object) -> None:
+        self._stage.__exit__()
 
     def _open(self) -> None:
         stage, cast, asks = self._stage, self._cast, self._variant.asks
@@ -79,20 +74,20 @@ class Full:
             frames = 2 * LOOP_FRAMES
             spec = DomainSpec("bystander", frames, frames, frames, credit_areas=0)
             self.bystander = stage.guest(cast.bystander, spec)
-            self.bystander.call("take", limit=LOOP_FRAMES, asks=False)
+            self.bystander.ask("take", limit=LOOP_FRAMES, asks=False)
             stage.resize(self.donor, self._donor_areas * AREA_FRAMES)
-            self.donor.call("take", limit=LOOP_FRAMES, asks=asks)
+            self.donor.ask("take", limit=LOOP_FRAMES, asks=asks)
 
     def reset(self) -> None:
-        """Everything back to the donor, which uses it once and leaves it free."""
-        self.asker.call("give", count=self.asker.now().maxmem_frames)
+        """Give all memory back to the donor, which uses it once and leaves it free."""
+        self.asker.ask("give", count=self.asker.now().maxmem_frames)
         self._stage.resize(self.asker, self._base * AREA_FRAMES)
         self._stage.resize(self.donor, self._donor_areas * AREA_FRAMES)
         every = self._donor_areas * AREA_FRAMES
-        self.donor.call("refill", limit=every, asks=self._variant.asks)
+        self.donor.ask("refill", limit=every, asks=self._variant.asks)
 
     def transfers(self, rest_s: float, run_s: float = TRANSFERS_S) -> list[tuple[int, int]]:
-        """Beginning and end of each, after a ``reset``; what came is the asker's then."""
+        """Beginning and end of each transfer, after a ``reset``; the asker keeps the memory."""
         backend, donor, asker = self._stage.backend, self.donor, self.asker
         targets = [self._donor_areas * AREA_FRAMES, self._base * AREA_FRAMES]
 
@@ -103,7 +98,7 @@ class Full:
             backend.set_target(asker.domid, targets[1])
 
         asks = self._variant.asks
-        asker.call("exhaust")
+        asker.ask("exhaust")
         if asks:
             backend.set_target(asker.domid, self._most * AREA_FRAMES)
         running: Future[list[tuple[int, int]]] = asker.start(

@@ -1,15 +1,15 @@
 """``memcoord bench policies``: every policy on every scenario, simulated and real.
 
-Owns: which runs the bench is made of, and the object ``--json`` prints. The runs are cells of a
-sweep, with a store of their own: given the same ``--out``, a bench that was stopped goes on.
-How the tables look is ``policies_text``'s.
+Owns: the runs that the bench is made of. The runs are cells of a sweep, with a store of their own:
+given the same ``--out``, a bench that was stopped goes on. The summary of the runs is in
+``policies.summary``, their tables in ``policies.views``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,35 +17,44 @@ from typing import Any
 import msgspec
 
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks.sweep.cell import WORLDS, Cell, Result
+from memcoord.benchmarks.figures import Figure
+from memcoord.benchmarks.policies import views
+from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
+from memcoord.benchmarks.policies.summary import (
+    AGGRESSION,
+    BASELINE,
+    SIM,
+    TESTBED,
+    isolations,
+    lying,
+    overall,
+    rank_correlation,
+    summarise,
+)
+from memcoord.benchmarks.runner import Bench, Result, fresh_directory
+from memcoord.benchmarks.sweep.cell import WORLDS, Cell
 from memcoord.benchmarks.sweep.grid import cross, scenario_text, seeds_of, split_policy
 from memcoord.benchmarks.sweep.misreport import FACTORS
 from memcoord.benchmarks.sweep.run import Run, run_cells, runner
 from memcoord.benchmarks.sweep.store import Store
-from memcoord.benchmarks.sweep.table import Row, number, rows_of, run_times, situation, write_tables
-from memcoord.testbed.report.intervals import interval, paired, spearman
-from memcoord.testbed.report.metrics import gain_from_lying, isolation
-from memcoord.testbed.report.progress import CellProgress
+from memcoord.benchmarks.sweep.table import rows_of, situation, write_tables
+from memcoord.benchmarks.tables import Table
+from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import facts
+from memcoord.testbed.runs.rundir import RunDir
 
-BASELINE = "greedy"
-SIM, TESTBED = WORLDS
 SEEDS, SEEDS_QUICK, SEEDS_FULL = 2, 1, 5
-#: What is run in the testbed, where a run takes seconds, unless --full or named.
+#: Run in the testbed, where a run takes seconds, unless --full or other names are given.
 TESTBED_POLICIES = ("greedy", "static-alloc", "smart-alloc", "fallow")
 TESTBED_SCENARIOS = ("graph", "loop", "usemem")
 QUICK_SCENARIOS = ("graph", "loop", "usemem")
-#: Where gains from lying are looked for, and where a neighbour's aggression is.
+#: The scenario in which gains from lying are looked for.
 LIE_SCENARIO = "mixed"
-AGGRESSION = ("liar", "liar")  # scenario, domain
-#: The order of policies is that of this figure.
-RANKED = "mean_slowdown"
-SLOWDOWNS = ("mean_slowdown", "worst_slowdown")
 
 
 @dataclass(frozen=True)
 class PolicyBenchOptions:
-    """What the command line says; empty means the default."""
+    """The options of the command line; an empty one means the default."""
 
     world: str = "both"
     policies: tuple[str, ...] = ()
@@ -129,201 +138,78 @@ def _isolated(cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def measure_policies(
-    plan: PolicyBenchPlan, directory: Path, *, speeds: bool = True, run: Run | None = None
-) -> dict[str, Any]:
-    """Run ``plan`` with its results below ``directory``; the object ``--json`` prints.
+class PolicyBench(Bench):
+    """Every policy of ``options`` on every scenario. ``speeds``: time the simulator too.
 
-    ``run`` stands in for the processes of this machine.
+    ``run`` stands in for the processes of this machine. ConfigError or PolicyError for wrong
+    options.
     """
-    from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
 
-    machine = facts.describe()
-    ratios = measure_ratios() if speeds else {}
-    store, results, errors = Store(directory), [], []
-    for world, cells in plan.cells.items():
-        workers = facts.cores() if world == SIM else 1
-        with CellProgress(f"bench policies, {world}") as progress:
-            sweep = run_cells(cells, store, run or runner(None, workers), progress)
-        results += sweep.results
-        errors += [f"{cell.label}: {error}" for cell, error in sweep.errors]
-    rows = rows_of(results)
-    write_tables(directory, rows)
-    summaries = summarise(rows)
-    found = {
-        "bench": "policies",
-        "machine": {**machine, "versions": facts.versions()},
-        "seeds": list(plan.seeds),
-        "policies": list(plan.policies),
-        "scenarios": list(plan.scenarios),
-        "rows": summaries,
-        "overall": overall(summaries),
-        "rank_correlation": rank_correlation(summaries),
-        "gain_from_lying": lying(results),
-        "isolation": isolations(results),
-        "ratios": ratios,
-        "targets": verdicts(ratios),
-        "errors": errors,
-    }
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
-    text = msgspec.json.format(msgspec.json.encode(plain), indent=2)
-    (directory / "policies.json").write_bytes(text + b"\n")
-    return plain
+    name = "policies"
+    figure_file = "policies_frontier.svg"
 
+    def __init__(
+        self, options: PolicyBenchOptions, *, speeds: bool = True, run: Run | None = None
+    ) -> None:
+        self.plan = PolicyBenchPlan.of(options)
+        self._speeds, self._run = speeds, run
 
-def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Per "world/scenario/policy", each figure over the seeds: mean, low, high, count.
+    def directory(self, out: str | None) -> contextlib.AbstractContextManager[RunDir | Path]:
+        """A fresh run directory, or ``out``, whose results are used again."""
+        if out is None:
+            return fresh_directory("bench-policies", None)
+        Path(out).mkdir(parents=True, exist_ok=True)
+        return contextlib.nullcontext(Path(out))
 
-    ``against_greedy`` is the difference of the slowdowns to greedy's, paired on the seed.
-    """
-    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in rows:
-        key = str(row["world"]), str(row["scenario"]), _policy(row)
-        groups.setdefault(key, {})[str(row["seed"])] = row
-    found = {}
-    for (world, scenario, policy), by_seed in groups.items():
-        names = dict.fromkeys(
-            name for row in by_seed.values() for name in row if not isinstance(row[name], str)
-        )
-        figures = {
-            name: _interval([float(row.get(name, math.nan)) for row in by_seed.values()])
-            for name in names
+    def measure(self, where: RunDir | Path, progress: Progress) -> dict[str, Any]:
+        """Run the cells that have no result yet; results are kept below ``where``."""
+        directory = where if isinstance(where, Path) else where.path
+        plan, machine = self.plan, facts.describe()
+        ratios = measure_ratios() if self._speeds else {}
+        store, results, errors = Store(directory), [], []
+        for world, cells in plan.cells.items():
+            workers = facts.cores() if world == SIM else 1
+            progress.begin(f"bench policies, {world}", len(cells))
+            run = self._run or runner(None, workers)
+            sweep = run_cells(cells, store, run, progress.advance)
+            results += sweep.results
+            errors += [f"{cell.label}: {error}" for cell, error in sweep.errors]
+        rows = rows_of(results)
+        write_tables(directory, rows)
+        summaries = summarise(rows)
+        return {
+            "bench": "policies",
+            "machine": {**machine, "versions": facts.versions()},
+            "seeds": list(plan.seeds),
+            "policies": list(plan.policies),
+            "scenarios": list(plan.scenarios),
+            "rows": summaries,
+            "overall": overall(summaries),
+            "rank_correlation": rank_correlation(summaries),
+            "gain_from_lying": lying(results),
+            "isolation": isolations(results),
+            "ratios": ratios,
+            "targets": verdicts(ratios),
+            "errors": errors,
         }
-        base = groups.get((world, scenario, BASELINE), {})
-        both = [seed for seed in by_seed if seed in base]
-        against = {
-            name: msgspec.to_builtins(
-                paired(
-                    [float(by_seed[seed][name]) for seed in both],
-                    [float(base[seed][name]) for seed in both],
-                )
-            )
-            for name in SLOWDOWNS
-        }
-        found[f"{world}/{scenario}/{policy}"] = {
-            "world": world,
-            "scenario": scenario,
-            "policy": policy,
-            "figures": figures,
-            "against_greedy": against,
-        }
-    return found
 
+    def tables(self, result: Result) -> Iterator[Table]:
+        """Policies x scenarios, a table per slowdown."""
+        return views.slowdown_tables(result)
 
-def _policy(row: Row) -> str:
-    name = str(row["policy"])
-    given = [f"{key[len(name) + 1 :]}={row[key]}" for key in row if key.startswith(f"{name}.")]
-    return f"{name}:{','.join(given)}" if given else name
+    def lines(self, result: Result) -> list[str]:
+        """The orders, the frontier, the speeds, the failures."""
+        return views.closing_lines(result)
 
+    def parts(self, result: Result) -> dict[str, str]:
+        """Both lists, and the tables."""
+        lists = {"policies": views.policy_list(), "scenarios": views.scenario_list()}
+        return {**lists, "table": views.markdown(result) if result else ""}
 
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    return dict(msgspec.to_builtins(interval(values)))
+    def figure(self, result: Result) -> Figure:
+        """Mean against worst slowdown."""
+        return views.figure(result)
 
-
-def figure(summaries: dict[str, dict[str, Any]], key: str, name: str) -> float:
-    """The mean of a figure over the seeds; NaN where there is none."""
-    entry = summaries.get(key)
-    return math.nan if entry is None else number(entry["figures"].get(name, {}).get("mean"))
-
-
-def overall(summaries: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Per world and policy, geometric means over scenarios of its slowdowns, best first.
-
-    Only over scenarios that every policy of that world has run, so that all are compared alike.
-    """
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for world in WORLDS:
-        own = [entry for entry in summaries.values() if entry["world"] == world]
-        policies = dict.fromkeys(entry["policy"] for entry in own)
-        scenarios = [
-            name
-            for name in dict.fromkeys(entry["scenario"] for entry in own)
-            if all(
-                not math.isnan(figure(summaries, f"{world}/{name}/{policy}", RANKED))
-                for policy in policies
-            )
-        ]
-        means = {
-            policy: {
-                name: _geometric(
-                    [figure(summaries, f"{world}/{one}/{policy}", name) for one in scenarios]
-                )
-                for name in SLOWDOWNS
-            }
-            for policy in policies
-        }
-        if scenarios:
-            order = sorted(means, key=lambda policy: (means[policy][RANKED], policy))
-            found[world] = {policy: means[policy] for policy in order}
-    return found
-
-
-def _geometric(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
-
-
-def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Spearman's between the two worlds' orders, per scenario, and "overall" of their means."""
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    for entry in summaries.values():
-        there = f"{TESTBED}/{entry['scenario']}/{entry['policy']}"
-        if entry["world"] == SIM and there in summaries:
-            here = f"{SIM}/{entry['scenario']}/{entry['policy']}"
-            pair = figure(summaries, here, RANKED), figure(summaries, there, RANKED)
-            pairs.setdefault(entry["scenario"], []).append(pair)
-    found = {scenario: spearman(*zip(*both, strict=True)) for scenario, both in pairs.items()}
-    shared = {
-        key: entry
-        for key, entry in summaries.items()
-        if all(f"{w}/{entry['scenario']}/{entry['policy']}" in summaries for w in WORLDS)
-    }
-    means = overall(shared)
-    if set(means) == set(WORLDS):
-        names = list(means[SIM])
-        found["overall"] = spearman(
-            [means[SIM][name][RANKED] for name in names],
-            [means[TESTBED][name][RANKED] for name in names],
-        )
-    return found
-
-
-def lying(results: Sequence[tuple[Cell, Result]]) -> dict[str, float]:
-    """Per policy, the most any domain gains by any misreport tried."""
-    truth = {
-        (cell.policy_text, situation(cell)): run_times(result)
-        for cell, result in results
-        if cell.kind == "run"
-    }
-    lies: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for cell, result in results:
-        honest = truth.get((cell.policy_text, situation(cell)))
-        if cell.kind == "lie" and honest is not None:
-            pair = honest.get(cell.domain, math.nan), run_times(result).get(cell.domain, math.nan)
-            lies.setdefault((cell.policy_text, cell.domain), []).append(pair)
-    gains: dict[str, float] = {}
-    for (policy, _), pairs in lies.items():
-        gain = gain_from_lying(pairs[0][0], [lie for _, lie in pairs])
-        if not math.isnan(gain):
-            gains[policy] = max(gains.get(policy, 0.0), gain)
-    return gains
-
-
-def isolations(results: Sequence[tuple[Cell, Result]]) -> dict[str, float]:
-    """Per policy, how much longer the worst victim runs when the aggressor is there."""
-    scenario, aggressor = AGGRESSION
-    found: dict[str, float] = {}
-    quiet = {
-        (cell.policy_text, cell.seed): run_times(result)
-        for cell, result in results
-        if cell.kind == "without" and cell.domain == aggressor
-    }
-    for cell, result in results:
-        before = quiet.get((cell.policy_text, cell.seed))
-        if cell.kind != "run" or cell.world != SIM or cell.scenario != scenario or before is None:
-            continue
-        times = run_times(result)
-        ratios = [isolation(times.get(name, math.nan), before[name]) for name in before]
-        known = [ratio for ratio in ratios if not math.isnan(ratio)]
-        if known:
-            found[cell.policy_text] = max(found.get(cell.policy_text, 0.0), *known)
-    return found
+    def status(self, result: Result) -> int:
+        """1 when a run failed."""
+        return int(bool(result["errors"]))

@@ -1,10 +1,10 @@
-"""How many references a second the simulator replays, beside libCacheSim on the same traces.
+"""References per second of the simulator's replay, beside libCacheSim on the same traces.
 
 Owns: that measurement. Both begin with the 64-bit names of the pages in memory (libCacheSim: mapped
-from a file in its fastest format) and end with the count of misses; ours numbers the pages densely
-first, libCacheSim hashes them, so both times hold that. Rounds alternate, A B A B. libCacheSim gets
-the hash table that serves it best, of about as many buckets as the cache has pages: its default of
-2**24 makes it several times slower. ``libcachesim`` need not be installed.
+from a file in its fastest format) and end with the count of misses. The simulator numbers the pages
+densely first, libCacheSim hashes them, and both times include that step. Rounds alternate, A B A B.
+libCacheSim gets the hash table that serves it best, of about as many buckets as the cache has
+pages: its default of 2**24 makes it several times slower. ``libcachesim`` need not be installed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -41,8 +40,7 @@ class TraceSpeed:
     references: int
     cache_pages: int
     misses: int
-    refs_per_s: float  # numbering of the pages included
-    replay_refs_per_s: float  # the replay alone, of pages numbered already
+    refs_per_s: float
     libcachesim_refs_per_s: float | None  # None: it is not installed
 
 
@@ -51,7 +49,6 @@ class Speed:
     """``sim_refs_per_s`` is the slowest trace's; the ratio is the worst of the traces."""
 
     sim_refs_per_s: float
-    libcachesim_refs_per_s: float | None
     ratio: float | None
     traces: tuple[TraceSpeed, ...]
 
@@ -62,11 +59,9 @@ def measure_speed(traces: tuple[str, ...] = TRACES, *, rounds: int = ROUNDS) -> 
     InternalError when the two do not count the same misses; ConfigError for a trace as ``load``.
     """
     found = tuple(_measure(load(name), rounds) for name in traces)
-    theirs = [t.libcachesim_refs_per_s for t in found if t.libcachesim_refs_per_s is not None]
     ratios = [t.refs_per_s / t.libcachesim_refs_per_s for t in found if t.libcachesim_refs_per_s]
     return Speed(
         sim_refs_per_s=min(t.refs_per_s for t in found),
-        libcachesim_refs_per_s=max(theirs, default=None),
         ratio=min(ratios, default=None),
         traces=found,
     )
@@ -94,25 +89,23 @@ def _measure(trace: Trace, rounds: int) -> TraceSpeed:
     cache_pages = max(int(trace.page_count * CACHE_SHARE), 1)
     names = trace.ids
 
-    def whole() -> int:
+    def ours() -> int:
         pages, page_count = number(names)
         return lru.replay(pages, page_count, cache_pages)
 
-    def replay() -> int:
-        return lru.replay(trace.pages, trace.page_count, cache_pages)
-
     theirs_s: list[float] = []
-    whole_s: list[float] = []
-    replay_s: list[float] = []
+    ours_s: list[float] = []
     with tempfile.TemporaryDirectory(prefix="memcoord-") as directory:
         path = Path(directory) / "trace.oracleGeneral"
         rival = importlib.util.find_spec("libcachesim") is not None
         if rival:
             write_requests(names, path)
-        misses = replay()
+        misses = ours()  # compiles it, too
         for _ in range(rounds):
-            for run, taken in ((whole, whole_s), (replay, replay_s)):
-                taken.append(_timed(run, misses))
+            start = time.perf_counter()
+            counted = ours()
+            ours_s.append(time.perf_counter() - start)
+            _same(misses, counted)
             if rival:
                 counted, taken_s = libcachesim_misses(path, len(trace), cache_pages)
                 _same(misses, counted)
@@ -122,18 +115,9 @@ def _measure(trace: Trace, rounds: int) -> TraceSpeed:
         references=len(trace),
         cache_pages=cache_pages,
         misses=misses,
-        refs_per_s=len(trace) / median(whole_s),
-        replay_refs_per_s=len(trace) / median(replay_s),
+        refs_per_s=len(trace) / median(ours_s),
         libcachesim_refs_per_s=len(trace) / median(theirs_s) if theirs_s else None,
     )
-
-
-def _timed(run: Callable[[], int], misses: int) -> float:
-    start = time.perf_counter()
-    counted = run()
-    taken_s = time.perf_counter() - start
-    _same(misses, counted)
-    return taken_s
 
 
 def _same(misses: int, counted: int) -> None:

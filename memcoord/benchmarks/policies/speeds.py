@@ -1,7 +1,6 @@
-"""How quick the simulator is: the ratios of ``bench policies``.
+"""The speed of the simulator: the ratios of ``bench policies``.
 
-Owns: their names and what each must reach. What is measured is the business of the simulator's
-``speed`` and ``tick_speed``.
+Owns: their names and targets. ``replay_speed`` and ``tick_speed`` measure.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 
 from memcoord.benchmarks.harness import DIGITS
 
-#: What must hold: at least (+1) or at most (-1) the number.
+#: By name, the limit: at least (+1) or at most (-1) the number.
 TARGETS = {
     "sim_refs_per_s": (1, 15e6),
     "sim/libcachesim": (1, 1.0),
@@ -37,7 +36,7 @@ def measure_ratios() -> dict[str, float]:
 
 
 def verdicts(ratios: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Each target beside what was measured: reached "must", "missed" or "unmeasured"."""
+    """Each target beside the measurement: reached "must", "missed" or "unmeasured"."""
     found = {}
     for name, (sign, must) in TARGETS.items():
         measured = ratios.get(name, math.nan)

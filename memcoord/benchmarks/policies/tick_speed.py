@@ -1,7 +1,6 @@
-"""How long a tick of many domains takes: view, plan, check and apply of the series world.
+"""The time of a tick of many domains: view, plan, check and apply of the series world.
 
-Owns: three figures of ``memcoord bench policies``. A median over rounds, best of both sizes taken
-in turn, because other work on the machine only ever adds time.
+Owns: three figures of ``memcoord bench policies``: medians over rounds, of the worst policy.
 """
 
 from __future__ import annotations
@@ -9,9 +8,8 @@ from __future__ import annotations
 import gc
 import time
 
-from hypervisor.policy_process import PolicyProcess
-from memcoord.simulation.demand_sets import synthetic
-from memcoord.simulation.series_world import SeriesWorld
+from hypervisor.coordination.policy_process import PolicyProcess
+from memcoord.simulation.series_world import SeriesWorld, synthetic_demand
 from policies import Policy, loader
 
 POLICIES = ("smart-alloc", "max-min")
@@ -52,7 +50,7 @@ def _apart_s(name: str) -> float:
 
 def _median_s(policy: Policy, domains: int) -> float:
     """The median time of one tick."""
-    demand = synthetic(domains, ROUNDS + WARM_ROUNDS, PEAK_PAGES, SEED)
+    demand = synthetic_demand(domains, ROUNDS + WARM_ROUNDS, PEAK_PAGES, SEED)
     world = SeriesWorld(demand, CAPACITY_PAGES_EACH * domains, policy)
     taken = []
     enabled = gc.isenabled()

@@ -24,7 +24,7 @@ from memcoord.testbed.scenarios.overrides import apply
 if TYPE_CHECKING:
     from memcoord.testbed.scenarios.schema import Scenario
 
-#: Part of every key: raised when what a cell answers changes its meaning.
+#: Part of every key: raised when the meaning of a result changes.
 SCHEMA = 2
 KEY_CHARACTERS = 32
 WORLDS = ("sim", "testbed")
@@ -34,7 +34,7 @@ Result = dict[str, Any]
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. ``kind`` says of what, ``domain`` whom it concerns:
+    """One run. ``kind`` is the kind of run, ``domain`` the domain it concerns:
 
     run: the scenario under ``policy``; alone: only ``domain``, under greedy; without: all but
     ``domain``; lie: ``domain`` misreports its signals by ``factor``; optimal: nothing is run, the
@@ -42,7 +42,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     policy: str  # NAME or FILE.py:CLASS, without parameters
-    scenario: str  # what reports call it
+    scenario: str  # its name in reports
     text: str  # the scenario, TOML
     seed: int
     world: str = "sim"
@@ -61,7 +61,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """What progress and errors call it."""
+        """Its name in progress and errors."""
         what = "" if self.kind == "run" else f" {self.kind} {self.domain}".rstrip()
         return f"{self.policy_text} on {self.scenario}{what}, seed {self.seed}, {self.world}"
 
@@ -89,7 +89,7 @@ def run_cell(cell: Cell) -> Result:
 
 
 def scenario_of(cell: Cell) -> Scenario:
-    """What ``cell`` runs: its scenario with what is set and who is left out; ConfigError."""
+    """The scenario of ``cell``, with its settings and without domains left out; ConfigError."""
     from memcoord.testbed.report.metrics import alone, without
     from memcoord.testbed.scenarios.schema import parse
 
@@ -105,7 +105,7 @@ def scenario_of(cell: Cell) -> Scenario:
 
 @contextlib.contextmanager
 def policy_of(cell: Cell) -> Iterator[str]:
-    """The text that names the policy here; a file that came with the cell exists meanwhile."""
+    """The text that names the policy here; within the block, the policy's file exists."""
     with contextlib.ExitStack() as stack:
         policy = cell.policy_text
         if cell.policy_file:
@@ -123,7 +123,7 @@ def policy_of(cell: Cell) -> Iterator[str]:
 
 
 def _plain(result: PolicyResult, figures: dict[str, float]) -> Result:
-    """What is kept: everything but the wall-clock time, which no two runs share."""
+    """All of a result but the wall-clock time, which differs from run to run."""
     domains = [msgspec.to_builtins(domain) for domain in result.domains]
     for domain in domains:
         domain.pop("gain_percent", None)

@@ -1,7 +1,7 @@
 """Cells on a Dask cluster (extra ``sweep``): any workers that have this package.
 
-Owns: the connection to the scheduler. A worker that dies has its cells run by another, which the
-scheduler sees to; a result counts when it has arrived here, once, under its cell's key.
+Owns: the connection to the scheduler. When a worker dies, the scheduler gives its cells to another
+worker; a result counts when it has arrived here, once, under its cell's key.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) ->
         for future in distributed.as_completed(list(futures)):
             cell = futures.pop(future)
             yield _outcome(cell, future)
-            future.release()  # the cluster may forget what has been written here
+            future.release()  # the result is stored here: the cluster may forget it
 
 
 def _probe(address: str) -> None:
-    """Wait until somebody listens: dask is slow and loud to say that nobody does."""
+    """Wait until a scheduler listens; ConfigError when none does. dask takes long to say so."""
     deadline_s = time.monotonic() + CONNECT_S
     while True:
         try:

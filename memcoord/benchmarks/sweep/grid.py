@@ -14,7 +14,7 @@ Owns: the schema of that file and the list of cells it stands for. Example:
     [set]                             # keys of the scenarios, as of ``run --set``
     "domain[0].ram" = ["4 MiB", "8 MiB"]
 
-Whatever is wrong is found before anything runs: a ConfigError or PolicyError that names it.
+Every mistake is found before anything runs: a ConfigError or PolicyError names it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from memcoord.benchmarks.sweep.cell import WORLDS, Cell, scenario_of
 from memcoord.testbed.scenarios.toml import decode
 
 CELLS_MAX = 1_000_000
-#: Keys of a scenario that a sweep has a place of its own for; set, they would not do what they say.
+#: Keys of a scenario for which a sweep has a key of its own; they cannot be set.
 OWN_KEYS = {"policies": "policies", "seed": "seeds", "seeds": "seeds"}
 SEEDS_MAX = 10_000
 Value = int | float | bool | str
@@ -64,7 +64,7 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid in the file ``path``; ConfigError."""
+    """The grid in the file ``path``; ConfigError names the wrong key."""
     try:
         return msgspec.convert(decode(path.read_text(encoding="utf-8"), str(path)), Grid)
     except OSError as error:
@@ -78,7 +78,10 @@ def read_grid(path: Path) -> Grid:
 
 
 def cells_of(grid: Grid) -> list[Cell]:
-    """Every run of the grid, and each domain alone to compare with; checked."""
+    """Every run of the grid, and each domain alone to compare with.
+
+    ConfigError or PolicyError when a policy, a scenario or a setting is wrong.
+    """
     sweep = grid.sweep
     if sweep.world not in WORLDS:
         raise ConfigError("sweep.world", f"{sweep.world!r}: write {' or '.join(WORLDS)}")
@@ -131,7 +134,7 @@ def scenario_text(source: str) -> str:
     """The text of the scenario ``source``, a file or the name of a shipped one; ConfigError."""
     from memcoord.testbed.scenarios.schema import load, shipped
 
-    load(source)  # tells what is wrong with it, also that there is none
+    load(source)  # raises when it is missing or wrong
     if source in shipped() and not Path(source).is_file():
         shipped_file = resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"
         return shipped_file.read_text(encoding="utf-8")

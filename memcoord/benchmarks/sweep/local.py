@@ -6,25 +6,22 @@ the cell is tried again by a fresh worker, ATTEMPTS_MAX times in all.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import selectors
-import subprocess
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from memcoord.benchmarks.sweep.cell import Cell, Result
 from memcoord.benchmarks.sweep.worker import RUNNER
-from memcoord.testbed.runs.launcher import ROOT
+from memcoord.testbed.runs.remote import Remote, RemoteError
 
+WORKER = "memcoord.benchmarks.sweep.worker"
 ATTEMPTS_MAX = 3
-#: A worker that says nothing for so long is taken for stuck.
+#: A worker without an answer for so long is taken for stuck.
 CELL_S_MAX = 900.0
 POLL_S = 5.0
 END_S = 5.0
@@ -32,7 +29,7 @@ END_S = 5.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: its result, or in ``error`` why there is none."""
+    """The outcome of a cell: its result, or the reason why there is none."""
 
     cell: Cell
     result: Result | None
@@ -65,87 +62,58 @@ def run_local(cells: Sequence[Cell], workers: int, runner: str = RUNNER) -> Outc
                     yield Outcome(cell, None, f"its worker died {ATTEMPTS_MAX} times")
 
 
-class _Worker:
-    """A process and the cell it works on."""
-
-    def __init__(self, runner: str) -> None:
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "memcoord.benchmarks.sweep.worker", runner],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": python_path},
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.stdin: IO[bytes] = self.process.stdin
-        self.stdout: IO[bytes] = self.process.stdout
-        self.cell: Cell | None = None
-        self.since_s = 0.0
-
-    def give(self, cell: Cell) -> None:
-        self.cell, self.since_s = cell, time.monotonic()
-        with contextlib.suppress(BrokenPipeError):  # it died: the end of its stdout says so
-            self.stdin.write(msgspec.json.encode(cell) + b"\n")
-            self.stdin.flush()
-
-    def end(self) -> None:
-        self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(END_S)
-        with contextlib.suppress(BrokenPipeError):
-            self.stdin.close()
-        self.stdout.close()
-
-
 class _Crew:
     """The workers, idle and busy. Use as a context manager; leaving it ends them."""
 
     def __init__(self, runner: str) -> None:
         self._runner = runner
-        self._workers: list[_Worker] = []
+        self._idle: list[Remote] = []
+        self._busy: dict[Remote, tuple[Cell, float]] = {}  # the cell, and since when
         self._ready = selectors.DefaultSelector()
 
     def __enter__(self) -> _Crew:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for worker in list(self._workers):
+        for worker in [*self._idle, *self._busy]:
             self._dismiss(worker)
         self._ready.close()
 
     @property
     def busy(self) -> int:
         """Workers that have a cell."""
-        return sum(worker.cell is not None for worker in self._workers)
+        return len(self._busy)
 
     def give(self, cell: Cell) -> None:
         """Have ``cell`` worked on by an idle worker, or by a new one."""
-        for worker in self._workers:
-            if worker.cell is None:
-                break
+        if self._idle:
+            worker = self._idle.pop()
         else:
-            worker = _Worker(self._runner)
-            self._workers.append(worker)
-            self._ready.register(worker.stdout, selectors.EVENT_READ, worker)
-        worker.give(cell)
+            worker = Remote("worker", WORKER)
+            self._ready.register(worker, selectors.EVENT_READ, worker)
+        self._busy[worker] = cell, time.monotonic()
+        worker.tell("run", cell=msgspec.to_builtins(cell), runner=self._runner)
 
     def answers(self) -> Iterator[tuple[Cell, dict[str, Any] | None]]:
-        """Wait, POLL_S at most, for what workers say; None of one that died over its cell."""
+        """Wait, POLL_S at most, for answers of workers; None from one that died over its cell."""
         for key, _ in self._ready.select(POLL_S):
-            worker: _Worker = key.data
-            cell, worker.cell = worker.cell, None
-            line = worker.stdout.readline()
-            whole = line.endswith(b"\n")
-            if not whole:
+            worker: Remote = key.data
+            cell, _ = self._busy.pop(worker, (None, 0.0))
+            try:
+                answer = worker.answer(END_S)
+            except RemoteError:
+                answer = None
                 self._dismiss(worker)
+            else:
+                self._idle.append(worker)
             if cell is not None:
-                yield cell, msgspec.json.decode(line) if whole else None
-        for worker in self._workers:
-            if worker.cell is not None and time.monotonic() - worker.since_s > CELL_S_MAX:
-                worker.process.kill()  # heard of as a death, with the next answers
+                yield cell, answer
+        for worker, (_, since_s) in self._busy.items():
+            if time.monotonic() - since_s > CELL_S_MAX:
+                worker.kill()  # the next answers tell of it as a death
 
-    def _dismiss(self, worker: _Worker) -> None:
-        self._workers.remove(worker)
-        self._ready.unregister(worker.stdout)
-        worker.end()
+    def _dismiss(self, worker: Remote) -> None:
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self._ready.unregister(worker)
+        worker.close(grace_s=0.0)

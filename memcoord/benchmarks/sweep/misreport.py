@@ -1,8 +1,8 @@
 """A domain that lies: any policy, given signals that one domain has exaggerated.
 
-Owns: what a misreport is. The domain's work and memory are the same as ever; only what the policy
-hears differs, in every signal that a guest can forge: its own words, and puts, which it can issue
-at will (junk). ``factor`` above 1 claims more need than there is, below 1 less.
+Owns: the misreport. Work and memory of the domain stay the same. The policy sees other signals, of
+every kind that a guest can forge: its own statistics, and puts, which a guest can issue at will
+(junk). A ``factor`` above 1 claims more need than there is, below 1 less.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from policies import loader
 from policies.base import Column, Plan, PolicyParams, View
 
-#: What a factor of 2 adds to the failed puts of an interval where there are none, of capacity.
+#: The failed puts that a factor of 2 adds to each interval, as a share of capacity.
 JUNK_SHARE = 0.01
-#: Factors a gain from lying is looked for among.
+#: The factors tried when looking for a gain from lying.
 FACTORS = (0.5, 2.0, 4.0)
 MORE = ("puts", "failed_puts", "failed_puts_total", "swap_ins", "committed", "pressure")
 PARAMS_SEPARATOR = ";"
@@ -41,7 +41,7 @@ class Misreport:
         self.needs = getattr(self._inner, "needs", ())
 
     def plan(self, view: View) -> Plan:
-        """What the policy plans for what it is told."""
+        """The plan of the policy for the forged view."""
         if self.params.domain not in view.names:
             return self._inner.plan(view)
         at, factor = view.names.index(self.params.domain), self.params.factor
@@ -58,7 +58,7 @@ class Misreport:
 
 
 def policy_text(policy: str, domain: str, factor: float) -> str:
-    """What to give to --policy so that ``policy`` is lied to."""
+    """The text for --policy under which ``policy`` is lied to."""
     inner = policy.replace(",", PARAMS_SEPARATOR)
     return f"{__file__}:Misreport:policy={inner},domain={domain},factor={factor!r}"
 

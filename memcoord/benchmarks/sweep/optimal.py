@@ -1,6 +1,6 @@
 """The clairvoyant optimum: the best static split of a scenario's memory, known beforehand.
 
-Owns: the cost a policy's regret is measured against. Each domain's exact LRU miss-ratio curve
+Owns: the cost that a policy's regret is measured against. Each domain's exact LRU miss-ratio curve
 (Mattson et al., 1970) says how many pages it reads from disk with its resident set and x pages of
 tmem; dynamic programming finds the x that add up to tmem's capacity with the least sum. The first
 touch of an anonymous page reads nothing and is not counted.

@@ -1,4 +1,4 @@
-"""Run what is missing of a sweep, and keep it.
+"""Run the missing cells of a sweep, and keep their results.
 
 Owns: the loop from cells to stored results, shared by ``sweep`` and ``bench policies``. A cell is
 run only when its result is not there; a result that has come is kept before the next is waited for.
@@ -19,7 +19,7 @@ from memcoord.benchmarks.sweep.worker import RUNNER
 
 @dataclass
 class Sweep:
-    """What a sweep has: results by cell, in the order of its cells, and why others have none."""
+    """The results of a sweep in the order of its cells, and the errors of cells without one."""
 
     results: list[tuple[Cell, Result]] = field(default_factory=list)
     errors: list[tuple[Cell, str]] = field(default_factory=list)
@@ -27,17 +27,17 @@ class Sweep:
 
 
 #: Told how many cells of how many are done, and which was the last.
-Progress = Callable[[int, int, str], None]
+Advance = Callable[[int, int, str], None]
 Run = Callable[[Sequence[Cell]], Outcomes]
 
 
-def run_cells(cells: Sequence[Cell], store: Store, run: Run, progress: Progress) -> Sweep:
-    """Every cell's result, run or found in ``store``; a cell that fails is told of, not raised."""
+def run_cells(cells: Sequence[Cell], store: Store, run: Run, progress: Advance) -> Sweep:
+    """Every cell's result, run or found in ``store``; a failed cell is in ``errors``."""
     known = {cell.key: result for cell in cells if (result := store.read(cell.key)) is not None}
     missing = [cell for cell in cells if cell.key not in known]
     sweep = Sweep(found=len(known))
     progress(len(known), len(cells), "")
-    if missing:  # else no cluster is asked for anything
+    if missing:  # otherwise no cluster is needed
         with contextlib.closing(run(missing)) as outcomes:
             for outcome in outcomes:
                 if outcome.result is None:

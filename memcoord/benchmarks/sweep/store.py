@@ -1,8 +1,8 @@
 """The results of a sweep: a file per cell, whole or not there.
 
 Owns: a directory of ``KEY.json``. A file is written beside its name and renamed, and carries a
-digest of its content: whoever kills a sweep, or the machine, at any moment leaves nothing that is
-half a result and counted. One that does not match is as good as missing.
+digest of its content. So a sweep, or a machine, that is killed at any moment leaves no half result
+that would be counted: a file whose digest does not match is as good as missing.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Store:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Have ``path`` hold ``data``, or what it held before; OSError.
+    """Replace the content of ``path`` by ``data``, or leave it as it was; OSError.
 
-    Written beside it by a name of this process: another sweep may be at work in the same place.
+    The draft has a name of this process: another sweep may be at work in the same directory.
     """
     half = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

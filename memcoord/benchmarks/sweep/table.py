@@ -1,8 +1,8 @@
 """The table of a sweep: a row per run, every figure a column; CSV always, Parquet with the extra.
 
-Owns: how runs are joined with what they are compared to (each domain alone, of the same scenario,
-settings, seed and world), and the two forms of the file. Rows are sorted by what was run, so that
-the same results give the same bytes, whoever computed them and in whichever order.
+Owns: the joining of runs with their comparison (each domain alone, of the same scenario, settings,
+seed and world), and the two forms of the file. Rows are sorted by the run they tell of, so that the
+same results give the same bytes, in whichever order and by whichever worker they were computed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from memcoord.testbed.report.metrics import (
 )
 from memcoord.testbed.report.results import DONE
 
-Row = dict[str, str | float]
+RunRow = dict[str, str | float]
 
 DIGITS = 9
 #: Columns of text at the left, and beyond the options.
@@ -37,14 +37,14 @@ SUMS = ("references", "faults", "tmem_hits", "swap_ins", "swap_outs", "file_read
 
 
 def situation(cell: Cell) -> tuple[Any, ...]:
-    """What two cells must share to be compared: everything but the policy and the kind."""
+    """The part two cells must share to be compared: all but the policy and the kind."""
     return cell.world, cell.scenario, cell.text, cell.overrides, cell.seed
 
 
-def rows_of(results: Iterable[tuple[Cell, Result]]) -> list[Row]:
+def rows_of(results: Iterable[tuple[Cell, Result]]) -> list[RunRow]:
     """A row per ``run`` cell, sorted; ``slowdown.NAME`` is a domain's, NaN when it did not finish.
 
-    What has no result yet has no row.
+    A cell without a result has no row.
     """
     known = list(results)
     alone_s: dict[tuple[Any, ...], dict[str, float]] = {}
@@ -63,7 +63,7 @@ def rows_of(results: Iterable[tuple[Cell, Result]]) -> list[Row]:
 
 
 def order(cell: Cell) -> tuple[Any, ...]:
-    """Sorts cells by what was run; the key last, so that no two are equal."""
+    """A key to sort cells by: what they run, then their key, so that no two are equal."""
     numbers = _by_number(cell.params), _by_number(cell.overrides)
     return cell.world, cell.scenario, cell.policy, *numbers, cell.seed, cell.key
 
@@ -92,11 +92,11 @@ def number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _row(cell: Cell, result: Result, alone_s: Mapping[str, float], optimal_cost: float) -> Row:
+def _row(cell: Cell, result: Result, alone_s: Mapping[str, float], optimal_cost: float) -> RunRow:
     times = run_times(result)
     names = list(times)
     slow = slowdowns(by_domain(times, names), by_domain(alone_s, names))
-    row: Row = {
+    row: RunRow = {
         "world": cell.world,
         "scenario": cell.scenario,
         "policy": cell.policy,
@@ -118,8 +118,8 @@ def _row(cell: Cell, result: Result, alone_s: Mapping[str, float], optimal_cost:
     return row
 
 
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    """What was run, the figures every run has, those that some have, what went wrong."""
+def columns_of(rows: Sequence[RunRow]) -> list[str]:
+    """The columns: the run, figures of every run, figures of some runs, the error."""
     names = dict.fromkeys(name for row in rows for name in row)
     words = {name for row in rows for name, value in row.items() if isinstance(value, str)}
     options = sorted(words - {*BEFORE, *AFTER})
@@ -130,7 +130,7 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return [name for name in columns if name in names]
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[RunRow]) -> str:
     """The table; empty where a run has no such figure."""
     columns = columns_of(rows)
     text = io.StringIO()
@@ -146,7 +146,7 @@ def _cell(value: str | float) -> str:
     return "" if math.isnan(value) else f"{value:.{DIGITS}g}"
 
 
-def write_tables(directory: Path, rows: Sequence[Row]) -> list[Path]:
+def write_tables(directory: Path, rows: Sequence[RunRow]) -> list[Path]:
     """Write results.csv, and results.parquet where pyarrow is; the files written."""
     written = [directory / CSV]
     write_whole(written[0], as_csv(rows).encode())
@@ -162,7 +162,7 @@ def write_tables(directory: Path, rows: Sequence[Row]) -> list[Path]:
     return [*written, directory / PARQUET]
 
 
-def _values(rows: Sequence[Row], name: str) -> list[str | float | None]:
+def _values(rows: Sequence[RunRow], name: str) -> list[str | float | None]:
     """One type per column: text as soon as a row has text there."""
     values = [row.get(name) for row in rows]
     if any(isinstance(value, str) for value in values):

@@ -1,7 +1,7 @@
-"""A worker of a sweep: ``python -P -m memcoord.benchmarks.sweep.worker MODULE:FUNCTION``.
+"""A worker of a sweep: a child process that runs one cell after the other.
 
-Owns: reading cells from stdin and writing what they give to stdout, a JSON line each. Ends when
-stdin does, hence with its parent, however that ends.
+Owns: the operation ``run``, and the one way in which a cell is run and its failure told, here and
+on a cluster. Called by: ``sweep.local``, which starts workers; ``sweep.cluster``.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from memcoord.benchmarks.sweep.cell import Cell, Result, run_cell
+from memcoord.testbed.runs.remote import operation, serve
 
 Runner = Callable[[Cell], Result]
 RUNNER = f"{run_cell.__module__}:{run_cell.__name__}"
@@ -33,22 +33,26 @@ def answer(cell: Cell, runner: str) -> dict[str, Any]:
     """``{"result": ...}``, or ``{"error": ...}`` in one line; never raises."""
     try:
         return {"result": runner_of(runner)(cell)}
-    except Exception as error:  # whatever a cell does, the sweep goes on and tells
+    except Exception as error:  # the sweep goes on and tells of it
         text = " ".join(str(error).split()) or "no reason given"
         return {"error": f"{type(error).__name__}: {text}"}
 
 
-def main(runner: str) -> None:
-    """Serve cells until stdin ends."""
+class CellWorker:
+    """The operations of the process."""
+
+    @operation
+    def run(self, cell: dict[str, Any], runner: str) -> dict[str, Any]:
+        """Run a cell given as plain data."""
+        return answer(msgspec.convert(cell, Cell), runner)
+
+
+def main() -> None:
+    """Serve cells until the parent hangs up."""
     # Ctrl-C reaches every process of the terminal: end at once and without a traceback.
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a policy prints must not look like an answer
-    for line in sys.stdin.buffer:
-        cell = msgspec.json.decode(line, type=Cell)
-        answers.write(msgspec.json.encode(answer(cell, runner)) + b"\n")
-        answers.flush()
+    serve(CellWorker(), is_threaded=False)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -1,17 +1,15 @@
 """The two worlds a cell can run in, behind one function.
 
-Owns: how a run is started in each, and the figures of memory over time that are taken from it. In
-the testbed a run is ``memcoord run`` in a process of its own: it wants the main thread for its
-signals, which a worker of a cluster cannot give it.
+Owns: the start of a run in each world, and the figures of memory over time that are taken from it.
+In the testbed a run is ``memcoord run`` in a process of its own, because it needs a main thread for
+its signals, which a worker of a cluster does not have.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,16 +27,16 @@ from memcoord.testbed.report.metrics import (
 )
 from memcoord.testbed.report.results import PolicyResult, RunReport
 from memcoord.testbed.report.series import FILE
-from memcoord.testbed.runs.launcher import ROOT
+from memcoord.testbed.runs.launcher import start_python
 
 if TYPE_CHECKING:
-    from hypervisor.coordinator import TickReport
+    from hypervisor.coordination.coordinator import TickReport
     from memcoord.testbed.scenarios.schema import Scenario
 
 Figures = dict[str, float]
 
 TESTBED_S_MAX = 600.0
-#: What is seen of a domain at a tick: fields of a ``DomainSnapshot``, columns of series.csv.
+#: Seen of a domain at a tick: fields of a ``DomainSnapshot``, columns of series.csv.
 COLUMNS = (
     "tmem_used_pages",
     "tmem_target_pages",
@@ -95,21 +93,23 @@ def _testbed(scenario: Scenario, policy: str) -> tuple[PolicyResult, Figures]:
     with tempfile.TemporaryDirectory(prefix="mc-") as folder:
         file, run_dir = Path(folder) / "scenario.toml", Path(folder) / "run"
         file.write_text(as_toml(scenario), encoding="utf-8")
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-P", "-m", "memcoord", "run", str(file), "--json"]
-        done = subprocess.run(
-            [*command, "--policy", policy, "--run-dir", str(run_dir)],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=TESTBED_S_MAX,
-            env={**os.environ, "PYTHONPATH": python_path},
-            check=False,
-        )
+        command = ["-m", "memcoord", "run", str(file), "--json"]
+        process = start_python(
+            *command, "--policy", policy, "--run-dir", str(run_dir),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        with process:
+            try:
+                said, wrong = process.communicate(timeout=TESTBED_S_MAX)
+            except BaseException:
+                process.kill()
+                raise
         try:
-            report = msgspec.json.decode(done.stdout, type=RunReport)
+            report = msgspec.json.decode(said, type=RunReport)
         except msgspec.DecodeError:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise RunFailed(said[-1] if said else f"exit code {done.returncode}") from None
+            lines = wrong.decode("utf-8", "replace").strip().splitlines()
+            why = lines[-1] if lines else f"exit code {process.returncode}"
+            raise RunFailed(why) from None
         result = report.policies[0]
         return result, figures_of(read_series(run_dir / FILE), report.tmem_capacity_pages)
 
@@ -126,12 +126,12 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(rows) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    # What JSON writes of text, numbers and truth is TOML too, a number from 1e16 on excepted.
+    # Text, numbers and truth look in TOML as in JSON, except numbers from 1e16 on.
     return repr(value) if isinstance(value, float) else msgspec.json.encode(value).decode()
 
 
 def read_series(path: Path) -> list[Seen]:
-    """What a run's series.csv tells."""
+    """The content of a run's series.csv."""
     with path.open(newline="", encoding="ascii") as file:
         return [
             Seen(float(row["time_s"]), row["domain"], *(int(row[name] or 0) for name in COLUMNS))

@@ -1,14 +1,15 @@
-"""``memcoord bench tmem``: what a page in tmem costs, beside what a user would pick instead.
+"""``memcoord bench tmem``: the cost of a page in tmem, beside the stores a user would pick instead.
 
-Owns: the rows, their order within a round, where each process runs, and the targets.
-Three kinds of rows, all in one measured process: compiled loops on a pool embedded there, beside
+Owns: the rows, their order within a round, the CPU of each process, and the targets.
+Three kinds of rows are measured in one process: compiled loops on a pool embedded there, beside
 memcpy of the same pages; Python loops on that pool, beside a dict, LMDB, Redis and memcached; and a
 domain's puts and gets on the ring of a real hypervisor, beside a futex. The guest's side of every
-put and get, memcpy and rivals included, is a block of 64 pages in the cache; the other side is as
-large as the set. Every put replaces a page that is there with one of another, random content.
-A rival that is not installed is left out and named. A server runs on whichever of the two CPUs it
-answers a put sooner from. The hypervisor spins on its own CPU, except in rows ending in ``_sleep``:
-there it never spins and shares the domain's CPU, as does the other end of ``futex_rtt``.
+put and get, memcpy and rivals included, is a block of 64 pages in the CPU's cache; the other side
+is as large as the set. Every put replaces a stored page by one of other, random content.
+A rival that is not installed is left out and named. A rival's server runs on whichever of the two
+CPUs it answers a put sooner from. The hypervisor spins on its own CPU, except in rows ending in
+``_sleep``: there it never spins and shares the domain's CPU, as does the other end of
+``futex_rtt``.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import os
 from array import array
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.benchmarks import cpus
 from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.harness import BenchPlan, Sheet, Target
-from memcoord.benchmarks.lab import Lab
+from memcoord.benchmarks.harness import BenchPlan, Target
+from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.benchmarks.tmem import peers, zram
 from memcoord.benchmarks.tmem.text import text_pages
 
@@ -69,6 +69,7 @@ PLAN = BenchPlan(
     },
     skippable=SKIPPABLE,
 )
+GUEST = "memcoord.benchmarks.tmem.guest"
 SET_PAGES = 16384
 HOT_PAGES = 128
 TEXT_PAGES = 2048
@@ -90,12 +91,15 @@ DOMAIN_FRAMES = 4 * AREA_FRAMES
 SPIN_NS = int(lib.MC_SPIN_MAX_NS)
 
 
-class TmemBench:
+class TmemBench(Rounds):
     """One run of the bench; ``round`` measures every row once more."""
 
-    def __init__(self, lab: Lab, sheet: Sheet, placement: cpus.Placement) -> None:
-        self._lab, self._sheet, self._placement = lab, sheet, placement
-        self._subject, self._peer = lab.remote("subject"), lab.remote("peer")
+    def __init__(self, setting: Setting) -> None:
+        self._lab, self._sheet = setting.lab, setting.sheet
+        self._placement = setting.placement
+        self._subject = self._lab.remote("subject", GUEST)
+        self._peer = self._lab.remote("peer", GUEST)
+        self._tmem = self._subject.ask
         self._tmem("make_set", name="hot", pages=HOT_PAGES)
         self._tmem("make_set", name="random", pages=SET_PAGES)
         self._start_hosts()
@@ -103,9 +107,6 @@ class TmemBench:
         self._start_pools()
         self._stores = ["python", "dict"]
         self._start_rivals()
-
-    def _tmem(self, row: str, **args: Any) -> Any:
-        return self._subject.call("tmem", row=row, **args)
 
     def _start_hosts(self) -> None:
         self._spinning = self._lab.host("h0", _config(SPIN_NS, "spin"))
@@ -115,22 +116,22 @@ class TmemBench:
             (self._spinning, "spin", "random"),
             (self._sleeping, "sleep", "hot"),
         ):
-            self._subject.call("attach", run_dir=str(host.run_dir), name=key)
+            self._subject.ask("attach", run_dir=str(host.run_dir), name=key)
             self._slots[key] = self._tmem("join", key=key, name=key, pages=pages)
             fill = {"what": "put", "pages": key, "slot": self._slots[key]}
             count = HOT_PAGES if pages == "hot" else SET_PAGES
             self._tmem("ring", key=key, **fill, count=count // BATCH_RECORDS, ops=BATCH_RECORDS)
-        self._subject.call("spin", key="sleep", spin_ns=0)
+        self._subject.ask("spin", key="sleep", spin_ns=0)
         serving, ours = self._placement.serving_cpu, self._placement.domain_cpu
-        self._subject.call("place", cpu=ours)
+        self._subject.ask("place", cpu=ours)
         for process, cpu in ((self._spinning, serving), (self._sleeping, ours), (self._peer, ours)):
             cpus.place(process.pid, cpu)
 
     def _start_futex(self) -> None:
         fd = os.memfd_create("bells")
         os.ftruncate(fd, os.sysconf("SC_PAGE_SIZE"))
-        self._bells = self._subject.give_fds([fd])[0]
-        self._peer.call("serve_futex", fd=self._peer.give_fds([fd])[0])
+        self._bells = self._subject.hand("keep_fds", [fd])[0]
+        self._peer.ask("serve_futex", fd=self._peer.hand("keep_fds", [fd])[0])
         os.close(fd)
         cpus.place(self._peer.pid, self._placement.domain_cpu)
 
@@ -186,7 +187,7 @@ class TmemBench:
         )
         return samples
 
-    def round(self) -> None:
+    def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once."""
         for measure in (self._hot, self._random, self._python, self._large, self._ring):
             measure()
@@ -248,7 +249,7 @@ class TmemBench:
     def _asleep(self) -> None:
         self._ring_row("ring_get_sleep", "get", "sleep", SLEEP_SAMPLES, 1, REST_NS)
         call = {"fd": self._bells, "count": SLEEP_SAMPLES, "rest_ns": REST_NS}
-        self._sheet.add("futex_rtt", self._subject.call("call_futex", **call), 1)
+        self._sheet.add("futex_rtt", self._subject.ask("call_futex", **call), 1)
 
     def _compressed(self) -> None:
         samples, extra = self._tmem(
@@ -257,20 +258,6 @@ class TmemBench:
         self._sheet.add("put_compressed", samples, AREA_FRAMES).extra |= extra
         if self._zram is not None:
             self._sheet.add("zram_out", self._zram.page_out(self._text), AREA_FRAMES)
-
-
-def run(
-    lab: Lab,
-    sheet: Sheet,
-    rounds: int,
-    placement: cpus.Placement,
-    done: Callable[[float], None],
-) -> None:
-    """Measure ``rounds`` rounds into ``sheet``; ``done`` hears how many are complete."""
-    bench = TmemBench(lab, sheet, placement)
-    for index in range(rounds):
-        bench.round()
-        done(index + 1)
 
 
 def _config(spin_ns: int, name: str) -> HypervisorConfig:

@@ -1,10 +1,10 @@
-"""What a user would keep pages in instead of tmem, each as small and as fast as it can be asked.
+"""The stores a user could keep pages in instead of tmem, each used as fast as it can be.
 
 Owns: the clients of the rivals and the command lines of their servers. Every rival is used page by
-page from Python: one call, one page, an answer. Servers get no disk, no second thread and no TCP,
-their clients no library between Python and the socket, because that would be the slower part.
-Keys are made before the clock runs, in the order in which they will be used, as ours are: position
-0 of a store is the page that is put first.
+page from Python: one call, one page, an answer. Servers get no disk, no second thread and no TCP.
+Their clients get no library between Python and the socket, which would be slower than the server.
+Keys are made before the clock runs, in the order in which they will be used, as tmem's keys are:
+position 0 of a store is the page that is put first.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class DictStore:
 
 
 class LmdbStore:
-    """LMDB without any sync: a transaction for each page, as no process would lose it then."""
+    """LMDB without any sync; a transaction for each page, so that a killed process loses none."""
 
     def __init__(self, pages: Pages, directory: Path) -> None:
         import lmdb  # here only: it may not be installed
@@ -110,13 +110,13 @@ class LmdbStore:
 
 
 class SocketStore:
-    """What Redis and memcached have in common: a request and its answer over a unix socket."""
+    """The common part of Redis and memcached: a request and its answer over a unix socket."""
 
-    put_head = b""  # what precedes the page in a put, with the key's place
+    put_head = b""  # precedes the page in a put; KEY stands for the key
     put_tail = LINE
     stored = b""  # the answer to a put
     get_request = b""
-    get_head = b""  # what precedes the page in the answer to a get
+    get_head = b""  # precedes the page in the answer to a get
     get_tail = b""
 
     def __init__(self, pages: Pages, path: Path) -> None:

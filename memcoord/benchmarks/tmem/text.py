@@ -1,33 +1,44 @@
 """Text that compresses as text does: Python's own standard library, which every machine has.
 
-Owns: which files, how they are cut into pages, and which pages are taken: the two thirds or so of
-them that zlib brings down to a third, and hence any fast codec to a half. Every page is another.
+Owns: the choice of files, their cutting into pages, and the choice of pages: zlib brings about two
+thirds of them down to a third of their size, and hence any fast codec to a half. No two pages are
+the same.
 """
 
 from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from hypervisor.public.units import FRAME_BYTES
 
 ZLIB_BYTES_MAX = 1400
+LIBRARY = Path(os.__file__).parent
+#: The first page begins at these bytes of the text, in turn: where the library is small, as in some
+#: distributions, cutting the same text elsewhere gives further pages.
+SHIFTS = (0, 1024, 2048, 3072)
 
 
 def text_pages(pages: int) -> bytes:
     """``pages`` pages of source code in the order of its files; ValueError when there are fewer."""
-    found, rest = bytearray(), b""
-    for path in sorted(Path(os.__file__).parent.rglob("*.py")):
-        if "site-packages" in path.parts:
-            continue
-        rest += path.read_bytes()
-        whole = len(rest) // FRAME_BYTES * FRAME_BYTES
-        for start in range(0, whole, FRAME_BYTES):
-            page = rest[start : start + FRAME_BYTES]
+    found: dict[bytes, None] = {}
+    for shift in SHIFTS:
+        for page in _cut(shift):
             if len(zlib.compress(page, 1)) <= ZLIB_BYTES_MAX:
-                found += page
-                if len(found) == pages * FRAME_BYTES:
-                    return bytes(found)
-        rest = rest[whole:]
-    raise ValueError(f"the standard library is only {len(found) // FRAME_BYTES} pages of text")
+                found[page] = None
+                if len(found) == pages:
+                    return b"".join(found)
+    raise ValueError(f"the standard library is only {len(found)} pages of text")
+
+
+def _cut(shift: int) -> Iterator[bytes]:
+    rest, start = b"", shift
+    for path in sorted(LIBRARY.rglob("*.py")):
+        if "site-packages" not in path.parts and "dist-packages" not in path.parts:
+            rest += path.read_bytes()
+            while len(rest) - start >= FRAME_BYTES:
+                yield rest[start : start + FRAME_BYTES]
+                start += FRAME_BYTES
+            rest, start = rest[start:], max(start - len(rest), 0)

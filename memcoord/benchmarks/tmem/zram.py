@@ -1,9 +1,9 @@
-"""A swap device on zram for the time of a bench: what the kernel itself does with cold pages.
+"""A swap device on zram for the time of a bench: the kernel's own way with cold pages.
 
 Owns: one zram device, made for the bench and removed after it, and the row measured on it.
 Needs root and the zram module; ``why_missing`` tells. The device has the highest priority while it
-lives, so that what the bench pages out goes there; whatever else the kernel puts there meanwhile
-comes back when it is switched off.
+lives, so that the pages of the bench go there. Other pages that the kernel puts there meanwhile
+come back when the device is switched off.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import struct
 import time
 from array import array
 from pathlib import Path
-from types import TracebackType
 from typing import Self
+
+from hypervisor.public.units import AREA_BYTES
 
 CONTROL = Path("/sys/class/zram-control")
 DEVICE_BYTES = 1 << 28
 PAGE_BYTES = 4096
-AREA_BYTES = 1 << 21
 SWAP_PREFER, SWAP_PRIORITY_MAX = 0x8000, 32767
 SIGNATURE, SIGNATURE_AT = b"SWAPSPACE2", PAGE_BYTES - 10
 HEADER_AT = 1024  # version, last page, bad pages: three u32
@@ -48,7 +48,6 @@ class ZramSwap:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._stack = contextlib.ExitStack()
         self._path = b""
-        self.algorithm = ""
 
     def __enter__(self) -> Self:
         """OSError when the kernel refuses; nothing is left then."""
@@ -57,7 +56,6 @@ class ZramSwap:
             stack.callback((CONTROL / "hot_remove").write_text, str(number))
             settings = Path(f"/sys/block/zram{number}")
             (settings / "comp_algorithm").write_text("lz4")
-            self.algorithm = (settings / "comp_algorithm").read_text().strip()
             (settings / "disksize").write_text(str(DEVICE_BYTES))
             stack.callback((settings / "reset").write_text, "1")
             device = Path(f"/dev/zram{number}")
@@ -69,12 +67,7 @@ class ZramSwap:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._stack.close()
 
     def _switch(self, call: str, *flags: int) -> None:
@@ -85,7 +78,7 @@ class ZramSwap:
     def page_out(self, content: bytes) -> bytes:
         """Have the kernel page out these pages; nanoseconds per 2 MiB, one sample each.
 
-        OSError when it left more than a tenth of them in memory: that would be no measurement.
+        OSError when the kernel left more than a tenth of them in memory.
         """
         samples = array("Q")
         with mmap.mmap(-1, len(content), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
@@ -96,7 +89,7 @@ class ZramSwap:
                 memory.madvise(MADV_PAGEOUT, start, AREA_BYTES)
                 samples.append(time.perf_counter_ns() - before)
             if _swapped_bytes() < len(content) * 9 // 10:
-                raise OSError("the kernel did not page out what it was asked to")
+                raise OSError("the kernel did not page out nine tenths of the pages")
         return samples.tobytes()
 
 
@@ -116,7 +109,7 @@ def _await_device(device: Path) -> None:
 
 
 def _write_header(device: Path) -> None:
-    """What mkswap writes."""
+    """Write the header that mkswap would write."""
     header = bytearray(PAGE_BYTES)
     struct.pack_into("<III", header, HEADER_AT, 1, DEVICE_BYTES // PAGE_BYTES - 1, 0)
     header[SIGNATURE_AT:] = SIGNATURE

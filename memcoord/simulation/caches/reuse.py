@@ -1,13 +1,15 @@
 """Reuse distances of a page stream, the miss-ratio curve they give, and its estimate by sampling.
 
-Owns: Mattson's stack distance ("Evaluation techniques for storage hierarchies", 1970), here the
-number of other distinct pages since a page's last reference: an LRU cache of c pages hits where it
-is below c. It is counted as Bennett and Kruskal do, from one bit per reference that is still its
-page's last: 64 of them to a word, words summed by a Fenwick tree small enough for the L1 cache.
-Bits are renumbered when they run out, so memory goes with the pages, not with the references.
+Owns: Mattson's stack distance ("Evaluation techniques for storage hierarchies", 1970). Here the
+distance of a reference is the number of other distinct pages since the last reference to its page,
+so an LRU cache of c pages hits where the distance is below c. Distances are counted by the method
+of Bennett and Kruskal: one bit per reference tells whether it is still the last one of its page. A
+word holds 64 bits, and a Fenwick tree, small enough for the L1 cache, sums the words. When the bits
+run out, the set ones are renumbered, so that memory grows with the pages, not with the references.
 
-Also SHARDS at a fixed rate (Waldspurger et al., FAST 2015): the references to a hashed sample of
-the pages, distances divided by the rate.
+Also SHARDS at a fixed rate (Waldspurger et al., FAST 2015), an estimate from the references to a
+hashed sample of the pages; distances are divided by the rate. Used by ``memcoord sim --trace`` and
+by the sweep's best static split.
 """
 
 # Kernel arguments are typed by their signatures.
@@ -19,8 +21,8 @@ import numpy as np
 from numba import int64, njit, types, uint64
 from numpy.typing import NDArray
 
-from tmem.cache import cached_kernels
-from tmem.machine import kernel, ones
+from tmem.compiled_cache import cached_kernels
+from tmem.raw_memory import kernel, ones
 
 WORD_BITS = 64
 ALL_ONES = 0xFFFFFFFFFFFFFFFF
@@ -39,7 +41,7 @@ def _above(word, bit):
 
 @kernel
 def _add(tree, at, amount):
-    """Add to one word's count."""
+    """Add ``amount`` to the count of the word ``at``."""
     at += 1
     while at < len(tree):
         tree[at] += amount
@@ -48,7 +50,7 @@ def _add(tree, at, amount):
 
 @kernel
 def _until(tree, at):
-    """The counts of the words before ``at``."""
+    """The sum of the counts of the words before ``at``."""
     total = 0
     while at > 0:
         total += tree[at]
@@ -58,7 +60,8 @@ def _until(tree, at):
 
 @kernel
 def _renumber(last, owner, bits, tree):
-    """Give the last references the lowest numbers, in order; how many there are."""
+    """Give the references that are the last ones of their pages the lowest numbers, in their order;
+    their count."""
     live = 0
     for position in range(len(owner)):
         page = owner[position]
@@ -80,9 +83,9 @@ def _histogram(pages, page_count):
     last = np.full(page_count, -1, np.int32)
     words = 2 * (page_count // WORD_BITS + 1)
     bits = np.zeros(words, np.uint64)
-    tree = np.zeros(words + 1, np.int32)  # of the words that are complete
+    tree = np.zeros(words + 1, np.int32)  # sums of the words whose 64 bits are given out
     owner = np.zeros(words * WORD_BITS, np.int32)
-    now = complete = 0  # ``complete``: ones in complete words
+    now = complete = 0  # ``complete``: ones in those words
     for page in pages:
         before = last[page]
         if before < 0:
@@ -117,26 +120,31 @@ with cached_kernels(__file__) as _cache:
 
 
 def histogram(pages: NDArray[np.int32], page_count: int) -> NDArray[np.int64]:
-    """How many references have each reuse distance; the last entry counts first references.
+    """References per reuse distance, shape (``page_count`` + 1,); the last entry counts first
+    references.
 
-    ``pages``: dense numbers, 0 to ``page_count`` - 1, not checked. Shape (``page_count`` + 1,).
+    ``pages`` are dense numbers, 0 to ``page_count`` - 1, and not checked.
     """
     found: NDArray[np.int64] = _compiled(pages, page_count)
     return found
 
 
 def curve(distances: NDArray[np.int64]) -> NDArray[np.int64]:
-    """LRU misses for every cache size, 0 to the number of pages: entry c is for c pages."""
+    """LRU misses by cache size, from a ``histogram``: entry c is for a cache of c pages.
+
+    Shape (pages + 1,).
+    """
     return np.cumsum(distances[::-1])[::-1].copy()
 
 
 def sampled_curve(
     pages: NDArray[np.int32], page_count: int, rate: float, seed: int = 0
 ) -> NDArray[np.float64]:
-    """``curve`` as SHARDS estimates it from about ``rate`` of the pages, 0 < rate <= 1.
+    """``curve`` as SHARDS estimates it from about ``rate`` of the pages.
 
-    Corrected for a sample that has more or fewer references than its share, as SHARDS-adj does:
-    what is too many or too few counts as references of distance 0. ``seed`` chooses the sample.
+    ValueError unless 0 < ``rate`` <= 1. A sample may have more or fewer references than its share;
+    as in SHARDS-adj, the difference counts as references of distance 0. ``seed`` chooses the
+    sample.
     """
     if not 0 < rate <= 1:
         raise ValueError(f"a rate of {rate}: must be above 0 and at most 1")
@@ -151,7 +159,7 @@ def sampled_curve(
 
 
 def sample(page_count: int, rate: float, seed: int = 0) -> NDArray[np.bool_]:
-    """Which pages SHARDS looks at: those whose hash is below ``rate`` of its range."""
+    """Whether each page is in the sample of SHARDS: its hash is below ``rate`` of the range."""
     if rate >= 1:
         return np.ones(page_count, np.bool_)
     mixed = np.arange(1, page_count + 1, dtype=np.uint64) + np.uint64(seed * GOLDEN & ALL_ONES)

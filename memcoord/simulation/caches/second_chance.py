@@ -1,9 +1,10 @@
 """Misses of one page stream under second chance (CLOCK).
 
-Owns: the convention, which is that of Corbató's CLOCK with one bit. Pages stand in a ring in the
-order they came. A page comes in with its bit clear; a hit sets it. With a full cache the hand looks
-at the oldest place: a set bit is cleared and the hand goes on, a clear one gives its place to the
-new page, and the hand goes on. libCacheSim's ``Clock`` does the same.
+Owns: the replay by Corbató's CLOCK with one bit. Pages stand in a ring in the order they came. A
+page comes in with its bit clear, and a hit sets the bit. On a miss with a full cache the hand looks
+at the oldest place. While the page there has its bit set, the hand clears the bit and goes on. A
+page with a clear bit gives its place to the new page. libCacheSim's ``Clock`` does the same.
+Used by ``memcoord sim --trace``.
 """
 
 # Kernel arguments are typed by their signatures.
@@ -16,7 +17,7 @@ from numba import int64, njit
 from numpy.typing import NDArray
 
 from memcoord.simulation.caches.lru import check_stream, stream_type
-from tmem.cache import cached_kernels
+from tmem.compiled_cache import cached_kernels
 
 ABSENT, CLEAR, SET = range(3)
 
@@ -49,7 +50,8 @@ with cached_kernels(__file__) as _cache:
 
 
 def replay(pages: NDArray[np.int32], page_count: int, cache_pages: int) -> int:
-    """Misses of a cache of ``cache_pages`` that starts empty; arguments as ``lru.replay``."""
+    """Misses of a cache of ``cache_pages`` that starts empty; arguments and errors as
+    ``lru.replay``."""
     check_stream(pages, page_count, cache_pages)
     if cache_pages == 0:
         return len(pages)

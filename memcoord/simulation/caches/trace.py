@@ -1,9 +1,10 @@
-"""Traces: CSV with a ``page`` column, one row a reference, plain, .xz or .zst.
+"""Traces: CSV files with a ``page`` column and a row per reference, plain, .xz or .zst.
 
-Owns: reading them. The header names the columns, in any order; all but ``page`` are ignored. A page
-is any integer from 0 to 2**63; the kernels want dense numbers, given here in order of first
-reference. RFC 4180 quotes and either line end are understood, blank lines are skipped. What is
-compressed is known by its first bytes, not by its name.
+Owns: reading them. The header names the columns in any order; columns other than ``page`` are
+ignored. A page is any integer from 0 to 2**63. The kernels need dense numbers, which are given here
+in the order of first reference. RFC 4180 quotes and both line ends are understood, and blank lines
+are skipped. The first bytes of a file tell its compression, not its name. Used by ``memcoord sim
+--trace`` and the bench of policies.
 """
 
 # Kernel arguments are typed by their signatures.
@@ -22,29 +23,32 @@ from numba import int64, njit, types, uint64
 from numpy.typing import NDArray
 
 from hypervisor.public.errors import ConfigError
-from tmem.cache import cached_kernels
-from tmem.machine import kernel
+from tmem.compiled_cache import cached_kernels
+from tmem.raw_memory import kernel
 
 COLUMN = "page"
 PAGE_MAX = 1 << 63
-PAGE_TENTH = PAGE_MAX // 10  # made here: a compiled PAGE_MAX is an int64, below zero
+PAGE_TENTH = PAGE_MAX // 10  # divided here: in a kernel PAGE_MAX is an int64, so negative
 REFERENCES_MAX = (1 << 31) - 1
 XZ_MAGIC = b"\xfd7zXZ\x00"
 ZSTD_MAGIC = b"(\xb5/\xfd"
 SHOWN_CHARACTERS = 40
 
 NEWLINE, RETURN, QUOTE, COMMA, SPACE, ZERO, NINE = b'\n\r", 09'
-NOTHING, DIGITS, ENDED, BAD = range(4)  # what a row's page has been so far
+NOTHING, DIGITS, ENDED, BAD = range(4)  # states of the page of a row as it is read
 FIRST_TABLE = 1 << 12  # a power of two
-GROUP_BITS = 3  # names that differ in these bits only begin within one cache line
+GROUP_BITS = 3  # the search for names that differ in these bits only begins in one cache line
 GROUP = 1 << GROUP_BITS
-HASH_SHIFT = 34  # so that the group number fits in with them
+HASH_SHIFT = 34  # leaves room for GROUP_BITS below the number of the group
 FIBONACCI = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """``pages[i]``, 0 to ``page_count`` - 1 in order of first reference, is ``ids[i]``."""
+    """A stream of references: ``pages[i]`` is the dense number of the page ``ids[i]``.
+
+    Dense numbers go from 0 to ``page_count`` - 1 in order of first reference.
+    """
 
     name: str
     pages: NDArray[np.int32]
@@ -56,7 +60,8 @@ class Trace:
 
 
 def _parse(data, start, column, out):
-    """Pages of the rows from ``start`` on; (rows, line of the first bad row or 0)."""
+    """Write the pages of the rows from ``start`` on to ``out``; (rows, line of the first bad row
+    or 0)."""
     rows, line, field = 0, 1, 0
     value, kind, quoted, blank = uint64(0), NOTHING, False, True
     for at in range(start, len(data) + 1):
@@ -91,13 +96,14 @@ def _parse(data, start, column, out):
 
 @kernel
 def _place(name, mask):
-    """Where the table is looked at first: neighbours in number are neighbours in memory."""
+    """The slot where the search for a name begins; near names begin near each other."""
     group = ((name >> uint64(GROUP_BITS)) * uint64(FIBONACCI)) >> uint64(HASH_SHIFT)
     return int64(group << uint64(GROUP_BITS) | name & uint64(GROUP - 1)) & mask
 
 
 def _number(ids, out):
-    """Dense numbers in order of first reference, by an open table of those seen; how many."""
+    """Write dense numbers in order of first reference to ``out``, by an open table of the names
+    seen; how many there are."""
     mask = FIRST_TABLE - 1
     numbers = np.full(FIRST_TABLE, -1, np.int32)
     names = np.empty(FIRST_TABLE, np.uint64)
@@ -136,16 +142,16 @@ with cached_kernels(__file__) as _cache:
 
 
 def load(path: str) -> Trace:
-    """The trace in a file, or the shipped one of that name.
+    """Read the trace in a file, or the shipped trace of that name.
 
-    ConfigError (key ``trace``), in one line: no such file, not the compression it begins as, no
-    ``page`` column, a row (by its line) whose page is none, no rows.
+    ConfigError (key ``trace``), in one line: there is no such file, it is damaged, it has no
+    ``page`` column or no rows, or a row (named by its line) has no valid page.
     """
     return parse(Path(path).name, _decompressed(path, _read(path)))
 
 
 def parse(name: str, data: bytes) -> Trace:
-    """The trace in the bytes of a CSV file; errors as ``load``, naming ``name``."""
+    """Read the trace in the bytes of a CSV file; errors as ``load``, which name ``name``."""
     text = np.frombuffer(data, np.uint8)
     head, _, _ = data.partition(b"\n")
     ids = np.empty(data.count(b"\n") + 1, np.uint64)
@@ -162,7 +168,7 @@ def parse(name: str, data: bytes) -> Trace:
 
 
 def number(ids: NDArray[np.uint64]) -> tuple[NDArray[np.int32], int]:
-    """Dense numbers for any 64-bit ones, in order of first reference; and how many there are."""
+    """Dense numbers in order of first reference for any 64-bit numbers, and their count."""
     pages = np.empty(len(ids), np.int32)
     return pages, int(_number_all(ids, pages))
 
@@ -204,7 +210,7 @@ def _unzstd(data: bytes) -> bytes:
     except ModuleNotFoundError:
         raise _wrong("a .zst file needs one more package: pip install 'memcoord[zst]'") from None
     parts = []
-    while data:  # frame by frame: what reads across frames takes a cut one for an end
+    while data:  # frame by frame: a reader across frames takes a cut frame for the end
         frame = zstandard.ZstdDecompressor().decompressobj()
         try:
             parts.append(frame.decompress(data))

@@ -1,87 +1,70 @@
 """A guest that does as it is told: the other end of ``backend.conformance``.
 
-Owns: ``GuestProcess``, which starts a real process as a domain of a backend in this one, and the
-loop of that process: take, fill, verify and give back memory of each kind.
-``python -P -m memcoord.testbed.guests.obedient CONFIG`` with the fds it was given in CONFIG,
-commands as lines of JSON on stdin, an answer each on stdout. It ends when stdin does.
-
-A frame that is held carries its own stamp, so that memory pulled or moved wrongly is seen.
+Owns: ``GuestProcess``, a real process that is a domain of a backend in this process, and the guest
+inside it, which takes, fills, verifies and gives back memory of each kind. Also how a domain is
+handed over by its file descriptors (``hand_over``, ``domain_of``), since such a backend listens at
+no socket.
+A frame that is held carries its own stamp, so that memory pulled away or moved wrongly is seen.
+Called by: the conformance kit, tests of mechanisms, benches of mechanisms.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from frontend.domain import Domain, Handles
 from hypervisor.public.backend import DomainHandles
-from hypervisor.public.errors import MemcoordError, NoMemory
+from hypervisor.public.errors import NoMemory
 from hypervisor.public.messages import VERSION, Attached
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
-from memcoord.testbed.runs.launcher import ROOT
+from memcoord.testbed.runs.remote import END_S, Remote, operation, serve
 
-ANSWER_S = 60.0
-END_S = 20.0
 STAMP_BYTES = 8
 #: frames: single, where they are; areas: of 2 MiB; movable: by handle; cache: dropped when asked.
 KINDS = ("frames", "areas", "movable", "cache")
 
 
-class GuestProcess:
-    """A process attached to ``handles``; satisfies ``backend.conformance.Guest``."""
+def hand_over(
+    remote: Remote, handles: DomainHandles, name: str, domid: int, **args: Any
+) -> socket.socket:
+    """Have ``remote`` become the domain of ``handles``: its operation ``adopt`` gets all of it.
+
+    Returns the host's end of the domain's life line. RemoteError when the child cannot.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    attached = {
+        "domid": domid,
+        "name": name,
+        "ram_bytes": handles.ram_bytes,
+        "meta_bytes": handles.meta_bytes,
+        "spin_ns": handles.spin_ns,
+    }
+    with theirs:
+        fds = (handles.ram_fd, handles.meta_fd, handles.bell_fd, theirs.fileno())
+        remote.hand("adopt", fds, attached=attached, **args)
+    return ours
+
+
+def domain_of(fds: Sequence[int], attached: dict[str, Any]) -> Domain:
+    """In the child: the domain that was handed over; it owns ``fds`` from now on."""
+    ram, meta, bell, line = fds
+    handles = Handles(ram, meta, bell)
+    return Domain(Attached(VERSION, **attached), handles, socket.socket(fileno=line))
+
+
+class GuestProcess(Remote):
+    """A process attached to ``handles``; satisfies ``backend.conformance.Guest``.
+
+    Every method raises RemoteError when the guest failed at it, RemoteGone when it has ended.
+    """
 
     def __init__(self, handles: DomainHandles, name: str, domid: int) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        fds = (handles.ram_fd, handles.meta_fd, handles.bell_fd, theirs.fileno())
-        config = {
-            "fds": fds,
-            "attached": {
-                "domid": domid,
-                "name": name,
-                "ram_bytes": handles.ram_bytes,
-                "meta_bytes": handles.meta_bytes,
-                "spin_ns": handles.spin_ns,
-            },
-        }
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        self._line = ours
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "memcoord.testbed.guests.obedient", json.dumps(config)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=fds,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        theirs.close()
-        self.pid = self._process.pid
-        self._answer()
-
-    def tell(self, op: str, **args: Any) -> None:
-        """Send a command and do not wait."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"op": op, **args}).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise MemcoordError(f"the guest ended with {self._process.wait(END_S)}")
-        answer = json.loads(line)
-        if isinstance(answer, dict) and "error" in answer:
-            raise MemcoordError(f"the guest says: {answer['error']}")
-        return answer
-
-    def ask(self, op: str, **args: Any) -> Any:
-        """Send a command and wait for its answer; MemcoordError when the guest failed at it."""
-        self.tell(op, **args)
-        return self._answer()
+        super().__init__(name, "memcoord.testbed.guests.obedient")
+        self._domain_line = hand_over(self, handles, name, domid)
 
     def take(self, kind: str, count: int) -> int:
         """Allocate up to ``count`` of a kind and stamp them; how many there were."""
@@ -96,7 +79,7 @@ class GuestProcess:
         return int(self.ask("release", frames=frames))
 
     def verify(self) -> int:
-        """Frames held whose stamp is not theirs."""
+        """The number of frames held that carry another stamp than their own."""
         return int(self.ask("verify"))
 
     def dirty(self) -> int:
@@ -104,7 +87,7 @@ class GuestProcess:
         return int(self.ask("dirty"))
 
     def frames(self, kind: str) -> list[int]:
-        """First frames of what is held of a kind (handles of the movable)."""
+        """First frames of all that is held of a kind (handles of the movable)."""
         return [int(frame) for frame in self.ask("frames", kind=kind)]
 
     def peek(self, frame: int) -> int:
@@ -112,48 +95,39 @@ class GuestProcess:
         return int(self.ask("peek", frame=frame))
 
     def reopen(self) -> None:
-        """As a rebooted kernel: forget everything and attach to what the hypervisor formatted."""
+        """As a rebooted kernel: forget everything and attach to the freshly formatted meta."""
         self.ask("reopen")
 
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-        self._process.wait(END_S)
-
-    def close(self) -> None:
-        """End the process, dead or alive."""
-        with contextlib.suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._line.close()
+    def close(self, grace_s: float = END_S) -> None:
+        """End the process, dead or alive, and the host's end of the domain's life line."""
+        super().close(grace_s)
+        self._domain_line.close()
 
 
-class Told:
-    """The guest inside its process."""
+class ObedientGuest:
+    """The guest inside its process; ``GuestProcess`` says what each operation does."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._config = config
+    def __init__(self) -> None:
+        self._fds: Sequence[int] = ()
+        self._attached: dict[str, Any] = {}
         self._dirty = 0
+
+    @operation
+    def adopt(self, fds: list[int], attached: dict[str, Any]) -> None:
+        """Become the domain that is handed over; the fds are kept for ``reopen``."""
+        self._fds, self._attached = fds, attached
         self._open()
 
     def _open(self) -> None:
         self.held: dict[str, list[int]] = {kind: [] for kind in KINDS}
-        ram, meta, bell, line = (os.dup(fd) for fd in self._config["fds"])
-        attached = Attached(VERSION, **self._config["attached"])
-        self.domain = Domain(attached, Handles(ram, meta, bell), socket.socket(fileno=line))
+        self.domain = domain_of([os.dup(fd) for fd in self._fds], self._attached)
         self.domain.on_pressure(self._drop)
 
-    def reopen(self) -> bool:
+    @operation
+    def reopen(self) -> None:
         """Attach anew."""
         self.domain.close()
         self._open()
-        return True
 
     def _drop(self, frames: int) -> int:
         dropped = 0
@@ -191,6 +165,7 @@ class Told:
                 for index in range(count)
             ]
 
+    @operation
     def take(self, kind: str, count: int) -> int:
         """See ``GuestProcess.take``."""
         for taken in range(count):
@@ -207,8 +182,9 @@ class Told:
                 self._report()
         return count
 
+    @operation
     def give(self, kind: str, count: int, stride: int) -> int:
-        """See ``GuestProcess.give``. What goes is wiped, so that ``dirty`` sees others' only."""
+        """Wipe the stamps of blocks and free them: ``dirty`` must see only others' content."""
         chosen = self.held[kind][::stride][:count]
         gone = set(chosen)
         self.held[kind] = [block for block in self.held[kind] if block not in gone]
@@ -221,10 +197,12 @@ class Told:
         self._report()
         return len(chosen)
 
+    @operation
     def release(self, frames: int) -> int:
         """See ``GuestProcess.release``."""
         return int(self.domain.release(frames))
 
+    @operation
     def verify(self) -> int:
         """See ``GuestProcess.verify``."""
         wrong = 0
@@ -236,40 +214,28 @@ class Told:
                         wrong += stamp != number + 1
         return wrong
 
+    @operation
     def dirty(self) -> int:
         """See ``GuestProcess.dirty``."""
         return self._dirty
 
+    @operation
     def frames(self, kind: str) -> list[int]:
         """See ``GuestProcess.frames``."""
         return self.held[kind]
 
+    @operation
     def peek(self, frame: int) -> int:
         """See ``GuestProcess.peek``."""
         return int.from_bytes(self.domain.view(frame)[:STAMP_BYTES], "little")
 
 
-def main(argv: list[str]) -> int:
+def main() -> None:
     """Entry point of the process."""
-    if len(argv) != 2:
-        sys.stderr.write("usage: python -P -m memcoord.testbed.guests.obedient CONFIG\n")
-        return 2
-    told = Told(json.loads(argv[1]))
-    _say(True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        try:
-            _say(getattr(told, command.pop("op"))(**command))
-        except (MemcoordError, ValueError) as error:
-            _say({"error": str(error) or type(error).__name__})
-    told.domain.close()
-    return 0
-
-
-def _say(answer: Any) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    guest = ObedientGuest()
+    serve(guest, is_threaded=False)
+    guest.domain.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    main()

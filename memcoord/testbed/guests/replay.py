@@ -21,7 +21,7 @@ from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.scenarios.workloads import Workload, decode_size
 from memcoord.testbed.streams import Stream
 
-#: What the pages of a program's file hold before anything runs.
+#: Version of the pages of a program's file before the program runs.
 PROGRAM_VERSION = 1
 #: References turned into Python numbers at a time; all of them would be a hundred megabytes.
 CHUNK_REFERENCES = 1 << 16
@@ -30,7 +30,7 @@ NAP_S = 0.02
 
 
 class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a domain's process is told; a JSON file in the run directory.
+    """The orders of a domain's process; a JSON file in the run directory.
 
     ``directory`` holds the hypervisor's sockets. ``number`` (1 and above) tells the domain's pages
     from those of every other. ``seed`` makes its stream. Without ``tmem`` the guest swaps to disk
@@ -57,7 +57,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GuestResult(msgspec.Struct, frozen=True):
-    """What a domain's process answers, one line of JSON on its stdout."""
+    """The answer of a domain's process, one line of JSON on its stdout."""
 
     references: int
     faults: int
@@ -71,7 +71,7 @@ class GuestResult(msgspec.Struct, frozen=True):
 
 
 class WrongContent(MemcoordError):
-    """A page came back with other bytes than were written to it."""
+    """A page came back with bytes that were never written to it."""
 
     def __init__(self, domain: str, page: int, version: int, word: int) -> None:
         self.domain, self.page, self.version, self.word = domain, page, version, word
@@ -82,7 +82,7 @@ class WrongContent(MemcoordError):
 
 
 class Memory(Protocol):
-    """What holds the pages: ``frontend.manager.GuestMemory``, or a fake."""
+    """The holder of the pages: ``frontend.paging.manager.GuestMemory``, or a fake."""
 
     def access(self, page: int, write: bool) -> int:
         """The frame that holds ``page`` until the next call; ``write``: it will be written to."""
@@ -92,7 +92,7 @@ class Memory(Protocol):
 
 
 class Content(Protocol):
-    """What fills and checks pages: ``memcoord.testbed.guests._content.lib``."""
+    """Fills and checks pages: ``memcoord.testbed.guests._content.lib``, or a fake."""
 
     def mc_content_fill(self, address: int, domain: int, page: int, version: int) -> None:
         """Write the content of a version of a page."""
@@ -146,7 +146,7 @@ class Replay:
         writes = self._stream.writes[begin:end].tolist()
         for page, written in zip(pages, writes, strict=True):
             version = versions[page]
-            # A page nobody wrote yet gets its first version now, whatever the reference is.
+            # A page without a version gets its first one now, also when the reference reads it.
             writing = written or not version
             address = base + (access(page, bool(writing)) << 12)
             if version:

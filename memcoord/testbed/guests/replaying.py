@@ -17,8 +17,8 @@ import numpy as np
 
 import frontend
 from frontend.domain import Domain
-from frontend.manager import GuestMemory
-from frontend.swapfile import SwapFile
+from frontend.paging.manager import GuestMemory
+from frontend.paging.swapfile import SwapFile
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests._content import lib

@@ -1,4 +1,4 @@
-"""The hypervisor process: where backend, policy, coordinator and control plane are wired together.
+"""The hypervisor process, which wires backend, policy, coordinator and control plane together.
 
 ``python -P -m memcoord.testbed.live.hypervisor_main RUN_DIR [WATCH_FD]`` reads ``hypervisor.json``
 in RUN_DIR and serves until it is asked to shut down, gets SIGTERM or SIGINT, or WATCH_FD ends (its
@@ -16,38 +16,24 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from hypervisor.config import HypervisorConfig, check
+from hypervisor.config import CONFIG_FILE, HypervisorConfig, check, read
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
+from memcoord.testbed.runs.rundir import EVENTS
 
 if TYPE_CHECKING:
     from backend.host import HostBackend
 
-CONFIG_FILE = "hypervisor.json"
-EVENTS_FILE = "events.jsonl"
 RUN_DIR_MODE = 0o700
-
-
-def read_config(run_dir: Path) -> HypervisorConfig:
-    """The checked configuration in ``run_dir``; ConfigError names what is wrong."""
-    path = run_dir / CONFIG_FILE
-    try:
-        config = msgspec.json.decode(path.read_bytes(), type=HypervisorConfig)
-    except OSError as error:
-        raise ConfigError(CONFIG_FILE, f"{path}: {error.strerror}") from None
-    except msgspec.MsgspecError as error:
-        raise ConfigError(CONFIG_FILE, str(error)) from None
-    check(config)
-    return config
+#: Needs of policies (``policies.base.NEEDS``) that a real host measures: not the ages of pages.
+MEASURED = ("mrc",)
 
 
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
-    from hypervisor.coordinator import Coordinator
+    from hypervisor.coordination.coordinator import Coordinator
+    from hypervisor.coordination.policy_process import PolicyProcess
     from hypervisor.loop import Hypervisor
-    from hypervisor.policy_process import PolicyProcess
     from policies import PolicyError
     from policies.base import MRC_POINTS
 
@@ -65,7 +51,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     run_dir.chmod(RUN_DIR_MODE)
     with contextlib.ExitStack() as stack:
-        events = stack.enter_context((run_dir / EVENTS_FILE).open("a", encoding="utf-8"))
+        events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
         def on_event(event: str, fields: dict[str, Any]) -> None:
             line = {"time_ns": time.time_ns(), "source": "hypervisor", "event": event, **fields}
@@ -76,6 +62,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         policy = PolicyProcess(
             config.policy,
             deadline_s=config.policy_deadline_ms / 1000,
+            measured=MEASURED,
             tell=lambda line: on_event("policy-said", {"policy": config.policy, "text": line}),
         )
         stack.callback(policy.close)
@@ -83,14 +70,14 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
             policy.wait()
         except PolicyError as error:
             raise ConfigError("policy", str(error)) from None
-        needs_mrc = "mrc" in policy.needs
-        backend = _backend(config, stack, mrc_points=MRC_POINTS if needs_mrc else 0)
+        points = MRC_POINTS if "mrc" in policy.needs else 0
+        backend = _backend(config, stack, mrc_points=points)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
         stack.callback(host.close)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: host.shutdown())
-        if interrupted:  # what was being imported or compiled has swallowed the exception
+        if interrupted:  # code being imported or compiled has swallowed the exception
             host.shutdown()
         on_event("started", {"pid": os.getpid(), "policy": config.policy})
         host.run()
@@ -138,7 +125,7 @@ def main(argv: list[str]) -> int:
         return 2
     run_dir = Path(argv[1])
     try:
-        return serve(read_config(run_dir), run_dir, int(argv[2]) if len(argv) == 3 else -1)
+        return serve(read(run_dir / CONFIG_FILE), run_dir, int(argv[2]) if len(argv) == 3 else -1)
     except ConfigError as error:
         sys.stderr.write(f"hypervisor: {error}\n")
         return 2

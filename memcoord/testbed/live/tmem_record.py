@@ -4,8 +4,9 @@ Owns: the writing of rows (``tmem.replay`` says what they mean) between the hype
 service and its pool. ``Recorder.entries`` stands in for ``tmem.serve.entry_points``: the service
 calls into Python here, which costs microseconds a call, and from here the pool.
 
-What a stream cannot say is written as what it comes to. The seed of a page is a hash of its
-content, so equal pages have equal seeds and a page of zeroes is stored like any other. A put that
+Where a stream has no word for an operation, rows with the same effect are written. The seed of a
+page is a hash of its content, so equal pages have equal seeds and a page of zeroes is stored like
+any other. A put that
 ``mm_target`` refused changed nothing and is left out. An area the pool gets or gives up is host
 memory: ``host_give`` and ``host_take``, with a ``relinquish`` for every page evicted for it. At the
 end every client is killed and the host takes its memory back, so that the next hypervisor of the
@@ -20,7 +21,6 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tmem import Code, Tmem
@@ -62,18 +62,13 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def entries(self, tmem: Tmem) -> Entries:
-        """What the service calls instead of the pool's own entries; valid until ``close``."""
+        """The entries the service calls instead of the pool's own; valid until ``close``."""
         self._tmem = tmem
-        inner = entry_points(tmem)
+        inner = entry_points(tmem.state_address)
         self._inner = inner
         self._execute = _EXECUTE(inner.execute)
         self._grow, self._open = _AREA(inner.grow), _AREA(inner.open_client)

@@ -1,1 +1,1 @@
-"""What a run yields: results, metrics, intervals, series, charts, progress."""
+"""The outcome of a run: results, metrics, intervals, series, charts, progress."""

@@ -59,7 +59,7 @@ def _row(slots: list[int], values: list[int], columns: int, top: int, bars: str)
     last = max(slots)
     row, shown = [], None
     for index, cell in enumerate(cells):
-        # A slice without a tick shows what was true before it.
+        # A slice without a tick shows the values of the tick before.
         shown = shown if cell is None else cell
         row.append(bars[0] if shown is None or index > last else _bar(shown, top, bars))
     return "".join(row)

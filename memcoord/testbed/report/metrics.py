@@ -1,4 +1,4 @@
-"""What a run was worth: fairness, speed, control and truthfulness as plain functions of arrays.
+"""Figures of a run: fairness, speed, control and truthfulness as plain functions of arrays.
 
 Owns: the formula of every figure of ``bench policies`` and of a sweep, each with its source, and
 the scenarios that a figure compares with (``alone``, ``without``). Pure; numpy and msgspec only.
@@ -31,7 +31,7 @@ SECONDS_PER_MINUTE = 60.0
 
 @dataclass(frozen=True, eq=False)
 class TimeSeries:
-    """What a run looked like, a row per tick and a column per domain of ``names``.
+    """A run over time, a row per tick and a column per domain of ``names``.
 
     ``target`` above capacity, or unlimited, is given as capacity. ``demand`` is ``View.demand``.
     """
@@ -200,7 +200,7 @@ def sign_flips_per_minute(time_s: ArrayLike, targets: ArrayLike) -> float:
     return float(flips / table.shape[1] / minutes)
 
 
-# What could have been, and what lying brings.
+# Distance from the best split, and the gain from lying.
 
 
 def regret(cost: float, optimal_cost: float, references: float) -> float:
@@ -224,7 +224,7 @@ def gain_from_lying(truth_s: float, lies_s: ArrayLike) -> float:
 
 
 def isolation(with_s: float, without_s: float) -> float:
-    """How much longer a victim runs when the aggressor is there: T_with / T_without, 1 at best."""
+    """A victim's time with an aggressor over its time without: T_with / T_without, 1 at best."""
     return with_s / without_s if with_s > 0 and without_s > 0 else math.nan
 
 
@@ -292,7 +292,7 @@ def _most_ram(scenario: Scenario) -> int:
 
 
 def without(scenario: Scenario, name: str) -> Scenario:
-    """The scenario without domain ``name``; who waits for it starts at once.
+    """The scenario without domain ``name``; a domain that waits for it starts at once.
 
     KeyError when there is no such domain, or no other.
     """

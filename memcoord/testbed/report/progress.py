@@ -1,127 +1,70 @@
-"""How far a run is: a bar on a terminal, plain lines in a pipe; always on stderr.
+"""The progress of long work: a bar on a terminal, plain lines in a pipe; always on stderr.
 
-Owns: what is shown while a run lasts, so that stdout holds nothing but the report.
+Owns: everything shown while a run, a sweep or a bench lasts, so that stdout holds the report only.
 """
 
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import Self
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-#: Plain lines are written whenever another part of this many has been done.
-RUN_PARTS = 4
-CELL_PARTS = 10
+#: In a pipe, a line is written whenever another part of this many has been done.
+PARTS = 10
 
 
-class RunProgress:
-    """One bar per policy. Use as a context manager, from one thread."""
+class Progress:
+    """One bar per title, the last one begun is at work. A context manager, for one thread."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._plain = not self._console.is_terminal
-        self._bars = Progress(
-            TextColumn("{task.fields[policy]}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[what]}"),
-            console=self._console,
-            disable=self._plain,
+        console = console or Console(stderr=True)
+        self._is_plain = not console.is_terminal
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description}", markup=False),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[what]}", markup=False),
+            console=console,
+            disable=self._is_plain,
         )
-        self._policy = ""
-        self._task: TaskID | None = None
+        self._title = ""
+        self._task: bars.TaskID | None = None
         self._part = 0
 
     def __enter__(self) -> Self:
-        self._bars.__enter__()
+        self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bars.__exit__(kind, error, traceback)
+    def __exit__(self, *raised: object) -> None:
+        self._bars.stop()
 
-    def begin(self, policy: str, total: int) -> None:
-        """A policy's run begins; ``total`` references make it complete."""
-        self._policy, self._part = policy, 0
-        if not self._plain:
-            self._task = self._bars.add_task("", total=total, policy=policy, what="")
+    def begin(self, title: str, total: int | None = None) -> None:
+        """Begin work called ``title`` of ``total`` steps; None: ``advance`` will tell."""
+        self._title, self._part = title, 0
+        self._task = self._bars.add_task(title, total=total, what="")
 
     def note(self, what: str) -> None:
-        """Say what happens now: a few words."""
-        if self._plain:
+        """Say in a few words what happens now."""
+        if self._is_plain:
             self._line(what)
         elif self._task is not None:
             self._bars.update(self._task, what=what)
 
-    def advance(self, done: int, total: int) -> None:
-        """``done`` of ``total`` references are done."""
-        if not self._plain:
-            if self._task is not None:
-                self._bars.update(self._task, completed=done)
-            return
-        part = min(RUN_PARTS, done * RUN_PARTS // max(1, total))
-        if part > self._part:
+    def advance(self, done: float, total: int, what: str = "") -> None:
+        """``done`` of ``total`` steps are done; a bar also shows ``what`` was last."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total)
+            if what:
+                self._bars.update(self._task, what=what)
+        part = int(done * PARTS / max(total, 1))
+        if self._is_plain and part > self._part:
             self._part = part
-            self._line(f"{part * 100 // RUN_PARTS} % of {total:,} references")
+            self._line(f"{f'{done:,.1f}'.removesuffix('.0')} of {total:,}")
 
     def _line(self, text: str) -> None:
-        sys.stderr.write(f"{self._policy}: {text}\n")
+        sys.stderr.write(f"{self._title}: {text}\n")
         sys.stderr.flush()
-
-
-class CellProgress:
-    """A bar on a terminal, plain lines in a pipe; on stderr. Use as a context manager."""
-
-    def __init__(self, title: str, console: Console | None = None) -> None:
-        self._title = title
-        console = console or Console(stderr=True)
-        self._plain = not console.is_terminal
-        self._part = 0
-        self._bars = Progress(
-            TextColumn(title),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}", markup=False),
-            console=console,
-            disable=self._plain,
-        )
-        self._task = self._bars.add_task("", total=None, what="")
-
-    def __enter__(self) -> Self:
-        self._bars.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bars.__exit__(kind, error, traceback)
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """``done`` of ``total`` cells are done, ``what`` the last of them."""
-        self._bars.update(self._task, completed=done, total=total, what=what)
-        part = done * CELL_PARTS // max(total, 1)
-        if self._plain and part > self._part:
-            self._part = part
-            sys.stderr.write(f"{self._title}: {done:,} of {total:,}\n")
-            sys.stderr.flush()

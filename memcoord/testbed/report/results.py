@@ -1,16 +1,18 @@
-"""What a run found: results per domain and policy, the gain over greedy, and how they are shown.
+"""The results of a run, per domain and policy, the gain over greedy, and how they are shown.
 
-Owns: the result types, their arithmetic, and the two forms of the report file.
-Pure; ``memcoord.commands.run`` prints.
+Owns: the result types, their arithmetic, the two forms of the report file, and ``print_report``,
+the only function here that is not pure.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from memcoord.testbed.report.chart import ASCII, BLOCKS, tmem_chart
@@ -52,7 +54,7 @@ class DomainResult(msgspec.Struct, kw_only=True):
 class PolicyResult(msgspec.Struct, kw_only=True):
     """The same scenario under one policy; ``error`` is empty unless the run itself broke.
 
-    ``notices`` are what the hypervisor complained about, such as faults of the policy.
+    ``notices`` are complaints of the hypervisor, such as faults of the policy.
     """
 
     policy: str
@@ -70,9 +72,9 @@ class PolicyResult(msgspec.Struct, kw_only=True):
 
 
 def policy_failure(faulty_ticks: int, served_ticks: int) -> str:
-    """What to say of a policy that never decided anything: the run shows nothing about it.
+    """The error of a run whose policy failed at every tick; empty when it decided anything.
 
-    Empty when it did. ``served_ticks`` are those with domains.
+    ``served_ticks`` are the ticks with domains.
     """
     if not served_ticks or faulty_ticks < served_ticks:
         return ""
@@ -188,7 +190,7 @@ def charts(report: RunReport, samples: Sequence[Sample], *, unicode: bool) -> li
 
 
 def closing(report: RunReport) -> list[str]:
-    """What went wrong, if anything, how much was verified, and where everything is."""
+    """The last lines: errors, the number of verified pages, the run directory."""
     lines = []
     for policy in report.policies:
         problems = [policy.error] if policy.error else []
@@ -204,12 +206,37 @@ def closing(report: RunReport) -> list[str]:
     return lines
 
 
-def text_report(report: RunReport, samples: Sequence[Sample], *, unicode: bool = True) -> str:
-    """``report.txt``, and what a pipe gets."""
+def text_report(
+    report: RunReport,
+    samples: Sequence[Sample],
+    *,
+    unicode: bool = True,
+    last: Sequence[str] | None = None,
+) -> str:
+    """``report.txt``, which a pipe gets too. ``last``: the final lines, those of ``closing``."""
     chart = charts(report, samples, unicode=unicode)
-    return "\n".join([*plain_table(report), *chart, "", *closing(report), ""])
+    end = closing(report) if last is None else last
+    return "\n".join([*plain_table(report), *chart, "", *end, ""])
 
 
 def json_report(report: RunReport) -> bytes:
     """``report.json``, one line."""
     return msgspec.json.encode(report)
+
+
+def print_report(
+    report: RunReport, samples: Sequence[Sample], as_json: bool, last: Sequence[str] | None = None
+) -> None:
+    """Write the report to stdout: one JSON object, tables for a terminal, or plain text."""
+    console = Console()
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    if as_json:
+        sys.stdout.write(json_report(report).decode() + "\n")
+    elif not console.is_terminal:
+        sys.stdout.write(text_report(report, samples, unicode=unicode, last=last))
+    else:
+        for table in rich_tables(report):
+            console.print(table)
+        end = closing(report) if last is None else last
+        for line in [*charts(report, samples, unicode=unicode), "", *end]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""What a run looked like over time: one row per domain and tick.
+"""A run over time: one row per domain and tick.
 
-Owns: ``series.csv`` of a run directory and the samples the chart is drawn from. Fed with what the
-hypervisor publishes; every number was copied by it, none is computed here.
+Owns: ``series.csv`` of a run directory and the samples for the chart. It is fed with the
+hypervisor's publications; every number is copied from them, none is computed here.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from hypervisor.public.messages import Publication
 
 FILE = "series.csv"
-#: Samples kept in memory for the chart; the file goes on without a bound but the disk's.
+#: Samples kept in memory for the chart; only the disk bounds the file.
 SAMPLES_MAX = 200_000
 
 DOMAIN_COLUMNS = (
@@ -65,12 +64,7 @@ class Series:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def add(self, policy: str, publication: Publication, time_s: float) -> None:
@@ -86,7 +80,7 @@ class Series:
             if len(self.samples) < SAMPLES_MAX:
                 used, target = domain.get("tmem_used_pages", 0), domain.get("tmem_target_pages", -1)
                 self.samples.append(Sample(policy, time_s, name, used, target))
-        self._file.flush()  # whoever looks while the run lasts sees whole ticks
+        self._file.flush()  # a reader of the file during the run sees whole ticks
 
 
 def _number(domain: dict[str, Any], column: str) -> int | str:

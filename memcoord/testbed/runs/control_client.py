@@ -1,4 +1,4 @@
-"""Ask a running hypervisor something: the client end of the control plane.
+"""The client end of the control plane: one question to a running hypervisor, one answer.
 
 Owns: one DEALER socket per call, its time limit, and turning an error reply into an exception.
 Used by the commands that act on a run directory; see ``hypervisor/public/messages.py``.
@@ -21,11 +21,15 @@ STRAY_REPLIES_MAX = 16
 
 
 class Refused(MemcoordError):
-    """The hypervisor answered, and the answer is no; the text is its own."""
+    """The hypervisor refused the operation; the text is the hypervisor's."""
 
 
 def call(run_dir: Path, op: str, timeout_ms: int = TIMEOUT_MS, **args: Any) -> Any:
-    """The result of one control operation; Refused, or PeerGone after ``timeout_ms``."""
+    """The hypervisor's answer to the operation ``op``, one of ``messages.OPS``, with ``args``.
+
+    Raises Refused when the hypervisor says no or the arguments do not belong to ``op``, PeerGone
+    when no hypervisor serves ``run_dir`` or none answers within ``timeout_ms`` milliseconds.
+    """
     endpoint = run_dir / messages.CONTROL_SOCKET
     check_socket_path(endpoint)
     if not endpoint.exists():

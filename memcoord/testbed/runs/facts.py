@@ -1,4 +1,4 @@
-"""What machine is this: the facts every manifest, bench and report must carry.
+"""Facts about the machine that every manifest, bench and report must carry.
 
 Owns: reading /proc and /sys. Every function returns a plain value and never raises: a fact that
 cannot be read is "unknown" or 0, because a measurement without it is still a measurement.

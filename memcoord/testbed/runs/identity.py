@@ -1,6 +1,6 @@
-"""Which process is this: a pid alone may have been given to somebody else since.
+"""The identity of a process: a pid alone may belong to another process by now.
 
-Owns: the identity of a process (pid and start time) and the only place that signals one by pid.
+Owns: the identity (pid and start time) and the only place that signals a process by its pid.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Start the processes of a run, watch them end, and leave none behind.
 
-Owns: every child process of a run, and the signals that end one early.
+Owns: every child process of a run, how any child Python is started (``start_python``), and the
+signals that end one early.
 Rules: use ``Launcher`` as a context manager; leaving it ends what still runs. Each child
   - is a fresh interpreter (``python -P -m MODULE``): nothing is forked with threads or ZeroMQ;
   - stands in a process group of its own, so that Ctrl-C reaches the parent only, which then stops
@@ -15,6 +16,7 @@ the start of a child and the line that remembers it.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,8 +24,8 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,36 +36,48 @@ KILL_S = 10.0
 POLL_S = 0.01
 
 STDERR_TAIL_BYTES = 8192
+CHECK_REPORT = "memcoord: check failed: "  # check.c
 EXIT_ORPHANED = 70
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_with_parent(fd: int = 0) -> None:
-    """In a child: exit as soon as the other end of the pipe ``fd`` is closed, on a thread of it."""
+    """In a child: exit as soon as the other end of ``fd``, a pipe or a socket, is closed.
+
+    A thread of its own watches ``fd`` and reads nothing from it.
+    """
 
     def watch() -> None:
-        try:
-            while os.read(fd, 64):
-                continue  # the parent never writes; what it might write changes nothing
-        except OSError:
-            pass
+        poll = select.poll()
+        poll.register(fd, 0)  # a hang-up is told unasked
+        poll.poll()
         os._exit(EXIT_ORPHANED)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
+def start_python(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start ``python -P ARGUMENTS...``, which finds this package where this process found it.
+
+    ``options`` are those of ``subprocess.Popen``. OSError when there are no processes left.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen([sys.executable, "-P", *arguments], env=environment, **options)
+
+
 @dataclass
 class Child:
-    """One process of a run."""
+    """One process of a run; the paths are those of its output, if that is kept."""
 
     name: str
     process: subprocess.Popen[bytes]
-    stdout_path: Path
-    stderr_path: Path
+    stdout_path: Path = Path(os.devnull)
+    stderr_path: Path = Path(os.devnull)
 
     @property
     def pid(self) -> int:
-        """Its process id, meaningful until it was reaped."""
+        """Its process id, meaningful until the child was reaped."""
         return self.process.pid
 
     @property
@@ -79,18 +93,23 @@ class Child:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def how_it_ended(self) -> str:
-        """For people: ``killed by SIGKILL``, ``exit code 1: <last line of stderr>``, ``ended``."""
+        """For people: ``killed by SIGKILL``, ``exit code 1: <last line of stderr>``, ``ended``.
+
+        A process that ended itself by a check in C is shown with the report of that check.
+        """
         code = self.returncode
         if code is None:
             return "still runs"
+        if code == 0:
+            return "ended"
+        line = self.last_stderr_line()
+        if code == -signal.SIGABRT and line.startswith(CHECK_REPORT):
+            return line
         if code < 0:
             try:
                 return f"killed by {signal.Signals(-code).name}"
             except ValueError:
                 return f"killed by signal {-code}"
-        if code == 0:
-            return "ended"
-        line = self.last_stderr_line()
         return f"exit code {code}" + (f": {line}" if line else "")
 
 
@@ -105,12 +124,7 @@ class Launcher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop(self._running)
 
     @property
@@ -118,19 +132,13 @@ class Launcher:
         """Every child ever started, ended ones included."""
         return tuple(self._children)
 
-    def start(self, name: str, module: str, *arguments: str) -> Child:
+    def start(self, name: str, module: str, *arguments: str, stdin: int = subprocess.PIPE) -> Child:
         """Run ``python -P -m module arguments...``; OSError when there are no processes left."""
         stdout_path = self._directory / f"{name}.out"
         stderr_path = self._directory / f"{name}.err"
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with stdout_path.open("wb") as stdout, stderr_path.open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments],
-                stdin=subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                env={**os.environ, "PYTHONPATH": python_path},
-                process_group=0,
+            process = start_python(
+                "-m", module, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, process_group=0
             )
         child = Child(name, process, stdout_path, stderr_path)
         self._children.append(child)
@@ -193,12 +201,7 @@ class Interrupts:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

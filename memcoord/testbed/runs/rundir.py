@@ -1,8 +1,9 @@
-"""The directory a run leaves behind: what it was, what it did, what it made.
+"""The directory a run leaves behind: its manifest, its events, its files.
 
 Owns: names, layout and manifest of run directories, and the only writer of ``manifest.json`` and
 ``events.jsonl``. A run is created with ``create``, records every process and file it makes, and
-ends with ``finish``. ``memcoord ls`` and ``clean`` act on nothing but what a manifest names.
+ends with ``finish``. ``memcoord ls`` and ``clean`` act on the processes and files a manifest names,
+and on no other.
 
     <base>/<utc time>-<scenario>-<id>/     mode 0700
         manifest.json   Manifest below, replaced as a whole, so a reader never sees half of one
@@ -24,16 +25,17 @@ from typing import Any
 import msgspec
 
 from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX, SOCKETS
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.identity import ProcessId, alive, identify
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 EVENTS = "events.jsonl"
-SOCKET_PATH_BYTES_MAX = 107  # sun_path of Linux, less its final zero
-LONGEST_SOCKET = "doorbell.ipc"
+LONGEST_SOCKET = max(SOCKETS, key=len)
 MANIFEST_BYTES_MAX = 1 << 20
 RUNS_MAX = 10_000
+LAUNCHER = "launcher"
 SLUG_MAX = 12
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -63,6 +65,15 @@ class Manifest(msgspec.Struct):
     processes: list[ProcessId] = []
     files: list[str] = []  # sockets and scratch files, relative to the run directory
     config: dict[str, Any] = {}
+
+    def running(self) -> list[ProcessId]:
+        """The run's processes that still run. The launcher of a run that has ended is none of them:
+        a program that used ``memcoord.Hypervisor`` goes on.
+        """
+        ended = self.state != "running"
+        return [
+            one for one in self.processes if alive(one) and not (ended and one.role == LAUNCHER)
+        ]
 
 
 class RunDir:
@@ -158,7 +169,7 @@ def create(
         config=config or {},
     )
     run = RunDir(where, manifest, clock_ns)
-    run.record_process("launcher", os.getpid())
+    run.record_process(LAUNCHER, os.getpid())
     return run
 
 
@@ -202,8 +213,8 @@ def runs(base: Path | None = None) -> list[Path]:
 
 
 def live(manifest: Manifest) -> bool:
-    """True while any process the manifest names still runs."""
-    return any(alive(process) for process in manifest.processes)
+    """True while any process of the run still runs."""
+    return bool(manifest.running())
 
 
 def newest_live(base: Path | None = None) -> Path:

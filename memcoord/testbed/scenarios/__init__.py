@@ -1,1 +1,1 @@
-"""What a run consists of: the schema of scenario files, and those shipped."""
+"""Scenarios: the schema of their files, and the files that are shipped."""

@@ -1,19 +1,20 @@
-"""What a domain can be told to do: the kinds of workload a scenario knows.
+"""The kinds of workload that a scenario can give a domain.
 
-Owns: one frozen struct per kind (its ``kind`` in the file is the tag), their checks, and ``Size``.
-What references a workload makes is ``memcoord.testbed.streams``'s. Sizes are those of a laptop: a
+Owns: one frozen struct per kind (its ``kind`` in the file is the tag), their bounds, and ``Size``.
+``memcoord.testbed.streams`` makes the references of a workload. Sizes are those of a laptop: a
 vertex, a rating or a row stands for a whole object of a Java heap, so that a few megabytes behave
 as gigabytes do.
 """
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 from hypervisor.public.units import FRAME_BYTES, parse_bytes
 
@@ -28,12 +29,18 @@ SIZE_MAX = 1 << 62
 PAGES_MAX = 1 << 20
 REFERENCES_MAX = 1 << 26
 REPEAT_MAX = 10_000
-PAUSE_S_MAX = 60.0
-RECORD_BYTES_MAX = FRAME_BYTES
+
+Repeats = Annotated[int, Meta(ge=1, le=REPEAT_MAX)]
+References = Annotated[int, Meta(ge=1, le=REFERENCES_MAX, description="references")]
+Run = Annotated[int, Meta(ge=100, le=REFERENCES_MAX, description="references")]
+Rows = Annotated[int, Meta(ge=1, le=1 << 22)]
+RecordBytes = Annotated[int, Meta(ge=1, le=FRAME_BYTES, description="bytes")]
+PauseS = Annotated[float, Meta(ge=0, le=60.0, description="seconds")]
+Small = Annotated[int, Meta(ge=1, le=1024)]
 
 _STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True, "tag_field": "kind"}
 
-#: (key, holds, what is wanted)
+#: A condition over several keys: (key to blame, whether it holds, the words if it does not).
 Wish = tuple[str, bool, str]
 
 
@@ -72,12 +79,11 @@ class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
 
     trace: str
     resident: Size
-    repeat: int = 1
+    repeat: Repeats = 1
     program_file: bool = False
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
-        yield _number("repeat", self.repeat, REPEAT_MAX)
+        """Conditions beside the bounds of the fields."""
         problem = check_trace(self.trace)
         yield "trace", not problem, problem
 
@@ -90,13 +96,11 @@ class BlockTraceWorkload(msgspec.Struct, **_STRICT, tag="block-trace"):
 
     file: str
     resident: Size
-    references: int = 0
-    repeat: int = 1
+    references: Annotated[int, Meta(ge=0, le=REFERENCES_MAX, description="references")] = 0
+    repeat: Repeats = 1
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
-        yield _number("repeat", self.repeat, REPEAT_MAX)
-        yield _number("references", self.references, REFERENCES_MAX, least=0)
+        """Conditions beside the bounds of the fields."""
         problem = _check_file(self.file)
         yield "file", not problem, problem
 
@@ -107,34 +111,28 @@ class UsememWorkload(msgspec.Struct, **_STRICT, tag="usemem"):
     step: Size
     most: Size
     resident: Size
-    sweeps: int = 2
+    sweeps: Repeats = 2
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("step", self.step)
         yield _pages("most", self.most)
         yield "most", self.most >= self.step, "must not be below step"
-        yield _number("sweeps", self.sweeps, REPEAT_MAX)
 
 
 class GraphWorkload(msgspec.Struct, **_STRICT, tag="graph-analytics"):
     """PageRank over an R-MAT graph of ``vertices`` (a power of two) made from the seed."""
 
     resident: Size
-    vertices: int = 1 << 14
-    degree: int = 8  # edges per vertex
-    iterations: int = 4
-    vertex_bytes: int = 256
-    edge_bytes: int = 32
+    vertices: Annotated[int, Meta(ge=2, le=1 << 20)] = 1 << 14
+    degree: Small = 8  # edges per vertex
+    iterations: Repeats = 4
+    vertex_bytes: RecordBytes = 256
+    edge_bytes: RecordBytes = 32
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
-        yield _number("vertices", self.vertices, 1 << 20, least=2)
+        """Conditions beside the bounds of the fields."""
         yield "vertices", self.vertices & (self.vertices - 1) == 0, "must be a power of two"
-        yield _number("degree", self.degree, 1024)
-        yield _number("iterations", self.iterations, REPEAT_MAX)
-        yield _number("vertex_bytes", self.vertex_bytes, RECORD_BYTES_MAX)
-        yield _number("edge_bytes", self.edge_bytes, RECORD_BYTES_MAX)
         references = 2 * self.vertices * (self.degree + 1) * self.iterations
         yield _number("iterations", references, REFERENCES_MAX, what="references")
 
@@ -146,24 +144,17 @@ class AnalyticsWorkload(msgspec.Struct, **_STRICT, tag="in-memory-analytics"):
     """
 
     resident: Size
-    users: int = 8192
-    items: int = 4096
-    ratings: int = 1 << 16
-    iterations: int = 2
-    runs: int = 2
-    pause_s: float = 0.5
-    row_bytes: int = 512  # one row of factors
-    rating_bytes: int = 32
+    users: Rows = 8192
+    items: Rows = 4096
+    ratings: Rows = 1 << 16
+    iterations: Repeats = 2
+    runs: Repeats = 2
+    pause_s: PauseS = 0.5
+    row_bytes: RecordBytes = 512  # one row of factors
+    rating_bytes: RecordBytes = 32
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
-        for key in ("users", "items", "ratings"):
-            yield _number(key, getattr(self, key), 1 << 22)
-        for key in ("iterations", "runs"):
-            yield _number(key, getattr(self, key), REPEAT_MAX)
-        yield _seconds("pause_s", self.pause_s)
-        yield _number("row_bytes", self.row_bytes, RECORD_BYTES_MAX)
-        yield _number("rating_bytes", self.rating_bytes, RECORD_BYTES_MAX)
+        """Conditions beside the bounds of the fields."""
         references = 4 * (self.ratings + self.users + self.items) * self.iterations * self.runs
         yield _number("iterations", references, REFERENCES_MAX, what="references")
 
@@ -173,12 +164,11 @@ class LoopWorkload(msgspec.Struct, **_STRICT, tag="loop"):
 
     size: Size
     resident: Size
-    repeat: int = 10
+    repeat: Repeats = 10
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("size", self.size)
-        yield _number("repeat", self.repeat, REPEAT_MAX)
 
 
 class JunkWorkload(msgspec.Struct, **_STRICT, tag="junk"):
@@ -190,13 +180,12 @@ class JunkWorkload(msgspec.Struct, **_STRICT, tag="junk"):
     size: Size
     resident: Size
     hot: Size = Size(256 * FRAME_BYTES)
-    every: int = 16
+    every: Small = 16
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("size", self.size)
         yield _pages("hot", self.hot)
-        yield _number("every", self.every, 1024)
 
 
 class BurstsWorkload(msgspec.Struct, **_STRICT, tag="bursts"):
@@ -209,20 +198,16 @@ class BurstsWorkload(msgspec.Struct, **_STRICT, tag="bursts"):
     base: Size
     most: Size
     resident: Size
-    references: int = 300_000
-    on: int = 10_000
-    off: int = 30_000
-    shape: float = 1.5
+    references: References = 300_000
+    on: Run = 10_000
+    off: Run = 30_000
+    shape: Annotated[float, Meta(gt=1, le=sys.float_info.max)] = 1.5
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("base", self.base)
         yield _pages("most", self.most)
         yield "most", self.most >= self.base, "must not be below base"
-        yield _number("references", self.references, REFERENCES_MAX)
-        yield _number("on", self.on, REFERENCES_MAX, least=100)
-        yield _number("off", self.off, REFERENCES_MAX, least=100)
-        yield "shape", math.isfinite(self.shape) and self.shape > 1, "must be above 1"
 
 
 class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
@@ -235,19 +220,16 @@ class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
     VMS: ClassVar[int] = 8
     SAMPLES: ClassVar[int] = 288
 
-    vm: int
+    vm: Annotated[int, Meta(ge=0, le=VMS - 1)]
     peak: Size
     resident: Size
-    references: int = 300_000
-    start: int = 0
+    references: References = 300_000
+    start: Annotated[int, Meta(ge=0, le=SAMPLES - 1)] = 0
     samples: int = 288
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
-        yield _number("vm", self.vm, self.VMS - 1, least=0)
+        """Conditions beside the bounds of the fields."""
         yield _pages("peak", self.peak)
-        yield _number("references", self.references, REFERENCES_MAX)
-        yield _number("start", self.start, self.SAMPLES - 1, least=0)
         yield _number("samples", self.samples, self.SAMPLES - self.start)
 
 
@@ -256,16 +238,14 @@ class QuietWorkload(msgspec.Struct, **_STRICT, tag="quiet"):
 
     size: Size
     resident: Size
-    references: int = 20_000
+    references: References = 20_000
     pauses: int = 20
-    pause_s: float = 0.1
+    pause_s: PauseS = 0.1
 
     def wishes(self) -> Iterator[Wish]:
-        """What must hold."""
+        """Conditions beside the bounds of the fields."""
         yield _pages("size", self.size)
-        yield _number("references", self.references, REFERENCES_MAX)
         yield _number("pauses", self.pauses, min(self.references, REPEAT_MAX), least=0)
-        yield _seconds("pause_s", self.pause_s)
 
 
 Workload = (
@@ -283,7 +263,7 @@ Workload = (
 
 
 def title_of(workload: Workload) -> str:
-    """What reports call it: its trace or its kind."""
+    """The name in reports: the trace or the kind."""
     if isinstance(workload, PageTraceWorkload):
         return workload.trace
     return str(workload.__struct_config__.tag)
@@ -310,7 +290,3 @@ def _pages(key: str, size: Size) -> Wish:
 def _number(key: str, value: int, most: int, *, least: int = 1, what: str = "") -> Wish:
     wanted = f"must be {least} to {most}"
     return key, least <= value <= most, f"{what} {wanted}, not {value}" if what else wanted
-
-
-def _seconds(key: str, value: float) -> Wish:
-    return key, 0 <= value <= PAUSE_S_MAX, f"must be 0 to {PAUSE_S_MAX:.0f} seconds"

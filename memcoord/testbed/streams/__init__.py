@@ -1,8 +1,8 @@
-"""Workload streams: what the programs of a domain refer to, the same in every world.
+"""Workload streams: the pages that the programs of a domain refer to, the same in both worlds.
 
 ``stream_of(workload, seed)`` is a pure function: the testbed's guests and the simulator replay the
 very same references. ``domain_seed`` gives each domain of a scenario a seed of its own that does
-not depend on who else is there, so that a domain does the same alone as in company.
+not depend on the other domains, so that a domain does the same alone as in company.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from memcoord.testbed.streams.stream import (
 
 #: Quadrant probabilities of R-MAT (Chakrabarti et al., SDM 2004), as Graph500 has them.
 RMAT = (0.57, 0.19, 0.19, 0.05)
-#: Zipf exponents of who rates and of what is rated.
+#: Zipf exponents of the users that rate and of the items they rate.
 ZIPF_USERS, ZIPF_ITEMS = 0.6, 0.9
 OFFSET_BYTES = 8
 

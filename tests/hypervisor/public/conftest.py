@@ -36,7 +36,8 @@ class Loops(NamedTuple):
 
 def compile_loops(directory: Path, backing: Path) -> Loops:
     library = directory / "loops.so"
-    sources = [ABI / "ring.c", ABI / "bell.c", backing, HERE / "ring_loops.c"]
+    sources = [*(ABI / f"{name}.c" for name in ("ring", "bell", "check")), backing]
+    sources.append(HERE / "ring_loops.c")
     options = [*COMPILE_ARGS, "-Werror", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ABI}"]
     subprocess.run([*CC, *options, "-o", library, *sources], check=True, timeout=WATCHDOG_S)
     ffi = FFI()

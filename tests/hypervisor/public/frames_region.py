@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypervisor.public import _abi
-
-AREA_FRAMES = 512
+from frontend import _guest
+from hypervisor.public.constants import AREA_FRAMES
 
 
 class Region:
     """A meta region of ``areas`` areas in ``memory`` (a writable buffer; private if not given)."""
 
     def __init__(self, areas: int, *, granted: bool = True, memory: Any = None) -> None:
-        self.lib, self.ffi = _abi.lib, _abi.ffi
+        self.lib, self.ffi = _guest.lib, _guest.ffi
         self.areas, self.bytes = areas, self.lib.mc_meta_bytes(areas)
         self.ram_bytes = areas * self.lib.MC_AREA_BYTES
         self.meta = (

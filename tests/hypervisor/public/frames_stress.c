@@ -9,7 +9,7 @@
  * freed by a process that did not allocate them. A worker ends after OPS operations or when told to
  * stop, and frees what it holds; the host, when told. The exit code says what went wrong.
  */
-#include "frames.h"
+#include "claims.h"
 #include "reclaim.h"
 
 #include <stdio.h>
@@ -168,7 +168,7 @@ static int prepare(void *context, uint32_t area, uint32_t word)
 {
     struct worker *self = context;
     uint32_t now = __atomic_load_n(&self->frames.areas[area], __ATOMIC_ACQUIRE);
-    if ((now & MC_AREA_RECLAIMED) || (word ^ now) >> MC_AREA_GENERATION_SHIFT)
+    if ((now & MC_AREA_RECLAIMED) || (word ^ now) >> 16)
         exit(STOLEN);
     return draw(&self->seed) % 64 ? MC_OK : MC_ETIMEOUT;
 }
@@ -213,11 +213,12 @@ static void check_empty(const struct mc_frames *frames, struct table *table, uin
             exit(STOLEN);
     for (uint32_t k = 0; k < MC_AREA_FRAMES; k++)
         if (table->tags[area * MC_AREA_FRAMES + k] != 0
-            || mc_frames_is_taken(frames, (uint64_t)area * MC_AREA_FRAMES + k))
+            || mc_head_taken(mc_head(frames, (uint64_t)area * MC_AREA_FRAMES + k)))
             exit(STOLEN);
 }
 
-/* What the hypervisor would keep privately. */
+/* What the hypervisor would keep privately: see reclaim.h. */
+enum { HARD, SOFT, INSTALLED };
 static uint8_t state[MC_MAX_AREAS];
 static uint16_t generations[MC_MAX_AREAS];
 
@@ -225,20 +226,20 @@ static int transit(struct mc_frames *frames, struct table *table, uint32_t area,
 {
     uint16_t same = generations[area], next = (uint16_t)(same + 1);
     int status, kind, after;
-    if (state[area] == MC_HARD && choice % 2) {
-        kind = 2, after = MC_SOFT;
+    if (state[area] == HARD && choice % 2) {
+        kind = 2, after = SOFT;
         status = mc_area_return(frames, area, same);
-    } else if (state[area] == MC_HARD) {
-        kind = 3, after = MC_INSTALLED;
+    } else if (state[area] == HARD) {
+        kind = 3, after = INSTALLED;
         status = mc_area_grant(frames, area, same);
-    } else if (state[area] == MC_SOFT && choice % 2) {
-        kind = 4, after = MC_INSTALLED;
+    } else if (state[area] == SOFT && choice % 2) {
+        kind = 4, after = INSTALLED;
         status = mc_area_install(frames, area, same);
-    } else if (state[area] == MC_INSTALLED && choice % 4 == 0) {
-        kind = 1, after = MC_SOFT;
+    } else if (state[area] == INSTALLED && choice % 4 == 0) {
+        kind = 1, after = SOFT;
         status = mc_area_soft_reclaim(frames, area, next);
     } else {
-        kind = 0, after = MC_HARD;
+        kind = 0, after = HARD;
         status = mc_area_hard_reclaim(frames, area, next);
         if (status == MC_OK)
             check_empty(frames, table, area);
@@ -258,7 +259,7 @@ static int host(char **argument)
     uint64_t bytes, seed = strtoull(argument[2], NULL, 10);
     bind_region(&frames, atoi(argument[0]));
     struct table *table = map_fd(atoi(argument[1]), &bytes);
-    memset(state, MC_INSTALLED, sizeof state);
+    memset(state, INSTALLED, sizeof state);
     while (!atomic_load(&table->stop)) {
         uint32_t area = (uint32_t)(draw(&seed) % frames.area_count);
         int status = transit(&frames, table, area, draw(&seed));
@@ -266,7 +267,7 @@ static int host(char **argument)
             return status;
     }
     for (uint32_t area = 0; area < frames.area_count; area++)
-        if (state[area] == MC_HARD && mc_area_return(&frames, area, generations[area]) != MC_OK)
+        if (state[area] == HARD && mc_area_return(&frames, area, generations[area]) != MC_OK)
             return HOST;
     return FINE;
 }

@@ -5,7 +5,9 @@
 #include "bell.h"
 #include "ring.h"
 
+#include <errno.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sched.h>
 
 /* cdef-begin */
@@ -72,13 +74,14 @@ static int sleep_futex(struct loop *loop, int (*arm)(void *), void *end)
 static int sleep_eventfd(struct loop *loop, int (*arm)(void *), void *end)
 {
     struct pollfd heard = {.fd = loop->hear_fd, .events = POLLIN};
+    eventfd_t rings;
 
     if (arm(end))
         return MC_OK;
     loop->sleeps++;
     if (poll(&heard, 1, (int)(loop->liveness_ns / 1000000)) == 0)
         return MC_ETIMEOUT;
-    return mc_eventfd_wait(loop->hear_fd) < 0 ? MC_EKERNEL : MC_OK;
+    return eventfd_read(loop->hear_fd, &rings) < 0 && errno != EAGAIN ? MC_EKERNEL : MC_OK;
 }
 
 static int spin(struct loop *loop, int (*arm)(void *), void *end)

@@ -1,6 +1,6 @@
-"""The region at rest: what attaching refuses, what validate() sees, what recovery repairs.
+"""The region at rest: what attaching refuses, what validate() sees.
 
-Method: start from a good region, spoil one thing, expect that very thing to be found or mended.
+Method: start from a good region, spoil one thing, expect that very thing to be found.
 """
 
 from __future__ import annotations
@@ -184,40 +184,6 @@ def test_validate_names_the_area_that_is_wrong(name: str) -> None:
     spoil, area = SPOILED[name]
     spoil(region)
     assert region.broken_area() == area
-
-
-@pytest.mark.parametrize("name", SPOILED)
-def test_recovery_makes_a_sound_region_of_any_torn_one(name: str) -> None:
-    region, slot = busy_region()
-    SPOILED[name][0](region)
-    region.lib.mc_frames_recover(region.frames)
-    assert region.broken_area() is None
-    seen = region.statistics()
-    areas = region.areas - seen["reclaimed_areas"]
-    assert seen["slot_frames"] == 0
-    assert seen["free_frames"] + seen["taken_frames"] == areas * AREA_FRAMES
-    assert region.lib.mc_frames_alloc(region.frames, slot, 0) >= 0
-
-
-def test_recovery_keeps_what_was_handed_out_and_regains_what_was_claimed() -> None:
-    region, _ = busy_region()
-    frames, before, taken = region.frames, region.statistics(), region.taken()
-    # A thread that died in a refill of area 10: claimed in tree, area and row, not in its slot.
-    frames.trees[0].free_frames -= 64
-    frames.areas[10] -= 64
-    frames.rows[80] = 2**64 - 1
-    # One that died while it marked or unmarked a block of order 2 in area 11: bodies, no head.
-    frames.trees[0].free_frames -= 4
-    frames.areas[11] -= 4
-    frames.rows[88] = 0xF
-    for frame in range(11 * AREA_FRAMES + 1, 11 * AREA_FRAMES + 4):
-        frames.heads[frame] = region.lib.MC_HEAD_BODY
-    assert region.lib.mc_frames_recover(frames) == 64 + 4 + before["slot_frames"]
-    assert region.broken_area() is None
-    after = region.statistics()
-    assert after["taken_frames"] == before["taken_frames"]
-    assert after["free_frames"] == before["free_frames"] + before["slot_frames"]
-    assert region.taken() == taken
 
 
 def test_the_hypervisor_binds_without_believing_the_page() -> None:

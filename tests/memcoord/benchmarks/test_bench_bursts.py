@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from itertools import accumulate
 from pathlib import Path
@@ -11,16 +12,18 @@ import pytest
 from bench_results import assert_left_clean, result_of
 
 from hypervisor.public.backend import DomainSpec
+from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES
-from memcoord.benchmarks import page
+from memcoord.benchmarks import tables
 from memcoord.benchmarks.bursts import bench as bursts
 from memcoord.benchmarks.bursts import demand as series_of
-from memcoord.benchmarks.bursts.bench import LIMITS_NS, MISSED_NS, SUBJECTS
+from memcoord.benchmarks.bursts.bench import CANDIDATES, LIMITS_NS, MISSED_NS
 from memcoord.benchmarks.bursts.demand import PEAK_AREAS, SERIES, SPAN_S, bounded, demand
-from memcoord.benchmarks.figures import Axis, Line, svg
+from memcoord.benchmarks.figures import Axis, Figure, Line, NoFigures, svg
 from memcoord.benchmarks.harness import Row, Sheet
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.mechanisms.stage import Stage
+from memcoord.commands.bench import write_page
 from memcoord.testbed.runs import rundir
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
@@ -76,8 +79,8 @@ def test_every_mechanism_is_put_to_every_series(
     assert result["skipped"] == []
     for series in SERIES:
         wanted = sum(areas > 0 for _, areas in demand(series, 0)[:12])
-        for subject in SUBJECTS:
-            row = result["rows"][f"{subject.name} {series}"]
+        for candidate in CANDIDATES:
+            row = result["rows"][f"{candidate.name} {series}"]
             assert row["count"] == wanted
             shares = [row[key] for key in LIMITS_NS]
             assert shares == sorted(shares)
@@ -85,10 +88,10 @@ def test_every_mechanism_is_put_to_every_series(
             assert row["touched_p99_ns"] >= row["granted_p99_ns"] > 0
             assert row["held_idle_gib_s"] >= 0
     document = tmp_path / "p.md"
-    document.write_text(f"{page.BEGIN}\n{page.END}\n")
-    page.write(tmp_path / "b" / "bursts.json", document)
+    document.write_text(f"{tables.begin('measured')}\n{tables.end('measured')}\n")
+    write_page(tmp_path / "b" / "bursts.json", document)
     assert document.read_text().count("| direct credit 4 |") == len(SERIES)
-    assert "hyperalloc" in document.with_suffix(".svg").read_text()
+    assert "hyperalloc" in (tmp_path / "bursts.svg").read_text()
     assert_left_clean(tmp_path / "b")
 
 
@@ -96,8 +99,8 @@ def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:
     document, result = tmp_path / "p.md", tmp_path / "r.json"
     document.write_text("nothing")
     result.write_text('{"bench": "bursts"}')
-    with pytest.raises(ValueError, match="no <!-- measured"):
-        page.write(result, document)
+    with pytest.raises(ConfigError, match="no <!-- measured"):
+        write_page(result, document)
     assert document.read_text() == "nothing"
 
 
@@ -115,28 +118,33 @@ def test_a_request_that_cannot_be_served_is_given_up_and_its_release_too(tmp_pat
     spec = DomainSpec("vm1", 4 * AREA_FRAMES, 4 * AREA_FRAMES, 4 * AREA_FRAMES, credit_areas=0)
     run = rundir.create("test-bursts", path=str(tmp_path / "run"))
     with Lab(run) as lab, Stage(8, 0, "", "") as stage:
-        vm = stage.guest(lab.remote("vm1"), spec)
+        vm = stage.guest(lab.remote("vm1", bursts.GUEST), spec)
         steps = [(0, 3), (1000, 3), (2000, -3), (3000, 1), (4000, -4), (90_000_000, 4)]
-        granted, touched = vm.call(
+        granted, touched = vm.ask(
             "demand", steps=steps, asks=False, plea_fd=-1, missed_ns=20_000_000
         )
         waits = np.frombuffer(granted, np.uint64), np.frombuffer(touched, np.uint64)
         assert [bool(wait) for wait in waits[0]] == [True, False, True, True]
         assert (waits[0] <= waits[1]).all()
         assert waits[0][2] > 15_000_000  # it was due while the one before still waited
-        assert vm.call("take", limit=9 * AREA_FRAMES, asks=False)[0] == 4 * AREA_FRAMES
+        assert vm.ask("take", limit=9 * AREA_FRAMES, asks=False)[0] == 4 * AREA_FRAMES
     run.finish("finished")
 
 
-def test_a_figure_places_what_it_is_given() -> None:
+def test_a_figure_places_what_it_is_given_and_is_the_same_each_time() -> None:
     lines = [Line("a < b", [(0, 1), (1, 1000)], 0), Line("c", [(1, 10)], 1, is_dashed=True)]
-    text = svg(lines, Axis("n", names=("0", "8")), Axis("us", is_log=True))
-    assert text.startswith("<svg")
-    assert "a &lt; b" in text
-    assert text.count("<circle") == 3
-    assert text.count("stroke-dasharray") == 2
-    assert ">1,000<" in text
-    assert ">8<" in text
+    figure = Figure(lines, Axis("n", names=("0", "8")), Axis("us", is_log=True))
+    text = svg(figure)
+    assert text == svg(figure)
+    assert text.startswith("<?xml")
+    for wanted in ("a &lt; b", ">8<", ">us<", "stroke-dasharray"):
+        assert wanted in text
+
+
+def test_without_matplotlib_a_figure_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(NoFigures, match=r"pip install 'memcoord\[figures\]'"):
+        svg(Figure([], Axis("n"), Axis("us")))
 
 
 def test_ratios_are_to_the_domain_that_asks_for_nothing_special() -> None:

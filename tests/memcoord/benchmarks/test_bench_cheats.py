@@ -8,27 +8,31 @@ from typing import Any
 import msgspec
 import pytest
 
-from hypervisor.public.backend import MECHANISMS
-from memcoord.benchmarks.hostile import table as cheats
-from memcoord.benchmarks.hostile.cheats import CHEATS, Row
+from hypervisor.public.settings import MECHANISMS
+from memcoord.benchmarks import tables
+from memcoord.benchmarks.hostile import bench as cheats
+from memcoord.benchmarks.hostile.cheats import CHEATS, CheatRow
 from memcoord.commands.bench import bench
 
 BAD = "holder: 3 pages changed"
 
 
-def plain(*rows: Row) -> dict[str, Any]:
+def plain(*rows: CheatRow) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": msgspec.to_builtins(list(rows))}
     return found
 
 
 def test_a_line_shows_the_worst_of_its_cheats() -> None:
     rows = [
-        Row("direct", "corrupts rings: zero", noticed="ring", noticed_ms=4.0, p99_ratio=1.0),
-        Row("direct", "corrupts rings: ones", noticed="ring", noticed_ms=9.0, p99_ratio=3.0),
-        Row("cmm", "corrupts rings: ones", p99_ratio=2.0, excess_frames=512),
-        Row("balloon", "corrupts rings: ones", damage=[BAD], noticed="ring", beyond_frames=256),
+        CheatRow("direct", "corrupts rings: zero", noticed="ring", noticed_ms=4.0, p99_ratio=1.0),
+        CheatRow("direct", "corrupts rings: ones", noticed="ring", noticed_ms=9.0, p99_ratio=3.0),
+        CheatRow("cmm", "corrupts rings: ones", p99_ratio=2.0, excess_frames=512),
+        CheatRow(
+            "balloon", "corrupts rings: ones", damage=[BAD], noticed="ring", beyond_frames=256
+        ),
     ]
-    header, _, line = cheats.markdown(plain(*rows)).splitlines()
+    (table,) = cheats.CheatsBench().tables(plain(*rows))
+    header, _, line = tables.markdown(table)[2:]
     cells = dict(zip(header.split(" | "), line.split(" | "), strict=True))
     assert cells["direct"] == "9 ms"
     assert cells["cmm"] == "harmless"
@@ -46,8 +50,8 @@ def test_damage_is_a_failure(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def report(mechanism: str, run_dir: Path, **_: Any) -> list[Row]:
-        return [Row(mechanism, cheat, damage=damage) for cheat in CHEATS]
+    def report(mechanism: str, run_dir: Path, **_: Any) -> list[CheatRow]:
+        return [CheatRow(mechanism, cheat, damage=damage) for cheat in CHEATS]
 
     monkeypatch.setattr(cheats, "cheat_report", report)
     assert bench("cheats", True, None, str(tmp_path / "c")) == code

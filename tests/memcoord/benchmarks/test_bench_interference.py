@@ -13,20 +13,20 @@ from bench_results import assert_left_clean, result_of
 
 from backend.host import HostBackend
 from hypervisor.public.units import AREA_FRAMES
-from memcoord.benchmarks import page
+from memcoord.benchmarks import neighbours, tables
 from memcoord.benchmarks.harness import Sheet
 from memcoord.benchmarks.interference import bench as interference
-from memcoord.benchmarks.interference import neighbours
 from memcoord.benchmarks.interference.bench import PATHS, PROTECTIONS, row_name
-from memcoord.benchmarks.interference.neighbours import Neighbours
 from memcoord.benchmarks.lab import Lab
+from memcoord.benchmarks.neighbours import Neighbours
+from memcoord.commands.bench import write_page
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.facts import read_text
 from memcoord.testbed.runs.identity import alive
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
 
-PAGE = f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n"
+PAGE = f"before\n{tables.begin('measured')}\nold\n{tables.end('measured')}\nafter\n"
 WAIT_S = 20.0
 BEGUN_LOOKS_MAX, LOOK_S = 2000, 0.01
 
@@ -66,14 +66,14 @@ def test_every_path_is_measured_with_and_without_help(
                 name = row_name(path.name, protection.name, count)
                 assert (name in result["rows"]) == is_wanted, name
                 assert not is_wanted or result["rows"][name]["count"] == 3
-    found = (tmp_path / "p.md", tmp_path / "p.svg")
+    found = (tmp_path / "p.md", tmp_path / "interference.svg")
     found[0].write_text(PAGE)
-    page.write(tmp_path / "i" / "interference.json", found[0])
+    write_page(tmp_path / "i" / "interference.json", found[0])
     text = found[0].read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| cmm dom0 |" in text
-    assert found[1].read_text().count("<polyline") == 2 * len(PATHS)
+    assert found[1].read_text().count(", together</text>") == len(PATHS)
     assert_left_clean(tmp_path / "i")
 
 

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from bench_results import assert_left_clean, result_of
 
-from hypervisor.public.errors import MemcoordError
+from hypervisor.public.errors import ConfigError, MemcoordError
+from memcoord.benchmarks import tables
 from memcoord.benchmarks.harness import Sheet, Target, verdict
 from memcoord.benchmarks.mechanisms import bench as mechanisms
 from memcoord.benchmarks.mechanisms import rows as mechanism_rows
-from memcoord.benchmarks.mechanisms import table as mechanism_table
 from memcoord.benchmarks.mechanisms import transfer as mechanism_transfer
+from memcoord.benchmarks.mechanisms import views as mechanism_views
 from memcoord.benchmarks.mechanisms.huge_mount import HugeMount
 from memcoord.benchmarks.mechanisms.stage import Variant
+from memcoord.commands.bench import write_page
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
 
@@ -97,23 +99,23 @@ def test_every_mechanism_is_measured_on_every_kind_of_pages(
 
 
 def check_tables(result: dict[str, Any], tmp_path: Path) -> None:
-    names, lines = mechanism_table.table(result, "4k")
-    assert "direct" in names
-    by_head = {line[0]: dict(zip(names, line[1:], strict=True)) for line in lines}
+    table = next(t for t in mechanism_views.tables(result) if "pages of 4k" in t.title)
+    assert "direct" in table.head
+    by_head = {str(line[0]): dict(zip(table.head, line, strict=True)) for line in table.lines}
     assert by_head["granule, KiB"]["direct"] == "2,048"
-    assert mechanism_table.MISSING not in [cells["direct"] for cells in by_head.values()]
+    assert tables.MISSING not in [cells["direct"] for cells in by_head.values()]
     (tmp_path / "r.json").write_bytes((tmp_path / "m" / "mechanisms.json").read_bytes())
     document = tmp_path / "d.md"
-    document.write_text(f"a\n{mechanism_table.BEGIN}\nold\n{mechanism_table.END}\nb\n")
-    mechanism_table.write(tmp_path / "r.json", document)
+    document.write_text(f"a\n{tables.begin('measured')}\nold\n{tables.end('measured')}\nb\n")
+    write_page(tmp_path / "r.json", document)
     text = document.read_text()
     assert text.startswith("a\n")
     assert text.endswith("\nb\n")
     assert "old" not in text
     assert "| direct/balloon shrink touched 4k |" in text
     document.write_text("no markers")
-    with pytest.raises(ValueError, match="measured: begin"):
-        mechanism_table.write(tmp_path / "r.json", document)
+    with pytest.raises(ConfigError, match="measured begin"):
+        write_page(tmp_path / "r.json", document)
 
 
 @pytest.mark.usefixtures("small", "no_mount")

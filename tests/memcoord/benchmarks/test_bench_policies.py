@@ -13,17 +13,23 @@ import fake_cells
 import pytest
 
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks.policies import text
-from memcoord.benchmarks.policies.bench import PolicyBenchOptions, PolicyBenchPlan, measure_policies
-from memcoord.benchmarks.policies.figure import frontier, svg
+from memcoord.benchmarks import tables
+from memcoord.benchmarks.figures import svg
+from memcoord.benchmarks.policies import views
+from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions, PolicyBenchPlan
 from memcoord.benchmarks.policies.speeds import TARGETS, verdicts
+from memcoord.benchmarks.policies.summary import frontier
+from memcoord.benchmarks.runner import fill_page, run_bench
 from memcoord.benchmarks.sweep.cell import Cell, Result
 from memcoord.benchmarks.sweep.local import Outcome, Outcomes
+from memcoord.benchmarks.sweep.run import Run
 from memcoord.commands.bench import bench
-from memcoord.commands.bench_policies import bench_policies, filled
+from memcoord.testbed.report.progress import Progress
 
 PARTS = ("policies", "scenarios", "table")
-PAGE = "\n".join(["# A page", *(f(n) for n in PARTS for f in (text.begin, text.end)), "The end."])
+PAGE = "\n".join(
+    ["# A page", *(f(n) for n in PARTS for f in (tables.begin, tables.end)), "The end."]
+)
 POLICIES = ("static-alloc", "smart-alloc:P=2")
 SLOWDOWN = {"greedy": 3.0, "static-alloc": 2.0, "smart-alloc": 1.5}
 
@@ -52,14 +58,28 @@ def run(cells: Sequence[Cell]) -> Outcomes:
         yield Outcome(cell, result_of(cell))
 
 
-def plan(**options: Any) -> PolicyBenchPlan:
+def options_of(**options: Any) -> PolicyBenchOptions:
     given = {"policies": POLICIES, "scenarios": ("main",), "seeds": 3} | options
-    return PolicyBenchPlan.of(PolicyBenchOptions(**given))
+    return PolicyBenchOptions(**given)
+
+
+def plan(**options: Any) -> PolicyBenchPlan:
+    return PolicyBenchPlan.of(options_of(**options))
+
+
+def measured(directory: Path, run: Run = run, **options: Any) -> dict[str, Any]:
+    bench = PolicyBench(options_of(**options), speeds=False, run=run)
+    with Progress() as progress:
+        return bench.measure(directory, progress)
+
+
+def bench_policies(options: PolicyBenchOptions, as_json: bool, out: str, page: str | None) -> int:
+    return run_bench(PolicyBench(options, speeds=False, run=run), as_json, out, page)
 
 
 @pytest.fixture
 def found(tmp_path: Path) -> dict[str, Any]:
-    return measure_policies(plan(), tmp_path, speeds=False, run=run)
+    return measured(tmp_path)
 
 
 def test_the_rows_are_means_over_seeds(found: dict[str, Any]) -> None:
@@ -86,9 +106,9 @@ def test_a_stopped_bench_goes_on(tmp_path: Path) -> None:
             counted.append(cell)
             yield Outcome(cell, result_of(cell))
 
-    first = measure_policies(plan(), tmp_path, speeds=False, run=some)
+    first = measured(tmp_path, some)
     ran = len(counted)
-    again = measure_policies(plan(), tmp_path, speeds=False, run=some)
+    again = measured(tmp_path, some)
     assert len(counted) == ran > 0
     assert again["rows"] == first["rows"]
 
@@ -97,7 +117,7 @@ def test_lies_and_aggression_are_measured_where_they_are_told(tmp_path: Path) ->
     what = plan(scenarios=("mixed", "liar"), world="sim")
     kinds = {cell.kind for cell in what.cells["sim"]}
     assert kinds == {"run", "alone", "lie", "without", "optimal"}
-    found = measure_policies(what, tmp_path, speeds=False, run=run)
+    found = measured(tmp_path, scenarios=("mixed", "liar"), world="sim")
     assert found["gain_from_lying"]["greedy"] == pytest.approx(1)
     assert found["isolation"]["greedy"] == pytest.approx(1)
 
@@ -120,7 +140,7 @@ def test_a_failed_run_is_told_of(tmp_path: Path) -> None:
             else:
                 yield Outcome(cell, result_of(cell))
 
-    found = measure_policies(plan(world="sim"), tmp_path, speeds=False, run=broken)
+    found = measured(tmp_path, broken, world="sim")
     assert len(found["errors"]) == 3
     assert all("told to fail" in error for error in found["errors"])
     assert "static-alloc" not in found["overall"]["sim"]
@@ -134,7 +154,7 @@ def test_the_page_is_filled_between_its_markers(
     options = PolicyBenchOptions(policies=POLICIES, scenarios=("main",), seeds=2)
     out = str(tmp_path / "out")
     for _ in range(2):
-        assert bench_policies(options, True, out, str(page), speeds=False, run=run) == 0
+        assert bench_policies(options, True, out, str(page)) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["bench"] == "policies"
     written = page.read_text(encoding="utf-8")
     assert written.startswith("# A page\n")
@@ -148,14 +168,16 @@ def test_the_page_is_filled_between_its_markers(
     assert {"greedy", "static-alloc", "smart-alloc:P=2"} <= labels
 
 
-def test_a_page_without_markers_is_refused() -> None:
+def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A page", encoding="utf-8")
     with pytest.raises(ConfigError, match="begin"):
-        filled("# A page", "")
+        fill_page(PolicyBench(options_of()), None, page)
 
 
 def test_the_terminal_gets_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = PolicyBenchOptions(policies=POLICIES, scenarios=("main",), seeds=2)
-    assert bench_policies(options, False, str(tmp_path), None, speeds=False, run=run) == 0
+    assert bench_policies(options, False, str(tmp_path), None) == 0
     out = capsys.readouterr().out
     for wanted in ("Mean slowdown", "worst domain", "1.50±0.00*", "Spearman", "frontier"):
         assert wanted in out
@@ -169,7 +191,7 @@ def test_the_frontier_is_what_nothing_beats() -> None:
 
 def test_a_figure_without_results_is_still_one() -> None:
     empty = {"overall": {}, "policies": []}
-    ElementTree.fromstring(svg(empty))
+    ElementTree.fromstring(svg(views.figure(empty)))
 
 
 def test_speeds_are_held_against_their_targets() -> None:
@@ -205,7 +227,7 @@ def test_options_of_one_bench_are_not_for_another() -> None:
 @pytest.mark.process
 def test_a_real_look_at_one_scenario(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = PolicyBenchOptions(policies=("smart-alloc",), scenarios=("usemem",), seeds=1)
-    assert bench_policies(options, True, str(tmp_path), None, speeds=False) == 0
+    assert run_bench(PolicyBench(options, speeds=False), True, str(tmp_path)) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["errors"] == []
     for world in ("sim", "testbed"):
@@ -218,9 +240,11 @@ def test_a_real_look_at_one_scenario(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_page_lists_what_there_is(checkout: Path) -> None:
-    page = (checkout / "docs" / "policies.md").read_text(encoding="utf-8")
-    assert filled(page, "").count("begin -->") == len(PARTS)
-    for part in (text.policy_list(), text.scenario_list()):
+    path = checkout / "docs" / "policies.md"
+    fill_page(PolicyBench(options_of()), None, path)
+    page = path.read_text(encoding="utf-8")
+    assert page.count("begin -->") == len(PARTS)
+    for part in (views.policy_list(), views.scenario_list()):
         names = [line.split("**")[1] for line in part.splitlines() if line.startswith("- **")]
         assert len(names) > 2
         missing = [name for name in names if f"- **{name}**" not in page]

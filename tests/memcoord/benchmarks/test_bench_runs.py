@@ -9,11 +9,13 @@ import pytest
 from bench_results import assert_left_clean, result_of
 
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks import cpus, ring
+from memcoord.benchmarks import cpus
 from memcoord.benchmarks.grant import bench as grant
-from memcoord.benchmarks.lab import BenchError, Lab
+from memcoord.benchmarks.lab import Lab
+from memcoord.benchmarks.ring import bench as ring
 from memcoord.commands.bench import bench
 from memcoord.testbed.runs import rundir
+from memcoord.testbed.runs.remote import RemoteError, RemoteGone
 
 QUANTILES = ["min", "p50", "p90", "p99", "p999", "max"]
 GRANT_ROWS = {
@@ -100,13 +102,15 @@ def test_too_little_memory_is_said_before_anything_starts() -> None:
 def test_a_measured_process_that_fails_or_dies_is_reported(tmp_path: Path) -> None:
     run = rundir.create("lab", path=tmp_path / "l")
     with Lab(run) as lab:
-        subject = lab.remote("subject")
-        with pytest.raises(BenchError, match="PeerGone"):
-            subject.call("attach", run_dir=str(tmp_path), name="vm1")
-        assert len(subject.call("empty", count=3, ops=1)) == 3 * 8
+        subject = lab.remote("subject", grant.GUEST)
+        with pytest.raises(RemoteError, match="PeerGone"):
+            subject.ask("attach", run_dir=str(tmp_path), name="vm1")
+        assert len(subject.ask("empty", count=3, ops=1)) == 3 * 8
+        with pytest.raises(RemoteError, match="no operation is called '_await_credit'"):
+            subject.ask("_await_credit")
         os.kill(subject.pid, 9)
-        with pytest.raises(BenchError, match="SIGKILL"):
-            subject.call("empty", count=3, ops=1)
+        with pytest.raises(RemoteGone, match="SIGKILL"):
+            subject.ask("empty", count=3, ops=1)
     run.finish("finished")
 
 

@@ -16,6 +16,7 @@ from bench_results import assert_left_clean, result_of
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.tmem import bench as tmem
 from memcoord.benchmarks.tmem import peers, zram
+from memcoord.benchmarks.tmem import text as text_of
 from memcoord.benchmarks.tmem.text import text_pages
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.identity import alive, identify
@@ -160,6 +161,18 @@ def test_an_answer_that_is_no_page_is_an_error() -> None:
 def test_text_is_as_long_as_asked_and_no_page_comes_twice() -> None:
     text = text_pages(300)
     assert len({text[start : start + 4096] for start in range(0, len(text), 4096)}) == 300
+
+
+def test_a_small_library_is_cut_more_than_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_of, "LIBRARY", tmp_path)
+    lines = [f"value_{number} = compute(value_{number})\n" for number in range(1000)]
+    (tmp_path / "a.py").write_text("".join(lines[:500]))
+    (tmp_path / "b.py").write_text("".join(lines[500:]))
+    whole = sum(map(len, lines)) // 4096
+    text = text_pages(3 * whole)
+    assert len({text[start : start + 4096] for start in range(0, len(text), 4096)}) == 3 * whole
     with pytest.raises(ValueError, match="only"):
         text_pages(1 << 20)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.public.backend import EXCESS, MECHANISMS
-from memcoord.benchmarks.hostile.cheats import CHEATS, Row, corrupt, try_cheat
+from hypervisor.public.backend import EXCESS
+from hypervisor.public.settings import MECHANISMS
+from memcoord.benchmarks.hostile.cheats import CHEATS, CheatRow, corrupt, try_cheat
 from memcoord.benchmarks.hostile.lab import AREA, MAX_AREAS, CheatLab
 
 pytestmark = pytest.mark.process
@@ -89,6 +90,6 @@ def test_the_kit_sees_a_ledger_that_does_not_add_up(short_path: Path) -> None:
 
 
 def test_a_verdict_is_one_of_three() -> None:
-    assert Row("direct", "busy").verdict == "harmless"
-    assert Row("direct", "x", noticed="silent").verdict == "detected: silent"
-    assert Row("direct", "x", noticed="silent", damage=["holder: 1"]).verdict == "holder: 1"
+    assert CheatRow("direct", "busy").verdict == "harmless"
+    assert CheatRow("direct", "x", noticed="silent").verdict == "detected: silent"
+    assert CheatRow("direct", "x", noticed="silent", damage=["holder: 1"]).verdict == "holder: 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -81,6 +82,13 @@ def test_a_policy_that_cannot_be_imported_is_listed_as_such(
     assert "gone           cannot be used: gone: cannot import no_such_module:Mine" in out
 
 
+def test_the_template_is_a_policy_that_keeps_the_contract(
+    memcoord: Command, checkout: Path
+) -> None:
+    file = checkout / "memcoord/templates/new_policy.py"
+    assert memcoord("check", f"{file}:NewPolicy")[0] == 0
+
+
 @pytest.mark.process
 def test_new_writes_a_policy_that_keeps_the_contract_and_a_test_that_passes(
     memcoord: Command, tmp_path: Path, checkout: Path
@@ -89,6 +97,8 @@ def test_new_writes_a_policy_that_keeps_the_contract_and_a_test_that_passes(
     assert code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my_first.py", "test_my_first.py"]
     assert "memcoord policy check my_first.py:MyFirst" in out
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.iterdir()).lower()
+    assert not re.search(r"new.?policy", written)
     assert "memcoord sim --policy greedy --policy my_first.py:MyFirst" in out
     code, out, _ = memcoord("check", "my_first.py:MyFirst")
     assert code == 0

@@ -105,7 +105,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     (tmp_path / "fake_guest.py").write_text(textwrap.dedent(GUEST))
     (tmp_path / "tiny.csv").write_text("page,dt,flags\n0,1,1\n1,1,0\n0,1,0\n1,1,1\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("memcoord.testbed.live.session.HYPERVISOR_MODULE", "fake_hypervisor")
+    monkeypatch.setattr("memcoord.testbed.live.hypervisor.MODULE", "fake_hypervisor")
     monkeypatch.setattr("memcoord.testbed.live.session.GUEST_MODULE", "fake_guest")
 
     def do(
@@ -265,7 +265,7 @@ def test_a_hypervisor_that_ends_badly_is_reported(run: Run, tmp_path: Path) -> N
 def test_a_hypervisor_that_does_not_shut_down_is_ended(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memcoord.testbed.live.session.ASK_S", 0.1)
+    monkeypatch.setattr("memcoord.testbed.live.hypervisor.ASK_S", 0.1)
     monkeypatch.setattr("memcoord.testbed.runs.launcher.TERM_S", 0.1)
     assert run("vm1", mode="stubborn") == 1
     assert "SIGKILL" in report_in(tmp_path)["policies"][0]["error"]

@@ -119,7 +119,7 @@ workload = {{ kind = "page-trace", trace = "{trace}", resident = "4 pages" }}
 def test_ctrl_c_that_an_import_swallows_still_ends_the_hypervisor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(text: str) -> object:
+    def load(text: str, **_: object) -> object:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         return Greedy()

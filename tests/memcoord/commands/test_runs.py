@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import zmq
 
-from hypervisor.decisions import Decision
+from hypervisor.coordination.decisions import Decision
 from hypervisor.public import messages
 from hypervisor.public.errors import ConfigError, PeerGone
 from memcoord.commands.runs import SHOWN, decision_lines, list_runs, run_lines

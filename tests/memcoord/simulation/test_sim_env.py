@@ -5,7 +5,8 @@ import pytest
 from sim_scenarios import contest
 
 from hypervisor.public.errors import ConfigError
-from memcoord.simulation.env import FEATURES, Env
+from memcoord.simulation import Env
+from memcoord.simulation.env import FEATURES
 
 
 def total_reward(env: Env, shares: list[float]) -> float:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervisor.public.backend import DomainSpec
-from hypervisor.public.errors import NoMemory
+from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, DomId
+from memcoord.simulation import layout
 from memcoord.simulation.costs import Costs
 from memcoord.simulation.host import SimHost
 from memcoord.testbed.streams import Stream
@@ -18,7 +19,7 @@ from memcoord.testbed.streams import Stream
 FOREVER = 1 << 60
 
 
-def stream(
+def make_stream(
     pages: Any, writes: Any = 0, *, program: Any = (), compute_ns: int = 1000, pauses: Any = ()
 ) -> Stream:
     numbers = np.asarray(pages, dtype=np.int32)
@@ -29,12 +30,12 @@ def stream(
     return Stream("test", numbers, written, count, flags, tuple(pauses), compute_ns)
 
 
-def spec(ram_areas: int, name: str = "vm0", most: int | None = None) -> DomainSpec:
+def make_spec(ram_areas: int, name: str = "vm0", most: int | None = None) -> DomainSpec:
     frames = ram_areas * AREA_FRAMES
     return DomainSpec(name, (most or ram_areas) * AREA_FRAMES, frames, frames)
 
 
-def host(total: int, *, tmem: int = -1, slack: int = 0, **options: Any) -> SimHost:
+def make_host(total: int, *, tmem: int = -1, slack: int = 0, **options: Any) -> SimHost:
     return SimHost(
         total_frames=total * AREA_FRAMES,
         slack_frames=slack * AREA_FRAMES,
@@ -43,18 +44,21 @@ def host(total: int, *, tmem: int = -1, slack: int = 0, **options: Any) -> SimHo
     )
 
 
-def one(made: SimHost, work: Stream, ram: int = 1, resident: int = 300, domid: int = 0) -> DomId:
-    made.open(DomId(domid), spec(ram, f"vm{domid}"))
-    made.load(DomId(domid), work, resident, 0)
+def open_domain(
+    host: SimHost, work: Stream, ram: int = 1, resident: int = 300, domid: int = 0
+) -> DomId:
+    """Open a domain of ``ram`` areas and give it its work."""
+    host.open(DomId(domid), make_spec(ram, f"vm{domid}"))
+    host.load(DomId(domid), work, resident, 0)
     return DomId(domid)
 
 
-def skewed(seed: int, count: int, pages: int) -> Stream:
-    """References some of which come back soon, some late; a third are writes."""
+def skewed_stream(seed: int, count: int, pages: int) -> Stream:
+    """References to pages of which low ones come back sooner; a third are writes."""
     rng = np.random.default_rng(seed)
     numbers = (pages * rng.random(count) ** 2).astype(np.int32)
     program = np.flatnonzero(rng.random(pages) < 0.3).tolist()
-    return stream(numbers, rng.random(count) < 0.3, program=program)
+    return make_stream(numbers, rng.random(count) < 0.3, program=program)
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,31 +73,31 @@ def skewed(seed: int, count: int, pages: int) -> Stream:
 def test_counts_are_those_of_the_model(
     seed: int, pages: int, resident: int, tmem: int, target: int, shrinks: bool
 ) -> None:
-    work = skewed(seed, 6000, pages)
-    made = host(2 + tmem, tmem=tmem)
-    domid = one(made, work, ram=2, resident=resident)
-    made.set_tmem_target(domid, target)
+    work = skewed_stream(seed, 6000, pages)
+    host = make_host(2 + tmem, tmem=tmem)
+    domid = open_domain(host, work, ram=2, resident=resident)
+    host.set_tmem_target(domid, target)
     pool = ModelTmem(tmem * AREA_FRAMES, target)
     model = ModelGuest(set(np.flatnonzero(work.program).tolist()), resident, 2 * AREA_FRAMES, pool)
     half = len(work) // 2
     for begin, end in ((0, half), (half, len(work))):
-        made.resume(domid, end)
-        assert made.run(FOREVER) == domid
+        host.resume(domid, end)
+        assert host.run(FOREVER) == domid
         for page, write in zip(work.pages[begin:end].tolist(), work.writes[begin:end], strict=True):
             model.access(page, bool(write))
         if shrinks:
-            made.set_target(domid, AREA_FRAMES)
+            host.set_target(domid, AREA_FRAMES)
             model.target = AREA_FRAMES
-    made.validate()
+    host.validate()
     if tmem == 0:  # a guest without tmem offers it nothing
         model.counts |= {"puts": 0, "failed_puts": 0}
-    found = made.counters(domid)
+    found = host.counters(domid)
     assert {name: found[name] for name in model.counts} == model.counts
     assert found["touched"] == len(model.touched)
     assert found["resident"] == len(model.resident)
     assert found["swapped"] == len(pool.persistent)
-    if made.tmem is not None:
-        used = int(made.tmem.clients["used_pages"][0])
+    if host.tmem is not None:
+        used = int(host.tmem.clients["used_pages"][0])
         assert used == len(pool.persistent) + len(pool.ephemeral)
 
 
@@ -106,11 +110,11 @@ def test_the_clock_is_the_sum_of_what_was_done() -> None:
         disk_read_ns=10_000,
         disk_write_ns=100_000,
     )
-    made = host(2, tmem=1, costs=costs)
-    work = stream(np.tile(np.arange(900), 3), 1)
-    domid = one(made, work, resident=100)
-    assert made.run(FOREVER) == domid
-    now = made.counters(domid)
+    host = make_host(2, tmem=1, costs=costs)
+    work = make_stream(np.tile(np.arange(900), 3), 1)
+    domid = open_domain(host, work, resident=100)
+    assert host.run(FOREVER) == domid
+    now = host.counters(domid)
     assert now["swap_ins"] > 0
     assert now["tmem_hits"] > 0
     assert now["clock_ns"] == (
@@ -122,18 +126,18 @@ def test_the_clock_is_the_sum_of_what_was_done() -> None:
         + 10_000 * now["swap_ins"]
         + 100_000 * now["swap_outs"]
     )
-    # The faults that only fill empty frames do not count as waiting.
+    # A fault that only fills an empty frame is no stall.
     assert now["stalled_ns"] == now["clock_ns"] - 1000 * now["next"] - 18 * 100
 
 
 def test_a_pause_is_spent_and_is_no_stall() -> None:
     pauses = [(0, 0.5), (3, 2.0)]
-    made = host(2)
-    domid = one(made, stream([0, 1, 2, 3, 4], 1, pauses=pauses), resident=10)
-    assert made.run(10**9) is None
-    assert made.counters(domid)["next"] == 3
-    assert made.run(FOREVER) == domid
-    now = made.counters(domid)
+    host = make_host(2)
+    domid = open_domain(host, make_stream([0, 1, 2, 3, 4], 1, pauses=pauses), resident=10)
+    assert host.run(10**9) is None
+    assert host.counters(domid)["next"] == 3
+    assert host.run(FOREVER) == domid
+    now = host.counters(domid)
     assert now["clock_ns"] >= 2_500_000_000
     assert now["stalled_ns"] == 0
 
@@ -142,110 +146,129 @@ def test_a_shared_disk_makes_domains_wait_for_each_other() -> None:
     ends = []
     for shared in (False, True):
         costs = Costs(disk_shared=shared, disk_read_ns=10**6, disk_write_ns=10**6)
-        made = host(2, tmem=0, costs=costs)
+        host = make_host(2, tmem=0, costs=costs)
         for domid in (0, 1):
-            one(made, stream(np.tile(np.arange(40), 5), 1), resident=20, domid=domid)
+            open_domain(host, make_stream(np.tile(np.arange(40), 5), 1), resident=20, domid=domid)
         for _ in range(2):
-            made.run(FOREVER)
-        ends.append(max(made.counters(DomId(domid))["clock_ns"] for domid in (0, 1)))
+            host.run(FOREVER)
+        ends.append(max(host.counters(DomId(domid))["clock_ns"] for domid in (0, 1)))
     assert ends[1] > 1.5 * ends[0]
 
 
 def test_ram_grows_into_free_memory_then_out_of_tmem() -> None:
-    made = host(6, tmem=3)
-    lazy = one(made, stream(np.arange(1500), 1), resident=64)
-    assert made.run(FOREVER) == lazy  # has filled tmem with pages nobody will ask for
-    made.open(DomId(1), spec(1, "vm1", most=5))
-    made.set_target(DomId(1), 5 * AREA_FRAMES)
-    made.load(DomId(1), stream(np.arange(2500), 1), 511, 0)
-    assert made.run(FOREVER) == DomId(1)
-    made.validate()
-    now = made.counters(DomId(1))
+    host = make_host(6, tmem=3)
+    lazy = open_domain(host, make_stream(np.arange(1500), 1), resident=64)
+    assert host.run(FOREVER) == lazy  # it has filled tmem with pages it never reads again
+    host.open(DomId(1), make_spec(1, "vm1", most=5))
+    host.set_target(DomId(1), 5 * AREA_FRAMES)
+    host.load(DomId(1), make_stream(np.arange(2500), 1), 511, 0)
+    assert host.run(FOREVER) == DomId(1)
+    host.validate()
+    now = host.counters(DomId(1))
     assert now["current_areas"] == 2  # the pages of vm0 are persistent: tmem gives none of them
     assert now["grants"] == 1
-    assert made.snapshot().free_frames == 0
+    assert host.snapshot().free_frames == 0
 
 
 def test_ephemeral_pages_make_room_for_ram() -> None:
-    made = host(5, tmem=3)
-    lazy = one(made, stream(np.arange(1500), 0, program=range(1500)), resident=64)
-    assert made.run(FOREVER) == lazy
-    made.open(DomId(1), spec(1, "vm1", most=3))
-    made.set_target(DomId(1), 3 * AREA_FRAMES)
-    made.load(DomId(1), stream(np.arange(1400), 1), 511, 0)
-    assert made.run(FOREVER) == DomId(1)
-    made.validate()
-    assert made.counters(DomId(1))["current_areas"] == 3
-    assert made.counters(DomId(1))["transfers"] == 2
-    assert made.snapshot().tmem_frames == AREA_FRAMES
+    host = make_host(5, tmem=3)
+    lazy = open_domain(host, make_stream(np.arange(1500), 0, program=range(1500)), resident=64)
+    assert host.run(FOREVER) == lazy
+    host.open(DomId(1), make_spec(1, "vm1", most=3))
+    host.set_target(DomId(1), 3 * AREA_FRAMES)
+    host.load(DomId(1), make_stream(np.arange(1400), 1), 511, 0)
+    assert host.run(FOREVER) == DomId(1)
+    host.validate()
+    assert host.counters(DomId(1))["current_areas"] == 3
+    assert host.counters(DomId(1))["transfers"] == 2
+    assert host.snapshot().tmem_frames == AREA_FRAMES
 
 
 def test_a_lower_target_gives_frames_back() -> None:
-    made = host(4, tmem=0)
-    domid = one(made, stream(np.tile(np.arange(1400), 4), 1), ram=3, resident=1400)
-    made.resume(domid, 1400)
-    made.run(FOREVER)
-    made.set_target(domid, 1 * AREA_FRAMES)
-    assert made.snapshot().free_frames == AREA_FRAMES  # all are in use
-    made.resume(domid, 4 * 1400)
-    made.run(FOREVER)
-    assert made.snapshot().free_frames == 3 * AREA_FRAMES
-    assert made.counters(domid)["resident"] == AREA_FRAMES - 1
-    made.validate()
+    host = make_host(4, tmem=0)
+    domid = open_domain(host, make_stream(np.tile(np.arange(1400), 4), 1), ram=3, resident=1400)
+    host.resume(domid, 1400)
+    host.run(FOREVER)
+    host.set_target(domid, 1 * AREA_FRAMES)
+    assert host.snapshot().free_frames == AREA_FRAMES  # all are in use
+    host.resume(domid, 4 * 1400)
+    host.run(FOREVER)
+    assert host.snapshot().free_frames == 3 * AREA_FRAMES
+    assert host.counters(domid)["resident"] == AREA_FRAMES - 1
+    host.validate()
 
 
 def test_promises_and_slack_are_kept_from_tmem() -> None:
-    made = host(6, slack=1)
-    made.promise(2 * AREA_FRAMES)
-    domid = one(made, stream(np.arange(3000), 1), resident=10)
-    made.run(FOREVER)
-    assert made.snapshot().tmem_frames == 2 * AREA_FRAMES
-    assert made.snapshot().free_frames == 3 * AREA_FRAMES
-    made.close(domid)
-    assert made.snapshot().installed_frames == 0
-    made.validate()
+    host = make_host(6, slack=1)
+    host.promise(2 * AREA_FRAMES)
+    domid = open_domain(host, make_stream(np.arange(3000), 1), resident=10)
+    host.run(FOREVER)
+    assert host.snapshot().tmem_frames == 2 * AREA_FRAMES
+    assert host.snapshot().free_frames == 3 * AREA_FRAMES
+    host.close(domid)
+    assert host.snapshot().installed_frames == 0
+    host.validate()
 
 
 def test_a_domain_that_does_not_fit_is_refused() -> None:
-    made = host(2)
+    host = make_host(2)
     with pytest.raises(NoMemory, match="vm0"):
-        made.open(DomId(0), spec(3))
+        host.open(DomId(0), make_spec(3))
 
 
 def test_the_curve_is_what_the_pool_would_have_done_with_less() -> None:
     """Goal: the estimate helps. Method: run again with the pool limited to one of its sizes."""
-    work = skewed(1, 20_000, 1200)
-    work = stream(work.pages, work.writes)
+    work = skewed_stream(1, 20_000, 1200)
+    work = make_stream(work.pages, work.writes)
     points = 33
-    big = host(4, tmem=3, mrc_points=points)
-    one(big, work, resident=100)
+    big = make_host(4, tmem=3, mrc_points=points)
+    open_domain(big, work, resident=100)
     big.run(FOREVER)
     curve = big.snapshot().domains[0].mrc
     assert curve is not None
     assert len(curve) == points
     for at in (8, 16, 24):
-        small = host(4, tmem=3)
-        one(small, work, resident=100)
+        small = make_host(4, tmem=3)
+        open_domain(small, work, resident=100)
         small.set_tmem_target(DomId(0), 3 * AREA_FRAMES * at // (points - 1))
         small.run(FOREVER)
         now = small.counters(DomId(0))
         asked = now["faults"] - now["first_touches"]
         assert 1 - now["tmem_hits"] / asked == pytest.approx(curve[at], abs=0.2)
-    assert host(4, tmem=3).snapshot().domains == ()
+    assert make_host(4, tmem=3).snapshot().domains == ()
 
 
 def test_ages_see_what_is_cold_and_what_comes_back() -> None:
     # 100 pages once, then one page for a second, then the 100 again.
     numbers = [*range(100), *[0] * 1000, *range(100)]
-    made = host(2)
-    domid = one(made, stream(numbers, 1, compute_ns=1_000_000), resident=200)
-    made.resume(domid, 1100)
-    made.run(FOREVER)
-    clock = made.counters(domid)["clock_ns"]
-    cold, promoted = made.ages(domid, clock)
+    host = make_host(2)
+    domid = open_domain(host, make_stream(numbers, 1, compute_ns=1_000_000), resident=200)
+    host.resume(domid, 1100)
+    host.run(FOREVER)
+    clock = host.counters(domid)["clock_ns"]
+    cold, promoted = host.ages(domid, clock)
     assert cold.tolist()[:4] == [99, 99, 99, 0]
     assert promoted.sum() == 0
-    assert made.snapshot().domains[0].guest_idle_permille == 990
-    made.resume(domid, 1200)
-    made.run(FOREVER)
-    assert made.ages(domid, clock)[1].tolist()[:4] == [99, 99, 99, 0]
+    assert host.snapshot().domains[0].guest_idle_permille == 990
+    host.resume(domid, 1200)
+    host.run(FOREVER)
+    assert host.ages(domid, clock)[1].tolist()[:4] == [99, 99, 99, 0]
+
+
+def test_validate_finds_what_cannot_be() -> None:
+    host = make_host(3, tmem=1)
+    domid = open_domain(host, make_stream(np.arange(900), 1), resident=100)
+    assert host.run(FOREVER) == domid
+    host.validate()
+    nodes, domain = host._guests[domid].nodes, host._domains[domid]
+    swapped = np.flatnonzero(nodes["flags"] & layout.SWAPPED)[0]
+    nodes["flags"][swapped] |= layout.ON_DISK
+    with pytest.raises(InternalError, match="two places"):
+        host.validate()
+    nodes["flags"][swapped] ^= layout.ON_DISK
+    for field, said in (("resident", "holds"), ("current_areas", "ledger")):
+        domain[field] += 1
+        with pytest.raises(InternalError, match=said):
+            host.validate()
+        domain[field] -= 1
+    host.validate()

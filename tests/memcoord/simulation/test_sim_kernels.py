@@ -95,15 +95,6 @@ def test_the_curve_is_exact_over_many_renumberings() -> None:
         assert misses[size] == lru.replay(pages, 700, size)
 
 
-def test_many_sizes_are_as_one_by_one() -> None:
-    pages = zipf(5_000, 200, 0.9, seed=4)
-    sizes = [7, 0, 500, *range(1, 60, 3)]
-    assert len(sizes) > lru.MANY_SIZES
-    expected = [lru.replay(pages, 200, size) for size in sizes]
-    assert lru.replay_many(pages, 200, sizes) == expected
-    assert lru.replay_many(pages, 200, sizes[:3]) == expected[:3]
-
-
 def test_a_loop_is_lrus_worst_case() -> None:
     pages = np.tile(np.arange(100, dtype=np.int32), 10)
     assert lru.replay(pages, 100, 99) == 1000

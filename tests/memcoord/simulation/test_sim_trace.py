@@ -25,7 +25,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 2**63), FIELD, FIELD), min_size=1, max_
 LOOP = "page\n" + "1\n2\n3\n" * 5
 
 
-def sim(
+def memcoord_sim(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["memcoord", "sim", *arguments])
@@ -139,7 +139,7 @@ def test_the_command_answers_with_the_points_asked_for(
 ) -> None:
     file = tmp_path / "loop.csv"
     file.write_text(LOOP)
-    code, out, err = sim(
+    code, out, err = memcoord_sim(
         monkeypatch, capsys, "--trace", str(file), "--cache-pages", "3,2,0", "--json"
     )
     assert (code, err) == (0, "")
@@ -150,7 +150,7 @@ def test_the_command_answers_with_the_points_asked_for(
         {"cache_pages": 0, "misses": 15},
     ]
     assert (result["references"], result["pages"]) == (15, 3)
-    code, out, _ = sim(
+    code, out, _ = memcoord_sim(
         monkeypatch, capsys, "--trace", str(file), "--mrc", "--shards", "1", "--json"
     )
     result = json.loads(out)
@@ -166,14 +166,18 @@ def test_second_chance_is_an_option(
     misses = []
     for kind in ("lru", "second-chance"):
         arguments = ("--trace", str(file), "--cache-pages", "3", "--json", "--replacement", kind)
-        misses.append(json.loads(sim(monkeypatch, capsys, *arguments)[1])["points"][0]["misses"])
+        misses.append(
+            json.loads(memcoord_sim(monkeypatch, capsys, *arguments)[1])["points"][0]["misses"]
+        )
     assert misses == [4, 5]  # only LRU knows that 1 was last of the three
 
 
 def test_without_json_it_is_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = sim(monkeypatch, capsys, "--trace", "sqlite", "--mrc", "--shards", "0.5")
+    code, out, _ = memcoord_sim(
+        monkeypatch, capsys, "--trace", "sqlite", "--mrc", "--shards", "0.5"
+    )
     assert code == 0
     assert "8,395 references to 1,049 pages" in out
     assert "mean absolute error" in out
@@ -201,7 +205,7 @@ def test_mistakes_are_one_line_and_exit_code_two(
     arguments: list[str],
     said: str,
 ) -> None:
-    code, out, err = sim(monkeypatch, capsys, *arguments)
+    code, out, err = memcoord_sim(monkeypatch, capsys, *arguments)
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sim_scenarios import contest, domain, loop, scenario
 
-from hypervisor.coordinator import TickReport
+from hypervisor.coordination.coordinator import TickReport
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.commands.simulate import simulate_command
@@ -30,7 +30,8 @@ from policies.base import AGE_EDGES_S, MRC_POINTS
 POLICIES = ("greedy", "static-alloc", "smart-alloc:P=4")
 
 
-def times(result: PolicyResult) -> dict[str, float]:
+def run_times(result: PolicyResult) -> dict[str, float]:
+    """Seconds by domain, of a run in which every domain did its work."""
     assert result.good
     return {one.domain: one.run_s for one in result.domains}
 
@@ -75,7 +76,7 @@ def test_memory_is_conserved_at_every_tick(policy: str) -> None:
 def test_who_comes_late_is_starved_by_greedy_only() -> None:
     """The three do the same work, so their times compare as their slowdowns do."""
     for policy in POLICIES:
-        found = times(simulate(contest(), policy))
+        found = run_times(simulate(contest(), policy))
         assert found["vm3"] == max(found.values()), policy
         unfairness = found["vm3"] / min(found.values())
         assert (unfairness > 1.5) == (policy == "greedy"), policy
@@ -84,7 +85,7 @@ def test_who_comes_late_is_starved_by_greedy_only() -> None:
 
 def test_the_main_scenario_favours_smart_alloc_for_the_late_domain() -> None:
     what = load_scenario("main")
-    greedy, smart = (times(simulate(what, policy)) for policy in ("greedy", "smart-alloc:P=2"))
+    greedy, smart = (run_times(simulate(what, policy)) for policy in ("greedy", "smart-alloc:P=2"))
     assert smart["vm3"] < 0.7 * greedy["vm3"]
 
 
@@ -96,7 +97,7 @@ def test_smart_alloc_beats_static_when_one_is_idle() -> None:
         domain("vm3", idle),
         tmem="4 MiB",
     )
-    static, smart = (times(simulate(what, policy)) for policy in POLICIES[1:])
+    static, smart = (run_times(simulate(what, policy)) for policy in POLICIES[1:])
     assert smart["vm1"] < static["vm1"]
 
 
@@ -113,7 +114,7 @@ def test_a_domain_arrives_when_another_is_so_far_and_memory_waits_for_it() -> No
             seen.setdefault(now.name, world.now_ns / 1e9)
         if "vm2" not in seen:
             assert report.host.free_frames >= 2 * AREA_FRAMES  # slack and what vm2 boots with
-    by_name = {guest.spec.name: guest for guest in world.guests}
+    by_name = {one.spec.name: one for one in world.domains}
     assert by_name["vm3"].start_ns == 70_000_000
     run_s = next(one.run_s for one in world.result().domains if one.domain == "vm1")
     assert 0.2 * run_s < by_name["vm2"].start_ns / 1e9 < 0.8 * run_s

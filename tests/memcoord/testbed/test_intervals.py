@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from memcoord.testbed.report.intervals import (
     LEVEL,
+    NORMAL_975,
+    RESAMPLES,
+    SEED,
     interval,
     paired,
     ranks,
@@ -25,7 +28,6 @@ def test_an_interval_is_reproducible_and_holds_the_mean() -> None:
     assert found == interval([1.0, 2.0, 4.0, math.nan])
     assert (found.mean, found.count) == (pytest.approx(7 / 3), 3)
     assert found.low < found.mean < found.high
-    assert found.half_width >= found.high - found.mean
 
 
 def test_too_few_values_have_no_width() -> None:
@@ -43,12 +45,24 @@ def test_the_interval_covers_as_often_as_it_says(count: int) -> None:
     assert LEVEL - 0.05 < covered <= 1
 
 
+@pytest.mark.parametrize(("count", "t"), [(2, 12.706), (21, 2.086), (22, 2.080), (41, 2.021)])
+def test_distances_are_widened_by_students_t(count: int, t: float) -> None:
+    """Beyond 21 values t comes of a formula; the table of any textbook says what it must be."""
+    values = np.random.default_rng(7).normal(0, 1, size=count)
+    found = interval(values)
+    picked = np.random.default_rng(SEED).integers(count, size=(RESAMPLES, count))
+    plain = np.quantile(values[picked].mean(axis=1), 1 - (1 - LEVEL) / 2) - values.mean()
+    wider = math.sqrt(count / (count - 1)) * t / NORMAL_975
+    assert (found.high - found.mean) / plain == pytest.approx(wider, rel=2e-3)
+
+
 def test_pairs_cancel_what_a_seed_does_to_both() -> None:
     noise = np.random.default_rng(7).normal(0, 100, size=20)
     found = paired(noise + 1, noise)
     assert found.low == pytest.approx(1)
     assert found.high == pytest.approx(1)
-    assert interval(noise + 1).half_width > 10
+    alone = interval(noise + 1)
+    assert alone.high - alone.mean > 10
     with pytest.raises(ValueError, match="equally many"):
         paired([1], [1, 2])
 

@@ -70,6 +70,24 @@ def test_ended_children_are_reported_once_with_how_they_ended(
     assert launcher.children == (good, bad, shot)
 
 
+def test_a_child_that_ended_by_a_check_is_shown_with_its_report(
+    tmp_path: Path, module: MakeModule
+) -> None:
+    body = """
+        import resource
+        from backend._service import ffi, lib
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        host = ffi.new("struct mc_host **")
+        lib.mc_host_open(host, 4, 0, 0)
+        lib.mc_host_promise(host[0], 5)
+    """
+    with Launcher(tmp_path) as launcher:
+        child = launcher.start("checked", module("checked", body))
+        child.process.wait(LIMIT_S)
+        assert child.how_it_ended().startswith("memcoord: check failed: backend/abi/domain.c:")
+        assert child.how_it_ended().endswith("promised 5 frames, no whole areas")
+
+
 def test_leaving_ends_a_child_that_ignores_sigterm(
     tmp_path: Path,
     module: MakeModule,

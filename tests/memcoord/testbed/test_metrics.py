@@ -79,6 +79,7 @@ def test_failed_put_ratio() -> None:
 def test_settling_and_overshoot() -> None:
     times, values = [0, 1, 2, 3, 4], [0, 60, 112, 104, 100]
     assert metrics.settling_s(times, values) == 3
+    assert metrics.settling_s([50, 51, 52, 53, 54], values) == 3  # whenever the series begins
     assert metrics.overshoot(values) == pytest.approx(0.12)
     assert metrics.settling_s(times, [7] * 5) == metrics.overshoot([7] * 5) == 0
     assert math.isnan(metrics.settling_s(times, values, goal=50))
@@ -90,6 +91,10 @@ def test_churn_and_flips() -> None:
     assert metrics.churn(targets, 100) == pytest.approx(200 / 400)
     # Each of two domains turns once within three seconds.
     assert metrics.sign_flips_per_minute([0, 1, 2, 3], targets) == pytest.approx(20)
+    assert metrics.sign_flips_per_minute([70, 71, 72, 73], targets) == pytest.approx(20)
+    assert metrics.churn(targets, 0) == 0  # a host without tmem
+    assert math.isnan(metrics.pareto_gap(targets, targets, 0))
+    assert math.isnan(metrics.utilisation(targets, targets, 0))
     assert metrics.churn([[1.0, 2.0]] * 3, 100) == 0
     assert metrics.sign_flips_per_minute([0, 1, 2, 3], [[1], [2], [2], [3]]) == 0
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from hypervisor.public.backend import MECHANISMS
+from hypervisor.public.settings import MECHANISMS
 from memcoord.testbed.scenarios import schema
 
 LIMIT_S = 100.0

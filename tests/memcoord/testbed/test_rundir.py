@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX
 from memcoord.testbed.runs import rundir
 
 
@@ -55,7 +56,7 @@ def test_an_existing_directory_is_made_private_and_used_once(short_path: Path) -
 
 
 def test_a_path_too_long_for_a_socket_is_refused_before_anything_is_made(short_path: Path) -> None:
-    where = short_path / ("x" * rundir.SOCKET_PATH_BYTES_MAX)
+    where = short_path / ("x" * SOCKET_PATH_BYTES_MAX)
     with pytest.raises(ConfigError, match="shorter") as caught:
         rundir.create("main", path=where)
     assert caught.value.key == "--run-dir"

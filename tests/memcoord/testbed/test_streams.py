@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -48,6 +49,11 @@ FIXED: dict[str, Workload] = {
     "loop": LoopWorkload(Size(MIB), R),
     "sqlite": PageTraceWorkload("sqlite", R, repeat=2),
 }
+
+
+def test_every_kind_of_workload_is_tried_here() -> None:
+    tried = {type(work) for work in (SEEDED | FIXED).values()}
+    assert tried == {*get_args(Workload)} - {BlockTraceWorkload}  # whose file is made where needed
 
 
 @pytest.mark.parametrize("work", (SEEDED | FIXED).values(), ids=(SEEDED | FIXED).keys())

@@ -17,9 +17,9 @@ import msgspec
 import pytest
 
 import frontend
-from frontend.cleancache import Cleancache
 from frontend.domain import Domain
-from frontend.frontswap import Frontswap
+from frontend.paging.cleancache import Cleancache
+from frontend.paging.frontswap import Frontswap
 from hypervisor.config import HypervisorConfig
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.testbed.runs.control_client import Refused, call

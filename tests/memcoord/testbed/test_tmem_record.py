@@ -60,7 +60,7 @@ class Recorded:
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, areas: int = 2) -> None:
         self.pool = Tmem(max_areas=areas, reserve_pages=0, seed=1)
         self.recorder = Recorder(path, areas * AREA_PAGES)
-        monkeypatch.setattr(service_calls, "entry_points", self.recorder.entries)
+        monkeypatch.setattr(service_calls, "entries_of", self.recorder.entries)
         self.service = service_calls.ServiceCalls(self.pool)
         self.areas, self.codes = areas, list[int]()
 

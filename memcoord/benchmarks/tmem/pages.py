@@ -1,0 +1,101 @@
+"""The pages that every row of ``memcoord bench tmem`` walks, and our pool as Python code sees it.
+
+Owns: ``PageSet``, a number of page names in one random order, with the guest's side of the pages: a
+block of 64 pages, which stays in the CPU's cache as a page does that was just used. Before the
+clock of a sample starts, every page about to be put gets a first word it never had: no two pages
+that are put are alike, so each is stored. Used by: ``memcoord.benchmarks.tmem.guest``.
+"""
+
+from __future__ import annotations
+
+import mmap
+import random
+from typing import Any
+
+from hypervisor.public.units import FRAME_BYTES
+from memcoord.benchmarks._loops import ffi, lib
+from tmem import Tmem
+
+SEED = 20260
+CLIENT = 0
+DONE = 1
+BLOCK_PAGES = 64
+
+
+class PageSet:
+    """Names of pages in their random order, how far the walk has got, and the guest's block."""
+
+    def __init__(self, pages: int, number: int, content: bytes) -> None:
+        self.pages = pages
+        self.order = list(range(pages))
+        random.Random(SEED + number).shuffle(self.order)
+        self._order = ffi.new("uint32_t[]", self.order)
+        self._memory = memory_of(content)
+        whole = memoryview(self._memory)
+        starts = range(0, len(content), FRAME_BYTES)
+        #: the pages of the block; position p of the walk has page p % len(block)
+        self.block = [whole[start : start + FRAME_BYTES] for start in starts]
+        self.walk: Any = ffi.new("struct mcb_set *")
+        self.walk.order, self.walk.pages, self.walk.object = self._order, pages, number
+        self.walk.memory, self.walk.block = address_of(self._memory), len(self.block)
+        self.walk.stamp = 1
+        self._first_words = whole.cast("Q")[:: FRAME_BYTES // 8]
+
+    def advance(self, pages: int) -> int:
+        """Move the walk on by ``pages``, which divides its length; where it was."""
+        at = int(self.walk.next)
+        self.walk.next = (at + pages) % self.pages
+        return at
+
+    def stamp(self, start: int, stop: int) -> None:
+        """Give the pages at these positions a content they never had."""
+        for position in range(start, stop):
+            self.walk.stamp += 1
+            self._first_words[position % len(self.block)] = self.walk.stamp
+
+
+def memory_of(content: bytes) -> mmap.mmap:
+    """Private memory that holds ``content``, aligned to pages."""
+    memory = mmap.mmap(-1, len(content), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = content
+    return memory
+
+
+def address_of(memory: mmap.mmap) -> int:
+    """Where it lies, as long as the object lives."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
+
+
+class TmemStore:
+    """Our pool as Python sees it, beside the rivals."""
+
+    def __init__(self, pages: PageSet, tmem: Tmem, slot: int) -> None:
+        self._tmem, self._slot = tmem, slot
+        per, number = lib.MCB_OBJECT_PAGES, int(pages.walk.object)
+        oids = [(n + 1, number, 0) for n in range(-(-pages.pages // per))]
+        indices = list(range(per))
+        named = [(oids[n // per], indices[n % per]) for n in pages.order]
+        self._work = [(*name, pages.block[p % BLOCK_PAGES]) for p, name in enumerate(named)]
+        self._page = bytearray(FRAME_BYTES)
+
+    def put(self, start: int, stop: int) -> None:
+        """One call a page."""
+        put, slot = self._tmem.put, self._slot
+        for oid, index, page in self._work[start:stop]:
+            if put(CLIENT, slot, oid, index, page) != DONE:
+                raise KeyError(index)
+
+    def get(self, start: int, stop: int) -> None:
+        """One call a page, into one buffer."""
+        get, slot, page = self._tmem.get, self._slot, self._page
+        for oid, index, _ in self._work[start:stop]:
+            if get(CLIENT, slot, oid, index, page) != DONE:
+                raise KeyError(index)
+
+    def fetch(self, position: int) -> bytes:
+        """One page."""
+        self.get(position, position + 1)
+        return bytes(self._page)
+
+    def close(self) -> None:
+        """The pool goes with the process."""

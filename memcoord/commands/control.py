@@ -1,0 +1,172 @@
+"""Verbs that ask a live hypervisor for one thing: ``why``, ``mem-set``, ``tmem-set``, ``tmem-*``.
+
+Owns: ``VERBS``, the table of them, of which ``add_verbs`` makes commands. A verb has the name of
+the control operation it asks for (``hypervisor.public.messages.OPS``). Its parameters are those of
+the command line; it returns the operation's arguments, the object shown with ``--json`` and the
+line shown without. ``_ANSWERS`` shows what the hypervisor answers, where that is more than "done".
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from hypervisor.public.errors import ConfigError
+from memcoord.commands import Json, RunDirOption, run_dir_of, show
+
+#: 4 PiB; whatever is asked for stays an exact number in every message.
+PAGES_MAX = 1 << 40
+
+Asked = tuple[dict[str, Any], dict[str, Any], str]
+Verb = Callable[..., Asked]
+VERBS: dict[str, Verb] = {}
+
+
+def _verb(ask: Verb) -> Verb:
+    VERBS[ask.__name__.replace("_", "-")] = ask
+    return ask
+
+
+def add_verbs(app: typer.Typer) -> None:
+    """Make a command of ``app`` out of every verb, with ``--run-dir`` and ``--json``."""
+    for op, ask in VERBS.items():
+        app.command(op)(_command(op, ask))
+
+
+def _command(op: str, ask: Verb) -> Callable[..., None]:
+    @functools.wraps(ask)
+    def command(run_dir: str | None, as_json: bool, **values: Any) -> None:
+        from memcoord.testbed.runs import control_client
+
+        arguments, result, line = ask(**values)
+        answer = control_client.call(run_dir_of(run_dir), op, **arguments)
+        show(as_json, *(_ANSWERS[op](answer, **values) if op in _ANSWERS else (result, [line])))
+
+    plain = inspect.signature(ask, eval_str=True)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [
+        inspect.Parameter("run_dir", kind, annotation=RunDirOption, default=None),
+        inspect.Parameter("as_json", kind, annotation=Json, default=False),
+    ]
+    whole = plain.replace(parameters=[*plain.parameters.values(), *added])
+    command.__signature__ = whole  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in whole.parameters.values()}
+    return command
+
+
+def _explained(answer: list[dict[str, Any]], vm: str) -> tuple[dict[str, Any], list[str]]:
+    from memcoord.commands.runs import decision_lines
+
+    return {"domain": vm, "why": answer}, decision_lines(vm, answer)
+
+
+_ANSWERS: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {
+    "why": _explained,
+    "tmem-freeable": lambda answer: (answer, [f"{answer['freeable_mb']} MiB"]),
+}
+AnyVm = Annotated[str | None, typer.Argument()]
+Everyone = Annotated[bool, typer.Option("--all", "-a", help="Every domain.")]
+
+
+@_verb
+def why(vm: str) -> Asked:
+    """Tell which rule led to a domain's targets."""
+    return {"domain": vm}, {}, ""
+
+
+@_verb
+def mem_set(
+    vm: str, size: Annotated[str, typer.Argument(help="'64 MiB', a number of frames, or 'auto'.")]
+) -> Asked:
+    """Pin a domain's memory target; 'auto' gives it back to the policy."""
+    return _pinned(vm, size, "target_frames", "memory target {} frames")
+
+
+@_verb
+def tmem_set(
+    vm: str, size: Annotated[str, typer.Argument(help="'8 MiB', a number of pages, or 'auto'.")]
+) -> Asked:
+    """Pin a domain's tmem target (mm_target); 'auto' gives it back to the policy."""
+    return _pinned(vm, size, "target_pages", "tmem target {} pages")
+
+
+@_verb
+def tmem_freeze(vm: AnyVm = None, everyone: Everyone = False) -> Asked:
+    """Let a domain's tmem not grow: no new pages, until thawed."""
+    return _frozen(vm, everyone, "frozen")
+
+
+@_verb
+def tmem_thaw(vm: AnyVm = None, everyone: Everyone = False) -> Asked:
+    """Let a frozen domain's tmem grow again."""
+    return _frozen(vm, everyone, "thawed")
+
+
+@_verb
+def tmem_weight(
+    vm: str, weight: Annotated[int, typer.Argument(help="0: none of its own.")]
+) -> Asked:
+    """Set a domain's share of ephemeral memory, relative to the weights of the others."""
+    asked = {"domain": vm, "weight": weight}
+    return asked, asked, f"{vm}: weight {weight}"
+
+
+@_verb
+def tmem_quota(
+    vm: str, size: Annotated[str, typer.Argument(help="'8 MiB', a number of pages, or 'none'.")]
+) -> Asked:
+    """Limit the pages a domain swaps to tmem; those beyond go to its disk."""
+    pages = -1 if size == "none" else _pages(size)
+    told = "no quota" if pages < 0 else f"at most {pages} persistent pages"
+    return {"domain": vm, "pages": pages}, {"domain": vm, "quota_pages": pages}, f"{vm}: {told}"
+
+
+@_verb
+def tmem_shared_auth(
+    vm: str,
+    uuid: str,
+    revoke: Annotated[bool, typer.Option("--revoke", help="No longer.")] = False,
+) -> Asked:
+    """Let a domain share the ephemeral pool of a uuid with others that may."""
+    asked = {"domain": vm, "uuid": uuid}
+    told = f"{vm} may {'not ' if revoke else ''}share {uuid}"
+    return asked | {"allow": not revoke}, asked | {"allowed": not revoke}, told
+
+
+@_verb
+def tmem_freeable() -> Asked:
+    """Tell how many MiB tmem could give back to the host now."""
+    return {}, {}, ""
+
+
+def _pinned(vm: str, size: str, key: str, what: str) -> Asked:
+    target = _pages(size)
+    told = what.format(target) if target >= 0 else f"{what.split('{')[0]}the policy's again"
+    asked = {"domain": vm, key: target}
+    return asked, asked, f"{vm}: {told}"
+
+
+def _frozen(vm: str | None, everyone: bool, state: str) -> Asked:
+    if (vm is None) != everyone:
+        raise ConfigError("VM", "name one domain, or say --all")
+    told = f"{vm or 'every domain'}: tmem {state}"
+    return {"domain": vm or ""}, {"domain": vm, "state": state}, told
+
+
+def _pages(size: str) -> int:
+    """Pages or frames named by ``"64 MiB"`` or ``"512"``; -1 for ``"auto"``. ConfigError."""
+    from hypervisor.public.units import FRAME_BYTES, parse_bytes
+
+    if size == "auto":
+        return -1
+    try:
+        pages = parse_bytes(f"{size} pages" if size.isdecimal() else size) // FRAME_BYTES
+    except ValueError as error:
+        raise ConfigError("SIZE", str(error)) from None
+    if pages > PAGES_MAX:
+        raise ConfigError("SIZE", f"{size} is more than any machine has")
+    return pages

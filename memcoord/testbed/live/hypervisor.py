@@ -1,0 +1,144 @@
+"""A hypervisor process, seen from the process that starts it: start, ready, control, end.
+
+Owns: ``Hypervisor``, which ``import memcoord`` offers, and its three steps, which a run of several
+policies (``memcoord.testbed.live.session``) takes by itself. The child's side is
+``hypervisor_main``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from hypervisor.config import DomainConfig, HypervisorConfig, check, write
+from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
+from hypervisor.public.messages import SOCKETS
+from hypervisor.public.units import FRAME_BYTES, parse_bytes
+from memcoord.testbed.runs import control_client, rundir
+from memcoord.testbed.runs.launcher import ASK_S, Child, Launcher
+
+MODULE = "memcoord.testbed.live.hypervisor_main"
+#: The first start on a machine compiles every numba kernel.
+READY_S = 300.0
+PING_MS = 500
+POLL_S = 0.05
+
+
+def start(launcher: Launcher, run_dir: Path, config: HypervisorConfig) -> Child:
+    """Start a hypervisor that serves ``run_dir`` and ends with this process.
+
+    OSError when the configuration cannot be written or no process can be started.
+    """
+    write(run_dir, config)
+    return launcher.start("hypervisor", MODULE, str(run_dir), "0")
+
+
+def answers(run_dir: Path) -> bool:
+    """Whether the hypervisor of ``run_dir`` answers a ping; sleeps a little when it does not."""
+    try:
+        control_client.call(run_dir, "ping", timeout_ms=PING_MS)
+    except PeerGone:
+        time.sleep(POLL_S)
+        return False
+    return True
+
+
+def end(launcher: Launcher, child: Child, run_dir: Path) -> str:
+    """Ask the hypervisor to shut down, make sure of it; empty, or the fault of its end."""
+    try:
+        control_client.call(run_dir, "shutdown")
+    except MemcoordError:
+        launcher.stop([child])
+    launcher.stop([child], ask_s=ASK_S)
+    return f"the hypervisor did not end well: {child.how_it_ended()}" if child.returncode else ""
+
+
+class Hypervisor:
+    """A hypervisor of one's own, from ``with`` to the end of the block, never longer.
+
+    ``memory``: the host's memory, as ``"256 MiB"`` or in bytes, a whole number of 4 KiB frames; 4
+    MiB of it are kept as slack. ``policy``: a name, ``"smart-alloc:P=6"`` or ``"file.py:Class"``.
+    ``interval_ms``: between two of the policy's decisions. ``domains``: the only ones that may
+    attach; without any, every process of this user may, under any name. ``run_dir``: where sockets
+    and logs are to be; without, a new directory that ``memcoord ls`` lists.
+
+    Entering waits until the hypervisor serves; the first start on a machine compiles for minutes.
+    Raises ConfigError when an argument is wrong, RunDirError when the directory cannot be written,
+    MemcoordError when the hypervisor ends instead of serving, or has ended badly by the time the
+    block is left.
+    """
+
+    def __init__(
+        self,
+        memory: str | int = "256 MiB",
+        *,
+        policy: str = "greedy",
+        interval_ms: int = 1000,
+        domains: Sequence[DomainConfig] = (),
+        run_dir: str | Path | None = None,
+    ) -> None:
+        self._config = HypervisorConfig(
+            total_frames=_frames(memory),
+            policy=policy,
+            interval_ms=interval_ms,
+            domains=tuple(domains),
+            open_attach=not domains,
+        )
+        check(self._config)
+        self._wanted_dir = run_dir
+
+    def __enter__(self) -> Self:
+        config = msgspec.to_builtins(self._config)
+        self._run = rundir.create("hypervisor", path=self._wanted_dir, config=config)
+        self._launcher = Launcher(self._run.path)
+        try:
+            self._run.record_files(SOCKETS)
+            self._child = start(self._launcher, self._run.path, self._config)
+            self._run.record_process("hypervisor", self._child.pid)
+            deadline_s = time.monotonic() + READY_S
+            while not answers(self._run.path):
+                if self._child.process.poll() is not None:
+                    raise MemcoordError(f"the hypervisor ended: {self._child.how_it_ended()}")
+                if time.monotonic() > deadline_s:
+                    raise PeerGone(f"the hypervisor was not ready after {READY_S:.0f} s")
+        except BaseException:
+            self._leave("failed")
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        problem = end(self._launcher, self._child, self._run.path)
+        self._leave("failed" if problem else "finished")
+        if problem and kind is None:
+            raise MemcoordError(problem)
+
+    def _leave(self, state: str) -> None:
+        self._launcher.stop(list(self._launcher.children))
+        for name in SOCKETS:
+            (self._run.path / name).unlink(missing_ok=True)
+        self._run.finish(state)
+
+    @property
+    def run_dir(self) -> Path:
+        """Where it serves: what ``attach`` and ``control`` take, and where its logs are."""
+        return self._run.path
+
+    def control(
+        self, op: str, *, timeout_ms: int = control_client.TIMEOUT_MS, **arguments: Any
+    ) -> Any:
+        """The answer to one control operation: ``memcoord.control`` of this hypervisor."""
+        return control_client.call(self.run_dir, op, timeout_ms, **arguments)
+
+
+def _frames(memory: str | int) -> int:
+    try:
+        size = memory if isinstance(memory, int) else parse_bytes(memory)
+    except ValueError as error:
+        raise ConfigError("memory", str(error)) from None
+    if size <= 0 or size % FRAME_BYTES:
+        raise ConfigError("memory", f"{memory!r}: a whole number of frames of {FRAME_BYTES} bytes")
+    return size // FRAME_BYTES
