@@ -386,8 +386,8 @@ def test_what_a_guest_does_not_report_is_unknown(start: Callable[..., Host]) -> 
     ("text", "names"),
     [
         ("{", "hypervisor.json"),
-        ('{"total_frames": ' + "9" * 5000 + "}", "total_frames"),
-        ('{"domains": ' + "[" * 5000, "domains"),
+        ('{"total_frames": ' + "9" * 5000 + "}", "hypervisor.json"),
+        ('{"domains": ' + "[" * 5000, "hypervisor.json"),
         ('{"total_frames": 8192, "colour": 1}', "colour"),
         ('{"total_frames": "many"}', "total_frames"),
         ('{"total_frames": 512, "slack_frames": 1024}', "total_frames"),
