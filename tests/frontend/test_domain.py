@@ -307,6 +307,21 @@ def test_report_and_the_hypervisors_words(domain: Domain, hypervisor: Any) -> No
     assert domain.statistics().used_frames == 11
 
 
+def test_what_a_guest_does_not_report_stays_as_it_was(domain: Domain, hypervisor: Any) -> None:
+    names = ("used_frames", "faults", "swap_ins", "swap_outs", "references")
+    names += ("committed_frames", "stall_ns", "idle_permille")
+    wanted = dict.fromkeys(names, -1)
+    control = hypervisor.control
+    for number, name in enumerate((*names, *reversed(names))):
+        assert {name: getattr(control, name) for name in names} == wanted
+        domain.report(**{name: number})
+        wanted[name] = number
+    domain.report(file_frames=3)
+    assert {name: getattr(control, name) for name in names} == wanted
+    domain.report(stall_ns=-1, swap_ins=0)
+    assert (control.stall_ns, control.swap_ins, control.file_frames) == (-1, 0, 3)
+
+
 def test_after_close_nothing_crashes(hypervisor: Any, open_fds: Any) -> None:
     before = open_fds()
     domain = frontend.attach(hypervisor.path)

@@ -97,13 +97,20 @@ uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, lies = 0;
     struct mc_control *control = (struct mc_control *)own->meta;
-    _Atomic uint64_t *const words[] = {
+    _Atomic int64_t *const told[] = {
         &control->used_frames, &control->faults, &control->swap_ins, &control->swap_outs,
-        &control->references, &control->credit_taken, &control->credit_dry,
+        &control->references, &control->committed_frames, &control->stall_ns,
+        &control->idle_permille,
+    };
+    _Atomic uint64_t *const words[] = {
+        &control->credit_taken, &control->credit_dry,
         &control->file_frames, &control->migrated_frames,
     };
 
     do {
+        for (uint32_t i = 0; i < sizeof told / sizeof *told; i++)
+            atomic_store(told[i], (int64_t)(next_random(&own->state)
+                                            << (next_random(&own->state) & 63)));
         for (uint32_t i = 0; i < sizeof words / sizeof *words; i++)
             atomic_store(words[i], next_random(&own->state) >> (next_random(&own->state) & 63));
         for (uint32_t i = 0; i < sizeof control->driver / sizeof *control->driver; i++)

@@ -24,7 +24,6 @@ import itertools
 import math
 import re
 import sys
-import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -35,6 +34,7 @@ from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell, scenario_of
+from memcoord.testbed.scenarios.toml import decode
 
 CELLS_MAX = 1_000_000
 #: Keys of a scenario for which a sweep has a key of its own; they cannot be set.
@@ -67,10 +67,10 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_grid(path: Path) -> Grid:
     """The grid in the file ``path``; ConfigError names the wrong key."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Grid)
+        return msgspec.convert(decode(path.read_text(encoding="utf-8"), str(path)), Grid)
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(str(path), str(error)) from None
     except msgspec.ValidationError as error:
         where = _AT.search(str(error))

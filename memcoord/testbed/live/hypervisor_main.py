@@ -32,10 +32,10 @@ MEASURED = ("mrc",)
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
     from hypervisor.coordination.coordinator import Coordinator
+    from hypervisor.coordination.policy_process import PolicyProcess
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
-    from policies.base import MRC_POINTS, needs_of
-    from policies.loader import load
+    from policies.base import MRC_POINTS
 
     interrupted = False
 
@@ -50,10 +50,6 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     os.umask(0o077)  # the sockets are this user's, also in a directory opened to others
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     run_dir.chmod(RUN_DIR_MODE)
-    try:
-        policy = load(config.policy, measured=MEASURED)
-    except PolicyError as error:
-        raise ConfigError("policy", str(error)) from None
     with contextlib.ExitStack() as stack:
         events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
@@ -63,7 +59,18 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        points = MRC_POINTS if "mrc" in needs_of(policy) else 0
+        policy = PolicyProcess(
+            config.policy,
+            deadline_s=config.policy_deadline_ms / 1000,
+            measured=MEASURED,
+            tell=lambda line: on_event("policy-said", {"policy": config.policy, "text": line}),
+        )
+        stack.callback(policy.close)
+        try:
+            policy.wait()
+        except PolicyError as error:
+            raise ConfigError("policy", str(error)) from None
+        points = MRC_POINTS if "mrc" in policy.needs else 0
         backend = _backend(config, stack, mrc_points=points)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
