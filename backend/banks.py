@@ -88,7 +88,7 @@ class Banks:
         """
         if not 0 <= bank < self._host.bank_count:
             raise ConfigError("bank", f"{bank} is none of 0 to {self._host.bank_count - 1}")
-        lib.mc_bank_withdraw(self._host, bank)
+        lib.mc_bank_set_withdrawn(self._host, bank, 1)
         until = time.monotonic() + timeout_s
         while True:
             moving, report = self._withdrawal(bank)
@@ -98,7 +98,7 @@ class Banks:
 
     def restore(self, bank: int) -> None:
         """Bring back a withdrawn bank with all the frames it had; ConfigError for any other."""
-        if bank < 0 or lib.mc_bank_restore(self._host, bank):
+        if bank < 0 or lib.mc_bank_set_withdrawn(self._host, bank, 0):
             raise ConfigError("bank", f"{bank} is not withdrawn")
 
     def _withdrawal(self, bank: int) -> tuple[bool, Withdrawal]:
@@ -108,7 +108,7 @@ class Banks:
         moving, why = False, {"tmem": "tmem"} if now.tmem_frames else {}
         for domid in now.domain_frames:
             settled = self._settle(domid, 0.0)
-            mechanism = MECHANISMS[lib.mc_domain_mechanism(self._host, domid)]
+            mechanism = MECHANISMS[self._host.domains[domid].mechanism.id]
             moving |= settled.state == "moving"
             why[self._names[domid]] = settled.why or mechanism
         return moving, Withdrawal("moving" if moving else "partial", now.used_frames, why)

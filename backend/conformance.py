@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from backend._service import ffi, lib
-from backend.host import HostBackend, mechanism_id
+from backend._service import ffi
+from backend.host import HostBackend, mechanism_of
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, Settled
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
@@ -345,4 +345,4 @@ def is_dma_safe(mechanism: str) -> bool:
 
     API: for whoever passes a device through.
     """
-    return bool(lib.mc_mechanism_dma_safe(mechanism_id(mechanism)))
+    return bool(mechanism_of(mechanism).dma_safe)

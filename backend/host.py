@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -47,11 +47,7 @@ THREAD_STOP_S = 10.0
 SETTLE_POLL_S = 0.001
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
-BACKINGS = {
-    "": BackingKind.BACKING_ANY,
-    "4k": BackingKind.BACKING_4K,
-    "2m": BackingKind.BACKING_2M,
-}
+BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": BackingKind.BACKING_2M}
 _BROKEN = {
     Status.EPERM: "error budget spent",
     Status.EFOREIGN: EXCESS,
@@ -171,8 +167,7 @@ class HostBackend:
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
         wanted.target_frames = max(spec.target_frames, wanted.boot_areas * AREA_FRAMES)
         wanted.credit_areas, wanted.relayed = spec.credit_areas, spec.doorbell == "zmq"
-        wanted.mechanism = mechanism_id(spec.mechanism)
-        _set_options(wanted, spec)
+        _set_mechanism(wanted, spec)
         status = lib.mc_domain_open(self._host, domid, wanted)
         if status == Status.ENOMEM:
             raise NoMemory(
@@ -303,63 +298,48 @@ class HostBackend:
         """A consistent copy of the ledger and every domain's counters."""
         return snapshots.take(self._host, self._names, self._pool)
 
-    @contextlib.contextmanager
-    def _locked_tmem(self) -> Iterator[Any]:
-        """The pool, while the service thread keeps out of it; ConfigError when there is none."""
+    def _on_tmem(self, verb: str, *arguments: Any) -> Any:
+        """Call a method of the pool while the service thread keeps out; ConfigError without one."""
         if self._pool is None:
             raise ConfigError("tmem", "this host has none")
         with self._pool.locked() as tmem:
-            yield tmem
+            return getattr(tmem, verb)(*arguments)
 
     def tmem_statistics(self) -> dict[str, Any]:
         """``tmem.statistics.Statistics`` as plain values; clients are domids."""
-        with self._locked_tmem() as tmem:
-            counted = tmem.statistics()
-        plain: dict[str, Any] = msgspec.to_builtins(counted)
+        plain: dict[str, Any] = msgspec.to_builtins(self._on_tmem("statistics"))
         return plain
 
     def tmem_freeze(self, domid: DomId | None) -> None:
         """No growth of tmem for a domain, or for all that are attached now."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.freeze(domid), f"freeze {domid}")
+        _done(self._on_tmem("freeze", domid), f"freeze {domid}")
 
     def tmem_thaw(self, domid: DomId | None) -> None:
         """Undo ``tmem_freeze``."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.thaw(domid), f"thaw {domid}")
+        _done(self._on_tmem("thaw", domid), f"thaw {domid}")
 
     def tmem_set_weight(self, domid: DomId, weight: int) -> None:
         """Set the share of a domain in ephemeral memory; 0 is none of its own."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.set_weight(domid, weight), f"weigh {domid}")
+        _done(self._on_tmem("set_weight", domid, weight), f"weigh {domid}")
 
     def tmem_set_quota(self, domid: DomId, pages: int) -> None:
         """Set the most persistent pages a domain may have; -1 is no limit."""
-        with self._locked_tmem() as tmem:
-            _done(tmem.set_quota(domid, pages), f"limit {domid}")
+        _done(self._on_tmem("set_quota", domid, pages), f"limit {domid}")
 
     def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
         """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
-        words = uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64
-        with self._locked_tmem() as tmem:
-            code = tmem.authorise(domid, words, allow)
+        code = self._on_tmem("authorise", domid, (uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64), allow)
         if code == Code.ENOMEM:
             raise NoMemory(f"{self._names[domid]} may share 16 pools at most; revoke one")
         _done(code, f"authorise {domid}")
 
     def tmem_compress(self, pages: int) -> int:
         """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
-        if self._pool is None:
-            return 0
-        with self._locked_tmem() as tmem:
-            packed: int = tmem.compress_step(pages)
-        return packed
+        return 0 if self._pool is None else int(self._on_tmem("compress_step", pages))
 
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""
-        with self._locked_tmem() as tmem:
-            freeable: int = tmem.freeable_mb()
-        return freeable
+        return int(self._on_tmem("freeable_mb"))
 
     def validate(self) -> None:
         """InternalError if the ledger does not add up."""
@@ -400,21 +380,21 @@ def _check(status: int, what: str, frame: int = -1) -> None:
         raise error_of(status, what, frame)
 
 
-def mechanism_id(name: str) -> int:
-    """``enum mc_mechanism_id`` of a mechanism; ConfigError for an unknown one."""
-    found = int(lib.mc_mechanism_find(name.encode()))
-    if found < 0:
+def mechanism_of(name: str) -> Any:
+    """The ``struct mc_mechanism`` of that name; ConfigError for an unknown one."""
+    if name not in MECHANISMS:
         raise ConfigError("mechanism", f"{name!r} is none of {', '.join(MECHANISMS)}")
-    return found
+    return lib.mc_mechanism(MECHANISMS.index(name))
 
 
-def _set_options(wanted: Any, spec: DomainSpec) -> None:
-    lib.mc_option_defaults(wanted.mechanism, wanted.options)
-    least, most = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+def _set_mechanism(wanted: Any, spec: DomainSpec) -> None:
+    mechanism = mechanism_of(spec.mechanism)
+    names = [ffi.string(option.name).decode() for option in mechanism.options if option.name]
+    wanted.mechanism, wanted.options = mechanism.id, [o.value for o in mechanism.options]
     for name, value in spec.options.items():
-        index = lib.mc_option_find(wanted.mechanism, name.encode(), least, most)
-        if index < 0:
+        if name not in names:
             raise ConfigError("options", f"{spec.mechanism} has no option {name!r}")
-        if not least[0] <= value <= most[0]:
-            raise ConfigError(f"options.{name}", f"must be {least[0]} to {most[0]}")
-        wanted.options[index] = value
+        option = mechanism.options[names.index(name)]
+        if not option.least <= value <= option.most:
+            raise ConfigError(f"options.{name}", f"must be {option.least} to {option.most}")
+        wanted.options[names.index(name)] = value

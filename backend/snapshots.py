@@ -7,6 +7,7 @@ guest's control page (``guest_*``) is not.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,10 @@ from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 
-_NOT_OUTSIDE = (lib.MC_A_HARD, lib.MC_A_SOFT, lib.MC_A_INSTALLED)
+_FIELDS = {field.name for field in dataclasses.fields(DomainSnapshot)}
+#: What a snapshot takes over by name, of the counters and of the words that the guest writes.
+_COUNTERS = _FIELDS & {name for name, _ in ffi.typeof("struct mc_domain_counters").fields}
+_GUEST_WORDS = {name for name in _FIELDS if name.startswith("guest_")}
 
 
 def take(host: Any, names: Mapping[DomId, str], pool: TmemPool | None) -> HostSnapshot:
@@ -46,7 +50,6 @@ def _domain(
     domid = DomId(domain.domid)
     control, counters = domain.control, domain.counters
     tmem = dict.fromkeys(COUNTERS, 0) if pool is None else pool.counters(domid)
-    backed = domain.areas - sum(domain.counts[state] for state in _NOT_OUTSIDE)
     return DomainSnapshot(
         domid=domid,
         name=name,
@@ -54,36 +57,18 @@ def _domain(
         current_frames=domain.installed_frames,
         target_frames=domain.target_frames,
         resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // FRAME_BYTES,
-        installed_frames=backed * AREA_FRAMES + domain.installed_frames + domain.flight_frames,
+        installed_frames=int(lib.mc_backed_frames(ffi.addressof(domain))),
         grants_credit=counters.grants[lib.MC_PATH_CREDIT],
         grants_ring=counters.grants[lib.MC_PATH_RING],
         grants_transfer=counters.grants[lib.MC_PATH_TRANSFER],
-        reclaimed_areas=counters.reclaimed_areas,
+        **{name: getattr(counters, name) for name in _COUNTERS},
+        **{name: getattr(control, name.removeprefix("guest_")) for name in _GUEST_WORDS},
         **tmem,
         ring_requests=counters.requests,
-        bad_requests=counters.bad_requests,
         broken=domain.phase == lib.MC_BROKEN,
-        guest_used_frames=control.used_frames,
-        guest_faults=control.faults,
-        guest_swap_ins=control.swap_ins,
-        guest_swap_outs=control.swap_outs,
-        guest_references=control.references,
-        guest_credit_dry=control.credit_dry,
         mrc=None if pool is None else pool.miss_ratios(domid, capacity),
-        guest_committed_frames=control.committed_frames,
-        guest_stall_ns=control.stall_ns,
-        guest_idle_permille=control.idle_permille,
-        mechanism=MECHANISMS[lib.mc_domain_mechanism(host, domid)],
+        mechanism=MECHANISMS[domain.mechanism.id],
         granule_frames=domain.granule_frames,
         plugged_frames=int(lib.mc_domain_size(host, domid)),
         pinned_frames=domain.pinned_frames,
-        shrunk_frames=counters.shrunk_frames,
-        grown_frames=counters.grown_frames,
-        refused=counters.refused,
-        refused_dma=counters.refused_dma,
-        violations=counters.violations,
-        set_ns=counters.set_ns,
-        reached_ns=counters.reached_ns,
-        guest_migrated_frames=control.migrated_frames,
-        guest_file_frames=control.file_frames,
     )

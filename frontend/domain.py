@@ -243,30 +243,35 @@ class Domain:
     def report(
         self,
         *,
-        used_frames: int = 0,
-        faults: int = 0,
-        swap_ins: int = 0,
-        swap_outs: int = 0,
-        references: int = 0,
-        committed_frames: int = -1,
-        stall_ns: int = 0,
-        idle_permille: int = -1,
-        file_frames: int = 0,
+        used_frames: int | None = None,
+        faults: int | None = None,
+        swap_ins: int | None = None,
+        swap_outs: int | None = None,
+        references: int | None = None,
+        committed_frames: int | None = None,
+        stall_ns: int | None = None,
+        idle_permille: int | None = None,
+        file_frames: int | None = None,
     ) -> None:
         """Publish the frames in use and the counters, for the policy and the reports.
 
-        -1 for ``committed_frames`` or ``idle_permille`` means unknown.
+        A figure that is not given stays as it was reported last. One that was never reported is
+        unknown to the policy, which is not 0; -1, of any but ``file_frames``, makes it so again.
         """
         control = self._open_control()
-        control.used_frames = used_frames
-        control.faults = faults
-        control.swap_ins = swap_ins
-        control.swap_outs = swap_outs
-        control.references = references
-        control.committed_frames = committed_frames
-        control.stall_ns = stall_ns
-        control.idle_permille = idle_permille
-        control.file_frames = file_frames
+        for name, value in {
+            "used_frames": used_frames,
+            "faults": faults,
+            "swap_ins": swap_ins,
+            "swap_outs": swap_outs,
+            "references": references,
+            "committed_frames": committed_frames,
+            "stall_ns": stall_ns,
+            "idle_permille": idle_permille,
+            "file_frames": file_frames,
+        }.items():
+            if value is not None:
+                setattr(control, name, value)
 
     def statistics(self) -> DomainStatistics:
         """Every counter, now."""

@@ -15,7 +15,7 @@ class DomainStatistics(msgspec.Struct, frozen=True):
 
     current_frames: Frames  # what the domain holds
     target_frames: Frames  # what the policy wants it to hold
-    used_frames: Frames  # what it last reported to use
+    used_frames: Frames  # what it last reported to use; -1: nothing
     free_frames: Frames  # held and not handed out, those in slots included
     allocs: int  # frames handed out, by any path
     frees: int

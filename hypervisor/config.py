@@ -96,6 +96,8 @@ def read(path: Path) -> HypervisorConfig:
         raise ConfigError(str(path), error.strerror or str(error)) from None
     except msgspec.DecodeError as error:
         raise ConfigError(str(path), str(error)) from None
+    except RecursionError:
+        raise ConfigError(str(path), "brackets are nested too deeply") from None
     try:
         config = convert(raw, HypervisorConfig)
         check(config)

@@ -18,7 +18,7 @@ from memcoord.commands.control import add_verbs
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-UNEXPECTED_CHARACTERS_MAX = 300
+LINE_CHARACTERS_MAX, UNEXPECTED_CHARACTERS_MAX = 600, 300
 
 app = typer.Typer(
     name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -130,7 +130,10 @@ def sim(
     policy: Policies = None,
     set_: Changes = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed gives the same run (the scenario's).")
+        int | None,
+        typer.Option(
+            min=0, max=(1 << 63) - 1, help="The same seed gives the same run (the scenario's)."
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Run this many, and show the means.")
@@ -309,7 +312,10 @@ def main() -> None:
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:
-    typer.echo(f"memcoord: {' '.join(str(error).split())}", err=True)
+    line = " ".join(str(error).split())
+    if len(line) > LINE_CHARACTERS_MAX:  # it quotes what the user wrote, which may be of any length
+        line = f"{line[:LINE_CHARACTERS_MAX]} ..."
+    typer.echo(f"memcoord: {line}", err=True)
     _end(code)
 
 

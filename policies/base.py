@@ -45,8 +45,9 @@ class View:
     """All domains at one tick: read-only float64 columns, one entry per domain, in domid order.
 
     Pages and frames are 4 KiB. "This interval" means since the view before. ``len(view)`` is the
-    number of domains and may be 0. NaN in ``committed``, ``idle`` and ``pressure``, and None for
-    ``mrc``, ``cold`` and ``promotions``, mean: not measured.
+    number of domains and may be 0. NaN in ``swap_ins``, ``ram_used``, ``committed``, ``idle`` and
+    ``pressure`` means: the guest does not report it. None for ``mrc``, ``cold`` and ``promotions``
+    means: not measured. Neither is 0.
     """
 
     capacity: int  # tmem pages there are to share
@@ -67,10 +68,10 @@ class View:
     failed_puts_total: Column  # since the domain attached
     gets: Column  # this interval
     hits: Column  # gets that found their page, this interval
-    swap_ins: Column  # this interval, the guest's own word
+    swap_ins: Column  # this interval, the guest's own word; see ``came_back``
     ram_current: Column  # frames the domain holds
     ram_target: Column  # frames it should hold
-    ram_used: Column  # frames it says it uses, never above current
+    ram_used: Column  # frames it says it uses, never above current; see ``in_use``
     ram_minimum: Column
     ram_maximum: Column
     age: Column  # ticks since it attached; 0 at its first
@@ -101,6 +102,16 @@ class View:
     def demand(self) -> Column:
         """Tmem pages each domain could use: pages held, plus puts that failed this interval."""
         return self.used + self.failed_puts
+
+    @property
+    def came_back(self) -> Column:
+        """Pages read from swap this interval; puts that failed, of a guest that does not report."""
+        return np.where(np.isnan(self.swap_ins), self.failed_puts, self.swap_ins)
+
+    @property
+    def in_use(self) -> Column:
+        """Frames each domain uses; all it holds, of a guest that does not report."""
+        return np.where(np.isnan(self.ram_used), self.ram_current, self.ram_used)
 
     def carried(self, columns: int, start: float = 0.0) -> Column:
         """A copy of ``carry`` with ``columns`` columns; ``start`` where nothing was carried."""

@@ -222,6 +222,14 @@ def _reasons(plan: Plan, view: View) -> Reasons | None:
     return Reasons(tuple(texts) if isinstance(texts, list) else texts)
 
 
+def describe_error(error: BaseException) -> str:
+    """Type and text, in one line, of an exception whose own ``__str__`` may raise."""
+    try:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except Exception:
+        return type(error).__name__
+
+
 def _plain(text: object) -> str:
     """One line that any message can carry."""
     try:

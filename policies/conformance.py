@@ -44,6 +44,8 @@ CLAUSES = {
     "equivariant": "domains in another order get the same targets, a page more or less",
     "limits": "after clamping, minimum and maximum hold and the sum is within capacity",
     "carry": "the carry of a plan can be shown again, while domains come and go",
+    "unknown": "while memory is not short, who reports nothing (NaN, not 0) is not shrunk",
+    "quiet": "a plan prints nothing",
     "nonsense": "empty, huge and impossible views have valid plans too",
     "speed": f"a plan for 10,000 domains comes within {KIT_DEADLINE_S:g} s",
     "monotone": "more demand never gets less memory (if the class says monotone = True)",
@@ -60,6 +62,8 @@ _EVERY_VIEW: dict[str, Clause] = {
 }
 _SMALL_VIEWS: dict[str, Clause] = {
     "carry": clauses.carry,
+    "unknown": clauses.unknown,
+    "quiet": clauses.quiet,
     "monotone": clauses.monotone,
     "settles": clauses.settles,
 }

@@ -99,12 +99,15 @@ class Fallow:
     def _watch(self, view: View) -> Column:
         """The carry, one array per column."""
         before = view.carried(4, np.nan)
-        asked = np.minimum((view.hits + view.swap_ins) / np.maximum(view.puts, 1), 1)
+        asked = np.minimum((view.hits + view.came_back) / np.maximum(view.puts, 1), 1)
         # A new domain has made no requests yet; until it has, its stall is believed.
         trusted = np.where(np.isnan(before[:, AGAIN]), 1.0, before[:, AGAIN])
         judged = (view.puts > 0) & ~np.isnan(before[:, AGAIN])
         again = np.where(judged, moving_average(trusted, asked, self.params.trust), trusted)
-        stall = again * np.clip(np.nan_to_num(view.pressure, nan=0.0), 0, 1)
+        # One that does not report its pressure stays what it was, and a newcomer is not content.
+        unknown = np.isnan(view.pressure)
+        usual = np.nan_to_num(before[:, AVERAGE], nan=self.params.content)
+        stall = np.where(unknown, usual, again * np.clip(view.pressure, 0, 1))
         average = moving_average(before[:, AVERAGE], stall, self.params.step)
         worst = np.maximum(stall, moving_average(before[:, WORST], stall, self.params.fade))
         idle = np.clip(np.nan_to_num(view.idle, nan=0.0), 0, 1)

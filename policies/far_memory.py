@@ -57,7 +57,7 @@ class FarMemory:
         """The law of the module's docstring."""
         if view.cold is None or view.promotions is None:
             return Plan(why=np.full(len(view), _RULES[0]), carry=view.carried(HISTORY, -1.0))
-        inside = view.ram_used + view.used
+        inside = view.in_use + view.used
         total = np.where(np.isnan(view.committed), inside, view.committed)
         total = np.clip(total, 0, np.maximum(inside, view.ram_maximum))
         known = ~np.isnan((view.cold + view.promotions).sum(axis=1))

@@ -48,7 +48,7 @@ class Ginseng:
         """The law of the module's docstring."""
         before = view.carried(2, np.nan)
         curves, known = curves_of(view)
-        requests = view.gets + view.swap_ins + np.where(known, 0, view.puts)
+        requests = view.gets + view.came_back + np.where(known, 0, view.puts)
         rate = moving_average(before[:, 0], requests, self.params.step)
         edges, gain = _bids(view, curves, known, view.weight * rate)
         edges, gain = _penalised(edges, gain, view.used, self.params.penalty)

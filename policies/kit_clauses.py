@@ -5,6 +5,10 @@ text, empty when there is none. The policy is always shown a copy of the view. C
 ``policies.conformance`` only.
 """
 
+from __future__ import annotations
+
+import contextlib
+import io
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +19,16 @@ from numpy.typing import NDArray
 
 from policies.base import Plan, Policy, View
 from policies.checked import CheckedPlan, PlanError, Targets, check_plan
-from policies.kit_views import SHOWN_DOMAINS_MAX, columns_of, copy_of, is_scarce, reordered
+from policies.kit_views import (
+    KIT_FRAMES_PER_DOMAIN,
+    REPORTED,
+    SHOWN_DOMAINS_MAX,
+    columns_of,
+    copy_of,
+    is_scarce,
+    reordered,
+)
+from policies.ram_targets import ROUNDING_FRAMES_MAX
 
 #: Plans in a row of the clause "carry"; what each carries is in the view of the next.
 KIT_SEQUENCE = 50
@@ -25,6 +38,9 @@ KIT_SETTLE_TICKS = 500
 KIT_REST_TICKS = 16
 KIT_REST_PAGES = 2
 KIT_REST_OF_CAPACITY = 0.001
+#: Plans in a row of the clause "unknown".
+KIT_UNKNOWN_PLANS = 60
+PRINTED_CHARACTERS_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -135,6 +151,63 @@ def carry(subject: Subject, view: View) -> str:
             carried[newcomer], age[newcomer] = np.nan, 0
         shown = replace(view, carry=carried, age=age, tick=view.tick + number + 1, **columns)
     return ""
+
+
+def unknown(subject: Subject, view: View) -> str:
+    """While memory is not short, a domain is not shrunk for reporting nothing.
+
+    That is: not where one that reports to be short of memory is not shrunk either.
+    """
+    nothing = dict.fromkeys(REPORTED, np.nan)
+    held = KIT_FRAMES_PER_DOMAIN // 4
+    needy: dict[str, float] = {
+        "swap_ins": held,
+        "ram_used": held,
+        "committed": held,
+        "idle": 0,
+        "pressure": 1,
+    }
+    lost = _shrunk(subject, view, held, nothing)
+    if not lost or _shrunk(subject, view, held, needy):
+        return ""
+    return f"with memory to spare, it shrinks one that reports nothing: {lost}"
+
+
+def _shrunk(subject: Subject, view: View, held: int, told: dict[str, float]) -> str:
+    """Whose RAM goes down while all of the domains of ``view`` report ``told`` and obey."""
+    policy, start = subject.make(), np.full(len(view), float(held))
+    columns: dict[str, Any] = {name: np.full(len(view), value) for name, value in told.items()}
+    shown = View.of(
+        capacity=view.capacity,
+        ram_capacity=view.ram_capacity,
+        names=view.names,
+        host_frames=view.host_frames,
+        ram_current=start,
+        ram_target=start,
+        **columns,
+    )
+    for number in range(KIT_UNKNOWN_PLANS):
+        left = max(view.host_frames - int(shown.ram_current.sum()), 0)
+        shown = replace(shown, host_free_frames=left)
+        plan = _ask(policy, copy_of(shown))
+        if plan is None or plan.ram is None:
+            return ""
+        for index in np.flatnonzero(plan.ram < start - ROUNDING_FRAMES_MAX)[:1]:
+            return (
+                f"RAM of {view.names[index]} from {held} to {plan.ram[index]} frames "
+                f"in {number + 1} plans"
+            )
+        shown = _fed_back(shown, plan)
+    return ""
+
+
+def quiet(subject: Subject, view: View) -> str:
+    """A plan prints nothing."""
+    policy, heard = subject.make(), io.StringIO()
+    with contextlib.redirect_stdout(heard):
+        _ask(policy, copy_of(view))
+    text = heard.getvalue()
+    return f"prints {text[:PRINTED_CHARACTERS_MAX]!r}" if text else ""
 
 
 def monotone(subject: Subject, view: View) -> str:

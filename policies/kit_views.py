@@ -20,6 +20,9 @@ KIT_VIEWS_PER_SIZE = 4
 SHOWN_DOMAINS_MAX = 8
 SHOWN_GRID_MAX = 8
 HUGE = float(1 << 52)
+#: What a guest reports; NaN where it does not.
+SILENT_PART = 0.2
+REPORTED = ("swap_ins", "ram_used", "committed", "idle", "pressure")
 #: Without these there is no view; the others are put back to their default when they do not matter.
 _GIVEN = ("capacity", "ram_capacity", "names")
 
@@ -52,7 +55,7 @@ def sensible_view(
     puts, gets, minimum = some(1000), some(1000), some(share / 4)
     current = some(KIT_FRAMES_PER_DOMAIN)
     unlimited = random.random() < 0.2
-    return View.of(
+    view = View.of(
         names=[f"vm{index + 1}" for index in range(domains)],
         capacity=capacity,
         ram_capacity=domains * KIT_FRAMES_PER_DOMAIN,
@@ -80,9 +83,21 @@ def sensible_view(
         age=some(100),
         **(_measured(random, domains, current) if measured else {}),
     )
+    return _with_silent_guests(view, random) if measured else view
+
+
+def _with_silent_guests(view: View, random: np.random.Generator) -> View:
+    """``view`` as it is where every guest keeps a part of its figures to itself."""
+    told: dict[str, Any] = {
+        name: np.where(random.random(len(view)) < SILENT_PART, np.nan, getattr(view, name))
+        for name in REPORTED
+    }
+    return replace(view, **told)
 
 
 def _measured(random: np.random.Generator, domains: int, current: Column) -> dict[str, Column]:
+    """What is measured of each domain, and what each guest reports that is not in every view."""
+
     def falling(columns: int, most: float) -> Column:
         return np.sort(random.random((domains, columns)) * most, axis=1)[:, ::-1].copy()
 
@@ -124,6 +139,9 @@ def nonsense_views() -> Iterator[tuple[str, View]]:
     yield "maxima of nothing", View.of(**plenty | busy, maximum=[0, 0, 0], ram_maximum=[0, 0, 0])
     yield "weights far apart", View.of(**plenty | busy, weight=[1e-9, 1.0, 1e9])
     yield "priorities below nothing", View.of(**plenty | busy, priority=[-HUGE, 0, HUGE])
+    unknown = dict.fromkeys(REPORTED, [np.nan] * 3)
+    yield "guests that report nothing", View.of(**plenty | busy | ram | unknown)
+    yield "one that reports nothing", View.of(**plenty | busy | ram | _one_of_three(unknown))
     told = {"committed": [0, HUGE, 0], "idle": [0, 1, 1], "pressure": [1, 0, 1]}
     yield "guests that tell extremes", View.of(**plenty | busy | ram | told)
     grids: dict[str, Any] = {
@@ -132,6 +150,10 @@ def nonsense_views() -> Iterator[tuple[str, View]]:
         "promotions": np.full((3, len(AGE_EDGES_S)), HUGE),
     }
     yield "curves of nothing", View.of(**plenty | busy | ram | grids)
+
+
+def _one_of_three(unknown: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: [0.0, *values[1:2], 0.0] for name, values in unknown.items()}
 
 
 def columns_of(view: View) -> list[tuple[str, NDArray[np.float64]]]:

@@ -47,7 +47,7 @@ class Mom:
         carried = view.carried(1 + 2 * SAMPLES, -1.0)
         kept = unrounded(view, carried[:, 0])
         free = np.full(len(view), max(spare_frames(view), 0) / max(view.ram_capacity, 1))
-        uses = np.column_stack((carried[:, 2 : 1 + SAMPLES], view.ram_used))
+        uses = np.column_stack((carried[:, 2 : 1 + SAMPLES], view.in_use))
         frees = np.column_stack((carried[:, 2 + SAMPLES :], free))
         # The host's history is the same for all, but a newcomer has not lived through all of it.
         host = np.maximum.reduce(frees, axis=0, initial=-1.0)[np.newaxis]

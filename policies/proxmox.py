@@ -72,7 +72,7 @@ class Proxmox:
 
 def _balloon(view: View, held: Column, goal: float, step: float) -> Column:
     """Targets of one cycle: first the preferred domains, then all if that changed nothing."""
-    free = view.ram_current - view.ram_used
+    free = view.ram_current - view.in_use
     roomy = (free > FREE_PART * view.ram_minimum) & (held >= view.ram_minimum)
     new = share(view, held, goal, step, roomy if goal < 0 else ~roomy)
     if np.array_equal(new, held):

@@ -46,10 +46,10 @@ def spare_frames(view: View) -> float:
 def needed_frames(view: View) -> Column:
     """Frames the programs of each domain want: those they committed, within the limits.
 
-    Where committed memory is not measured: frames in use, plus puts that failed this interval.
+    Where committed memory is not reported: frames in use, plus puts that failed this interval.
     """
     known = ~np.isnan(view.committed)
-    needed = np.where(known, view.committed, view.ram_used + view.failed_puts)
+    needed = np.where(known, view.committed, view.in_use + view.failed_puts)
     return np.clip(needed, 0, np.maximum(view.ram_minimum, view.ram_maximum))
 
 

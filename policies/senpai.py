@@ -55,9 +55,10 @@ class Senpai:
         """The law of the module's docstring."""
         interval = self.params.interval_ticks
         asked, integral, grace = view.carried(3, -1.0).T
-        # A new domain's limit is its present size.
-        limit = np.where(asked < 0, view.ram_current, view.ram_target + unrounded(view, asked))
         known = ~np.isnan(view.pressure)
+        # A new domain's limit is its present size, where there is a pressure that can raise it.
+        limit = view.ram_target + unrounded(view, asked)
+        limit = np.where((asked < 0) & known, view.ram_current, limit)
         waited = US_PER_TICK * np.clip(np.where(known, view.pressure, 0.0), 0, 1)
         integral = np.maximum(integral, 0) + waited
         grace = np.where(asked < 0, interval, grace)

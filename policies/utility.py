@@ -39,7 +39,7 @@ class Utility:
     def plan(self, view: View) -> Plan:
         """The law of the module's docstring."""
         rate = moving_average(
-            view.carried(1, np.nan)[:, 0], view.gets + view.swap_ins, self.params.step
+            view.carried(1, np.nan)[:, 0], view.gets + view.came_back, self.params.step
         )
         curves, known = curves_of(view)
         floor = fit_floors(view.capacity, view.minimum)

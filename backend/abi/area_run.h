@@ -16,8 +16,8 @@ struct mc_area_run {            /* areas first .. end - 1 */
 static inline struct mc_area_run mc_area_run_of(const struct mc_domain *domain, uint32_t first,
                                                 uint32_t count)
 {
-    MC_CHECK(count && count <= domain->areas && first <= domain->areas - count,
-             "domain %u: %u areas from %u, of %u", domain->domid, count, first, domain->areas);
+    MC_CHECK_IN(domain, count && count <= domain->areas && first <= domain->areas - count,
+                "%u areas from %u, of %u", count, first, domain->areas);
     return (struct mc_area_run){first, first + count};
 }
 

@@ -9,7 +9,6 @@
 static void banks_shrink(struct mc_host *host, struct mc_bank *bank)
 {
     uint64_t frames = bank->free_frames;
-
     MC_CHECK(bank->total_frames >= frames && host->free_frames >= frames &&
                  host->total_frames >= frames,
              "bank of %lu frames loses %lu, host has %lu free of %lu", bank->total_frames, frames,
@@ -25,7 +24,6 @@ static void banks_shrink(struct mc_host *host, struct mc_bank *bank)
 static void banks_regrow(struct mc_host *host, struct mc_bank *bank)
 {
     uint64_t frames = bank->gone_frames;
-
     bank->total_frames += frames;
     bank->free_frames += frames;
     bank->gone_frames = 0;
@@ -45,7 +43,6 @@ void mc_banks_drain(struct mc_host *host)
 static void banks_ask_sections(struct mc_host *host)
 {
     struct mc_domain *domain;
-
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         if (mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->id == MC_SECTIONS)
             domain->mechanism->target(host, domain);
@@ -53,12 +50,10 @@ static void banks_ask_sections(struct mc_host *host)
     mc_work(host);
 }
 
-/* Withdraw a bank, or bring it back. */
-static int banks_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t withdrawn)
+int mc_bank_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t withdrawn)
 {
     struct mc_bank *bank = &host->banks[index];
     int status = MC_ESTATE;
-
     if (index >= host->bank_count)
         return MC_EINDEX;
     mc_host_lock(host);
@@ -76,20 +71,9 @@ static int banks_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t wi
     return status;
 }
 
-int mc_bank_withdraw(struct mc_host *host, uint32_t bank)
-{
-    return banks_set_withdrawn(host, bank, 1);
-}
-
-int mc_bank_restore(struct mc_host *host, uint32_t bank)
-{
-    return banks_set_withdrawn(host, bank, 0);
-}
-
 static uint64_t banks_charged(const struct mc_domain *domain, uint32_t bank)
 {
     uint64_t frames = 0;
-
     for (uint32_t area = 0; domain->states && area < domain->areas; area++)
         if (domain->banks[area] == bank && domain->states[area] > MC_A_SOFT) {
             MC_CHECK(domain->hole_counts[area] <= MC_AREA_FRAMES, "domain %u, area %u: %u holes",
@@ -102,7 +86,6 @@ static uint64_t banks_charged(const struct mc_domain *domain, uint32_t bank)
 int mc_bank_usage(struct mc_host *host, uint32_t bank, struct mc_bank_usage *usage)
 {
     uint64_t used = 0;
-
     if (bank >= host->bank_count)
         return MC_EINDEX;
     mc_host_lock(host);

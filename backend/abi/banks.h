@@ -18,9 +18,8 @@ struct mc_bank_usage {
     uint64_t tmem_frames;
 };
 
-/* MC_EINDEX; MC_ESTATE when it is withdrawn already, or not withdrawn. */
-int mc_bank_withdraw(struct mc_host *host, uint32_t bank);
-int mc_bank_restore(struct mc_host *host, uint32_t bank);
+/* Withdraw a bank (1), or bring it back (0). MC_EINDEX; MC_ESTATE when it is so already. */
+int mc_bank_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t withdrawn);
 int mc_bank_usage(struct mc_host *host, uint32_t bank, struct mc_bank_usage *usage);
 /* The free frames of withdrawn banks leave the host. */
 void mc_banks_drain(struct mc_host *host);

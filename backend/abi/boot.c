@@ -9,10 +9,9 @@ static int boot_areas(struct mc_host *host, struct mc_domain *domain,
                       int (*give)(struct mc_host *, struct mc_domain *, uint32_t))
 {
     int path, status = MC_OK;
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
-             domain->domid, domain->boot_areas, domain->areas);
+    MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "boots with %u areas of %u",
+                domain->boot_areas, domain->areas);
     for (uint32_t area = 0; area < domain->boot_areas && !status; area++) {
         if (domain->states[area] != MC_A_HARD)
             continue;
@@ -21,16 +20,14 @@ static int boot_areas(struct mc_host *host, struct mc_domain *domain,
         if (!status)
             status = give(host, domain, area);
     }
-    MC_CHECK(status || domain->counts[MC_A_INSTALLED] >= domain->boot_areas,
-             "domain %u: booted with %u areas of %u", domain->domid,
-             domain->counts[MC_A_INSTALLED], domain->boot_areas);
+    MC_CHECK_IN(domain, status || domain->counts[MC_A_INSTALLED] >= domain->boot_areas,
+                "booted with %u areas of %u", domain->counts[MC_A_INSTALLED], domain->boot_areas);
     return status;
 }
 
 static int boot_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int status = mc_populate(host, domain, area, MC_A_READY);
-
     return status ? status : mc_grant(host, domain, area);
 }
 
@@ -55,7 +52,6 @@ static int boot_tell_installed(struct mc_domain *domain, uint32_t area)
 static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int path = MC_PATH_RING, status;
-
     mc_wait_area(host, domain, area, 1u << MC_A_PUNCHING_SOFT);
     switch (domain->states[area]) {
     case MC_A_PUNCH_SOFT:       /* the worker has not begun: keep the pages */
@@ -68,8 +64,8 @@ static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t
     default:
         return MC_EFOREIGN;
     }
-    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas of %u",
-             domain->domid, domain->target_areas, domain->areas);
+    MC_CHECK_IN(domain, domain->target_areas <= domain->areas, "target of %u areas of %u",
+                domain->target_areas, domain->areas);
     if (domain->counts[MC_A_INSTALLED] >= domain->target_areas)
         return MC_ETARGET;
     status = mc_supply_find(host, domain, &path);
@@ -86,7 +82,6 @@ static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area)
 {
     int status = MC_EINDEX;
-
     MC_CHECK_LOCKED(host);
     if (area < domain->areas)
         status = boot_install(host, domain, (uint32_t)area);

@@ -22,7 +22,6 @@
 #define CMM_SHUN_NS 1000000000ull
 #define CMM_SHUN_DOUBLINGS 6
 #define CMM_SLEEP_NS 100000000u
-#define NS_PER_MS 1000000u
 
 struct cmm_ask {                /* one ask under way */
     struct mc_domain *asker;
@@ -43,14 +42,11 @@ static struct mc_domain *dom0_choose_donor(struct mc_host *host, const struct mc
     struct mc_domain *best = NULL, *donor;
     uint32_t most = 0;
     int best_above = 0;
-
     MC_CHECK(cmm_of(asker)->dom0, "domain %u asks without dom0", asker->domid);
     for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
         int above;
         uint32_t spare;
-
-        if (donor == asker || !mc_cmm_has_dom0(donor) ||
-            mc_clock_ns() < cmm_of(donor)->shunned_ns)
+        if (donor == asker || !mc_cmm_has_dom0(donor) || mc_clock_ns() < cmm_of(donor)->shunned_ns)
             continue;
         above = donor->installed_frames > donor->target_frames;
         spare = above < best_above ? 0 : mc_spare_areas(donor, donor->areas);
@@ -67,7 +63,6 @@ static struct mc_domain *dom0_choose_donor(struct mc_host *host, const struct mc
 static void dom0_note_given(struct mc_cmm *donor, uint64_t areas)
 {
     int doublings = donor->failures < CMM_SHUN_DOUBLINGS ? donor->failures : CMM_SHUN_DOUBLINGS;
-
     MC_CHECK(donor->failures >= 0, "a donor failed %d times", donor->failures);
     if (areas) {
         donor->failures = 0;
@@ -82,9 +77,7 @@ static uint64_t dom0_smaller_size(const struct mc_domain *donor, uint32_t areas)
 {
     uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
     uint64_t size = donor->installed_frames > frames ? donor->installed_frames - frames : 0;
-
-    MC_CHECK(areas && areas <= MC_GROW_AREAS_MAX, "domain %u: asked for %u areas", donor->domid,
-             areas);
+    MC_CHECK_IN(donor, areas && areas <= MC_GROW_AREAS_MAX, "asked for %u areas", areas);
     return size < donor->target_frames ? size : donor->target_frames;
 }
 
@@ -94,9 +87,8 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
 {
     struct mc_cmm *device = cmm_of(donor), *asking = cmm_of(ask->asker);
     uint64_t serial = device->serial, before = device->given_areas;
-    uint64_t deadline_ns = mc_clock_ns() + donor->options[MC_CMM_ANSWER] * NS_PER_MS, now_ns;
+    uint64_t deadline_ns = mc_clock_ns() + donor->options[MC_CMM_ANSWER] * MC_NS_PER_MS, now_ns;
     int32_t status;
-
     MC_CHECK(donor != ask->asker, "domain %u is to give to itself", donor->domid);
     asking->waits++;
     mc_config_ask(donor, dom0_smaller_size(donor, ask->missing));
@@ -117,8 +109,8 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
     }
     /* The donor is to give no more than this; up to its target it may grow again. */
     atomic_store(&donor->control->requested_frames, donor->target_frames);
-    MC_CHECK(device->given_areas >= before, "domain %u: gave %lu areas, now %lu", donor->domid,
-             before, device->given_areas);
+    MC_CHECK_IN(donor, device->given_areas >= before, "gave %lu areas, now %lu", before,
+                device->given_areas);
     dom0_note_given(device, device->given_areas - before);
     return (uint32_t)(device->given_areas - before);
 }
@@ -126,12 +118,9 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
 /* Have donors give what is missing; 1 when one gave something. Releases the lock. */
 static int dom0_take_from_donors(struct mc_dom0 *dom0, struct cmm_ask *ask)
 {
-    MC_CHECK(ask->donors <= CMM_DONORS_MAX, "domain %u: %d donors were asked",
-             ask->asker->domid, ask->donors);
-    while (!ask->given && ask->donors < CMM_DONORS_MAX &&
-           mc_phase_of(ask->asker) == MC_ACTIVE) {
+    MC_CHECK_IN(ask->asker, ask->donors <= CMM_DONORS_MAX, "%d donors were asked", ask->donors);
+    while (!ask->given && ask->donors < CMM_DONORS_MAX && mc_phase_of(ask->asker) == MC_ACTIVE) {
         struct mc_domain *donor = dom0_choose_donor(dom0->host, ask->asker);
-
         if (!donor)
             return 0;
         ask->donors++;
@@ -147,7 +136,6 @@ static int dom0_take_from_donors(struct mc_dom0 *dom0, struct cmm_ask *ask)
 static int dom0_find_memory(struct mc_dom0 *dom0, struct cmm_ask *ask, int *path)
 {
     struct mc_host *host = dom0->host;
-
     if (ask->asker->counts[MC_A_READY]) {
         if (!ask->given && !mc_has_free(host, MC_AREA_FRAMES))
             dom0_take_from_donors(dom0, ask);
@@ -165,9 +153,7 @@ static int dom0_make_ready(struct mc_host *host, struct mc_domain *asker, int su
 {
     int64_t area = mc_find_state(asker, MC_A_READY);
     int status = MC_OK;
-
-    MC_CHECK(supplied == MC_OK || supplied == MC_ENOMEM, "domain %u: supplied by %d", asker->domid,
-             supplied);
+    MC_CHECK_IN(asker, supplied == MC_OK || supplied == MC_ENOMEM, "supplied by %d", supplied);
     if (area < 0) {
         area = supplied ? -1 : mc_find_state(asker, MC_A_HARD);
         if (area >= 0)
@@ -175,7 +161,6 @@ static int dom0_make_ready(struct mc_host *host, struct mc_domain *asker, int su
     }
     if (area < 0) {
         int64_t coming = mc_find_state(asker, MC_A_POPULATING);
-
         status = coming >= 0 ? MC_ENOMEM : supplied ? supplied : MC_ETARGET;
         if (coming >= 0)
             mc_wait_area(host, asker, (uint32_t)coming, 1u << MC_A_POPULATING);
@@ -192,8 +177,7 @@ static int dom0_grow(struct mc_dom0 *dom0, struct cmm_ask *ask, int *path)
     struct mc_domain *asker = ask->asker;
     uint32_t area;
     int status;
-
-    MC_CHECK(ask->missing, "domain %u: nothing is missing", asker->domid);
+    MC_CHECK_IN(asker, ask->missing, "nothing is missing");
     *path = MC_PATH_RING;
     if (asker->counts[MC_A_INSTALLED] >= asker->target_areas)
         return MC_ETARGET;
@@ -223,7 +207,6 @@ static int dom0_serve_ask(struct mc_dom0 *dom0, struct mc_domain *asker, uint32_
 {
     struct cmm_ask ask = {.asker = asker, .missing = wanted};
     int status = MC_OK;
-
     *granted = 0;
     if (!wanted || wanted > MC_GROW_AREAS_MAX) {
         mc_count_bad(asker);
@@ -239,17 +222,15 @@ static int dom0_serve_ask(struct mc_dom0 *dom0, struct mc_domain *asker, uint32_
 static void dom0_answer_ask(struct mc_domain *domain, uint32_t number, int32_t result, int path)
 {
     struct mc_cmm *device = cmm_of(domain);
-
-    MC_CHECK(result >= MC_EBROKEN && result <= MC_GROW_AREAS_MAX && path >= 0 && path <= UINT8_MAX,
-             "domain %u: answer %d by path %d", domain->domid, result, path);
-    MC_CHECK(number != device->answered, "domain %u: ask %u is answered twice", domain->domid,
-             number);
+    MC_CHECK_IN(domain, result >= MC_EBROKEN && result <= MC_GROW_AREAS_MAX && path >= 0 &&
+                    path <= UINT8_MAX, "answer %d by path %d", result, path);
+    MC_CHECK_IN(domain, number != device->answered, "ask %u is answered twice", number);
     device->answered = number;
     device->asks++;
-    mc_cmm_write_config(domain, MC_CMM_ASKS, device->asks);
-    mc_cmm_write_config(domain, MC_CMM_TRANSFERS, device->transfers);
-    mc_cmm_write_config(domain, MC_CMM_WAITS, mc_cmm_message(device->timeouts, device->waits));
-    mc_cmm_write_config(domain, MC_CMM_ASKED,
+    mc_config_write(domain, MC_CMM_ASKS, device->asks);
+    mc_config_write(domain, MC_CMM_TRANSFERS, device->transfers);
+    mc_config_write(domain, MC_CMM_WAITS, mc_cmm_message(device->timeouts, device->waits));
+    mc_config_write(domain, MC_CMM_ASKED,
                         mc_cmm_message(number, (uint32_t)path << 16 | (uint16_t)result));
 }
 
@@ -259,13 +240,12 @@ static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
     uint64_t message = mc_cmm_driver_word(domain, MC_CMM_ASK);
     int path = MC_PATH_RING, status;
     uint32_t granted;
-
     MC_CHECK_LOCKED(dom0->host);
     if (mc_cmm_number(message) == cmm_of(domain)->answered)
         return 0;
     domain->users++;
     status = dom0_serve_ask(dom0, domain, (uint32_t)message, &granted, &path);
-    MC_CHECK(domain->users, "domain %u: dom0 lets it go without holding it", domain->domid);
+    MC_CHECK_IN(domain, domain->users, "dom0 lets it go without holding it");
     domain->users--;
     if (mc_phase_of(domain) != MC_ACTIVE) {
         mc_tell_done(dom0->host);
@@ -286,12 +266,10 @@ static void *dom0_run(void *argument)
     struct mc_dom0 *dom0 = argument;
     struct mc_host *host = dom0->host;
     struct mc_domain *domain;
-
     mc_work_later();
     mc_host_lock(host);
     while (!dom0_is_stopping(dom0)) {
         int worked = mc_cmm_collect(host);
-
         for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
             worked += mc_cmm_has_dom0(domain) && dom0_serve(dom0, domain);
         mc_work_now(host);
@@ -307,7 +285,6 @@ static struct mc_dom0 *dom0_of_host(struct mc_host *host)
 {
     for (uint32_t domid = 0; domid < MC_MAX_DOMAINS; domid++) {
         const struct mc_domain *domain = &host->domains[domid];
-
         if (domain->mechanism && domain->mechanism->id == MC_CMM && domain->device &&
             cmm_of(domain)->dom0)
             return cmm_of(domain)->dom0;
@@ -318,7 +295,6 @@ static struct mc_dom0 *dom0_of_host(struct mc_host *host)
 static int dom0_listen_to(struct mc_dom0 *dom0, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET};
-
     return epoll_ctl(dom0->epoll_fd, EPOLL_CTL_ADD, fd, &event) ? MC_EKERNEL : MC_OK;
 }
 
@@ -327,7 +303,6 @@ static struct mc_dom0 *dom0_start(struct mc_host *host)
     struct mc_dom0 *dom0 = calloc(1, sizeof *dom0);
     sigset_t all, before;
     int failed;
-
     if (!dom0)
         return NULL;
     dom0->host = host;
@@ -351,7 +326,6 @@ static struct mc_dom0 *dom0_start(struct mc_host *host)
 int mc_dom0_join(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_dom0 *dom0 = dom0_of_host(host);
-
     MC_CHECK(!cmm_of(domain)->dom0 && domain->bell_fd >= 0, "domain %u joins dom0 twice, bell %d",
              domain->domid, domain->bell_fd);
     if (!dom0 && !(dom0 = dom0_start(host)))
@@ -364,7 +338,6 @@ int mc_dom0_join(struct mc_host *host, struct mc_domain *domain)
 void mc_dom0_leave(struct mc_domain *domain)
 {
     struct mc_dom0 *dom0 = cmm_of(domain)->dom0;
-
     MC_CHECK(dom0 && dom0->domains, "domain %u leaves dom0, which has %u", domain->domid,
              dom0 ? dom0->domains : 0);
     MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u leaves dom0 in phase %u", domain->domid,
@@ -383,7 +356,6 @@ void mc_dom0_leave(struct mc_domain *domain)
 void mc_dom0_reset(struct mc_domain *domain)
 {
     struct mc_cmm *device = cmm_of(domain);
-
     MC_CHECK(device->dom0, "domain %u boots without dom0", domain->domid);
     MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u boots in phase %u", domain->domid,
              mc_phase_of(domain));

@@ -40,8 +40,7 @@ struct mc_cmm {                 /* domain->device */
 
 static inline struct mc_cmm *cmm_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism->id == MC_CMM && domain->device, "domain %u: no cmm device",
-             domain->domid);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_CMM && domain->device, "no cmm device");
     return domain->device;
 }
 
@@ -57,7 +56,6 @@ void mc_dom0_reset(struct mc_domain *domain);
 /* 1 for an active domain of the first design. */
 int mc_cmm_has_dom0(const struct mc_domain *domain);
 uint64_t mc_cmm_driver_word(const struct mc_domain *domain, uint32_t index);
-void mc_cmm_write_config(struct mc_domain *domain, uint32_t index, uint64_t word);
 void mc_cmm_ring(struct mc_host *host, struct mc_domain *domain);
 /* Take what all domains offer; the worker punches it. How many offers there were. */
 int mc_cmm_collect(struct mc_host *host);

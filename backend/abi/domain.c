@@ -16,7 +16,6 @@ static int domain_make_ram(struct mc_host *host, struct mc_domain *domain, uint6
 {
     char name[MC_NAME_BYTES];
     int64_t address;
-
     snprintf(name, sizeof name, "memcoord-ram-%u", domain->domid);
     domain->sealed = !host->directory[0];
     domain->ram_fd = domain->sealed ? mc_memfd(name, bytes) : mc_tmpfile(host->directory, bytes);
@@ -34,7 +33,6 @@ static int domain_make_memory(struct mc_host *host, struct mc_domain *domain, ui
     char name[MC_NAME_BYTES];
     int64_t bytes = mc_meta_bytes(areas);
     int status;
-
     if (bytes < 0)
         return (int)bytes;
     domain->meta_bytes = (uint64_t)bytes;
@@ -60,10 +58,8 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
     struct mc_control *control = (struct mc_control *)domain->meta;
     struct mc_ring *rings[2];
     int status;
-
-    MC_CHECK(domain->meta_bytes == (uint64_t)mc_meta_bytes(domain->areas),
-             "domain %u: meta of %lu bytes for %u areas", domain->domid, domain->meta_bytes,
-             domain->areas);
+    MC_CHECK_IN(domain, domain->meta_bytes == (uint64_t)mc_meta_bytes(domain->areas),
+                "meta of %lu bytes for %u areas", domain->meta_bytes, domain->areas);
     memset(control, 0, domain->meta_bytes);
     status = mc_meta_format(control, domain->meta_bytes, domain->domid, domain->areas);
     if (!status)
@@ -110,7 +106,6 @@ static void domain_tear_down(struct mc_host *host, struct mc_domain *domain)
     void *const blocks[] = {domain->states, domain->generations, domain->banks, domain->holes,
                             domain->hole_counts, domain->pins, domain->pin_counts,
                             domain->answers};
-
     MC_CHECK(!domain->users, "domain %u: unmapped under %u users", domid, domain->users);
     MC_CHECK(!domain->installed_frames && !domain->flight_frames,
              "domain %u: unmapped with %lu frames installed, %lu in flight", domid,
@@ -138,9 +133,7 @@ static uint64_t domain_in_granules(const struct mc_domain *domain, uint64_t fram
 {
     uint64_t granule = domain->granule_frames;
     uint64_t limit = (uint64_t)domain->areas * MC_AREA_FRAMES;
-
-    MC_CHECK(granule > 0 && granule <= limit, "domain %u: granule of %lu frames", domain->domid,
-             granule);
+    MC_CHECK_IN(domain, granule > 0 && granule <= limit, "granule of %lu frames", granule);
     frames = (frames + granule - 1) / granule * granule;
     return frames < limit ? frames : limit;
 }
@@ -163,11 +156,9 @@ static int domain_boot(struct mc_host *host, struct mc_domain *domain)
     struct mc_domain_counters before;
     uint32_t areas = 0;
     int status;
-
     for (int state = 0; state < MC_A_STATES; state++)
         areas += domain->counts[state];
-    MC_CHECK(areas == domain->areas, "domain %u: %u areas are counted of %u", domain->domid, areas,
-             domain->areas);
+    MC_CHECK_IN(domain, areas == domain->areas, "%u areas are counted of %u", areas, domain->areas);
     mc_host_lock(host);
     before = domain->counters;
     status = domain->mechanism->boot ? domain->mechanism->boot(host, domain)
@@ -184,18 +175,16 @@ static void domain_check_options(const struct mc_domain *domain)
     for (int i = 0; i < MC_OPTIONS_MAX; i++) {
         const struct mc_option *option = &domain->mechanism->options[i];
         uint64_t value = domain->options[i];
-
         /* An option that the mechanism has not is 0, like its bounds. */
-        MC_CHECK(value >= option->least && value <= option->most,
-                 "domain %u: option %d of %s is %lu, of %lu to %lu", domain->domid, i,
-                 domain->mechanism->name, value, option->least, option->most);
+        MC_CHECK_IN(domain, value >= option->least && value <= option->most,
+                    "option %d of %s is %lu, of %lu to %lu", i, domain->mechanism->name, value,
+                    option->least, option->most);
     }
 }
 
 static int domain_make_device(struct mc_host *host, struct mc_domain *domain)
 {
     const struct mc_mechanism *mechanism = domain->mechanism;
-
     if (mechanism->device_bytes) {
         domain->device = calloc(1, mechanism->device_bytes);
         if (!domain->device)
@@ -208,7 +197,6 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
                           const struct mc_domain_spec *spec)
 {
     int status;
-
     MC_CHECK(!domain->states && !domain->device && !domain->users && !domain->broken_status,
              "domain %u: opened with %u users, status %u, or memory of the domain before",
              domain->domid, domain->users, domain->broken_status);
@@ -236,7 +224,7 @@ static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
 {
     if (domain->mechanism->close && domain->states)
         domain->mechanism->close(host, domain);
-    MC_CHECK(!mc_is_locked(host), "domain %u: close keeps the lock", domain->domid);
+    MC_CHECK_IN(domain, !mc_is_locked(host), "close keeps the lock");
     if (domain->mechanism->device_bytes)
         free(domain->device);
     domain_tear_down(host, domain);
@@ -244,8 +232,8 @@ static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
 
 static void domain_activate(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK(domain->control && !(mc_attached(host) >> domain->domid & 1),
-             "domain %u: made active twice, attached %lx", domain->domid, mc_attached(host));
+    MC_CHECK_IN(domain, domain->control && !(mc_attached(host) >> domain->domid & 1),
+                "made active twice, attached %lx", mc_attached(host));
     mc_phase_set(domain, MC_ACTIVE);
     __atomic_fetch_or(&host->attached, 1ull << domain->domid, __ATOMIC_RELEASE);
     if (domain->mechanism->offer)
@@ -260,7 +248,6 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
     struct mc_domain *domain;
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = domid};
     int status;
-
     if (domid >= MC_MAX_DOMAINS || !spec->areas || spec->areas > MC_MAX_AREAS ||
         (uint64_t)spec->boot_areas * MC_AREA_FRAMES > spec->target_frames ||
         spec->target_frames > (uint64_t)spec->areas * MC_AREA_FRAMES ||
@@ -304,13 +291,11 @@ static int domain_quiesce(struct mc_host *host, struct mc_domain *domain)
     enum mc_phase phase = mc_phase_of(domain);
     /* Another try after a timeout looks once: the main thread has other work at each tick. */
     int waits = phase == MC_CLOSING || phase == MC_QUIESCED ? 1 : MC_CLOSE_WAITS_MAX;
-
     if (phase != MC_QUIESCED)
         mc_phase_set(domain, MC_CLOSING);
     mc_eventfd_ring(host->kick_fd);
     for (int i = 0; i <= waits; i++) {
         int served = __atomic_load_n(&host->service_running, __ATOMIC_ACQUIRE);
-
         if (!domain->users && (!served || mc_phase_of(domain) == MC_QUIESCED))
             return MC_OK;
         if (i < waits)
@@ -322,8 +307,8 @@ static int domain_quiesce(struct mc_host *host, struct mc_domain *domain)
 /* Under the lock: no thread visits the domain from now on, and tmem forgets its pages. */
 static void domain_detach(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK(mc_attached(host) >> domain->domid & 1, "domain %u: detached twice, attached %lx",
-             domain->domid, mc_attached(host));
+    MC_CHECK_IN(domain, mc_attached(host) >> domain->domid & 1, "detached twice, attached %lx",
+                mc_attached(host));
     if (host->tmem.close_client)
         host->tmem.close_client(host->tmem.state, domain->domid);
     __atomic_fetch_and(&host->attached, ~(1ull << domain->domid), __ATOMIC_RELEASE);
@@ -340,7 +325,6 @@ int mc_domain_close(struct mc_host *host, uint32_t domid)
 {
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
-
     if (status)
         return status;
     mc_host_lock(host);
@@ -376,7 +360,6 @@ int mc_domain_reboot(struct mc_host *host, uint32_t domid)
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
     uint32_t boots;
-
     if (status)
         return status;
     if (mc_phase_of(domain) != MC_ACTIVE)
@@ -425,7 +408,6 @@ int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint64_t target_f
 {
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
-
     if (status)
         return status;
     if (target_frames > mc_maxmem_frames(domain))
@@ -447,7 +429,6 @@ int mc_domain_reach(struct mc_host *host, uint32_t domid, enum mc_reach *reach, 
 {
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
-
     if (status)
         return status;
     mc_host_lock(host);
@@ -462,19 +443,10 @@ uint64_t mc_domain_size(struct mc_host *host, uint32_t domid)
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
     uint64_t frames;
-
     if (status)
         return 0;
     mc_host_lock(host);
     frames = mc_size(domain);
     mc_host_unlock(host);
     return frames;
-}
-
-uint32_t mc_domain_mechanism(struct mc_host *host, uint32_t domid)
-{
-    int status;
-    const struct mc_domain *domain = mc_domain_at(host, domid, &status);
-
-    return domain ? domain->mechanism->id : MC_DIRECT;
 }

@@ -4,21 +4,8 @@
 
 #include <time.h>
 
-/* Frames that the domain's file may have: the guest's, and all that are on their way to or from the
- * guest. */
-static uint64_t excess_allowed_frames(const struct mc_domain *domain)
-{
-    uint32_t backless = domain->counts[MC_A_HARD] + domain->counts[MC_A_SOFT];
-
-    MC_CHECK(backless + domain->counts[MC_A_INSTALLED] <= domain->areas,
-             "domain %u: %u areas without backing and %u installed of %u", domain->domid, backless,
-             domain->counts[MC_A_INSTALLED], domain->areas);
-    return (uint64_t)(domain->areas - backless - domain->counts[MC_A_INSTALLED]) * MC_AREA_FRAMES +
-           domain->installed_frames + domain->flight_frames + MC_EXCESS_TOLERANCE_FRAMES;
-}
-
 /* The guest kernel under a balloon may give too much around a frame that the driver deflated, which
- * is no fault of the driver: the balloon's sweep (balloon_watch.h) gets time to punch it. */
+ * is no fault of the driver: the balloon's sweep (mech_balloon.c) gets time to punch it. */
 static uint64_t excess_grace_ns(const struct mc_domain *domain)
 {
     return domain->mechanism->id == MC_BALLOON ? MC_EXCESS_BALLOON_NS : 0;
@@ -27,13 +14,12 @@ static uint64_t excess_grace_ns(const struct mc_domain *domain)
 static void excess_look(struct mc_host *host, uint64_t *since_ns)
 {
     uint64_t now_ns = mc_clock_ns();
-
     for (uint32_t domid = 0; domid < MC_MAX_DOMAINS; domid++) {
         struct mc_domain *domain = &host->domains[domid];
         int64_t bytes = mc_phase_of(domain) == MC_ACTIVE ? mc_resident_bytes(domain->ram_fd) : 0;
-
         MC_CHECK(bytes >= 0, "domain %u: fd %d, %ld bytes", domid, domain->ram_fd, bytes);
-        if (!bytes || (uint64_t)bytes / MC_FRAME_BYTES <= excess_allowed_frames(domain)) {
+        if (!bytes || (uint64_t)bytes / MC_FRAME_BYTES <=
+                          mc_backed_frames(domain) + MC_EXCESS_TOLERANCE_FRAMES) {
             since_ns[domid] = 0;
             continue;
         }
@@ -48,7 +34,6 @@ int mc_excess_run(struct mc_host *host)
 {
     const struct timespec period = {.tv_nsec = MC_EXCESS_PERIOD_NS};
     uint64_t since_ns[MC_MAX_DOMAINS] = {0};    /* when it was first in excess; 0: it is not */
-
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
         mc_host_lock(host);
         excess_look(host, since_ns);

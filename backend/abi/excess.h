@@ -7,7 +7,7 @@
  *        microseconds and never waits for a guest: fstat takes no lock that a guest can hold.
  *        A domain in excess is marked BROKEN with MC_EFOREIGN; the main thread is told and closes
  *        it. Under the lock the ledger is exact, so a single look is enough, but for a balloon's
- *        (MC_EXCESS_BALLOON_NS: balloon_watch.h sweeps first); one area of tolerance is left for
+ *        (MC_EXCESS_BALLOON_NS: mech_balloon.c sweeps first); one area of tolerance is left for
  *        frames that a guest moved while they were counted.
  */
 #ifndef MC_EXCESS_H

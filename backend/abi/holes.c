@@ -15,22 +15,14 @@ static void holes_flip(uint64_t *bits, uint64_t frame)
 
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame)
 {
-    MC_CHECK(frame < mc_maxmem_frames(domain), "domain %u: frame %lu", domain->domid, frame);
+    MC_CHECK_IN(domain, frame < mc_maxmem_frames(domain), "frame %lu", frame);
     return holes_bit(domain->holes, frame);
-}
-
-static void holes_show(struct mc_domain *domain)
-{
-    if (domain->control)
-        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
-                              memory_order_relaxed);
 }
 
 /* One installed frame becomes a hole in flight. */
 static void holes_open(struct mc_host *host, struct mc_domain *domain, uint64_t frame)
 {
     uint16_t *holes = &domain->hole_counts[frame / MC_AREA_FRAMES];
-
     MC_CHECK(*holes < MC_AREA_FRAMES && domain->installed_frames && host->installed_frames,
              "domain %u, frame %lu: %u holes, %lu installed, of the host %lu", domain->domid, frame,
              *holes, domain->installed_frames, host->installed_frames);
@@ -48,7 +40,6 @@ static void holes_close(struct mc_host *host, struct mc_domain *domain, uint64_t
 {
     uint16_t *holes = &domain->hole_counts[frame / MC_AREA_FRAMES];
     struct mc_bank *bank = &host->banks[domain->banks[frame / MC_AREA_FRAMES]];
-
     MC_CHECK(*holes && host->free_frames && bank->free_frames,
              "domain %u, frame %lu: %u holes, %lu free, of its bank %lu", domain->domid, frame,
              *holes, host->free_frames, bank->free_frames);
@@ -74,32 +65,31 @@ static int holes_may_move(struct mc_domain *domain, uint64_t frame, int make)
     return 0;
 }
 
-static int holes_punch(int fd, const uint32_t *frames, uint32_t count)
+void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, uint32_t *frames,
+                    uint32_t count)
 {
-    int failed = 0;
-
+    mc_domain_hold(host, domain);
     for (uint32_t first = 0, end; first < count; first = end) {
         for (end = first + 1; end < count && frames[end] == frames[end - 1] + 1; end++)
             ;
-        failed |= mc_punch(fd, (uint64_t)frames[first] * MC_FRAME_BYTES,
-                           (uint64_t)(end - first) * MC_FRAME_BYTES);
+        mc_punch(domain->ram_fd, (uint64_t)frames[first] * MC_FRAME_BYTES,
+                 (uint64_t)(end - first) * MC_FRAME_BYTES);
     }
-    return failed;
+    mc_domain_let_go(host, domain);
 }
 
 /* The punch of `made` frames has ended: they are free, per bank. */
 static void holes_land(struct mc_host *host, struct mc_domain *domain, uint32_t made,
                        const uint32_t *banks)
 {
-    MC_CHECK(domain->flight_frames >= made && host->transit_frames >= made,
-             "domain %u: %u frames of %lu in flight, of the host %lu", domain->domid, made,
-             domain->flight_frames, host->transit_frames);
+    MC_CHECK_IN(domain, domain->flight_frames >= made && host->transit_frames >= made,
+                "%u frames of %lu in flight, of the host %lu", made, domain->flight_frames,
+                host->transit_frames);
     domain->flight_frames -= made;
     host->transit_frames -= made;
     host->free_frames += made;
     for (uint32_t i = 0; i < host->bank_count; i++) {
         struct mc_bank *bank = &host->banks[i];
-
         bank->free_frames += banks[i];
         MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
                  bank->free_frames, bank->total_frames);
@@ -111,13 +101,11 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
                        uint32_t count, uint32_t *bad)
 {
     uint32_t done[MC_AREA_FRAMES], made = 0, banks[MC_BANKS_MAX] = {0};
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
+    MC_CHECK_IN(domain, count <= MC_AREA_FRAMES, "%u frames at once", count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t bank;
-
         if (!holes_may_move(domain, frames[i], 1)) {
             ++*bad;
             continue;
@@ -129,11 +117,9 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
         banks[bank]++;
         done[made++] = frames[i];
     }
-    mc_domain_hold(host, domain);
-    holes_punch(domain->ram_fd, done, made);
-    mc_domain_let_go(host, domain);
+    mc_holes_punch(host, domain, done, made);
     holes_land(host, domain, made, banks);
-    holes_show(domain);
+    mc_show_current(domain);
     return made;
 }
 
@@ -141,14 +127,12 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
                        uint32_t count, int slack_too, uint32_t *bad)
 {
     uint32_t filled = 0;
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(count <= MC_AREA_FRAMES, "domain %u: %u frames at once", domain->domid, count);
+    MC_CHECK_IN(domain, count <= MC_AREA_FRAMES, "%u frames at once", count);
     *bad = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct mc_bank *bank;
         uint32_t index;
-
         if (!holes_may_move(domain, frames[i], 0)) {
             ++*bad;
             continue;
@@ -162,7 +146,7 @@ uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uin
         holes_close(host, domain, frames[i]);
         filled++;
     }
-    holes_show(domain);
+    mc_show_current(domain);
     return filled;
 }
 
@@ -178,7 +162,6 @@ static void holes_set_pins(struct mc_domain *domain, uint64_t frame, uint64_t co
 {
     for (uint64_t f = frame; f < frame + count; f++) {
         uint16_t *pins = &domain->pin_counts[f / MC_AREA_FRAMES];
-
         if (holes_bit(domain->pins, f) == pin)
             continue;
         MC_CHECK(pin ? *pins < MC_AREA_FRAMES : *pins > 0 && domain->pinned_frames,
@@ -188,9 +171,8 @@ static void holes_set_pins(struct mc_domain *domain, uint64_t frame, uint64_t co
         *pins += pin ? 1 : -1;
         domain->pinned_frames += pin ? 1 : -1;
     }
-    MC_CHECK(domain->pinned_frames <= domain->installed_frames,
-             "domain %u: %lu frames pinned of %lu", domain->domid, domain->pinned_frames,
-             domain->installed_frames);
+    MC_CHECK_IN(domain, domain->pinned_frames <= domain->installed_frames,
+                "%lu frames pinned of %lu", domain->pinned_frames, domain->installed_frames);
 }
 
 /* Main thread. Frames are pinned before they are populated, so that nobody takes them meanwhile. */
@@ -199,7 +181,6 @@ int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
     uint64_t limit = domain ? mc_maxmem_frames(domain) : 0;
-
     if (status)
         return status;
     if (mc_phase_of(domain) != MC_ACTIVE)

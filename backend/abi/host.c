@@ -14,7 +14,6 @@
 static int host_open_fds(struct mc_host *host)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = MC_MAX_DOMAINS};
-
     host->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     host->kick_fd = mc_eventfd(1);
     host->event_fd = mc_eventfd(1);
@@ -28,27 +27,20 @@ static struct mc_host_private *host_open_private(void)
 {
     struct mc_host_private *own = calloc(1, sizeof *own);
     pthread_condattr_t attributes;
-    pthread_mutexattr_t checked;
-
     if (!own)
         return NULL;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_mutexattr_init(&checked);
-    pthread_mutexattr_settype(&checked, PTHREAD_MUTEX_ERRORCHECK);
-    pthread_mutex_init(&own->lock, &checked);
-    pthread_mutexattr_destroy(&checked);
+    pthread_mutex_init(&own->lock, NULL);
     pthread_cond_init(&own->work, &attributes);
     pthread_cond_init(&own->done, &attributes);
     pthread_condattr_destroy(&attributes);
     return own;
 }
 
-int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_areas,
-                 uint64_t spin_ns)
+int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_areas, uint64_t spin_ns)
 {
     struct mc_host *host;
-
     *out = NULL;
     if (slack_areas > total_areas)
         return MC_EINDEX;
@@ -76,8 +68,6 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
 void mc_host_close(struct mc_host *host)
 {
     const int fds[] = {host->epoll_fd, host->kick_fd, host->event_fd, host->relay_fd};
-    int error;
-
     MC_CHECK(!host->service_running, "closed while %u service thread runs", host->service_running);
     MC_CHECK(!host->attached, "closed with domains %lx", host->attached);
     for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
@@ -86,8 +76,8 @@ void mc_host_close(struct mc_host *host)
     if (host->own) {
         pthread_cond_destroy(&host->own->work);
         pthread_cond_destroy(&host->own->done);
-        error = pthread_mutex_destroy(&host->own->lock);
-        MC_CHECK(!error, "closed under the lock: error %d", error);
+        MC_CHECK(!host->own->holder, "closed under the lock of thread %lu", host->own->holder);
+        pthread_mutex_destroy(&host->own->lock);
         free(host->own);
     }
     free(host);
@@ -95,9 +85,8 @@ void mc_host_close(struct mc_host *host)
 
 void mc_host_lock(struct mc_host *host)
 {
-    int error = pthread_mutex_lock(&host->own->lock);
-
-    MC_CHECK(!error, "lock: error %d", error);
+    MC_CHECK(!mc_is_locked(host), "thread %lu takes the lock twice", pthread_self());
+    pthread_mutex_lock(&host->own->lock);
     __atomic_store_n(&host->own->holder, pthread_self(), __ATOMIC_RELAXED);
 }
 
@@ -111,7 +100,6 @@ void mc_host_unlock(struct mc_host *host)
 static void host_wait(struct mc_host *host, pthread_cond_t *condition, uint64_t until_ns)
 {
     struct timespec until = {until_ns / 1000000000u, until_ns % 1000000000u};
-
     MC_CHECK_LOCKED(host);
     __atomic_store_n(&host->own->holder, 0, __ATOMIC_RELAXED);
     pthread_cond_timedwait(condition, &host->own->lock, &until);
@@ -182,7 +170,6 @@ void mc_host_stop(struct mc_host *host)
 struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status)
 {
     struct mc_domain *domain = domid < MC_MAX_DOMAINS ? &host->domains[domid] : NULL;
-
     MC_CHECK(!mc_is_locked(host), "domain %u: asked for under the lock", domid);
     *status = !domain ? MC_EINDEX : mc_phase_of(domain) == MC_EMPTY ? MC_ESTATE : MC_OK;
     MC_CHECK(!domain || domain->domid == domid, "domain %u lies at %u", domain->domid, domid);
@@ -203,16 +190,15 @@ void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
         [MC_BROKEN] = 1 << MC_CLOSING | 1 << MC_BROKEN,
     };
     enum mc_phase old = mc_phase_of(domain);
-
-    MC_CHECK(old < sizeof followers && followers[old] >> phase & 1, "domain %u: phase %d to %d",
-             domain->domid, old, phase);
+    MC_CHECK_IN(domain, old < sizeof followers && followers[old] >> phase & 1, "phase %d to %d",
+                old, phase);
     __atomic_store_n(&domain->phase, (uint32_t)phase, __ATOMIC_RELEASE);
 }
 
 void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(domain->users < MC_USERS_MAX, "domain %u: %u users", domain->domid, domain->users);
+    MC_CHECK_IN(domain, domain->users < MC_USERS_MAX, "%u users", domain->users);
     domain->users++;
     mc_host_unlock(host);
 }
@@ -220,7 +206,7 @@ void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
 void mc_domain_let_go(struct mc_host *host, struct mc_domain *domain)
 {
     mc_host_lock(host);
-    MC_CHECK(domain->users > 0, "domain %u: %u users", domain->domid, domain->users);
+    MC_CHECK_IN(domain, domain->users > 0, "%u users", domain->users);
     domain->users--;
     mc_tell_done(host);
 }
@@ -228,9 +214,8 @@ void mc_domain_let_go(struct mc_host *host, struct mc_domain *domain)
 void mc_domain_break(struct mc_host *host, struct mc_domain *domain, int status)
 {
     uint32_t active = MC_ACTIVE;
-
-    MC_CHECK(status < 0 && domain->areas, "domain %u: broken by status %d, %u areas",
-             domain->domid, status, domain->areas);
+    MC_CHECK_IN(domain, status < 0 && domain->areas, "broken by status %d, %u areas", status,
+                domain->areas);
     if (!domain->broken_status)         /* the first reason counts; later ones follow from it */
         domain->broken_status = (uint32_t)-status;
     if (domain->control)
@@ -248,7 +233,6 @@ void mc_domain_check_failed(struct mc_host *host, struct mc_domain *domain, cons
     char values[MC_CHECK_VALUES_BYTES];
     int length = snprintf(values, sizeof values, "domain %u: ", domain->domid);
     va_list arguments;
-
     va_start(arguments, format);
     vsnprintf(values + length, sizeof values - (size_t)length, format, arguments);
     va_end(arguments);
@@ -259,7 +243,6 @@ void mc_domain_check_failed(struct mc_host *host, struct mc_domain *domain, cons
 int mc_host_set_banks(struct mc_host *host, const struct mc_bank *banks, uint32_t count)
 {
     uint64_t sum_frames = 0;
-
     if (!count || count > MC_BANKS_MAX)
         return MC_EINDEX;
     for (uint32_t i = 0; i < count; i++) {
@@ -284,7 +267,6 @@ static int host_gives_huge(const char *directory, int collapse)
                           : mc_memfd("memcoord-huge", MC_AREA_BYTES);
     int64_t address = fd < 0 ? -1 : mc_map(fd, MC_AREA_BYTES);
     int huge = 0;
-
     if (address > 0) {
         if (!(collapse ? mc_populate_huge((uint64_t)address, MC_AREA_BYTES)
                        : mc_populate_write((uint64_t)address, MC_AREA_BYTES)))

@@ -33,15 +33,8 @@ enum mc_need_slab { MC_NEED_SLAB = -3000 };  /* tmem asks for a slab area, then 
 
 /* Of an area. ledger.h says what each is accounted as and which may follow which. */
 enum mc_area_state {
-    MC_A_HARD = 0,
-    MC_A_SOFT = 1,
-    MC_A_POPULATING = 2,
-    MC_A_READY = 3,
-    MC_A_INSTALLED = 4,
-    MC_A_PUNCH_HARD = 5,
-    MC_A_PUNCH_SOFT = 6,
-    MC_A_PUNCHING_HARD = 7,
-    MC_A_PUNCHING_SOFT = 8,
+    MC_A_HARD = 0, MC_A_SOFT = 1, MC_A_POPULATING = 2, MC_A_READY = 3, MC_A_INSTALLED = 4,
+    MC_A_PUNCH_HARD = 5, MC_A_PUNCH_SOFT = 6, MC_A_PUNCHING_HARD = 7, MC_A_PUNCHING_SOFT = 8,
     MC_A_STATES = 9
 };
 
@@ -244,8 +237,6 @@ void mc_host_promise(struct mc_host *host, uint64_t frames);
 int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint64_t target_frames);
 /* Its size in frames, as compared with its target; 0 when no domain is open under the domid. */
 uint64_t mc_domain_size(struct mc_host *host, uint32_t domid);
-/* enum mc_mechanism_id; MC_DIRECT when no domain is open under the domid. */
-uint32_t mc_domain_mechanism(struct mc_host *host, uint32_t domid);
 int mc_domain_reach(struct mc_host *host, uint32_t domid, enum mc_reach *reach, enum mc_why *why);
 
 /* holes.c. Frames [frame, frame + count) are, or are not any more, targets of DMA. Frames to be
@@ -291,6 +282,14 @@ static inline int mc_is_locked(const struct mc_host *host)
     return __atomic_load_n(&host->own->holder, __ATOMIC_RELAXED) == pthread_self();
 }
 
+/* As MC_CHECK; the report begins with the domain that the values are of. */
+#define MC_CHECK_IN(domain, condition, format, ...)                                               \
+    do {                                                                                          \
+        if (__builtin_expect(!(condition), 0))                                                    \
+            mc_check_failed(__FILE__, __LINE__, __func__, #condition, "domain %u: " format,       \
+                            (domain)->domid, ##__VA_ARGS__);                                      \
+    } while (0)
+
 #define MC_CHECK_LOCKED(host)                                                                     \
     MC_CHECK(mc_is_locked(host), "thread %lu does not hold the lock", (unsigned long)pthread_self())
 
@@ -312,6 +311,14 @@ void mc_domain_check_failed(struct mc_host *host, struct mc_domain *domain, cons
 static inline enum mc_phase mc_phase_of(const struct mc_domain *domain)
 {
     return (enum mc_phase)__atomic_load_n(&domain->phase, __ATOMIC_ACQUIRE);
+}
+
+/* Show the guest what it has by the ledger. */
+static inline void mc_show_current(struct mc_domain *domain)
+{
+    if (domain->control)
+        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
+                              memory_order_relaxed);
 }
 
 /* Of an area, in the domain's file and in the hypervisor's mapping of it. */
@@ -339,7 +346,6 @@ static inline uint64_t mc_attached(const struct mc_host *host)
 static inline struct mc_domain *mc_next(struct mc_host *host, uint64_t *mask)
 {
     uint64_t left = *mask;
-
     if (!left)
         return NULL;
     *mask = left & (left - 1);

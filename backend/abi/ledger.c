@@ -1,9 +1,6 @@
 /* ledger.c: whole areas. holes.c has single frames. See ledger.h. */
 #include "ledger.h"
 
-#define MC_TRANSIT_WAITS_MAX 16
-#define MC_TRANSIT_WAIT_NS 20000000
-
 #define TO(state) (1u << MC_A_##state)
 /* Bits of the states that may follow each. PUNCH_SOFT to INSTALLED: the guest wants it back before
  * the worker has begun. PUNCHING to PUNCH: the kernel refused; the worker tries again. */
@@ -22,30 +19,20 @@ static const uint16_t ledger_followers[MC_A_STATES] = {
 
 static uint64_t *ledger_sum_of(struct mc_host *host, enum mc_area_state state)
 {
-    switch (state) {
-    case MC_A_HARD:
-    case MC_A_SOFT:
-        return &host->free_frames;
-    case MC_A_READY:
-        return &host->ready_frames;
-    case MC_A_INSTALLED:
-        return &host->installed_frames;
-    default:
-        return &host->transit_frames;
-    }
+    return state <= MC_A_SOFT ? &host->free_frames
+           : state == MC_A_READY ? &host->ready_frames
+           : state == MC_A_INSTALLED ? &host->installed_frames : &host->transit_frames;
 }
 
 uint32_t mc_bank_choose(const struct mc_host *host, uint64_t frames, int remote_first)
 {
     uint32_t best = MC_NO_BANK;
-
     MC_CHECK(host->bank_count && host->bank_count <= MC_BANKS_MAX, "%u banks", host->bank_count);
     for (uint32_t i = 0; i < host->bank_count; i++) {
         const struct mc_bank *bank = &host->banks[i];
         const struct mc_bank *chosen = best == MC_NO_BANK ? NULL : &host->banks[best];
         int wanted = !bank->remote == !remote_first;
         int chosen_wanted = chosen && !chosen->remote == !remote_first;
-
         MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
                  bank->free_frames, bank->total_frames);
         if (!bank->withdrawn && bank->free_frames >= frames &&
@@ -86,7 +73,6 @@ static void ledger_clear_holes(struct mc_domain *domain, uint32_t area)
 static uint8_t ledger_charge(struct mc_host *host, uint64_t frames, uint32_t wanted)
 {
     uint32_t bank = mc_bank_pick(host, frames, wanted);
-
     MC_CHECK(bank != MC_NO_BANK, "no bank has %lu frames, host has %lu free", frames,
              host->free_frames);
     host->banks[bank].free_frames -= frames;
@@ -96,7 +82,6 @@ static uint8_t ledger_charge(struct mc_host *host, uint64_t frames, uint32_t wan
 static void ledger_credit(struct mc_host *host, uint64_t frames, uint32_t index)
 {
     struct mc_bank *bank = &host->banks[index];
-
     MC_CHECK(index < host->bank_count, "bank %u of %u", index, host->bank_count);
     MC_CHECK(bank->free_frames + frames <= bank->total_frames, "bank %u: %lu + %lu free of %lu",
              index, bank->free_frames, frames, bank->total_frames);
@@ -111,80 +96,96 @@ static void ledger_move(uint64_t *from, uint64_t *to, uint64_t frames)
     *to += frames;
 }
 
-/* The sums that follow from one area's change; mc_area_set has the rules. */
-static void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
-                       enum mc_area_state state)
+/* The sums that change with one area's state, of the host, its bank and the domain. */
+static void ledger_set_sums(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                            enum mc_area_state old, enum mc_area_state state)
 {
-    enum mc_area_state old = (enum mc_area_state)domain->states[area];
     uint64_t *from = ledger_sum_of(host, old), *to = ledger_sum_of(host, state);
     uint64_t frames = MC_AREA_FRAMES - domain->hole_counts[area];
-
     MC_CHECK(domain->hole_counts[area] <= MC_AREA_FRAMES, "domain %u, area %u: %u holes",
              domain->domid, area, domain->hole_counts[area]);
-    MC_CHECK(domain->counts[old] > 0, "domain %u, area %u: none is counted in state %d",
-             domain->domid, area, old);
-    if (from != to)             /* HARD and SOFT are one sum, which may have less than an area */
-        ledger_move(from, to, frames);
-    if (from != to && from == &host->free_frames)
+    if (from == to)
+        return;
+    ledger_move(from, to, frames);
+    if (from == &host->free_frames)
         domain->banks[area] = ledger_charge(host, frames, domain->banks[area]);
-    if (from != to && to == &host->free_frames) {
+    if (to == &host->free_frames) {
         ledger_credit(host, frames, domain->banks[area]);
         ledger_clear_holes(domain, area);
     }
-    if (old == MC_A_INSTALLED && state != MC_A_INSTALLED) {
-        MC_CHECK(domain->installed_frames >= frames, "domain %u: %lu frames of %lu", domain->domid,
-                 frames, domain->installed_frames);
+    if (old == MC_A_INSTALLED) {
+        MC_CHECK_IN(domain, domain->installed_frames >= frames, "%lu frames of %lu", frames,
+                    domain->installed_frames);
         domain->installed_frames -= frames;
         domain->counters.shrunk_frames += frames;
-    } else if (old != MC_A_INSTALLED && state == MC_A_INSTALLED) {
+    } else if (state == MC_A_INSTALLED) {
         domain->installed_frames += frames;
         domain->counters.grown_frames += frames;
     }
+    mc_show_current(domain);
+}
+
+static inline void ledger_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                              enum mc_area_state state)
+{
+    enum mc_area_state old = (enum mc_area_state)domain->states[area];
+    MC_CHECK(domain->counts[old] > 0, "domain %u, area %u: none is counted in state %d",
+             domain->domid, area, old);
+    if (old > MC_A_SOFT || state > MC_A_SOFT)   /* HARD and SOFT are one sum */
+        ledger_set_sums(host, domain, area, old, state);
     domain->counts[old]--;
     domain->counts[state]++;
     domain->states[area] = (uint8_t)state;
-    if (domain->control)
-        atomic_store_explicit(&domain->control->current_frames, domain->installed_frames,
-                              memory_order_relaxed);
+}
+
+/* As mc_area_set, of an area that there is. The caller has checked the lock, once for all areas. */
+static inline void ledger_change(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                                 enum mc_area_state state)
+{
+    uint8_t old = domain->states[area];
+    MC_CHECK(old < MC_A_STATES && ledger_followers[old] >> state & 1,
+             "domain %u, area %u: state %u to %d", domain->domid, area, old, state);
+    ledger_set(host, domain, area, state);
 }
 
 void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
                  enum mc_area_state state)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
-    MC_CHECK(domain->states[area] < MC_A_STATES && state < MC_A_STATES &&
-                 ledger_followers[domain->states[area]] >> state & 1,
-             "domain %u, area %u: state %u to %d", domain->domid, area, domain->states[area],
-             state);
-    ledger_set(host, domain, area, state);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
+    ledger_change(host, domain, area, state);
 }
 
 uint32_t mc_domain_held(const struct mc_domain *domain)
 {
     uint32_t held = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_READY] +
                     domain->counts[MC_A_POPULATING];
-
-    MC_CHECK(held <= domain->areas, "domain %u: holds %u areas of %u", domain->domid, held,
-             domain->areas);
+    MC_CHECK_IN(domain, held <= domain->areas, "holds %u areas of %u", held, domain->areas);
     return held;
 }
 
 int mc_in_transit(const struct mc_domain *domain)
 {
     uint32_t areas = domain->counts[MC_A_POPULATING];
-
     for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
         areas += domain->counts[state];
-    MC_CHECK(areas <= domain->areas, "domain %u: %u areas in transit of %u", domain->domid, areas,
-             domain->areas);
+    MC_CHECK_IN(domain, areas <= domain->areas, "%u areas in transit of %u", areas, domain->areas);
     return areas || domain->flight_frames;
+}
+
+uint64_t mc_backed_frames(const struct mc_domain *domain)
+{
+    uint32_t backless = domain->counts[MC_A_HARD] + domain->counts[MC_A_SOFT];
+    MC_CHECK_IN(domain, backless + domain->counts[MC_A_INSTALLED] <= domain->areas,
+                "%u areas without backing and %u installed of %u", backless,
+                domain->counts[MC_A_INSTALLED], domain->areas);
+    return (uint64_t)(domain->areas - backless - domain->counts[MC_A_INSTALLED]) * MC_AREA_FRAMES +
+           domain->installed_frames + domain->flight_frames;
 }
 
 static int ledger_is_wholly_free(const struct mc_domain *domain, uint32_t area)
 {
     union mc_area_word word = mc_word(&domain->frames, area);
-
     return mc_word_is_whole(word) && !word.evicted;
 }
 
@@ -197,7 +198,6 @@ int mc_is_spare(const struct mc_domain *domain, uint32_t area)
 uint32_t mc_spare_areas(const struct mc_domain *domain, uint32_t enough)
 {
     uint32_t spare = 0;
-
     for (uint32_t area = 0; area < domain->areas && spare < enough; area++)
         spare += mc_is_spare(domain, area);
     return spare;
@@ -210,68 +210,70 @@ int64_t mc_find_state(const struct mc_domain *domain, enum mc_area_state state)
     for (uint32_t area = 0; area < domain->areas; area++)
         if (domain->states[area] == state)
             return area;
-    MC_CHECK(!domain->counts[state], "domain %u: %u areas in state %d, none found", domain->domid,
-             domain->counts[state], state);
+    MC_CHECK_IN(domain, !domain->counts[state], "%u areas in state %d, none found",
+                domain->counts[state], state);
     return -1;
 }
 
+/* The guest's word, which decides; of the next generation when it is pulled. */
 static int ledger_pull_word(struct mc_domain *domain, uint32_t area, enum mc_pull how)
 {
+    static int (*const pulls[])(struct mc_frames *, uint32_t, uint16_t) = {
+        [MC_PULL_HARD] = mc_area_hard_reclaim,
+        [MC_PULL_SOFT] = mc_area_soft_reclaim,
+        [MC_PULL_CLAIMED] = mc_area_surrender,
+    };
     uint16_t generation = (uint16_t)(domain->generations[area] + 1);
-
-    switch (how) {
-    case MC_PULL_HARD:
-        return mc_area_hard_reclaim(&domain->frames, area, generation);
-    case MC_PULL_SOFT:
-        return mc_area_soft_reclaim(&domain->frames, area, generation);
-    case MC_PULL_CLAIMED:
-        return mc_area_surrender(&domain->frames, area, generation);
-    }
-    return MC_ESTATE;
+    int status = pulls[how](&domain->frames, area, generation);
+    if (!status)
+        domain->generations[area] = generation;
+    return status;
 }
 
-int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum mc_pull how)
+static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                       enum mc_pull how)
 {
     int state = domain->states[area];
-
-    MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
     MC_CHECK(state == MC_A_INSTALLED || !domain->pin_counts[area],
              "domain %u, area %u: %u pins in state %d", domain->domid, area,
              domain->pin_counts[area], state);
-    if (state != MC_A_INSTALLED && (state != MC_A_SOFT || how == MC_PULL_SOFT))
+    if (state == MC_A_SOFT && how != MC_PULL_SOFT) {
+        if (ledger_pull_word(domain, area, how))
+            return MC_ESTATE;
+        ledger_change(host, domain, area, MC_A_HARD);
+        return MC_OK;
+    }
+    if (state != MC_A_INSTALLED || (how != MC_PULL_CLAIMED && !ledger_is_wholly_free(domain, area)))
         return MC_ESTATE;
     if (domain->flight_frames && domain->hole_counts[area])
         return MC_ESTATE;       /* its frames are being punched: that would hit the next holder */
-    if (how != MC_PULL_CLAIMED && state == MC_A_INSTALLED && !ledger_is_wholly_free(domain, area))
-        return MC_ESTATE;
     if (domain->pin_counts[area]) {
         domain->counters.refused_dma++;
         return MC_EPERM;
     }
     if (ledger_pull_word(domain, area, how))
         return MC_ESTATE;
-    domain->generations[area]++;
-    if (state == MC_A_SOFT) {
-        mc_area_set(host, domain, area, MC_A_HARD);
-        return MC_OK;
-    }
-    mc_area_set(host, domain, area, how == MC_PULL_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD);
+    ledger_change(host, domain, area, how == MC_PULL_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD);
     domain->counters.reclaimed_areas++;
     mc_work(host);
     return MC_OK;
+}
+
+int mc_pull(struct mc_host *host, struct mc_domain *domain, uint32_t area, enum mc_pull how)
+{
+    MC_CHECK_LOCKED(host);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
+    return ledger_pull(host, domain, area, how);
 }
 
 uint32_t mc_pull_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most,
                        enum mc_pull how, int soft_counts)
 {
     uint32_t pulled = 0;
-
     MC_CHECK_LOCKED(host);
     for (uint32_t area = domain->areas; area-- > 0 && pulled < most;) {
         int was_soft = domain->states[area] == MC_A_SOFT;
-
-        if (!mc_pull(host, domain, area, how))
+        if (!ledger_pull(host, domain, area, how))
             pulled += !was_soft || soft_counts;
     }
     return pulled;
@@ -282,7 +284,6 @@ static int ledger_give_pages(const struct mc_host *host, const struct mc_domain 
 {
     uint64_t address = mc_area_address(domain, area);
     const struct mc_bank *bank = &host->banks[domain->banks[area]];
-
     if (bank->node >= 0)        /* a wish: memory is charged to the bank wherever it lands */
         mc_bind_node(address, MC_AREA_BYTES, bank->node);
     return host->collapse ? mc_populate_huge(address, MC_AREA_BYTES)
@@ -296,7 +297,6 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 {
     enum mc_area_state was = (enum mc_area_state)domain->states[area];
     int failed;
-
     MC_CHECK_LOCKED(host);
     MC_CHECK(state == MC_A_READY || (state == MC_A_INSTALLED && was == MC_A_SOFT),
              "domain %u, area %u: populated from %d to be %d", domain->domid, area, was, state);
@@ -313,7 +313,7 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     if (domain->states[area] != MC_A_READY)
         return MC_ESTATE;
     if (mc_area_grant(&domain->frames, area, domain->generations[area])) {
@@ -330,9 +330,8 @@ int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     const struct mc_bank *bank;
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     if (domain->states[area] != MC_A_HARD)
         return MC_ESTATE;
     if (mc_bank_pick(host, MC_AREA_FRAMES, domain->banks[area]) == MC_NO_BANK)
@@ -356,22 +355,24 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area)
     return mc_plug_found(host, domain, area);
 }
 
-int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most)
 {
+    uint32_t returned = 0;
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
-    if (domain->states[area] != MC_A_HARD ||
-        mc_area_return(&domain->frames, area, domain->generations[area]))
-        return MC_ESTATE;
-    mc_area_set(host, domain, area, MC_A_SOFT);
-    return MC_OK;
+    for (uint32_t area = 0; area < domain->areas && returned < most; area++)
+        if (domain->states[area] == MC_A_HARD &&
+            !mc_area_return(&domain->frames, area, domain->generations[area])) {
+            ledger_change(host, domain, area, MC_A_SOFT);
+            returned++;
+        }
+    return returned;
 }
 
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas && !domain->hole_counts[area],
-             "domain %u: area %u of %u, or it has holes", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas && !domain->hole_counts[area],
+                "area %u of %u, or it has holes", area, domain->areas);
     if (domain->states[area] == MC_A_HARD &&
         mc_bank_pick(host, 0, domain->banks[area]) == MC_NO_BANK)
         return MC_ENOMEM;
@@ -411,23 +412,22 @@ static void ledger_release(struct mc_host *host, struct mc_domain *domain, int k
 {
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint8_t state = domain->states[area];
-
         MC_CHECK(state != MC_A_POPULATING && state != MC_A_PUNCHING_HARD &&
-                     state != MC_A_PUNCHING_SOFT,
-                 "domain %u, area %u: released in state %u", domain->domid, area, state);
+                     state != MC_A_PUNCHING_SOFT, "domain %u, area %u: released in state %u",
+                 domain->domid, area, state);
         if (state != MC_A_HARD && !(keep_pinned && domain->pin_counts[area]))
             ledger_set(host, domain, area, MC_A_HARD);
     }
-    MC_CHECK(keep_pinned || !domain->installed_frames, "domain %u: %lu frames are left",
-             domain->domid, domain->installed_frames);
+    MC_CHECK_IN(domain, keep_pinned || !domain->installed_frames, "%lu frames are left",
+                domain->installed_frames);
 }
 
 /* The pages go before the ledger says that they are free. */
 void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned)
 {
-    MC_CHECK(!domain->users && !domain->flight_frames,
-             "domain %u: released with %u users, %lu frames in flight", domain->domid,
-             domain->users, domain->flight_frames);
+    MC_CHECK_IN(domain, !domain->users && !domain->flight_frames,
+                "released with %u users, %lu frames in flight", domain->users,
+                domain->flight_frames);
     for (uint32_t first = 0, end; first < domain->areas; first = end + 1) {
         for (end = first; end < domain->areas && !(keep_pinned && domain->pin_counts[end]); end++)
             ;
@@ -445,7 +445,7 @@ void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t
                   uint32_t states)
 {
     MC_CHECK_LOCKED(host);
-    MC_CHECK(area < domain->areas, "domain %u: area %u of %u", domain->domid, area, domain->areas);
+    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && states >> domain->states[area] & 1; i++)
         mc_wait_done(host, MC_TRANSIT_WAIT_NS);
 }
@@ -453,12 +453,10 @@ void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t
 void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t areas)
 {
     uint64_t frames = (uint64_t)areas * MC_AREA_FRAMES;
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(areas <= domain->areas, "domain %u: %u areas of %u", domain->domid, areas,
-             domain->areas);
-    MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u: boots with %u areas while it is served",
-             domain->domid, areas);
+    MC_CHECK_IN(domain, areas <= domain->areas, "%u areas of %u", areas, domain->areas);
+    MC_CHECK_IN(domain, mc_phase_of(domain) != MC_ACTIVE, "boots with %u areas while it is served",
+                areas);
     if (mc_phase_of(domain) == MC_EMPTY)
         host->promised_frames -= frames < host->promised_frames ? frames : host->promised_frames;
 }

@@ -33,6 +33,8 @@
 #include "host.h"
 
 #define MC_NO_BANK UINT32_MAX
+#define MC_TRANSIT_WAITS_MAX 16
+#define MC_TRANSIT_WAIT_NS 20000000
 
 /* cdef-begin */
 /* The only way an area changes state: counts, sums and banks follow. The change must be one that
@@ -42,6 +44,8 @@ void mc_area_set(struct mc_host *host, struct mc_domain *domain, uint32_t area,
 
 /* Areas a domain has or is about to have. */
 uint32_t mc_domain_held(const struct mc_domain *domain);
+/* Frames the domain's file may have: the guest's, and all on their way to or from the guest. */
+uint64_t mc_backed_frames(const struct mc_domain *domain);
 /* 1 when memory of this domain is on its way. */
 int mc_in_transit(const struct mc_domain *domain);
 /* The bank `frames` free frames may come from, `wanted` if that has them; or MC_NO_BANK. */
@@ -88,8 +92,9 @@ int mc_plug(struct mc_host *host, struct mc_domain *domain, uint32_t area);
  * Charges nothing, but needs a bank that its frames can be charged to later: MC_ENOMEM.
  * MC_ESTATE. */
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area);
-/* HARD -> SOFT: the guest may take it when it asks. Charges nothing. MC_ESTATE. */
-int mc_return(struct mc_host *host, struct mc_domain *domain, uint32_t area);
+/* HARD -> SOFT, up to `most` areas from the bottom, in one pass: the guest may take them when it
+ * asks. Charges nothing; returns how many. */
+uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_t most);
 
 /* Charge or discharge an area of tmem's slab. */
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area);
@@ -109,6 +114,9 @@ void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t ar
 
 /* holes.c. 1 when the host has this frame back. */
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame);
+/* Punch frames, neighbours in ascending order in one call. Releases the lock. */
+void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, uint32_t *frames,
+                    uint32_t count);
 /* Single frames, as the guest named them: the guest has taken them out of use (make), or wants them
  * again (fill). A frame out of range, not installed, named twice or pinned is skipped and counted
  * in *bad (a pinned one in refused_dma too). make punches, neighbours in ascending order in one

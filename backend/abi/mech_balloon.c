@@ -12,16 +12,16 @@
  * A domain that boots with less than its maxmem begins with the difference in its balloon (Xen's
  * populate on demand): those areas are installed, every frame is a hole, and their words say
  * evicted until the driver has put them into its balloon.
- * Ten times a second the worker looks for pages in the balloon: balloon_watch.h.
+ * Ten times a second the worker looks for pages in the balloon.
  */
 #include "mechanism.h"
 
 #include "balloon.h"
-#include "balloon_watch.h"
 
 #include <string.h>
 
 #define SUPPLY_TRIES_MAX 2
+#define SWEEP_NS_MAX 2000000    /* the worker serves all domains; the area begun is finished */
 #define WATCH_NS 100000000
 #define WATCH_SHARE 10          /* sweeping may take one tenth of the worker's time */
 
@@ -37,8 +37,7 @@ struct mc_balloon {             /* domain->device */
 
 static struct mc_balloon *balloon_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism->id == MC_BALLOON && domain->device, "domain %u: no balloon device",
-             domain->domid);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_BALLOON && domain->device, "no balloon device");
     return domain->device;
 }
 
@@ -46,21 +45,19 @@ static struct mc_balloon *balloon_of(const struct mc_domain *domain)
 static int balloon_fill_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     uint32_t frames[MC_AREA_FRAMES], bad, filled, holes = domain->hole_counts[area];
-
     for (uint32_t i = 0; i < MC_AREA_FRAMES; i++)
         frames[i] = area * MC_AREA_FRAMES + i;
     filled = mc_holes_fill(host, domain, frames, MC_AREA_FRAMES, 1, &bad);
-    MC_CHECK(filled == holes || filled + bad < MC_AREA_FRAMES,
-             "domain %u: area %u: %u holes counted, %u filled", domain->domid, area, holes, filled);
+    MC_CHECK_IN(domain, filled == holes || filled + bad < MC_AREA_FRAMES,
+                "area %u: %u holes counted, %u filled", area, holes, filled);
     return filled == holes ? MC_OK : MC_ENOMEM;
 }
 
 static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
 {
     int status = MC_OK;
-
-    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
-             domain->domid, domain->boot_areas, domain->areas);
+    MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "boots with %u areas of %u",
+                domain->boot_areas, domain->areas);
     *balloon_of(domain) = (struct mc_balloon){0};
     for (uint32_t area = 0; area < domain->areas && !status; area++)
         if (domain->hole_counts[area])
@@ -76,12 +73,10 @@ static int balloon_boot(struct mc_host *host, struct mc_domain *domain)
 static void balloon_tell_target(struct mc_host *host, struct mc_domain *domain)
 {
     uint64_t total = mc_maxmem_frames(domain);
-
     (void)host;
-    MC_CHECK(domain->target_frames <= total, "domain %u: target of %lu frames, maxmem %lu",
-             domain->domid, domain->target_frames, total);
-    __atomic_store_n(&domain->control->config[MC_BALLOON_NUM_PAGES],
-                     total - domain->target_frames, __ATOMIC_RELEASE);
+    MC_CHECK_IN(domain, domain->target_frames <= total, "target of %lu frames, maxmem %lu",
+                domain->target_frames, total);
+    mc_config_write(domain, MC_BALLOON_NUM_PAGES, total - domain->target_frames);
     mc_config_ask(domain, domain->target_frames);
 }
 
@@ -91,30 +86,69 @@ static void balloon_offer_target(struct mc_host *host, struct mc_domain *domain)
     balloon_tell_target(host, domain);
 }
 
+/* ---- pages that lie in the balloon ----
+ *
+ * Nothing keeps a guest from touching a frame in its balloon. An honest guest does it unknowingly:
+ * a touch next to a ballooned frame may make the kernel allocate a whole 2 MiB page, which
+ * re-populates frames in the balloon. Then the domain's file has more pages than the ledger
+ * granted, and the worker punches the holes again. QEMU does not look. */
+
+/* 1 when the domain's file has more pages than the domain has frames. */
+static int balloon_leaks(const struct mc_domain *domain)
+{
+    int64_t bytes = mc_resident_bytes(domain->ram_fd);
+    return bytes >= 0 && !mc_in_transit(domain) &&
+           (uint64_t)bytes / MC_FRAME_BYTES > domain->installed_frames;
+}
+
+/* Punch the holes of area `area` and of those above it, for SWEEP_NS_MAX. Returns the area where
+ * the next sweep is to begin: 0 when the last area was reached. Nobody may fill a hole of the
+ * domain meanwhile. Releases the lock. */
+static uint32_t balloon_sweep(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+{
+    uint32_t holes[MC_AREA_FRAMES], count;
+    uint64_t until_ns = mc_clock_ns() + SWEEP_NS_MAX;
+    MC_CHECK_LOCKED(host);
+    MC_CHECK_IN(domain, area < domain->areas, "sweep from area %u of %u", area, domain->areas);
+    for (; area < domain->areas && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns;
+         area++) {
+        if (!domain->hole_counts[area])
+            continue;
+        if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
+                             "area %u of state %u has holes", area, domain->states[area]))
+            break;
+        count = 0;
+        for (uint32_t frame = area * MC_AREA_FRAMES; frame < (area + 1) * MC_AREA_FRAMES; frame++)
+            if (mc_is_hole(domain, frame))
+                holes[count++] = frame;
+        mc_holes_punch(host, domain, holes, count);
+    }
+    return area < domain->areas ? area : 0;
+}
+
 static void balloon_watch(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     struct mc_balloon *device = balloon_of(domain);
-
     MC_CHECK_LOCKED(host);
     if (!MC_CHECK_DOMAIN(host, domain, !device->sweeping, "%d sweeps already", device->sweeping))
         return;
     domain->timer_ns = now_ns + WATCH_NS;
-    if (!mc_balloon_leaks(domain))
+    if (!balloon_leaks(domain))
         return;
     device->sweeping = 1;
-    device->sweep_area = mc_balloon_sweep(host, domain, device->sweep_area);
+    device->sweep_area = balloon_sweep(host, domain, device->sweep_area);
     device->sweeping = 0;
     domain->timer_ns = (device->sweep_area ? now_ns : now_ns + WATCH_NS) +
                        WATCH_SHARE * (mc_clock_ns() - now_ns);
-    __atomic_store_n(&domain->control->config[MC_BALLOON_SWEEPS], ++device->sweeps,
-                     __ATOMIC_RELAXED);
+    mc_config_write(domain, MC_BALLOON_SWEEPS, ++device->sweeps);
 }
+
+/* ---- arrays ---- */
 
 /* Frames in the array. The request was checked when it came. */
 static uint32_t balloon_array_count(const struct mc_balloon *device)
 {
     uint64_t count = device->request.arg[0];
-
     MC_CHECK(count && count <= MC_BALLOON_ARRAY_PFNS_MAX, "op %lu: array of %lu frames",
              (uint64_t)device->request.op, count);
     return (uint32_t)count;
@@ -127,12 +161,10 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
 {
     struct mc_record *request = &device->request;
     uint32_t count = balloon_array_count(device), done = 0;
-
-    MC_CHECK(refusal <= 0, "domain %u: refused by %d", domain->domid, refusal);
+    MC_CHECK_IN(domain, refusal <= 0, "refused by %d", refusal);
     memset(&request->arg[1], 0, 4 * sizeof request->arg[0]);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
-
         if (frame < mc_maxmem_frames(domain) && mc_is_hole(domain, frame) == hole)
             done++;
         else
@@ -147,13 +179,12 @@ static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
     uint32_t count = balloon_array_count(device), bad = 0, wrong = 0;
     uint32_t step = domain->options[MC_BALLOON_MERGE] ? count : 1;
     uint64_t refused = domain->counters.refused_dma;
-
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i += step) {
         mc_holes_make(host, domain, device->pfns + i, step, &bad);
         wrong += bad;
     }
-    MC_CHECK(domain->counters.refused_dma >= refused, "domain %u: %lu refused for pins, now %lu",
-             domain->domid, refused, domain->counters.refused_dma);
+    MC_CHECK_IN(domain, domain->counters.refused_dma >= refused, "%lu refused for pins, now %lu",
+                refused, domain->counters.refused_dma);
     if (wrong > domain->counters.refused_dma - refused)
         mc_count_bad(domain);
     balloon_answer(domain, device, 1, 0);
@@ -164,10 +195,8 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
                                  const struct mc_balloon *device)
 {
     uint32_t count = balloon_array_count(device);
-
     for (uint32_t i = 0; i < count; i++) {
         uint32_t area = device->pfns[i] / MC_AREA_FRAMES, bank;
-
         if (area >= domain->areas || domain->hole_counts[area] != MC_AREA_FRAMES)
             continue;
         if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
@@ -190,12 +219,10 @@ static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t done = 0, wrong = 0, bad;
     int slack_too = 0;
-
-    MC_CHECK(count <= balloon_array_count(device), "domain %u: %u frames of an array of %lu",
-             domain->domid, count, device->request.arg[0]);
+    MC_CHECK_IN(domain, count <= balloon_array_count(device), "%u frames of an array of %lu", count,
+                device->request.arg[0]);
     for (int tries = 0; tries <= SUPPLY_TRIES_MAX; tries++) {
         int path = MC_PATH_RING;
-
         balloon_choose_banks(host, domain, device);
         done += mc_holes_fill(host, domain, device->pfns + done, count - done, slack_too, &bad);
         done += bad;
@@ -215,7 +242,6 @@ static void balloon_deflate(struct mc_host *host, struct mc_domain *domain,
 {
     uint64_t count = balloon_array_count(device), size = domain->installed_frames;
     uint64_t room = domain->target_frames > size ? domain->target_frames - size : 0;
-
     if (!domain->options[MC_BALLOON_OOM] && count > room)
         count = room;
     balloon_fill_array(host, domain, device, (uint32_t)count);
@@ -227,7 +253,6 @@ static void balloon_deflate(struct mc_host *host, struct mc_domain *domain,
 static int balloon_may_report(struct mc_domain *domain, uint32_t frame)
 {
     uint32_t area = frame / MC_AREA_FRAMES;
-
     if (frame % MC_AREA_FRAMES || area >= domain->areas ||
         domain->states[area] != MC_A_INSTALLED || domain->hole_counts[area]) {
         mc_count_bad(domain);
@@ -242,9 +267,8 @@ static int balloon_may_report(struct mc_domain *domain, uint32_t frame)
 static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int failed;
-
-    MC_CHECK(domain->states[area] == MC_A_INSTALLED, "domain %u: area %u of state %u is reported",
-             domain->domid, area, domain->states[area]);
+    MC_CHECK_IN(domain, domain->states[area] == MC_A_INSTALLED, "area %u of state %u is reported",
+                area, domain->states[area]);
     mc_domain_hold(host, domain);
     failed = mc_punch(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES);
     mc_domain_let_go(host, domain);
@@ -258,8 +282,7 @@ static void balloon_report(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t count = balloon_array_count(device), done = 0;
     uint64_t *refused = &device->request.arg[1];
-
-    MC_CHECK(count <= MC_BALLOON_REPORT_MAX, "domain %u: %u areas reported", domain->domid, count);
+    MC_CHECK_IN(domain, count <= MC_BALLOON_REPORT_MAX, "%u areas reported", count);
     memset(refused, 0, 4 * sizeof *refused);
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i++) {
         if (balloon_may_report(domain, device->pfns[i]))
@@ -268,8 +291,7 @@ static void balloon_report(struct mc_host *host, struct mc_domain *domain,
             *refused |= 1ull << i;
     }
     device->reported_frames += (uint64_t)done * MC_AREA_FRAMES;
-    __atomic_store_n(&domain->control->config[MC_BALLOON_REPORTED], device->reported_frames,
-                     __ATOMIC_RELAXED);
+    mc_config_write(domain, MC_BALLOON_REPORTED, device->reported_frames);
     device->request.status = done;
 }
 
@@ -277,7 +299,6 @@ static void balloon_report(struct mc_host *host, struct mc_domain *domain,
 static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
-
     switch (device->request.op) {
     case MC_OP_BALLOON_INFLATE:
         balloon_inflate(host, domain, device);
@@ -297,7 +318,6 @@ static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain
 static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
-
     MC_CHECK_LOCKED(host);
     if (!device->array_waits)
         return 0;
@@ -313,7 +333,6 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
     struct mc_balloon *device = balloon_of(domain);
     uint64_t most = record->op == MC_OP_BALLOON_REPORT ? MC_BALLOON_REPORT_MAX
                                                        : MC_BALLOON_ARRAY_PFNS_MAX;
-
     MC_CHECK_LOCKED(host);
     if (record->op < MC_OP_BALLOON_INFLATE || record->op > MC_OP_BALLOON_REPORT)
         return mc_answered(record, MC_EOP);
@@ -334,20 +353,12 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
 }
 
 const struct mc_mechanism mc_balloon = {
-    .name = "balloon",
-    .id = MC_BALLOON,
-    .granule_frames = 1,
-    .options = {
-        [MC_BALLOON_MERGE] = {"merge", 0, 0, 1},
-        [MC_BALLOON_OOM] = {"deflate_on_oom", 0, 0, 1},
-        [MC_BALLOON_REPORT_MS] = {"report_ms", 0, 0, 600000},
-        [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000},
-    },
-    .device_bytes = sizeof(struct mc_balloon),
-    .boot = balloon_boot,
-    .target = balloon_tell_target,
-    .offer = balloon_offer_target,
-    .request = balloon_request,
-    .jobs = {[MC_JOB_TAKE] = balloon_serve_array},
-    .timer = balloon_watch,
+    .name = "balloon", .id = MC_BALLOON, .granule_frames = 1,
+    .options = {[MC_BALLOON_MERGE] = {"merge", 0, 0, 1},
+                [MC_BALLOON_OOM] = {"deflate_on_oom", 0, 0, 1},
+                [MC_BALLOON_REPORT_MS] = {"report_ms", 0, 0, 600000},
+                [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000}},
+    .device_bytes = sizeof(struct mc_balloon), .boot = balloon_boot, .target = balloon_tell_target,
+    .offer = balloon_offer_target, .request = balloon_request,
+    .jobs = {[MC_JOB_TAKE] = balloon_serve_array}, .timer = balloon_watch,
 };

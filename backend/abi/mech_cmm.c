@@ -12,8 +12,8 @@
 
 static int cmm_is_second_design(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->options[MC_CMM_DESIGN] <= MC_CMM_HYPERVISOR, "domain %u: design %lu",
-             domain->domid, domain->options[MC_CMM_DESIGN]);
+    MC_CHECK_IN(domain, domain->options[MC_CMM_DESIGN] <= MC_CMM_HYPERVISOR, "design %lu",
+                domain->options[MC_CMM_DESIGN]);
     return domain->options[MC_CMM_DESIGN] == MC_CMM_HYPERVISOR;
 }
 
@@ -32,9 +32,9 @@ static void cmm_close(struct mc_host *host, struct mc_domain *domain)
 
 static int cmm_boot(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK(cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
-             "domain %u: dom0 %p in design %lu", domain->domid, (void *)cmm_of(domain)->dom0,
-             domain->options[MC_CMM_DESIGN]);
+    MC_CHECK_IN(domain, cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
+                "dom0 %p in design %lu", (void *)cmm_of(domain)->dom0,
+                domain->options[MC_CMM_DESIGN]);
     if (!cmm_is_second_design(domain))
         mc_dom0_reset(domain);
     return mc_boot_populated(host, domain);
@@ -50,7 +50,6 @@ static void cmm_tell_target(struct mc_host *host, struct mc_domain *domain)
 static int cmm_withdraw_ready(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t area = mc_find_state(domain, MC_A_READY);
-
     if (area < 0 || mc_domain_held(domain) <= domain->target_areas)
         return 0;
     mc_area_set(host, domain, (uint32_t)area, MC_A_PUNCH_HARD);
@@ -87,8 +86,7 @@ static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
 static enum mc_served cmm_request(struct mc_host *host, struct mc_domain *domain,
                                   struct mc_record *record)
 {
-    if (!cmm_is_second_design(domain) ||
-        (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
+    if (!cmm_is_second_design(domain) || (record->op != MC_OP_GROW && record->op != MC_OP_RELEASE))
         return mc_answered(record, MC_EOP);
     return mc_direct.request(host, domain, record);
 }
@@ -111,22 +109,11 @@ static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *dom
 }
 
 const struct mc_mechanism mc_cmm = {
-    .name = "cmm",
-    .id = MC_CMM,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .options = {
-        [MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
-        [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000},
-    },
-    .device_bytes = sizeof(struct mc_cmm),
-    .open = cmm_open,
-    .boot = cmm_boot,
-    .target = cmm_set_target,
-    .offer = cmm_tell_target,
-    .close = cmm_close,
-    .request = cmm_request,
-    .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready},
-    .give = cmm_give,
+    .name = "cmm", .id = MC_CMM, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
+                [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000}},
+    .device_bytes = sizeof(struct mc_cmm), .open = cmm_open, .boot = cmm_boot,
+    .target = cmm_set_target, .offer = cmm_tell_target, .close = cmm_close, .request = cmm_request,
+    .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready}, .give = cmm_give,
     .reach = cmm_reach,
 };

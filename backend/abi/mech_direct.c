@@ -22,7 +22,6 @@ static int direct_wants_credit(const struct mc_domain *domain)
 static uint32_t direct_withdraw(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t withdrawn = 0;
-
     for (uint32_t area = 0; area < domain->areas && domain->counts[MC_A_READY] &&
                             mc_domain_held(domain) > domain->target_areas; area++)
         if (domain->states[area] == MC_A_READY) {
@@ -51,15 +50,13 @@ static void direct_set_target(struct mc_host *host, struct mc_domain *domain)
 static int direct_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t held = mc_domain_held(domain);
-
-    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas of %u",
-             domain->domid, domain->target_areas, domain->areas);
+    MC_CHECK_IN(domain, domain->target_areas <= domain->areas, "target of %u areas of %u",
+                domain->target_areas, domain->areas);
     if (held <= domain->target_areas)
         return 0;
     if (direct_withdraw(host, domain) > 0)
         return 1;
-    return mc_spare_areas(domain, 1) &&
-           direct_take(host, domain, held - domain->target_areas) > 0;
+    return mc_spare_areas(domain, 1) && direct_take(host, domain, held - domain->target_areas) > 0;
 }
 
 /* Hand a ready area to the guest. 0, or MC_ENOMEM when none is ready. */
@@ -67,7 +64,6 @@ static int direct_grant(struct mc_host *host, struct mc_domain *domain, int path
 {
     int64_t area = mc_find_state(domain, MC_A_READY);
     int status = area < 0 ? MC_ENOMEM : mc_grant(host, domain, (uint32_t)area);
-
     domain->counters.grants[path] += !status;
     return status;
 }
@@ -87,7 +83,6 @@ static int direct_give_credit(struct mc_host *host, struct mc_domain *domain)
 static int direct_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t area = mc_find_state(domain, MC_A_HARD);
-
     if (domain->counts[MC_A_READY] || domain->counts[MC_A_POPULATING] || area < 0 ||
         mc_domain_held(domain) >= domain->target_areas ||
         !(domain->growing || direct_wants_credit(domain)))
@@ -104,7 +99,6 @@ static int64_t direct_wait_for_area(struct mc_host *host, const struct mc_domain
     const uint32_t coming =
         1u << MC_A_POPULATING | 1u << MC_A_PUNCH_HARD | 1u << MC_A_PUNCHING_HARD;
     int64_t area = mc_find_state(domain, MC_A_HARD);
-
     for (uint32_t i = 0; i < domain->areas && area < 0 && !domain->counts[MC_A_READY]; i++) {
         if (coming >> domain->states[i] & 1)
             mc_wait_area(host, domain, i, coming);
@@ -115,8 +109,8 @@ static int64_t direct_wait_for_area(struct mc_host *host, const struct mc_domain
 
 static int direct_is_full(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->counts[MC_A_INSTALLED] <= domain->areas, "domain %u: %u areas of %u",
-             domain->domid, domain->counts[MC_A_INSTALLED], domain->areas);
+    MC_CHECK_IN(domain, domain->counts[MC_A_INSTALLED] <= domain->areas, "%u areas of %u",
+                domain->counts[MC_A_INSTALLED], domain->areas);
     return domain->counts[MC_A_INSTALLED] >= domain->target_areas;
 }
 
@@ -126,7 +120,6 @@ static int direct_populate_one(struct mc_host *host, struct mc_domain *domain, i
 {
     int64_t area = direct_wait_for_area(host, domain);
     int status;
-
     if (domain->counts[MC_A_READY])
         return MC_OK;
     if (area < 0 || direct_is_full(domain))
@@ -146,7 +139,6 @@ static int direct_populate_one(struct mc_host *host, struct mc_domain *domain, i
 static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path)
 {
     int status = MC_OK;
-
     *path = MC_PATH_RING;
     if (direct_is_full(domain))
         return MC_ETARGET;
@@ -168,7 +160,6 @@ static enum mc_served direct_serve_grow(struct mc_host *host, struct mc_domain *
     int64_t wanted = (int64_t)record->arg[0], granted = record->status;
     uint64_t start_ns = mc_clock_ns();
     int path = MC_PATH_RING, status = MC_OK;
-
     if (wanted < 1 || wanted > MC_GROW_AREAS_MAX)
         return mc_answered(record, MC_EINDEX);
     if (!MC_CHECK_DOMAIN(host, domain, granted >= 0 && granted < wanted, "%ld areas granted of %ld",
@@ -226,15 +217,9 @@ static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *
 }
 
 const struct mc_mechanism mc_direct = {
-    .name = "direct",
-    .id = MC_DIRECT,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .boot = mc_boot_populated,
-    .target = direct_set_target,
-    .request = direct_request,
+    .name = "direct", .id = MC_DIRECT, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .boot = mc_boot_populated, .target = direct_set_target, .request = direct_request,
     .jobs = {[MC_JOB_TAKE] = direct_reclaim, [MC_JOB_GIVE] = direct_give_credit,
              [MC_JOB_PREPARE] = direct_make_ready},
-    .give = direct_give,
-    .reach = direct_reach,
+    .give = direct_give, .reach = direct_reach,
 };

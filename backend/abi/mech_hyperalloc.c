@@ -18,9 +18,7 @@
 #include "hyperalloc.h"
 #include "mechanism.h"
 
-#define NS_PER_MS 1000000u
 #define HYPERALLOC_SOFT_PER_HOLD 8
-#define HYPERALLOC_PERIOD_MS_MAX 3600000
 
 struct mc_hyperalloc {          /* domain->device */
     uint64_t dropped_frames;    /* config[DROP]: asked to be dropped so far */
@@ -31,11 +29,9 @@ struct mc_hyperalloc {          /* domain->device */
 static struct mc_hyperalloc *hyperalloc_of(const struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = domain->device;
-
-    MC_CHECK(domain->mechanism->id == MC_HYPERALLOC && device, "domain %u: no hyperalloc device",
-             domain->domid);
-    MC_CHECK(device->asked || !device->unanswered, "domain %u: %d answers due, %d asked",
-             domain->domid, device->unanswered, device->asked);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_HYPERALLOC && device, "no hyperalloc device");
+    MC_CHECK_IN(domain, device->asked || !device->unanswered, "%d answers due, %d asked",
+                device->unanswered, device->asked);
     return device;
 }
 
@@ -44,9 +40,7 @@ static uint32_t hyperalloc_limit_areas(const struct mc_domain *domain)
     uint32_t areas = domain->counts[MC_A_INSTALLED] + domain->counts[MC_A_SOFT] +
                      domain->counts[MC_A_POPULATING] + domain->counts[MC_A_PUNCH_SOFT] +
                      domain->counts[MC_A_PUNCHING_SOFT];
-
-    MC_CHECK(areas <= domain->areas, "domain %u: limit of %u areas, of %u", domain->domid, areas,
-             domain->areas);
+    MC_CHECK_IN(domain, areas <= domain->areas, "limit of %u areas, of %u", areas, domain->areas);
     return areas;
 }
 
@@ -54,7 +48,6 @@ static uint32_t hyperalloc_limit_areas(const struct mc_domain *domain)
 static uint32_t hyperalloc_excess_areas(const struct mc_domain *domain)
 {
     uint32_t limit = hyperalloc_limit_areas(domain);
-
     return limit > domain->target_areas ? limit - domain->target_areas : 0;
 }
 
@@ -66,22 +59,18 @@ static uint64_t hyperalloc_size(const struct mc_domain *domain)
 /* Worker too: return areas until the limit is the target; 1 when there was one to return. */
 static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
 {
-    uint32_t limit = hyperalloc_limit_areas(domain), returned = 0;
-
-    MC_CHECK(domain->target_areas <= domain->areas, "domain %u: target of %u areas, of %u",
-             domain->domid, domain->target_areas, domain->areas);
+    uint32_t limit = hyperalloc_limit_areas(domain);
+    MC_CHECK_IN(domain, domain->target_areas <= domain->areas, "target of %u areas, of %u",
+                domain->target_areas, domain->areas);
     if (domain->target_areas <= limit || !domain->counts[MC_A_HARD])
         return 0;
-    for (uint32_t area = 0; area < domain->areas && returned < domain->target_areas - limit; area++)
-        returned += !mc_return(host, domain, area);
-    return returned > 0;
+    return mc_return_areas(host, domain, domain->target_areas - limit) > 0;
 }
 
 /* Take free areas until the limit is the target; how many. */
 static uint32_t hyperalloc_shrink(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t excess = hyperalloc_excess_areas(domain);
-
     return excess ? mc_pull_areas(host, domain, excess, MC_PULL_HARD, 1) : 0;
 }
 
@@ -89,25 +78,21 @@ static void hyperalloc_ask_to_drop(struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
     uint32_t excess = hyperalloc_excess_areas(domain);
-
-    MC_CHECK(!device->asked, "domain %u: asked %d times to drop page cache", domain->domid,
-             device->asked);
+    MC_CHECK_IN(domain, !device->asked, "asked %d times to drop page cache", device->asked);
     if (!excess || !atomic_load(&domain->control->file_frames))
         return;
     device->asked = device->unanswered = 1;
     device->dropped_frames += (uint64_t)excess * MC_AREA_FRAMES;
-    __atomic_store_n(&domain->control->config[MC_HYPERALLOC_DROP], device->dropped_frames,
-                     __ATOMIC_RELEASE);
+    mc_config_write(domain, MC_HYPERALLOC_DROP, device->dropped_frames);
     mc_config_ask(domain, domain->target_frames);
 }
 
 static void hyperalloc_set_target(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(!domain->counts[MC_A_READY], "domain %u: %u areas are ready, by no request",
-             domain->domid, domain->counts[MC_A_READY]);
+    MC_CHECK_IN(domain, !domain->counts[MC_A_READY], "%u areas are ready, by no request",
+                domain->counts[MC_A_READY]);
     device->asked = device->unanswered = 0;
     hyperalloc_shrink(host, domain);
     hyperalloc_grow(host, domain);
@@ -119,7 +104,6 @@ static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
                                 const struct mc_record *record)
 {
     struct mc_hyperalloc *device = hyperalloc_of(domain);
-
     MC_CHECK_LOCKED(host);
     switch (record->op) {
     case MC_OP_INSTALL:
@@ -148,26 +132,17 @@ static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain 
     return mc_answered(record, hyperalloc_serve(host, domain, record));
 }
 
-static void hyperalloc_set_timer(struct mc_domain *domain, uint64_t now_ns)
-{
-    uint64_t period_ns = domain->options[MC_HYPERALLOC_PERIOD] * NS_PER_MS;
-
-    MC_CHECK(domain->options[MC_HYPERALLOC_PERIOD] <= HYPERALLOC_PERIOD_MS_MAX,
-             "domain %u: period of %lu ms", domain->domid, domain->options[MC_HYPERALLOC_PERIOD]);
-    domain->timer_ns = period_ns ? now_ns + period_ns : 0;
-}
-
 static void hyperalloc_timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     if (mc_pull_areas(host, domain, HYPERALLOC_SOFT_PER_HOLD, MC_PULL_SOFT, 0) <
         HYPERALLOC_SOFT_PER_HOLD)
-        hyperalloc_set_timer(domain, now_ns);
+        mc_timer_set(domain, MC_HYPERALLOC_PERIOD, now_ns);
 }
 
 static int hyperalloc_boot(struct mc_host *host, struct mc_domain *domain)
 {
     *hyperalloc_of(domain) = (struct mc_hyperalloc){0};
-    hyperalloc_set_timer(domain, mc_clock_ns());
+    mc_timer_set(domain, MC_HYPERALLOC_PERIOD, mc_clock_ns());
     return mc_boot_populated(host, domain);
 }
 
@@ -186,7 +161,6 @@ static enum mc_reach hyperalloc_reach(struct mc_host *host, const struct mc_doma
 {
     int unanswered = hyperalloc_of(domain)->unanswered;
     uint32_t limit = hyperalloc_limit_areas(domain);
-
     (void)host;
     *why = MC_WHY_NONE;
     if (mc_in_transit(domain) || limit < domain->target_areas)
@@ -207,19 +181,12 @@ static int hyperalloc_enforce_limit(struct mc_host *host, struct mc_domain *doma
 }
 
 const struct mc_mechanism mc_hyperalloc = {
-    .name = "hyperalloc",
-    .id = MC_HYPERALLOC,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, HYPERALLOC_PERIOD_MS_MAX}},
-    .device_bytes = sizeof(struct mc_hyperalloc),
-    .boot = hyperalloc_boot,
-    .target = hyperalloc_set_target,
-    .offer = hyperalloc_offer_target,
+    .name = "hyperalloc", .id = MC_HYPERALLOC, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, 3600000}},
+    .device_bytes = sizeof(struct mc_hyperalloc), .boot = hyperalloc_boot,
+    .target = hyperalloc_set_target, .offer = hyperalloc_offer_target,
     .request = hyperalloc_request,
     .jobs = {[MC_JOB_TAKE] = hyperalloc_grow, [MC_JOB_GIVE] = hyperalloc_enforce_limit},
-    .timer = hyperalloc_timer,
-    .give = hyperalloc_give,
-    .size = hyperalloc_size,
+    .timer = hyperalloc_timer, .give = hyperalloc_give, .size = hyperalloc_size,
     .reach = hyperalloc_reach,
 };

@@ -24,7 +24,6 @@ static uint32_t sections_size_in_areas(const struct mc_domain *domain)
 {
     uint64_t asked = domain->options[MC_SECTIONS_AREAS];
     uint32_t areas = MC_SECTION_AREAS_LINUX;
-
     if (asked)
         return asked & (asked - 1) || domain->areas % asked ? 0 : (uint32_t)asked;
     while (areas > 1 && (domain->areas % areas || areas > domain->areas / 4))
@@ -36,11 +35,10 @@ static int sections_open(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
     uint32_t areas = sections_size_in_areas(domain);
-
     (void)host;
     if (!areas)
         return MC_EINDEX;
-    MC_CHECK(domain->areas <= MC_MAX_AREAS, "domain %u: %u areas", domain->domid, domain->areas);
+    MC_CHECK_IN(domain, domain->areas <= MC_MAX_AREAS, "%u areas", domain->areas);
     device->areas = areas;
     device->count = domain->areas / areas;
     domain->options[MC_SECTIONS_AREAS] = areas;
@@ -63,12 +61,10 @@ static int sections_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
     enum mc_sections_result result = MC_SECTIONS_DONE;
-
-    MC_CHECK(device->areas && domain->boot_areas % device->areas == 0,
-             "domain %u: boots with %u areas, sections of %u", domain->domid, domain->boot_areas,
-             device->areas);
-    MC_CHECK(domain->boot_areas <= domain->areas, "domain %u: boots with %u areas of %u",
-             domain->domid, domain->boot_areas, domain->areas);
+    MC_CHECK_IN(domain, device->areas && domain->boot_areas % device->areas == 0,
+                "boots with %u areas, sections of %u", domain->boot_areas, device->areas);
+    MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "boots with %u areas of %u",
+                domain->boot_areas, domain->areas);
     sections_forget_answers(device);
     device->next_waits = 0;
     for (uint32_t i = 0; i < domain->boot_areas / device->areas && !result; i++) {
@@ -102,7 +98,6 @@ static enum mc_served sections_request_next(struct mc_host *host, struct mc_doma
                                             struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
-
     if (device->next_waits)     /* one at a time: a guest cannot make many of them wait */
         return mc_answered(record, MC_EFULL);
     if (mc_sections_serve_next(host, domain, record) == MC_ANSWERED)
@@ -118,7 +113,6 @@ static enum mc_served sections_request_next(struct mc_host *host, struct mc_doma
 static enum mc_status sections_check_offered(struct mc_domain *domain, uint32_t section)
 {
     struct mc_area_run run = mc_section_areas(domain, section);
-
     if (mc_section_look(domain, section).pinned) {
         domain->counters.refused_dma++;
         sections_of(domain)->stays[section] = MC_SECTION_PINNED;
@@ -136,7 +130,6 @@ static int sections_take(struct mc_host *host, struct mc_domain *domain, uint32_
 {
     struct mc_area_run run = mc_section_areas(domain, section);
     int status = sections_check_offered(domain, section);
-
     for (uint32_t area = run.first; area < run.end && !status; area++)
         if (domain->states[area] == MC_A_INSTALLED)
             status = mc_pull(host, domain, area, MC_PULL_CLAIMED);
@@ -148,7 +141,6 @@ static int sections_request_offlined(struct mc_host *host, struct mc_domain *dom
 {
     struct mc_sections *device = sections_of(domain);
     uint64_t section = record->arg[0];
-
     if (section >= device->count)
         return MC_EINDEX;
     if (section != device->asked)
@@ -162,9 +154,8 @@ static int sections_note_stays(struct mc_host *host, struct mc_domain *domain, u
                                enum mc_section_stays why)
 {
     struct mc_sections *device = sections_of(domain);
-
-    MC_CHECK(section == device->asked, "domain %u: section %u stays, %u was asked for",
-             domain->domid, section, device->asked);
+    MC_CHECK_IN(domain, section == device->asked, "section %u stays, %u was asked for", section,
+                device->asked);
     if (!MC_CHECK_DOMAIN(host, domain, device->stays[section] == MC_SECTION_MAY_GO,
                          "section %u was asked for, and stays for %u", section,
                          device->stays[section]))
@@ -179,7 +170,6 @@ static int sections_request_kept(struct mc_host *host, struct mc_domain *domain,
 {
     const struct mc_sections *device = sections_of(domain);
     uint64_t section = record->arg[0];
-
     if (section >= device->count)
         return MC_EINDEX;
     if (section != device->asked)       /* it answers an older bell */
@@ -208,7 +198,6 @@ static enum mc_served sections_request(struct mc_host *host, struct mc_domain *d
 static int sections_serve_waiting(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
-
     if (!device->next_waits)
         return 0;
     if (!MC_CHECK_DOMAIN(host, domain, device->next.op == MC_OP_SECTION_NEXT && device->until_ns,
@@ -230,7 +219,6 @@ static int sections_offer_chunk(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
     uint32_t bank;
-
     mc_banks_drain(host);
     if (!device->starved_frames || device->next_waits)
         return 0;
@@ -250,8 +238,7 @@ static enum mc_reach sections_reach(struct mc_host *host, const struct mc_domain
 {
     const struct mc_sections *device = sections_of(domain);
     int32_t status;
-
-    MC_CHECK(device->why < MC_WHYS, "domain %u: why %u", domain->domid, device->why);
+    MC_CHECK_IN(domain, device->why < MC_WHYS, "why %u", device->why);
     *why = MC_WHY_NONE;
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
@@ -269,7 +256,6 @@ static int sections_validate(struct mc_host *host, const struct mc_domain *domai
     for (uint32_t i = 0; i < sections_of(domain)->count; i++) {
         struct mc_area_run run = mc_section_areas(domain, i);
         uint32_t bank = MC_NO_BANK;
-
         for (uint32_t area = run.first; area < run.end; area++) {
             if (domain->states[area] <= MC_A_SOFT)
                 continue;
@@ -282,21 +268,11 @@ static int sections_validate(struct mc_host *host, const struct mc_domain *domai
 }
 
 const struct mc_mechanism mc_sections = {
-    .name = "sections",
-    .id = MC_SECTIONS,
-    .granule_frames = MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .options = {
-        [MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX},
-        [MC_SECTIONS_REMOTE] = {"remote_first", 0, 0, 1},
-    },
-    .device_bytes = sizeof(struct mc_sections),
-    .open = sections_open,
-    .boot = sections_boot,
-    .target = sections_ring_target,
-    .offer = sections_offer_target,
-    .request = sections_request,
+    .name = "sections", .id = MC_SECTIONS, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX},
+                [MC_SECTIONS_REMOTE] = {"remote_first", 0, 0, 1}},
+    .device_bytes = sizeof(struct mc_sections), .open = sections_open, .boot = sections_boot,
+    .target = sections_ring_target, .offer = sections_offer_target, .request = sections_request,
     .jobs = {[MC_JOB_TAKE] = sections_serve_waiting, [MC_JOB_GIVE] = sections_offer_chunk},
-    .reach = sections_reach,
-    .validate = sections_validate,
+    .reach = sections_reach, .validate = sections_validate,
 };

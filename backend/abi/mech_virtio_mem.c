@@ -12,8 +12,6 @@
 
 #include <string.h>
 
-#define NS_PER_MS 1000000u
-#define VMEM_WATCH_MS_MAX 60000
 
 enum vmem_option { VMEM_BLOCK_AREAS = 0, VMEM_NODES = 1, VMEM_WATCH_MS = 2 };
 
@@ -24,10 +22,9 @@ static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
 {
     const struct mc_vmem *device = vmem_of(domain);
     uint64_t most = (uint64_t)device->blocks * device->block_areas * MC_AREA_FRAMES;
-
-    MC_CHECK(device->block_areas && most <= mc_maxmem_frames(domain),
-             "domain %u: %u blocks of %u areas, %u areas", domain->domid, device->blocks,
-             device->block_areas, domain->areas);
+    MC_CHECK_IN(domain, device->block_areas && most <= mc_maxmem_frames(domain),
+                "%u blocks of %u areas, %u areas", device->blocks, device->block_areas,
+                domain->areas);
     return domain->target_frames < most ? domain->target_frames : most;
 }
 
@@ -35,13 +32,11 @@ static uint64_t vmem_wanted_frames(const struct mc_domain *domain)
 static void vmem_share_target(struct mc_vmem *device, uint32_t blocks)
 {
     uint32_t left = blocks;
-
     MC_CHECK(device->region_count && device->region_count <= MC_VMEM_DEVICES_MAX, "%u devices",
              device->region_count);
     for (uint32_t i = 0; i < device->region_count; i++) {
         struct mc_vmem_region *region = &device->regions[i];
         uint32_t devices = device->region_count - i, part = (left + devices - 1) / devices;
-
         region->requested = part < region->all.count ? part : region->all.count;
         left -= region->requested;
     }
@@ -52,7 +47,6 @@ static void vmem_set_target(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
     uint64_t frames = vmem_wanted_frames(domain);
-
     (void)host;
     vmem_share_target(device, (uint32_t)(frames / MC_AREA_FRAMES / device->block_areas));
     for (uint32_t i = 0; i < device->region_count; i++) {
@@ -67,7 +61,6 @@ static enum mc_reach vmem_reach(struct mc_host *host, const struct mc_domain *do
 {
     const struct mc_vmem *device = vmem_of(domain);
     enum mc_reach reached;
-
     *why = MC_WHY_NONE;
     if (domain->installed_frames == vmem_wanted_frames(domain))
         return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
@@ -85,7 +78,6 @@ static void vmem_divide_blocks(const struct mc_host *host, const struct mc_domai
                                struct mc_vmem *device)
 {
     uint32_t banks[MC_BANKS_MAX], count = 0, most = (uint32_t)domain->options[VMEM_NODES];
-
     MC_CHECK(host->bank_count <= MC_BANKS_MAX && device->blocks, "%u banks, %u blocks",
              host->bank_count, device->blocks);
     most = most && most < MC_VMEM_DEVICES_MAX ? most : MC_VMEM_DEVICES_MAX;
@@ -97,7 +89,6 @@ static void vmem_divide_blocks(const struct mc_host *host, const struct mc_domai
     for (uint32_t i = 0; i < device->region_count; i++) {
         uint64_t blocks = device->blocks, n = device->region_count;
         struct mc_vmem_region *region = &device->regions[i];
-
         region->all.first = (uint32_t)(blocks * i / n);
         region->all.count = (uint32_t)(blocks * (i + 1) / n) - region->all.first;
         region->bank = n > 1 ? banks[i] : MC_NO_BANK;
@@ -108,10 +99,8 @@ static int vmem_open(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
     uint32_t boot_blocks;
-
-    MC_CHECK(domain->options[VMEM_BLOCK_AREAS] && domain->areas <= MC_MAX_AREAS,
-             "domain %u: blocks of %lu areas, of %u", domain->domid,
-             domain->options[VMEM_BLOCK_AREAS], domain->areas);
+    MC_CHECK_IN(domain, domain->options[VMEM_BLOCK_AREAS] && domain->areas <= MC_MAX_AREAS,
+                "blocks of %lu areas, of %u", domain->options[VMEM_BLOCK_AREAS], domain->areas);
     device->block_areas = (uint32_t)domain->options[VMEM_BLOCK_AREAS];
     if (device->block_areas > domain->areas)
         device->block_areas = domain->areas;
@@ -129,16 +118,14 @@ static int vmem_boot_block(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t areas = vmem_of(domain)->block_areas;
     int path, status = MC_OK;
-
-    MC_CHECK(block >= region->all.first && block - region->all.first < region->all.count,
-             "domain %u: boots with block %u, region of %u from %u", domain->domid, block,
-             region->all.count, region->all.first);
+    MC_CHECK_IN(domain, block >= region->all.first && block - region->all.first < region->all.count,
+                "boots with block %u, region of %u from %u", block, region->all.count,
+                region->all.first);
     for (uint32_t area = block * areas; area < (block + 1) * areas && !status; area++) {
         mc_redeem(host, domain, 1);
         status = mc_supply_find(host, domain, &path);
         if (!status)
-            status = mc_vmem_plug_areas(host, domain, region,
-                                        (struct mc_area_run){area, area + 1});
+            status = mc_vmem_plug_areas(host, domain, region, (struct mc_area_run){area, area + 1});
     }
     mc_vmem_note_blocks(domain, region, (struct mc_vmem_blocks){block, 1});
     return status;
@@ -152,9 +139,8 @@ static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
     struct mc_vmem *device = vmem_of(domain);
     uint32_t first = region->all.first, end = first + region->all.count;
     int status = MC_OK;
-
-    MC_CHECK(region->requested <= region->all.count, "domain %u: boots with %u blocks of %u",
-             domain->domid, region->requested, region->all.count);
+    MC_CHECK_IN(domain, region->requested <= region->all.count, "boots with %u blocks of %u",
+                region->requested, region->all.count);
     for (uint32_t block = first; block < end && !status; block++)
         if (mc_vmem_has_installed(domain, block))
             status = vmem_boot_block(host, domain, region, block);
@@ -168,12 +154,10 @@ static int vmem_boot_region(struct mc_host *host, struct mc_domain *domain,
 static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
-    struct mc_control *control = domain->control;
     int status = MC_OK;
-
-    MC_CHECK(domain->boot_areas <= device->blocks * device->block_areas,
-             "domain %u: boots with %u areas, %u blocks of %u", domain->domid, domain->boot_areas,
-             device->blocks, device->block_areas);
+    MC_CHECK_IN(domain, domain->boot_areas <= device->blocks * device->block_areas,
+                "boots with %u areas, %u blocks of %u", domain->boot_areas, device->blocks,
+                device->block_areas);
     device->deferred_count = 0;
     device->watch_area = 0;
     memset(device->plugged, 0, sizeof device->plugged);
@@ -184,42 +168,31 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
     }
     for (uint32_t i = 0; i < device->region_count && !status; i++)
         status = vmem_boot_region(host, domain, &device->regions[i]);
-    control->config[MC_VMEM_BLOCK_AREAS] = device->block_areas;
-    control->config[MC_VMEM_DEVICES] = device->region_count;
-    control->config[MC_VMEM_VIOLATIONS] = device->violations;
+    mc_config_write(domain, MC_VMEM_BLOCK_AREAS, device->block_areas);
+    mc_config_write(domain, MC_VMEM_DEVICES, device->region_count);
+    mc_config_write(domain, MC_VMEM_VIOLATIONS, device->violations);
     return status;
-}
-
-static void vmem_set_timer(struct mc_domain *domain)
-{
-    uint64_t period_ns = domain->options[VMEM_WATCH_MS] * NS_PER_MS;
-
-    MC_CHECK(domain->options[VMEM_WATCH_MS] <= VMEM_WATCH_MS_MAX, "domain %u: watch every %lu ms",
-             domain->domid, domain->options[VMEM_WATCH_MS]);
-    domain->timer_ns = period_ns ? mc_clock_ns() + period_ns : 0;
 }
 
 static void vmem_offer_target(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
-
     vmem_set_target(host, domain);
     for (uint32_t i = 0; i < device->region_count; i++)
         mc_vmem_size_usable(device, &device->regions[i], 1);
-    vmem_set_timer(domain);
+    mc_timer_set(domain, VMEM_WATCH_MS, mc_clock_ns());
 }
 
 static void vmem_timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
 {
     (void)now_ns;
     mc_vmem_watch(host, domain);
-    vmem_set_timer(domain);
+    mc_timer_set(domain, VMEM_WATCH_MS, mc_clock_ns());
 }
 
 static int vmem_validate(struct mc_host *host, const struct mc_domain *domain)
 {
     const struct mc_vmem *device = vmem_of(domain);
-
     (void)host;
     for (uint32_t i = 0; i < device->region_count; i++)
         if (mc_vmem_count_plugged(device, device->regions[i].all) != device->regions[i].plugged)
@@ -231,23 +204,12 @@ static int vmem_validate(struct mc_host *host, const struct mc_domain *domain)
 }
 
 const struct mc_mechanism mc_virtio_mem = {
-    .name = "virtio-mem",
-    .id = MC_VIRTIO_MEM,
-    .granule_frames = 2 * MC_AREA_FRAMES,
-    .dma_safe = 1,
-    .options = {
-        [VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
-        [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
-        [VMEM_WATCH_MS] = {"watch_ms", 100, 0, VMEM_WATCH_MS_MAX},
-    },
-    .device_bytes = sizeof(struct mc_vmem),
-    .open = vmem_open,
-    .boot = vmem_boot,
-    .target = vmem_set_target,
-    .offer = vmem_offer_target,
-    .request = mc_vmem_request,
-    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred},
-    .timer = vmem_timer,
-    .reach = vmem_reach,
+    .name = "virtio-mem", .id = MC_VIRTIO_MEM, .granule_frames = 2 * MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
+                [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
+                [VMEM_WATCH_MS] = {"watch_ms", 100, 0, 60000}},
+    .device_bytes = sizeof(struct mc_vmem), .open = vmem_open, .boot = vmem_boot,
+    .target = vmem_set_target, .offer = vmem_offer_target, .request = mc_vmem_request,
+    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred}, .timer = vmem_timer, .reach = vmem_reach,
     .validate = vmem_validate,
 };

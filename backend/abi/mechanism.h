@@ -39,6 +39,7 @@ enum mc_served {
                                  * the record as it was left, after the other domains' turns */
 };
 /* cdef-end */
+#define MC_NS_PER_MS 1000000u
 #define MC_VISIT_NS_MAX 200000  /* of one domain's memory ring, before the others are served; the
                                  * step that is under way then is finished: an area at most */
 
@@ -114,19 +115,20 @@ static inline enum mc_served mc_answered(struct mc_record *record, int64_t statu
 }
 
 /* cdef-begin */
-/* mechanisms.c. Id of a mechanism by its name, or MC_EINDEX. */
-int mc_mechanism_find(const char *name);
-/* Index of one of its options, or MC_EINDEX, and the least and most it may be; the values that
- * options have when nothing is said; 1 when it is safe with DMA. */
-int mc_option_find(int mechanism, const char *name, uint64_t *least, uint64_t *most);
-void mc_option_defaults(int mechanism, uint64_t *options);
-int mc_mechanism_dma_safe(int mechanism);
+/* mechanisms.c. NULL for an unknown id. */
+const struct mc_mechanism *mc_mechanism(uint32_t id);
 
 /* reach.c: the host's side of the conversation with a driver, and how far a target is reached.
  * Tell the driver to come to `frames`, or that config[] changed: raises the bell. */
 void mc_config_ask(struct mc_domain *domain, uint64_t frames);
+/* Write a word of control.config[], without ringing. */
+void mc_config_write(struct mc_domain *domain, uint32_t index, uint64_t word);
+/* The next timer, by the option that is its period in ms; 0 there means never. */
+void mc_timer_set(struct mc_domain *domain, int option, uint64_t now_ns);
 /* 1 when the driver has acted upon the last bell and says it is done or cannot go on. */
 int mc_config_settled(const struct mc_domain *domain, int32_t *status);
+/* Wake the guest threads that wait for answers; through the relay where the bell travels there. */
+void mc_guest_ring(struct mc_host *host, struct mc_domain *domain);
 /* Answer a record that was kept. Any thread. */
 void mc_answer(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record);
 /* Compare size and target, note when they met, and show both in control. After anything moved. */
@@ -160,8 +162,5 @@ int mc_boot_plugged(struct mc_host *host, struct mc_domain *domain);
  * lock. */
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area);
 /* cdef-end */
-
-/* mechanisms.c. NULL for an unknown id. */
-const struct mc_mechanism *mc_mechanism(uint32_t id);
 
 #endif

@@ -24,11 +24,10 @@ static enum mc_area_state punch_after(uint8_t state, int failed)
 static uint32_t punch_first(const struct mc_domain *domain)
 {
     uint32_t first = 0;
-
     while (first < domain->areas && !punch_is_due(domain->states[first]))
         first++;
-    MC_CHECK(first < domain->areas, "domain %u: %u and %u areas are due, none found", domain->domid,
-             domain->counts[MC_A_PUNCH_HARD], domain->counts[MC_A_PUNCH_SOFT]);
+    MC_CHECK_IN(domain, first < domain->areas, "%u and %u areas are due, none found",
+                domain->counts[MC_A_PUNCH_HARD], domain->counts[MC_A_PUNCH_SOFT]);
     return first;
 }
 
@@ -37,7 +36,6 @@ static int punch_run(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t first, end;
     int failed;
-
     if (!domain->counts[MC_A_PUNCH_HARD] && !domain->counts[MC_A_PUNCH_SOFT])
         return 0;
     first = punch_first(domain);
@@ -56,7 +54,6 @@ static int punch_run(struct mc_host *host, struct mc_domain *domain)
 int mc_punch_due(struct mc_host *host)
 {
     struct mc_domain *domain;
-
     MC_CHECK_LOCKED(host);
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         if (mc_phase_of(domain) == MC_ACTIVE && punch_run(host, domain)) {

@@ -57,17 +57,15 @@ struct mc_section {             /* what mc_section_look sees */
 
 static inline struct mc_sections *sections_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism->id == MC_SECTIONS && domain->device,
-             "domain %u: no device of sections", domain->domid);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_SECTIONS && domain->device,
+                "no device of sections");
     return domain->device;
 }
 
 static inline struct mc_area_run mc_section_areas(const struct mc_domain *domain, uint32_t section)
 {
     const struct mc_sections *device = sections_of(domain);
-
-    MC_CHECK(section < device->count, "domain %u: section %u of %u", domain->domid, section,
-             device->count);
+    MC_CHECK_IN(domain, section < device->count, "section %u of %u", section, device->count);
     return mc_area_run_of(domain, section * device->areas, device->areas);
 }
 

@@ -17,16 +17,14 @@ struct mc_section mc_section_look(const struct mc_domain *domain, uint32_t secti
 {
     struct mc_area_run run = mc_section_areas(domain, section);
     struct mc_section seen = {.bank = MC_NO_BANK};
-
     for (uint32_t area = run.first; area < run.end; area++) {
         uint32_t free;
-
         seen.transit += domain->states[area] > MC_A_SOFT && domain->states[area] != MC_A_INSTALLED;
         if (domain->states[area] != MC_A_INSTALLED)
             continue;
-        MC_CHECK(!seen.installed || seen.bank == domain->banks[area],
-                 "domain %u: area %u is of bank %u, its section of %u", domain->domid, area,
-                 domain->banks[area], seen.bank);
+        MC_CHECK_IN(domain, !seen.installed || seen.bank == domain->banks[area],
+                    "area %u is of bank %u, its section of %u", area, domain->banks[area],
+                    seen.bank);
         seen.installed++;
         seen.pinned += domain->pin_counts[area] != 0;
         seen.bank = domain->banks[area];
@@ -48,12 +46,10 @@ static int sections_is_withdrawn(const struct mc_host *host, const struct mc_sec
 int mc_sections_must_move(const struct mc_host *host, const struct mc_domain *domain)
 {
     uint32_t withdrawn = 0;
-
     for (uint32_t i = 0; i < host->bank_count; i++)
         withdrawn |= host->banks[i].withdrawn;
     for (uint32_t i = 0; i < sections_of(domain)->count && withdrawn; i++) {
         struct mc_section seen = mc_section_look(domain, i);
-
         if (sections_is_withdrawn(host, &seen))
             return 1;
     }
@@ -68,9 +64,8 @@ static uint64_t sections_needed_frames(const struct mc_host *host, uint64_t fram
 int mc_section_has_chunk(const struct mc_host *host, const struct mc_domain *domain,
                          uint64_t frames, uint32_t bank, uint32_t *chosen)
 {
-    MC_CHECK(frames && (bank == MC_NO_BANK || bank < host->bank_count),
-             "domain %u: chunk of %lu frames of bank %u, of %u banks", domain->domid, frames, bank,
-             host->bank_count);
+    MC_CHECK_IN(domain, frames && (bank == MC_NO_BANK || bank < host->bank_count),
+                "chunk of %lu frames of bank %u, of %u banks", frames, bank, host->bank_count);
     *chosen = bank;
     if (bank == MC_NO_BANK)
         *chosen = mc_bank_choose(host, frames, (int)domain->options[MC_SECTIONS_REMOTE]);
@@ -86,10 +81,8 @@ static enum mc_sections_result sections_find_chunk(struct mc_host *host, struct 
 {
     struct mc_sections *device = sections_of(domain);
     uint64_t needed = sections_needed_frames(host, frames);
-
-    MC_CHECK(frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
-             "domain %u: chunk of %lu frames, sections of %u areas", domain->domid, frames,
-             device->areas);
+    MC_CHECK_IN(domain, frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
+                "chunk of %lu frames, sections of %u areas", frames, device->areas);
     mc_banks_drain(host);
     for (uint32_t i = 0; i < device->areas; i++)
         if (host->free_frames + host->transit_frames >= needed ||
@@ -115,21 +108,19 @@ enum mc_sections_result mc_section_plug(struct mc_host *host, struct mc_domain *
     uint64_t missing = mc_area_run_frames(run) - (uint64_t)seen.installed * MC_AREA_FRAMES;
     enum mc_sections_result result = MC_SECTIONS_DONE;
     uint32_t bank = seen.bank;
-
     MC_CHECK_LOCKED(host);
     if (missing)
         result = sections_find_chunk(host, domain, missing, seen.bank, &bank);
     for (uint32_t area = run.first; area < run.end && result == MC_SECTIONS_DONE; area++) {
         int status;
-
         if (domain->states[area] == MC_A_INSTALLED)
             continue;
-        MC_CHECK(domain->states[area] == MC_A_HARD, "domain %u: area %u of state %u is plugged",
-                 domain->domid, area, domain->states[area]);
+        MC_CHECK_IN(domain, domain->states[area] == MC_A_HARD, "area %u of state %u is plugged",
+                    area, domain->states[area]);
         domain->banks[area] = (uint8_t)bank;
         status = mc_plug(host, domain, area);
-        MC_CHECK(status != MC_ENOMEM, "domain %u: area %u: bank %u had %lu frames", domain->domid,
-                 area, bank, missing);
+        MC_CHECK_IN(domain, status != MC_ENOMEM, "area %u: bank %u had %lu frames", area, bank,
+                    missing);
         result = status ? MC_SECTIONS_SPOILT : MC_SECTIONS_DONE;
     }
     return result;
@@ -141,11 +132,9 @@ static uint32_t sections_pick_to_plug(const struct mc_host *host, const struct m
 {
     const struct mc_sections *device = sections_of(domain);
     uint32_t empty = MC_NO_SECTION;
-
     *transit = 0;
     for (uint32_t i = 0; i < device->count; i++) {
         struct mc_section seen = mc_section_look(domain, i);
-
         *transit |= seen.transit != 0;
         if (seen.transit || seen.installed == device->areas || sections_is_withdrawn(host, &seen))
             continue;
@@ -168,9 +157,8 @@ static enum mc_served sections_answer_todo(const struct mc_domain *domain,
                                            uint32_t section)
 {
     struct mc_section seen = mc_section_look(domain, section);
-
-    MC_CHECK(seen.installed && !seen.transit, "domain %u: todo %d: section %u has %u areas",
-             domain->domid, todo, section, seen.installed);
+    MC_CHECK_IN(domain, seen.installed && !seen.transit, "todo %d: section %u has %u areas", todo,
+                section, seen.installed);
     record->arg[0] = section;
     record->arg[1] = seen.bank;
     record->arg[2] = seen.installed;
@@ -191,13 +179,12 @@ static enum mc_served sections_plug_and_answer(struct mc_host *host, struct mc_d
 {
     uint32_t before = domain->counts[MC_A_INSTALLED];
     enum mc_sections_result result = mc_section_plug(host, domain, section);
-
     if (result != MC_SECTIONS_DONE) {
         domain->counters.refused += result == MC_SECTIONS_NO_MEMORY;
         return sections_answer_failure(record, result);
     }
-    MC_CHECK(domain->counts[MC_A_INSTALLED] > before, "domain %u: section %u: %u areas, then %u",
-             domain->domid, section, before, domain->counts[MC_A_INSTALLED]);
+    MC_CHECK_IN(domain, domain->counts[MC_A_INSTALLED] > before, "section %u: %u areas, then %u",
+                section, before, domain->counts[MC_A_INSTALLED]);
     domain->counters.grants[MC_PATH_RING] += domain->counts[MC_A_INSTALLED] - before;
     return sections_answer_todo(domain, record, MC_SECTION_ONLINED, section);
 }
@@ -207,9 +194,8 @@ static enum mc_served sections_grow(struct mc_host *host, struct mc_domain *doma
 {
     int transit;
     uint32_t section = sections_pick_to_plug(host, domain, &transit);
-
-    MC_CHECK(domain->installed_frames < domain->target_frames, "domain %u: %lu frames, target %lu",
-             domain->domid, domain->installed_frames, domain->target_frames);
+    MC_CHECK_IN(domain, domain->installed_frames < domain->target_frames, "%lu frames, target %lu",
+                domain->installed_frames, domain->target_frames);
     if (section != MC_NO_SECTION)
         return sections_plug_and_answer(host, domain, section, record);
     sections_of(domain)->why = MC_WHY_GUEST;
@@ -221,11 +207,8 @@ static uint64_t sections_rank(const struct mc_host *host, const struct mc_domain
                               const struct mc_section *seen)
 {
     int withdrawn = sections_is_withdrawn(host, seen), unwanted;
-
-    MC_CHECK(seen->installed, "domain %u: a section of %u areas is to go", domain->domid,
-             seen->installed);
+    MC_CHECK_IN(domain, seen->installed, "a section of %u areas is to go", seen->installed);
     unwanted = !host->banks[seen->bank].remote == !!domain->options[MC_SECTIONS_REMOTE];
-
     return (uint64_t)withdrawn << 41 | (uint64_t)unwanted << 40 | seen->free_frames;
 }
 
@@ -235,9 +218,7 @@ static int sections_may_go(const struct mc_host *host, const struct mc_domain *d
                            uint32_t section, int moving, struct mc_section *seen)
 {
     uint8_t stays = sections_of(domain)->stays[section];
-
-    MC_CHECK(stays <= MC_SECTION_PINNED, "domain %u: section %u stays for %u", domain->domid,
-             section, stays);
+    MC_CHECK_IN(domain, stays <= MC_SECTION_PINNED, "section %u stays for %u", section, stays);
     if (stays != MC_SECTION_MAY_GO)
         return 0;
     *seen = mc_section_look(domain, section);
@@ -257,7 +238,6 @@ static uint32_t sections_pick_to_go(const struct mc_host *host, struct mc_domain
     uint32_t best = MC_NO_SECTION;
     struct mc_section seen;
     uint64_t most = 0;
-
     for (uint32_t i = 0; i < device->count; i++)
         if (sections_may_go(host, domain, i, moving, &seen) && !seen.pinned &&
             (best == MC_NO_SECTION || sections_rank(host, domain, &seen) >= most)) {
@@ -276,9 +256,8 @@ static enum mc_served sections_ask_to_go(struct mc_domain *domain, uint32_t sect
                                          struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
-
-    MC_CHECK(device->asked == MC_NO_SECTION, "domain %u: section %u, and %u is asked for already",
-             domain->domid, section, device->asked);
+    MC_CHECK_IN(domain, device->asked == MC_NO_SECTION, "section %u, and %u is asked for already",
+                section, device->asked);
     device->asked = section;
     return sections_answer_todo(domain, record, MC_SECTION_OFFLINE, section);
 }
@@ -291,9 +270,8 @@ static enum mc_served sections_move(struct mc_host *host, struct mc_domain *doma
     int transit;
     uint32_t spare = sections_pick_to_plug(host, domain, &transit), bank;
     enum mc_sections_result result;
-
-    MC_CHECK(sections_is_withdrawn(host, &seen), "domain %u: section %u of bank %u is to move",
-             domain->domid, section, seen.bank);
+    MC_CHECK_IN(domain, sections_is_withdrawn(host, &seen), "section %u of bank %u is to move",
+                section, seen.bank);
     if (spare != MC_NO_SECTION)
         return sections_plug_and_answer(host, domain, spare, record);
     result = sections_find_chunk(host, domain,
@@ -309,10 +287,9 @@ static enum mc_served sections_conclude(const struct mc_host *host, struct mc_do
 {
     struct mc_sections *device = sections_of(domain);
     int pinned = 0;
-
-    MC_CHECK(domain->installed_frames >= domain->target_frames,
-             "domain %u: %lu frames, target %lu, and nothing to do", domain->domid,
-             domain->installed_frames, domain->target_frames);
+    MC_CHECK_IN(domain, domain->installed_frames >= domain->target_frames,
+                "%lu frames, target %lu, and nothing to do", domain->installed_frames,
+                domain->target_frames);
     if (domain->installed_frames == domain->target_frames && !mc_sections_must_move(host, domain))
         return sections_answer(record, MC_SECTION_NOTHING);
     for (uint32_t i = 0; i < device->count; i++)
@@ -327,7 +304,6 @@ enum mc_served mc_sections_serve_next(struct mc_host *host, struct mc_domain *do
 {
     struct mc_sections *device = sections_of(domain);
     uint32_t section;
-
     MC_CHECK_LOCKED(host);
     if (record->arg[0] == MC_SECTION_ASK_MORE &&
         domain->installed_frames >= domain->target_frames) {

@@ -27,7 +27,6 @@ static enum mc_served service_memory(struct mc_host *host, struct mc_domain *dom
                                      struct mc_record *record)
 {
     enum mc_served served;
-
     if (record->op == MC_OP_NOP)
         return mc_answered(record, MC_OK);
     if (!domain->mechanism->request)
@@ -43,7 +42,6 @@ static enum mc_served service_memory(struct mc_host *host, struct mc_domain *dom
 static void service_grow_tmem(struct mc_host *host)
 {
     uint32_t area = 0;
-
     MC_CHECK(host->slab_used && host->tmem_frames % MC_AREA_FRAMES == 0,
              "tmem has %lu frames of %u slab areas", host->tmem_frames, host->tmem.slab_areas);
     if (!mc_has_free(host, MC_AREA_FRAMES) ||
@@ -63,7 +61,6 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
 {
     uint64_t page = 0, frame = record->arg[4];
     int64_t status;
-
     if (!host->tmem.execute || record->op < MC_OP_PUT || record->op > MC_OP_DESTROY_POOL)
         return MC_TMEM_BAD + MC_EOP;
     if (record->op == MC_OP_PUT || record->op == MC_OP_GET) {
@@ -79,8 +76,7 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
     if (status == MC_NEED_SLAB) {
         service_grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
-        MC_CHECK(status != MC_NEED_SLAB, "domain %u: tmem asks a second time, status %ld",
-                 domain->domid, status);
+        MC_CHECK_IN(domain, status != MC_NEED_SLAB, "tmem asks a second time, status %ld", status);
     }
     return status;
 }
@@ -98,14 +94,7 @@ static void service_publish(struct mc_host *host, struct mc_domain *domain, enum
     if (!mc_back_publish(&domain->rings[ring]))
         return;
     domain->counters.wakes++;
-    if (domain->relayed) {
-        MC_CHECK(host->relay_fd >= 0, "domain %u: relayed by fd %d", domain->domid, host->relay_fd);
-        __atomic_fetch_or(&host->relay_mask, 1ull << domain->domid, __ATOMIC_RELEASE);
-        mc_eventfd_ring(host->relay_fd);
-        return;
-    }
-    mc_bell_ring((uint32_t *)&domain->control->guest_bell,
-                 (uint32_t *)&domain->control->guest_waiters);
+    mc_guest_ring(host, domain);
 }
 
 uint64_t mc_relay_take(struct mc_host *host)
@@ -118,7 +107,6 @@ static int service_next(struct mc_host *host, struct mc_domain *domain, enum mc_
                         struct mc_record *record)
 {
     int got = 1;
-
     if (ring == MC_RING_MEMORY && domain->is_unfinished) {
         if (!MC_CHECK_DOMAIN(host, domain, domain->unfinished.op != MC_OP_NOP,
                              "op %u is unfinished", domain->unfinished.op))
@@ -138,7 +126,6 @@ static int service_next(struct mc_host *host, struct mc_domain *domain, enum mc_
 static int service_turn_is_over(uint64_t *since_ns)
 {
     uint64_t now_ns = mc_clock_ns();
-
     *since_ns = *since_ns ? *since_ns : now_ns;
     return now_ns - *since_ns > MC_VISIT_NS_MAX;
 }
@@ -162,7 +149,6 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_
     struct mc_record record;
     uint64_t since_ns = 0;
     int done = 0, got = mc_back_pending(&domain->rings[ring]);
-
     if (got < 0 || (!got && (ring == MC_RING_TMEM || !domain->is_unfinished)))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
@@ -170,7 +156,6 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_
     mc_host_lock(host);
     while (done < MC_VISIT_RECORDS_MAX && (got = service_next(host, domain, ring, &record)) > 0) {
         enum mc_served outcome = service_record(host, domain, ring, &record, &since_ns);
-
         if (outcome == MC_UNFINISHED) {
             domain->unfinished = record;
             domain->is_unfinished = 1;
@@ -201,7 +186,6 @@ static int service_answers(struct mc_host *host, struct mc_domain *domain, int *
 {
     int status = MC_OK;
     uint32_t count;
-
     if (!__atomic_load_n(&domain->answer_count, __ATOMIC_ACQUIRE))
         return MC_OK;
     mc_host_lock(host);
@@ -224,7 +208,6 @@ static int service_answers(struct mc_host *host, struct mc_domain *domain, int *
 static void service_note_credit(struct mc_host *host, struct mc_domain *domain)
 {
     uint64_t taken = atomic_load_explicit(&domain->control->credit_taken, memory_order_relaxed);
-
     if (taken == domain->credit_seen)
         return;
     domain->credit_seen = taken;
@@ -237,9 +220,7 @@ static void service_note_credit(struct mc_host *host, struct mc_domain *domain)
 static int service_visit(struct mc_host *host, struct mc_domain *domain)
 {
     int served = 0, status;
-
-    MC_CHECK(domain->control && domain->mechanism, "domain %u: visited without control",
-             domain->domid);
+    MC_CHECK_IN(domain, domain->control && domain->mechanism, "visited without control");
     status = service_ring(host, domain, MC_RING_MEMORY, &served);
     if (!status)
         status = service_ring(host, domain, MC_RING_TMEM, &served);
@@ -260,11 +241,9 @@ static int service_visit_all(struct mc_host *host)
 {
     struct mc_domain *domain;
     int served = 0;
-
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         enum mc_phase phase = mc_phase_of(domain);
-
-        MC_CHECK(phase <= MC_BROKEN, "domain %u: phase %d", domain->domid, phase);
+        MC_CHECK_IN(domain, phase <= MC_BROKEN, "phase %d", phase);
         if (phase == MC_ACTIVE) {
             served += service_visit(host, domain);
         } else if (phase == MC_CLOSING) {
@@ -284,7 +263,6 @@ static int service_arm(struct mc_host *host)
 {
     struct mc_domain *domain;
     int pending = 0;
-
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) == MC_ACTIVE)
             pending |= mc_back_arm(&domain->rings[MC_RING_MEMORY]) |
@@ -299,7 +277,6 @@ static void service_show_cpu(struct mc_host *host)
 {
     uint32_t cpu = mc_cpu_now();
     struct mc_domain *domain;
-
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         if (mc_phase_of(domain) == MC_ACTIVE)
             atomic_store_explicit(&domain->control->hypervisor_cpu, cpu, memory_order_relaxed);
@@ -308,7 +285,6 @@ static void service_show_cpu(struct mc_host *host)
 static uint64_t service_next_budget(const struct mc_host *host, uint64_t budget_ns, int was_close)
 {
     uint64_t next_ns = was_close ? 2 * budget_ns + MC_SPIN_BUDGET_MIN_NS : budget_ns / 2;
-
     return next_ns > host->spin_ns ? host->spin_ns : next_ns;
 }
 
@@ -317,7 +293,6 @@ int mc_service_run(struct mc_host *host)
     struct epoll_event events[MC_EPOLL_EVENTS_MAX];
     uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
     int got;
-
     MC_CHECK(!host->service_running, "%u service threads run", host->service_running);
     mc_work_later();
     /* Before any phase is read: the main thread closes a domain by storing its phase, then reads

@@ -13,17 +13,12 @@
  */
 #include "mechanism.h"
 
-#define MC_TRANSIT_WAITS_MAX 16
-#define MC_TRANSIT_WAIT_NS 20000000
-
 /* Withdraw an area populated ahead of need for another domain; 1 if there was one. */
 static int supply_take_ready(struct mc_host *host, const struct mc_domain *receiver)
 {
     struct mc_domain *donor;
-
     for (uint64_t mask = mc_attached(host); (donor = mc_next(host, &mask));) {
         int64_t area;
-
         if (donor == receiver || mc_phase_of(donor) != MC_ACTIVE)
             continue;
         area = mc_find_state(donor, MC_A_READY);
@@ -44,11 +39,10 @@ static int supply_may_give(const struct mc_domain *donor, const struct mc_domain
 static int supply_give(struct mc_host *host, struct mc_domain *donor, int hard)
 {
     int gave = donor->mechanism->give(host, donor, hard);
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(!gave || host->transit_frames || host->free_frames,
-             "domain %u: says it gave, %lu frames are free, %lu in transit", donor->domid,
-             host->free_frames, host->transit_frames);
+    MC_CHECK_IN(donor, !gave || host->transit_frames || host->free_frames,
+                "says it gave, %lu frames are free, %lu in transit", host->free_frames,
+                host->transit_frames);
     return gave;
 }
 
@@ -58,10 +52,8 @@ static struct mc_domain *supply_most_spare(struct mc_host *host, uint64_t mask,
 {
     struct mc_domain *best = NULL, *donor;
     uint32_t best_spare = 0;
-
     while ((donor = mc_next(host, &mask))) {
         uint32_t spare = supply_may_give(donor, receiver) ? mc_spare_areas(donor, donor->areas) : 0;
-
         if (spare > donor->credit_areas && spare > best_spare) {
             best = donor;
             best_spare = spare;
@@ -77,7 +69,6 @@ int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver)
 {
     uint64_t asked = mc_attached(host);
     struct mc_domain *donor;
-
     MC_CHECK_LOCKED(host);
     for (uint64_t mask = asked; (donor = mc_next(host, &mask));)
         if (supply_may_give(donor, receiver) && mc_size(donor) > donor->target_frames &&
@@ -100,7 +91,6 @@ int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *rece
 int mc_supply_tmem_give(struct mc_host *host)
 {
     int64_t area;
-
     MC_CHECK_LOCKED(host);
     if (!host->tmem_frames || !host->tmem.shrink)
         return 0;
@@ -120,7 +110,6 @@ static int supply_is_coming(struct mc_host *host)
 {
     uint64_t due = host->free_frames;
     struct mc_domain *domain;
-
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
         if (mc_phase_of(domain) == MC_ACTIVE)
             for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)

@@ -11,7 +11,6 @@
 static uint32_t validate_ones(const uint64_t *bits, uint32_t area)
 {
     uint32_t count = 0;
-
     for (uint32_t row = 0; bits && row < MC_AREA_ROWS; row++)
         count += (uint32_t)__builtin_popcountll(bits[area * MC_AREA_ROWS + row]);
     return count;
@@ -29,10 +28,8 @@ static int validate_domain(struct mc_host *host, const struct mc_domain *domain,
 {
     uint32_t counts[MC_A_STATES] = {0};
     uint64_t installed = 0, pinned = 0;
-
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint32_t state = domain->states[area], holes = domain->hole_counts[area];
-
         if (state >= MC_A_STATES || holes != validate_ones(domain->holes, area) ||
             domain->pin_counts[area] != validate_ones(domain->pins, area) ||
             (state > MC_A_SOFT && domain->banks[area] >= host->bank_count) ||
@@ -57,10 +54,8 @@ static int validate_domain(struct mc_host *host, const struct mc_domain *domain,
 static int validate_banks(const struct mc_host *host, const struct validate_sums *sums)
 {
     uint64_t total = 0, free = 0, used = 0;
-
     for (uint32_t i = 0; i < host->bank_count; i++) {
         const struct mc_bank *bank = &host->banks[i];
-
         if (bank->free_frames > bank->total_frames ||
             bank->free_frames + sums->banks[i] + sums->flight < bank->total_frames ||
             bank->free_frames + sums->banks[i] > bank->total_frames)
@@ -79,11 +74,9 @@ int mc_host_validate(struct mc_host *host, uint32_t *where)
     const uint64_t *frames = sums.frames;
     uint64_t transit, slab = 0;
     int status = MC_OK;
-
     mc_host_lock(host);
     for (*where = 0; *where < MC_MAX_DOMAINS; ++*where) {
         struct mc_domain *domain = &host->domains[*where];
-
         if (domain->states)
             status = validate_domain(host, domain, &sums);
         if (status)

@@ -41,8 +41,8 @@ struct mc_vmem {                /* domain->device */
 
 static inline struct mc_vmem *vmem_of(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->mechanism->id == MC_VIRTIO_MEM && domain->device,
-             "domain %u: no virtio-mem device", domain->domid);
+    MC_CHECK_IN(domain, domain->mechanism->id == MC_VIRTIO_MEM && domain->device,
+                "no virtio-mem device");
     return domain->device;
 }
 

@@ -21,10 +21,9 @@ static struct mc_area_run vmem_areas_of(const struct mc_domain *domain,
                                         struct mc_vmem_blocks blocks)
 {
     const struct mc_vmem *device = vmem_of(domain);
-
-    MC_CHECK(blocks.first <= device->blocks && blocks.count <= device->blocks - blocks.first,
-             "domain %u: %u blocks from %u, of %u", domain->domid, blocks.count, blocks.first,
-             device->blocks);
+    MC_CHECK_IN(domain,
+                blocks.first <= device->blocks && blocks.count <= device->blocks - blocks.first,
+                "%u blocks from %u, of %u", blocks.count, blocks.first, device->blocks);
     return mc_area_run_of(domain, blocks.first * device->block_areas,
                           blocks.count * device->block_areas);
 }
@@ -32,7 +31,6 @@ static struct mc_area_run vmem_areas_of(const struct mc_domain *domain,
 uint32_t mc_vmem_count_plugged(const struct mc_vmem *device, struct mc_vmem_blocks blocks)
 {
     uint32_t plugged = 0;
-
     for (uint32_t i = 0; i < blocks.count; i++)
         plugged += (uint32_t)mc_vmem_is_plugged(device, blocks.first + i);
     return plugged;
@@ -41,7 +39,6 @@ uint32_t mc_vmem_count_plugged(const struct mc_vmem *device, struct mc_vmem_bloc
 int mc_vmem_has_installed(const struct mc_domain *domain, uint32_t block)
 {
     struct mc_area_run areas = vmem_areas_of(domain, (struct mc_vmem_blocks){block, 1});
-
     for (uint32_t area = areas.first; area < areas.end; area++)
         if (domain->states[area] == MC_A_INSTALLED)
             return 1;
@@ -53,8 +50,8 @@ static void vmem_check_region(const struct mc_vmem_region *region)
 {
     MC_CHECK(region->usable <= region->all.count, "%u usable blocks of %u", region->usable,
              region->all.count);
-    MC_CHECK(region->requested <= region->all.count, "%u requested blocks of %u",
-             region->requested, region->all.count);
+    MC_CHECK(region->requested <= region->all.count, "%u requested blocks of %u", region->requested,
+             region->all.count);
     MC_CHECK(region->plugged <= region->usable, "%u plugged blocks, %u usable", region->plugged,
              region->usable);
 }
@@ -63,16 +60,14 @@ void mc_vmem_note_blocks(const struct mc_domain *domain, struct mc_vmem_region *
                          struct mc_vmem_blocks blocks)
 {
     struct mc_vmem *device = vmem_of(domain);
-
-    MC_CHECK(blocks.first >= region->all.first &&
-                 blocks.first + blocks.count <= region->all.first + region->all.count,
-             "domain %u: %u blocks from %u, region of %u from %u", domain->domid, blocks.count,
-             blocks.first, region->all.count, region->all.first);
+    MC_CHECK_IN(domain, blocks.first >= region->all.first &&
+                    blocks.first + blocks.count <= region->all.first + region->all.count,
+                "%u blocks from %u, region of %u from %u", blocks.count, blocks.first,
+                region->all.count, region->all.first);
     for (uint32_t block = blocks.first; block < blocks.first + blocks.count; block++) {
         int now = mc_vmem_has_installed(domain, block), was = mc_vmem_is_plugged(device, block);
-
-        MC_CHECK(region->plugged >= (uint32_t)was, "domain %u: block %u is plugged, %u are",
-                 domain->domid, block, region->plugged);
+        MC_CHECK_IN(domain, region->plugged >= (uint32_t)was, "block %u is plugged, %u are", block,
+                    region->plugged);
         device->plugged[block / 64] ^= (uint64_t)(now ^ was) << block % 64;
         region->plugged += (uint32_t)(now - was);
     }
@@ -84,7 +79,6 @@ void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *re
 {
     uint32_t extent = (USABLE_EXTENT_AREAS + device->block_areas - 1) / device->block_areas;
     uint32_t usable = region->requested ? region->requested + extent : 0;
-
     MC_CHECK(region->all.count <= device->blocks, "device of %u blocks, of %u", region->all.count,
              device->blocks);
     usable = usable < region->all.count ? usable : region->all.count;
@@ -97,16 +91,13 @@ void mc_vmem_size_usable(const struct mc_vmem *device, struct mc_vmem_region *re
 }
 
 /* The region whose usable part has the whole run that a record names, or NULL. */
-static struct mc_vmem_region *vmem_region_of(struct mc_vmem *device,
-                                             const struct mc_record *record)
+static struct mc_vmem_region *vmem_region_of(struct mc_vmem *device, const struct mc_record *record)
 {
     uint64_t first = record->arg[0], count = record->arg[1];
-
     MC_CHECK(device->region_count && device->region_count <= MC_VMEM_DEVICES_MAX, "%u devices",
              device->region_count);
     for (uint32_t i = 0; i < device->region_count; i++) {
         struct mc_vmem_region *region = &device->regions[i];
-
         vmem_check_region(region);
         if (first >= region->all.first && first - region->all.first < region->usable)
             return count && count <= region->usable - (first - region->all.first) ? region : NULL;
@@ -129,8 +120,8 @@ static enum mc_vmem_response vmem_answer_error(struct mc_domain *domain)
 static enum mc_vmem_response vmem_answer_busy(struct mc_domain *domain, struct mc_record *record,
                                               enum mc_status why)
 {
-    MC_CHECK(why == MC_ENOMEM || why == MC_EPERM || why == MC_ESTATE, "domain %u: busy for %d",
-             domain->domid, why);
+    MC_CHECK_IN(domain, why == MC_ENOMEM || why == MC_EPERM || why == MC_ESTATE, "busy for %d",
+                why);
     record->arg[2] = (uint64_t)-why;
     domain->counters.refused += why == MC_ENOMEM;
     return MC_VMEM_BUSY;
@@ -140,8 +131,7 @@ static enum mc_vmem_response vmem_answer_busy(struct mc_domain *domain, struct m
 
 static int vmem_host_has(const struct mc_host *host, uint64_t frames, uint64_t coming_frames)
 {
-    return host->free_frames + coming_frames >=
-           host->slack_frames + host->promised_frames + frames;
+    return host->free_frames + coming_frames >= host->slack_frames + host->promised_frames + frames;
 }
 
 /* 1 when the areas may be charged to the region's bank. */
@@ -150,7 +140,6 @@ static int vmem_may_charge(const struct mc_host *host, struct mc_vmem_region *re
 {
     uint64_t frames = mc_area_run_frames(areas);
     int has = vmem_host_has(host, frames, 0);
-
     MC_CHECK(region->bank == MC_NO_BANK || region->bank < host->bank_count,
              "device of bank %u, of %u banks", region->bank, host->bank_count);
     region->short_of_bank = has && region->bank != MC_NO_BANK &&
@@ -163,7 +152,6 @@ static void vmem_gather_memory(struct mc_host *host, const struct mc_domain *dom
                                struct mc_area_run areas)
 {
     uint64_t frames = mc_area_run_frames(areas);
-
     for (uint32_t i = areas.first;
          i < areas.end && !vmem_host_has(host, frames, host->transit_frames); i++)
         if (!mc_supply_tmem_give(host) && !mc_supply_take_from_donor(host, domain))
@@ -183,11 +171,9 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
                        const struct mc_vmem_region *region, struct mc_area_run areas)
 {
     int status = MC_OK;
-
     MC_CHECK_LOCKED(host);
-    MC_CHECK(areas.first < areas.end && areas.end <= domain->areas,
-             "domain %u: areas %u to %u of %u", domain->domid, areas.first, areas.end,
-             domain->areas);
+    MC_CHECK_IN(domain, areas.first < areas.end && areas.end <= domain->areas,
+                "areas %u to %u of %u", areas.first, areas.end, domain->areas);
     for (uint32_t area = areas.first; area < areas.end && !status; area++) {
         if (domain->states[area] == MC_A_INSTALLED)
             continue;
@@ -206,7 +192,6 @@ static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas;
-
     *region = vmem_region_of(device, record);
     if (!*region)
         return vmem_answer_error(domain);
@@ -227,10 +212,9 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas = vmem_areas_of(domain, blocks);
     int status;
-
-    MC_CHECK(region->plugged + blocks.count <= region->requested,
-             "domain %u: %u blocks, %u are plugged, %u requested", domain->domid, blocks.count,
-             region->plugged, region->requested);
+    MC_CHECK_IN(domain, region->plugged + blocks.count <= region->requested,
+                "%u blocks, %u are plugged, %u requested", blocks.count, region->plugged,
+                region->requested);
     if (!vmem_is_punched(domain, areas) || !vmem_may_charge(host, region, areas))
         return vmem_answer_busy(domain, record, MC_ENOMEM);
     status = mc_vmem_plug_areas(host, domain, region, areas);
@@ -245,7 +229,6 @@ static int vmem_defer_plug(struct mc_host *host, struct mc_domain *domain,
                            const struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
-
     if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS,
                          "%u deferred PLUGs", device->deferred_count) ||
         device->deferred_count == MC_RING_SLOTS)
@@ -261,7 +244,6 @@ static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *
     struct mc_vmem_region *region;
     enum mc_vmem_response checked = vmem_check_plug(domain, record, &region);
     struct mc_area_run areas;
-
     if (checked != MC_VMEM_ACK)
         return mc_answered(record, checked);
     areas = vmem_areas_of(domain, vmem_blocks_of(record));
@@ -279,7 +261,6 @@ int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_region *region;
     struct mc_record record;
-
     MC_CHECK_LOCKED(host);
     if (!device->deferred_count)
         return 0;
@@ -307,7 +288,6 @@ static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas;
     int failed = 0;
-
     if (!region || mc_vmem_count_plugged(device, blocks) != blocks.count)
         return vmem_answer_error(domain);
     areas = vmem_areas_of(domain, blocks);
@@ -333,10 +313,8 @@ static enum mc_vmem_response vmem_request_unplug_all(struct mc_host *host,
     struct mc_vmem *device = vmem_of(domain);
     struct mc_area_run areas = vmem_areas_of(domain, (struct mc_vmem_blocks){0, device->blocks});
     int left = 0, pinned = 0;
-
     for (uint32_t area = areas.first; area < areas.end; area++) {
         int status;
-
         if (domain->states[area] != MC_A_INSTALLED)
             continue;
         status = mc_pull(host, domain, area, mc_area_is_claimed(domain, area) ? MC_PULL_CLAIMED
@@ -353,13 +331,11 @@ static enum mc_vmem_response vmem_request_unplug_all(struct mc_host *host,
 
 /* ---- the other requests ---- */
 
-static enum mc_vmem_response vmem_request_state(struct mc_domain *domain,
-                                                struct mc_record *record)
+static enum mc_vmem_response vmem_request_state(struct mc_domain *domain, struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     uint32_t plugged;
-
     if (!vmem_region_of(device, record))
         return vmem_answer_error(domain);
     plugged = mc_vmem_count_plugged(device, blocks);
@@ -368,12 +344,10 @@ static enum mc_vmem_response vmem_request_state(struct mc_domain *domain,
     return MC_VMEM_ACK;
 }
 
-static enum mc_vmem_response vmem_request_config(struct mc_domain *domain,
-                                                 struct mc_record *record)
+static enum mc_vmem_response vmem_request_config(struct mc_domain *domain, struct mc_record *record)
 {
     const struct mc_vmem *device = vmem_of(domain);
     const struct mc_vmem_region *region;
-
     if (record->arg[0] >= device->region_count)
         return vmem_answer_error(domain);
     region = &device->regions[record->arg[0]];

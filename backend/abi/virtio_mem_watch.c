@@ -25,9 +25,8 @@ static struct mc_area_run vmem_next_unplugged(const struct mc_domain *domain,
                                               struct mc_vmem *device)
 {
     struct mc_area_run run = {device->watch_area, 0};
-
-    MC_CHECK(run.first < domain->areas, "domain %u: look from area %u of %u", domain->domid,
-             run.first, domain->areas);
+    MC_CHECK_IN(domain, run.first < domain->areas, "look from area %u of %u", run.first,
+                domain->areas);
     while (run.first < domain->areas && domain->states[run.first] != MC_A_HARD)
         run.first++;
     for (run.end = run.first;
@@ -43,7 +42,6 @@ static struct mc_area_run vmem_find_data(int fd, struct mc_area_run run)
 {
     off_t end = (off_t)run.end * MC_AREA_BYTES;
     off_t from = lseek(fd, (off_t)run.first * MC_AREA_BYTES, SEEK_DATA), to;
-
     if (from < 0 || from >= end)
         return (struct mc_area_run){run.end, run.end};
     to = lseek(fd, from, SEEK_HOLE);
@@ -55,14 +53,8 @@ static struct mc_area_run vmem_find_data(int fd, struct mc_area_run run)
 /* 1 when the file has more pages than the guest was given, with data in them or not. */
 static int vmem_has_excess(const struct mc_domain *domain)
 {
-    uint64_t areas = domain->counts[MC_A_POPULATING];
     int64_t bytes = mc_resident_bytes(domain->ram_fd);
-
-    for (int state = MC_A_PUNCH_HARD; state <= MC_A_PUNCHING_SOFT; state++)
-        areas += domain->counts[state];
-    return bytes > 0 && (uint64_t)bytes / MC_FRAME_BYTES >
-                            domain->installed_frames + domain->flight_frames +
-                                areas * MC_AREA_FRAMES;
+    return bytes > 0 && (uint64_t)bytes / MC_FRAME_BYTES > mc_backed_frames(domain);
 }
 
 /* Punch unplugged areas again. Releases the lock. */
@@ -70,10 +62,8 @@ static void vmem_clean_areas(struct mc_host *host, struct mc_domain *domain,
                              struct mc_area_run found)
 {
     struct mc_vmem *device = vmem_of(domain);
-
-    MC_CHECK(found.first < found.end && found.end <= domain->areas,
-             "domain %u: areas %u to %u of %u are punched again", domain->domid, found.first,
-             found.end, domain->areas);
+    MC_CHECK_IN(domain, found.first < found.end && found.end <= domain->areas,
+                "areas %u to %u of %u are punched again", found.first, found.end, domain->areas);
     if (!MC_CHECK_DOMAIN(host, domain, !device->cleaned.end, "areas %u to %u are punched already",
                          device->cleaned.first, device->cleaned.end))
         return;
@@ -95,10 +85,8 @@ static struct mc_area_run vmem_still_unplugged(const struct mc_domain *domain,
                                                const uint16_t *generations)
 {
     uint32_t end = found.first;
-
-    MC_CHECK(found.first <= found.end && found.end <= domain->areas,
-             "domain %u: data in areas %u to %u of %u", domain->domid, found.first, found.end,
-             domain->areas);
+    MC_CHECK_IN(domain, found.first <= found.end && found.end <= domain->areas,
+                "data in areas %u to %u of %u", found.first, found.end, domain->areas);
     while (end < found.end && domain->states[end] == MC_A_HARD &&
            domain->generations[end] == generations[end - found.first])
         end++;
@@ -111,10 +99,8 @@ static uint32_t vmem_look_at_run(struct mc_host *host, struct mc_domain *domain,
 {
     uint16_t generations[VMEM_LOOK_AREAS_MAX];
     struct mc_area_run found;
-
-    MC_CHECK(run.end <= domain->areas && run.end - run.first <= VMEM_LOOK_AREAS_MAX,
-             "domain %u: look at areas %u to %u of %u", domain->domid, run.first, run.end,
-             domain->areas);
+    MC_CHECK_IN(domain, run.end <= domain->areas && run.end - run.first <= VMEM_LOOK_AREAS_MAX,
+                "look at areas %u to %u of %u", run.first, run.end, domain->areas);
     memcpy(generations, domain->generations + run.first, (run.end - run.first) * sizeof(uint16_t));
     mc_domain_hold(host, domain);
     found = vmem_find_data(domain->ram_fd, run);
@@ -136,11 +122,9 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     struct mc_vmem *device = vmem_of(domain);
     int excess = vmem_has_excess(domain);
     uint32_t areas = 0;
-
     MC_CHECK_LOCKED(host);
     for (int i = 0; i < VMEM_LOOKS_MAX && mc_phase_of(domain) == MC_ACTIVE; i++) {
         struct mc_area_run run = vmem_next_unplugged(domain, device);
-
         if (run.first < run.end)
             areas += vmem_look_at_run(host, domain, run, excess);
         if (device->watch_area == 0)
@@ -151,6 +135,5 @@ void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain)
     device->violations += areas;
     domain->counters.violations += areas;
     mc_count_bad(domain);
-    __atomic_store_n(&domain->control->config[MC_VMEM_VIOLATIONS], device->violations,
-                     __ATOMIC_RELAXED);
+    mc_config_write(domain, MC_VMEM_VIOLATIONS, device->violations);
 }

@@ -15,11 +15,9 @@
 static int worker_run_job(struct mc_host *host, enum mc_job job)
 {
     struct mc_domain *domain;
-
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         int worked = mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->jobs[job] &&
                      domain->mechanism->jobs[job](host, domain);
-
         MC_CHECK_LOCKED(host);
         if (worked) {
             mc_reach_note(host, domain);
@@ -34,12 +32,11 @@ static uint64_t worker_run_timers(struct mc_host *host, uint64_t sleep_ns)
 {
     uint64_t now_ns = mc_clock_ns(), next_ns = now_ns + sleep_ns;
     struct mc_domain *domain;
-
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) != MC_ACTIVE || !domain->timer_ns)
             continue;
-        MC_CHECK(domain->mechanism->timer, "domain %u: timer of %lu ns, %s has none", domain->domid,
-                 domain->timer_ns, domain->mechanism->name);
+        MC_CHECK_IN(domain, domain->mechanism->timer, "timer of %lu ns, %s has none",
+                    domain->timer_ns, domain->mechanism->name);
         if (domain->timer_ns <= now_ns) {
             domain->mechanism->timer(host, domain, now_ns);
             MC_CHECK_LOCKED(host);
@@ -54,7 +51,6 @@ static uint64_t worker_run_timers(struct mc_host *host, uint64_t sleep_ns)
 int mc_worker_run(struct mc_host *host)
 {
     const struct sched_param none = {0};
-
     /* SCHED_BATCH: the worker never preempts a thread when it wakes, but keeps a normal share of
      * the CPU. Its work can wait, and takes a millisecond at a time. */
     (void)sched_setscheduler(0, SCHED_BATCH, &none);
@@ -62,7 +58,6 @@ int mc_worker_run(struct mc_host *host)
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
         uint64_t until_ns;
         int worked = mc_punch_due(host);
-
         if (worked)
             continue;
         until_ns = worker_run_timers(host, MC_WORKER_SLEEP_NS);

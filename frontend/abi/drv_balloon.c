@@ -156,6 +156,12 @@ static int balloon_resize(struct mc_guest *guest, struct balloon *balloon)
     return status > 0 ? MC_STEP_MORE : (int)status;
 }
 
+/* A statistic of virtio's, in bytes or pieces: all bits set when the guest does not report it. */
+static uint64_t told(int64_t count, uint64_t each)
+{
+    return count < 0 ? UINT64_MAX : (uint64_t)count * each;
+}
+
 static void balloon_report_statistics(struct mc_guest *guest, const struct balloon *balloon)
 {
     uint64_t held = __atomic_load_n(&guest->control->driver[MC_BALLOON_ACTUAL], __ATOMIC_RELAXED);
@@ -165,10 +171,11 @@ static void balloon_report_statistics(struct mc_guest *guest, const struct ballo
     uint64_t file_frames = atomic_load(&control->file_frames);
     uint64_t free_frames = counted.free_frames + counted.slot_frames;
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_IN,
-                     atomic_load(&control->swap_ins) * MC_FRAME_BYTES);
+                     told(atomic_load(&control->swap_ins), MC_FRAME_BYTES));
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_SWAP_OUT,
-                     atomic_load(&control->swap_outs) * MC_FRAME_BYTES);
-    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MAJFLT, atomic_load(&control->faults));
+                     told(atomic_load(&control->swap_outs), MC_FRAME_BYTES));
+    balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MAJFLT,
+                     told(atomic_load(&control->faults), 1));
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MINFLT, counted.prepares);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMFREE, free_frames * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMTOT,

@@ -15,6 +15,7 @@
 struct guest_patience {
     int grows;
     int waits;
+    int64_t refused;            /* status of a GROW, after which it is tried once more */
 };
 
 static int64_t guest_grow(struct mc_guest *guest, uint32_t areas, int *path)
@@ -47,11 +48,15 @@ static int64_t guest_make_room(struct mc_guest *guest, uint64_t claims, uint32_t
     }
     if (__atomic_load_n(&guest->own->silent, __ATOMIC_RELAXED))
         return MC_ETIMEOUT;
+    if (spent->refused)
+        return spent->refused;
     if (spent->grows++ == MC_GROW_TRIES_MAX)
         return MC_ENOMEM;
     atomic_fetch_add_explicit(&guest->control->credit_dry, 1, memory_order_relaxed);
     granted = guest_grow(guest, areas < MC_GROW_AREAS_MAX ? areas : MC_GROW_AREAS_MAX, &path);
-    return granted < 0 ? granted : MC_OK;
+    /* The hypervisor may refuse because it has just given the last area as credit: look again. */
+    spent->refused = granted < 0 ? granted : MC_OK;
+    return MC_OK;
 }
 
 static void guest_begin_allocation(struct mc_guest *guest)

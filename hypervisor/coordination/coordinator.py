@@ -29,7 +29,7 @@ from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.coordination.apply import apply_ram, apply_tmem
 from hypervisor.coordination.decision_writer import DecisionWriter
 from hypervisor.coordination.decisions import Decision, Journal
-from hypervisor.coordination.policy_runner import Stalled, ThreadRunner
+from hypervisor.coordination.policy_runner import Failed, Stalled
 from hypervisor.coordination.snapshot_view import Member, Present, view_of
 from hypervisor.coordination.violations import Violation, find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
@@ -37,6 +37,7 @@ from hypervisor.public.errors import PolicyFault
 from hypervisor.public.units import DomId
 from policies import CheckedPlan, Plan, PlanError, Policy, View, check_plan
 from policies.base import name_of
+from policies.checked import describe_error
 
 FAULT_TEXT_MAX = 300
 OPTED_OUT = "opted out: no policy changes its targets"
@@ -73,7 +74,8 @@ class Statistics:
 
 
 class Coordinator:
-    """Ticks. ``runner(call, deadline_s)`` runs the policy; a test may give a plain call."""
+    """Ticks. ``runner(call, deadline_s)`` runs the policy; without it the policy has a deadline of
+    its own, as a ``PolicyProcess`` has."""
 
     def __init__(
         self,
@@ -88,7 +90,7 @@ class Coordinator:
         self._policy = policy
         self._config = config
         self._clock = clock
-        self._runner = runner if runner is not None else ThreadRunner()
+        self._runner: Runner = runner or (lambda call, _deadline_s: call())
         self._members: dict[DomId, Member] = {}
         self._kept_tmem: dict[DomId, int] = {}
         self._kept_ram: dict[DomId, int] = {}
@@ -171,12 +173,12 @@ class Coordinator:
         stalled = False
         try:
             plan = check_plan(self._runner(lambda: self._policy.plan(view), deadline_s), view)
-        except Stalled as error:
-            why, stalled = str(error), True
+        except Failed as error:
+            why, stalled = str(error), isinstance(error, Stalled)
         except PlanError as error:
             why = f"answered nonsense: {error}"
         except Exception as error:  # a policy's author may raise anything
-            why = f"raised {_describe(error)}"
+            why = f"raised {describe_error(error)}"
         else:
             self._keep(plan, present)
             self._statistics.last_plan_tick = view.tick
@@ -244,11 +246,3 @@ class Coordinator:
 def _stays(writer: DecisionWriter, member: Member, now: DomainSnapshot) -> Decision:
     old = now.tmem_target_pages
     return Decision(writer.tick, writer.time_ns, now.name, "policy", old, old, OPTED_OUT)
-
-
-def _describe(error: Exception) -> str:
-    """Type and text, in one line, of an exception whose own ``__str__`` may raise."""
-    try:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    except Exception:
-        return type(error).__name__

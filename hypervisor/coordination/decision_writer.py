@@ -4,6 +4,9 @@ Owns: the wording of rules, clamps and inputs of one tick's decisions. Made and 
 coordinator, once per tick.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -74,7 +77,8 @@ class DecisionWriter:
         elif move is not None and kind == "ram" and move.new < move.wanted:
             notes.append(f"{move.wanted - move.new} frames wait for memory to arrive")
         columns = RAM_INPUTS if kind == "ram" else TMEM_INPUTS
-        inputs = {name: int(getattr(self.view, name)[index]) for name in columns}
+        seen = {name: float(getattr(self.view, name)[index]) for name in columns}
+        inputs = {name: int(value) for name, value in seen.items() if not math.isnan(value)}
         capacity = self.view.ram_capacity if kind == "ram" else self.view.capacity
         return Decision(
             tick=self.tick,

@@ -1,8 +1,9 @@
-"""Call a policy with a deadline, so that one that hangs cannot hold the coordinator.
+"""What a policy that gives no plan is reported by; the thread a simulated policy runs in.
 
-Owns: the thread a policy runs in. Python cannot stop a thread. A call past its deadline is left to
-finish in its daemon thread and its answer is dropped. Until the thread has ended no other call is
-started, so there is never more than one thread. Called by the coordinator only.
+Owns: ``Failed``, ``Stalled`` and ``ThreadRunner``, the deadline of the simulator's policies. Python
+cannot stop a thread. A call past its deadline is left to finish in its daemon thread and its answer
+is dropped. Until the thread has ended no other call is started, so there is never more than one
+thread. A real hypervisor's policy has a process: ``hypervisor.coordination.policy_process``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import threading
 from collections.abc import Callable
 
 
-class Stalled(Exception):
+class Failed(Exception):
+    """There is no plan; the text says what the policy did, as in "raised ValueError: ..."."""
+
+
+class Stalled(Failed):
     """The call, or an earlier call, has not ended within its deadline."""
 
 

@@ -84,10 +84,13 @@ def view_of(
         failed_puts_total=column(lambda _, now: now.puts_failed),
         gets=column(_delta("gets")),
         hits=column(_delta("gets_hit")),
-        swap_ins=column(_delta("guest_swap_ins")),
+        swap_ins=column(_told_delta("guest_swap_ins")),
         ram_current=column(lambda _, now: now.current_frames),
         ram_target=column(lambda _, now: now.target_frames),
-        ram_used=column(lambda _, now: min(_count(now.guest_used_frames), now.current_frames)),
+        ram_used=np.minimum(
+            column(lambda _, now: _told(now.guest_used_frames)),
+            column(lambda _, now: now.current_frames),
+        ),
         ram_minimum=limit[:, 2].copy(),
         ram_maximum=limit[:, 3].copy(),
         age=column(lambda member, _: member.age),
@@ -133,7 +136,7 @@ def _told(value: int) -> float:
 
 
 def _pressure(interval_s: float) -> Callable[[Member, DomainSnapshot], float]:
-    risen = _delta("guest_stall_ns")
+    risen = _told_delta("guest_stall_ns")
 
     def read(member: Member, now: DomainSnapshot) -> float:
         if interval_s <= 0:
@@ -149,6 +152,20 @@ def _delta(name: str) -> Callable[[Member, DomainSnapshot], int]:
     def read(member: Member, now: DomainSnapshot) -> int:
         before = _count(getattr(member.seen, name)) if member.seen is not None else 0
         return max(_count(getattr(now, name)) - before, 0)
+
+    return read
+
+
+def _told_delta(name: str) -> Callable[[Member, DomainSnapshot], float]:
+    """Rise of a counter of the guest's, from the last it told; NaN until it has told it twice.
+
+    What it told first has no interval, but a domain that attends its first tick counts from 0.
+    """
+    risen = _delta(name)
+
+    def read(member: Member, now: DomainSnapshot) -> float:
+        before = 0 if member.seen is None else getattr(member.seen, name)
+        return np.nan if min(before, getattr(now, name)) < 0 else risen(member, now)
 
     return read
 

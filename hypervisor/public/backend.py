@@ -42,7 +42,11 @@ class DomainHandles:
 
 @dataclass(frozen=True)
 class DomainSnapshot:
-    """One domain at one instant. Counters only rise; ``guest_*`` are the guest's own words."""
+    """One domain at one instant. Counters only rise; ``guest_*`` are the guest's own words.
+
+    -1 in used, faults, swap-ins, swap-outs, references, committed, stall or idle: the guest has not
+    reported it, which is not 0.
+    """
 
     domid: DomId
     name: str
@@ -71,9 +75,9 @@ class DomainSnapshot:
     guest_swap_outs: int
     guest_references: int
     guest_credit_dry: int
-    guest_committed_frames: int = -1  # -1: not known
-    guest_stall_ns: int = 0
-    guest_idle_permille: int = -1  # -1: not known
+    guest_committed_frames: int = -1
+    guest_stall_ns: int = -1
+    guest_idle_permille: int = -1
     # Miss ratio of its tmem requests with i / (n - 1) of tmem_capacity_pages, for i below n.
     mrc: tuple[float, ...] | None = None  # None: not measured
     mechanism: str = "direct"

@@ -61,11 +61,11 @@ def pair() -> Placement:
     return Placement(first, others[0])
 
 
-def place(pid: int, cpu: int) -> None:
-    """Move every thread a process has now to one CPU; threads that just ended are no error."""
+def place(pid: int, *cpus: int) -> None:
+    """Have every thread a process has now run on these CPUs; one that just ended is no error."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(task.name), {cpu})
+            os.sched_setaffinity(int(task.name), cpus)
 
 
 def describe(placement: Placement) -> dict[str, Any]:

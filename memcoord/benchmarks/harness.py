@@ -43,9 +43,9 @@ class BenchPlan:
     """The report of a bench besides its samples: ratios with and without targets, notes on rows."""
 
     bench: str
-    targets: Mapping[str, Target]
-    also: tuple[str, ...]
-    notes: Mapping[str, str]
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    also: tuple[str, ...] = ()  # formulas need not be named again
+    notes: Mapping[str, str] = field(default_factory=dict)
     skippable: tuple[str, ...] = ()  # rivals that may be missing
     formulas: Mapping[str, Formula] = field(default_factory=dict)
     rounds: int = ROUNDS_DEFAULT
@@ -76,15 +76,11 @@ class Row:
         """The row as the JSON shows it. A quantile is a sample that was measured (nearest rank)."""
         samples = self.samples()
         quantiles = np.quantile(samples, list(QUANTILES.values()), method="inverted_cdf")
-        numbers = {
-            "min": samples.min(),
-            **dict(zip(QUANTILES, quantiles, strict=True)),
-            "max": samples.max(),
-        }
+        names, values = ("min", *QUANTILES, "max"), (samples.min(), *quantiles, samples.max())
         return {
             "unit": "ns",
             "count": int(samples.size),
-            **{name: round(float(value), DIGITS) for name, value in numbers.items()},
+            **{name: round(float(v), DIGITS) for name, v in zip(names, values, strict=True)},
             "ops_per_sample": self.ops_per_sample,
             "rounds": len(self.rounds),
             **({"note": self.note} if self.note else {}),
@@ -138,15 +134,16 @@ class Sheet:
 
     def ratios(self) -> dict[str, float]:
         """Every ratio whose two rows were measured."""
-        keys = [*self.plan.targets, *self.plan.also]
-        return {
-            key: round(value, DIGITS + 1) for key in keys if (value := self._value(key)) is not None
-        }
-
-    def _value(self, key: str) -> float | None:
-        if key in self.plan.formulas:
-            return self.plan.formulas[key](self)
-        return self.ratio(key) if set(key.split("/")) <= set(self.rows) else None
+        found = {}
+        for key in [*self.plan.targets, *self.plan.also, *self.plan.formulas]:
+            value = None
+            if key in self.plan.formulas:
+                value = self.plan.formulas[key](self)
+            elif set(key.split("/")) <= set(self.rows):
+                value = self.ratio(key)
+            if value is not None:
+                found[key] = round(value, DIGITS + 1)
+        return found
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
         """Each target beside the ratio: reached "aim" or "must", "missed", "unmeasured"."""
@@ -186,14 +183,19 @@ class Sheet:
             np.save(directory / f"{self.plan.bench}-{name}.npy", table)
 
 
-def quantile_ratio(over: str, above: float, under: str, below: float) -> Formula:
-    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``."""
+def of_rows(over: str, under: str, figure: Callable[[Row, Row], float]) -> Formula:
+    """The formula: a figure of two rows."""
 
     def formula(sheet: Sheet) -> float | None:
         rows = sheet.rows_of(over, under)
-        return None if rows is None else rows[0].quantile(above) / rows[1].quantile(below)
+        return None if rows is None else figure(rows[0], rows[1])
 
     return formula
+
+
+def quantile_ratio(over: str, above: float, under: str, below: float) -> Formula:
+    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``."""
+    return of_rows(over, under, lambda a, b: a.quantile(above) / b.quantile(below))
 
 
 def verdict(ratio: float | None, target: Target) -> str:

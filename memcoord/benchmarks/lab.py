@@ -31,7 +31,6 @@ START_S = 300.0  # a loaded machine takes minutes to compile the kernels of tmem
 PING_MS = 500
 POLL_S = 0.02
 
-
 Entered = TypeVar("Entered")
 
 
@@ -43,9 +42,7 @@ class Host:
     """One hypervisor process."""
 
     def __init__(self, run_dir: Path, child: Child) -> None:
-        self.run_dir = run_dir
-        self.pid = child.pid
-        self._child = child
+        self.run_dir, self.pid, self._child = run_dir, child.pid, child
 
     def await_ready(self) -> None:
         """Wait until it answers on its control socket; BenchError if it ended, PeerGone if late."""
@@ -63,12 +60,10 @@ class Host:
 
     def domain(self, name: str) -> dict[str, Any]:
         """The statistics of one domain; BenchError when it is not attached."""
-        found = [
-            entry for entry in call(self.run_dir, "statistics")["domains"] if entry["name"] == name
-        ]
-        if not found:
-            raise BenchError(f"the hypervisor knows no domain {name}")
-        return dict(found[0])
+        for entry in call(self.run_dir, "statistics")["domains"]:
+            if entry["name"] == name:
+                return dict(entry)
+        raise BenchError(f"the hypervisor knows no domain {name}")
 
 
 class Lab:
@@ -78,15 +73,14 @@ class Lab:
         self._run = run
         self._launcher = Launcher(run.path)
         self._remotes: list[Remote] = []
-        self._sockets: list[Path] = []
-        self._scratch: list[Path] = []
+        self._files = contextlib.ExitStack()  # which removes them
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        with contextlib.ExitStack() as last:
+        with self._files, contextlib.ExitStack() as last:
             last.callback(self._end)
             last.push(self._stack)
 
@@ -96,10 +90,6 @@ class Lab:
         self._launcher.stop(list(self._launcher.children))
         for remote in self._remotes:
             remote.close()
-        for path in self._sockets:
-            path.unlink(missing_ok=True)
-        for path in self._scratch:
-            shutil.rmtree(path, ignore_errors=True)
 
     def host(self, name: str, config: HypervisorConfig) -> Host:
         """Start a hypervisor in a run directory of its own and wait until it serves."""
@@ -122,7 +112,7 @@ class Lab:
         """A directory for the files of a rival, removed with the lab."""
         path = self._run.path / name
         path.mkdir(mode=0o700)
-        self._scratch.append(path)
+        self._files.callback(shutil.rmtree, path, ignore_errors=True)
         return path
 
     def server(self, name: str, command: list[str]) -> Child:
@@ -136,12 +126,8 @@ class Lab:
         path = self._run.path / name
         check_socket_path(path)
         self._run.record_files([name])
-        self._sockets.append(path)
+        self._files.callback(path.unlink, missing_ok=True)
         return path
-
-    def endpoint(self, name: str) -> str:
-        """A ZeroMQ address in the bench's directory, for a process of this lab to bind."""
-        return f"ipc://{self.socket_path(name)}"
 
     def remote(self, name: str, module: str, *options: str) -> Remote:
         """Start a process to be measured: the ``guest.py`` of a bench."""

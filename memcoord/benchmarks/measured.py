@@ -68,9 +68,9 @@ class Measured:
     @operation
     def malloc_fresh(self, count: int, ops: int, size: int) -> tuple[bytes, float]:
         """The samples, and page faults per page: about 1 shows that the heap was fresh."""
-        samples, faults = samples_of(count), ffi.new("uint64_t *")
-        ok(lib.mcb_malloc_fresh(samples, count, ops, size, faults), "malloc")
-        return bytes_of(samples), faults[0] / (count * ops * size / FRAME_BYTES)
+        faults = ffi.new("uint64_t *")
+        samples = timed("malloc", lib.mcb_malloc_fresh, (), count, ops, size, faults)
+        return samples, faults[0] / (count * ops * size / FRAME_BYTES)
 
 
 def run(kind: type[Measured]) -> None:
@@ -84,13 +84,13 @@ def on_thread(target: Callable[..., Any], *args: Any) -> None:
     threading.Thread(target=target, args=args, daemon=True).start()
 
 
-def samples_of(count: int) -> Any:
-    """Room for so many samples, as the compiled loops fill it."""
-    return ffi.new("uint64_t[]", count)
+def timed(what: str, loop: Any, on: tuple[Any, ...], count: int, *args: Any) -> bytes:
+    """The samples of a compiled loop that takes ``on``, their array, ``count`` and ``args``.
 
-
-def bytes_of(samples: Any) -> bytes:
-    """The samples as an operation returns them."""
+    The MemcoordError of a negative status names ``what``.
+    """
+    samples = ffi.new("uint64_t[]", count)
+    ok(loop(*on, samples, count, *args), what)
     return bytes(ffi.buffer(samples))
 
 

@@ -113,10 +113,3 @@ def place_hypervisor(cpus: set[int]) -> None:
     for thread in hypervisor_threads():
         with suppress(ProcessLookupError):
             os.sched_setaffinity(thread, cpus)
-
-
-def place_guest(pid: int, cpus: set[int]) -> None:
-    """Have every thread a guest has now run on these CPUs only."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(int(task.name), cpus)

@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,14 +39,8 @@ DrawFigure = Callable[[Result], Figure]
 class Bench(Protocol):
     """A bench: how it measures, and how its result is shown."""
 
-    @property
-    def name(self) -> str:
-        """Names the bench on the command line and in its files."""
-
-    @property
-    def figure_file(self) -> str:
-        """The file of the figure, beside the page; "" when the bench has none."""
-        return ""
+    name: str  # on the command line and in the bench's files
+    figure_file: str = ""  # of the figure, beside the page; "" when the bench has none
 
     def directory(self, out: str | None) -> contextlib.AbstractContextManager[rundir.RunDir | Path]:
         """A fresh run directory, at ``out`` or below the user's runs."""
@@ -171,17 +166,10 @@ StartRounds = Callable[[Setting], Rounds]
 class RoundsBench(Bench):
     """A bench whose rows are all measured once in every round."""
 
-    name = ""
-    figure_file = ""
-
     def __init__(
-        self,
-        plan: BenchPlan,
-        start: StartRounds,
-        own_tables: Tables | None = None,
-        own_figure: DrawFigure | None = None,
-        rounds: int | None = None,
-    ) -> None:
+        self, plan: BenchPlan, start: StartRounds, own_tables: Tables | None = None,
+        own_figure: DrawFigure | None = None, rounds: int | None = None,
+    ) -> None:  # fmt: skip
         """ConfigError for a bad number of rounds."""
         self.name, self._plan, self._start = plan.bench, plan, start
         self._rounds = plan.rounds if rounds is None else rounds
@@ -198,16 +186,16 @@ class RoundsBench(Bench):
         if self._rounds < ROUNDS_MIN:
             facts["warnings"].append(FEW_ROUNDS)
         sheet = Sheet(self._plan)
+
+        def done(index: int, share: float) -> None:
+            progress.advance(index + share, self._rounds)
+
         progress.begin(f"bench {self.name}", self._rounds)
         with Lab(where) as lab:
             run = self._start(Setting(lab, sheet, placement, self._rounds))
             for index in range(self._rounds):
-
-                def done(share: float, index: int = index) -> None:
-                    progress.advance(index + share, self._rounds)
-
-                run.round(index, done)
-                done(1.0)
+                run.round(index, partial(done, index))
+                done(index, 1.0)
             run.finish()
         facts["warnings"] += [f"skipped {name}: {why}" for name, why in sheet.skipped.items()]
         sheet.save(where.path)

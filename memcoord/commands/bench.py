@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks import runner
 from memcoord.benchmarks.bursts import bench as bursts
 from memcoord.benchmarks.bursts import views as bursts_views
 from memcoord.benchmarks.grant import bench as grant
@@ -25,15 +26,7 @@ from memcoord.benchmarks.interference import views as interference_views
 from memcoord.benchmarks.mechanisms import bench as mechanisms
 from memcoord.benchmarks.mechanisms import views as mechanism_views
 from memcoord.benchmarks.ring import bench as ring
-from memcoord.benchmarks.runner import (
-    Bench,
-    DrawFigure,
-    RoundsBench,
-    StartRounds,
-    Tables,
-    fill_page,
-    run_bench,
-)  # fmt: skip
+from memcoord.benchmarks.runner import Bench, DrawFigure, RoundsBench, StartRounds, Tables
 from memcoord.benchmarks.tmem import bench as tmem
 
 #: By name: the plan, the bench, and its own tables and figure, if it has any.
@@ -55,12 +48,9 @@ CHEATS, POLICIES = "cheats", "policies"
 
 
 def bench(
-    which: str,
-    as_json: bool,
-    rounds: int | None,
-    out: str | None,
+    which: str, as_json: bool, rounds: int | None, out: str | None,
     of_policies: Mapping[str, Any] | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Run the bench named ``which`` and print it; the exit code is 0 for a missed target too.
 
     ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
@@ -70,7 +60,7 @@ def bench(
     """
     options = dict(of_policies or {})
     page = options.pop("markdown", None)
-    return run_bench(bench_of(which, rounds, options), as_json, out, page)
+    return runner.run_bench(bench_of(which, rounds, options), as_json, out, page)
 
 
 def bench_of(
@@ -97,8 +87,8 @@ def write_page(result_path: Path, page: Path) -> None:
     """Fill ``page`` from the JSON at ``result_path``; ConfigError when the page has no markers."""
     result = msgspec.json.decode(result_path.read_bytes())
     made = bench_of(result["bench"])
-    fill_page(made, None, page)
-    fill_page(made, result, page)
+    runner.fill_page(made, None, page)
+    runner.fill_page(made, result, page)
 
 
 if __name__ == "__main__":

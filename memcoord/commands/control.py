@@ -16,6 +16,9 @@ import typer
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import Json, RunDirOption, run_dir_of, show
 
+#: 4 PiB; whatever is asked for stays an exact number in every message.
+PAGES_MAX = 1 << 40
+
 Asked = tuple[dict[str, Any], dict[str, Any], str]
 Verb = Callable[..., Asked]
 VERBS: dict[str, Verb] = {}
@@ -156,9 +159,10 @@ def _pages(size: str) -> int:
 
     if size == "auto":
         return -1
-    if size.isdecimal():
-        return int(size)
     try:
-        return parse_bytes(size) // FRAME_BYTES
+        pages = parse_bytes(f"{size} pages" if size.isdecimal() else size) // FRAME_BYTES
     except ValueError as error:
         raise ConfigError("SIZE", str(error)) from None
+    if pages > PAGES_MAX:
+        raise ConfigError("SIZE", f"{size} is more than any machine has")
+    return pages

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import keyword
 import re
+import socket
+import subprocess
 import sys
 import time
-import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,16 @@ import msgspec
 
 from hypervisor.public.errors import ConfigError
 from memcoord.commands.packages import ROOTS
-from policies import available, describe, load
+from policies import available, confine, describe
 from policies.base import PolicyError
-from policies.conformance import CLAUSES, Report, examine
+from policies.conformance import CLAUSES
+from policies.host_process import BEAT, VERDICT_BYTES_MAX, Verdict
 
 NAME_CHARACTERS_MAX = 40
+#: The most that ``policy check`` takes, and without a sign of life from the kit.
+CHECK_S, QUIET_S, POLL_S = 600.0, 30.0, 0.1
+#: What the kit cannot ask, for it is not there to say so.
+ALIVE = {"alive": "the process that tries it lives until the verdict and shows signs of life"}
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 #: A policy called new-policy and its test, which work as they are; a new one is a copy, renamed.
 _TEMPLATES = resources.files("memcoord") / "templates"
@@ -91,43 +97,83 @@ def new_policy(name: str, directory: str | None) -> Answer:
 
 
 def check(text: str) -> tuple[bool, dict[str, Any], list[str]]:
-    """Whether the policy ``text`` names keeps the contract, and the findings of the kit."""
-    # The user's file may print, and numpy may warn of faults that the kit then finds by itself.
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        report = examine(lambda: load(text), clock_ns=time.perf_counter_ns)
-    return not report.failures, _to_json(text, report), _lines(text, report)
+    """Whether the policy ``text`` names keeps the contract, and the findings of the kit.
+
+    The kit runs in a confined process: a policy that ends it, or is heard of no more, has failed.
+    PolicyError when there is no such policy.
+    """
+    verdict = _verdict(text)
+    if verdict.error:
+        raise PolicyError(verdict.error)
+    return not verdict.failures, _to_json(text, verdict), _lines(text, verdict)
 
 
-def _to_json(text: str, report: Report) -> dict[str, Any]:
-    failed = {failure.clause for failure in report.failures}
-    verdicts = {name: "FAIL" if name in failed else "pass" for name in report.tried}
+def _verdict(text: str) -> Verdict:
+    """What the kit says; when it cannot, a failure of the clause "alive"."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        arguments = ["check", str(theirs.fileno()), text]
+        process = confine.start(arguments, fds=[theirs.fileno()], stderr=None)
+        theirs.close()
+        until_s = time.monotonic() + CHECK_S
+        try:
+            while True:
+                left_s = until_s - time.monotonic()
+                ours.settimeout(max(min(left_s, QUIET_S), POLL_S))
+                data = ours.recv(VERDICT_BYTES_MAX)
+                if data == BEAT and left_s > 0:
+                    continue
+                if not data:
+                    what = f"its process {confine.ending(process.wait(QUIET_S))} before the verdict"
+                    return _dead(what)
+                if data != BEAT:
+                    return msgspec.msgpack.decode(data, type=Verdict)
+                return _dead(f"the kit was not done after {CHECK_S:.0f} s")
+        except TimeoutError:
+            return _dead(f"it was not heard of for {QUIET_S:.0f} s")
+        except (OSError, msgspec.MsgspecError, subprocess.TimeoutExpired) as error:
+            return _dead(f"its process gave no verdict: {error}")
+        finally:
+            confine.kill(process)
+            process.wait()
+
+
+def _dead(what: str) -> Verdict:
+    return Verdict(failures=(("alive", what, "no particular input"),))
+
+
+def _to_json(text: str, report: Verdict) -> dict[str, Any]:
+    failed = {clause for clause, _, _ in report.failures}
+    tried = (*ALIVE, *report.tried)
+    verdicts = dict.fromkeys(tried, "pass") | dict.fromkeys(failed, "FAIL")
+    other = "not declared" if report.tried else "not tried"
     return {
         "policy": text,
         "passed": not failed,
-        "clauses": {name: verdicts.get(name, "not declared") for name in CLAUSES},
+        "clauses": {name: verdicts.get(name, other) for name in ALIVE | CLAUSES},
         "failures": [
-            {"clause": failure.clause, "what": failure.what, "input": failure.input}
-            for failure in report.failures
+            {"clause": clause, "what": what, "input": view}
+            for clause, what, view in report.failures
         ],
         "plan_ns": {str(domains): taken for domains, taken in report.plan_ns.items()},
     }
 
 
-def _lines(text: str, report: Report) -> list[str]:
-    failures = {failure.clause: failure for failure in report.failures}
+def _lines(text: str, report: Verdict) -> list[str]:
+    failures = {clause: (what, view) for clause, what, view in report.failures}
     lines = []
-    for name, asks in CLAUSES.items():
+    for name, asks in (ALIVE if "alive" in failures else CLAUSES).items():
         if name in failures:
-            lines.append(f"FAIL {name:12} {failures[name].what}")
-            lines.append(f"     {'':12} on {failures[name].input}")
+            what, view = failures[name]
+            lines.append(f"FAIL {name:12} {what}")
+            lines.append(f"     {'':12} on {view}")
         else:
             lines.append(f"{'pass' if name in report.tried else '  - '} {name:12} {asks}")
     for domains, taken_ns in report.plan_ns.items():
         each = taken_ns / domains
         lines.append(f"{domains:6} domains: {taken_ns / 1000:.0f} us a plan, {each:.0f} ns each")
     if failures:
-        lines.append(f"{text} breaks {len(failures)} of {len(report.tried)} clauses")
+        lines.append(f"{text} breaks {len(failures)} of {max(len(report.tried), 1)} clauses")
     else:
         lines.append(f"{text} keeps the contract; next:")
         lines.append(f"  memcoord sim --policy greedy --policy {text}")

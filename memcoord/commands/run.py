@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from hypervisor.coordination.policy_process import probe
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED
 from memcoord.testbed.live.hypervisor_main import MEASURED
@@ -37,7 +38,6 @@ from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import domain_seed, stream_of
-from policies import loader
 
 EXIT_SIGNAL = 128
 POLICIES_MAX = 16
@@ -67,7 +67,7 @@ def run_command(
         raise ConfigError("--policy", "one policy is named twice")
     with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
         for name in names:
-            loader.load(name, measured=MEASURED)
+            probe(name, MEASURED)
     recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         plain = msgspec.to_builtins(what, enc_hook=int)

@@ -25,13 +25,9 @@ WORKERS_MAX = 256
 
 
 def sweep_command(
-    grid: str,
-    out: str | None,
-    workers: int | None,
-    dask: str | None,
-    as_json: bool,
+    grid: str, out: str | None, workers: int | None, dask: str | None, as_json: bool,
     runner_name: str = RUNNER,
-) -> int:
+) -> int:  # fmt: skip
     """Run the grid in the file ``grid``; 0, or 1 when a cell failed.
 
     ``out`` is the sweep's directory, ``GRID.sweep`` where nothing is said; ``workers`` the number
@@ -55,20 +51,15 @@ def sweep_command(
 
 
 def _report(sweep: Sweep, total: int, files: list[Path], as_json: bool) -> None:
-    errors = [f"{cell.label}: {error}" for cell, error in sweep.errors]
     if as_json:
-        report = {
-            "cells": total,
-            "found": sweep.found,
-            "failed": len(errors),
-            "errors": errors,
-            "files": [str(path) for path in files],
-        }
+        errors = [f"{cell.label}: {error}" for cell, error in sweep.errors]
+        counts = {"cells": total, "found": sweep.found, "failed": len(errors)}
+        report = {**counts, "errors": errors, "files": [str(path) for path in files]}
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return
     for line in error_lines(sweep):
         sys.stderr.write(f"{line}\n")
-    done = total - len(errors)
+    done = total - len(sweep.errors)
     sys.stdout.write(f"{done:,} of {total:,} cells, {sweep.found:,} of them done before\n")
     for path in files:
         sys.stdout.write(f"{path}\n")

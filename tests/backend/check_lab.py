@@ -32,6 +32,7 @@ from backend_steps import AREA
 from guest_double import GuestDouble
 
 from backend._service import ffi, lib
+from backend.host import mechanism_of
 from frontend._guest import ffi as abi_ffi
 from frontend._guest import lib as abi
 from hypervisor.public.backend import DomainHandles
@@ -41,7 +42,7 @@ VM1, VM2 = 0, 1
 CHILD_S = 60
 POLL_S = 0.0005
 SLACK_AREAS = 2
-OPEN, CLOSE = re.compile(r"\bMC_CHECK(?:_DOMAIN|_LOCKED)?\("), re.compile(r"[()]")
+OPEN, CLOSE = re.compile(r"\bMC_CHECK(?:_DOMAIN|_IN|_LOCKED)?\("), re.compile(r"[()]")
 REPORT = re.compile(r"^memcoord: check failed: (\S+):(\d+): (\w+): (.*)$", re.MULTILINE)
 
 
@@ -67,11 +68,10 @@ class CheckLab:
         options: dict[int, int] | None = None,
     ) -> Any:
         """Open a domain, sizes in areas, options by index; its ``struct mc_domain``."""
-        found = lib.mc_mechanism_find(mechanism.encode())
+        found = mechanism_of(mechanism)
         spec = ffi.new("struct mc_domain_spec *")
         spec.areas, spec.boot_areas, spec.target_frames = maxmem, boot, target * AREA
-        spec.mechanism = found
-        lib.mc_option_defaults(found, spec.options)
+        spec.mechanism, spec.options = found.id, [option.value for option in found.options]
         for index, value in (options or {}).items():
             spec.options[index] = value
         status = lib.mc_domain_open(self.host, domid, spec)

@@ -28,7 +28,7 @@ from hypervisor.public._cdef import ABI_HEADERS, COMPILE_ARGS, cdef_of
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC, PRIVATE = ROOT / "hypervisor" / "public" / "abi", ROOT / "backend" / "abi"
 HEADERS = ["area_run.h", "virtio_mem_device.h", "sections_device.h", "cmm_dom0.h"]
-SOURCES = ["mech_balloon.c", "balloon_watch.c", "mech_virtio_mem.c", "virtio_mem_requests.c"]
+SOURCES = ["mech_balloon.c", "mech_virtio_mem.c", "virtio_mem_requests.c"]
 SOURCES += ["virtio_mem_watch.c", "mech_sections.c", "sections_plan.c", "mech_cmm.c"]
 SOURCES += ["cmm_channel.c", "cmm_dom0.c", "mech_hyperalloc.c"]
 PROTOCOLS = ["balloon.h", "virtio_mem.h", "sections.h", "cmm.h"]

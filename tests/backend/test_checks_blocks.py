@@ -33,7 +33,6 @@ VIRTIO_MEM = [
         *("vmem_boot_region", *HOST_DOMAIN, REGION),
     ),
     vmem("boots with too much", {"domain.boot_areas": 9}, "vmem_boot", *HOST_DOMAIN),
-    vmem("long period", {"domain.options[2]": 60001}, "vmem_set_timer", "domain"),
     vmem("blocks beyond the last", {}, "vmem_areas_of", "domain", (3, 2)),
     vmem("usable beyond all", {f"{REGION}.usable": 5}, "vmem_check_region", REGION),
     vmem("requested beyond all", {f"{REGION}.requested": 5}, "vmem_check_region", REGION),

@@ -22,7 +22,6 @@ def in_file(file: str):  # noqa: ANN201
 
 
 host, domain, reach, boot = (in_file(f"{name}.c") for name in ("host", "domain", "reach", "boot"))
-mechanisms = in_file("mechanisms.c")
 
 for _file, _name, _call in (
     ("host.c", "mc_host_unlock", lambda at: lib.mc_host_unlock(at[0])),
@@ -265,22 +264,24 @@ def a_promise_of_half_an_area(lab: CheckLab) -> None:
     lib.mc_host_promise(lab.host, AREA // 2)
 
 
-@mechanisms("mc_option_find")
-def an_option_of_no_mechanism(_: CheckLab) -> None:
-    lib.mc_option_find(NO_ID, b"design", ffi.new("uint64_t *"), ffi.new("uint64_t *"))
+@FAULTS.of("reach.c", "mc_config_write")
+def a_word_beyond_the_configuration(lab: CheckLab) -> None:
+    lib.mc_config_write(locked(lab)[1], 5, 0)
 
 
-@mechanisms("mc_option_defaults")
-def the_options_of_no_mechanism(_: CheckLab) -> None:
-    lib.mc_option_defaults(NO_ID, ffi.new("uint64_t[]", lib.MC_OPTIONS_MAX))
+@FAULTS.of("reach.c", "mc_timer_set")
+def a_period_of_virtio_mem_beyond_the_most(lab: CheckLab) -> None:
+    lab.open(mechanism="virtio-mem").options[2] = 60001
+    lib.mc_timer_set(lab.pointer(), 2, 0)
 
 
-@mechanisms("mc_mechanism_dma_safe")
-def no_mechanism_is_safe(_: CheckLab) -> None:
-    lib.mc_mechanism_dma_safe(NO_ID)
+@FAULTS.of("reach.c", "mc_timer_set")
+def a_period_of_hyperalloc_beyond_the_most(lab: CheckLab) -> None:
+    lab.open(mechanism="hyperalloc").options[0] = 3600001
+    lib.mc_timer_set(lab.pointer(), 0, 0)
 
 
-@FAULTS.of("excess.c", "excess_allowed_frames")
+@FAULTS.of("ledger.c", "mc_backed_frames")
 def more_areas_without_backing_than_maxmem(lab: CheckLab) -> None:
     lab.open().counts[lib.MC_A_HARD] = NO_ID
     lib.mc_excess_run(lab.host)

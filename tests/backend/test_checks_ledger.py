@@ -35,7 +35,7 @@ for _name, _call in {
     "mc_plug_found": lambda at: lib.mc_plug_found(*at, 7),
     "mc_plug": lambda at: lib.mc_plug(*at, 7),
     "mc_plug_hollow": lambda at: lib.mc_plug_hollow(*at, 7),
-    "mc_return": lambda at: lib.mc_return(*at, 7),
+    "mc_return_areas": lambda at: lib.mc_return_areas(*at, 1),
     "mc_redeem": lambda at: lib.mc_redeem(*at, 1),
     "mc_tmem_charge": lambda at: lib.mc_tmem_charge(at[0], 0),
     "mc_tmem_discharge": lambda at: lib.mc_tmem_discharge(at[0], 0),
@@ -107,7 +107,7 @@ def less_free_than_an_area(lab: CheckLab) -> None:
     lab.set(7, lib.MC_A_INSTALLED)
 
 
-@ledger("ledger_set")
+@ledger("ledger_set_sums")
 def more_holes_than_frames(lab: CheckLab) -> None:
     _, domain, _ = opened(lab)
     domain.hole_counts[0] = AREA + 1
@@ -121,7 +121,7 @@ def a_state_that_is_counted_nowhere(lab: CheckLab) -> None:
     lab.set(0, lib.MC_A_PUNCH_HARD)
 
 
-@ledger("ledger_set")
+@ledger("ledger_set_sums")
 def a_domain_with_less_than_an_area(lab: CheckLab) -> None:
     _, domain, _ = opened(lab)
     domain.installed_frames = AREA - 1
@@ -134,13 +134,13 @@ def an_area_beyond_maxmem(lab: CheckLab) -> None:
     lab.set(MISSING, lib.MC_A_SOFT)
 
 
-@ledger("mc_area_set")
+@ledger("ledger_change")
 def a_hard_area_becomes_ready_without_pages(lab: CheckLab) -> None:
     opened(lab)
     lab.set(7, lib.MC_A_READY)
 
 
-@ledger("mc_area_set")
+@ledger("ledger_change")
 def a_state_that_is_none(lab: CheckLab) -> None:
     _, domain, _ = opened(lab)
     domain.states[7] = lib.MC_A_STATES
@@ -168,7 +168,7 @@ def an_area_that_is_counted_and_not_there(lab: CheckLab) -> None:
     lib.mc_find_state(at[1], lib.MC_A_READY)
 
 
-@ledger("mc_pull")
+@ledger("ledger_pull")
 def pins_in_an_area_that_is_not_the_guests(lab: CheckLab) -> None:
     _, domain, at = opened(lab)
     domain.pin_counts[7] = 1
@@ -192,7 +192,6 @@ for _name, _call in {
     "mc_pull": lambda at: lib.mc_pull(*at, MISSING, lib.MC_PULL_HARD),
     "mc_grant": lambda at: lib.mc_grant(*at, MISSING),
     "mc_plug_found": lambda at: lib.mc_plug_found(*at, MISSING),
-    "mc_return": lambda at: lib.mc_return(*at, MISSING),
     "mc_wait_area": lambda at: lib.mc_wait_area(*at, MISSING, 1),
     "mc_redeem": lambda at: lib.mc_redeem(*at, MISSING),
 }.items():
@@ -339,20 +338,20 @@ def more_pins_than_frames(lab: CheckLab) -> None:
 @banks("banks_shrink")
 def a_bank_smaller_than_its_free_frames(lab: CheckLab) -> None:
     lab.host.banks[0].total_frames = 1
-    lib.mc_bank_withdraw(lab.host, 0)
+    lib.mc_bank_set_withdrawn(lab.host, 0, 1)
 
 
-@banks("banks_set_withdrawn")
+@banks("mc_bank_set_withdrawn")
 def a_bank_neither_withdrawn_nor_not(lab: CheckLab) -> None:
     lab.host.banks[0].withdrawn = 2
-    lib.mc_bank_withdraw(lab.host, 0)
+    lib.mc_bank_set_withdrawn(lab.host, 0, 1)
 
 
 @banks("banks_ask_sections")
 def sections_that_let_go_of_the_lock(lab: CheckLab) -> None:
     lab.open(mechanism="sections", boot=0)
     lab.behave(target=lambda *_: lab.unlock())
-    lib.mc_bank_withdraw(lab.host, 0)
+    lib.mc_bank_set_withdrawn(lab.host, 0, 1)
 
 
 def usage_of(lab: CheckLab) -> None:

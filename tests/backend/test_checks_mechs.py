@@ -56,11 +56,11 @@ BALLOON = [
         *HOST_DOMAIN,
         detaches=True,
     ),
-    balloon("sweep beyond the end", {}, "mc_balloon_sweep", *HOST_DOMAIN, 8),
+    balloon("sweep beyond the end", {}, "balloon_sweep", *HOST_DOMAIN, 8),
     balloon(
         "sweep of an area that is not installed",
         {f"domain.states[{HOLLOW}]": 0},
-        *("mc_balloon_sweep", *HOST_DOMAIN, HOLLOW),
+        *("balloon_sweep", *HOST_DOMAIN, HOLLOW),
         detaches=True,
     ),
 ]
@@ -77,7 +77,6 @@ CMM = [
         detaches=True,
     ),
     cmm("word 12 of the driver", {}, "mc_cmm_driver_word", "domain", 12),
-    cmm("word 5 of the configuration", {}, "mc_cmm_write_config", "domain", 5, 0),
     cmm("long offer", {}, "cmm_take_offered", *HOST_DOMAIN, 33),
     cmm("no time to wait", {}, "mc_cmm_wait", DOM0, 0),
     cmm("asks without dom0", {DOM0: None}, "dom0_choose_donor", *HOST_DOMAIN),
@@ -109,7 +108,6 @@ HYPERALLOC = [
     hyperalloc("target above maxmem", {"domain.target_areas": 9}, "hyperalloc_grow", *HOST_DOMAIN),
     hyperalloc("asked twice", {"device.asked": 1}, "hyperalloc_ask_to_drop", "domain"),
     hyperalloc("a ready area", {"domain.counts[3]": 1}, "hyperalloc_set_target", *HOST_DOMAIN),
-    hyperalloc("long period", {"domain.options[0]": 3600001}, "hyperalloc_set_timer", "domain", 0),
 ]
 
 
@@ -130,7 +128,7 @@ UNLOCKED = [
     balloon("lock", {}, "balloon_request", *HOST_DOMAIN, {}, locked=False),
     balloon("lock", {}, "balloon_serve_array", *HOST_DOMAIN, locked=False),
     balloon("lock", {}, "balloon_watch", *HOST_DOMAIN, 0, locked=False),
-    balloon("lock", {}, "mc_balloon_sweep", *HOST_DOMAIN, 0, locked=False),
+    balloon("lock", {}, "balloon_sweep", *HOST_DOMAIN, 0, locked=False),
     cmm("lock", {}, "cmm_set_target", *HOST_DOMAIN, locked=False),
     cmm("lock", {}, "mc_cmm_collect", "host", locked=False),
     cmm("lock", {}, "dom0_serve", DOM0, "domain", locked=False),

@@ -111,7 +111,7 @@ def tmem_that_asks_when_it_may_not(lab: CheckLab) -> None:
     serve_one(lab, abi.MC_OP_FLUSH_PAGE, tmem=True)
 
 
-@service("service_publish")
+@FAULTS.of("reach.c", "mc_guest_ring")
 def a_relay_that_is_not_there(lab: CheckLab) -> None:
     lab.open().relayed = 1
     lab.host.relay_fd = -1

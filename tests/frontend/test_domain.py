@@ -165,6 +165,19 @@ def test_out_of_frames_asks_for_an_area_then_is_refused(domain: Domain, hypervis
     domain.free_many(frames)
 
 
+def test_credit_that_came_while_a_guest_was_refused_is_used(
+    domain: Domain, hypervisor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = domain.alloc_many(2 * AREA)
+
+    def give_credit_and_refuse(record: Any, wanted: int) -> int:
+        hypervisor.grant(2)
+        return int(lib.MC_ETARGET)
+
+    monkeypatch.setattr(hypervisor, "_grow", give_credit_and_refuse)
+    assert domain.alloc() not in frames
+
+
 def test_alloc_many_is_all_or_nothing(domain: Domain) -> None:
     with pytest.raises(NoMemory):
         domain.alloc_many(3 * AREA + 1)
@@ -292,6 +305,21 @@ def test_report_and_the_hypervisors_words(domain: Domain, hypervisor: Any) -> No
     control.heartbeat, control.target_frames = 77, 123
     assert (domain.heartbeat, domain.target_frames) == (77, 123)
     assert domain.statistics().used_frames == 11
+
+
+def test_what_a_guest_does_not_report_stays_as_it_was(domain: Domain, hypervisor: Any) -> None:
+    names = ("used_frames", "faults", "swap_ins", "swap_outs", "references")
+    names += ("committed_frames", "stall_ns", "idle_permille")
+    wanted = dict.fromkeys(names, -1)
+    control = hypervisor.control
+    for number, name in enumerate((*names, *reversed(names))):
+        assert {name: getattr(control, name) for name in names} == wanted
+        domain.report(**{name: number})
+        wanted[name] = number
+    domain.report(file_frames=3)
+    assert {name: getattr(control, name) for name in names} == wanted
+    domain.report(stall_ns=-1, swap_ins=0)
+    assert (control.stall_ns, control.swap_ins, control.file_frames) == (-1, 0, 3)
 
 
 def test_after_close_nothing_crashes(hypervisor: Any, open_fds: Any) -> None:

@@ -86,7 +86,7 @@ def test_without_a_target_a_domain_is_shown_a_share_first_and_then_everything() 
     assert view_of(HOST, present, tick=1, interval_s=1).target.tolist() == [1000, 77]
 
 
-@pytest.mark.parametrize("lie", [-5, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("lie", [1 << 63, (1 << 64) - 1])
 def test_what_a_guest_says_is_clipped(lie: int) -> None:
     one = member(1)
     now = domain(1, guest_swap_ins=lie, guest_used_frames=lie, current_frames=100)
@@ -128,9 +128,28 @@ def test_miss_ratios_are_over_the_capacity_that_is_shared() -> None:
     assert view_of(HOST, present, tick=0, interval_s=1).mrc is None
 
 
-def test_what_the_guest_does_not_say_is_not_a_number() -> None:
-    view = telling()
-    assert np.isnan([view.committed[0], view.idle[0]]).all()
+@pytest.mark.parametrize("untold", [-1, -5, -(1 << 63)])
+def test_what_the_guest_does_not_say_is_not_a_number(untold: int) -> None:
+    names = ("used_frames", "swap_ins", "committed_frames", "stall_ns", "idle_permille")
+    nothing = {f"guest_{name}": untold for name in names}
+    one, now = member(1), domain(1, current_frames=9, **nothing)
+    for seen in (None, now, domain(1, guest_stall_ns=7)):
+        one.seen = seen
+        view = view_of(HOST, [(one, now)], tick=1, interval_s=1)
+        for column in (view.swap_ins, view.ram_used, view.committed, view.idle, view.pressure):
+            assert np.isnan(column).all()
+        assert (view.came_back.tolist(), view.in_use.tolist()) == ([0], [9])
+
+
+def test_what_was_told_for_the_first_time_has_no_interval() -> None:
+    one = member(1)
+    one.seen, one.age = domain(1, guest_stall_ns=-1, guest_swap_ins=-1), 1
+    told = domain(1, guest_stall_ns=10**9, guest_swap_ins=50)
+    view = view_of(HOST, [(one, told)], tick=1, interval_s=1.0)
+    assert np.isnan([view.pressure[0], view.swap_ins[0]]).all()
+    one.seen = told
+    view = view_of(HOST, [(one, told)], tick=2, interval_s=1.0)
+    assert (view.pressure[0], view.swap_ins[0]) == (0, 0)
 
 
 @pytest.mark.parametrize("lie", [1 << 63, (1 << 64) - 1])

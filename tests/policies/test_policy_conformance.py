@@ -1,5 +1,6 @@
 """The kit passes what keeps the contract and names the clause of what does not."""
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +250,36 @@ def test_a_promise_is_tried_only_when_it_is_made(
     (failure,) = check_policy(Declares(law, **{clause: True}))
     assert failure.clause == clause
     assert words in failure.what
+
+
+def test_who_takes_what_is_not_reported_for_nothing_is_named() -> None:
+    def waits_for_nobody(view: View) -> Plan:
+        stalls = np.nan_to_num(view.pressure) > 0
+        return Plan(ram=np.where(stalls, view.ram_target, view.ram_target * 0.99))
+
+    (failure,) = check_policy(_of(waits_for_nobody))
+    assert failure.clause == "unknown"
+    assert "shrinks one that reports nothing: RAM of vm1 from 16384 to" in failure.what
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        lambda view: Plan(ram=np.where(np.isnan(view.pressure), view.ram_target, 0)),
+        lambda view: Plan(ram=np.zeros(len(view))),  # not for want of a report
+    ],
+)
+def test_who_does_not_is_not(plan: Callable[[View], Plan]) -> None:
+    assert check_policy(_of(plan)) == []
+
+
+def test_a_plan_that_prints_is_named() -> None:
+    def prints(view: View) -> Plan:
+        sys.stdout.write(f"hello {len(view)}")
+        return Plan()
+
+    (failure,) = check_policy(_of(prints))
+    assert (failure.clause, failure.what) == ("quiet", "prints 'hello 0'")
 
 
 def test_a_policy_may_say_how_many_ticks_it_takes() -> None:

@@ -50,7 +50,13 @@ static struct mc_control layout_of(uint32_t areas)
         .ring_slots = MC_RING_SLOTS,
         .ram_bytes = (uint64_t)areas * MC_AREA_BYTES,
         .memory_ring_offset = MC_FRAME_BYTES,
+        .used_frames = -1,
+        .faults = -1,
+        .swap_ins = -1,
+        .swap_outs = -1,
+        .references = -1,
         .committed_frames = -1,
+        .stall_ns = -1,
         .idle_permille = -1,
     };
     uint64_t ring = page_up(sizeof(struct mc_ring));

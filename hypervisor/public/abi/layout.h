@@ -124,12 +124,13 @@ struct mc_control {
     _Atomic uint32_t guest_bell;        /* futex: rises when responses wait in a ring */
     _Atomic uint32_t credit_bell;       /* futex: rises when credit areas were granted */
     uint64_t pad1[2];
-    /* [frontend writes at any time; the hypervisor only reports these, never decides from them] */
-    _Atomic uint64_t used_frames;       /* frames the guest really uses */
-    _Atomic uint64_t faults;
-    _Atomic uint64_t swap_ins;
-    _Atomic uint64_t swap_outs;
-    _Atomic uint64_t references;
+    /* [frontend writes at any time; the hypervisor only reports these, never decides from them]
+     * A signed one is -1 until the guest reports it, which is not 0. */
+    _Atomic int64_t used_frames;        /* frames the guest really uses */
+    _Atomic int64_t faults;
+    _Atomic int64_t swap_ins;
+    _Atomic int64_t swap_outs;
+    _Atomic int64_t references;
     _Atomic uint64_t credit_taken;      /* areas that the guest has begun to use */
     _Atomic uint64_t credit_dry;        /* allocations that found no area and had to ask */
     _Atomic uint32_t frontend_cpu;      /* CPU of the thread that last waited on a ring */
@@ -137,7 +138,7 @@ struct mc_control {
     _Atomic uint32_t guest_waiters;     /* threads asleep on guest_bell */
     _Atomic uint32_t credit_waiters;    /* threads asleep on credit_bell */
     _Atomic int64_t committed_frames;   /* pages of its programs, wherever they are; -1: unknown */
-    _Atomic uint64_t stall_ns;          /* time its programs stood still for want of memory */
+    _Atomic int64_t stall_ns;           /* time its programs stood still for want of memory */
     _Atomic int64_t idle_permille;      /* thousandths of its pages that it does not use lately;
                                          * -1: unknown */
     uint64_t pad2[4];

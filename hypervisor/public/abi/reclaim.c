@@ -27,7 +27,7 @@ static int word_is_evicted(union mc_area_word word)
 }
 
 /* Swap a word that `allows` into `next`; its free and huge fields stay when `keep` is 1. */
-static int word_transition(struct mc_frames *frames, uint32_t area,
+static inline int word_transition(struct mc_frames *frames, uint32_t area,
                            int (*allows)(union mc_area_word), int keep, union mc_area_word next)
 {
     union mc_area_word seen = mc_word(frames, area);

@@ -3,11 +3,6 @@
 
 #include <time.h>
 
-static void touch(const struct mc_guest *guest, uint32_t frame)
-{
-    *(volatile uint8_t *)(guest->ram + ((uint64_t)frame << MC_FRAME_SHIFT)) = 1;
-}
-
 static void sleep_until(uint64_t at_ns)
 {
     struct timespec at = {.tv_sec = (time_t)(at_ns / 1000000000u),
@@ -25,16 +20,12 @@ static void tell_use(struct mc_guest *guest, const struct mcb_demand *demand, ui
 
 static int give(struct mc_guest *guest, int slot, struct mcb_demand *demand, uint64_t count)
 {
-    int status = MC_OK;
-    int64_t freed;
+    int64_t freed = 0;
 
-    if (!count)
-        return MC_OK;
     demand->held -= count;
-    freed = mc_frames_free_many(&guest->frames, slot, demand->frames + demand->held, count,
-                                &status);
-    mc_slot_drain(&guest->frames, slot);
-    return freed < (int64_t)count ? status : MC_OK;
+    if (count)
+        freed = mcb_give_all(guest, slot, demand->frames + demand->held, count);
+    return freed < 0 ? (int)freed : MC_OK;
 }
 
 /* Take `count` frames more; how many were granted in time, or a negative status. */
@@ -48,18 +39,15 @@ static int64_t take(struct mc_guest *guest, int slot, struct mcb_demand *demand,
         mc_eventfd_ring(demand->plea_fd);
     for (;;) {
         uint32_t *out = demand->frames + demand->held;
-        uint64_t left = count - taken;
-        uint64_t wanted = left < MC_AREA_FRAMES ? left : MC_AREA_FRAMES;
-        int64_t given = demand->asks ? mc_guest_alloc_many(guest, slot, out, wanted)
-                                     : mc_frames_alloc_many(&guest->frames, slot, out, wanted);
+        uint64_t left = count - taken, wanted = left < MC_AREA_FRAMES ? left : MC_AREA_FRAMES;
+        int64_t given = mcb_alloc(guest, slot, out, wanted, demand->asks);
 
-        if (given < 0 && given != MC_ENOMEM && given != MC_ETARGET)
+        if (given < 0)
             return given;
-        if (given > 0) {
-            touch(guest, out[0]);
-            demand->held += (uint64_t)given;
-            taken += (uint64_t)given;
-        }
+        if (given > 0)
+            mcb_touch(guest, out[0]);
+        demand->held += (uint64_t)given;
+        taken += (uint64_t)given;
         if (taken == count || mc_clock_ns() > until_ns)
             return (int64_t)taken;
         if (given < (int64_t)wanted)
@@ -85,7 +73,7 @@ static int request(struct mc_guest *guest, int slot, struct mcb_demand *demand,
     }
     step->granted_ns = mc_clock_ns() - since_ns;
     for (uint64_t i = 0; i < count; i++)
-        touch(guest, demand->frames[demand->held - count + i]);
+        mcb_touch(guest, demand->frames[demand->held - count + i]);
     step->touched_ns = mc_clock_ns() - since_ns;
     return MC_OK;
 }

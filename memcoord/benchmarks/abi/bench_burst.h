@@ -11,7 +11,7 @@
 #ifndef MC_BENCH_BURST_H
 #define MC_BENCH_BURST_H
 
-#include "guest.h"
+#include "bench_mechanism.h"
 
 /* cdef-begin */
 #define MCB_DEMAND_POLL_NS 2000
@@ -19,8 +19,8 @@
 struct mcb_step {
     uint64_t at_ns;             /* after the start, or the end of the step before */
     int64_t areas;              /* wanted; negative: given back */
-    uint64_t granted_ns;        /* out: until all frames were granted and one of each area
-                                 * was touched; 0: not within missed_ns */
+    uint64_t granted_ns;        /* out: until all were granted and one of each area was touched; 0:
+                                 * not within missed_ns */
     uint64_t touched_ns;        /* out: until every frame was touched */
 };
 

@@ -7,19 +7,13 @@
 #define TAKE_FRAMES 512u
 #define CHURN_STRIDE 29u            /* coprime to MCB_CHURN_FRAMES: freed in another order */
 
-static void touch(struct mc_guest *guest, uint32_t frame)
-{
-    *(volatile uint8_t *)(guest->ram + ((uint64_t)frame << MC_FRAME_SHIFT)) = 1;
-}
-
 static int64_t take(struct mc_guest *guest, int slot, uint32_t *frames, uint64_t count, int asks)
 {
-    int64_t given = asks ? mc_guest_alloc_many(guest, slot, frames, count)
-                         : mc_frames_alloc_many(&guest->frames, slot, frames, count);
+    int64_t given = mcb_alloc(guest, slot, frames, count, asks);
 
     for (int64_t i = 0; i < given; i++)
-        touch(guest, frames[i]);
-    return given == MC_ENOMEM || given == MC_ETARGET ? 0 : given;
+        mcb_touch(guest, frames[i]);
+    return given;
 }
 
 int64_t mcb_take_all(struct mc_guest *guest, int slot, uint32_t *frames, uint64_t limit, int asks,
@@ -77,22 +71,21 @@ int mcb_await(struct mc_guest *guest, int slot, struct mcb_wait *wait)
     return MC_ETIMEOUT;
 }
 
-int64_t mcb_stream(struct mc_guest *guest, const uint32_t *frames, uint64_t count,
-                   uint64_t run_ns, uint64_t *samples, uint64_t most)
+int64_t mcb_stream(struct mc_guest *guest, const uint32_t *frames, uint64_t count, uint64_t run_ns,
+                   uint64_t *samples, uint64_t most)
 {
-    uint64_t half = count / 2, at = 0, taken = 0, before_ns = mc_clock_ns(), start_ns = before_ns;
+    uint64_t half = count / 2, at = 0, taken = 0, now_ns = mc_clock_ns(), end_ns = now_ns + run_ns;
 
     if (half < MCB_CHUNK_FRAMES)
         return MC_EINDEX;
-    while (taken < most && before_ns - start_ns < run_ns) {
-        uint64_t now_ns;
+    while (taken < most && now_ns < end_ns) {
+        uint64_t before_ns = now_ns;
 
         for (uint32_t i = 0; i < MCB_CHUNK_FRAMES; i++, at = at + 1 < half ? at + 1 : 0)
             memcpy(guest->ram + ((uint64_t)frames[half + at] << MC_FRAME_SHIFT),
                    guest->ram + ((uint64_t)frames[at] << MC_FRAME_SHIFT), MC_FRAME_BYTES);
         now_ns = mc_clock_ns();
         samples[taken++] = now_ns - before_ns;
-        before_ns = now_ns;
     }
     return (int64_t)taken;
 }
@@ -108,22 +101,21 @@ static int churn_once(struct mc_guest *guest, int slot)
         if (frame < 0)
             return (int)frame;
         held[i] = (uint32_t)frame;
-        touch(guest, held[i]);
+        mcb_touch(guest, held[i]);
     }
     for (uint32_t i = 0; i < MCB_CHURN_FRAMES && !status; i++)
-        status = mc_frames_free(&guest->frames, slot, held[i * CHURN_STRIDE % MCB_CHURN_FRAMES],
-                                0);
+        status = mc_frames_free(&guest->frames, slot, held[i * CHURN_STRIDE % MCB_CHURN_FRAMES], 0);
     return status;
 }
 
 int64_t mcb_churn(struct mc_guest *guest, int slot, uint64_t run_ns, uint64_t *samples,
                   uint64_t most)
 {
-    uint64_t taken = 0, before_ns = mc_clock_ns(), start_ns = before_ns;
+    uint64_t taken = 0, now_ns = mc_clock_ns(), end_ns = now_ns + run_ns;
 
-    while (taken < most && before_ns - start_ns < run_ns) {
+    while (taken < most && now_ns < end_ns) {
+        uint64_t before_ns = now_ns;
         int status = MC_OK;
-        uint64_t now_ns;
 
         for (int i = 0; i < MCB_CHURN_TIMES && !status; i++)
             status = churn_once(guest, slot);
@@ -131,7 +123,6 @@ int64_t mcb_churn(struct mc_guest *guest, int slot, uint64_t run_ns, uint64_t *s
             return status;
         now_ns = mc_clock_ns();
         samples[taken++] = now_ns - before_ns;
-        before_ns = now_ns;
     }
     return (int64_t)taken;
 }

@@ -41,12 +41,27 @@ int mcb_await(struct mc_guest *guest, int slot, struct mcb_wait *wait);
 
 /* STREAM's copy over held frames, the first half of them to the second, round and round for
  * `run_ns`: one sample per MCB_CHUNK_FRAMES frames. How many samples; at most `most`. */
-int64_t mcb_stream(struct mc_guest *guest, const uint32_t *frames, uint64_t count,
-                   uint64_t run_ns, uint64_t *samples, uint64_t most);
+int64_t mcb_stream(struct mc_guest *guest, const uint32_t *frames, uint64_t count, uint64_t run_ns,
+                   uint64_t *samples, uint64_t most);
 /* MCB_CHURN_TIMES times a sample: allocate MCB_CHURN_FRAMES frames one by one, touching each, and
  * free them in another order. */
 int64_t mcb_churn(struct mc_guest *guest, int slot, uint64_t run_ns, uint64_t *samples,
                   uint64_t most);
 /* cdef-end */
+
+static inline void mcb_touch(const struct mc_guest *guest, uint64_t frame)
+{
+    *(volatile uint8_t *)(guest->ram + (frame << MC_FRAME_SHIFT)) = 1;
+}
+
+/* Single frames as they turn up, or as the mechanism gives them: how many, 0 for none now. */
+static inline int64_t mcb_alloc(struct mc_guest *guest, int slot, uint32_t *frames, uint64_t count,
+                                int asks)
+{
+    int64_t given = asks ? mc_guest_alloc_many(guest, slot, frames, count)
+                         : mc_frames_alloc_many(&guest->frames, slot, frames, count);
+
+    return given == MC_ENOMEM || given == MC_ETARGET ? 0 : given;
+}
 
 #endif

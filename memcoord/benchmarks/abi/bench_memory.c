@@ -1,6 +1,8 @@
 /* bench_memory.c: see bench_memory.h. */
 #include "bench_memory.h"
 
+#include "bench_mechanism.h"
+
 #include <malloc.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -12,11 +14,6 @@
 static inline void touch(uint8_t *page, uint64_t operation)
 {
     ((volatile uint8_t *)page)[operation % LINES_PER_PAGE * LINE_BYTES] = 1;
-}
-
-static inline void touch_first(uint8_t *page)
-{
-    *(volatile uint8_t *)page = 1;
 }
 
 static uint64_t minor_faults(void)
@@ -67,14 +64,13 @@ int mcb_malloc_fresh(uint64_t *samples, uint32_t count, uint32_t ops, uint64_t b
         blocks[i] = NULL; /* faults the pages of the array in before the clock starts */
     *faults = 0;
     for (uint32_t s = 0; s < count; s++) {
-        uint64_t before = minor_faults();
-        uint64_t start = mc_clock_ns();
+        uint64_t before = minor_faults(), start = mc_clock_ns();
         for (uint32_t i = 0; i < ops; i++) {
             uint8_t *block = malloc(bytes);
             if (block == NULL)
                 break;
             for (uint64_t page = 0; page < bytes / MC_FRAME_BYTES; page++)
-                touch_first(block + page * MC_FRAME_BYTES);
+                touch(block + page * MC_FRAME_BYTES, 0);
             blocks[held++] = block;
         }
         samples[s] = mc_clock_ns() - start;
@@ -140,7 +136,7 @@ int mcb_grant_fresh(struct mc_guest *guest, int slot, uint64_t *sample, uint32_t
         int64_t frame = mc_guest_alloc(guest, slot, 0);
         if (frame < 0)
             return (int)frame;
-        touch_first(guest->ram + ((uint64_t)frame << MC_FRAME_SHIFT));
+        mcb_touch(guest, (uint64_t)frame);
         frames[i] = (uint32_t)frame;
     }
     *sample = mc_clock_ns() - start;
@@ -188,7 +184,7 @@ int mcb_credit_areas(const struct mc_guest *guest)
 static void touch_area(struct mc_guest *guest, uint64_t first)
 {
     for (uint64_t i = 0; i < MC_AREA_FRAMES; i++)
-        touch_first(guest->ram + ((first + i) << MC_FRAME_SHIFT));
+        mcb_touch(guest, first + i);
 }
 
 int mcb_grant_area(struct mc_guest *guest, int slot, uint64_t *sample, int *path)
@@ -226,10 +222,9 @@ int mcb_touch_and_free(struct mc_guest *guest, int slot, uint32_t limit)
 
 int mcb_populate(uint64_t *write_sample, uint64_t *read_sample)
 {
-    int status = MC_EKERNEL;
-    int fd = mc_memfd("memcoord-bench", MC_AREA_BYTES);
+    int status = MC_EKERNEL, fd = mc_memfd("memcoord-bench", MC_AREA_BYTES);
     if (fd < 0)
-        return MC_EKERNEL;
+        return status;
     int64_t giver = mc_map(fd, MC_AREA_BYTES), taker = mc_map(fd, MC_AREA_BYTES);
     if (giver > 0 && taker > 0) {
         uint64_t start = mc_clock_ns();

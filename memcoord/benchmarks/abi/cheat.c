@@ -40,12 +40,12 @@ void mcc_bind(struct mcc_attachment *own)
 }
 
 /* Not ended by a hang-up: memory that was mapped stays mapped. */
-uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t from, uint64_t bytes, uint64_t for_ns)
+uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, writes = 0;
 
     while (mc_clock_ns() < end_ns)
-        for (uint64_t at = from; at < from + bytes && at < own->ram_bytes; at += MC_FRAME_BYTES) {
+        for (uint64_t at = 0; at < own->ram_bytes; at += MC_FRAME_BYTES) {
             *(volatile uint64_t *)(own->ram + at) = ~at;
             if (++writes % LOOK_EACH == 0 && mc_clock_ns() >= end_ns)
                 break;
@@ -97,13 +97,20 @@ uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns)
 {
     uint64_t end_ns = mc_clock_ns() + for_ns, lies = 0;
     struct mc_control *control = (struct mc_control *)own->meta;
-    _Atomic uint64_t *const words[] = {
+    _Atomic int64_t *const told[] = {
         &control->used_frames, &control->faults, &control->swap_ins, &control->swap_outs,
-        &control->references, &control->credit_taken, &control->credit_dry,
+        &control->references, &control->committed_frames, &control->stall_ns,
+        &control->idle_permille,
+    };
+    _Atomic uint64_t *const words[] = {
+        &control->credit_taken, &control->credit_dry,
         &control->file_frames, &control->migrated_frames,
     };
 
     do {
+        for (uint32_t i = 0; i < sizeof told / sizeof *told; i++)
+            atomic_store(told[i], (int64_t)(next_random(&own->state)
+                                            << (next_random(&own->state) & 63)));
         for (uint32_t i = 0; i < sizeof words / sizeof *words; i++)
             atomic_store(words[i], next_random(&own->state) >> (next_random(&own->state) & 63));
         for (uint32_t i = 0; i < sizeof control->driver / sizeof *control->driver; i++)
@@ -215,8 +222,7 @@ uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
     uint64_t done = 0;
 
     while (done < count) {
-        volatile uint64_t *word =
-            (volatile uint64_t *)own->meta + pick(own, ranges, range_count);
+        volatile uint64_t *word = (volatile uint64_t *)own->meta + pick(own, ranges, range_count);
 
         *word = corrupted(*word, (int)(next_random(&own->state) % MCC_VALUES), &own->state);
         if (++done % MCC_BURST_WORDS)
@@ -255,8 +261,7 @@ int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, ui
         while ((gained == MC_ETARGET || gained == MC_ENOMEM) && mc_clock_ns() < end_ns);
         if (gained < 0)
             return gained == MC_ETARGET || gained == MC_ENOMEM ? done : gained;
-        samples[done] = mc_clock_ns() - start_ns;
-        done++;
+        samples[done++] = mc_clock_ns() - start_ns;
         gained = mc_guest_release(guest, MC_AREA_FRAMES);
         if (gained < 0)
             return gained;

@@ -40,9 +40,8 @@ enum mcc_value { MCC_ZERO = 0, MCC_ONES = 1, MCC_RANDOM = 2, MCC_OFF_BY_ONE = 3,
 /* Bind the two rings of a new attachment at the offsets in its control page. */
 void mcc_bind(struct mcc_attachment *own);
 
-/* Write to every page of [from, from + bytes) of ram, again and again; how many writes. */
-uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t from, uint64_t bytes,
-                   uint64_t for_ns);
+/* Write to every page of ram, granted or not, again and again; how many writes. */
+uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t for_ns);
 /* Ring the hypervisor's bell without a pause; how often. */
 uint64_t mcc_flood_bell(const struct mcc_attachment *own, uint64_t for_ns);
 /* Keep the ring full of `op`, in turns with `other`, with `arg` as its first word; how many. */
@@ -68,7 +67,6 @@ uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
  * samples, or a negative enum mc_status. */
 int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, uint64_t pause_ns,
                    uint64_t for_ns);
-
 
 #define MCC_WATCHED_MAX 256
 

@@ -14,6 +14,7 @@ or populated ahead. Missed is a request not granted within MISSED_NS; the guest 
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import time
@@ -25,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks import cpus
@@ -84,22 +84,14 @@ def _of_extra(over: str, under: str, key: str, sheet: Sheet) -> float | None:
 
 def _plan() -> BenchPlan:
     formulas: dict[str, Formula] = {}
-    for series in SERIES:
-        for candidate in CANDIDATES:
-            if candidate.name != OURS:
-                rows = f"{candidate.name} {series}", f"{OURS} {series}"
-                key = f"{candidate.name}/{OURS} {series}"
-                formulas[f"{key} p99"] = partial(_of_extra, *rows, "granted_p99_ns")
-                formulas[f"{key} held idle"] = partial(_of_extra, *rows, "held_idle_gib_s")
-    return BenchPlan(
-        bench="bursts",
-        targets={},
-        also=tuple(formulas),
-        notes={},
-        skippable=tuple(candidate.name for candidate in CANDIDATES),
-        formulas=formulas,
-        rounds=ROUNDS,
-    )
+    for series, candidate in itertools.product(SERIES, CANDIDATES):
+        if candidate.name != OURS:
+            rows = f"{candidate.name} {series}", f"{OURS} {series}"
+            key = f"{candidate.name}/{OURS} {series}"
+            formulas[f"{key} p99"] = partial(_of_extra, *rows, "granted_p99_ns")
+            formulas[f"{key} held idle"] = partial(_of_extra, *rows, "held_idle_gib_s")
+    names = tuple(candidate.name for candidate in CANDIDATES)
+    return BenchPlan("bursts", skippable=names, formulas=formulas, rounds=ROUNDS)
 
 
 PLAN = _plan()
@@ -129,11 +121,6 @@ class Hand:
             if time.monotonic() >= next_s:
                 self._take_back()
                 next_s = time.monotonic() + HAND_S
-
-    def open(self) -> None:
-        """Permit a guest that can ask all its memory."""
-        if self._candidate.variant.asks:
-            self._stage.backend.set_target(self._vm.domid, self._most)
 
     def held_idle_gib_s(self) -> float:
         """GiB times seconds."""
@@ -184,7 +171,6 @@ class BurstsBench(Rounds):
     def __init__(self, setting: Setting) -> None:
         self._sheet = setting.sheet
         self._vm = setting.lab.remote("vm1", GUEST)
-        self._steps = len(CANDIDATES) * len(SERIES)
         if not excerpt(0):
             self._sheet.facts["bitbrains"] = f"{EXCERPT} is not there: a random walk stands in"
         cpus.place(self._vm.pid, setting.placement.domain_cpu)
@@ -193,19 +179,16 @@ class BurstsBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Every mechanism against the same series; another seed every round."""
-        step = 0
-        for series in SERIES:
-            steps = demand(series, index)
-            for candidate in CANDIDATES:
-                if candidate.name not in self._sheet.skipped:
-                    try:
-                        self._run(candidate, series, steps)
-                    except MemcoordError as error:
-                        if candidate.name == OURS:
-                            raise
-                        self._sheet.skip(candidate.name, error)
-                step += 1
-                done(step / self._steps)
+        steps = list(itertools.product(SERIES, CANDIDATES))
+        for step, (series, candidate) in enumerate(steps, start=1):
+            if candidate.name not in self._sheet.skipped:
+                try:
+                    self._run(candidate, series, demand(series, index))
+                except MemcoordError as error:
+                    if candidate.name == OURS:
+                        raise
+                    self._sheet.skip(candidate.name, error)
+            done(step / len(steps))
 
     def finish(self) -> None:
         """Turn the samples of each row into its fractions."""
@@ -216,21 +199,14 @@ class BurstsBench(Rounds):
         variant = candidate.variant
         base = variant.round_up(BASE_AREAS)
         most = base + variant.round_up(PEAK_AREAS + candidate.credit_areas)
+        spec = variant.spec("vm1", most, base, base, candidate.credit_areas, **variant.by_itself)
         with Stage(most + SLACK_AREAS + SPARE_AREAS, SLACK_AREAS, "", "") as stage:
-            spec = DomainSpec(
-                "vm1",
-                most * AREA_FRAMES,
-                base * AREA_FRAMES,
-                base * AREA_FRAMES,
-                credit_areas=candidate.credit_areas,
-                mechanism=variant.mechanism,
-                options={**variant.options, **variant.by_itself},
-            )
             vm = stage.guest(self._vm, spec)
-            plea = stage.plead(vm)
+            plea = vm.plead()
             vm.ask("fill", frames=base * AREA_FRAMES, asks=False)
             hand = Hand(stage, vm, candidate, most)
-            hand.open()
+            if variant.asks:  # such a guest is permitted all its memory
+                stage.backend.set_target(vm.domid, most * AREA_FRAMES)
             stage.settle(vm, SETTLE_S)
             time.sleep(CREDIT_S if candidate.credit_areas else 0)
             running = vm.start(

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from array import array
 
-from hypervisor.public.errors import error_of
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.benchmarks._loops import ffi, lib
-from memcoord.benchmarks.measured import run
+from memcoord.benchmarks.measured import ok, run
 from memcoord.benchmarks.mechanisms.guest import MechanismGuest
 from memcoord.testbed.runs.remote import operation
 
@@ -21,14 +20,9 @@ class DemandGuest(MechanismGuest):
 
     @operation
     def demand(
-        self,
-        key: str,
-        steps: list[tuple[int, int]],
-        asks: bool,
-        plea_fd: int,
-        missed_ns: int,
+        self, key: str, steps: list[tuple[int, int]], asks: bool, plea_fd: int, missed_ns: int,
         is_apart: bool = False,
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[bytes, bytes]:  # fmt: skip
         """Go through ``steps``: (nanoseconds after the start, areas wanted or, negative, given).
         ``is_apart``: nanoseconds after the end of the step before.
 
@@ -46,9 +40,8 @@ class DemandGuest(MechanismGuest):
         status = lib.mcb_demand_run(guest.guest, guest.slot, demand)
         given = lib.mcb_give_all(guest.guest, guest.slot, frames, demand.held)
         guest.domain.report(used_frames=guest.held)
-        for result in (status, given):
-            if result < 0:
-                raise error_of(result, "demand")
+        ok(status, "demand")
+        ok(given, "demand")
         wanted = [step for step in table if step.areas > 0]
         granted = array("Q", [step.granted_ns for step in wanted])
         touched = array("Q", [step.touched_ns for step in wanted])

@@ -36,11 +36,9 @@ PLAN = BenchPlan(
     also=(
         "grant_local_4k/malloc_warm_4k_single_threaded",
         "grant_batch64_4k/malloc_warm_4k_single_threaded",
-        "grant_ring_2m/malloc_fresh_2m",
-        "grant_ring_2m_back_to_back/malloc_fresh_2m",
+        "grant_ring_2m/malloc_fresh_2m", "grant_ring_2m_back_to_back/malloc_fresh_2m",
         "grant_transfer_2m_back_to_back/malloc_fresh_2m",
-        "python_grant_4k/python_numpy_4k",
-        "populate_4k/malloc_fresh_4k",
+        "python_grant_4k/python_numpy_4k", "populate_4k/malloc_fresh_4k",
     ),
     notes={
         "empty_loop": "the loop and two clock reads around nothing",
@@ -60,7 +58,7 @@ PLAN = BenchPlan(
         "import_frontend": "whole: python -c 'import frontend'",
         "import_zmq_msgpack": "whole: python -c 'import zmq, msgpack'",
     },
-)
+)  # fmt: skip
 
 GUEST = "memcoord.benchmarks.grant.guest"
 WARM_OPS = 64
@@ -81,10 +79,9 @@ DONOR_WAIT_S = 5.0
 DONOR_POLL_S = 0.02
 PATH_NAMES = ("local", "credit", "ring", "transfer")
 IMPORTS = {
-    "import_nothing": "pass",
-    "import_frontend": "import frontend",
+    "import_nothing": "pass", "import_frontend": "import frontend",
     "import_zmq_msgpack": "import zmq, msgpack",
-}
+}  # fmt: skip
 
 
 class GrantBench(Rounds):
@@ -120,8 +117,11 @@ class GrantBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once."""
-        for measure in (self._warm, self._python, self._fresh, self._areas, self._imports):
-            measure()
+        self._warm()
+        self._python()
+        self._fresh()
+        self._areas()
+        self._imports()
 
     def finish(self) -> None:
         """Report the transfers; BenchError when the donor has not really lost the memory."""
@@ -207,11 +207,8 @@ class GrantBench(Rounds):
 
 
 def _roomy(credit: int, ring: int) -> HypervisorConfig:
-    return HypervisorConfig(
-        total_frames=(credit + ring + SLACK_AREAS + SPARE_AREAS) * AREA_FRAMES,
-        slack_frames=SLACK_AREAS * AREA_FRAMES,
-        domains=(_domain("credit", credit, credit_areas=1), _domain("ring", ring)),
-    )
+    domains = _domain("credit", credit, credit_areas=1), _domain("ring", ring)
+    return _config(credit + ring + SLACK_AREAS + SPARE_AREAS, *domains)
 
 
 def _full(grown: int) -> HypervisorConfig:
@@ -219,11 +216,12 @@ def _full(grown: int) -> HypervisorConfig:
     # of its next need. From then on the host is full.
     frames = grown * AREA_FRAMES
     donor = DomainConfig("donor", frames, frames, frames, credit_areas=0)
-    return HypervisorConfig(
-        total_frames=(grown + SLACK_AREAS + 2) * AREA_FRAMES,
-        slack_frames=SLACK_AREAS * AREA_FRAMES,
-        domains=(donor, _domain("taker", grown)),
-    )
+    return _config(grown + SLACK_AREAS + 2, donor, _domain("taker", grown))
+
+
+def _config(areas: int, *domains: DomainConfig) -> HypervisorConfig:
+    total, slack = areas * AREA_FRAMES, SLACK_AREAS * AREA_FRAMES
+    return HypervisorConfig(total_frames=total, slack_frames=slack, domains=domains)
 
 
 def _domain(name: str, areas: int, credit_areas: int = 0) -> DomainConfig:
@@ -234,9 +232,8 @@ def _domain(name: str, areas: int, credit_areas: int = 0) -> DomainConfig:
 def _check_memory(wanted_bytes: int) -> None:
     for line in read_text("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:") and int(line.split()[1]) * 1024 < wanted_bytes:
-            raise ConfigError(
-                "--rounds", f"needs {wanted_bytes >> 20} MiB of free memory: ask for fewer rounds"
-            )
+            why = f"needs {wanted_bytes >> 20} MiB of free memory: ask for fewer rounds"
+            raise ConfigError("--rounds", why)
 
 
 def _run_python(code: str) -> int:

@@ -34,7 +34,6 @@ class CheatsBench(Bench):
     """Every cheat against every mechanism, each for about FOR_S seconds."""
 
     name = "cheats"
-    figure_file = ""
 
     def measure(self, where: RunDir | Path, progress: Progress) -> dict[str, Any]:
         """Every row of every mechanism."""
@@ -42,9 +41,8 @@ class CheatsBench(Bench):
         rows: list[CheatRow] = []
         for number, mechanism in enumerate(MECHANISMS, start=1):
             with tempfile.TemporaryDirectory(prefix="mc-") as directory:
-                rows += cheat_report(
-                    mechanism, Path(directory), for_s=FOR_S, corruptions=CORRUPTIONS
-                )
+                run_dir = Path(directory)
+                rows += cheat_report(mechanism, run_dir, for_s=FOR_S, corruptions=CORRUPTIONS)
             progress.advance(number, len(MECHANISMS), mechanism)
         return {
             "bench": "cheats",
@@ -60,11 +58,8 @@ class CheatsBench(Bench):
 
     def lines(self, result: Result) -> list[str]:
         """The damage of each cheat that did any."""
-        return [
-            f"{row['mechanism']}, {row['cheat']}: {text}"
-            for row in result["rows"]
-            for text in row["damage"]
-        ]
+        told = [(f"{row['mechanism']}, {row['cheat']}", row["damage"]) for row in result["rows"]]
+        return [f"{cheat}: {text}" for cheat, damage in told for text in damage]
 
     def parts(self, result: Result) -> dict[str, str]:
         """The table."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,10 @@ from memcoord.testbed.runs.remote import Remote, RemoteGone
 
 #: The first operation of each mechanism that has operations of its own.
 FIRST_OPS = {
-    "balloon": lib.MC_OP_BALLOON,
-    "virtio-mem": lib.MC_OP_VIRTIO_MEM,
-    "sections": lib.MC_OP_SECTIONS,
-    "cmm": lib.MC_OP_CMM,
-    "hyperalloc": lib.MC_OP_HYPERALLOC,
-}
+    "balloon": lib.MC_OP_BALLOON, "virtio-mem": lib.MC_OP_VIRTIO_MEM,
+    "sections": lib.MC_OP_SECTIONS, "cmm": lib.MC_OP_CMM, "hyperalloc": lib.MC_OP_HYPERALLOC,
+}  # fmt: skip
+GROW, RELEASE = lib.MC_OP_GROW, lib.MC_OP_RELEASE
 assert FIRST_OPS.keys() == set(MECHANISMS) - {"direct"}
 ENOUGH_SAMPLES = 100  # below that there is no 99th percentile to speak of
 
@@ -118,17 +117,13 @@ def _files(lab: CheatLab, guest: Remote, for_s: float) -> None:
 
 #: The cheats by name. ``busy`` is no cheat: it shows the cost of a neighbour that only computes.
 CHEATS: dict[str, Act] = {
-    "busy": _plain("burn"),
-    "uses more than its grant": _plain("touch"),
+    "busy": _plain("repeat", loop="burn"),
+    "uses more than its grant": _plain("repeat", loop="touch"),
     "ignores a shrink": _ignore,
-    "lies in its statistics": _plain("lie"),
-    "floods the bell": _plain("flood_bell"),
-    "floods the ring with GROW 64": _plain(
-        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_GROW
-    ),
-    "floods the ring with GROW, RELEASE": _plain(
-        "flood_ring", first=lib.MC_OP_GROW, second=lib.MC_OP_RELEASE
-    ),
+    "lies in its statistics": _plain("repeat", loop="lie"),
+    "floods the bell": _plain("repeat", loop="flood bell"),
+    "floods the ring with GROW 64": _plain("flood_ring", first=GROW, second=GROW),
+    "floods the ring with GROW, RELEASE": _plain("flood_ring", first=GROW, second=RELEASE),
     "floods the ring with its device's requests": _flood_device,
     "never answers": _silent,
     "dies in the middle": _die,
@@ -168,7 +163,8 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
         if cheat == "never answers":
             guest.signal(signal.SIGCONT)
         else:
-            row.did = _answer_of(guest)
+            with suppress(RemoteGone):  # ended over the cheat: it gives no account
+                row.did = guest.answer()
         row.noticed, at = lab.noticed(start)
         if not row.noticed and why is not None and CHEATS[cheat] in JOINS:
             start = lab.shrunk_at
@@ -183,22 +179,12 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
     return row
 
 
-def _answer_of(guest: Remote) -> Any:
-    """The cheater's own account; None when it was ended over the cheat."""
-    try:
-        return guest.answer()
-    except RemoteGone:
-        return None
-
-
 def _look_after(lab: CheatLab, row: CheatRow) -> None:
     """After the end of the cheater: is anything of it left, is anything of others lost."""
     row.stopped = bool(row.noticed) and row.did is None
     if not lab.await_gone():
         row.damage.append("its domain stays")
-    host = lab.ask("statistics")["host"]
-    held = 2 * HELD_AREAS * AREA
-    if host["installed_frames"] < held:
+    if lab.ask("statistics")["host"]["installed_frames"] < 2 * HELD_AREAS * AREA:
         row.damage.append("the neighbours have lost memory")
     if lab.failed is not None:
         row.damage.append(f"the hypervisor ended: {lab.failed}")
@@ -212,11 +198,8 @@ def _excess_frames(lab: CheatLab) -> int:
 def _ratio(before: list[int], during: list[int]) -> float | None:
     if min(len(before), len(during)) < ENOUGH_SAMPLES:
         return None
-    return _p99(during) / _p99(before)
-
-
-def _p99(samples: list[int]) -> float:
-    return float(sorted(samples)[len(samples) * 99 // 100])
+    slow, calm = (sorted(samples)[len(samples) * 99 // 100] for samples in (during, before))
+    return slow / calm
 
 
 def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
@@ -226,7 +209,8 @@ def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
         start = time.monotonic()
         guest.tell("corrupt", count=count)
         lab.grants(for_s)
-        row.did = _answer_of(guest)
+        with suppress(RemoteGone):
+            row.did = guest.answer()
         row.noticed, at = lab.noticed(start)
         row.noticed_ms = (at - start) * 1000
         row.damage += lab.damage()

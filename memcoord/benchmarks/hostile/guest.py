@@ -20,16 +20,8 @@ import time
 from typing import Any
 
 import frontend
+from hypervisor.public import messages
 from hypervisor.public.errors import NoMemory, PeerGone, error_of
-from hypervisor.public.messages import (
-    ATTACH_SOCKET,
-    MESSAGE_BYTES_MAX,
-    VERSION,
-    Attached,
-    AttachRequest,
-    decode,
-    encode,
-)
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
 from memcoord.testbed.runs.remote import operation, serve
@@ -47,11 +39,14 @@ SECTIONS = {
 }  # fmt: skip
 WHERE = {"control": (0, 1), "rings": (1, 3), "allocator": (3, 8)}
 HOWS = {
-    "zero": lib.MCC_ZERO,
-    "ones": lib.MCC_ONES,
-    "random": lib.MCC_RANDOM,
+    "zero": lib.MCC_ZERO, "ones": lib.MCC_ONES, "random": lib.MCC_RANDOM,
     "off by one": lib.MCC_OFF_BY_ONE,
-}
+}  # fmt: skip
+#: Loops of cheat.h that need nothing but the attachment and their time.
+LOOPS = {
+    "burn": lib.mcc_burn, "touch": lib.mcc_touch, "flood bell": lib.mcc_flood_bell,
+    "lie": lib.mcc_lie,
+}  # fmt: skip
 F_ADD_SEALS, F_SEAL_WRITE = 1033, 8
 
 
@@ -67,11 +62,11 @@ class BareAttachment:
         self.c: Any = ffi.new("struct mcc_attachment *", {"state": random_state})
         try:
             self._line.settimeout(ATTACH_S)
-            self._line.connect(os.path.join(run_dir, ATTACH_SOCKET))
-            self._line.send(encode(AttachRequest(VERSION, name, 0)))
-            data, self.fds, _, _ = socket.recv_fds(self._line, MESSAGE_BYTES_MAX, 3)
-            answer = decode(data)
-            if not isinstance(answer, Attached):
+            self._line.connect(os.path.join(run_dir, messages.ATTACH_SOCKET))
+            self._line.send(messages.encode(messages.AttachRequest(messages.VERSION, name, 0)))
+            data, self.fds, _, _ = socket.recv_fds(self._line, messages.MESSAGE_BYTES_MAX, 3)
+            answer = messages.decode(data)
+            if not isinstance(answer, messages.Attached):
                 raise PeerGone(f"not attached: {answer}")
         except (OSError, PeerGone):
             self.leave()
@@ -156,20 +151,9 @@ class CheatingGuest:
         self._attachment()
 
     @operation
-    def burn(self, for_s: float) -> int:
-        """Compute and do nothing else, for comparison; how many looks at the clock."""
-        return int(lib.mcc_burn(self._attachment().c, _ns(for_s)))
-
-    @operation
-    def touch(self, for_s: float) -> int:
-        """Write to every page of ram, granted or not; how many writes."""
-        bare = self._attachment()
-        return int(lib.mcc_touch(bare.c, 0, bare.c.ram_bytes, _ns(for_s)))
-
-    @operation
-    def flood_bell(self, for_s: float) -> int:
-        """Ring the hypervisor's bell without a pause; how often."""
-        return int(lib.mcc_flood_bell(self._attachment().c, _ns(for_s)))
+    def repeat(self, loop: str, for_s: float) -> int:
+        """One of LOOPS; how often it did its work."""
+        return int(LOOPS[loop](self._attachment().c, _ns(for_s)))
 
     @operation
     def flood_ring(self, for_s: float, first: int, second: int) -> int:
@@ -187,11 +171,6 @@ class CheatingGuest:
         bare.bell_fd, bare.attach_fd = guest.bell_fd, guest.attach_fd
         lib.mcc_lie(bare, _ns(for_s))
         return held
-
-    @operation
-    def lie(self, for_s: float) -> int:
-        """Report statistics that cannot be true; how often."""
-        return int(lib.mcc_lie(self._attachment().c, _ns(for_s)))
 
     @operation
     def each_word(self, where: str, how: int, step: int) -> dict[str, int]:
@@ -249,10 +228,9 @@ class CheatingGuest:
     @operation
     def keep(self, for_s: float) -> int:
         """Use the memory after the hypervisor has thrown the guest out; how many writes."""
-        bare = self._bare
-        if bare is None:
+        if self._bare is None:
             raise PeerGone("was never attached")
-        return int(lib.mcc_touch(bare.c, 0, bare.c.ram_bytes, _ns(for_s)))
+        return int(lib.mcc_touch(self._bare.c, _ns(for_s)))
 
     @operation
     def pass_on(self, for_s: float) -> int:
@@ -261,7 +239,7 @@ class CheatingGuest:
         pid = os.fork()
         if pid == 0:
             os.close(bare.c.attach_fd)  # as if it had never been a domain
-            lib.mcc_touch(bare.c, 0, bare.c.ram_bytes, _ns(for_s))
+            lib.mcc_touch(bare.c, _ns(for_s))
             os._exit(0)
         return pid
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,29 +115,19 @@ class CheatLab:
     """A host with two honest guests, and a place for a cheater of the mechanism."""
 
     def __init__(
-        self,
-        mechanism: str,
-        run_dir: Path,
-        *,
-        options: Mapping[str, int] | None = None,
-        seed: int = 1,
-        word_step: int = 1,
-        **config: Any,
+        self, mechanism: str, run_dir: Path, *, seed: int = 1, word_step: int = 1, **config: Any
     ) -> None:
         self.word_step = word_step  # cheats that corrupt every word: 2 is every second word
         self.mechanism, self.run_dir, self.seed = mechanism, run_dir, seed
-        options = OPTIONS.get(mechanism, {}) if options is None else options
         settings = {"on_violation": "kill", "interval_ms": INTERVAL_MS, **config}
+        domains = (
+            _domain(CHEATER, MAX_AREAS, BOOT_AREAS, TARGET_AREAS, mechanism),
+            _domain(HOLDER, 2 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct"),
+            _domain(GROWER, 8 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct"),
+        )
+        total, slack = TOTAL_AREAS * AREA, SLACK_AREAS * AREA
         self.config = HypervisorConfig(
-            total_frames=TOTAL_AREAS * AREA,
-            slack_frames=SLACK_AREAS * AREA,
-            tmem_max_pages=0,
-            domains=(
-                _domain(CHEATER, MAX_AREAS, BOOT_AREAS, TARGET_AREAS, mechanism, options),
-                _domain(HOLDER, 2 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct", {}),
-                _domain(GROWER, 8 * HELD_AREAS, HELD_AREAS, 2 * HELD_AREAS, "direct", {}),
-            ),
-            **settings,
+            total_frames=total, slack_frames=slack, tmem_max_pages=0, domains=domains, **settings
         )
         check(self.config)
         self.events: list[tuple[float, str, dict[str, Any]]] = []
@@ -158,13 +148,10 @@ class CheatLab:
     def _start(self, stack: contextlib.ExitStack) -> None:
         config = self.config
         self.backend = Watched(
-            total_frames=config.total_frames,
-            slack_frames=config.slack_frames,
-            tmem_max_frames=0,
-            spin_ns=config.spin_ns,
-            error_budget=config.error_budget,
+            total_frames=config.total_frames, slack_frames=config.slack_frames, tmem_max_frames=0,
+            spin_ns=config.spin_ns, error_budget=config.error_budget,
             stop_excess=config.on_violation != "report",
-        )
+        )  # fmt: skip
         stack.callback(self.backend.stop)
         coordinator = Coordinator(self.backend, load(config.policy), config=config)
         host = Hypervisor(config, self.run_dir, self.backend, coordinator, self._note)
@@ -242,18 +229,15 @@ class CheatLab:
 
     def damage(self) -> list[str]:
         """Everything wrong that can be seen now: texts, none unless a cheat hurt somebody else."""
-        found = []
         if self.failed is not None:
-            found.append(f"the hypervisor ended: {self.failed}")
-            return found
+            return [f"the hypervisor ended: {self.failed}"]
+        found = []
         for name, guest in self.neighbours.items():
             try:
-                wrong = guest.ask("verify")
+                if wrong := guest.ask("verify"):
+                    found.append(f"{name}: {wrong} pages changed")
             except RemoteGone as error:
                 found.append(str(error))
-                continue
-            if wrong:
-                found.append(f"{name}: {wrong} pages changed")
         host = self.ask("statistics")
         found += [
             f"{domain['name']} is blamed: {domain['bad_requests']} bad requests"
@@ -265,15 +249,7 @@ class CheatLab:
         return found
 
 
-def _domain(
-    name: str, most: int, boot: int, target: int, mechanism: str, options: Mapping[str, int]
-) -> DomainConfig:
-    return DomainConfig(
-        name=name,
-        maxmem_frames=most * AREA,
-        boot_frames=boot * AREA,
-        target_frames=target * AREA,
-        credit_areas=0,
-        mechanism=mechanism,
-        options=dict(options),
-    )
+def _domain(name: str, most: int, boot: int, target: int, mechanism: str) -> DomainConfig:
+    sizes = (most * AREA, boot * AREA, target * AREA)
+    options = OPTIONS.get(mechanism, {})
+    return DomainConfig(name, *sizes, credit_areas=0, mechanism=mechanism, options=options)

@@ -12,6 +12,7 @@ leave the hypervisor's CPU alone.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -23,19 +24,14 @@ from functools import partial
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES
+from memcoord.benchmarks import cpus
 from memcoord.benchmarks.bursts.bench import waits
 from memcoord.benchmarks.bursts.demand import Step
 from memcoord.benchmarks.harness import BenchPlan, Formula, Target, quantile_ratio
 from memcoord.benchmarks.mechanisms.bench import VARIANTS
 from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
-from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
-from memcoord.benchmarks.neighbours import (
-    Neighbours,
-    how_to_prefer,
-    place_guest,
-    place_hypervisor,
-    prefer,
-)
+from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Full
+from memcoord.benchmarks.neighbours import Neighbours, how_to_prefer, place_hypervisor, prefer
 from memcoord.benchmarks.runner import Rounds, Setting
 
 GUEST = "memcoord.benchmarks.bursts.guest"
@@ -110,21 +106,13 @@ def _plan() -> BenchPlan:
     formulas: dict[str, Formula] = {
         key: quantile_ratio(plain["cmm dom0"], 0.99, plain["cmm hypervisor"], 0.99)
     }
-    for protection in PROTECTIONS[1:]:
-        for path in PATHS:
-            if not protection.helps or path.name in protection.helps:
-                protected = row_name(path.name, protection.name, COMPARED)
-                name = f"{path.name} without/with {protection.name} p99 {COMPARED} neighbours"
-                formulas[name] = quantile_ratio(plain[path.name], 0.99, protected, 0.99)
-    return BenchPlan(
-        bench="interference",
-        targets={key: Target(2, 10, higher=True)},
-        also=tuple(name for name in formulas if name != key),
-        notes={},
-        skippable=(*(path.name for path in PATHS), *(kind.name for kind in PROTECTIONS)),
-        formulas=formulas,
-        rounds=ROUNDS,
-    )
+    for protection, path in itertools.product(PROTECTIONS[1:], plain):
+        if not protection.helps or path in protection.helps:
+            protected = row_name(path, protection.name, COMPARED)
+            name = f"{path} without/with {protection.name} p99 {COMPARED} neighbours"
+            formulas[name] = quantile_ratio(plain[path], 0.99, protected, 0.99)
+    names, targets = (*plain, *(kind.name for kind in PROTECTIONS)), {key: Target(2, 10, True)}
+    return BenchPlan("interference", targets, skippable=names, formulas=formulas, rounds=ROUNDS)
 
 
 PLAN = _plan()
@@ -159,11 +147,9 @@ class InterferenceBench(Rounds):
 
     def _permitted(self, kind: Protection) -> Protection:
         """The part of ``kind`` that this machine permits; without any, the kind is skipped."""
-        possible = replace(
-            kind,
-            is_pinned=kind.is_pinned and not self._placement.one_cpu,
-            is_preferred=kind.is_preferred and bool(self._how),
-        )
+        is_pinned = kind.is_pinned and not self._placement.one_cpu
+        is_preferred = kind.is_preferred and bool(self._how)
+        possible = replace(kind, is_pinned=is_pinned, is_preferred=is_preferred)
         if replace(possible, name=PLAIN.name, helps=()) == PLAIN and kind is not PLAIN:
             why = "there is one CPU" if kind.is_pinned else "neither SCHED_FIFO nor nice permitted"
             self._sheet.skipped[kind.name] = why
@@ -171,14 +157,12 @@ class InterferenceBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every path under every protection."""
-        self._round, steps, step = index, len(PATHS) * len(PROTECTIONS), 0
-        for protection in PROTECTIONS:
-            for path in PATHS:
-                is_wanted = not protection.helps or path.name in protection.helps
-                if is_wanted and not {protection.name, path.name} & set(self._sheet.skipped):
-                    self._measure(path, self._permitted(protection))
-                step += 1
-                done(step / steps)
+        self._round, steps = index, list(itertools.product(PROTECTIONS, PATHS))
+        for step, (protection, path) in enumerate(steps, start=1):
+            is_wanted = not protection.helps or path.name in protection.helps
+            if is_wanted and not {protection.name, path.name} & set(self._sheet.skipped):
+                self._measure(path, self._permitted(protection))
+            done(step / len(steps))
 
     def _measure(self, path: GrantPath, protection: Protection) -> None:
         counts = COUNTS if protection.name in ALWAYS else (COMPARED,)
@@ -196,14 +180,8 @@ class InterferenceBench(Rounds):
     def _row(self, path: GrantPath, protection: Protection, vm: StagedGuest, count: int) -> None:
         steps = requests(WARM_UP + SAMPLES, self._round, path.kind != "local")
         with self._neighbours.running(count):
-            _, touched = vm.ask(
-                "demand",
-                steps=steps,
-                asks=path.kind != "local",
-                plea_fd=-1,
-                missed_ns=BOUND_NS,
-                is_apart=True,
-            )
+            asked = {"asks": path.kind != "local", "plea_fd": -1, "missed_ns": BOUND_NS}
+            _, touched = vm.ask("demand", steps=steps, **asked, is_apart=True)
         samples = waits(touched[8 * WARM_UP :])
         self._sheet.add(row_name(path.name, protection.name, count), samples, 1)
 
@@ -213,7 +191,7 @@ class InterferenceBench(Rounds):
         place_hypervisor(own)
         self._neighbours.place(guests)
         for remote in (self._asker, self._donor):
-            place_guest(remote.pid, guests)
+            cpus.place(remote.pid, *guests)
         if protection.is_preferred:
             prefer(self._how)
 
@@ -224,31 +202,28 @@ class InterferenceBench(Rounds):
         """A host for one path: the domain that asks, and a function that readies it again."""
         credit = protection.credit_areas if path.credit else 0
 
-        stages: list[Stage] = []
-
         def stage_of(areas: int) -> Stage:
-            stages.append(Stage(areas, SLACK_AREAS, "", "", protection.spin_ns))
-            return stages[0]
+            return Stage(areas, SLACK_AREAS, "", "", protection.spin_ns)
 
         if path.kind == "full":
 
             def spec_of(name: str, most: int, target: int) -> DomainSpec:
-                return _spec(path, name, most, BASE_AREAS, target)
+                return path.variant.spec(name, most, BASE_AREAS, target)
 
-            with Full(Cast(self._donor, self._asker), path.variant, spec_of, stage_of) as full:
+            with Full(path.variant, spec_of, stage_of, self._donor, self._asker) as full:
 
                 def renew() -> None:
                     full.reset()
                     full.asker.ask("exhaust")
                     most = full.asker.now().maxmem_frames
-                    stages[0].backend.set_target(full.asker.domid, most)
+                    full.stage.backend.set_target(full.asker.domid, most)
 
                 yield full.asker, renew
             return
         most = SAMPLES + WARM_UP + SPARE_AREAS
         with stage_of(most + SLACK_AREAS + SPARE_AREAS) as stage:
             boot = 0 if path.kind == "roomy" else most
-            vm = stage.guest(self._asker, _spec(path, "asker", most, boot, most, credit))
+            vm = stage.guest(self._asker, path.variant.spec("asker", most, boot, most, credit))
             yield vm, partial(_renew, stage, vm, most, path.kind)
 
 
@@ -261,17 +236,3 @@ def _renew(stage: Stage, vm: StagedGuest, most: int, kind: str) -> None:
     stage.settle(vm, SETTLE_S)
     stage.backend.set_target(vm.domid, most * AREA_FRAMES)
     time.sleep(CREDIT_S)
-
-
-def _spec(
-    path: GrantPath, name: str, most: int, boot: int, target: int, credit: int = 0
-) -> DomainSpec:
-    return DomainSpec(
-        name,
-        most * AREA_FRAMES,
-        boot * AREA_FRAMES,
-        target * AREA_FRAMES,
-        credit_areas=credit,
-        mechanism=path.variant.mechanism,
-        options=dict(path.variant.options),
-    )

@@ -11,6 +11,7 @@ and so are pages of 2 MiB where the machine gives none.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -18,23 +19,15 @@ import numpy as np
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES
-from memcoord.benchmarks import cpus
+from memcoord.benchmarks import cpus, harness
 from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.harness import (
-    BenchPlan,
-    Formula,
-    Samples,
-    Sheet,
-    Target,
-    quantile_ratio,
-)  # fmt: skip
+from memcoord.benchmarks.harness import BenchPlan, Formula, Samples, Sheet, Target, quantile_ratio
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.mechanisms.huge_mount import HugeMount
 from memcoord.benchmarks.mechanisms.rows import Pages, Rows, Scene
 from memcoord.benchmarks.mechanisms.stage import Variant
 from memcoord.benchmarks.neighbours import Neighbours
 from memcoord.benchmarks.runner import Rounds, Setting
-from memcoord.testbed.runs.remote import Remote
 
 GUEST = "memcoord.benchmarks.mechanisms.guest"
 ROUNDS = 5
@@ -69,28 +62,22 @@ LOOPS = ("stream", "churn")
 
 def _faster(ours: str, theirs: str) -> Formula:
     """How many times the rate of ``theirs`` that of ``ours`` is; higher is better."""
-
-    def formula(sheet: Sheet) -> float | None:
-        rows = sheet.rows_of(ours, theirs)
-        return None if rows is None else rows[1].median_ns() / rows[0].median_ns()
-
-    return formula
+    return harness.of_rows(theirs, ours, lambda a, b: a.median_ns() / b.median_ns())
 
 
 def _throughput(name: str, role: str, pages: str, of: Callable[[Samples], float]) -> Formula:
     """Resizing beside undisturbed, the worse of the loops: the median over the rounds."""
 
     def formula(sheet: Sheet) -> float | None:
-        worst = None
+        found = []
         for loop in LOOPS:
             row = f"{name} {role} {loop}"
             rows = sheet.rows_of(f"{row} undisturbed {pages}", f"{row} resizing {pages}")
             if rows is None:
                 return None
             pairs = zip(rows[0].rounds, rows[1].rounds, strict=True)
-            ratio = float(np.median([of(calm) / of(busy) for calm, busy in pairs]))
-            worst = ratio if worst is None else min(worst, ratio)
-        return worst
+            found.append(float(np.median([of(calm) / of(busy) for calm, busy in pairs])))
+        return min(found)
 
     return formula
 
@@ -120,23 +107,19 @@ def _ratios(pages: str) -> tuple[dict[str, Target], dict[str, Formula]]:
         "cmm dom0/cmm hypervisor transfer p99 4 neighbours": Target(2, 10, True),
     }
     found: dict[str, Formula] = {}
-    for name in NAMES[1:]:
-        for what in RESIZES:
-            found[f"direct/{name} {what}"] = _faster(
-                f"direct {what} {pages}", f"{name} {what} {pages}"
-            )
+    for name, what in itertools.product(NAMES[1:], RESIZES):
+        rows = f"direct {what} {pages}", f"{name} {what} {pages}"
+        found[f"direct/{name} {what}"] = _faster(*rows)
     found["direct transfer p50/malloc_fresh_2m"] = quantile_ratio(transfer, 0.5, malloc, 0.5)
     found["direct transfer p999/p50"] = quantile_ratio(transfer, 0.999, transfer, 0.5)
     found["bystander resizing/undisturbed"] = _throughput("direct", "bystander", pages, _mean)
-    four = [f"cmm {design} transfer 4 neighbours {pages}" for design in ("dom0", "hypervisor")]
-    found["cmm dom0/cmm hypervisor transfer p99 4 neighbours"] = quantile_ratio(
-        four[0], 0.99, four[1], 0.99
-    )
-    for name in NAMES:
-        for role in ("bystander", "donor"):
-            key = f"{name} {role} resizing/undisturbed"
-            found[key] = _throughput(name, role, pages, _mean)
-            found[f"{key} p1"] = _throughput(name, role, pages, _slowest)
+    dom0, other = (f"cmm {where} transfer 4 neighbours {pages}" for where in ("dom0", "hypervisor"))
+    key = "cmm dom0/cmm hypervisor transfer p99 4 neighbours"
+    found[key] = quantile_ratio(dom0, 0.99, other, 0.99)
+    for name, role in itertools.product(NAMES, ("bystander", "donor")):
+        key = f"{name} {role} resizing/undisturbed"
+        found[key] = _throughput(name, role, pages, _mean)
+        found[f"{key} p1"] = _throughput(name, role, pages, _slowest)
     return (
         {f"{key} {pages}": target for key, target in wanted.items()},
         {f"{key} {pages}": formula for key, formula in found.items()},
@@ -144,21 +127,12 @@ def _ratios(pages: str) -> tuple[dict[str, Target], dict[str, Formula]]:
 
 
 def _plan() -> BenchPlan:
-    targets: dict[str, Target] = {}
-    formulas: dict[str, Formula] = {}
-    for pages in BACKINGS:
-        more_targets, more_formulas = _ratios(pages)
-        targets |= more_targets
-        formulas |= more_formulas
-    return BenchPlan(
-        bench="mechanisms",
-        targets=targets,
-        also=tuple(key for key in formulas if key not in targets),
-        notes={"malloc_fresh_2m": "glibc, in the asker's process; touched, held, then trimmed"},
-        skippable=(*NAMES, "2m"),
-        formulas=formulas,
-        rounds=ROUNDS,
-    )
+    (targets, formulas), (targets_2m, formulas_2m) = map(_ratios, BACKINGS)
+    targets |= targets_2m
+    formulas |= formulas_2m
+    notes = {"malloc_fresh_2m": "glibc, in the asker's process; touched, held, then trimmed"}
+    skippable = (*NAMES, "2m")
+    return BenchPlan("mechanisms", targets, (), notes, skippable, formulas, ROUNDS)
 
 
 PLAN = _plan()
@@ -182,7 +156,6 @@ class MechanismsBench(Rounds):
         huge = self._huge(lab)
         if huge is not None:
             self._pages.append(huge)
-        self._steps = len(self._pages) * len(VARIANTS)
         # The backend's threads inherit it; every process of the bench has been started.
         lab.enter(cpus.running_on(setting.placement.serving_cpu))
 
@@ -198,19 +171,15 @@ class MechanismsBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once."""
-        step = 0
-        self._malloc(self._asker)
-        for pages in self._pages:
-            for variant in VARIANTS:
-                if variant.name not in self._sheet.skipped:
-                    self._measure(variant, pages, index)
-                step += 1
-                done(step / self._steps)
-
-    def _malloc(self, vm: Remote) -> None:
-        samples, faults = vm.ask("malloc_fresh", count=MALLOC_SAMPLES, ops=1, size=AREA_BYTES)
+        blocks = {"count": MALLOC_SAMPLES, "ops": 1, "size": AREA_BYTES}
+        samples, faults = self._asker.ask("malloc_fresh", **blocks)
         row = self._sheet.add("malloc_fresh_2m", samples, 1)
         row.extra["page_faults_per_page"] = round(faults, 3)
+        steps = list(itertools.product(self._pages, VARIANTS))
+        for step, (pages, variant) in enumerate(steps, start=1):
+            if variant.name not in self._sheet.skipped:
+                self._measure(variant, pages, index)
+            done(step / len(steps))
 
     def _measure(self, variant: Variant, pages: Pages, index: int) -> None:
         rows = Rows(self._scene, variant, pages)

@@ -46,11 +46,10 @@ class AdoptedDomain:
         """Take and touch up to ``limit`` frames more: how many, and the nanoseconds it took."""
         elapsed = ffi.new("uint64_t *")
         room = min(limit, self.domain.maxmem_frames - self.held)
-        taken = lib.mcb_take_all(
-            self.guest, self.slot, self.frames + self.held, room, asks, elapsed
-        )
-        self.held += ok(taken, "take")
-        return int(taken), int(elapsed[0])
+        out = self.frames + self.held
+        taken = ok(lib.mcb_take_all(self.guest, self.slot, out, room, asks, elapsed), "take")
+        self.held += taken
+        return taken, int(elapsed[0])
 
     def give(self, count: int) -> int:
         """Free the last ``count`` frames that are held."""
@@ -61,9 +60,8 @@ class AdoptedDomain:
 
     def wait(self, count: int, asks: bool, plea_fd: int) -> tuple[int, int]:
         """Wait for ``count`` frames more: when that began, and when all of them were touched."""
-        wait = ffi.new("struct mcb_wait *")
-        wait.frames, wait.count, wait.asks = self.frames + self.held, count, asks
-        wait.plea_fd = plea_fd
+        asked = (self.frames + self.held, count, asks, plea_fd)
+        wait = ffi.new("struct mcb_wait *", asked)
         ok(lib.mcb_await(self.guest, self.slot, wait), f"wait for {count} frames")
         self.held += count
         return int(wait.began_ns), int(wait.ended_ns)

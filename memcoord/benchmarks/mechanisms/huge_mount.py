@@ -18,9 +18,6 @@ SET_STRING, CREATE = 1, 6
 class HugeMount:
     """A context manager; ``directory`` is where files are made. OSError when the kernel refuses."""
 
-    def __init__(self) -> None:
-        self._fd = -1
-
     def __enter__(self) -> Self:
         filesystem = _call(FSOPEN, b"tmpfs", CLOEXEC)
         try:
@@ -30,15 +27,11 @@ class HugeMount:
             self._fd = _call(FSMOUNT, filesystem, CLOEXEC, 0)
         finally:
             os.close(filesystem)
+        self.directory = f"/proc/self/fd/{self._fd}"  # for this process
         return self
 
     def __exit__(self, *raised: object) -> None:
         os.close(self._fd)
-
-    @property
-    def directory(self) -> str:
-        """For this process."""
-        return f"/proc/self/fd/{self._fd}"
 
 
 def _call(number: int, *args: object) -> int:

@@ -16,6 +16,7 @@ from array import array
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from memcoord.benchmarks import cpus
 from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.harness import Sheet
 from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
-from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Cast, Full
+from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Full
 from memcoord.benchmarks.neighbours import Neighbours
 from memcoord.testbed.runs.remote import Remote
 
@@ -79,26 +80,23 @@ class Rows:
     def _add(self, what: str, samples: bytes, ops: int) -> None:
         self._scene.sheet.add(self._row(what), samples, ops)
 
+    def _note(self, what: str, key: str, value: float) -> None:
+        """Add to the facts of a row that come once a round."""
+        extra = self._scene.sheet.rows[self._row(what)].extra
+        extra.setdefault(key, []).append(round(value, 6))
+
     def _stage(self, areas: int) -> Stage:
         return Stage(areas, SLACK_AREAS, self._pages.backing, self._pages.directory)
 
     def _spec(self, name: str, most: int, target: int, **options: int) -> DomainSpec:
         # No credit: memory granted ahead of need would be there before the clock starts.
-        return DomainSpec(
-            name,
-            most * AREA_FRAMES,
-            self._base * AREA_FRAMES,
-            target * AREA_FRAMES,
-            credit_areas=0,
-            mechanism=self._variant.mechanism,
-            options={**self._variant.options, **options},
-        )
+        return self._variant.spec(name, most, self._base, target, **options)
 
     # Resizing
 
     def resize(self) -> None:
         """Grow, shrink without having used it, grow and use, shrink after use; first frame."""
-        self._place(self._donor_vm, self._scene.placement.domain_cpu)
+        cpus.place(self._donor_vm.pid, self._scene.placement.domain_cpu)
         _warm_up()
         with self._stage(SIZE_AREAS + SPARE_AREAS) as stage:
             vm = stage.guest(self._donor_vm, self._spec("vm1", SIZE_AREAS, self._base))
@@ -111,12 +109,13 @@ class Rows:
             elapsed_ns = int(vm.ask("fill", frames=size, asks=self._variant.asks))
             cpu_ns = vm.cpu_ns() + time.process_time_ns() - cpu_ns
             self._add("grow and touch", _ns(grown.elapsed_ns + elapsed_ns), SIZE_AREAS)
-            extra = self._scene.sheet.rows[self._row("grow and touch")].extra
-            _append(extra, "huge_share", vm.ask("huge_share"))
+            self._note("grow and touch", "huge_share", vm.ask("huge_share"))
             self._add("cpu grow and touch", _ns(grown.cpu_ns + cpu_ns), SIZE_AREAS)
             vm.ask("give", count=size)
             self._change("shrink touched", stage, vm, base, cpu=True)
-            self._granule(stage, vm)
+            stage.resize(vm, base + 1)
+            granule_kib = (vm.now().target_frames - base) * FRAME_BYTES // 1024
+            self._scene.sheet.rows[self._row("shrink touched")].extra["granule_kib"] = granule_kib
 
     def _change(
         self, what: str, stage: Stage, vm: StagedGuest, frames: int, cpu: bool = False
@@ -127,29 +126,19 @@ class Rows:
         if cpu:
             self._add(f"cpu {what}", _ns(done.cpu_ns), areas)
         if done.beyond_frames:
-            extra = self._scene.sheet.rows[self._row(what)].extra
-            _append(extra, "resident_beyond_frames", done.beyond_frames)
-
-    def _granule(self, stage: Stage, vm: StagedGuest) -> None:
-        base = self._base * AREA_FRAMES
-        stage.resize(vm, base + 1)
-        granule = vm.now().target_frames - base
-        self._scene.sheet.rows[self._row("shrink touched")].extra["granule_kib"] = granule * 4
+            self._note(what, "resident_beyond_frames", done.beyond_frames)
 
     def _first(self, stage: Stage, vm: StagedGuest) -> None:
         """From a new target to the first frame of it that the guest has touched."""
         base = self._base * AREA_FRAMES
         more = base + self._variant.round_up(FIRST_AREAS) * AREA_FRAMES
-        samples, plea = array("Q"), stage.plead(vm)
+        samples, plea = array("Q"), vm.plead()
         held = int(vm.ask("exhaust"))
         for _ in range(FIRST_SAMPLES):
-            waiting = vm.start(
-                "transfers", frames=1, count=1, asks=self._variant.asks, plea_fd=plea, rest_s=0.0,
-                run_s=FIRST_S,
-            )  # fmt: skip
-            ((_, ended_ns),) = stage.serve(
-                waiting, lambda: stage.backend.set_target(vm.domid, more)
-            )
+            once = {"frames": 1, "count": 1, "rest_s": 0.0, "run_s": FIRST_S}
+            waiting = vm.start("transfers", **once, asks=self._variant.asks, plea_fd=plea)
+            grow = partial(stage.backend.set_target, vm.domid, more)
+            ((_, ended_ns),) = stage.serve(waiting, grow)
             samples.append(ended_ns - vm.now().set_ns)
             stage.settle(vm)
             vm.ask("give", count=1)
@@ -161,7 +150,7 @@ class Rows:
 
     def transfer(self, batches: int) -> None:
         """2 MiB out of an idle donor, again and again, by the asker's clock."""
-        self._place(self._asker_vm, self._scene.placement.domain_cpu)
+        cpus.place(self._asker_vm.pid, self._scene.placement.domain_cpu)
         with self._full() as full:
             for _ in range(batches):
                 full.reset()
@@ -169,7 +158,7 @@ class Rows:
 
     def transfer_among_neighbours(self) -> None:
         """The same while others want the CPUs."""
-        self._place(self._asker_vm, self._scene.placement.domain_cpu)
+        cpus.place(self._asker_vm.pid, self._scene.placement.domain_cpu)
         neighbours = self._scene.neighbours
         with self._full() as full:
             full.reset()
@@ -182,15 +171,14 @@ class Rows:
 
     def interference(self) -> None:
         """The work a donor, and a bystander, get done while memory moves as fast as it goes."""
-        domain_cpu = self._scene.placement.domain_cpu
-        self._place(self._asker_vm, self._scene.placement.serving_cpu)
-        self._place(self._donor_vm, domain_cpu)
-        self._place(self._bystander_vm, domain_cpu)
+        cpus.place(self._asker_vm.pid, self._scene.placement.serving_cpu)
+        for vm in (self._donor_vm, self._bystander_vm):
+            cpus.place(vm.pid, self._scene.placement.domain_cpu)
         with self._full(self._bystander_vm) as full:
-            for role, vm in (("bystander", full.bystander), ("donor", full.donor)):
+            for role, guest in (("bystander", full.bystander), ("donor", full.donor)):
                 for what in ("stream", "churn"):
                     full.reset()
-                    self._loop(full, f"{role} {what}", vm, what)
+                    self._loop(full, f"{role} {what}", guest, what)
 
     def _loop(self, full: Full, row: str, vm: StagedGuest, what: str) -> None:
         loop = {"what": what, "frames": full.loop_frames}
@@ -204,17 +192,14 @@ class Rows:
         self._add(f"{row} resizing", within, ops)
 
     def _full(self, bystander: Remote | None = None) -> Full:
-        cast = Cast(self._donor_vm, self._asker_vm, bystander)
-        return Full(cast, self._variant, self._spec, self._stage)
-
-    def _place(self, vm: Remote, cpu: int) -> None:
-        cpus.place(vm.pid, cpu)
+        vms = (self._donor_vm, self._asker_vm, bystander)
+        return Full(self._variant, self._spec, self._stage, *vms)
 
     # A job
 
     def job(self) -> None:
         """Footprint of a build-like job under a policy that follows the use the guest reports."""
-        self._place(self._donor_vm, self._scene.placement.domain_cpu)
+        cpus.place(self._donor_vm.pid, self._scene.placement.domain_cpu)
         with self._stage(SIZE_AREAS + SPARE_AREAS) as stage:
             spec = self._spec("vm1", SIZE_AREAS, self._base, **self._variant.by_itself)
             vm = stage.guest(self._donor_vm, spec)
@@ -222,11 +207,11 @@ class Rows:
             resident = _follow(stage, vm, running)
             elapsed, used = running.result()
         self._add("job", elapsed, 1)
-        extra = self._scene.sheet.rows[self._row("job")].extra
         wide = SIZE_AREAS * AREA_BYTES * int.from_bytes(elapsed, "little") / 1e9 / GIB_MIN
-        _append(extra, "gib_min", _integral(resident))
-        _append(extra, "gib_min_used", _integral([(at, frames * 4096) for at, frames in used]))
-        _append(extra, "gib_min_static", wide)
+        used_bytes = [(at, frames * FRAME_BYTES) for at, frames in used]
+        self._note("job", "gib_min", _integral(resident))
+        self._note("job", "gib_min_used", _integral(used_bytes))
+        self._note("job", "gib_min_static", wide)
 
 
 def _warm_up() -> None:
@@ -245,10 +230,6 @@ def _warm_up() -> None:
 
 def _ns(value: int) -> bytes:
     return array("Q", [value]).tobytes()
-
-
-def _append(extra: dict[str, Any], key: str, value: float) -> None:
-    extra.setdefault(key, []).append(round(value, 6))
 
 
 def _within(began_ns: int, samples: bytes, first_ns: int, last_ns: int) -> bytes:

@@ -56,6 +56,16 @@ class Variant:
         """The fewest whole steps that are ``areas``."""
         return -(-areas // self.step_areas) * self.step_areas
 
+    def spec(
+        self, name: str, most: int, boot: int, target: int, credit: int = 0, **options: int
+    ) -> DomainSpec:
+        """A domain of this mechanism, its sizes and its credit in areas."""
+        frames = (most * AREA_FRAMES, boot * AREA_FRAMES, target * AREA_FRAMES)
+        given = {**self.options, **options}
+        return DomainSpec(
+            name, *frames, credit_areas=credit, mechanism=self.mechanism, options=given
+        )
+
 
 class Resize(NamedTuple):
     """The cost of one change of a target. CPU time: of the backend, of its caller, of the guest.
@@ -87,9 +97,9 @@ class StagedGuest:
         """The same, while this thread goes on."""
         return self._stage.pool.submit(self.ask, op, **args)
 
-    def give_fd(self, fd: int) -> int:
-        """Pass a file descriptor; its number over there."""
-        return int(self._remote.hand("keep_fds", [fd])[0])
+    def plead(self) -> int:
+        """The file descriptor, over there, by which the guest tells that it waits for memory."""
+        return int(self._remote.hand("keep_fds", [self._stage.plea_fd])[0])
 
     def cpu_ns(self) -> int:
         """CPU time of the guest's process so far."""
@@ -121,13 +131,9 @@ class Stage:
         self.pool = ThreadPoolExecutor(4)
         self._huge = backing == "2m"
         self.backend = HostBackend(
-            total_frames=areas * AREA_FRAMES,
-            slack_frames=slack * AREA_FRAMES,
-            tmem_max_frames=0,
-            spin_ns=spin_ns,
-            backing=backing,
-            huge_dir=huge_dir,
-        )
+            total_frames=areas * AREA_FRAMES, slack_frames=slack * AREA_FRAMES, tmem_max_frames=0,
+            spin_ns=spin_ns, backing=backing, huge_dir=huge_dir,
+        )  # fmt: skip
         self._guests: list[StagedGuest] = []
         self.plea_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -179,10 +185,6 @@ class Stage:
             )
         moved = max(abs(settled.target_frames - before), 1)
         return Resize(max(now.reached_ns - now.set_ns, 1), max(cpu_ns, 1), moved, beyond)
-
-    def plead(self, guest: StagedGuest) -> int:
-        """A file descriptor by which a guest tells the bench that it waits for memory."""
-        return guest.give_fd(self.plea_fd)
 
     def serve(self, waiting: Future[Any], answer: Callable[[], None]) -> Any:
         """Answer pleas until ``waiting`` is done; its result."""

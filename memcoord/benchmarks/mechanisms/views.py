@@ -19,46 +19,32 @@ TITLE = (
 Cell = Callable[[Mapping[str, Any], str, str], str]
 
 
-def _rate(what: str) -> Cell:
-    """GiB/s, of the median."""
-
-    def cell(result: Mapping[str, Any], name: str, pages: str) -> str:
-        row = result["rows"].get(f"{name} {what} {pages}")
-        if row is None:
-            return MISSING
-        return short(AREA_BYTES / GIB / (row["p50"] / 1e9))
-
-    return cell
-
-
-def _us(what: str, quantile: str) -> Cell:
-    def cell(result: Mapping[str, Any], name: str, pages: str) -> str:
-        row = result["rows"].get(f"{name} {what} {pages}")
-        return MISSING if row is None else short(row[quantile] / 1e3)
-
-    return cell
-
-
-def _cpu(what: str) -> Cell:
-    """Milliseconds per GiB."""
-
-    def cell(result: Mapping[str, Any], name: str, pages: str) -> str:
-        row = result["rows"].get(f"{name} cpu {what} {pages}")
-        return MISSING if row is None else short(row["p50"] / 1e6 * GIB / AREA_BYTES)
-
-    return cell
-
-
-def _extra(what: str, key: str, scale: float = 1.0) -> Cell:
-    """A fact of a row besides its times; of several values, the median."""
+def _of_row(what: str, key: str, shown: Callable[[float], float]) -> Cell:
+    """A fact of a row, or what ``shown`` makes of it; of several values, the median."""
 
     def cell(result: Mapping[str, Any], name: str, pages: str) -> str:
         value = result["rows"].get(f"{name} {what} {pages}", {}).get(key)
         if value is None:
             return MISSING
-        return short(scale * (median(value) if isinstance(value, list) else value))
+        return short(shown(median(value) if isinstance(value, list) else value))
 
     return cell
+
+
+def _rate(what: str) -> Cell:
+    return _of_row(what, "p50", lambda ns: AREA_BYTES / GIB / (ns / 1e9))
+
+
+def _us(what: str, quantile: str = "p50") -> Cell:
+    return _of_row(what, quantile, lambda ns: ns / 1e3)
+
+
+def _ms_per_gib(what: str) -> Cell:
+    return _of_row(f"cpu {what}", "p50", lambda ns: ns / 1e6 * GIB / AREA_BYTES)
+
+
+def _extra(what: str, key: str, scale: float = 1.0) -> Cell:
+    return _of_row(what, key, lambda value: scale * value)
 
 
 def _share(role: str, part: str = "") -> Cell:
@@ -73,20 +59,20 @@ def _share(role: str, part: str = "") -> Cell:
 
 LINES: dict[str, Cell] = {
     "shrink touched, GiB/s": _rate("shrink touched"),
-    "  us per 2 MiB": _us("shrink touched", "p50"),
+    "  us per 2 MiB": _us("shrink touched"),
     "shrink untouched, GiB/s": _rate("shrink untouched"),
-    "  us per 2 MiB ": _us("shrink untouched", "p50"),
+    "  us per 2 MiB ": _us("shrink untouched"),
     "grow, GiB/s": _rate("grow"),
-    "  us per 2 MiB  ": _us("grow", "p50"),
+    "  us per 2 MiB  ": _us("grow"),
     "grow and touch, GiB/s": _rate("grow and touch"),
-    "  us per 2 MiB   ": _us("grow and touch", "p50"),
+    "  us per 2 MiB   ": _us("grow and touch"),
     "  share in huge pages": _extra("grow and touch", "huge_share"),
-    "first usable frame, us": _us("first frame", "p50"),
-    "transfer 2 MiB p50, us": _us("transfer", "p50"),
+    "first usable frame, us": _us("first frame"),
+    "transfer 2 MiB p50, us": _us("transfer"),
     "  p99": _us("transfer", "p99"),
     "  p99.9": _us("transfer", "p999"),
-    "CPU shrinking, ms/GiB": _cpu("shrink touched"),
-    "CPU grow, touch, ms/GiB": _cpu("grow and touch"),
+    "CPU shrinking, ms/GiB": _ms_per_gib("shrink touched"),
+    "CPU grow, touch, ms/GiB": _ms_per_gib("grow and touch"),
     "granule, KiB": _extra("shrink touched", "granule_kib"),
     "donor's throughput": _share("donor"),
     "  1st percentile": _share("donor", " p1"),

@@ -14,23 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.figures import Figure
-from memcoord.benchmarks.policies import views
+from memcoord.benchmarks.policies import summary, views
 from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
-from memcoord.benchmarks.policies.summary import (
-    AGGRESSION,
-    BASELINE,
-    SIM,
-    TESTBED,
-    isolations,
-    lying,
-    overall,
-    rank_correlation,
-    summarise,
-)
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell
 from memcoord.benchmarks.sweep.grid import cross, scenario_text, seeds_of, split_policy
@@ -84,37 +73,34 @@ class PolicyBenchPlan:
         if options.quick and options.full:
             raise ConfigError("--quick", "either --quick or --full")
         names = options.policies or tuple(available())
-        policies = tuple(dict.fromkeys((BASELINE, *names)))
+        policies = tuple(dict.fromkeys((summary.BASELINE, *names)))
         scenarios = options.scenarios or (QUICK_SCENARIOS if options.quick else tuple(shipped()))
         texts = {name: scenario_text(name) for name in scenarios}
         default = SEEDS_QUICK if options.quick else SEEDS_FULL if options.full else SEEDS
         seeds = seeds_of(options.seeds or default)
         split = [split_policy(policy) for policy in policies]
         cells: dict[str, list[Cell]] = {}
-        if options.world in (SIM, "both"):
-            cells[SIM] = _with_optimal(cross(split, texts, [()], seeds, (SIM,)))
+        if options.world in (summary.SIM, "both"):
+            sim = _with_optimal(cross(split, texts, [()], seeds, (summary.SIM,)))
             if not options.quick:
                 factors = FACTORS if options.full else FACTORS[-1:]
-                cells[SIM] += _lies(cells[SIM], factors) + _isolated(cells[SIM])
-        if options.world in (TESTBED, "both"):
+                sim += _lies(sim, factors) + _isolated(sim)
+            cells[summary.SIM] = sim
+        if options.world in (summary.TESTBED, "both"):
             some, few = split, texts
-            if not (options.full or options.policies or options.world == TESTBED):
+            if not (options.full or options.policies or options.world == summary.TESTBED):
                 some = [split_policy(name) for name in policies if name in TESTBED_POLICIES]
-            if not (options.full or options.scenarios or options.world == TESTBED):
+            if not (options.full or options.scenarios or options.world == summary.TESTBED):
                 few = {name: text for name, text in texts.items() if name in TESTBED_SCENARIOS}
             real = seeds if options.seeds else seeds[:1]
-            cells[TESTBED] = _with_optimal(cross(some, few, [()], real, (TESTBED,)))
+            cells[summary.TESTBED] = _with_optimal(cross(some, few, [()], real, (summary.TESTBED,)))
         return cls(policies, tuple(scenarios), seeds, cells)
 
 
 def _with_optimal(cells: list[Cell]) -> list[Cell]:
     """And the optimum of each situation, to tell the regret."""
-    made = {
-        situation(cell): msgspec.structs.replace(
-            cell, kind="optimal", policy=BASELINE, params=(), policy_file="", domain=""
-        )
-        for cell in cells
-    }
+    as_optimal = {"kind": "optimal", "policy": summary.BASELINE, "params": (), "policy_file": ""}
+    made = {situation(cell): replace(cell, **as_optimal, domain="") for cell in cells}
     return [*cells, *made.values()]
 
 
@@ -122,20 +108,14 @@ def _lies(cells: Sequence[Cell], factors: Sequence[float]) -> list[Cell]:
     runs = [cell for cell in cells if cell.scenario == LIE_SCENARIO and cell.kind == "run"]
     first = min((cell.seed for cell in runs), default=0)
     names = {c.domain for c in cells if c.scenario == LIE_SCENARIO and c.kind == "alone"}
-    return [
-        msgspec.structs.replace(cell, kind="lie", domain=name, factor=factor)
-        for cell, name, factor in itertools.product(runs, sorted(names), factors)
-        if cell.seed == first
-    ]
+    lies = itertools.product([c for c in runs if c.seed == first], sorted(names), factors)
+    return [replace(cell, kind="lie", domain=name, factor=f) for cell, name, f in lies]
 
 
 def _isolated(cells: Sequence[Cell]) -> list[Cell]:
-    scenario, aggressor = AGGRESSION
-    return [
-        msgspec.structs.replace(cell, kind="without", domain=aggressor)
-        for cell in cells
-        if cell.scenario == scenario and cell.kind == "run"
-    ]
+    scenario, aggressor = summary.AGGRESSION
+    runs = [cell for cell in cells if cell.scenario == scenario and cell.kind == "run"]
+    return [replace(cell, kind="without", domain=aggressor) for cell in runs]
 
 
 class PolicyBench(Bench):
@@ -168,7 +148,7 @@ class PolicyBench(Bench):
         ratios = measure_ratios() if self._speeds else {}
         store, results, errors = Store(directory), [], []
         for world, cells in plan.cells.items():
-            workers = facts.cores() if world == SIM else 1
+            workers = facts.cores() if world == summary.SIM else 1
             progress.begin(f"bench policies, {world}", len(cells))
             run = self._run or runner(None, workers)
             sweep = run_cells(cells, store, run, progress.advance)
@@ -176,7 +156,7 @@ class PolicyBench(Bench):
             errors += [f"{cell.label}: {error}" for cell, error in sweep.errors]
         rows = rows_of(results)
         write_tables(directory, rows)
-        summaries = summarise(rows)
+        summaries = summary.summarise(rows)
         return {
             "bench": "policies",
             "machine": {**machine, "versions": facts.versions()},
@@ -184,10 +164,10 @@ class PolicyBench(Bench):
             "policies": list(plan.policies),
             "scenarios": list(plan.scenarios),
             "rows": summaries,
-            "overall": overall(summaries),
-            "rank_correlation": rank_correlation(summaries),
-            "gain_from_lying": lying(results),
-            "isolation": isolations(results),
+            "overall": summary.overall(summaries),
+            "rank_correlation": summary.rank_correlation(summaries),
+            "gain_from_lying": summary.lying(results),
+            "isolation": summary.isolations(results),
             "ratios": ratios,
             "targets": verdicts(ratios),
             "errors": errors,

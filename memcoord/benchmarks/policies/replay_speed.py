@@ -60,11 +60,7 @@ def measure_speed(traces: tuple[str, ...] = TRACES, *, rounds: int = ROUNDS) -> 
     """
     found = tuple(_measure(load(name), rounds) for name in traces)
     ratios = [t.refs_per_s / t.libcachesim_refs_per_s for t in found if t.libcachesim_refs_per_s]
-    return Speed(
-        sim_refs_per_s=min(t.refs_per_s for t in found),
-        ratio=min(ratios, default=None),
-        traces=found,
-    )
+    return Speed(min(t.refs_per_s for t in found), min(ratios, default=None), found)
 
 
 def write_requests(ids: NDArray[np.uint64], path: Path) -> None:
@@ -87,37 +83,26 @@ def libcachesim_misses(path: Path, references: int, cache_pages: int) -> tuple[i
 
 def _measure(trace: Trace, rounds: int) -> TraceSpeed:
     cache_pages = max(int(trace.page_count * CACHE_SHARE), 1)
-    names = trace.ids
-
-    def ours() -> int:
-        pages, page_count = number(names)
-        return lru.replay(pages, page_count, cache_pages)
-
     theirs_s: list[float] = []
     ours_s: list[float] = []
     with tempfile.TemporaryDirectory(prefix="memcoord-") as directory:
         path = Path(directory) / "trace.oracleGeneral"
         rival = importlib.util.find_spec("libcachesim") is not None
         if rival:
-            write_requests(names, path)
-        misses = ours()  # compiles it, too
+            write_requests(trace.ids, path)
+        misses = lru.replay(*number(trace.ids), cache_pages)  # compiles it, too
         for _ in range(rounds):
             start = time.perf_counter()
-            counted = ours()
+            counted = lru.replay(*number(trace.ids), cache_pages)
             ours_s.append(time.perf_counter() - start)
             _same(misses, counted)
             if rival:
                 counted, taken_s = libcachesim_misses(path, len(trace), cache_pages)
                 _same(misses, counted)
                 theirs_s.append(taken_s)
-    return TraceSpeed(
-        trace=trace.name,
-        references=len(trace),
-        cache_pages=cache_pages,
-        misses=misses,
-        refs_per_s=len(trace) / median(ours_s),
-        libcachesim_refs_per_s=len(trace) / median(theirs_s) if theirs_s else None,
-    )
+    theirs = len(trace) / median(theirs_s) if theirs_s else None
+    speed = len(trace) / median(ours_s)
+    return TraceSpeed(trace.name, len(trace), cache_pages, misses, speed, theirs)
 
 
 def _same(misses: int, counted: int) -> None:

@@ -5,8 +5,10 @@ Owns: the arithmetic between the rows of a sweep and the object that ``--json`` 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from statistics import geometric_mean
 from typing import Any
 
 import msgspec
@@ -41,28 +43,20 @@ def summarise(rows: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
         names = dict.fromkeys(
             name for row in by_seed.values() for name in row if not isinstance(row[name], str)
         )
-        figures = {
-            name: _interval([float(row.get(name, math.nan)) for row in by_seed.values()])
-            for name in names
-        }
+        figures = {}
+        for name in names:
+            values = [float(row.get(name, math.nan)) for row in by_seed.values()]
+            figures[name] = msgspec.to_builtins(interval(values))
         base = groups.get((world, scenario, BASELINE), {})
         both = [seed for seed in by_seed if seed in base]
-        against = {
-            name: msgspec.to_builtins(
-                paired(
-                    [float(by_seed[seed][name]) for seed in both],
-                    [float(base[seed][name]) for seed in both],
-                )
-            )
-            for name in SLOWDOWNS
-        }
+        against = {}
+        for name in SLOWDOWNS:
+            own, greedy = ([float(of[seed][name]) for seed in both] for of in (by_seed, base))
+            against[name] = msgspec.to_builtins(paired(own, greedy))
         found[f"{world}/{scenario}/{policy}"] = {
-            "world": world,
-            "scenario": scenario,
-            "policy": policy,
-            "figures": figures,
+            "world": world, "scenario": scenario, "policy": policy, "figures": figures,
             "against_greedy": against,
-        }
+        }  # fmt: skip
     return found
 
 
@@ -70,10 +64,6 @@ def _policy(row: RunRow) -> str:
     name = str(row["policy"])
     given = [f"{key[len(name) + 1 :]}={row[key]}" for key in row if key.startswith(f"{name}.")]
     return f"{name}:{','.join(given)}" if given else name
-
-
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    return dict(msgspec.to_builtins(interval(values)))
 
 
 def mean_of(summaries: dict[str, dict[str, Any]], key: str, name: str) -> float:
@@ -99,23 +89,14 @@ def overall(summaries: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[st
                 for policy in policies
             )
         ]
-        means = {
-            policy: {
-                name: _geometric(
-                    [mean_of(summaries, f"{world}/{one}/{policy}", name) for one in scenarios]
-                )
-                for name in SLOWDOWNS
-            }
-            for policy in policies
-        }
         if scenarios:
+            means: dict[str, dict[str, float]] = {policy: {} for policy in policies}
+            for policy, name in itertools.product(policies, SLOWDOWNS):
+                values = [mean_of(summaries, f"{world}/{one}/{policy}", name) for one in scenarios]
+                means[policy][name] = geometric_mean(values)
             order = sorted(means, key=lambda policy: (means[policy][RANKED], policy))
             found[world] = {policy: means[policy] for policy in order}
     return found
-
-
-def _geometric(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
 
 def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -136,10 +117,7 @@ def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
     means = overall(shared)
     if set(means) == set(WORLDS):
         names = list(means[SIM])
-        found["overall"] = spearman(
-            [means[SIM][name][RANKED] for name in names],
-            [means[TESTBED][name][RANKED] for name in names],
-        )
+        found["overall"] = spearman(*([means[w][name][RANKED] for name in names] for w in WORLDS))
     return found
 
 
@@ -194,14 +172,9 @@ def points(found: Found) -> dict[str, tuple[float, float]]:
 
 def frontier(known: Mapping[str, tuple[float, float]]) -> list[str]:
     """Policies that no other beats in both, the least mean slowdown first."""
-    return sorted(
-        (
-            policy
-            for policy, (mean, worst) in known.items()
-            if not any(
-                one <= mean and other <= worst and (one, other) != (mean, worst)
-                for one, other in known.values()
-            )
-        ),
-        key=lambda policy: known[policy],
-    )
+
+    def is_beaten(mean: float, worst: float) -> bool:
+        others = (one for one in known.values() if one != (mean, worst))
+        return any(one <= mean and other <= worst for one, other in others)
+
+    return sorted((name for name in known if not is_beaten(*known[name])), key=lambda n: known[n])

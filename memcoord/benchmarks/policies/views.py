@@ -13,35 +13,20 @@ from collections.abc import Iterator, Sequence
 
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import Axis, Figure, Line
-from memcoord.benchmarks.policies.summary import (
-    SIM,
-    SLOWDOWNS,
-    TESTBED,
-    Found,
-    frontier,
-    points,
-)
+from memcoord.benchmarks.policies.summary import SIM, SLOWDOWNS, TESTBED, Found, frontier, points
 from memcoord.benchmarks.sweep.grid import scenario_text
 from memcoord.benchmarks.sweep.table import number
 from memcoord.benchmarks.tables import Cell, Part, Table
 
 TITLES = {"mean_slowdown": "Mean slowdown", "worst_slowdown": "Slowdown of the worst domain"}
 #: Further figures of the simulator, and their names in the table.
-FIGURES = (
-    ("unfairness", "unfairness"),
-    ("jain_speed", "Jain"),
-    ("weighted_speedup", "weighted speed-up"),
-    ("harmonic_speedup", "harmonic speed-up"),
-    ("welfare_fairness", "welfare"),
-    ("pareto_gap", "Pareto gap"),
-    ("utilisation", "utilisation"),
-    ("failed_put_ratio", "failed puts"),
-    ("settling_s", "settling (s)"),
-    ("overshoot", "overshoot"),
-    ("churn", "churn"),
-    ("sign_flips_per_minute", "flips/min"),
-    ("regret", "regret"),
-)
+FIGURES = {
+    "unfairness": "unfairness", "jain_speed": "Jain", "weighted_speedup": "weighted speed-up",
+    "harmonic_speedup": "harmonic speed-up", "welfare_fairness": "welfare",
+    "pareto_gap": "Pareto gap", "utilisation": "utilisation", "failed_put_ratio": "failed puts",
+    "settling_s": "settling (s)", "overshoot": "overshoot", "churn": "churn",
+    "sign_flips_per_minute": "flips/min", "regret": "regret",
+}  # fmt: skip
 CLOSE = 0.005  # slowdowns that print alike are best alike
 
 
@@ -106,9 +91,7 @@ def _overall(found: Found, world: str, policy: str, name: str) -> str:
 
 def closing_lines(found: Found) -> list[str]:
     """The order in both worlds, their correlation, the frontier, the speeds, the failures."""
-    lines = []
-    for world, means in found["overall"].items():
-        lines.append(f"order in {world}: {', '.join(means)}")
+    lines = [f"order in {world}: {', '.join(means)}" for world, means in found["overall"].items()]
     correlations = _correlations(found)
     if correlations:
         lines.append(f"rank correlation (Spearman): {correlations}")
@@ -158,12 +141,12 @@ def _figure_table(found: Found) -> Table:
     for policy in policy_order(found):
         own = [e for e in found["rows"].values() if (e["world"], e["policy"]) == (SIM, policy)]
         cells = [policy]
-        for name, _ in FIGURES:
+        for name in FIGURES:
             values = [number(entry["figures"].get(name, {}).get("mean")) for entry in own]
             cells.append(_mean(values))
         lie, isolated = found["gain_from_lying"].get(policy), found["isolation"].get(policy)
         lines.append([*cells, _mean([number(lie)]), _mean([number(isolated)])])
-    head = ["policy", *(title for _, title in FIGURES), "gain from lying", "isolation"]
+    head = ["policy", *FIGURES.values(), "gain from lying", "isolation"]
     return Table("Other figures, means over the scenarios, simulated", head, lines)
 
 
@@ -206,8 +189,7 @@ def scenario_list() -> str:
 
     lines = []
     for name in shipped():
-        comment = itertools.takewhile(
-            lambda line: line.startswith("#"), scenario_text(name).splitlines()
-        )
+        text = scenario_text(name).splitlines()
+        comment = itertools.takewhile(lambda line: line.startswith("#"), text)
         lines.append(f"- **{name}**: {' '.join(line.strip('# ') for line in comment)}")
     return "\n".join(lines) + "\n"

@@ -72,7 +72,7 @@ class RingBench(Rounds):
         self._subject.ask("attach", run_dir=str(self._sleeping.run_dir), name="zmq", doorbell="zmq")
         for key in ("sleep", "zmq"):
             self._subject.ask("spin", key=key, spin_ns=0)
-        self._endpoint = lab.endpoint("echo.ipc")
+        self._endpoint = f"ipc://{lab.socket_path('echo.ipc')}"
         self._peer.ask("serve_zmq", endpoint=self._endpoint)
         self._floors = _connect(self._subject, self._peer)
 
@@ -91,38 +91,32 @@ class RingBench(Rounds):
         self._subject.ask("place", cpu=self._placement.domain_cpu)
 
     def _spin(self) -> None:
-        add, call = self._sheet.add, self._subject.ask
-        samples, slept = call("ring", key="spin", count=SPIN_SAMPLES, batch=1)
-        add("rtt_spin", samples, 1).extra["slept"] = round(slept, 4)
-        samples, slept = call("ring", key="spin", count=BATCH_SAMPLES, batch=BATCH_RECORDS)
-        row = add("record_batch32", samples, BATCH_RECORDS)
-        row.extra["slept"] = round(slept, 4)
+        self._ring_row("rtt_spin", "spin", SPIN_SAMPLES)
+        self._ring_row("record_batch32", "spin", BATCH_SAMPLES, BATCH_RECORDS)
+
+    def _ring_row(self, row: str, key: str, count: int, batch: int = 1, rest_ns: int = 0) -> None:
+        asked = {"key": key, "count": count, "batch": batch, "rest_ns": rest_ns}
+        samples, slept = self._subject.ask("ring", **asked)
+        self._sheet.add(row, samples, batch).extra["slept"] = round(slept, 4)
 
     def _sleep(self, suffix: str) -> None:
         add, call = self._sheet.add, self._subject.ask
         rest = {"rest_ns": REST_NS}
-        samples, slept = call("ring", key="sleep", count=SLEEP_SAMPLES, batch=1, **rest)
-        row = add("rtt_sleep_eventfd" + suffix, samples, 1)
-        row.extra["slept"] = round(slept, 4)
+        self._ring_row("rtt_sleep_eventfd" + suffix, "sleep", SLEEP_SAMPLES, **rest)
         for name, (read_fd, write_fd, size) in self._floors.items():
             fds = {"read_fd": read_fd, "write_fd": write_fd, "size": size}
             samples = call("call_fds", **fds, count=SLEEP_SAMPLES, **rest)
             add(name + suffix, samples, 1)
-        samples, slept = call("ring", key="zmq", count=ZMQ_SAMPLES, batch=1, **rest)
-        row = add("rtt_sleep_zmq" + suffix, samples, 1)
-        row.extra["slept"] = round(slept, 4)
+        self._ring_row("rtt_sleep_zmq" + suffix, "zmq", ZMQ_SAMPLES, **rest)
         echo = {"endpoint": self._endpoint, "size": RECORD_BYTES}
         samples = call("call_zmq", **echo, count=ZMQ_SAMPLES, **rest)
         add("zmq_req_rep_rtt" + suffix, samples, 1)
 
 
 def _config(spin_ns: int, *names: str) -> HypervisorConfig:
-    domains = tuple(
-        DomainConfig(name, DOMAIN_FRAMES, 0, DOMAIN_FRAMES, credit_areas=0) for name in names
-    )
-    return HypervisorConfig(
-        total_frames=4 * len(names) * DOMAIN_FRAMES, spin_ns=spin_ns, domains=domains
-    )
+    sizes, total = (DOMAIN_FRAMES, 0, DOMAIN_FRAMES), 4 * len(names) * DOMAIN_FRAMES
+    domains = tuple(DomainConfig(name, *sizes, credit_areas=0) for name in names)
+    return HypervisorConfig(total_frames=total, spin_ns=spin_ns, domains=domains)
 
 
 def _connect(subject: Remote, peer: Remote) -> dict[str, tuple[int, int, int]]:

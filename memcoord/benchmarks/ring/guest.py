@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.measured import Measured, bytes_of, ok, on_thread, run, samples_of
+from memcoord.benchmarks.measured import Measured, on_thread, run, timed
 from memcoord.testbed.runs.remote import operation
 
 
@@ -28,18 +28,16 @@ class RingGuest(Measured):
     @operation
     def ring(self, key: str, count: int, batch: int, rest_ns: int = 0) -> tuple[bytes, float]:
         """NOP round trips; also the share of them that slept."""
-        at, samples = self._attached[key], samples_of(count)
-        sleeps = int(at.guest.sleeps)
-        ok(lib.mcb_ring_nop(at.guest, samples, count, batch, rest_ns), "ring")
-        return bytes_of(samples), (int(at.guest.sleeps) - sleeps) / count
+        guest = self._attached[key].guest
+        sleeps = int(guest.sleeps)
+        samples = timed("ring", lib.mcb_ring_nop, (guest,), count, batch, rest_ns)
+        return samples, (int(guest.sleeps) - sleeps) / count
 
     @operation
     def call_fds(self, read_fd: int, write_fd: int, size: int, count: int, rest_ns: int) -> bytes:
         """Round trips over two file descriptors."""
-        samples = samples_of(count)
-        status = lib.mcb_fd_call(read_fd, write_fd, size, samples, count, rest_ns)
-        ok(status, "fd round trip")
-        return bytes_of(samples)
+        fds = (read_fd, write_fd)
+        return timed("fd round trip", lib.mcb_fd_call, (*fds, size), count, rest_ns)
 
     @operation
     def serve_fds(self, read_fd: int, write_fd: int, size: int) -> None:
@@ -49,7 +47,14 @@ class RingGuest(Measured):
     @operation
     def call_zmq(self, endpoint: str, size: int, count: int, rest_ns: int) -> bytes:
         """REQ round trips."""
-        return _zmq_call(self._zmq(endpoint, zmq.REQ), bytes(size), count, rest_ns)
+        made, message, samples = self._zmq(endpoint, zmq.REQ), bytes(size), array("Q")
+        for _ in range(count):
+            lib.mcb_rest(rest_ns)
+            start = time.perf_counter_ns()
+            made.send(message)
+            made.recv()
+            samples.append(time.perf_counter_ns() - start)
+        return samples.tobytes()
 
     @operation
     def serve_zmq(self, endpoint: str) -> None:
@@ -63,17 +68,6 @@ class RingGuest(Measured):
             (made.bind if kind == zmq.REP else made.connect)(endpoint)
             self._sockets[endpoint] = made
         return self._sockets[endpoint]
-
-
-def _zmq_call(made: Any, message: bytes, count: int, rest_ns: int) -> bytes:
-    samples = array("Q")
-    for _ in range(count):
-        lib.mcb_rest(rest_ns)
-        start = time.perf_counter_ns()
-        made.send(message)
-        made.recv()
-        samples.append(time.perf_counter_ns() - start)
-    return samples.tobytes()
 
 
 def _zmq_echo(made: Any) -> None:

@@ -127,10 +127,5 @@ def _plain(result: PolicyResult, figures: dict[str, float]) -> Result:
     domains = [msgspec.to_builtins(domain) for domain in result.domains]
     for domain in domains:
         domain.pop("gain_percent", None)
-    return {
-        "domains": domains,
-        "figures": figures,
-        "ticks": result.ticks,
-        "error": result.error,
-        "notices": result.notices,
-    }
+    told = {"ticks": result.ticks, "error": result.error, "notices": result.notices}
+    return {"domains": domains, "figures": figures, **told}

@@ -39,12 +39,10 @@ def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) ->
             client.wait_for_workers(1, timeout=CONNECT_S)
         except TimeoutError:
             raise ConfigError("--dask", f"{address}: no worker in {CONNECT_S:.0f} s") from None
-        futures = {
-            client.submit(
-                run_text, msgspec.json.encode(cell), runner, key=f"memcoord-{cell.key}"
-            ): cell
-            for cell in cells
-        }
+        futures: dict[Any, Cell] = {}
+        for cell in cells:
+            text, key = msgspec.json.encode(cell), f"memcoord-{cell.key}"
+            futures[client.submit(run_text, text, runner, key=key)] = cell
         for future in distributed.as_completed(list(futures)):
             cell = futures.pop(future)
             yield _outcome(cell, future)

@@ -24,16 +24,17 @@ import itertools
 import math
 import re
 import sys
-import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell, scenario_of
+from memcoord.testbed.scenarios.toml import decode
 
 CELLS_MAX = 1_000_000
 #: Keys of a scenario for which a sweep has a key of its own; they cannot be set.
@@ -66,10 +67,10 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_grid(path: Path) -> Grid:
     """The grid in the file ``path``; ConfigError names the wrong key."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Grid)
+        return msgspec.convert(decode(path.read_text(encoding="utf-8"), str(path)), Grid)
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(str(path), str(error)) from None
     except msgspec.ValidationError as error:
         where = _AT.search(str(error))
@@ -104,29 +105,31 @@ def cells_of(grid: Grid) -> list[Cell]:
 
 
 def cross(
-    policies: Sequence[tuple[str, Pairs]],
-    scenarios: dict[str, str],
-    settings: Sequence[Pairs],
-    seeds: Sequence[int],
-    worlds: Sequence[str],
-) -> list[Cell]:
+    policies: Sequence[tuple[str, Pairs]], scenarios: dict[str, str], settings: Sequence[Pairs],
+    seeds: Sequence[int], worlds: Sequence[str],
+) -> list[Cell]:  # fmt: skip
     """Cells for every combination, and for each domain alone; every policy and scenario checked."""
+    from policies import loader
+
     files = {policy: _policy_file(policy) for policy, _ in policies}
     cells: dict[str, Cell] = {}
     for world, (name, text), setting in itertools.product(worlds, scenarios.items(), settings):
         first = Cell(policy="greedy", scenario=name, text=text, seed=seeds[0], overrides=setting)
-        with _within(name):
+        try:
             names = [domain.name for domain in scenario_of(first).domain]
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error.key}", error.why) from None
         for seed in seeds:
-            base = msgspec.structs.replace(first, seed=seed, world=world)
-            replace = msgspec.structs.replace
+            base = replace(first, seed=seed, world=world)
             made = [replace(base, kind="alone", domain=domain) for domain in names]
             made += [
                 replace(base, policy=policy, params=params, policy_file=files[policy])
                 for policy, params in policies
             ]
             cells.update((cell.key, cell) for cell in made)
-    _check_policies({cell.policy_text for cell in cells.values()})
+    with contextlib.redirect_stdout(sys.stderr):  # a user's file may print
+        for policy in sorted({cell.policy_text for cell in cells.values()}):
+            loader.load(policy)
     return list(cells.values())
 
 
@@ -167,14 +170,6 @@ def _policy_file(policy: str) -> str:
         raise ConfigError("sweep.policies", f"{match['path']}: {error}") from None
 
 
-def _check_policies(texts: Iterable[str]) -> None:
-    from policies import loader
-
-    with contextlib.redirect_stdout(sys.stderr):  # a user's file may print
-        for text in sorted(texts):
-            loader.load(text)
-
-
 def _product(key: str, values: dict[str, tuple[Value, ...]]) -> list[Pairs]:
     for name, choices in values.items():
         _some(f"{key}.{name}", choices)
@@ -195,11 +190,3 @@ def _some(key: str, values: Sequence[Any]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ConfigError(key, "names one twice")
     return tuple(values)
-
-
-@contextlib.contextmanager
-def _within(scenario: str) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{scenario}: {error.key}", error.why) from None

@@ -16,12 +16,7 @@ from typing import Any
 
 from memcoord.benchmarks.sweep.cell import Cell, Result
 from memcoord.benchmarks.sweep.store import write_whole
-from memcoord.testbed.report.metrics import (
-    by_domain,
-    regret,
-    slowdowns,
-    speed_figures,
-)
+from memcoord.testbed.report.metrics import by_domain, regret, slowdowns, speed_figures
 from memcoord.testbed.report.results import DONE
 
 RunRow = dict[str, str | float]

@@ -6,33 +6,27 @@ on a cluster. Called by: ``sweep.local``, which starts workers; ``sweep.cluster`
 
 from __future__ import annotations
 
-import importlib
 import os
+import pkgutil
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from memcoord.benchmarks.sweep.cell import Cell, Result, run_cell
+from memcoord.benchmarks.sweep.cell import Cell, run_cell
 from memcoord.testbed.runs.remote import operation, serve
 
-Runner = Callable[[Cell], Result]
+#: MODULE:FUNCTION, a function from a cell to its result.
+#: MODULE:FUNCTION, a function from a cell to its result.
 RUNNER = f"{run_cell.__module__}:{run_cell.__name__}"
 EXIT_INTERRUPTED = 130
 
 
-def runner_of(name: str) -> Runner:
-    """The function ``MODULE:FUNCTION``."""
-    module, _, function = name.partition(":")
-    runner: Runner = getattr(importlib.import_module(module), function)
-    return runner
-
-
 def answer(cell: Cell, runner: str) -> dict[str, Any]:
-    """``{"result": ...}``, or ``{"error": ...}`` in one line; never raises."""
+    """``{"result": ...}`` of the function ``runner``, or ``{"error": ...}`` in one line; never
+    raises."""
     try:
-        return {"result": runner_of(runner)(cell)}
+        return {"result": pkgutil.resolve_name(runner)(cell)}
     except Exception as error:  # the sweep goes on and tells of it
         text = " ".join(str(error).split()) or "no reason given"
         return {"error": f"{type(error).__name__}: {text}"}

@@ -20,11 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.errors import MemcoordError
-from memcoord.testbed.report.metrics import (
-    TimeSeries,
-    control_figures,
-    failed_put_ratio,
-)
+from memcoord.testbed.report.metrics import TimeSeries, control_figures, failed_put_ratio
 from memcoord.testbed.report.results import PolicyResult, RunReport
 from memcoord.testbed.report.series import FILE
 from memcoord.testbed.runs.launcher import start_python
@@ -38,13 +34,9 @@ Figures = dict[str, float]
 TESTBED_S_MAX = 600.0
 #: Seen of a domain at a tick: fields of a ``DomainSnapshot``, columns of series.csv.
 COLUMNS = (
-    "tmem_used_pages",
-    "tmem_target_pages",
-    "current_frames",
-    "target_frames",
-    "puts",
+    "tmem_used_pages", "tmem_target_pages", "current_frames", "target_frames", "puts",
     "puts_failed",
-)
+)  # fmt: skip
 
 
 class Seen(NamedTuple):
@@ -152,15 +144,9 @@ def figures_of(seen: Sequence[Seen], capacity: float) -> Figures:
     refused = np.diff(failed, axis=0, prepend=0.0)
     target[(target < 0) | (target > capacity)] = capacity  # unlimited
     series = TimeSeries(
-        names=names,
-        capacity=capacity,
-        time_s=np.array(list(ticks)),
-        used=used,
-        target=target,
-        ram=ram,
-        ram_target=ram_target,
-        demand=used + np.maximum(np.nan_to_num(refused), 0.0),
-    )
+        names=names, capacity=capacity, time_s=np.array(list(ticks)), used=used, target=target,
+        ram=ram, ram_target=ram_target, demand=used + np.maximum(np.nan_to_num(refused), 0.0),
+    )  # fmt: skip
     ratio = failed_put_ratio(_last(failed), _last(puts))
     return control_figures(series) | {"failed_put_ratio": ratio}
 

@@ -26,9 +26,7 @@ from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.harness import BenchPlan, Target
 from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.benchmarks.tmem import peers, zram
-from memcoord.benchmarks.tmem.text import text_pages
 
-SKIPPABLE = ("lmdb", *peers.SERVERS, "zram")
 PLAN = BenchPlan(
     bench="tmem",
     targets={
@@ -43,12 +41,8 @@ PLAN = BenchPlan(
         "put_2m_pages/put_64k_pages": Target(1.5, 1.15),
     },
     also=(
-        "put/memcpy_4k_random",
-        "get/memcpy_4k_random",
-        "python_put/dict_put",
-        "python_get/lmdb_get",
-        "python_get/redis_get",
-        "python_get/memcached_get",
+        "put/memcpy_4k_random", "get/memcpy_4k_random", "python_put/dict_put",
+        "python_get/lmdb_get", "python_get/redis_get", "python_get/memcached_get",
     ),
     notes={
         "memcpy_4k": "512 KiB, as a get copies it",
@@ -67,8 +61,8 @@ PLAN = BenchPlan(
         "put_compressed": "text that halves: put of a new page and the step that compresses it",
         "zram_out": "the same text: MADV_PAGEOUT, lz4, per page",
     },
-    skippable=SKIPPABLE,
-)
+    skippable=("lmdb", *peers.SERVERS, "zram"),
+)  # fmt: skip
 GUEST = "memcoord.benchmarks.tmem.guest"
 SET_PAGES = 16384
 HOT_PAGES = 128
@@ -112,10 +106,8 @@ class TmemBench(Rounds):
         self._spinning = self._lab.host("h0", _config(SPIN_NS, "spin"))
         self._sleeping = self._lab.host("h1", _config(0, "sleep"))
         self._slots: dict[str, int] = {}
-        for host, key, pages in (
-            (self._spinning, "spin", "random"),
-            (self._sleeping, "sleep", "hot"),
-        ):
+        spinning, sleeping = (self._spinning, "spin", "random"), (self._sleeping, "sleep", "hot")
+        for host, key, pages in (spinning, sleeping):
             self._subject.ask("attach", run_dir=str(host.run_dir), name=key)
             self._slots[key] = self._tmem("join", key=key, name=key, pages=pages)
             fill = {"what": "put", "pages": key, "slot": self._slots[key]}
@@ -145,7 +137,6 @@ class TmemBench(Rounds):
             self._tmem("fill_zero", pool=name, pages=zeroes)
             for of, count in (("hot", HOT_PAGES), ("random", SET_PAGES)):
                 self._tmem("walk", what="put", pool=name, pages=of, count=count // OPS, ops=OPS)
-
         self._tmem("make_text", name="text", pages=TEXT_PAGES)
         self._tmem("make_pool", name="cold", pages=2 * TEXT_PAGES, compression=True)
 
@@ -159,9 +150,10 @@ class TmemBench(Rounds):
         for name, (_, command) in peers.SERVERS.items():
             if self._take_part(name, peers.why_missing(name)):
                 self._start_server(name, command)
-        self._zram = None
         if self._take_part("zram", zram.why_missing()):
-            self._zram = self._lab.enter(zram.ZramSwap())
+            from memcoord.benchmarks.tmem.pages import text_pages  # here only: it loads tmem
+
+            self._lab.enter(zram.zram_swap())
             self._text = text_pages(TEXT_PAGES)
 
     def _take_part(self, name: str, why_not: str) -> bool:
@@ -182,16 +174,16 @@ class TmemBench(Rounds):
         self._sheet.facts[f"{name}_cpu"] = min(sooner)[1]
 
     def _store(self, op: str, name: str, count: int, ops: int) -> bytes:
-        samples: bytes = self._tmem(
-            "store", what=op, name=name, pages="random", count=count, ops=ops
-        )
-        return samples
+        asked = {"what": op, "name": name, "pages": "random", "count": count, "ops": ops}
+        return bytes(self._tmem("store", **asked))
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once."""
-        for measure in (self._hot, self._random, self._python, self._large, self._ring):
-            measure()
-        self._asleep()
+        self._hot()
+        self._random()
+        self._python()
+        self._large()
+        self._ring()
         self._compressed()
 
     def _walk(self, row: str, op: str, pool: str, pages: str, count: int) -> None:
@@ -230,34 +222,23 @@ class TmemBench(Rounds):
     def _ring(self) -> None:
         self._ring_row("ring_put", "put", "spin", RING_SAMPLES, 1)
         self._ring_row("ring_put_batch32", "put", "spin", BATCH_SAMPLES, BATCH_RECORDS)
-
-    def _ring_row(
-        self, row: str, op: str, key: str, count: int, batch: int, rest_ns: int = 0
-    ) -> None:
-        samples, slept = self._tmem(
-            "ring",
-            key=key,
-            what=op,
-            pages=key,
-            slot=self._slots[key],
-            count=count,
-            ops=batch,
-            rest_ns=rest_ns,
-        )
-        self._sheet.add(row, samples, batch).extra["slept"] = round(slept, 4)
-
-    def _asleep(self) -> None:
         self._ring_row("ring_get_sleep", "get", "sleep", SLEEP_SAMPLES, 1, REST_NS)
         call = {"fd": self._bells, "count": SLEEP_SAMPLES, "rest_ns": REST_NS}
         self._sheet.add("futex_rtt", self._subject.ask("call_futex", **call), 1)
 
+    def _ring_row(
+        self, row: str, op: str, key: str, count: int, batch: int, rest_ns: int = 0
+    ) -> None:
+        on = {"key": key, "pages": key, "slot": self._slots[key], "rest_ns": rest_ns}
+        samples, slept = self._tmem("ring", **on, what=op, count=count, ops=batch)
+        self._sheet.add(row, samples, batch).extra["slept"] = round(slept, 4)
+
     def _compressed(self) -> None:
-        samples, extra = self._tmem(
-            "put_compressed", pool="cold", pages="text", count=TEXT_SAMPLES, ops=AREA_FRAMES
-        )
+        asked = {"pool": "cold", "pages": "text", "count": TEXT_SAMPLES, "ops": AREA_FRAMES}
+        samples, extra = self._tmem("put_compressed", **asked)
         self._sheet.add("put_compressed", samples, AREA_FRAMES).extra |= extra
-        if self._zram is not None:
-            self._sheet.add("zram_out", self._zram.page_out(self._text), AREA_FRAMES)
+        if "zram" not in self._sheet.skipped:
+            self._sheet.add("zram_out", zram.page_out(self._text), AREA_FRAMES)
 
 
 def _config(spin_ns: int, name: str) -> HypervisorConfig:

@@ -18,18 +18,10 @@ from typing import Any
 
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
-from memcoord.benchmarks.measured import Measured, bytes_of, ok, on_thread, run, samples_of
+from memcoord.benchmarks.measured import Measured, on_thread, run, timed
+from memcoord.benchmarks.tmem import pages as page_sets
 from memcoord.benchmarks.tmem import peers
-from memcoord.benchmarks.tmem.pages import (
-    BLOCK_PAGES,
-    CLIENT,
-    SEED,
-    PageSet,
-    TmemStore,
-    address_of,
-    memory_of,
-)
-from memcoord.benchmarks.tmem.text import text_pages
+from memcoord.benchmarks.tmem.pages import BLOCK_PAGES, CLIENT, SEED, PageSet, TmemStore
 from memcoord.testbed.runs.remote import operation
 from tmem import PoolFlag, Tmem, serve
 
@@ -62,7 +54,7 @@ class TmemGuest(Measured):
     @operation
     def make_text(self, name: str, pages: int) -> None:
         """A set of text, all of it in the guest's memory, put as it is."""
-        made = PageSet(pages, len(self._sets) + 1, text_pages(pages))
+        made = PageSet(pages, len(self._sets) + 1, page_sets.text_pages(pages))
         made.walk.stamp = 0
         self._sets[name] = made
 
@@ -73,41 +65,35 @@ class TmemGuest(Measured):
         _check(tmem.open_client(CLIENT), "open client")
         slot = _check(tmem.new_pool(CLIENT, PERSISTENT), "new pool")
         entries = serve.entry_points(tmem.state_address)
-        pool = ffi.new("struct mcb_pool *")
-        pool.execute, pool.state = entries.execute, entries.state_address
-        pool.client, pool.slot = CLIENT, slot
-        self._pools[name] = (tmem, pool)
+        pool = (entries.execute, entries.state_address, CLIENT, slot)
+        self._pools[name] = (tmem, ffi.new("struct mcb_pool *", pool))
 
     @operation
     def fill_zero(self, pool: str, pages: int) -> None:
         """Make ``pages`` pages of zeroes resident, under names no set has."""
         zero = PageSet(FILL_PAGES, 0, bytes(BLOCK_PAGES * FRAME_BYTES))
         zero.walk.stamp = 0
-        sample = samples_of(1)
         for number in range(pages // FILL_PAGES):
             zero.walk.object = LATER_OBJECTS + number
-            status = lib.mcb_tmem(
-                self._pools[pool][1], OPS["put"], zero.walk, sample, 1, FILL_PAGES
-            )
-            ok(status, "fill")
+            self._walk("put", pool, zero, 1, FILL_PAGES)
 
     @operation
     def copy(self, what: str, pages: str, count: int, ops: int) -> bytes:
         """Only the memcpy of the puts or gets of a set."""
-        page_set, samples = self._sets[pages], samples_of(count)
+        page_set = self._sets[pages]
         if pages not in self._copies:
-            self._copies[pages] = memory_of(bytes(page_set.pages * FRAME_BYTES))
-        store = address_of(self._copies[pages])
-        lib.mcb_memcpy(page_set.walk, OPS[what], store, samples, count, ops)
-        return bytes_of(samples)
+            self._copies[pages] = page_sets.memory_of(bytes(page_set.pages * FRAME_BYTES))
+        store = page_sets.address_of(self._copies[pages])
+        return timed("memcpy", lib.mcb_memcpy, (page_set.walk, OPS[what], store), count, ops)
 
     @operation
     def walk(self, what: str, pool: str, pages: str, count: int, ops: int) -> bytes:
         """put, get or flush of a set, compiled."""
-        samples = samples_of(count)
-        page_set = self._sets[pages]
-        ok(lib.mcb_tmem(self._pools[pool][1], OPS[what], page_set.walk, samples, count, ops), what)
-        return bytes_of(samples)
+        return self._walk(what, pool, self._sets[pages], count, ops)
+
+    def _walk(self, what: str, pool: str, pages: PageSet, count: int, ops: int) -> bytes:
+        _, at = self._pools[pool]
+        return timed(what, lib.mcb_tmem, (at, OPS[what], pages.walk), count, ops)
 
     @operation
     def put_compressed(
@@ -117,14 +103,14 @@ class TmemGuest(Measured):
 
         Also the share of the pages that were compressed.
         """
-        tmem, at = self._pools[pool]
-        samples, one, walk, packed = array("Q"), samples_of(1), self._sets[pages].walk, 0
+        tmem, _ = self._pools[pool]
+        samples, page_set, packed = array("Q"), self._sets[pages], 0
         for _ in range(count):
-            start = int(walk.next)
-            ok(lib.mcb_tmem(at, OPS["flush"], walk, one, 1, ops), "flush")
-            walk.next = start
+            start = int(page_set.walk.next)
+            self._walk("flush", pool, page_set, 1, ops)
+            page_set.walk.next = start
             begun = perf_counter_ns()
-            ok(lib.mcb_tmem(at, OPS["put"], walk, one, 1, ops), "put")
+            self._walk("put", pool, page_set, 1, ops)
             for _ in range(STEPS_MAX):
                 done = tmem.compress_step(STEP_PAGES)
                 packed += done
@@ -139,15 +125,11 @@ class TmemGuest(Measured):
         page_set = self._sets[pages]
         views = [page_set.block[p % BLOCK_PAGES] for p in range(page_set.pages)]
         store: peers.Store
-        if name == "python":
+        if pool:
             tmem, at = self._pools[pool]
             store = TmemStore(page_set, tmem, int(at.slot))
-        elif name == "dict":
-            store = peers.DictStore(views)
-        elif name == "lmdb":
-            store = peers.LmdbStore(views, Path(path))
         else:
-            store = peers.SERVERS[name][0](views, Path(path))
+            store = peers.STORES[name](views, Path(path))
         self._stack.callback(store.close)
         self._stores[name] = store
         for position in range(page_set.pages):
@@ -161,8 +143,7 @@ class TmemGuest(Measured):
     def store(self, what: str, name: str, pages: str, count: int, ops: int) -> bytes:
         """put or get of a set, page by page in Python."""
         samples, page_set = array("Q"), self._sets[pages]
-        store = self._stores[name]
-        call = store.put if what == "put" else store.get
+        call = getattr(self._stores[name], what)
         for _ in range(count):
             at = page_set.advance(ops)
             page_set.stamp(at, at + ops)
@@ -175,11 +156,9 @@ class TmemGuest(Measured):
     def join(self, key: str, name: str, pages: str) -> int:
         """As a domain: a set of its own, named as ``pages``, and a pool; returns its slot."""
         domain, like = self._attached[key].domain, self._sets[pages]
-        content = b"".join(like.block)
-        joined = PageSet(like.pages, int(like.walk.object), content)
-        joined.walk.first_frame = domain.alloc_areas(1)
-        at = joined.walk.first_frame * FRAME_BYTES
-        joined.walk.memory = domain.address + at
+        content, first = b"".join(like.block), domain.alloc_areas(1)
+        joined, at = PageSet(like.pages, int(like.walk.object), content), first * FRAME_BYTES
+        joined.walk.first_frame, joined.walk.memory = first, domain.address + at
         domain.memory[at : at + len(content)] = content
         self._sets[name] = joined
         slot: int = domain.tmem.new_pool(persistent=True)
@@ -187,29 +166,18 @@ class TmemGuest(Measured):
 
     @operation
     def ring(
-        self,
-        key: str,
-        what: str,
-        pages: str,
-        slot: int,
-        count: int,
-        ops: int,
-        rest_ns: int = 0,
+        self, key: str, what: str, pages: str, slot: int, count: int, ops: int, rest_ns: int = 0
     ) -> tuple[bytes, float]:
         """put or get of a set through the domain's tmem ring; also the share that slept."""
-        guest = self._attached[key].guest
-        samples, sleeps = samples_of(count), int(guest.sleeps)
-        walk = self._sets[pages].walk
-        status = lib.mcb_ring_tmem(guest, OPS[what], slot, walk, samples, count, ops, rest_ns)
-        ok(status, f"ring {what}")
-        return bytes_of(samples), (int(guest.sleeps) - sleeps) / count
+        guest, walk = self._attached[key].guest, self._sets[pages].walk
+        sleeps, on = int(guest.sleeps), (guest, OPS[what], slot, walk)
+        samples = timed(f"ring {what}", lib.mcb_ring_tmem, on, count, ops, rest_ns)
+        return samples, (int(guest.sleeps) - sleeps) / count
 
     @operation
     def call_futex(self, fd: int, count: int, rest_ns: int) -> bytes:
         """Round trips over two futex words in a shared page."""
-        samples = samples_of(count)
-        ok(lib.mcb_futex_call(self._bells(fd), samples, count, rest_ns), "futex round trip")
-        return bytes_of(samples)
+        return timed("futex round trip", lib.mcb_futex_call, (self._bells(fd),), count, rest_ns)
 
     @operation
     def serve_futex(self, fd: int) -> None:

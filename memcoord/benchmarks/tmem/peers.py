@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 PAGE_BYTES = 4096
 LMDB_MAP_BYTES = 1 << 29
@@ -29,27 +29,33 @@ LINE = b"\r\n"
 Pages = Sequence[memoryview]
 
 
-class Store(Protocol):
-    """Something pages can be put into and got back from."""
+class Store:
+    """Something pages can be put into and got back from; ``where``: its directory or socket."""
+
+    def __init__(self, pages: Pages, where: Path) -> None:
+        self._work = [(b"%08d" % number, page) for number, page in enumerate(pages)]
 
     def put(self, start: int, stop: int) -> None:
         """Store the pages at these positions, one by one."""
+        raise NotImplementedError
 
-    def get(self, start: int, stop: int) -> None:
-        """Fetch them, one by one; KeyError when one is not there."""
+    def get(self, start: int, stop: int) -> bytes | bytearray | memoryview:
+        """Fetch them, one by one, and return the last; KeyError when one is not there."""
+        raise NotImplementedError
 
     def fetch(self, position: int) -> bytes:
-        """One page, to look at."""
+        """A copy of one page, to look at."""
+        return bytes(self.get(position, position + 1))
 
     def close(self) -> None:
         """Let go of it."""
 
 
-class DictStore:
+class DictStore(Store):
     """A dict of bytes. A get hands out a reference: nothing is copied."""
 
-    def __init__(self, pages: Pages) -> None:
-        self._work = [(b"%08d" % number, page) for number, page in enumerate(pages)]
+    def __init__(self, pages: Pages, where: Path) -> None:
+        super().__init__(pages, where)
         self._store: dict[bytes, bytes] = {}
 
     def put(self, start: int, stop: int) -> None:
@@ -58,31 +64,23 @@ class DictStore:
         for key, page in self._work[start:stop]:
             store[key] = bytes(page)
 
-    def get(self, start: int, stop: int) -> None:
+    def get(self, start: int, stop: int) -> bytes:
         """Look up."""
-        store = self._store
+        store, found = self._store, b""
         for key, _ in self._work[start:stop]:
-            store[key]
-
-    def fetch(self, position: int) -> bytes:
-        """One page."""
-        return self._store[self._work[position][0]]
-
-    def close(self) -> None:
-        """Forget all."""
-        self._store.clear()
+            found = store[key]
+        return found
 
 
-class LmdbStore:
+class LmdbStore(Store):
     """LMDB without any sync; a transaction for each page, so that a killed process loses none."""
 
-    def __init__(self, pages: Pages, directory: Path) -> None:
+    def __init__(self, pages: Pages, where: Path) -> None:
         import lmdb  # here only: it may not be installed
 
-        self._work = [(b"%08d" % number, page) for number, page in enumerate(pages)]
-        self._env: Any = lmdb.open(
-            str(directory), map_size=LMDB_MAP_BYTES, sync=False, metasync=False, writemap=True
-        )
+        super().__init__(pages, where)
+        unsafe = {"sync": False, "metasync": False, "writemap": True}
+        self._env: Any = lmdb.open(str(where), map_size=LMDB_MAP_BYTES, **unsafe)
 
     def put(self, start: int, stop: int) -> None:
         """One write transaction a page."""
@@ -91,44 +89,37 @@ class LmdbStore:
             with begin(write=True) as transaction:
                 transaction.put(key, page)
 
-    def get(self, start: int, stop: int) -> None:
+    def get(self, start: int, stop: int) -> bytes:
         """One read transaction a page."""
-        begin = self._env.begin
+        begin, found = self._env.begin, b""
         for key, _ in self._work[start:stop]:
             with begin() as transaction:
-                if transaction.get(key) is None:
+                found = transaction.get(key)
+                if found is None:
                     raise KeyError(key)
-
-    def fetch(self, position: int) -> bytes:
-        """One page."""
-        with self._env.begin() as transaction:
-            return bytes(transaction.get(self._work[position][0]))
+        return found
 
     def close(self) -> None:
         """Close the file."""
         self._env.close()
 
 
-class SocketStore:
+class SocketStore(Store):
     """The common part of Redis and memcached: a request and its answer over a unix socket."""
 
     put_head = b""  # precedes the page in a put; KEY stands for the key
-    put_tail = LINE
     stored = b""  # the answer to a put
     get_request = b""
     get_head = b""  # precedes the page in the answer to a get
     get_tail = b""
 
-    def __init__(self, pages: Pages, path: Path) -> None:
-        named = [(b"%08d" % number, page) for number, page in enumerate(pages)]
-        tail = self.put_tail
-        self._puts = [(self.put_head.replace(b"KEY", key), page, tail) for key, page in named]
-        self._gets = [self.get_request.replace(b"KEY", key) for key, _ in named]
-        self._start = len(self.get_head.replace(b"KEY", named[0][0]))
-        self._whole = self._start + PAGE_BYTES + len(self.get_tail)
-        self._answer = bytearray(self._whole)
-        self._view = memoryview(self._answer)
-        self._socket = connect(path)
+    def __init__(self, pages: Pages, where: Path) -> None:
+        super().__init__(pages, where)
+        self._puts = [(self.put_head.replace(b"KEY", key), page, LINE) for key, page in self._work]
+        self._gets = [self.get_request.replace(b"KEY", key) for key, _ in self._work]
+        self._start = len(self.get_head.replace(b"KEY", self._work[0][0]))
+        self._view = memoryview(bytearray(self._start + PAGE_BYTES + len(self.get_tail)))
+        self._socket = connect(where)
 
     def put(self, start: int, stop: int) -> None:
         """One request a page."""
@@ -141,10 +132,10 @@ class SocketStore:
             if answer != stored:
                 raise OSError(f"a put was answered {answer!r}")
 
-    def get(self, start: int, stop: int) -> None:
+    def get(self, start: int, stop: int) -> memoryview:
         """One request a page, the answers into one buffer."""
         send, receive, view = self._socket.sendall, self._socket.recv_into, self._view
-        whole, head = self._whole, self.get_head[:1]
+        whole, head = len(view), self.get_head[:1]
         for request in self._gets[start:stop]:
             send(request)
             at = 0
@@ -153,11 +144,7 @@ class SocketStore:
                 at += more
                 if more == 0 or (at < whole and (view[:1] != head or at < self._start)):
                     raise KeyError(request)
-
-    def fetch(self, position: int) -> bytes:
-        """One page."""
-        self.get(position, position + 1)
-        return bytes(self._view[self._start : self._start + PAGE_BYTES])
+        return view[self._start : self._start + PAGE_BYTES]
 
     def close(self) -> None:
         """Hang up."""
@@ -188,17 +175,15 @@ def connect(path: Path) -> socket.socket:
     """A connection to a server that is just starting; OSError after CONNECT_S."""
     deadline = time.monotonic() + CONNECT_S
     while True:
-        made = socket.socket(socket.AF_UNIX)
+        made = socket.socket(socket.AF_UNIX)  # without a time limit, which costs a poll per call
         try:
             made.connect(str(path))
+            return made
         except OSError:
             made.close()
             if time.monotonic() > deadline:
                 raise
             time.sleep(POLL_S)
-            continue
-        made.settimeout(None)  # a time limit costs a poll per call; the bench has its own
-        return made
 
 
 def redis_command(path: Path) -> list[str]:
@@ -218,6 +203,12 @@ def memcached_command(path: Path) -> list[str]:
 SERVERS: dict[str, tuple[type[SocketStore], Callable[[Path], list[str]]]] = {
     "redis": (RedisStore, redis_command),
     "memcached": (MemcachedStore, memcached_command),
+}
+#: by name, every store that is not ours
+STORES: dict[str, type[Store]] = {
+    "dict": DictStore,
+    "lmdb": LmdbStore,
+    **{name: store for name, (store, _) in SERVERS.items()},
 }
 
 

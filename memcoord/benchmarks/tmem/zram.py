@@ -12,14 +12,16 @@ import contextlib
 import ctypes
 import mmap
 import os
+import re
 import stat
 import struct
 import time
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 from hypervisor.public.units import AREA_BYTES
+from memcoord.testbed.runs.facts import read_text
 
 CONTROL = Path("/sys/class/zram-control")
 DEVICE_BYTES = 1 << 28
@@ -41,63 +43,50 @@ def why_missing() -> str:
     return ""
 
 
-class ZramSwap:
-    """A context manager: inside, pages can be paged out to a zram device of our own."""
+@contextlib.contextmanager
+def zram_swap() -> Iterator[None]:
+    """Within the block, ``page_out`` puts pages on a zram device of our own.
 
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._stack = contextlib.ExitStack()
-        self._path = b""
-
-    def __enter__(self) -> Self:
-        """OSError when the kernel refuses; nothing is left then."""
-        with contextlib.ExitStack() as stack:
-            number = int((CONTROL / "hot_add").read_text())
-            stack.callback((CONTROL / "hot_remove").write_text, str(number))
-            settings = Path(f"/sys/block/zram{number}")
-            (settings / "comp_algorithm").write_text("lz4")
-            (settings / "disksize").write_text(str(DEVICE_BYTES))
-            stack.callback((settings / "reset").write_text, "1")
-            device = Path(f"/dev/zram{number}")
-            _await_device(device)
-            _write_header(device)
-            self._path = bytes(device)
-            self._switch("swapon", SWAP_PREFER | SWAP_PRIORITY_MAX)
-            stack.callback(self._switch, "swapoff")
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._stack.close()
-
-    def _switch(self, call: str, *flags: int) -> None:
-        if getattr(self._libc, call)(self._path, *flags) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"{call}: {os.strerror(number)}")
-
-    def page_out(self, content: bytes) -> bytes:
-        """Have the kernel page out these pages; nanoseconds per 2 MiB, one sample each.
-
-        OSError when the kernel left more than a tenth of them in memory.
-        """
-        samples = array("Q")
-        with mmap.mmap(-1, len(content), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            memory.madvise(mmap.MADV_NOHUGEPAGE)
-            memory[:] = content
-            for start in range(0, len(content), AREA_BYTES):
-                before = time.perf_counter_ns()
-                memory.madvise(MADV_PAGEOUT, start, AREA_BYTES)
-                samples.append(time.perf_counter_ns() - before)
-            if _swapped_bytes() < len(content) * 9 // 10:
-                raise OSError("the kernel did not page out nine tenths of the pages")
-        return samples.tobytes()
+    OSError when the kernel refuses; nothing is left then.
+    """
+    with contextlib.ExitStack() as stack:
+        number = int((CONTROL / "hot_add").read_text())
+        stack.callback((CONTROL / "hot_remove").write_text, str(number))
+        settings = Path(f"/sys/block/zram{number}")
+        (settings / "comp_algorithm").write_text("lz4")
+        (settings / "disksize").write_text(str(DEVICE_BYTES))
+        stack.callback((settings / "reset").write_text, "1")
+        device = Path(f"/dev/zram{number}")
+        _await_device(device)
+        _write_header(device)
+        _switch("swapon", device, SWAP_PREFER | SWAP_PRIORITY_MAX)
+        stack.callback(_switch, "swapoff", device)
+        yield
 
 
-def _swapped_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmSwap:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _switch(call: str, device: Path, *flags: int) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), call)(bytes(device), *flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+
+
+def page_out(content: bytes) -> bytes:
+    """Have the kernel page out these pages; nanoseconds per 2 MiB, one sample each.
+
+    OSError when the kernel left more than a tenth of them in memory.
+    """
+    samples = array("Q")
+    with mmap.mmap(-1, len(content), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        memory[:] = content
+        for start in range(0, len(content), AREA_BYTES):
+            before = time.perf_counter_ns()
+            memory.madvise(MADV_PAGEOUT, start, AREA_BYTES)
+            samples.append(time.perf_counter_ns() - before)
+        swapped = re.search(r"^VmSwap:\s+(\d+) kB$", read_text("/proc/self/status"), re.MULTILINE)
+        if swapped is None or int(swapped[1]) * 1024 < len(content) * 9 // 10:
+            raise OSError("the kernel did not page out nine tenths of the pages")
+    return samples.tobytes()
 
 
 def _await_device(device: Path) -> None:

@@ -36,10 +36,10 @@ MEASURED = ("mrc",)
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
     from hypervisor.coordination.coordinator import Coordinator
+    from hypervisor.coordination.policy_process import PolicyProcess
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
-    from policies.base import MRC_POINTS, needs_of
-    from policies.loader import load
+    from policies.base import MRC_POINTS
 
     interrupted = False
 
@@ -58,10 +58,6 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         run_dir.chmod(RUN_DIR_MODE)
         confine.hide()
         _raise_nofile()
-        try:
-            policy = load(config.policy, measured=MEASURED)
-        except PolicyError as error:
-            raise ConfigError("policy", str(error)) from None
         events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
         def on_event(event: str, fields: dict[str, Any]) -> None:
@@ -70,7 +66,18 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        points = MRC_POINTS if "mrc" in needs_of(policy) else 0
+        policy = PolicyProcess(
+            config.policy,
+            deadline_s=config.policy_deadline_ms / 1000,
+            measured=MEASURED,
+            tell=lambda line: on_event("policy-said", {"policy": config.policy, "text": line}),
+        )
+        stack.callback(policy.close)
+        try:
+            policy.wait()
+        except PolicyError as error:
+            raise ConfigError("policy", str(error)) from None
+        points = MRC_POINTS if "mrc" in policy.needs else 0
         backend = _backend(config, stack, mrc_points=points)
         coordinator = Coordinator(backend, policy, config=config)
         host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)

@@ -41,7 +41,7 @@ class RunningDomain:
         """References done so far, as far as is known."""
         if self.result is not None:
             return self.result.references
-        done: int = self.statistics.get("guest_references", 0)
+        done = max(int(self.statistics.get("guest_references", 0)), 0)  # -1: not reported yet
         return done
 
     @property
@@ -89,7 +89,10 @@ class RunningDomain:
 
     def last_seen(self, state: str, reason: str) -> DomainResult:
         """A result made of the counts the hypervisor published last."""
-        seen = self.statistics
+        # A figure that was never reported, -1, did not happen as far as anybody knows.
+        seen = {
+            name: max(value, 0) for name, value in self.statistics.items() if type(value) is int
+        }
         return DomainResult(
             domain=self.spec.name,
             workload=title_of(self.spec.workload),

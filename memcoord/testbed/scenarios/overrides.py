@@ -9,10 +9,11 @@ import tomllib
 from typing import Any
 
 from hypervisor.public.errors import ConfigError
+from memcoord.testbed.scenarios.toml import refusal
 
 PATH_DEPTH_MAX = 8
 
-_STEP = re.compile(r"^([A-Za-z_][\w-]*)(?:\[(\d+)\])?$")
+_STEP = re.compile(r"^([A-Za-z_][\w-]*)(?:\[(\d{1,6})\])?$")
 
 
 def apply(raw: dict[str, Any], override: str) -> None:
@@ -25,6 +26,8 @@ def apply(raw: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string, as on every command line
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--set {key.strip()}", refusal(error)) from None
     parent: Any = raw
     for step in steps[:-1]:
         assert step is not None

@@ -8,7 +8,6 @@ here.
 """
 
 import re
-import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -23,6 +22,7 @@ from hypervisor.public.settings import DomainSettings, HostSettings, Name, commo
 from hypervisor.public.units import AREA_BYTES
 from memcoord.testbed.runs import facts
 from memcoord.testbed.scenarios.overrides import apply
+from memcoord.testbed.scenarios.toml import decode
 from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size
 
 DEFAULT = "main"
@@ -110,10 +110,7 @@ def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
     ``overrides`` are ``key=value`` with a path of the file as key: ``domain[0].ram=4 MiB``.
     """
     wanted = DEFAULT if source is None else source
-    try:
-        raw = tomllib.loads(_read(wanted))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(wanted, str(error)) from None
+    raw = decode(_read(wanted), wanted)
     for override in overrides:
         apply(raw, override)
     return parse(raw)

@@ -98,7 +98,8 @@ def test_a_region_of_another_size_than_it_says_is_refused() -> None:
 def test_live_fields_are_not_part_of_the_check() -> None:
     region = Region(20)
     page = control(region)
-    page.heartbeat = page.used_frames = 2**64 - 1
+    page.heartbeat = 2**64 - 1
+    page.used_frames = 2**63 - 1
     page.state = 77
     assert check(region) == 0
 

@@ -15,9 +15,9 @@ from bench_results import assert_left_clean, result_of
 
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.tmem import bench as tmem
+from memcoord.benchmarks.tmem import pages as text_of
 from memcoord.benchmarks.tmem import peers, zram
-from memcoord.benchmarks.tmem import text as text_of
-from memcoord.benchmarks.tmem.text import text_pages
+from memcoord.benchmarks.tmem.pages import text_pages
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.identity import alive, identify
 
@@ -94,7 +94,7 @@ def check_store(store: peers.Store) -> None:
 
 
 def test_a_dict_keeps_pages() -> None:
-    check_store(peers.DictStore(distinct_pages()))
+    check_store(peers.DictStore(distinct_pages(), Path()))
 
 
 def test_lmdb_keeps_pages(tmp_path: Path) -> None:

@@ -20,24 +20,42 @@ from memcoord.benchmarks.hostile.lab import AREA, MAX_AREAS, CheatLab
 pytestmark = pytest.mark.process
 
 FOR_S = 0.15
+#: Cheats that the host must notice. It looks every few milliseconds: on a busy machine a cheat may
+#: be over before the host has looked once. It is then tried again for twice the time.
+NOTICED = (
+    "uses more than its grant",
+    "keeps its memory when thrown out",
+    "passes its files on and ends",
+    "ignores a shrink",
+)
+TRIES_MAX = 8
 #: Of those that corrupt every word: a few hundred words of each part, others each time.
 WORD_STEP = 17
 CORRUPTIONS = 1_000_000
+
+
+def tried(lab: CheatLab, cheat: str) -> list[CheatRow]:
+    """The cheat; one that must be noticed until it is, and ended over it if it is to be."""
+    rows = [try_cheat(lab, cheat, FOR_S)]
+    while cheat in NOTICED and len(rows) < TRIES_MAX:
+        if rows[-1].noticed and (rows[-1].stopped or cheat != NOTICED[0]):
+            break
+        rows.append(try_cheat(lab, cheat, FOR_S * 2 ** len(rows)))
+    return rows
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_no_cheat_hurts_anybody_else(mechanism: str, short_path: Path) -> None:
     seed = random.randrange(1 << 32) if "TOX_ENV_NAME" not in os.environ else 1
     with CheatLab(mechanism, short_path, seed=seed, word_step=WORD_STEP) as lab:
-        rows = {cheat: try_cheat(lab, cheat, FOR_S) for cheat in CHEATS}
-    assert {cheat: row.damage for cheat, row in rows.items() if row.damage} == {}, f"seed {seed}"
+        tries = {cheat: tried(lab, cheat) for cheat in CHEATS}
+    damage = {cheat: [row.damage for row in rows if row.damage] for cheat, rows in tries.items()}
+    assert {cheat: found for cheat, found in damage.items() if found} == {}, f"seed {seed}"
+    rows = {cheat: tries[cheat][-1] for cheat in CHEATS}
     taken = rows["uses more than its grant"]
-    assert taken.noticed
     assert taken.stopped
     assert 0 < taken.beyond_frames < MAX_AREAS * AREA
-    assert rows["keeps its memory when thrown out"].noticed
-    assert rows["passes its files on and ends"].noticed
-    assert rows["ignores a shrink"].noticed
+    assert [cheat for cheat in NOTICED if not rows[cheat].noticed] == []
     assert rows["abuses its files"].did["shrink ram"] == "EPERM"
     assert rows["abuses its files"].did["forbid to write ram"] == "EPERM"
     assert rows["corrupts allocator: ones"].did["corruptions"] > 100

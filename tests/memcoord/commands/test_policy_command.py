@@ -12,25 +12,37 @@ from pathlib import Path
 import pytest
 
 from memcoord import cli
+from memcoord.commands import policy
 from policies.conformance import CLAUSES
 from policies.loader import BUILT_IN
 
 Command = Callable[..., tuple[int, str, str]]
 
 BROKEN = """
+print("here I am")
 class Broken:
     name = "broken"
     settles = True
     def plan(self, view):
-        print("here I am")
         from policies import Plan
         return Plan(tmem=view.used / view.interval_s * 0)
 """
 
 
+BAD = """
+import ctypes, os, sys
+import numpy as np
+from policies import Plan
+class Bad:
+    def plan(self, view):
+        {body}
+        return Plan(tmem=np.zeros(len(view)))
+"""
+
+
 @pytest.fixture
 def memcoord(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
     """Run the command in this process and in a directory of its own: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
@@ -39,7 +51,7 @@ def memcoord(
         monkeypatch.setattr(sys, "argv", ["memcoord", "policy", *arguments])
         with pytest.raises(SystemExit) as caught:
             cli.main()
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         code = caught.value.code
         return (code if isinstance(code, int) else 0), out, err
 
@@ -147,7 +159,7 @@ def test_check_names_the_clause_and_the_input(memcoord: Command, tmp_path: Path)
     failing = next(index for index, line in enumerate(lines) if line.startswith("FAIL"))
     assert lines[failing].split()[:2] == ["FAIL", "nonsense"]
     assert "on no time has passed: View.of(" in lines[failing + 1]
-    assert lines[-1] == "broken.py:Broken breaks 1 of 9 clauses"
+    assert lines[-1] == "broken.py:Broken breaks 1 of 11 clauses"
 
 
 def test_check_answers_one_json_object(memcoord: Command, tmp_path: Path) -> None:
@@ -161,6 +173,49 @@ def test_check_answers_one_json_object(memcoord: Command, tmp_path: Path) -> Non
     assert told["clauses"]["vectors"] == "not declared"
     assert [failure["clause"] for failure in told["failures"]] == ["nonsense"]
     assert set(told["plan_ns"]) == {"100", "10000"}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("body", "clause", "named"),
+    [
+        ("os._exit(0)", "alive", "its process ended with status 0 before the verdict"),
+        ("os.kill(os.getpid(), 9)", "alive", "its process was killed by SIGKILL"),
+        ("while True: pass", "alive", "it was not heard of for"),
+        ("ctypes.PyDLL(None).sleep(1000)", "alive", "it was not heard of for"),
+        ("sys.exit(0)", "valid", "raised SystemExit: 0"),
+        ("os.fork()", "valid", "raised PermissionError"),
+        ("return Plan(tmem=np.ones(10**12))", "valid", "raised MemoryError"),
+        ("print('hello')", "quiet", "prints 'hello"),
+    ],
+)
+def test_there_is_always_a_verdict(
+    memcoord: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+    clause: str,
+    named: str,
+) -> None:
+    (tmp_path / "bad.py").write_text(BAD.format(body=body))
+    if "heard" in named:  # it would be true after the product's own time as well
+        monkeypatch.setattr(policy, "QUIET_S", 5.0)
+    code, out, _ = memcoord("check", "bad.py:Bad", "--json")
+    assert code == 1
+    told = json.loads(out)
+    assert told["passed"] is False
+    assert told["clauses"][clause] == "FAIL"
+    assert named in {failure["clause"]: failure["what"] for failure in told["failures"]}[clause]
+
+
+@pytest.mark.process
+def test_a_file_that_ends_the_process_when_it_is_loaded_fails(
+    memcoord: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.py").write_text("import os; os._exit(0)")
+    code, out, _ = memcoord("check", "bad.py:Bad")
+    assert code == 1
+    assert "FAIL alive        its process ended with status 0 before the verdict" in out
 
 
 def test_what_cannot_be_loaded_is_the_callers_mistake(memcoord: Command) -> None:

@@ -456,10 +456,48 @@ def test_a_broken_policy_is_named_and_memory_flows(
     assert "Broken" in host.events("policy-fault")[0]["why"]
 
 
+STUCK = """
+import ctypes
+from policies import Plan
+class Stuck:
+    def plan(self, view):
+        if view.tick >= 3:
+            ctypes.PyDLL(None).sleep(100_000)  # keeps the GIL, as many a call of C does
+        return Plan()
+"""
+
+
+def test_a_policy_that_keeps_the_gil_holds_nobody_up(
+    start: Callable[..., Host], tmp_path: Path
+) -> None:
+    policy = tmp_path / "stuck.py"
+    policy.write_text(STUCK)
+    host = start(policy=f"{policy}:Stuck", policy_deadline_ms=100)
+    with frontend.attach(host.run_dir, name="vm1", maxmem_frames=2 * AREA) as dom:
+        host.wait(lambda: len(host.events("policy-fault")) > 0)
+        ticks = host.ask("ping")["ticks"]
+        host.wait(lambda: host.ask("ping")["ticks"] > ticks + 5)
+        assert len(dom.alloc_many(AREA)) == AREA
+    assert "stalled" in host.events("policy-fault")[0]["why"]
+
+
+def test_what_a_guest_does_not_report_is_unknown(start: Callable[..., Host]) -> None:
+    host = start()
+    names = [f"guest_{name}" for name in ("used_frames", "swap_ins", "stall_ns", "references")]
+    with frontend.attach(host.run_dir, name="vm1", maxmem_frames=2 * AREA) as dom:
+        (now,) = host.ask("statistics")["domains"]
+        assert [now[name] for name in names] == [-1, -1, -1, -1]
+        dom.report(swap_ins=0)
+        (now,) = host.ask("statistics")["domains"]
+        assert [now[name] for name in names] == [-1, 0, -1, -1]
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
         ("{", "hypervisor.json"),
+        ('{"total_frames": ' + "9" * 5000 + "}", "hypervisor.json"),
+        ('{"domains": ' + "[" * 5000, "hypervisor.json"),
         ('{"total_frames": 8192, "colour": 1}', "colour"),
         ('{"total_frames": "many"}', "total_frames"),
         ('{"total_frames": 512, "slack_frames": 1024}', "total_frames"),
