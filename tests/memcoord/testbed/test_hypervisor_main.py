@@ -2,136 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 import zmq
+from hypervisor_host import ANSWER_MS, AREA, WAIT_S, Host, all_is_back
 
 import frontend
-from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
-from hypervisor.loop import DOMAINS_PER_PROCESS_MAX
+from hypervisor.config import DomainConfig
 from hypervisor.public.errors import AttachRefused, MemcoordError, PeerGone
 from hypervisor.public.messages import STATS_SOCKET, Publication, decode
-from hypervisor.public.units import AREA_FRAMES
-from memcoord.testbed.runs.control_client import Refused, call, token_of
+from memcoord.testbed.runs.control_client import Refused, token_of
 
 pytestmark = pytest.mark.process
-AREA = AREA_FRAMES
-WAIT_S = 120.0  # the first start on a machine compiles kernels
-
-ANSWER_MS = 60_000
 KILL_ROUNDS = 10
-
-#: A domain that allocates and fills tmem until somebody kills it.
-BUSY = """
-import sys, frontend
-dom = frontend.attach(sys.argv[1], name=sys.argv[2], maxmem_frames=8 * 512)
-pool = dom.tmem.new_pool(persistent=True)
-frames = dom.alloc_many(1000)
-for frame in frames:
-    dom.memory[frame * 4096] = 1
-print("up", flush=True)
-index = 0
-while True:
-    some = dom.alloc_many(300)
-    dom.tmem.put(pool, (1, 2, 3), index % 900, frames[index % 1000])
-    dom.free_many(some)
-    index += 1
-"""
-
-
-class Host:
-    """One hypervisor process."""
-
-    def __init__(self, run_dir: Path, config: HypervisorConfig) -> None:
-        self.run_dir = run_dir
-        (run_dir / "hypervisor.json").write_bytes(msgspec.json.encode(config))
-        self.children: list[subprocess.Popen[str]] = []
-        self.start()
-
-    @staticmethod
-    def command(run_dir: Path) -> list[str]:
-        module = "memcoord.testbed.live.hypervisor_main"
-        return [sys.executable, "-P", "-m", module, str(run_dir), "0"]
-
-    def start(self) -> None:
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(self.command(self.run_dir), stdin=pipe, stderr=pipe)
-        self.wait(self._answers)
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(PeerGone):
-            return bool(call(self.run_dir, "ping", timeout_ms=500))
-        return False
-
-    def wait(self, done: Callable[[], bool]) -> None:
-        until = time.monotonic() + WAIT_S
-        while not done():
-            assert time.monotonic() < until, "did not happen in time"
-            assert self.process.poll() is None, self.process.communicate()[1]
-            time.sleep(0.02)
-
-    def ask(self, op: str, **args: Any) -> Any:
-        return call(self.run_dir, op, timeout_ms=ANSWER_MS, **args)
-
-    def free_frames(self) -> int:
-        return int(self.ask("statistics")["host"]["free_frames"])
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        text = (self.run_dir / "events.jsonl").read_text()
-        whole = text[: text.rfind("\n") + 1]  # the hypervisor may be writing a line
-        return [event for event in map(json.loads, whole.splitlines()) if event["event"] == kind]
-
-    def busy(self, name: str) -> subprocess.Popen[str]:
-        return self.run(BUSY, name)
-
-    def run(self, code: str, name: str) -> subprocess.Popen[str]:
-        """A domain's process that has printed "up"."""
-        command = [sys.executable, "-P", "-c", code, str(self.run_dir), name]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.children.append(child)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "up\n", child.communicate()[1]
-        return child
-
-    def close(self) -> None:
-        for process in (*self.children, self.process):
-            process.kill()
-            process.communicate()
-
-
-@pytest.fixture
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Host]]:
-    hosts: list[Host] = []
-
-    def make(**config: Any) -> Host:
-        settings = {"total_frames": 32 * AREA, "open_attach": True, "interval_ms": 50, **config}
-        hosts.append(Host(tmp_path_factory.mktemp("hv"), HypervisorConfig(**settings)))
-        return hosts[-1]
-
-    yield make
-    for host in hosts:
-        host.close()
-
-
-def all_is_back(statistics: dict[str, Any]) -> bool:
-    """Whether no domain is there and the host has every frame and page."""
-    host = statistics["host"]
-    given = host["installed_frames"] + host["ready_frames"] + host["tmem_used_pages"]
-    kept = host["free_frames"] + host["tmem_frames"]
-    return statistics["domains"] == [] and given == 0 and kept == host["total_frames"]
 
 
 def test_memory_travels_and_comes_back(start: Callable[..., Host]) -> None:
@@ -205,38 +95,6 @@ while True:
 """
 
 
-#: A domain that forks: its child keeps what it inherited, and only sleeps.
-FORKING = """
-import os, sys, time, frontend
-dom = frontend.attach(sys.argv[1], name=sys.argv[2], maxmem_frames=8 * 512)
-kept = dom.alloc_many(1000)
-child = os.fork()
-if child == 0:
-    os.closerange(1, 3)
-    time.sleep(600)
-sys.stderr.write(f"{child}\\n")
-sys.stderr.flush()
-print("up", flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_domain_ends_with_its_process_whatever_its_children_hold(
-    start: Callable[..., Host],
-) -> None:
-    host = start()
-    parent = host.run(FORKING, "parent")
-    assert parent.stderr is not None
-    child = int(parent.stderr.readline())
-    try:
-        parent.kill()
-        parent.wait()
-        host.wait(lambda: host.ask("list") == [])
-        assert all_is_back(host.ask("statistics"))
-    finally:
-        os.kill(child, signal.SIGKILL)
-
-
 def test_a_domain_may_be_killed_at_any_moment(start: Callable[..., Host]) -> None:
     host = start()
     for round_ in range(KILL_ROUNDS):
@@ -264,75 +122,6 @@ def test_a_killed_hypervisor_is_a_clear_error(start: Callable[..., Host]) -> Non
     _, errors = child.communicate(timeout=WAIT_S)
     assert child.returncode == 1
     assert "PeerGone" in errors.splitlines()[-1]
-
-
-def test_the_next_hypervisor_follows_in_the_directory_of_a_killed_one(
-    start: Callable[..., Host],
-) -> None:
-    host = start()
-    old = token_of(host.run_dir)
-    second = Host.command(host.run_dir)
-    done = subprocess.run(second, stdin=subprocess.PIPE, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert f"process {host.process.pid}" in done.stderr
-    assert host.ask("list") == []
-    host.process.kill()
-    host.process.communicate()
-    host.start()
-    with frontend.attach(host.run_dir, "vm1", 512) as dom:
-        assert [row["name"] for row in host.ask("list")] == ["vm1"]
-        dom.free(dom.alloc())
-    assert token_of(host.run_dir) != old
-
-
-def test_one_process_does_not_take_the_table(start: Callable[..., Host]) -> None:
-    host = start()
-    with contextlib.ExitStack() as stack:
-        for number in range(DOMAINS_PER_PROCESS_MAX):
-            stack.enter_context(frontend.attach(host.run_dir, f"vm{number}", 512))
-        with pytest.raises(AttachRefused, match="process-full"):
-            frontend.attach(host.run_dir, "sybil", 512)
-        other = host.run(FORKING, "other")
-        assert other.stderr is not None
-        os.kill(int(other.stderr.readline()), signal.SIGKILL)
-
-
-def test_a_token_is_for_one_name_and_one_attach(start: Callable[..., Host]) -> None:
-    sizes = {"maxmem_frames": AREA, "boot_frames": 0, "target_frames": AREA}
-    domains = tuple(DomainConfig(name=name, **sizes) for name in ("vm1", "vm2"))
-    host = start(domains=domains, open_attach=False, attach_secret="secret")
-    token = attach_token("secret", "vm1")
-    for name, given in (("vm1", ""), ("vm2", token), ("vm1", token[:-1]), ("vm1", "\u20ac")):
-        with pytest.raises(AttachRefused, match="token"):
-            frontend.attach(host.run_dir, name, token=given)
-    frontend.attach(host.run_dir, "vm1", token=token).close()
-    host.wait(lambda: host.ask("list") == [])
-    with pytest.raises(AttachRefused, match="used before"):
-        frontend.attach(host.run_dir, "vm1", token=token)
-
-
-@pytest.mark.parametrize("name", ["attach.sock", "control.ipc", "stats.ipc", "doorbell.ipc"])
-def test_few_fds_and_many_silent_peers_leave_everybody_alive(
-    start: Callable[..., Host], name: str
-) -> None:
-    host = start()
-    resource.prlimit(host.process.pid, resource.RLIMIT_NOFILE, (64, 64))
-    kind = socket.SOCK_SEQPACKET if name == "attach.sock" else socket.SOCK_STREAM
-    with frontend.attach(host.run_dir, "vm1", 8 * AREA) as dom, contextlib.ExitStack() as stack:
-        for _ in range(80):
-            peer = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
-            peer.connect(str(host.run_dir / name))
-        assert host.ask("ping")["domains"] == 1
-        assert dom.request(AREA) >= AREA
-        refusal = ""
-        for number in range(DOMAINS_PER_PROCESS_MAX):
-            try:
-                stack.enter_context(frontend.attach(host.run_dir, f"late{number}", AREA))
-            except AttachRefused as error:
-                refusal = error.code
-                break
-        assert refusal == "no-fds"
-        assert dom.alive
 
 
 def test_the_end_of_its_parent_ends_it(start: Callable[..., Host]) -> None:
