@@ -125,7 +125,10 @@ def check(channel: socket.socket, text: str) -> Verdict:
     failures = [(one.clause, one.what, one.input) for one in report.failures]
     return Verdict(
         tried=report.tried,
-        failures=tuple(tuple(word[:WORD_CHARACTERS_MAX] for word in one) for one in failures),  # type: ignore[misc]
+        failures=tuple(
+            (clause[:WORD_CHARACTERS_MAX], what[:WORD_CHARACTERS_MAX], view[:WORD_CHARACTERS_MAX])
+            for clause, what, view in failures
+        ),
         plan_ns=report.plan_ns,
     )
 
