@@ -92,8 +92,8 @@ def test_the_callers_mistake_is_one_line_and_exit_2(
 def test_a_number_no_message_can_carry_is_refused(memcoord: Command, tmp_path: Path) -> None:
     (tmp_path / "control.ipc").touch()
     code, out, err = memcoord("tmem-set", "vm1", "9" * 30, "--run-dir", str(tmp_path))
-    assert (code, out) == (1, "")
-    assert "64 bits" in err
+    assert (code, out) == (2, "")
+    assert "SIZE" in err
 
 
 def test_a_hypervisor_that_is_gone_is_exit_1(memcoord: Command, tmp_path: Path) -> None:
