@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backend._service import ffi
-from backend.host import HostBackend, mechanism_of
+from backend.host import HostBackend
+from backend.options import mechanism_of
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, Settled
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
@@ -181,7 +182,7 @@ class Lab:
             raise NotConforming(f"{self.subject}: {text}")
 
     def take_all(self) -> int:
-        """Fill all that the guest can have with frames that cannot be moved; how many."""
+        """Fill all that the guest can have with unmovable frames. Returns how many."""
         taken = self.guest.take("frames", EVERYTHING)
         self.look(f"took {taken}")
         return taken
