@@ -1,6 +1,6 @@
 """The mechanisms and their options, as the table in C (``backend/abi/mechanism.h``) has them.
 
-Owns: the check of options, for ``HostBackend`` and for all who read a configuration.
+Owns: the check of options, for ``HostBackend`` and for whoever reads a configuration.
 """
 
 from __future__ import annotations
@@ -22,20 +22,15 @@ def mechanism_of(name: str) -> Any:
 
 def option_values(name: str, given: Mapping[str, int]) -> list[int]:
     """The options of the mechanism ``name`` in C's order, ``given`` over defaults; ConfigError."""
-    options = mechanism_of(name).options
-    values = [option.value for option in options]
-    places = {
-        ffi.string(option.name).decode(): i for i, option in enumerate(options) if option.name
-    }
+    declared = {ffi.string(o.name).decode(): o for o in mechanism_of(name).options if o.name}
     for key, value in given.items():
-        if key not in places:
-            known = ", ".join(places) or "none"
-            raise ConfigError(f"options.{key}", f"no option of {name}, which has {known}")
-        option = options[places[key]]
-        if not option.least <= value <= option.most:
-            raise ConfigError(f"options.{key}", f"must be {option.least} to {option.most}")
-        values[places[key]] = value
-    return values
+        if key not in declared:
+            why = f"{name} has no such option, but {', '.join(declared) or 'none'}"
+            raise ConfigError(f"options.{key}", why)
+        least, most = declared[key].least, declared[key].most
+        if not least <= value <= most:
+            raise ConfigError(f"options.{key}", f"must be {least} to {most}")
+    return [given.get(key, option.value) for key, option in declared.items()]
 
 
 def check_options(domains: Iterable[DomainSettings], key: str) -> None:

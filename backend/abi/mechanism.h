@@ -44,8 +44,8 @@ enum mc_served {
                                  * step that is under way then is finished: an area at most */
 
 /* cdef-begin */
-/* What the worker does for a domain. The worker runs the first job of every domain before the second
- * of any, and punches all that is due before each. */
+/* What the worker does for a domain. It runs the first job of every domain before the second of
+ * any, and punches all that is due before each. */
 enum mc_job { MC_JOB_TAKE, MC_JOB_GIVE, MC_JOB_PREPARE, MC_JOBS_MAX };
 
 struct mc_option {
@@ -100,8 +100,7 @@ struct mc_mechanism {
 
 /* cdef-end */
 
-/* Every mechanism: its id and its struct, without prefix. The id stands in layout.h, the first of
- * its operations in ops.h, its driver in frontend/abi/driver.h and driver.c. */
+/* Each mechanism's id (layout.h) and struct, without prefix. Its ops: ops.h; driver: driver.c. */
 #define MC_MECHANISM_LIST(ROW)                                                                    \
     ROW(DIRECT, direct) ROW(BALLOON, balloon) ROW(VIRTIO_MEM, virtio_mem)                         \
     ROW(SECTIONS, sections) ROW(CMM, cmm) ROW(HYPERALLOC, hyperalloc)

@@ -87,8 +87,7 @@ int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *rece
     return mc_supply_take_spare(host, receiver) || supply_take_ready(host, receiver);
 }
 
-/* tmem gives one slab area back to the host; 1 if it did. Discards its pages under the lock, because
- * callers rely on what they saw before. */
+/* tmem gives one slab area to the host; 1 if it did. Keeps the lock: callers have looked before. */
 int mc_supply_tmem_give(struct mc_host *host)
 {
     int64_t area;

@@ -164,10 +164,9 @@ class GuestMemory:
         return self._places.frontswap.shrink(target_pages, self._unuse, self._has_room)
 
     def self_shrink(self) -> int:
-        """Take pages back that a guest which does not swap any more left in tmem.
+        """Take pages back that a guest which does not swap any more left in tmem. Returns how many.
 
-        Returns how many came. API: for a guest to call every 5 s, as Linux's
-        frontswap-selfshrinking does.
+        API: for a guest to call every 5 s, as Linux's frontswap-selfshrinking does.
         """
         if self._places.frontswap is None:
             return 0

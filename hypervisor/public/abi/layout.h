@@ -1,9 +1,9 @@
 /* layout.h: the meta region of a domain, word by word.
  *
  * Owns:  every size, offset and structure that two processes read in one mapping.
- * Rules: the hypervisor formats the region before any frontend maps it. Afterwards a word is written
- *        only by the side named above its group. The hypervisor never trusts a word that a frontend
- *        can write: it copies the word, checks the copy and uses the copy.
+ * Rules: the hypervisor formats the region before any frontend maps it. After that, only the side
+ *        named above a group of words writes them. The hypervisor never trusts a word that a
+ *        frontend can write: it copies the word, checks the copy and uses the copy.
  * Who may use it: every C source of the project. Python sees the same structures through cffi, and
  *        the constants in hypervisor/public/constants.py, which _cdef.py writes.
  *
@@ -79,7 +79,7 @@ struct mc_tree {
     uint32_t pad[15];
 };
 
-/* One slot [frontend writes]: the row of frames that a thread has taken for itself. Only that thread
+/* One slot [frontend writes]: the row of frames that a thread has taken for itself. Only the thread
  * writes it, so a slot has a cache line of its own. */
 struct mc_slot {
     _Atomic uint32_t owner;     /* the thread id of the owner, 0 when the slot is unclaimed */

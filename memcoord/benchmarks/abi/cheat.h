@@ -53,8 +53,8 @@ uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns);
 uint64_t mcc_burn(const struct mcc_attachment *own, uint64_t for_ns);
 
 /* Each step-th word of [first, last) in turn: corrupt it in one way, send a record, ring, wait
- * until it is answered (at most MCC_SERVED_NS_MAX), put the word back. Returns the word at which the
- * next life continues; `last` or more when all are done. */
+ * until it is answered (at most MCC_SERVED_NS_MAX), put the word back. Returns the word at which
+ * the next life continues; `last` or more when all are done. */
 uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last, uint32_t step,
                        int how);
 /* `count` random words of the ranges, a random record and a bell after every MCC_BURST_WORDS.
