@@ -185,7 +185,7 @@ class Domain:
     # What the hypervisor gives and takes
 
     def request(self, frames: int) -> Frames:
-        """Ask for ``frames`` more, in whole areas. Returns how many came; NoMemory."""
+        """Ask for ``frames`` more, in whole areas; how many frames came, or NoMemory."""
         path = ffi.new("int *")
         gained = lib.mc_guest_request(self._open_guest(), frames, path)
         if gained < 0:
@@ -193,7 +193,7 @@ class Domain:
         return Frames(gained)
 
     def release(self, frames: int) -> Frames:
-        """Give back at most ``frames``, in whole free areas. Returns how many were taken."""
+        """Give back at most ``frames``, in whole free areas; how many frames were taken."""
         return Frames(self._checked(f"release of {frames}", lib.MC_SLOT_RELEASE, frames))
 
     def drain(self) -> None:
