@@ -25,7 +25,7 @@ def option_values(name: str, given: Mapping[str, int]) -> list[int]:
     declared = {ffi.string(o.name).decode(): o for o in mechanism_of(name).options if o.name}
     for key, value in given.items():
         if key not in declared:
-            why = f"{name} has no such option, but {', '.join(declared) or 'none'}"
+            why = f"{name} has no such option; it has {', '.join(declared) or 'none'}"
             raise ConfigError(f"options.{key}", why)
         least, most = declared[key].least, declared[key].most
         if not least <= value <= most:
