@@ -123,9 +123,10 @@ def check(channel: socket.socket, text: str) -> Verdict:
     except PolicyError as error:
         return Verdict(error=str(error)[:WORD_CHARACTERS_MAX])
     failures = [(one.clause, one.what, one.input) for one in report.failures]
+    cut = tuple(tuple(word[:WORD_CHARACTERS_MAX] for word in one) for one in failures)
     return Verdict(
         tried=report.tried,
-        failures=tuple(tuple(word[:WORD_CHARACTERS_MAX] for word in one) for one in failures),  # type: ignore[misc]
+        failures=cut,  # type: ignore[arg-type]
         plan_ns=report.plan_ns,
     )
 
