@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backend._service import ffi
-from backend.host import HostBackend, mechanism_of
+from backend.host import HostBackend
+from backend.options import mechanism_of
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, Settled
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
@@ -37,6 +38,7 @@ REST_S = 0.3  # after which a target that was cancelled would have shown
 POLL_S = 0.002
 DEVICE_BYTE = b"\xd5"
 EVERYTHING = 1 << 20
+TAKE_TRIES = 3
 SUBJECT = DomId(0)
 BYSTANDER = DomId(1)
 
@@ -159,15 +161,10 @@ class Lab:
     def look_resident(self, step: str) -> None:
         """What the kernel gave is what was granted, once nothing is on its way."""
         until = time.monotonic() + SETTLE_S
-        while True:
-            now = self.domain()
-            if now.resident_frames <= now.installed_frames or time.monotonic() > until:
-                break
+        while (now := self.domain()).resident_frames > now.installed_frames:
+            accounts = f"{now.resident_frames} resident, {now.installed_frames} granted"
+            self.wants(time.monotonic() <= until, f"{step}: {accounts}")
             time.sleep(POLL_S)
-        self.wants(
-            now.resident_frames <= now.installed_frames,
-            f"{step}: {now.resident_frames} resident, {now.installed_frames} granted",
-        )
         self.look(step)
 
     def device_page(self, frame: int) -> Any:
@@ -181,8 +178,11 @@ class Lab:
             raise NotConforming(f"{self.subject}: {text}")
 
     def take_all(self) -> int:
-        """Fill all that the guest can have with frames that cannot be moved; how many."""
-        taken = self.guest.take("frames", EVERYTHING)
+        """Fill all that the guest can have with unmovable frames. Returns how many.
+
+        Tries again, because memory that was on its way may come right after a refusal.
+        """
+        taken = sum(self.guest.take("frames", EVERYTHING) for _ in range(TAKE_TRIES))
         self.look(f"took {taken}")
         return taken
 

@@ -29,11 +29,6 @@ class Ghost:
     bytes: int
     punch: threading.Thread | None = None
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether the thread is emptying the file."""
-        return self.punch is not None and self.punch.is_alive()
-
 
 class Ghosts:
     """The files of the domains that were closed last."""
@@ -51,7 +46,8 @@ class Ghosts:
         """Free the memory of files that have any; the names of the domains they were of."""
         found = []
         for ghost in self._ghosts:
-            if ghost.is_busy or lib.mc_resident_bytes(ghost.fd) <= 0:
+            is_busy = ghost.punch is not None and ghost.punch.is_alive()
+            if is_busy or lib.mc_resident_bytes(ghost.fd) <= 0:
                 continue
             found.append(ghost.name)
             arguments = (ghost.fd, 0, ghost.bytes)

@@ -21,6 +21,7 @@ from backend import snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
 from backend.ghosts import Ghosts
+from backend.options import mechanism_of, option_values
 from backend.tmem_pool import TmemPool
 from hypervisor.public.backend import (
     EXCESS,
@@ -39,7 +40,6 @@ from hypervisor.public.errors import (
     Status,
     error_of,
 )
-from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 from tmem.codes import Code
 
@@ -167,7 +167,8 @@ class HostBackend:
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
         wanted.target_frames = max(spec.target_frames, wanted.boot_areas * AREA_FRAMES)
         wanted.credit_areas, wanted.relayed = spec.credit_areas, spec.doorbell == "zmq"
-        _set_mechanism(wanted, spec)
+        wanted.mechanism = mechanism_of(spec.mechanism).id
+        wanted.options = option_values(spec.mechanism, spec.options)
         status = lib.mc_domain_open(self._host, domid, wanted)
         if status == Status.ENOMEM:
             raise NoMemory(
@@ -334,7 +335,7 @@ class HostBackend:
         _done(code, f"authorise {domid}")
 
     def tmem_compress(self, pages: int) -> int:
-        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+        """Compress up to ``pages`` of the coldest raw pages; requests wait. Returns how many."""
         return 0 if self._pool is None else int(self._on_tmem("compress_step", pages))
 
     def tmem_freeable_mb(self) -> int:
@@ -378,23 +379,3 @@ def _done(code: int, what: str) -> None:
 def _check(status: int, what: str, frame: int = -1) -> None:
     if status < 0:
         raise error_of(status, what, frame)
-
-
-def mechanism_of(name: str) -> Any:
-    """The ``struct mc_mechanism`` of that name; ConfigError for an unknown one."""
-    if name not in MECHANISMS:
-        raise ConfigError("mechanism", f"{name!r} is none of {', '.join(MECHANISMS)}")
-    return lib.mc_mechanism(MECHANISMS.index(name))
-
-
-def _set_mechanism(wanted: Any, spec: DomainSpec) -> None:
-    mechanism = mechanism_of(spec.mechanism)
-    names = [ffi.string(option.name).decode() for option in mechanism.options if option.name]
-    wanted.mechanism, wanted.options = mechanism.id, [o.value for o in mechanism.options]
-    for name, value in spec.options.items():
-        if name not in names:
-            raise ConfigError("options", f"{spec.mechanism} has no option {name!r}")
-        option = mechanism.options[names.index(name)]
-        if not option.least <= value <= option.most:
-            raise ConfigError(f"options.{name}", f"must be {option.least} to {option.most}")
-        wanted.options[names.index(name)] = value

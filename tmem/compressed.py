@@ -32,7 +32,7 @@ SLOT_MASK = (1 << PACKED_SLOT_BITS) - 1
 
 @kernel
 def class_for(length, persistent):
-    """The class whose slots hold so many compressed bytes best."""
+    """The class with the smallest slots that hold ``length`` bytes."""
     size = 0
     while SLOT_BYTES[size] < length + SLOT_HEADER_BYTES:
         size += 1
@@ -40,9 +40,9 @@ def class_for(length, persistent):
 
 
 @kernel
-def all_used(group):
+def all_used(slot_class):
     """The `used` bits of a full frame of a class."""
-    return (1 << int64(SLOTS_PER_FRAME[group >> 1])) - 1
+    return (1 << int64(SLOTS_PER_FRAME[slot_class >> 1])) - 1
 
 
 @kernel
@@ -58,29 +58,29 @@ def class_of(state, frame):
 
 
 @kernel
-def slot_in(state, frame, group, slot):
+def slot_in(state, frame, slot_class, slot):
     """A slot of a frame of a class."""
-    offset = PACKED_HEADER_BYTES + slot * int64(SLOT_BYTES[group >> 1])
+    offset = PACKED_HEADER_BYTES + slot * int64(SLOT_BYTES[slot_class >> 1])
     return slot_at(frame_address(state, frame) + offset)
 
 
 @kernel
-def open_frame(state, group, frame):
+def open_frame(state, slot_class, frame):
     """Put a frame at the head of its class: it has a free slot."""
-    head, first = head_of(state, frame), state.packed[group]
+    head, first = head_of(state, frame), state.packed[slot_class]
     head.next = first
     head.previous = 0
     if first != 0:
         head_of(state, first - 1).previous = frame + 1
-    state.packed[group] = frame + 1
+    state.packed[slot_class] = frame + 1
 
 
 @kernel
-def shut_frame(state, group, frame):
+def shut_frame(state, slot_class, frame):
     """Take a frame off the list of its class: it is full, or goes."""
     head = head_of(state, frame)
     if head.previous == 0:
-        state.packed[group] = head.next
+        state.packed[slot_class] = head.next
     else:
         head_of(state, head.previous - 1).next = head.next
     if head.next != 0:
@@ -89,24 +89,24 @@ def shut_frame(state, group, frame):
 
 @kernel
 def take_slot(state, page, length, persistent):
-    """A slot for a page: the address of its data. One frame is free, should no frame of the class
-    be open."""
-    group = class_for(length, persistent)
-    if state.packed[group] == 0:
-        frame = take_frame(state, FRAME_PACKED | group)
+    """A slot for a page: the address of its data. When no frame of the class is open, the caller
+    has left one frame free."""
+    slot_class = class_for(length, persistent)
+    if state.packed[slot_class] == 0:
+        frame = take_frame(state, FRAME_PACKED | slot_class)
         head_of(state, frame).used = 0
-        open_frame(state, group, frame)
+        open_frame(state, slot_class, frame)
         state.packed_frames += 1
-    frame = state.packed[group] - 1
+    frame = state.packed[slot_class] - 1
     head = head_of(state, frame)
     number = 0
     while head.used >> number & 1:
         number += 1
     head.used |= 1 << number
-    if head.used == all_used(group):
-        shut_frame(state, group, frame)
+    if head.used == all_used(slot_class):
+        shut_frame(state, slot_class, frame)
     state.cells.page[page].store = STORE_PACKED | frame << PACKED_SLOT_BITS | number
-    slot = slot_in(state, frame, group, number)
+    slot = slot_in(state, frame, slot_class, number)
     slot.page = page
     slot.length = length
     state.packed_pages += 1
@@ -125,15 +125,15 @@ def place_of(state, page):
 def free_slot(state, page):
     """Give the slot of a page back; whether its frame has become free with it."""
     frame, number = place_of(state, page)
-    group, head = class_of(state, frame), head_of(state, frame)
+    slot_class, head = class_of(state, frame), head_of(state, frame)
     state.packed_pages -= 1
-    state.packed_bytes -= slot_in(state, frame, group, number).length
-    if head.used == all_used(group):
-        open_frame(state, group, frame)
+    state.packed_bytes -= slot_in(state, frame, slot_class, number).length
+    if head.used == all_used(slot_class):
+        open_frame(state, slot_class, frame)
     head.used &= ~(1 << number)
     if head.used != 0:
         return False
-    shut_frame(state, group, frame)
+    shut_frame(state, slot_class, frame)
     free_frame(state, frame)
     state.packed_frames -= 1
     return True
@@ -151,15 +151,15 @@ def unpack(state, page, data):
 def move_packed(state, old, new):
     """A frame of compressed pages has been copied from ``old`` to ``new``: correct what points to
     it. Both hold the same bytes."""
-    group, head = class_of(state, new), head_of(state, new)
-    if head.used != all_used(group):
+    slot_class, head = class_of(state, new), head_of(state, new)
+    if head.used != all_used(slot_class):
         if head.previous == 0:
-            state.packed[group] = new + 1
+            state.packed[slot_class] = new + 1
         else:
             head_of(state, head.previous - 1).next = new + 1
         if head.next != 0:
             head_of(state, head.next - 1).previous = new + 1
-    for number in range(int64(SLOTS_PER_FRAME[group >> 1])):
+    for number in range(int64(SLOTS_PER_FRAME[slot_class >> 1])):
         if head.used >> number & 1:
-            page = slot_in(state, new, group, number).page
+            page = slot_in(state, new, slot_class, number).page
             state.cells.page[page].store = STORE_PACKED | new << PACKED_SLOT_BITS | number

@@ -10,11 +10,11 @@ Owns: the semantics, which are Xen's (``xen/common/tmem.c``). The rules that are
 - The reserve (``reserve_pages``) is looked at first of all, so a duplicate put may evict the very
   page it replaces.
 - A new page is admitted by the limits of the pool's owner: its freeze, its ``mm_target``
-  (SmarTmem), its quota of persistent pages. The client that puts may be another.
+  (SmarTmem), its quota of persistent pages. In a shared pool another client may put.
 
 Words. ``state`` is the pool's ``layout.STATE``; ``pool``, ``owner`` and ``its_client`` are records
-in it. ``client`` and ``slot`` are numbers as the guest gave them; ``pool_of`` makes the number of a
-pool of the two. ``name`` is a ``Name``: that number, oid and index. ``page`` and ``object_cell``
+in it. ``client`` and ``slot`` are numbers as the guest gave them; ``pool_of`` turns both into the
+number of a pool. ``name`` is a ``Name``: that number, oid and index. ``page`` and ``object_cell``
 are numbers of cells, 0 for none. ``data`` is the host address of the guest's 4096 bytes, or 0 when
 the guest's page faults. With ``may_ask``, a put that finds no free frame answers NEED_SLAB, and
 nothing has changed; otherwise such a put evicts. Every argument but ``state`` may come from a
@@ -107,7 +107,7 @@ def insert(state, client, name, data, may_ask):
         if not make_room(state, client, 1):
             return ENOMEM
     if data == 0:
-        # The copy fails after the frame was taken: it goes to tmem's free list, not to the heap.
+        # The copy fails after the frame was taken. The frame goes to the free list, not the heap.
         state.heap_free = min(state.heap_free, state.free_frames - 1)
         return EFAULT
     object_cell = find_object(state, name.pool, name.oid)

@@ -1,14 +1,14 @@
-"""The memory pages are kept in: 2 MiB areas of a region, lent to tmem and given back whole.
+"""The memory that holds pages: 2 MiB areas of a region, lent to tmem and given back whole.
 
 Owns: the area and frame tables, and the copy of a page into a frame. An area is held or absent;
 held areas with a free frame are on the list of open areas, from whose head frames are taken, so a
 pool fills one area before the next. Used by the kernels; ``shrink``, which takes an area away from
 tmem, stands in ``tmem.evict`` because it evicts.
 
-A page that is put is mostly one that nobody asks for soon, and a store through the cache first
-reads what it overwrites: for a frame in memory, three times the time. So the state remembers about
-as many of the frames written last as a level 2 cache holds. Only these are written through the
-cache, all others past it. A wrong guess costs time and nothing else.
+Nobody soon asks for most pages that are put. A store through the cache first reads the line it
+overwrites, so writing to memory that is not cached takes three times as long. So the state
+remembers about as many of the frames written last as a level 2 cache holds. Only these are written
+through the cache, all others past it. A wrong guess costs time and nothing else.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class State:
                 "areas": (layout.AREA, max_areas),
                 "hash_buckets": (layout.U32, hashed_frames),
                 "hashed": (layout.HASHED, hashed_frames),
-                "scratch": (layout.U32, layout.PAGE_BYTES // 2),  # codecs write beyond an answer
+                "scratch": (layout.U32, layout.PAGE_BYTES // 2),  # codecs write beyond the result
                 "warm": (layout.U32, layout.WARM_FRAMES),
             }
         )

@@ -92,7 +92,7 @@ class Statistics:
     operations: int
     errors: int
     evicted: int
-    evict_attempts: int  # ten of them for a put that fails
+    evict_attempts: int  # a put that fails makes ten
     relinquished: int
     relinquish_attempts: int
     relinquish_evictions_max: int

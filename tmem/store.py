@@ -1,8 +1,8 @@
 """Where the data of a page is kept: nowhere (zeroes), shared, raw, or compressed.
 
-Owns: that choice, in this order, the step that compresses cold pages, and the count of frames that
-hold ephemeral pages. All pages of one frame are ephemeral or all are persistent, so that count says
-how many frames eviction can give. Used by the kernels.
+Owns: ``store``, which tries the first three in this order; the step that compresses cold pages; and
+the count of frames that hold ephemeral pages. All pages of one frame are ephemeral or all are
+persistent, so that count says how many frames eviction can give. Used by the kernels.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def is_own(state, page):
 
 @kernel
 def spare(state, page):
-    """Whether an eviction passes a page by, this once: its content would stay for others."""
+    """Whether eviction skips this page once: its content would stay for other pages."""
     it = state.cells.page[page]
     place = it.store
     if place == layout.NO_FRAME or not place & layout.STORE_SHARED or place & layout.STORE_SPARED:
@@ -174,8 +174,8 @@ def pack_list(state, links, anchor, cold, budget):
 
 @kernel
 def compress_step(state, budget):
-    """Compress up to ``budget`` of the coldest raw pages: how many. Ephemeral pages in eviction
-    order first, then each client's persistent pages in put order."""
+    """Compress up to ``budget`` of the coldest raw pages: ephemeral pages in eviction order, then
+    each client's persistent pages in put order. Returns how many were compressed."""
     if not state.compression:
         return 0
     pages = state.cells.page

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* All that is free of a bank leaves the host. */
+/* Take a bank's free frames out of the host. */
 static void banks_shrink(struct mc_host *host, struct mc_bank *bank)
 {
     uint64_t frames = bank->free_frames;
@@ -20,7 +20,7 @@ static void banks_shrink(struct mc_host *host, struct mc_bank *bank)
     host->free_frames -= frames;
 }
 
-/* All that has left the host comes back, free. */
+/* Bring all frames of a bank that left the host back, as free. */
 static void banks_regrow(struct mc_host *host, struct mc_bank *bank)
 {
     uint64_t frames = bank->gone_frames;

@@ -3,9 +3,9 @@
  * Owns:  struct mc_host and struct mc_domain. ledger.h has the functions that move memory between
  *        domains and account for it; mechanism.h has the ways to resize a domain.
  * Rules: mc_host_lock guards all of it. No thread holds the lock across a system call that moves
- *        memory (populate, punch): such memory is marked in transit first, so no other thread takes
- *        it. Decisions are made from this private state alone. A word that a guest wrote is a hint:
- *        it is copied, the copy is checked, the copy is used.
+ *        memory of domains (populate, punch): mc_domain_hold. Memory that changes hands is marked
+ *        in transit first, so no other thread takes it. Decisions are made from this private state
+ *        alone. A word that a guest wrote is a hint: it is copied, the copy is checked and used.
  *
  * Threads: the service thread serves rings (service.c). The worker populates, punches and runs the
  * timers of mechanisms (worker.c). The main thread opens, closes and reboots domains and sets their
@@ -111,8 +111,8 @@ struct mc_domain {
     uint32_t granule_frames;    /* smallest step of its target */
     uint8_t *states;            /* enum mc_area_state, per area */
     uint16_t *generations;
-    uint8_t *banks;             /* bank of each area: the one that is charged for it, or was last,
-                                 * or is to be asked first; MC_ANY_BANK */
+    uint8_t *banks;             /* per area: the bank charged for it; while none is charged, the
+                                 * bank to try first, or MC_ANY_BANK */
     uint16_t *hole_counts;      /* per area: frames of it that are the host's again */
     uint64_t *holes;            /* one bit per frame */
     uint16_t *pin_counts;       /* per area: frames of it that are targets of DMA */

@@ -263,7 +263,7 @@ static int balloon_may_report(struct mc_domain *domain, uint32_t frame)
 }
 
 /* Punch an area that stays the guest's; 1 when it was done. An area that was pinned meanwhile gets
- * pages again. Releases the lock. */
+ * pages again, as far as the kernel has any. Releases the lock. */
 static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     int failed;
@@ -272,8 +272,13 @@ static int balloon_punch_area(struct mc_host *host, struct mc_domain *domain, ui
     mc_domain_hold(host, domain);
     failed = mc_punch(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES);
     mc_domain_let_go(host, domain);
-    if (domain->pin_counts[area])
-        mc_populate_write(mc_area_address(domain, area), MC_AREA_BYTES);
+    if (domain->pin_counts[area]) {
+        int denied;
+        mc_domain_hold(host, domain);
+        denied = mc_populate_write(mc_area_address(domain, area), MC_AREA_BYTES);
+        mc_domain_let_go(host, domain);
+        domain->counters.refused += denied != 0;
+    }
     return !failed;
 }
 

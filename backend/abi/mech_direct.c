@@ -18,7 +18,7 @@ static int direct_wants_credit(const struct mc_domain *domain)
            mc_spare_areas(domain, domain->credit_areas) < domain->credit_areas;
 }
 
-/* Withdraw areas that were populated ahead of need beyond the target; how many. */
+/* Withdraw areas that were populated ahead of need beyond the target. Returns how many. */
 static uint32_t direct_withdraw(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t withdrawn = 0;

@@ -67,7 +67,7 @@ static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
     return mc_return_areas(host, domain, domain->target_areas - limit) > 0;
 }
 
-/* Take free areas until the limit is the target; how many. */
+/* Take free areas until the limit is the target. Returns how many. */
 static uint32_t hyperalloc_shrink(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t excess = hyperalloc_excess_areas(domain);

@@ -1,4 +1,4 @@
-/* mechanism.h: the ways to resize a domain, behind one table, and all that such a way may call.
+/* mechanism.h: the ways to resize a domain, behind one table, and what a mechanism may call.
  *
  * Owns:  what a mechanism is to the host: a struct of functions, chosen per domain when it opens.
  *        Host, ledger, service thread, worker and rings are the same for all mechanisms.
@@ -44,8 +44,8 @@ enum mc_served {
                                  * step that is under way then is finished: an area at most */
 
 /* cdef-begin */
-/* What the worker does for a domain, in this order: the first job of all domains before the second
- * of any, each after everything that is due has been punched. */
+/* What the worker does for a domain. It runs the first job of every domain before the second of
+ * any, and punches all that is due before each. */
 enum mc_job { MC_JOB_TAKE, MC_JOB_GIVE, MC_JOB_PREPARE, MC_JOBS_MAX };
 
 struct mc_option {
@@ -100,7 +100,7 @@ struct mc_mechanism {
 
 /* cdef-end */
 
-/* Every mechanism, here and nowhere else: enum mc_mechanism_id and the struct, without prefix. */
+/* Each mechanism's id (layout.h) and struct, without prefix. Its ops: ops.h; driver: driver.c. */
 #define MC_MECHANISM_LIST(ROW)                                                                    \
     ROW(DIRECT, direct) ROW(BALLOON, balloon) ROW(VIRTIO_MEM, virtio_mem)                         \
     ROW(SECTIONS, sections) ROW(CMM, cmm) ROW(HYPERALLOC, hyperalloc)

@@ -1,7 +1,7 @@
 /* punch.c: gives the pages of areas that were taken from guests back to the kernel.
  *
  * Rules: under the lock, which it releases. The worker calls it first in every round; a thread that
- *        waits for memory calls it itself, because that is sooner done than waited for.
+ *        waits for memory calls it itself: punching takes less time than waiting for the worker.
  */
 #include "mechanism.h"
 

@@ -87,7 +87,7 @@ int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *rece
     return mc_supply_take_spare(host, receiver) || supply_take_ready(host, receiver);
 }
 
-/* tmem gives one slab area back to the host; 1 if it did. */
+/* tmem gives one slab area to the host; 1 if it did. Keeps the lock: callers have looked before. */
 int mc_supply_tmem_give(struct mc_host *host)
 {
     int64_t area;
@@ -127,7 +127,7 @@ static int supply_wait_for_transit(struct mc_host *host)
 {
     mc_work(host);
     for (int i = 0; i < MC_TRANSIT_WAITS_MAX && !supply_has_area(host) && host->transit_frames; i++)
-        if (!mc_punch_due(host))        /* sooner done here than waited for */
+        if (!mc_punch_due(host))        /* takes less time than waiting for the worker */
             mc_wait_done(host, MC_TRANSIT_WAIT_NS);
     return supply_has_area(host) ? MC_OK : MC_ENOMEM;
 }

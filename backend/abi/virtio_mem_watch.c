@@ -5,7 +5,7 @@
  * have data for lseek(SEEK_DATA); or, when the pages were allocated and never written, the file has
  * more blocks than were granted. The worker counts what it finds and punches it again.
  *
- * The look is without the lock, because a guest can make the worker wait for the guest's file. An
+ * The worker looks without the lock, because a guest can make it wait for the guest's file. An
  * area that was unplugged before and after, under one generation, was unplugged all the time: its
  * pages are a violation. Nobody may plug the areas while they are punched.
  */
@@ -93,7 +93,7 @@ static struct mc_area_run vmem_still_unplugged(const struct mc_domain *domain,
     return (struct mc_area_run){found.first, end};
 }
 
-/* Look at one run; how many of its areas had pages. Releases the lock. */
+/* Look at one run. Returns how many of its areas had pages. Releases the lock. */
 static uint32_t vmem_look_at_run(struct mc_host *host, struct mc_domain *domain,
                                  struct mc_area_run run, int excess)
 {

@@ -1,9 +1,9 @@
 /* worker.c: the worker thread does the slow work, off the path of every guest. See host.h.
  *
  * Each round:
- *   1. punch    one run of areas taken from guests; neighbours in one call. Then round again.
+ *   1. punch    one run of areas taken from guests; neighbours in one call. Then the next round.
  *   2. timers   of mechanisms, when they have come.
- *   3. jobs     of mechanisms: one, in the order of enum mc_job. Then round again.
+ *   3. jobs     of mechanisms: one, in the order of enum mc_job. Then the next round.
  * With nothing to do it sleeps until signalled, until the next timer, or MC_WORKER_SLEEP_NS.
  */
 #include "mechanism.h"
@@ -27,7 +27,7 @@ static int worker_run_job(struct mc_host *host, enum mc_job job)
     return 0;
 }
 
-/* Timers that have come; when the next one will. */
+/* Run the timers that are due; returns when the next one is. */
 static uint64_t worker_run_timers(struct mc_host *host, uint64_t sleep_ns)
 {
     uint64_t now_ns = mc_clock_ns(), next_ns = now_ns + sleep_ns;

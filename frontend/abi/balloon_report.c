@@ -26,9 +26,9 @@ static uint32_t *report_used(struct mc_guest *guest, uint32_t area)
     return &guest->own->used[area];
 }
 
-/* Take areas that are free and not reported out of use, their first frames into `frames`; how many.
- * *left gets 1 when there are more. At most half of the free areas are taken, so that an allocation
- * meanwhile finds something. */
+/* Take areas that are free and not reported out of use, their first frames into `frames`. Returns
+ * how many. *left gets 1 when there are more. At most half of the free areas are taken, so that an
+ * allocation meanwhile finds something. */
 static uint32_t report_take(struct mc_guest *guest, uint8_t *reported, uint32_t *frames, int *left)
 {
     uint32_t count = 0, whole = 0, most;

@@ -66,7 +66,7 @@ static void call_send(struct call *call)
         mc_eventfd_ring(call->guest->bell_fd);
 }
 
-/* Take every response there is; how many there were, MC_ERUNAWAY or MC_ETORN. */
+/* Take every response there is. Returns how many there were, MC_ERUNAWAY or MC_ETORN. */
 static int call_collect(struct call *call)
 {
     struct mc_record response;

@@ -35,7 +35,7 @@ struct mc_driver {
 
     /* An allocation found nothing: get memory for up to `areas` areas. Called on the allocating
      * thread with no lock held. Areas gained (1 also for less than one), in *path how; or
-     * MC_ENOMEM, MC_ETARGET. A driver without it has none to get: MC_ENOMEM. */
+     * MC_ENOMEM, MC_ETARGET. Without `more`: MC_ENOMEM. */
     int64_t (*more)(struct mc_guest *guest, uint32_t areas, int *path);
     /* Domain.release: give back up to `areas` areas; areas given, or a status. A driver without it
      * gives none. */

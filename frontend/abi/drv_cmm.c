@@ -98,7 +98,7 @@ static int64_t cmm_more(struct mc_guest *guest, uint32_t areas, int *path)
     return gained ? gained : MC_ENOMEM;
 }
 
-/* Claim up to `most` free areas, from the top, and note them in the offer; how many. */
+/* Claim up to `most` free areas, from the top, and note them in the offer. Returns how many. */
 static uint32_t cmm_claim_free(struct mc_guest *guest, struct cmm *cmm, uint32_t most)
 {
     uint64_t word = 0;
@@ -115,7 +115,7 @@ static uint32_t cmm_claim_free(struct mc_guest *guest, struct cmm *cmm, uint32_t
     return count;
 }
 
-/* Wait for the answer to the offer under way; how many areas dom0 took, or a status. */
+/* Wait for the answer to the offer under way. Returns how many areas dom0 took, or a status. */
 static int cmm_settle_offer(struct mc_guest *guest, struct cmm *cmm)
 {
     uint64_t answer;
@@ -134,8 +134,8 @@ static int cmm_settle_offer(struct mc_guest *guest, struct cmm *cmm)
     return taken;
 }
 
-/* Offer up to `areas` free areas; how many were offered, and in *taken how many dom0 took; or a
- * status. */
+/* Offer up to `areas` free areas. Returns how many were offered, and in *taken how many dom0 took;
+ * or a status. */
 static int64_t cmm_offer(struct mc_guest *guest, uint32_t areas, int *taken)
 {
     struct cmm *cmm = guest->own->device;

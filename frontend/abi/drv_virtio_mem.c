@@ -106,7 +106,7 @@ static int vmem_bell_rang(struct mc_guest *guest, uint32_t seen)
 
 /* ---- plug ---- */
 
-/* Plug up to `count` blocks from `first` on; how many came, or a status when none did. */
+/* Plug up to `count` blocks from `first` on. Returns how many came, or a status when none did. */
 static int64_t blocks_plug(struct mc_guest *guest, uint32_t first, uint32_t count)
 {
     struct vmem *vmem = vmem_of(guest);

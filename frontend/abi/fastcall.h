@@ -1,8 +1,8 @@
 /* fastcall.h: the guest's allocation as Python calls it, at 20 ns and not at cffi's 90.
  *
  * Owns:  the METH_FASTCALL functions of a domain, and the rule by which Python threads share
- *        guest->slot: it is used under the GIL, or, without the GIL, by the one thread that has set
- *        `busy` under it. Another thread that finds it busy waits without the GIL.
+ *        guest->slot: a thread uses the slot while it holds the GIL, or without the GIL once it has
+ *        set `busy` under the GIL. A thread that finds the slot busy waits without the GIL.
  * Rules: every function bound here stays callable after mc_python_unbind, and then raises
  *        ValueError. Needs Python.h, so guest.c and call.c know nothing of it.
  *

@@ -80,8 +80,8 @@ int64_t mc_guest_alloc_areas(struct mc_guest *guest, int slot, uint32_t count);
  * their responses are dropped, but a GET may still write its frame. */
 int mc_guest_call(struct mc_guest *guest, int ring, struct mc_record *records, uint32_t count);
 
-/* Drop up to `frames` frames of clean page cache; how many were freed. The driver's thread calls
- * it. */
+/* Drop up to `frames` frames of clean page cache. Returns how many were freed. The driver's thread
+ * calls it. */
 typedef uint64_t (*mc_drop_fn)(void *context, uint64_t frames);
 /* A program with page cache sets `drop` and keeps control.file_frames; NULL takes it back. A drop
  * that is under way ends before this returns. */

@@ -21,10 +21,10 @@ def gather(
     spares: list[int],
     frames: int,
 ) -> int:
-    """Empty as many blocks as ``frames`` frames of the domain are; how many frames were moved.
+    """Empty enough blocks to free ``frames`` frames. Returns how many frames were moved.
 
     ``resident`` and ``table``, page -> frame, and ``spares`` get the new frames. Blocks are kept in
-    the order of how many frames of theirs are used. Without room to move a frame it stays.
+    the order of how many frames of theirs are used. A frame stays when there is no room to move it.
     """
     block = max(domain.granule_frames, AREA_FRAMES)
     held = Counter(frame // block for frame in resident.values())

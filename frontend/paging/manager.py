@@ -155,16 +155,16 @@ class GuestMemory:
             self._free_spares()
 
     def shrink_tmem(self, target_pages: int) -> int:
-        """Pull pages back from tmem until it holds ``target_pages`` anonymous ones; how many came.
+        """Pull pages back from tmem until it holds ``target_pages`` anonymous ones.
 
-        None comes unless there is room for all of them.
+        Returns how many came: none unless there is room for all of them.
         """
         if self._places.frontswap is None:
             return 0
         return self._places.frontswap.shrink(target_pages, self._unuse, self._has_room)
 
     def self_shrink(self) -> int:
-        """Take pages back that a guest which does not swap any more left in tmem; how many came.
+        """Take pages back that a guest which does not swap any more left in tmem. Returns how many.
 
         API: for a guest to call every 5 s, as Linux's frontswap-selfshrinking does.
         """

@@ -1,9 +1,9 @@
 """The swap file: where a guest's pages go that tmem does not take.
 
-Owns: one sparse file with a place for every virtual page, page p at ``p * 4096``. The caller knows
-the places that hold a page. Reads and writes go past the host's page cache (O_DIRECT) where the
-filesystem allows it, as those of a guest's swap device do. Otherwise ``direct`` is False and the
-times are those of the page cache. Nothing is synced: swap need not survive the guest.
+Owns: one sparse file with a place for every virtual page, page p at ``p * 4096``. The caller keeps
+track of which places hold a page. Reads and writes go past the host's page cache (O_DIRECT) where
+the filesystem allows it, as those of a guest's swap device do. Otherwise ``direct`` is False and
+the times are those of the page cache. Nothing is synced: swap need not survive the guest.
 Buffers are single frames of the domain's RAM, which are aligned as O_DIRECT wants them.
 """
 

@@ -114,7 +114,7 @@ class HostSnapshot:
     slack_frames: int  # kept free: for transfers, and for domains to come to boot with
     free_frames: int
     installed_frames: int
-    ready_frames: int  # populated ahead of a grant
+    ready_frames: int  # populated ahead of a grant, or being populated or punched
     tmem_frames: int  # slab memory tmem holds, used or not
     tmem_used_pages: int
     tmem_capacity_pages: int  # what tmem may grow to now
@@ -201,7 +201,7 @@ class Backend(Targets, Protocol):
         """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
 
     def tmem_compress(self, pages: int) -> int:
-        """Compress up to ``pages`` of the coldest raw pages; how many. Requests wait meanwhile."""
+        """Compress up to ``pages`` of the coldest raw pages; requests wait. Returns how many."""
 
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now."""

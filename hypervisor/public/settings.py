@@ -2,7 +2,8 @@
 
 Owns: ``DomainSettings`` and ``HostSettings``, which the structs of all three inherit, and the words
 of an error. A bound stands in the type, as ``msgspec.Meta``; its ``description`` is the unit. A new
-setting of a domain is one line here, and one in ``struct mc_domain_spec`` where C uses the setting.
+setting of a domain is one line here. C gets the setting through ``struct mc_domain_spec``
+(``backend/abi/domain.c``, filled by ``backend/host.py``), a policy through ``policies.base.View``.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Sheet:
         return row
 
     def skip(self, name: str, error: Exception) -> None:
-        """Leave a rival out from now on, because of the last line of an error."""
+        """Leave a rival out from now on; the reason shown is the last line of ``error``."""
         last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         self.skipped[name] = f"not available: {last}"
 

@@ -26,7 +26,7 @@ from memcoord.testbed.runs.rundir import LONGEST_SOCKET, RunDir, check_socket_pa
 
 HYPERVISOR = "memcoord.testbed.live.hypervisor_main"
 SERVER = "memcoord.benchmarks.server"
-STDIN = "0"  # the hypervisor ends when this fd does: with its parent
+STDIN = "0"  # fd the hypervisor watches; it ends with our process
 START_S = 300.0  # a loaded machine takes minutes to compile the kernels of tmem
 PING_MS = 500
 POLL_S = 0.02

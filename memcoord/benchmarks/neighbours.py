@@ -1,7 +1,6 @@
 """Neighbours that want the CPUs, and the protection of a hypervisor's threads from them.
 
-Owns: processes that compute without end but stand still until they are let run; and where, and how
-urgently, the threads of a backend in this process run.
+Owns: processes that spin once started; the CPUs and priorities of this process's backend threads.
 Rules: a change of scheduling ends with the thread it was made to, or with its block.
 Used by: the benches ``interference`` and ``mechanisms``.
 """

@@ -32,7 +32,7 @@ from backend_steps import AREA
 from guest_double import GuestDouble
 
 from backend._service import ffi, lib
-from backend.host import mechanism_of
+from backend.options import mechanism_of
 from frontend._guest import ffi as abi_ffi
 from frontend._guest import lib as abi
 from hypervisor.public.backend import DomainHandles

@@ -271,7 +271,7 @@ def test_a_reboot_without_memory_breaks_that_domain_only(mechanism: str, banks: 
     ("mechanism", "options", "key"),
     [
         ("teleport", {}, "mechanism"),
-        ("hyperalloc", {"colour": 1}, "options"),
+        ("hyperalloc", {"colour": 1}, "options.colour"),
         ("hyperalloc", {"period_ms": 1 << 40}, "options.period_ms"),
     ],
 )

@@ -91,7 +91,7 @@ def test_what_both_have_in_common_arrives_unchanged() -> None:
     raw = tomllib.loads(SCENARIO)
     raw |= {"interval_ms": 70, "tmem_dedup": True, "tmem_compression": True, "backing": "4k"}
     raw["domain"][0] |= {"credit_areas": 3, "weight": 2.5, "priority": 4, "opt_out": True}
-    raw["domain"][0] |= {"mechanism": "balloon", "options": {"depth": 2}}
+    raw["domain"][0] |= {"mechanism": "balloon", "options": {"merge": 1}}
     made = schema.to_hypervisor_config(schema.parse(raw), "greedy")
     for name in HostSettings.__struct_fields__:
         assert getattr(made, name) == raw.get(name, "")

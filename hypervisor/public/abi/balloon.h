@@ -4,9 +4,9 @@
  *
  *   config[0]     num_pages: frames that the balloon shall hold (hypervisor writes)
  *   config[1]     frames whose pages REPORT freed since the domain booted (hypervisor writes)
- *   config[2]     times that the hypervisor found pages in the balloon and freed them
- *   driver[0]     actual: frames that the balloon holds, as the driver counts
- *   driver[1..8]  statistics, by virtio's tags: bytes, and counts of faults; reported only
+ *   config[2]     times that it found pages in the balloon and freed them (hypervisor writes)
+ *   driver[0]     actual: frames that the balloon holds, as the driver counts (guest writes)
+ *   driver[1..8]  statistics, by virtio's tags: bytes, and counts of faults (guest writes)
  *   array         in the tail of the control page: frame numbers of 32 bits. The guest writes the
  *                 array, the hypervisor copies it before it looks at it. All operations share one
  *                 array, as in Linux' driver; the guest may write it again after the answer.

@@ -40,7 +40,7 @@ int mc_bell_wait(uint32_t *word, uint32_t *waiters, uint32_t seen, uint64_t time
 
 /* A new eventfd, closed on exec, or MC_EKERNEL. */
 int mc_eventfd(int nonblocking);
-/* 0, also when the counter is full: then the bell rings already; or MC_EKERNEL. */
+/* 0, also when the counter is full (the bell is rung already); or MC_EKERNEL. */
 int mc_eventfd_ring(int fd);
 /* cdef-end */
 

@@ -101,9 +101,8 @@ int mc_meta_check(const void *meta, uint64_t meta_bytes, uint64_t ram_bytes);
 /* Either side: fill a view of a region that was formatted here or passed mc_meta_check. 0, or
  * MC_ELAYOUT for no region. */
 int mc_frames_bind(struct mc_frames *frames, void *meta);
-/* Hypervisor: the same, and the places of the two rings, from the number of areas alone: at a
- * reboot the guest that ran before may still write into the control page. 0, or MC_EINDEX for a
- * number of areas that no region has. */
+/* Hypervisor: as mc_frames_bind, and find the two rings. Uses the number of areas only, because the
+ * old guest may still write the control page at a reboot. MC_EINDEX for a number no region has. */
 int mc_meta_bind(void *meta, uint32_t areas, struct mc_frames *frames,
                  struct mc_ring *rings[MC_RINGS]);
 

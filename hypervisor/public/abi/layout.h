@@ -1,8 +1,8 @@
 /* layout.h: the meta region of a domain, word by word.
  *
  * Owns:  every size, offset and structure that two processes read in one mapping.
- * Rules: the hypervisor formats the region before any frontend maps it. Afterwards only the side
- *        that a group of fields names writes them. The hypervisor never trusts a word that a
+ * Rules: the hypervisor formats the region before any frontend maps it. After that, only the side
+ *        named above a group of words writes them. The hypervisor never trusts a word that a
  *        frontend can write: it copies the word, checks the copy and uses the copy.
  * Who may use it: every C source of the project. Python sees the same structures through cffi, and
  *        the constants in hypervisor/public/constants.py, which _cdef.py writes.
@@ -73,14 +73,14 @@ struct mc_ring {
     struct mc_record slots[MC_RING_SLOTS];
 };
 
-/* One tree: how many frames of its areas are free and not claimed; never more than there are. */
+/* One tree [both sides write]: how many frames of its areas are free and not claimed, at most. */
 struct mc_tree {
     _Atomic uint32_t free_frames;
     uint32_t pad[15];
 };
 
-/* One slot: the row of frames that a thread has taken for itself. Only that thread writes it, so a
- * slot has a cache line of its own. */
+/* One slot [frontend writes]: the row of frames that a thread has taken for itself. Only the thread
+ * writes it, so a slot has a cache line of its own. */
 struct mc_slot {
     _Atomic uint32_t owner;     /* the thread id of the owner, 0 when the slot is unclaimed */
     _Atomic uint32_t row;       /* index of the row held */

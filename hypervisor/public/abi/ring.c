@@ -51,7 +51,7 @@ void mc_ring_format(struct mc_ring *ring)
     memset(ring, 0, sizeof *ring);
     atomic_store_explicit(&ring->req_event, 1, memory_order_relaxed);
     atomic_store_explicit(&ring->rsp_event, 1, memory_order_relaxed);
-    /* As if a lap had been served before: so a slot is found torn in the first lap, too. */
+    /* As if a lap had gone before, so that a torn slot is recognised in the first lap, too. */
     for (uint32_t i = 0; i < MC_RING_SLOTS; i++)
         ring->slots[i].seq = i - MC_RING_SLOTS;
 }

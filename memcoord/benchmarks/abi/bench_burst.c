@@ -28,7 +28,7 @@ static int give(struct mc_guest *guest, int slot, struct mcb_demand *demand, uin
     return freed < 0 ? (int)freed : MC_OK;
 }
 
-/* Take `count` frames more; how many were granted in time, or a negative status. */
+/* Take `count` frames more. Returns how many were granted in time, or a negative status. */
 static int64_t take(struct mc_guest *guest, int slot, struct mcb_demand *demand, uint64_t count,
                     uint64_t until_ns)
 {

@@ -40,11 +40,11 @@ enum mcc_value { MCC_ZERO = 0, MCC_ONES = 1, MCC_RANDOM = 2, MCC_OFF_BY_ONE = 3,
 /* Bind the two rings of a new attachment at the offsets in its control page. */
 void mcc_bind(struct mcc_attachment *own);
 
-/* Write to every page of ram, granted or not, again and again; how many writes. */
+/* Write to every page of ram, granted or not, again and again. Returns how many writes. */
 uint64_t mcc_touch(const struct mcc_attachment *own, uint64_t for_ns);
-/* Ring the hypervisor's bell without a pause; how often. */
+/* Ring the hypervisor's bell without a pause. Returns how often. */
 uint64_t mcc_flood_bell(const struct mcc_attachment *own, uint64_t for_ns);
-/* Keep the ring full of `op`, in turns with `other`, with `arg` as its first word; how many. */
+/* Keep the ring full of `op` and `other` in turns, each with arg[0] = `arg`. Returns how many. */
 uint64_t mcc_flood_ring(struct mcc_attachment *own, uint32_t op, uint32_t other, uint64_t arg,
                         uint64_t for_ns);
 /* Claim without a pause that the target is reached, and lie in every statistic. */
@@ -53,12 +53,12 @@ uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns);
 uint64_t mcc_burn(const struct mcc_attachment *own, uint64_t for_ns);
 
 /* Each step-th word of [first, last) in turn: corrupt it in one way, send a record, ring, wait
- * until it is answered (at most MCC_SERVED_NS_MAX), put the word back. The word to go on with in
- * the next life, at least `last` when all are done. */
+ * until it is answered (at most MCC_SERVED_NS_MAX), put the word back. Returns the word at which
+ * the next life continues; `last` or more when all are done. */
 uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last, uint32_t step,
                        int how);
-/* `count` random words of the ranges, a random record and a bell after every MCC_BURST_WORDS. How
- * many were written in this life. */
+/* `count` random words of the ranges, a random record and a bell after every MCC_BURST_WORDS.
+ * Returns how many were written in this life. */
 uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
                      uint32_t range_count, uint64_t count);
 

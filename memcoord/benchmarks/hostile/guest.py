@@ -111,7 +111,7 @@ class CheatingGuest:
 
     @operation
     def hold(self, areas: int) -> int:
-        """Fill whole areas, as many as there are up to ``areas``; how many."""
+        """Fill whole areas, as many as there are up to ``areas``. Returns how many are held."""
         domain = self._joined()
         for _ in range(areas):
             try:
@@ -152,12 +152,12 @@ class CheatingGuest:
 
     @operation
     def repeat(self, loop: str, for_s: float) -> int:
-        """One of LOOPS; how often it did its work."""
+        """Run one of LOOPS. Returns how often it did its work."""
         return int(LOOPS[loop](self._attachment().c, _ns(for_s)))
 
     @operation
     def flood_ring(self, for_s: float, first: int, second: int) -> int:
-        """Keep the memory ring full of requests of the largest size; how many there were."""
+        """Keep the memory ring full of requests of the largest size. Returns how many."""
         most = lib.MC_GROW_AREAS_MAX
         return int(lib.mcc_flood_ring(self._attachment().c, first, second, most, _ns(for_s)))
 
@@ -227,14 +227,14 @@ class CheatingGuest:
 
     @operation
     def keep(self, for_s: float) -> int:
-        """Use the memory after the hypervisor has thrown the guest out; how many writes."""
+        """Use the memory after the hypervisor has thrown the guest out. Returns how often."""
         if self._bare is None:
             raise PeerGone("was never attached")
         return int(lib.mcc_touch(self._bare.c, _ns(for_s)))
 
     @operation
     def pass_on(self, for_s: float) -> int:
-        """Let another process have the fds and use the memory, and end; its pid."""
+        """Let another process have the fds, use the memory and end. Returns its pid."""
         bare = self._attachment()
         pid = os.fork()
         if pid == 0:

@@ -86,7 +86,7 @@ class MechanismGuest(Measured):
 
     @operation
     def take(self, key: str, limit: int, asks: bool) -> tuple[int, int]:
-        """Use up to ``limit`` frames more; how many there were, and the time of it."""
+        """Use up to ``limit`` frames more. Returns how many there were, and the time of it."""
         return self._adopted[key].take(limit, asks)
 
     @operation
@@ -98,7 +98,7 @@ class MechanismGuest(Measured):
 
     @operation
     def exhaust(self, key: str) -> int:
-        """Use every frame the domain has, without asking for more; how many that took.
+        """Use every frame the domain has, without asking for more. Returns how many that took.
 
         NoMemory when some cannot be had. The mapper thread holds an area while it maps it, hence
         the tries.

@@ -2,7 +2,7 @@
 
 Owns: the runs that the bench is made of. The runs are cells of a sweep, with a store of their own:
 given the same ``--out``, a bench that was stopped goes on. The summary of the runs is in
-``policies.summary``, their tables in ``policies.views``.
+``summary`` beside this file, their tables in ``views``.
 """
 
 from __future__ import annotations

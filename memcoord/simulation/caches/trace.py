@@ -101,7 +101,7 @@ def _place(name, mask):
 
 def _number(ids, out):
     """Write dense numbers in order of first reference to ``out``, by an open table of the names
-    seen; how many there are."""
+    seen. Returns how many there are."""
     mask = FIRST_TABLE - 1
     numbers = np.full(FIRST_TABLE, -1, np.int32)
     names = np.empty(FIRST_TABLE, np.uint64)

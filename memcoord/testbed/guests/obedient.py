@@ -59,15 +59,15 @@ class GuestProcess(Remote):
         self._domain_line = hand_over(self, handles, name, domid)
 
     def take(self, kind: str, count: int) -> int:
-        """Allocate up to ``count`` of a kind and stamp them; how many there were."""
+        """Allocate up to ``count`` of a kind and stamp them. Returns how many."""
         return int(self.ask("take", kind=kind, count=count))
 
     def give(self, kind: str, count: int, stride: int = 1) -> int:
-        """Free up to ``count`` of a kind, every ``stride``-th of those held; how many."""
+        """Free up to ``count`` of a kind, every ``stride``-th of those held. Returns how many."""
         return int(self.ask("give", kind=kind, count=count, stride=stride))
 
     def release(self, frames: int) -> int:
-        """``Domain.release``: how many frames went at once."""
+        """``Domain.release``. Returns how many frames went at once."""
         return int(self.ask("release", frames=frames))
 
     def verify(self) -> int:

@@ -35,6 +35,7 @@ MEASURED = ("mrc",)
 
 def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
+    from backend.options import check_options
     from hypervisor.coordination.coordinator import Coordinator
     from hypervisor.coordination.policy_process import PolicyProcess
     from hypervisor.loop import Hypervisor
@@ -51,6 +52,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     check(config)
+    check_options(config.domains, "domains")
     os.umask(0o077)  # the sockets are this user's, also in a directory opened to others
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -38,9 +38,9 @@ class Interval:
 def interval(values: ArrayLike, seed: int = SEED) -> Interval:
     """Mean of ``values`` with a percentile bootstrap (Efron, 1979); NaN values are left out.
 
-    With few values a bootstrap is too sure of itself; its distances from the mean are widened by
-    sqrt(n / (n - 1)) * t / z (after Hesterberg, The American Statistician, 2015). One value has
-    no width to estimate: its bounds are NaN. None at all: everything is NaN.
+    With few values a bootstrap gives too narrow an interval; its distances from the mean are
+    widened by sqrt(n / (n - 1)) * t / z (after Hesterberg, The American Statistician, 2015). One
+    value has no width to estimate: its bounds are NaN. None at all: everything is NaN.
     """
     known = np.asarray(values, dtype=np.float64).ravel()
     known = known[~np.isnan(known)]
@@ -66,7 +66,7 @@ def _widening(count: int) -> float:
 
 
 def paired(ours: ArrayLike, theirs: ArrayLike, seed: int = SEED) -> Interval:
-    """The mean of ours - theirs, entry by entry of the same seeds; ValueError when unequal many."""
+    """The mean of ours - theirs, entry by entry of the same seeds; ValueError: lengths differ."""
     first, second = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if first.shape != second.shape:
         raise ValueError(f"pairs need equally many: {first.shape} and {second.shape}")
@@ -86,7 +86,7 @@ def ranks(values: ArrayLike) -> Floats:
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Rank correlation (Spearman, 1904), ties by mean ranks; pairs with a NaN are left out.
 
-    NaN for fewer than two pairs, or when one side is all equal. ValueError when unequal many.
+    NaN for fewer than two pairs, or when one side is all equal. ValueError when the lengths differ.
     """
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if one.shape != other.shape:

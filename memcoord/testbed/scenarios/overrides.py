@@ -19,8 +19,9 @@ _STEP = re.compile(r"^([A-Za-z_][\w-]*)(?:\[(\d{1,6})\])?$")
 def apply(raw: dict[str, Any], override: str) -> None:
     """Set one key of ``raw`` in place; ConfigError when the path leads nowhere."""
     key, equals, text = override.partition("=")
-    steps = [_STEP.match(step) for step in key.strip().split(".")]
-    if not equals or None in steps or len(steps) > PATH_DEPTH_MAX:
+    names = key.strip().split(".")
+    steps = [step for step in map(_STEP.match, names) if step]
+    if not equals or not len(names) == len(steps) <= PATH_DEPTH_MAX:
         raise ConfigError(f"--set {override}", "write key=value, for example domain[0].ram=4MiB")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -30,13 +31,10 @@ def apply(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {key.strip()}", refusal(error)) from None
     parent: Any = raw
     for step in steps[:-1]:
-        assert step is not None
         parent = _descend(parent, step, key)
     last = steps[-1]
-    assert last is not None
     if last[2] is not None:
-        parent, name = _list_of(parent, last[1], int(last[2]), key), int(last[2])
-        parent[name] = value
+        _list_of(parent, last[1], int(last[2]), key)[int(last[2])] = value
     elif isinstance(parent, dict):
         parent[last[1]] = value
     else:

@@ -3,8 +3,8 @@
 Owns: the schema of ``scenarios/*.toml`` and its units. Every mistake becomes a ConfigError whose
 key is a path into the file, such as ``domain[1].ram``. ``to_hypervisor_config`` turns a scenario
 into the configuration of a hypervisor process; no other module converts units.
-``hypervisor.config`` checks the settings that both have; the keys of its errors are translated
-here.
+``hypervisor.config`` checks the settings that scenario and hypervisor share; the keys of its errors
+are translated here.
 """
 
 import re
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from backend.options import check_options
 from hypervisor import config
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.settings import DomainSettings, HostSettings, Name, common, convert
@@ -42,7 +43,7 @@ CostUs = Annotated[float, Meta(ge=0, le=1e6, description="microseconds")]
 class StartWhen(msgspec.Struct, **_STRICT):
     """Start once ``domain`` has done this fraction of its references, or has ended.
 
-    Unlike a time it means the same on a loaded machine and in virtual time.
+    A fraction, unlike a time, means the same on a loaded machine and in virtual time.
     """
 
     domain: str
@@ -143,6 +144,7 @@ def check(scenario: Scenario) -> None:
         _wants(domain.name not in names, f"domain[{index}].name", f"{domain.name!r} is taken")
         _check_start(f"domain[{index}].start_when", domain, names)
         names.add(domain.name)
+    check_options(scenario.domain, "domain")
     try:
         config.check(to_hypervisor_config(scenario, scenario.policies[0]))
     except ConfigError as error:

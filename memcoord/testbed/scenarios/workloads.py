@@ -172,7 +172,7 @@ class LoopWorkload(msgspec.Struct, **_STRICT, tag="loop"):
 class JunkWorkload(msgspec.Struct, **_STRICT, tag="junk"):
     """A liar: writes every page of ``size`` once and never reads one again.
 
-    Between two of them come ``every`` references to ``hot`` memory it really uses.
+    Between two such writes come ``every`` references to ``hot`` memory it really uses.
     """
 
     size: Size

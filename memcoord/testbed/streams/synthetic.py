@@ -28,7 +28,7 @@ def loop(work: workloads.LoopWorkload, seed: int) -> Stream:
 
 
 def junk(work: workloads.JunkWorkload, seed: int) -> Stream:
-    """Every page once, between references to hot memory, which lies behind the junk."""
+    """Write each junk page once, then refer ``every`` times to hot pages, numbered after junk."""
     rng = np.random.default_rng(seed)
     count, hot = work.size.frames, work.hot.frames
     pages = np.empty((count, work.every + 1), dtype=np.int32)

@@ -292,6 +292,11 @@ def test_what_a_guest_does_not_report_is_unknown(start: Callable[..., Host]) -> 
         ('{"total_frames": 512, "slack_frames": 1024}', "total_frames"),
         ('{"total_frames": 8192, "policy": "magic"}', "magic"),
         ('{"total_frames": 8192, "tmem_record": "x", "tmem_dedup": true}', "tmem_record"),
+        (
+            '{"total_frames": 8192, "domains": [{"name": "vm1", "maxmem_frames": 512, '
+            '"boot_frames": 512, "target_frames": 512, "options": {"colour": 1}}]}',
+            "domains[0].options.colour",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_status_2(

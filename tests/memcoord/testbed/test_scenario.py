@@ -142,6 +142,8 @@ def set_key(raw: dict[str, Any], path: str, value: object) -> None:
         ("domain.0.start_when", {"domain": "vm2", "done": 0.5}, "domain[0].start_when.domain"),
         ("domain.1.start_when", {"domain": "vm1", "done": 1.5}, "domain[1].start_when.done"),
         ("domain.1.start_when", {"domain": "vm1"}, "domain[1].start_when.done"),
+        ("domain.0.options", {"colour": 1}, "domain[0].options.colour"),
+        ("domain.1.options", {"block_areas": 2}, "domain[1].options.block_areas"),
     ],
 )
 def test_a_wrong_scenario_names_the_key(path: str, value: object, key: str) -> None:
