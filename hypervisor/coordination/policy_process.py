@@ -308,9 +308,12 @@ class PolicyProcess:
             self._overhear(child)
 
 
-def probe(text: str, measured: Collection[str]) -> None:
-    """PolicyError when a hypervisor that measures ``measured`` could not load policy ``text``."""
-    process = PolicyProcess(text, deadline_s=0.0, measured=measured)
+def probe(text: str, measured: Collection[str], tell: Tell) -> None:
+    """PolicyError when a hypervisor that measures ``measured`` could not load policy ``text``.
+
+    ``tell`` gets each line that the policy's file prints meanwhile.
+    """
+    process = PolicyProcess(text, deadline_s=0.0, measured=measured, tell=tell)
     try:
         process.wait()
     finally:

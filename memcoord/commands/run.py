@@ -65,9 +65,8 @@ def run_command(
         raise ConfigError("--policy", f"{len(names)} policies, at most {POLICIES_MAX}")
     if len(set(names)) != len(names):
         raise ConfigError("--policy", "one policy is named twice")
-    with contextlib.redirect_stdout(sys.stderr):  # a user's file may print; stdout is the report's
-        for name in names:
-            probe(name, MEASURED)
+    for name in names:  # a user's file may print; stdout is the report's
+        probe(name, MEASURED, lambda line: print(line, file=sys.stderr))
     recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         plain = msgspec.to_builtins(what, enc_hook=int)
