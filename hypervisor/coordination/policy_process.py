@@ -44,7 +44,7 @@ SAID_BYTES_MAX = 64 << 10
 READ_BYTES = 4096
 
 #: Gets a line that the policy wrote, or that is to be known of its process.
-Tell = Callable[[str], None]
+Tell = Callable[[str], object]
 
 
 @dataclass

@@ -66,7 +66,7 @@ def run_command(
     if len(set(names)) != len(names):
         raise ConfigError("--policy", "one policy is named twice")
     for name in names:  # a user's file may print; stdout is the report's
-        probe(name, MEASURED, lambda line: print(line, file=sys.stderr))
+        probe(name, MEASURED, lambda line: sys.stderr.write(f"{line}\n"))
     recorded = None if record is None else _recorded(what, record)
     with Interrupts() as interrupts:
         plain = msgspec.to_builtins(what, enc_hook=int)
