@@ -73,6 +73,8 @@ class Frontswap:
         self._tmem = tmem
         self._pool = _NO_POOL
         self._devices: dict[int, _Device] = {}
+        self._pulled: tuple[int, int] | None = None  # the slot that ``shrink`` pulls back now
+        self._is_refilled = False  # another page was stored in that slot meanwhile
         self._batch = tmem.batch()
 
     def swapon(self, device: int, slots: int) -> None:
@@ -152,7 +154,8 @@ class Frontswap:
         """Pull pages back until ``target_pages`` are left in tmem, or one device is done.
 
         Takes the first device for whose pages ``has_room(pages)``, slots in ascending order. Stops
-        when ``unuse(device, offset)`` says so. The number of pages pulled back.
+        when ``unuse(device, offset)`` says so. ``unuse`` may free the slot and store another page
+        there. Returns the number of pages pulled back.
         """
         surplus = self.stored_pages - target_pages
         for number, device in self._devices.items():
@@ -164,10 +167,13 @@ class Frontswap:
     def _pull(self, number: int, device: _Device, wanted: int, unuse: Unuse) -> int:
         pulled = 0
         for offset in list(device.offsets())[:wanted]:
+            self._pulled, self._is_refilled = (number, offset), False
             if not unuse(number, offset):
                 break
-            self.invalidate_page(number, offset)  # in case the caller did not
+            if not self._is_refilled:
+                self.invalidate_page(number, offset)  # in case the caller did not
             pulled += 1
+        self._pulled = None
         return pulled
 
     # For a caller that puts several operations into one batch of its own
@@ -183,6 +189,7 @@ class Frontswap:
         if answer == DONE:
             self.stores += 1
             self._devices[device].mark(offset, 1)
+            self._is_refilled |= (device, offset) == self._pulled
             return True
         check_record(answer, frame)
         self.failed_stores += 1

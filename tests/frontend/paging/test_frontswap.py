@@ -187,6 +187,22 @@ def test_wrong_use(domain: Domain, swap: Frontswap) -> None:
     assert not swap.holds(0, 0)
 
 
+def test_a_page_stored_in_the_slot_that_is_pulled_back_stays(
+    domain: Domain, hypervisor: Any, swap: Frontswap
+) -> None:
+    frame, other = domain.alloc(), fill(domain, domain.alloc(), 7)
+    assert swap.store(0, 3, frame)
+
+    def unuse(device: int, offset: int) -> bool:
+        assert swap.load(device, offset, frame)
+        swap.invalidate_page(device, offset)
+        return swap.store(device, offset, other)  # evicted to make room for the page that came
+
+    assert swap.shrink(0, unuse) == 1
+    assert swap.load(0, 3, frame)
+    assert number_in(domain, frame) == 7
+
+
 def test_self_shrink_waits_and_then_gives_a_twentieth_back() -> None:
     shrink = SelfShrink()
     assert [shrink.look(pages) for pages in (0, 400)] == [None, None]
