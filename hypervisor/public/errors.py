@@ -102,6 +102,10 @@ _WHY_BAD = {
 }
 
 
+#: What EKERNEL may mean, and what to look at.
+_REFUSED = "memory, a mapping or a file descriptor; see free memory, ulimit -v and -n, and maxmem"
+
+
 def error_of(code: int, what: str, frame: int = -1, order: int = 0) -> MemcoordError:
     """The exception for a negative status of the C side, as a guest sees it.
 
@@ -119,4 +123,6 @@ def error_of(code: int, what: str, frame: int = -1, order: int = 0) -> MemcoordE
         return PeerGone(f"{what}: the hypervisor is gone or does not answer")
     if status in (Status.ERUNAWAY, Status.ETORN, Status.ELAYOUT):
         return RingBroken(what, status)
+    if status == Status.EKERNEL:
+        return InternalError(f"{what}: the kernel refused {_REFUSED}")
     return InternalError(f"{what}: {status.name}")
