@@ -22,6 +22,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -116,10 +117,23 @@ class Coordinator:
         KeyError when ``domid`` is not coordinated.
         """
         member = self._members[domid]
+        now = member.seen
         if tmem_pages is not None:
             member.pinned_tmem_pages = tmem_pages if tmem_pages >= 0 else None
+            self._note_pin(member, "tmem", -1 if now is None else now.tmem_target_pages, tmem_pages)
         if ram_frames is not None:
             member.pinned_ram_frames = ram_frames if ram_frames >= 0 else None
+            old = member.config.target_frames if now is None else now.target_frames
+            self._note_pin(member, "ram", old, ram_frames)
+
+    def _note_pin(
+        self, member: Member, kind: Literal["tmem", "ram"], old: int, pinned: int
+    ) -> None:
+        """A line for ``why`` about an operator's hand; below 0 the policy has the target again."""
+        rule = "set by the operator" if pinned >= 0 else "given back to the policy by the operator"
+        tick, name = self._statistics.ticks, member.config.name
+        new = pinned if pinned >= 0 else old
+        self._journal.add(Decision(tick, self._clock(), name, kind, old, new, rule))
 
     def why(self, name: str) -> list[Decision]:
         """The last decisions about the domain called ``name``, oldest first."""

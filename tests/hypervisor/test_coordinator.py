@@ -103,6 +103,19 @@ def test_a_pinned_target_is_the_operators_until_it_is_let_go() -> None:
         world.coordinator.pin(DomId(7), tmem_pages=1)
 
 
+def test_why_tells_what_an_operator_did_by_hand() -> None:
+    world = World(load("static-alloc"))
+    world.open(1)
+    world.tick()
+    world.coordinator.pin(DomId(1), tmem_pages=123)
+    world.coordinator.pin(DomId(1), ram_frames=512)
+    world.coordinator.pin(DomId(1), tmem_pages=-1)
+    name = world.coordinator._members[DomId(1)].config.name
+    told = [(one.kind, one.new, one.rule) for one in world.coordinator.why(name)[-3:]]
+    assert told[:2] == [("tmem", 123, "set by the operator"), ("ram", 512, "set by the operator")]
+    assert told[2][2] == "given back to the policy by the operator"
+
+
 def test_a_view_covers_the_interval_since_the_one_before() -> None:
     policy = Scripted([lambda view: Plan()])
     world = World(policy)
