@@ -21,7 +21,6 @@ from memcoord.testbed.live.hypervisor_main import serve
 from memcoord.testbed.report.results import DomainResult, PolicyResult
 from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.runs.rundir import RunDir, RunDirError
-from policies.greedy import Greedy
 
 MIN_POLICY = "class Mine:\n    def plan(self, view): ...\n"
 
@@ -119,12 +118,11 @@ workload = {{ kind = "page-trace", trace = "{trace}", resident = "4 pages" }}
 def test_ctrl_c_that_an_import_swallows_still_ends_the_hypervisor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(text: str, **_: object) -> object:
+    def swallow() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        return Greedy()
 
-    monkeypatch.setattr("policies.loader.load", load)
+    monkeypatch.setattr("memcoord.testbed.runs.confine.hide", swallow)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
