@@ -200,7 +200,7 @@ def test_a_killed_domain_is_reported_and_the_other_finishes(job: Callable[..., J
 def test_wrong_bytes_on_disk_fail_the_run_by_name(job: Callable[..., Job]) -> None:
     work = job((ENDLESS, 4), "greedy")
     work.until_counted("vm1", "guest_swap_ins")
-    swap = next(work.directory.glob("*/vm1.swap"))
+    swap = next(work.directory.glob("*/vm1/swap"))
     with swap.open("r+b") as file:
         file.write(b"\xdb" * swap.stat().st_size)
     report = work.wait()
