@@ -137,7 +137,7 @@ class Job:
             time.sleep(POLL_S)
         found = list(self.directory.rglob("*"))
         assert [path for path in found if path.is_socket() or path.is_symlink()] == []
-        assert [path for path in found if path.suffix == ".swap"] == []
+        assert [path for path in found if path.name == "swap"] == []
 
 
 @pytest.fixture
