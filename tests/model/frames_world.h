@@ -18,8 +18,8 @@ extern int world_backed[WORLD_AREAS];   /* the area is installed */
 extern int world_mapped[WORLD_AREAS];   /* and the guest has mapped what is there now */
 extern int world_must_be_mapped;        /* before a frame of it is handed out */
 
-/* Make the region once, with `prepare` as the allocator's. `reset`, when it is not NULL, begins each
- * execution. */
+/* Make the region once, with `prepare` as the allocator's. `reset`, when it is not NULL, begins
+ * each execution. */
 void world_make(mc_prepare_fn prepare, void *context, void (*reset)(void));
 /* Serve INSTALL of an area as the ring brings it: 0, or MC_ETIMEOUT while the host is busy. */
 int world_install(uint32_t area);

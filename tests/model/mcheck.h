@@ -62,8 +62,8 @@ void mck_wake(int *flag);
  * line of JSON, whose verdict is "complete", "bounded" or "failed"; returns 1 unless it failed. */
 int mck_explore(void (*setup)(void), void (*final)(void), uint64_t executions_max,
                 const char *name);
-/* Read the command line "MODEL EXECUTIONS_MAX [MORE]" of a checking program: sc, tso or weak goes to
- * mck_model, the last to mck_more. Returns EXECUTIONS_MAX; exits with 2 when something is wrong. */
+/* Read the command line "MODEL EXECUTIONS_MAX [MORE]" of a checking program: sc, tso or weak goes
+ * to mck_model, the last to mck_more. Returns EXECUTIONS_MAX; exits with 2 when something is wrong. */
 uint64_t mck_arguments(int argc, char **argv);
 
 /* ---- what the atomic operations of the checked sources become ---- */
