@@ -5,8 +5,9 @@ program with the library of ``fault.c`` in LD_PRELOAD:
 
     python fault_script.py MECHANISM CALL ERROR COUNT
 
-For N = 1, 2, 3, ... a child is forked that runs the script while calls N to N + COUNT - 1 of CALL
-fail with ERROR, until a child ends in which none failed. A line of JSON per child says what it saw.
+For N = 1, 2, 3, ... (larger steps after EACH_UP_TO) a child is forked that runs the script while
+calls N to N + COUNT - 1 of CALL fail with ERROR, until a child ends in which none failed. A line of
+JSON per child says what it saw.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ from hypervisor.public.units import AREA_FRAMES, DomId
 from memcoord.testbed.guests.obedient import domain_of
 
 CALLS = ("madvise", "fallocate", "mmap", "memfd_create", "eventfd", "mbind")
-CHILDREN_MAX = 400
+#: As COUNT: the call fails from the Nth time on, until the script is at its end.
+LAST_OF_ALL = 1 << 30
+CHILDREN_MAX = 64
+EACH_UP_TO = 24  # every N up to here, then some of them: later calls are of sites seen before
 CHILD_S = 120
 SETTLE_S = 20.0
 TARGET_S = 0.3  # a mechanism may be unable to reach a target meanwhile
@@ -47,8 +51,8 @@ OURS = ("/memfd:", "anon_inode:[eventfd]")
 class Life:
     """One host, from its start to its end, and the errors that its user got on the way."""
 
-    def __init__(self, mechanism: str, tmem: bool) -> None:
-        self.mechanism, self.tmem = mechanism, tmem
+    def __init__(self, mechanism: str) -> None:
+        self.mechanism = mechanism
         self.errors: list[str] = []
         self.backend: HostBackend | None = None
         self.guests: dict[DomId, Domain] = {}
@@ -84,7 +88,7 @@ class Life:
         self.backend = HostBackend(
             total_frames=24 * AREA_FRAMES,
             slack_frames=2 * AREA_FRAMES,
-            tmem_max_frames=4 * AREA_FRAMES if self.tmem else 0,
+            tmem_max_frames=4 * AREA_FRAMES,
             spin_ns=0,
             backing="4k",
             banks=[BankSpec(24 * AREA_FRAMES, node=0)],
@@ -128,7 +132,7 @@ class Life:
         if held and self.backend is not None:
             self.step(f"pin {domid}", lambda: self.pin(domid, held[0]))
         self.step(f"request {domid}", lambda: guest.request(AREA_FRAMES))
-        if self.tmem and held:
+        if held:
             self.step(f"tmem {domid}", lambda: self.put_and_get(guest, held[0]))
         if held:
             self.step(f"free {domid}", lambda: guest.free_many(held))
@@ -224,7 +228,7 @@ def one_life(mechanism: str, call: str, number: int, error: int, count: int) -> 
     """In the child: what came of it."""
     library = ctypes.CDLL(None)
     library.fault_refused.restype = ctypes.c_long
-    life = Life(mechanism, tmem=call != "eventfd")
+    life = Life(mechanism)
     found: dict[str, Any] = {"number": number, "finding": ""}
     library.fault_arm(CALLS.index(call), ctypes.c_long(number), error, ctypes.c_long(count))
     try:
@@ -266,7 +270,9 @@ def main(mechanism: str, call: str, error: str, count: str) -> None:
     """Walk N up to the first child in which no call failed."""
     # Kernels are loaded before the fork, once.
     HostBackend(total_frames=8 * AREA_FRAMES, slack_frames=AREA_FRAMES, spin_ns=0).stop()
-    for number in range(1, CHILDREN_MAX + 1):
+    number = 0
+    for _ in range(CHILDREN_MAX):
+        number += 1 + number // EACH_UP_TO
         told = in_child(mechanism, call, number, getattr(errno, error), int(count))
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
