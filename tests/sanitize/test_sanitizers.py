@@ -20,6 +20,7 @@ from memcoord.commands.packages import ROOTS
 CC = os.environ.get("CC", "gcc")
 BUILD_TIMEOUT_S = 900
 RUN_TIMEOUT_S = 1500
+PYTEST = ("-q", "-x", "-o", f"timeout={RUN_TIMEOUT_S}")
 #: What a build in the checkout leaves, and what is not needed.
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "*.so", "__pycache__", "_*.c")
 #: The host half under honest guests, under corrupted words, and under every cheat. Tests that
@@ -63,7 +64,7 @@ def checked_copy(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(checkout / name, copy)
     done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--parallel=2"],
         cwd=copy,
         env=os.environ | {"MEMCOORD_SANITIZE": "1"},
         capture_output=True,
@@ -105,7 +106,7 @@ def run_in(copy: Path, reports: Path, *command: str) -> subprocess.CompletedProc
 @pytest.mark.timeout(BUILD_TIMEOUT_S + RUN_TIMEOUT_S)
 @pytest.mark.parametrize("part", RUN)
 def test_nothing_is_reported(part: str, checked_copy: Path, tmp_path: Path) -> None:
-    done = run_in(checked_copy, tmp_path, "-m", "pytest", "-q", "-x", *RUN[part])
+    done = run_in(checked_copy, tmp_path, "-m", "pytest", *PYTEST, *RUN[part])
     reports = [path.read_text(errors="replace")[:4000] for path in tmp_path.iterdir()]
     assert reports == []
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
