@@ -1,8 +1,8 @@
 /* fault.c: LD_PRELOAD library that makes the kernel refuse memory calls of the project.
  *
  * fault_arm(call, first, error, count) makes calls number first to first + count - 1 fail with
- * `error`; fault_disarm() ends that. Only calls made by the project's modules count, and eventfd and
- * mmap by Python's own: numba, malloc and threads get what they ask for. gcc -shared -fPIC.
+ * `error`; fault_disarm() ends that. Only calls made by the project's modules count, and those of
+ * Python that the project makes through it: numba, malloc and threads get what they ask for.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

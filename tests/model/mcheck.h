@@ -63,7 +63,8 @@ void mck_wake(int *flag);
 int mck_explore(void (*setup)(void), void (*final)(void), uint64_t executions_max,
                 const char *name);
 /* Read the command line "MODEL EXECUTIONS_MAX [MORE]" of a checking program: sc, tso or weak goes
- * to mck_model, the last to mck_more. Returns EXECUTIONS_MAX; exits with 2 when something is wrong. */
+ * to mck_model, the last to mck_more. Returns EXECUTIONS_MAX; exits with 2 when something is wrong.
+ */
 uint64_t mck_arguments(int argc, char **argv);
 
 /* ---- what the atomic operations of the checked sources become ---- */
