@@ -123,7 +123,13 @@ def cross(
             base = replace(first, seed=seed, world=world)
             made = [replace(base, kind="alone", domain=domain) for domain in names]
             made += [
-                replace(base, policy=policy, params=params, policy_file=files[policy])
+                replace(
+                    base,
+                    policy=policy,
+                    params=params,
+                    policy_file=files[policy][0],
+                    beside=files[policy][1],
+                )
                 for policy, params in policies
             ]
             cells.update((cell.key, cell) for cell in made)
@@ -160,13 +166,17 @@ def split_policy(text: str) -> tuple[str, Pairs]:
     return head, tuple((key.strip(), value.strip()) for key, _, value in parts)
 
 
-def _policy_file(policy: str) -> str:
+def _policy_file(policy: str) -> tuple[str, dict[str, str]]:
+    """The text of a policy's file and of the modules beside it that it imports."""
+    from policies.neighbours import TooMany, files_beside
+
     match = _FILE.match(policy)
     if match is None:
-        return ""
+        return "", {}
+    path = Path(match["path"])
     try:
-        return Path(match["path"]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8"), files_beside(path.resolve())
+    except (OSError, UnicodeDecodeError, TooMany) as error:
         raise ConfigError("sweep.policies", f"{match['path']}: {error}") from None
 
 
