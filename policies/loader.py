@@ -55,7 +55,7 @@ BUILT_IN: dict[str, str] = {
     "fallow": "policies.fallow:Fallow",
 }
 
-_FILE = re.compile(r"^(?P<path>.+\.py)(?::(?P<name>\w*))?(?::(?P<params>.*))?$")
+_FILE = re.compile(r"^(?P<path>.+?\.py)(?::(?P<name>\w*))?(?::(?P<params>.*))?$")
 _NAME = re.compile(r"^(?P<name>[\w.-]+)(?::(?P<params>.*))?$")
 _FIELD = re.compile(r" - at `\$\.?(\w+)")
 _UNKNOWN = re.compile(r"unknown field `(\w+)`")
@@ -104,6 +104,12 @@ def load(
             f"{label}: needs {need!r} ({what}), not measured here; 'memcoord sim' measures all"
         )
     return policy
+
+
+def file_in(text: str) -> str:
+    """The path of the file in the text of a policy; empty when the text names no file."""
+    match = _FILE.match(text)
+    return "" if match is None else match["path"]
 
 
 def text_of(policy: str | Mapping[str, Any]) -> str:

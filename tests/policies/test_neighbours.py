@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.coordination.policy_process import probe
-from memcoord.benchmarks.sweep.cell import run_cell
+from memcoord.benchmarks.sweep.cell import policy_of, run_cell
 from memcoord.benchmarks.sweep.grid import cross, scenario_text
 from memcoord.benchmarks.sweep.local import run_local
 from policies import PolicyError, View, load
@@ -127,6 +127,16 @@ def test_a_cell_brings_them_along(write: Write, tmp_path: Path) -> None:
     (outcome,) = run_local([cell], 1)
     assert outcome.error == ""
     assert outcome.result == run_cell(cell)
+
+
+@pytest.mark.parametrize("folder", ["a.py.d", "a.python", "mine.py.d"])
+def test_a_folder_may_be_called_like_a_file(write: Write, folder: str) -> None:
+    text = write(folder, 0.5)
+    assert load(text).plan(view()).tmem.tolist() == [200, 200]
+    cells = cross([(text, ())], {"usemem": scenario_text("usemem")}, [()], [1], ["sim"])
+    (cell,) = (one for one in cells if one.policy_file)
+    with policy_of(cell) as copy:
+        assert load(copy).plan(view()).tmem.tolist() == [200, 200]
 
 
 def test_a_changed_neighbour_is_another_cell(write: Write) -> None:

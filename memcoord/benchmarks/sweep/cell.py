@@ -110,14 +110,16 @@ def policy_of(cell: Cell) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         policy = cell.policy_text
         if cell.policy_file:
-            name, _, rest = policy.partition(".py")
+            from policies.loader import file_in
+
+            source = file_in(policy)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mc-policy-"))
-            path = Path(folder) / f"{Path(name).name}.py"
+            path = Path(folder) / Path(source).name
             for place, text in {path.name: cell.policy_file, **cell.beside}.items():
                 file = Path(folder) / place
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text, encoding="utf-8")
-            policy = f"{path}{rest}"
+            policy = f"{path}{policy.removeprefix(source)}"
         if cell.kind == "lie":
             from memcoord.benchmarks.sweep.misreport import policy_text
 

@@ -43,7 +43,6 @@ SEEDS_MAX = 10_000
 Value = int | float | bool | str
 Pairs = tuple[tuple[str, str], ...]
 
-_FILE = re.compile(r"^(?P<path>.+\.py)(?::|$)")
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -168,16 +167,16 @@ def split_policy(text: str) -> tuple[str, Pairs]:
 
 def _policy_file(policy: str) -> tuple[str, dict[str, str]]:
     """The text of a policy's file and of the modules beside it that it imports."""
+    from policies.loader import file_in
     from policies.neighbours import TooMany, files_beside
 
-    match = _FILE.match(policy)
-    if match is None:
+    if not file_in(policy):
         return "", {}
-    path = Path(match["path"])
+    path = Path(file_in(policy))
     try:
         return path.read_text(encoding="utf-8"), files_beside(path.resolve())
     except (OSError, UnicodeDecodeError, TooMany) as error:
-        raise ConfigError("sweep.policies", f"{match['path']}: {error}") from None
+        raise ConfigError("sweep.policies", f"{path}: {error}") from None
 
 
 def _product(key: str, values: dict[str, tuple[Value, ...]]) -> list[Pairs]:
