@@ -126,7 +126,9 @@ class HostBackend:
         if backing not in BACKINGS:
             raise ConfigError("backing", f"{backing!r} is none of {', '.join(BACKINGS)}")
         if lib.mc_host_set_backing(self._host, BACKINGS[backing], huge_dir.encode()):
-            raise ConfigError("backing", f"this machine gives no {backing} pages {huge_dir}")
+            if huge_dir:
+                raise ConfigError("huge_dir", f"no file of huge pages can be made in {huge_dir!r}")
+            raise ConfigError("backing", f"this machine gives no pages of {backing}")
         if banks:
             made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames, 0) for b in banks])
             if lib.mc_host_set_banks(self._host, made, len(banks)):

@@ -190,7 +190,11 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 def _from_file(path: Path, name: str) -> type:
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
+        raise PolicyError(f"{path}: {error}") from None
+    if not found:
         raise PolicyError(f"{path}: no such file")
     module = _import_file(path.resolve())
     if not name:

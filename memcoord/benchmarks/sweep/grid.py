@@ -32,9 +32,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from hypervisor.public.documents import check_values, decode_toml
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell, scenario_of
-from memcoord.testbed.scenarios.toml import decode
 
 CELLS_MAX = 1_000_000
 #: Keys of a scenario for which a sweep has a key of its own; they cannot be set.
@@ -66,7 +66,8 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_grid(path: Path) -> Grid:
     """The grid in the file ``path``; ConfigError names the wrong key."""
     try:
-        return msgspec.convert(decode(path.read_text(encoding="utf-8"), str(path)), Grid)
+        raw = decode_toml(path.read_text(encoding="utf-8"), str(path))
+        grid = msgspec.convert(raw, Grid)
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
     except UnicodeDecodeError as error:
@@ -75,6 +76,8 @@ def read_grid(path: Path) -> Grid:
         where = _AT.search(str(error))
         key = where[1] if where is not None else str(path)
         raise ConfigError(key, _AT.sub("", str(error)).replace("`", "")) from None
+    check_values(raw)
+    return grid
 
 
 def cells_of(grid: Grid) -> list[Cell]:
