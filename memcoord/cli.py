@@ -289,6 +289,7 @@ def tmem_replay(
 
 def main() -> None:
     """The console script: run a verb, turn every error into one line and an exit code."""
+    _open_missing_files()
     try:
         from memcoord.commands.packages import check_packages
 
@@ -309,6 +310,17 @@ def main() -> None:
             _fail(error, EXIT_USAGE)
         what = f"unexpected {type(error).__name__}: {error}"
         _fail(f"{what[:UNEXPECTED_CHARACTERS_MAX]}; {_keep_trace()}", EXIT_FAILED)
+
+
+def _open_missing_files() -> None:
+    """/dev/null for a standard file that the caller closed: another file would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:
