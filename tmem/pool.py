@@ -92,7 +92,11 @@ class Tmem(Control):
             raise TmemError(f"a pool has room for 0 to {layout.MAX_PAGES} pages, not {max_pages}")
         self._memory: mmap.mmap | None = None
         if slab is None:
-            self._memory = mmap.mmap(-1, max(most, 1) * layout.AREA_BYTES)
+            size = max(most, 1) * layout.AREA_BYTES
+            try:
+                self._memory = mmap.mmap(-1, size)
+            except OSError as error:
+                raise TmemError(f"{size} bytes for pages: {error.strerror}; ask for less") from None
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
         elif slab % layout.PAGE_BYTES:
             raise TmemError(f"the slab is at {slab:#x}: it must begin on a page of 4096 bytes")
