@@ -24,6 +24,8 @@ from pathlib import Path
 
 import msgspec
 
+from memcoord.testbed.runs import namespaces
+
 #: Set to 1: processes may be traced, by gdb or perf, and leave cores.
 DEBUG_VARIABLE = "MEMCOORD_DEBUG"
 MODULE = "memcoord.testbed.runs.confine"
@@ -161,7 +163,8 @@ def _checked(result: int) -> int:
 
 def main(argv: list[str]) -> None:
     """Entry point of the process."""
-    confine(msgspec.json.decode(argv[1], type=Rights))
+    rights = msgspec.json.decode(argv[1], type=Rights)
+    namespaces.isolate(lambda: confine(rights), hide)
     sys.argv = argv[2:]
     runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
 
