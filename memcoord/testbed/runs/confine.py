@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from memcoord.testbed.runs import namespaces
+from memcoord.testbed.runs import cgroups, namespaces
 
 #: Set to 1: processes may be traced, by gdb or perf, and leave cores.
 DEBUG_VARIABLE = "MEMCOORD_DEBUG"
@@ -62,6 +62,7 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: str
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    cgroup: str = ""  # the control group to live in
 
 
 def is_debugging() -> bool:
@@ -83,12 +84,17 @@ def landlock_abi() -> int:
 
 def lacking() -> list[str]:
     """What this machine cannot keep confined domains from, one phrase each."""
-    abi = landlock_abi()
+    abi, group, given = landlock_abi(), cgroups.place(), namespaces.given()
+    lacks = []
     if not abi:
-        return ["reading each other's and the user's files (the kernel has no Landlock)"]
-    if abi < _SCOPE_ABI:
-        return [f"sending signals to the user's processes (Landlock {abi}, {_SCOPE_ABI} can)"]
-    return []
+        lacks.append("reading each other's and the user's files (the kernel has no Landlock)")
+    elif abi < _SCOPE_ABI and namespaces.PID not in given:
+        lacks.append(f"sending signals to the user's processes (Landlock {abi}, {_SCOPE_ABI} can)")
+    if group is None and namespaces.PID not in given:
+        lacks.append("leaving processes when they are killed (no PID namespace or control group)")
+    if namespaces.PIDS not in given and (group is None or "pids" not in group.controllers):
+        lacks.append("starting processes without end (Linux 6.14 and a PID namespace can)")
+    return lacks + cgroups.lacking(group)
 
 
 def command(rights: Rights, module: str, *arguments: str) -> list[str]:
@@ -164,6 +170,8 @@ def _checked(result: int) -> int:
 def main(argv: list[str]) -> None:
     """Entry point of the process."""
     rights = msgspec.json.decode(argv[1], type=Rights)
+    if rights.cgroup:
+        cgroups.join(Path(rights.cgroup))
     namespaces.isolate(lambda: confine(rights), hide)
     sys.argv = argv[2:]
     runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
