@@ -10,6 +10,8 @@ Owns: the kernel's means, each used where the machine has it.
   - Landlock: no file but those named; no ptrace and, from ABI 6 on, no signal to the outside; from
     ABI 4 on no TCP. Landlock cannot stop a connect() to a socket's path: that is why the control
     plane wants a token, which a confined process cannot read.
+  - A user and a PID namespace (``namespaces``) and a control group (``cgroups``): the domain ends
+    as a whole, whatever it has forked.
 ``docs/security.md`` says what then holds. Called by the launcher, the hypervisor process, doctor.
 """
 
@@ -82,14 +84,19 @@ def landlock_abi() -> int:
     return max(int(_libc().syscall(_SYS_LANDLOCK_CREATE, None, 0, _CREATE_RULESET_VERSION)), 0)
 
 
+def unconfined(abi: int) -> str:
+    """What this version of Landlock cannot keep confined domains from; empty: nothing."""
+    if not abi:
+        return "reading each other's and the user's files (the kernel has no Landlock)"
+    if abi < _SCOPE_ABI:
+        return f"sending signals to the user's processes (Landlock {abi}, {_SCOPE_ABI} can)"
+    return ""
+
+
 def lacking() -> list[str]:
     """What this machine cannot keep confined domains from, one phrase each."""
-    abi, group, given = landlock_abi(), cgroups.place(), namespaces.given()
-    lacks = []
-    if not abi:
-        lacks.append("reading each other's and the user's files (the kernel has no Landlock)")
-    elif abi < _SCOPE_ABI and namespaces.PID not in given:
-        lacks.append(f"sending signals to the user's processes (Landlock {abi}, {_SCOPE_ABI} can)")
+    group, given = cgroups.place(), namespaces.given()
+    lacks = [phrase] if (phrase := unconfined(landlock_abi())) else []
     if group is None and namespaces.PID not in given:
         lacks.append("leaving processes when they are killed (no PID namespace or control group)")
     if namespaces.PIDS not in given and (group is None or "pids" not in group.controllers):
