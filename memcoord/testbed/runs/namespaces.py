@@ -59,9 +59,11 @@ def isolate(settle: Callable[[], None], hide: Callable[[], object]) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if _has_hung_up(tells):  # the guard ended before the line above
         os._exit(EXIT_ORPHANED)
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # which does nothing to process 1
     domain = os.fork()
     if domain:
         _reap(domain, tells)
+    signal.signal(signal.SIGINT, handler)
     os.close(tells)
 
 
@@ -148,7 +150,6 @@ def _guard(init: int, told: int) -> NoReturn:
 
 def _reap(domain: int, tells: int) -> NoReturn:
     """In the init: bury whoever ends; tell how the domain did, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which the kernel keeps from process 1
     while True:
         pid, status = os.wait()
         if pid == domain:
