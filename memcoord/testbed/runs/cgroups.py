@@ -22,7 +22,7 @@ from typing import Self
 
 #: What a domain's process may have beside the domain's frames: Python, numpy, a trace, files read.
 PROCESS_BYTES = 1 << 30
-PROCESSES_MAX = 300
+PROCESSES_MAX = 600
 PREFIX = "memcoord-"
 REMOVE_S = 5.0
 POLL_S = 0.01

@@ -24,8 +24,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-#: The least that Linux takes.
-PIDS_MAX = 301
+#: Linux reuses no number below 300, so that this leaves 300 after the first round.
+PIDS_MAX = 600
 #: Before, ``pid_max`` was one number for the whole machine, which must not be touched.
 PIDS_MAX_LINUX = (6, 14)
 EXIT_ORPHANED = 70
