@@ -110,8 +110,10 @@ def join(path: Path) -> None:
 
 def remove(path: Path) -> bool:
     """End all that lives in the group and remove it; False when some of it would not go."""
+    kill = path / "cgroup.kill"
     with contextlib.suppress(OSError):
-        (path / "cgroup.kill").write_text("1")
+        if kill.exists():
+            kill.write_text("1")
     until = time.monotonic() + REMOVE_S
     while True:
         try:
@@ -137,8 +139,10 @@ def _candidates(proc: Path) -> list[Path]:
     own = next((line[3:] for line in groups.splitlines() if line.startswith("0::/")), "")
     for line in mounts.splitlines() if own else ():
         mount, _, kind = line.partition(" - ")
+        if not kind.startswith("cgroup2 "):
+            continue
         root, top = mount.split()[3:5]
-        if kind.startswith("cgroup2 ") and own.startswith(root):
+        if own.startswith(root):
             paths = [Path(top) / own[len(root) :].lstrip("/")]
             paths += [Path(top)] if os.geteuid() == 0 and paths[0] != Path(top) else []
             return [path for path in paths if _is_ours(path)]
