@@ -1,10 +1,10 @@
 """The control group (cgroup v2) that the domains of a run live in, where one may be made.
 
 Owns: where such a group may stand (``place``), and ``Slice``, the group of one run with a child for
-each domain. The group lies below that of the launcher where the launcher may write there (systemd
-calls that delegated), and for root else at the top. It limits the memory of all domains together,
-and of each, where the group of the launcher has the memory controller to hand on; in any case the
-kernel kills a group as a whole, whoever forked in it.
+each domain. The group lies below that of the launcher, or below one that holds it, as far up as
+this user may write (systemd calls that delegated): a group with processes of its own hands on no
+controllers. With the memory controller the memory of all domains together, and of each, is limited;
+in any case the kernel kills a group as a whole, whoever forked in it.
 Rules: a group is entered by the process itself (``join``), before it gives up its powers; a domain
 has no right to write there. ``remove`` ends what is left. Called by the session of a run, the
 confined process, ``clean`` and ``doctor``.
@@ -13,6 +13,7 @@ confined process, ``clean`` and ``doctor``.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import time
@@ -38,7 +39,7 @@ class Place:
 
 
 def place(proc: Path = Path("/proc/self")) -> Place | None:
-    """Where this process may make a group, the one with most controllers; None for nowhere."""
+    """Where this process may make a group: most controllers, then nearest; None for nowhere."""
     found = [Place(path, _words(path / "cgroup.subtree_control")) for path in _candidates(proc)]
     return max(found, key=lambda one: len(set(one.controllers) & set(_WANTED)), default=None)
 
@@ -130,7 +131,7 @@ def remove(path: Path) -> bool:
 
 
 def _candidates(proc: Path) -> list[Path]:
-    """Groups that this process may write in: its own, and for root the topmost."""
+    """Groups that this process may write in, from its own upwards."""
     try:
         mounts = (proc / "mountinfo").read_text(encoding="utf-8", errors="replace")
         groups = (proc / "cgroup").read_text(encoding="utf-8", errors="replace")
@@ -143,13 +144,13 @@ def _candidates(proc: Path) -> list[Path]:
             continue
         root, top = mount.split()[3:5]
         if own.startswith(root):
-            paths = [Path(top) / own[len(root) :].lstrip("/")]
-            paths += [Path(top)] if os.geteuid() == 0 and paths[0] != Path(top) else []
-            return [path for path in paths if _is_ours(path)]
+            path = Path(top) / own[len(root) :].lstrip("/")
+            chain = [one for one in (path, *path.parents) if one.is_relative_to(top)]
+            return list(itertools.takewhile(_is_writable, chain))
     return []
 
 
-def _is_ours(path: Path) -> bool:
+def _is_writable(path: Path) -> bool:
     return all(os.access(one, os.W_OK) for one in (path, path / "cgroup.procs"))
 
 

@@ -140,6 +140,20 @@ def run_its_memory() -> str:
     raise No("it holds no file of it")
 
 
+def own_walls(groups: Path) -> dict[str, Callable[[], object]]:
+    return {
+        "end the init of its namespace": end_init,
+        "trace the init of its namespace": lambda: trace(1),
+        "make a user namespace": lambda: checked(LIBC.unshare(CLONE_NEWUSER)),
+        "make a PID namespace": lambda: checked(LIBC.unshare(CLONE_NEWPID)),
+        "leave its control group": lambda: (groups / "cgroup.procs").write_text("0"),
+        "kill its neighbour's": lambda: (groups / "victim/cgroup.kill").write_text("1"),
+        "raise the limits of its own": lambda: (groups / "attacker/memory.max").write_text("max"),
+        "fork without end": fork_without_end,
+        "run a program from shared memory": run_its_memory,
+    }
+
+
 def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
     run, frame = Path(told["run_dir"]), told["frame"]
     victim, hypervisor = told["victim"], told["hypervisor"]
@@ -166,19 +180,6 @@ def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
         "signal the hypervisor": lambda: os.kill(hypervisor, 0),
         "signal the launcher": lambda: os.kill(told["launcher"], 0),
         "signal everybody": lambda: os.kill(-1, 0),
-        "end the init of its namespace": end_init,
-        "trace the init of its namespace": lambda: trace(1),
-        "make a user namespace": lambda: checked(LIBC.unshare(CLONE_NEWUSER)),
-        "make a PID namespace": lambda: checked(LIBC.unshare(CLONE_NEWPID)),
-        "leave its control group": lambda: Path(told["groups"], "cgroup.procs").write_text("0"),
-        "kill the victim's control group": lambda: Path(
-            told["groups"], "victim", "cgroup.kill"
-        ).write_text("1"),
-        "raise the limits of its control group": lambda: Path(
-            told["groups"], "attacker", "memory.max"
-        ).write_text("max"),
-        "fork without end": fork_without_end,
-        "run a program from shared memory": run_its_memory,
         "read the token": lambda: (run / messages.TOKEN_FILE).read_text(),
         "read the configuration": lambda: (run / "hypervisor.json").read_text(),
         "list the run directory": lambda: os.listdir(run),
@@ -201,6 +202,7 @@ def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
         ),
         "attach under a name of its own": lambda: frontend.attach(run, "sybil", 512),
         "keep others from attaching": lambda: crowd(run),
+        **own_walls(Path(told["groups"])),
     }
 
 

@@ -42,20 +42,19 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_group_lies_below_that_of_the_launcher(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert cgroups.place(tree) == Place(tree / "mine", ("pids",))
-    assert cgroups.lacking(cgroups.place(tree)) != []
-
-
-def test_for_root_the_top_will_do_when_it_hands_on_more(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+def test_the_group_lies_where_most_is_handed_on(tree: Path) -> None:
     assert cgroups.place(tree) == Place(tree, ("memory", "pids"))
     assert cgroups.lacking(cgroups.place(tree)) == []
+    (tree / "mine" / "cgroup.subtree_control").write_text("pids memory")
+    assert cgroups.place(tree) == Place(tree / "mine", ("pids", "memory"))  # as much, and nearer
+
+
+def test_the_group_lies_where_this_user_may_write(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: "mine" in str(path))
+    assert cgroups.place(tree) == Place(tree / "mine", ("pids",))
+    assert cgroups.lacking(cgroups.place(tree)) != []
 
 
 @pytest.mark.parametrize("file", ["mountinfo", "cgroup"])
