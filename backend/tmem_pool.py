@@ -8,12 +8,11 @@ thread runs the pool's compiled code under the host lock; ``locked`` keeps it ou
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from backend._service import ffi, lib
-from hypervisor.public.errors import InternalError
+from hypervisor.public.errors import Status, error_of
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId
 
 #: Fields of a domain's snapshot, and the counters of its tmem client that each is the sum of.
@@ -53,7 +52,7 @@ class TmemPool:
         self._bytes = areas * AREA_BYTES
         self._slab = int(lib.mc_map_anonymous(self._bytes))
         if self._slab < 0:
-            raise InternalError(f"tmem slab: {os.strerror(-self._slab)}")
+            raise error_of(Status.EKERNEL, "map the memory of tmem")
         try:
             self.tmem: Any = Tmem(max_areas=areas, slab=self._slab, mrc=mrc_points > 1, **options)
             own = serve.entry_points(self.tmem.state_address)
