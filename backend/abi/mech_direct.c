@@ -89,7 +89,7 @@ static int direct_make_ready(struct mc_host *host, struct mc_domain *domain)
         return 0;
     if (mc_has_free(host, MC_AREA_FRAMES))
         return !mc_populate(host, domain, (uint32_t)area, MC_A_READY);
-    return mc_supply_take_spare(host, domain);
+    return !mc_supply_is_coming(host) && mc_supply_take_spare(host, domain);
 }
 
 /* A HARD area, or -1. The last areas of the domain may be due to be punched: then this punches them

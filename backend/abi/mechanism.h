@@ -162,6 +162,8 @@ int mc_is_punch_due(const struct mc_domain *domain);
 int mc_supply_find(struct mc_host *host, struct mc_domain *domain, int *path);
 /* Any thread. 1 when somebody gave an area: a donor that can spare it (from_donor: a ready one
  * too); tmem. */
+/* 1 when what is about to be punched makes one area more free than slack and promise. */
+int mc_supply_is_coming(struct mc_host *host);
 int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_tmem_give(struct mc_host *host);

@@ -155,6 +155,11 @@ static uint32_t supply_missing_areas(struct mc_host *host, uint64_t frames)
     return due >= wanted ? 0 : (uint32_t)((wanted - due + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES);
 }
 
+int mc_supply_is_coming(struct mc_host *host)
+{
+    return !supply_missing_areas(host, MC_AREA_FRAMES);
+}
+
 /* What a gathering needs to know. */
 struct supply_wish {
     const struct mc_domain *receiver;
@@ -244,8 +249,7 @@ int mc_supply_find(struct mc_host *host, struct mc_domain *domain, int *path)
     MC_CHECK_LOCKED(host);
     if (mc_has_free(host, MC_AREA_FRAMES))
         return MC_OK;
-    if (!supply_missing_areas(host, MC_AREA_FRAMES) &&
-        !supply_wait_for_transit(host, domain, until_ns))
+    if (mc_supply_is_coming(host) && !supply_wait_for_transit(host, domain, until_ns))
         return MC_OK;
     do {                        /* a donor whose file does not answer is followed by another */
         if (!mc_supply_take_from_donor(host, domain))
