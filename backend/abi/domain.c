@@ -255,7 +255,7 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
 static void domain_restore_pinned(struct mc_domain *domain)
 {
     for (uint32_t area = 0; area < domain->areas; area++)
-        if (domain->states[area] != MC_A_HARD) {
+        if (domain->states[area] != MC_A_HARD && domain->states[area] != MC_A_PUNCH_HARD) {
             MC_CHECK(domain->states[area] == MC_A_INSTALLED && domain->pin_counts[area],
                      "domain %u, area %u: state %u, %u pins after a reboot", domain->domid, area,
                      domain->states[area], domain->pin_counts[area]);
