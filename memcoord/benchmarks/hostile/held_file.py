@@ -1,7 +1,7 @@
 """A process that keeps the inode lock of a memory file, so that no hole of the file can be punched.
 
 ``write`` to a file keeps the lock of its inode while it copies; here the page that it copies from
-never comes. Every ``fallocate`` on the file then waits, uninterruptibly, for as long as this process
+never comes. Every ``fallocate`` on the file then waits, uninterruptibly, as long as this process
 likes. Two ways to such a page, ``HOWS``:
 
 - ``uffd``: memory registered with userfaultfd that nobody fills (root, or
