@@ -1,7 +1,7 @@
 """Domains that really use more memory than they were granted.
 
-Owns: the rule. Called by the coordinator each tick; the hypervisor process acts on the result as
-its ``on_violation`` setting says. The kernel tells how much memory a domain uses (``st_blocks``);
+Owns: the rule. Called by the coordinator each tick; the result is reported and nothing more: what
+``on_violation`` says is done by the exact rule of ``backend/abi/excess.h``. The kernel tells how much memory a domain uses (``st_blocks``);
 the domain is not asked.
 
 ``installed_frames`` counts every area of the domain that is backed, areas on their way in or out
