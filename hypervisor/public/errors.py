@@ -70,7 +70,9 @@ class DomainBusy(MemcoordError):
 
     def __init__(self, domid: int, name: str) -> None:
         self.domid, self.name = domid, name
-        super().__init__(f"{name} (domain {domid}): its file does not let go of its memory yet; try again, or end what maps it")
+        super().__init__(
+            f"{name} (domain {domid}): its file keeps its memory; try later or end what has it open"
+        )
 
 
 class PolicyFault(MemcoordError):

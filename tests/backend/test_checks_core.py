@@ -114,11 +114,9 @@ def users_that_were_never_let_go(lab: CheckLab) -> None:
 
 @host("mc_keep", detaches=True)
 def more_records_kept_than_a_ring_has_slots(lab: CheckLab) -> None:
-    at = locked(lab)
-    lab.domain().kept_count = abi.MC_RING_SLOTS
-    lib.mc_keep(*at, lab.record(abi.MC_OP_GROW))
-    lab.domain().kept_count = 0
-    lab.unlock()
+    lab.open().kept_count = abi.MC_RING_SLOTS
+    lab.push(lab.guest(), abi.MC_OP_GROW, 1)
+    lab.serve()
 
 
 @host("mc_domain_let_go")
@@ -373,7 +371,7 @@ def a_boot_that_skips_an_area(lab: CheckLab) -> None:
     lib.mc_boot_plugged(*at)
 
 
-@boot("boot_install")
+@boot("boot_install_at_once")
 def a_target_of_more_areas_than_maxmem(lab: CheckLab) -> None:
     at = locked(lab)
     lab.set(2, lib.MC_A_SOFT)
