@@ -15,7 +15,6 @@ import hmac
 import os
 import secrets
 import select
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -28,8 +27,10 @@ from hypervisor.attach import AttachListener
 from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
 from hypervisor.control import ControlPlane
 from hypervisor.coordination.coordinator import Coordinator
+from hypervisor.coordination.decisions import Decision
 from hypervisor.domains import DomainEntry, DomainTable
-from hypervisor.public.backend import EXCESS, STUCK, Backend, DomainSpec
+from hypervisor.ending import Endings
+from hypervisor.public.backend import EXCESS, STANDING, STUCK, Backend, DomainSpec, not_reached
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
@@ -80,6 +81,7 @@ class Hypervisor:
         self._known = {domain.name: domain for domain in config.domains}
         self._spent: set[str] = set()  # names whose one-time token was used
         self._domains = DomainTable()
+        self._endings = Endings(config.cgroup)
         self._control = ControlPlane(run_dir, self._serve)
         self._listener = AttachListener(run_dir, self._admit)
         self._promise()
@@ -111,6 +113,7 @@ class Hypervisor:
             self._detach(entry, "hypervisor stops")
         self._listener.close()
         self._control.close()
+        self._endings.close()
 
     def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
@@ -257,6 +260,8 @@ class Hypervisor:
             DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
         )
         self._spent.add(config.name)
+        if self._is_launched(config.name):
+            self._endings.note(config.name, pid)
         self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
@@ -273,9 +278,12 @@ class Hypervisor:
 
     def _end_process(self, entry: DomainEntry) -> None:
         """With "kill": its memory goes back only if it stops to touch it. Never our own process."""
-        if self._config.on_violation == "kill" and entry.pidfd >= 0 and entry.pid != os.getpid():
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
+        if self._config.on_violation == "kill" and entry.pid != os.getpid():
+            self._endings.kill(entry.name, entry.pidfd)
+
+    def _is_launched(self, name: str) -> bool:
+        """Whether a launcher starts the domain of this name, and none else can be it."""
+        return bool(self._config.attach_secret) and name in self._known
 
     def _promise(self) -> None:
         """Reserve the boot frames of every configured domain that has not attached."""
@@ -342,6 +350,8 @@ class Hypervisor:
             self._on_event("violation", msgspec.to_builtins(violation))  # excess.c acts, not this
         for name in self._backend.haunted():
             self._on_event("violation", {"name": name, "gone": True})
+            if self._config.on_violation == "kill" and self._is_launched(name):
+                self._endings.kill(name)
         if self._config.tmem_compression:
             compress(self._backend)
         self._control.publish(self._publication())
@@ -391,12 +401,23 @@ class Hypervisor:
     def _why(self, name: str) -> Any:
         """Decisions about a domain, attached or gone."""
         decisions = self._coordinator.why(name)
-        if not decisions:
-            self._entry_named(name)
+        entry = self._entry_named(name) if not decisions else self._domains.named(name)
+        if entry is not None:
+            now = self._standing(entry)
+            if said := not_reached(now):
+                target = now["target_frames"]
+                time_ns = self._coordinator.now_ns()
+                decisions.append(Decision(self._ticks, time_ns, name, "ram", target, target, said))
         return msgspec.to_builtins(decisions)
 
-    def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
-        """Pin the RAM target against the policy; -1 lets the policy set it again."""
+    def _standing(self, entry: DomainEntry) -> dict[str, Any]:
+        """Where a domain is on its way to its targets."""
+        domains = self._backend.snapshot().domains
+        now = next(domain for domain in domains if domain.domid == entry.domid)
+        return {name: getattr(now, name) for name in STANDING}
+
+    def _mem_set(self, entry: DomainEntry, target_frames: int) -> dict[str, Any]:
+        """Pin the RAM target against the policy; -1 lets the policy set it again. How far it is."""
         if not -1 <= target_frames <= entry.config.maxmem_frames:
             raise ConfigError(
                 "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
@@ -406,15 +427,17 @@ class Hypervisor:
             entry.domid, entry.config.target_frames if released else target_frames
         )
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
+        return self._standing(entry)
 
-    def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
-        """Pin the tmem target against the policy; below 0 lets the policy set it again."""
+    def _tmem_set(self, entry: DomainEntry, target_pages: int) -> dict[str, Any]:
+        """Pin the tmem target against the policy; below 0 lets the policy set it again. How far."""
         total = self._config.total_frames
         if target_pages > total:
             raise ConfigError("target", f"must be 0 to {total} pages (all host memory)")
         pages = max(target_pages, -1)
         self._backend.set_tmem_target(entry.domid, pages)
         self._coordinator.pin(entry.domid, tmem_pages=pages)
+        return self._standing(entry)
 
 
 def _has_input(fileno: int) -> bool:
