@@ -98,6 +98,7 @@ struct mc_domain_counters {
 };
 
 struct mc_mechanism;            /* mechanism.h */
+struct mc_host;
 
 struct mc_domain {
     uint32_t domid;
