@@ -20,11 +20,12 @@ import msgspec
 from backend import snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
-from backend.ghosts import Ghosts
+from backend.ghosts import Ghosts, Leaver
 from backend.options import mechanism_of, option_values
 from backend.tmem_pool import TmemPool
 from hypervisor.public.backend import (
     EXCESS,
+    STUCK,
     BankSpec,
     DomainHandles,
     DomainSpec,
@@ -44,6 +45,8 @@ from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
+#: A host that stops waits no longer for the files of its domains.
+CLOSE_S = 2.0
 SETTLE_POLL_S = 0.001
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
@@ -51,6 +54,7 @@ BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": Bac
 _BROKEN = {
     Status.EPERM: "error budget spent",
     Status.EFOREIGN: EXCESS,
+    Status.ETIMEOUT: STUCK,
     Status.EBROKEN: "its state in the hypervisor is broken; stderr has the report",
 }
 
@@ -96,7 +100,9 @@ class HostBackend:
         self._beats = 0
         self._threads: list[threading.Thread] = []
         self._pool: TmemPool | None = None
-        self._ghosts = Ghosts() if stop_excess else None
+        self._ghosts = Ghosts()
+        self._leaving: dict[DomId, Leaver] = {}
+        self._is_stuck = False  # keepers were left behind, in calls that do not return
         with contextlib.ExitStack() as undo:
             self._host = self._open_host(total_areas, areas_of(slack_frames), undo)
             self._host.error_budget = error_budget
@@ -141,9 +147,15 @@ class HostBackend:
             loops["excess"] = lib.mc_excess_run
         undo.callback(self._stop_threads)
         for name, run in loops.items():
-            thread = threading.Thread(target=run, args=(self._host,), name=name, daemon=True)
+            thread = threading.Thread(target=self._run, args=(run,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
+        while not (self._host.service_running and self._host.worker_running):
+            time.sleep(SETTLE_POLL_S)
+
+    def _run(self, loop: Callable[[Any], int]) -> None:
+        if loop(self._host):
+            self._is_stuck = True
 
     def _stop_threads(self) -> None:
         lib.mc_host_stop(self._host)
@@ -164,6 +176,8 @@ class HostBackend:
         Raises NoMemory when the host has not so many free frames, ConfigError for an unknown
         mechanism or option, InternalError when a system call fails.
         """
+        if domid in self.leaving():
+            raise DomainBusy(domid, self._leaving[domid].name)
         areas = areas_of(spec.maxmem_frames)
         wanted = ffi.new("struct mc_domain_spec *")
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
@@ -189,18 +203,34 @@ class HostBackend:
             spin_ns=self.spin_ns,
         )
 
-    def close(self, domid: DomId) -> None:
-        """Take back every frame and tmem page of a domain, dead or alive.
+    def close(self, domid: DomId, grace_s: float = 0.0) -> None:
+        """Have every frame and tmem page of a domain taken back, dead or alive. Returns at once.
 
-        Raises DomainBusy when a thread of the host still works on the domain after ten seconds. The
-        domain is not served any more, keeps its memory, and may be closed again.
+        The guest is told first; nothing is taken from it within ``grace_s``. Until its file is
+        punched the domain's frames stay charged, and its domid is among ``leaving``.
         """
+        if domid not in self._names:
+            return
         domain = self._host.domains[domid]
-        is_first = domain.phase not in (lib.MC_CLOSING, lib.MC_QUIESCED)
-        if self._ghosts is not None and domid in self._names and is_first:
-            self._ghosts.adopt(self._names[domid], domain.ram_fd, domain.areas * AREA_BYTES)
-        self._check_quiet(lib.mc_domain_close(self._host, domid), domid, "close")
-        self._names.pop(domid, None)
+        leaver = Leaver.of(self._names.pop(domid), domain.ram_fd, domain.areas * AREA_BYTES)
+        self._leaving[domid] = leaver
+        _check(lib.mc_domain_close(self._host, domid, round(grace_s * 1e9)), f"close {leaver.name}")
+
+    def leaving(self) -> dict[DomId, str]:
+        """Names of domains that were closed and whose memory is not all back yet."""
+        for domid in list(self._leaving):
+            if lib.mc_domain_is_gone(self._host, domid):
+                self._ghosts.adopt(self._leaving.pop(domid))
+        return {domid: leaver.name for domid, leaver in self._leaving.items()}
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until no domain is ``leaving``; False after ``timeout_s``."""
+        until = time.monotonic() + timeout_s
+        while self.leaving():
+            if time.monotonic() > until:
+                return False
+            time.sleep(SETTLE_POLL_S)
+        return True
 
     def reboot(self, domid: DomId) -> None:
         """The guest starts anew: meta is formatted, it holds what it boots with; pins stay.
@@ -273,8 +303,9 @@ class HostBackend:
             self._host.domains[domid].control.heartbeat = self._beats
 
     def haunted(self) -> list[str]:
-        """Names of domains that are gone and whose memory was used, which ``stop_excess`` frees."""
-        return [] if self._ghosts is None else self._ghosts.look()
+        """Names of domains that are gone and whose memory was used; it is being taken back."""
+        self.leaving()
+        return self._ghosts.look()
 
     def kick(self) -> None:
         """Wake the service thread: a doorbell arrived through the relay."""
@@ -349,20 +380,25 @@ class HostBackend:
         if status:
             raise InternalError(f"host ledger broken at domain {where[0]}: {Status(status).name}")
 
-    def stop(self) -> None:
-        """Stop the threads and close every domain that is left; idempotent.
+    def stop(self) -> list[str]:
+        """Close every domain that is left and stop the threads; idempotent.
 
-        InternalError when a thread does not stop: then memory stays mapped under it.
+        Returns the names of domains whose file did not let go within CLOSE_S. They, and the host,
+        stay mapped until the process ends. InternalError when another thread does not stop.
         """
         if not self._host:
-            return
-        self._stop_threads()
+            return []
         for domid in list(self._names):
             self.close(domid)
-        if self._ghosts is not None:
-            self._ghosts.close()
+        self.wait_closed(CLOSE_S)
+        self._stop_threads()
+        stuck = list(self.leaving().values())
+        self._ghosts.close()
+        if stuck or self._is_stuck:
+            self._undo.pop_all()  # a keeper still uses the host
         self._undo.close()
         self._host = None
+        return stuck
 
 
 def _done(code: int, what: str) -> None:

@@ -72,8 +72,9 @@ class HypervisorConfig(HostSettings, frozen=True):
 
     ``on_violation``: what happens to a domain that uses more memory than it was granted. "stop"
     detaches the domain; "kill" also kills its process, because only that revokes memory the process
-    has already mapped. Of a domain that brings a token, "kill" kills all that is in its control
-    group or PID namespace.
+    has already mapped. The launcher's runs have "kill". Of a domain that brings a token, "kill"
+    kills all that is in its control group or PID namespace. A domain whose file does not let its
+    memory go is detached in any case, and with "kill" killed.
     """
 
     total_frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]

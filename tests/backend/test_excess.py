@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from backend_steps import WAIT_S, spec
+from backend_steps import WAIT_S, close_domain, spec
 from guest_double import GuestDouble
 
-from backend.ghosts import GHOSTS_MAX, Ghosts
+from backend.ghosts import GHOSTS_MAX, Ghosts, Leaver
 from backend.host import HostBackend
 from frontend._guest import lib
 from hypervisor.public.backend import EXCESS
@@ -58,7 +58,7 @@ def test_a_domain_that_grows_and_shrinks_at_full_speed_is_not(strict: HostBacken
 
 def test_memory_of_a_domain_that_is_gone_is_taken_back(strict: HostBackend) -> None:
     guest = GuestDouble(strict.open(DomId(0), spec("gone", boot=2)))
-    strict.close(DomId(0))
+    close_domain(strict, DomId(0))
     assert strict.haunted() == []
     guest.bytes_of(5)[0] = b"\x01"
     assert strict.haunted() == ["gone"]
@@ -71,7 +71,7 @@ def test_only_the_last_files_are_kept() -> None:
     ghosts = Ghosts()
     fds = [lib.mc_memfd(b"ghost", 4096) for _ in range(GHOSTS_MAX + 1)]
     for number, fd in enumerate(fds):
-        ghosts.adopt(f"vm{number}", fd, 4096)
+        ghosts.adopt(Leaver.of(f"vm{number}", fd, 4096))
         address = lib.mc_map(fd, 4096)
         assert lib.mc_populate_write(address, 4096) == 0
         lib.mc_unmap(address, 4096)

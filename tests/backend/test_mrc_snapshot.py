@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from backend_steps import close_domain
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
@@ -47,6 +48,6 @@ def test_a_snapshot_has_the_curves_that_were_asked_for(points: int) -> None:
         assert second.mrc == (1.0,) * POINTS
     for domid, each in enumerate(guests):
         each.close()
-        backend.close(DomId(domid))
+        close_domain(backend, DomId(domid))
     backend.validate()
     backend.stop()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backend_steps import close_domain
 from guest_double import GuestDouble
 from tmem_streams import Mix, Row, first_difference, stream
 from xen_model import XenModel
@@ -47,7 +48,7 @@ class RingPool:
 
     def close_client(self, client: int) -> None:
         self._guests.pop(client)[0].close()
-        self._backend.close(DomId(client))
+        close_domain(self._backend, DomId(client))
 
     def _send(self, op: int, client: int, *words: int) -> int:
         return self._guests[client][0].send(op, *words, tmem=True)[0]
