@@ -206,8 +206,11 @@ static int dom0_go_on(struct mc_dom0 *dom0, struct mc_domain *asker)
             status = dom0_prepare(dom0, asker);
             continue;
         }
-        if (!ask->given && !mc_has_free(dom0->host, MC_AREA_FRAMES))
-            dom0_take_from_donors(dom0, asker);         /* what replaces the ready area */
+        /* An area that stood ready before the ask is replaced; one that was populated for the ask
+         * needs no other. */
+        if (!ask->given && cmm_of(asker)->wish != MC_CMM_WISH_DONE &&
+            !mc_has_free(dom0->host, MC_AREA_FRAMES))
+            dom0_take_from_donors(dom0, asker);
         if (mc_phase_of(asker) == MC_ACTIVE)
             status = dom0_grant(dom0, asker);
     }
