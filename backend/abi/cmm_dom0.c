@@ -188,7 +188,10 @@ static int dom0_prepare(struct mc_dom0 *dom0, struct mc_domain *asker)
     default:
         status = device->wish_status;
         device->wish = MC_CMM_NO_WISH;
-        return status == MC_ENOMEM && dom0_take_from_donors(dom0, asker) ? MC_OK : status;
+        if (status != MC_ENOMEM)
+            return status;
+        device->ask.given = 0;  /* what donors gave so far, another domain was quicker to take */
+        return dom0_take_from_donors(dom0, asker) ? MC_OK : status;
     }
 }
 
