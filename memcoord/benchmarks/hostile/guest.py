@@ -31,7 +31,8 @@ from memcoord.testbed.runs.remote import operation, serve
 ATTACH_S = 20.0
 RETRY_S = 0.002
 SAMPLES_MAX = 20_000
-TURN_S = 0.05  # of grants and of puts, in turns
+#: A grant takes a hundred times as long as a put.
+GRANTS_S, PUTS_S = 0.08, 0.02
 OFFERING_S = 0.01
 WORD_BYTES = 8
 NS = 1_000_000_000
@@ -149,11 +150,11 @@ class CheatingGuest:
         guest = ffi.cast("struct mc_guest *", self._joined().guest_address)
         samples, until = ffi.new("uint64_t[]", SAMPLES_MAX), time.monotonic() + for_s
         found: dict[str, list[int]] = {"grant": [], "put": []}
-        turn = (samples, SAMPLES_MAX, _ns(pause_s), _ns(TURN_S))
+        turn = (samples, SAMPLES_MAX, _ns(pause_s))
         while time.monotonic() < until:
-            found["grant"] += _taken(samples, lib.mcc_grants(guest, *turn), "grants")
+            found["grant"] += _taken(samples, lib.mcc_grants(guest, *turn, _ns(GRANTS_S)), "grants")
             if self._put_from() >= 0:
-                done = lib.mcc_puts(guest, self._pool, self._put_frame, *turn)
+                done = lib.mcc_puts(guest, self._pool, self._put_frame, *turn, _ns(PUTS_S))
                 found["put"] += _taken(samples, done, "puts")
         return found
 
