@@ -50,8 +50,8 @@ from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
 ENDED = "ended"
-#: A domain that lives is told that it is detached this long before its memory is taken.
-GRACE_S = 0.1
+#: A domain that lives is told that it is detached, and has so long to let go of its memory.
+GRACE_S = 0.5
 #: A closed domain whose memory is not back after this time is reported.
 LINGER_S = 2.0
 #: Domains of one process that are not in the configuration: one process must not take the table.

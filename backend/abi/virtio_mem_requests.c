@@ -3,7 +3,8 @@
  *   PLUG        all blocks of the run or none, charged to the device's bank, without pages (as
  *               QEMU without prealloc). Never beyond the requested size. A long run, or one for
  *               which memory must be found or punched, is left to the keeper.
- *   UNPLUG      swaps the words of the areas at once. The keeper punches, neighbours in one call.
+ *   UNPLUG      swaps the words of the areas, of a long run in several turns. The keeper punches,
+ *               neighbours in one call.
  *
  * Every word of a request is compared with the bitmap and the ledger. ERROR counts as a bad
  * request.
@@ -261,17 +262,39 @@ enum mc_served mc_vmem_later(struct mc_host *host, struct mc_domain *domain,
 
 /* ---- unplug ---- */
 
-static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc_domain *domain,
-                                                 struct mc_record *record)
+/* Pull the installed areas of a run, claimed ones alone unless `free_too`, from where the turn
+ * before stopped: record->status areas into the run. 1 at its end, 0 when this turn is over. */
+static int vmem_pull_run(struct mc_host *host, struct mc_domain *domain, struct mc_record *record,
+                         struct mc_area_run areas, int free_too)
 {
-    struct mc_vmem *device = vmem_of(domain);
-    struct mc_vmem_region *region = vmem_region_of(device, record);
-    struct mc_vmem_blocks blocks = vmem_blocks_of(record);
-    struct mc_area_run areas;
-    int failed = 0;
-    if (!region || mc_vmem_count_plugged(device, blocks) != blocks.count)
-        return vmem_answer_error(domain);
-    areas = vmem_areas_of(domain, blocks);
+    uint64_t start_ns = mc_clock_ns();
+    for (uint32_t area = areas.first + (uint32_t)record->status; area < areas.end;) {
+        if (domain->states[area] == MC_A_INSTALLED)
+            mc_pull(host, domain, area, free_too && !mc_area_is_claimed(domain, area)
+                                            ? MC_PULL_HARD : MC_PULL_CLAIMED);
+        if (++area % MC_VMEM_AT_ONCE_AREAS == 0 && area < areas.end &&
+            mc_clock_ns() - start_ns > MC_VISIT_NS_MAX) {
+            record->status = area - areas.first;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* MC_OK when none of a run is installed; MC_EPERM when what is left is pinned, else MC_ESTATE. */
+static enum mc_status vmem_what_is_left(const struct mc_domain *domain, struct mc_area_run areas)
+{
+    enum mc_status status = MC_OK;
+    for (uint32_t area = areas.first; area < areas.end && status != MC_EPERM; area++)
+        if (domain->states[area] == MC_A_INSTALLED)
+            status = domain->pin_counts[area] ? MC_EPERM : MC_ESTATE;
+    return status;
+}
+
+/* MC_VMEM_ACK when the guest may unplug the run. */
+static enum mc_vmem_response vmem_check_unplug(struct mc_domain *domain, struct mc_record *record,
+                                               struct mc_area_run areas)
+{
     for (uint32_t area = areas.first; area < areas.end; area++) {
         if (domain->pin_counts[area]) {
             domain->counters.refused_dma++;
@@ -280,34 +303,49 @@ static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc
         if (domain->states[area] == MC_A_INSTALLED && !mc_area_is_claimed(domain, area))
             return vmem_answer_error(domain);
     }
-    for (uint32_t area = areas.first; area < areas.end; area++)
-        if (domain->states[area] == MC_A_INSTALLED)
-            failed |= mc_pull(host, domain, area, MC_PULL_CLAIMED);
-    mc_vmem_note_blocks(domain, region, blocks);
-    return failed ? vmem_answer_error(domain) : MC_VMEM_ACK;    /* the guest changed a word */
+    return MC_VMEM_ACK;
 }
 
-static enum mc_vmem_response vmem_request_unplug_all(struct mc_host *host,
-                                                     struct mc_domain *domain,
-                                                     struct mc_record *record)
+static enum mc_served vmem_request_unplug(struct mc_host *host, struct mc_domain *domain,
+                                          struct mc_record *record)
+{
+    struct mc_vmem *device = vmem_of(domain);
+    struct mc_vmem_region *region = vmem_region_of(device, record);
+    struct mc_vmem_blocks blocks = vmem_blocks_of(record);
+    enum mc_vmem_response checked = MC_VMEM_ACK;
+    struct mc_area_run areas;
+    int is_over;
+    if (!region || (!record->status && mc_vmem_count_plugged(device, blocks) != blocks.count))
+        return mc_answered(record, vmem_answer_error(domain));
+    areas = vmem_areas_of(domain, blocks);
+    if (!record->status)        /* in the first turn */
+        checked = vmem_check_unplug(domain, record, areas);
+    if (checked != MC_VMEM_ACK)
+        return mc_answered(record, checked);
+    is_over = vmem_pull_run(host, domain, record, areas, 0);
+    mc_vmem_note_blocks(domain, region, blocks);
+    if (!is_over)
+        return MC_UNFINISHED;
+    if (vmem_what_is_left(domain, areas))       /* the guest changed a word */
+        checked = vmem_answer_error(domain);
+    return mc_answered(record, checked);
+}
+
+static enum mc_served vmem_request_unplug_all(struct mc_host *host, struct mc_domain *domain,
+                                              struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
     struct mc_area_run areas = vmem_areas_of(domain, (struct mc_vmem_blocks){0, device->blocks});
-    int left = 0, pinned = 0;
-    for (uint32_t area = areas.first; area < areas.end; area++) {
-        int status;
-        if (domain->states[area] != MC_A_INSTALLED)
-            continue;
-        status = mc_pull(host, domain, area, mc_area_is_claimed(domain, area) ? MC_PULL_CLAIMED
-                                                                              : MC_PULL_HARD);
-        left |= status != MC_OK;
-        pinned |= status == MC_EPERM;
-    }
+    int is_over = vmem_pull_run(host, domain, record, areas, 1);
+    enum mc_status left;
     for (uint32_t i = 0; i < device->region_count; i++) {
         mc_vmem_note_blocks(domain, &device->regions[i], device->regions[i].all);
         mc_vmem_size_usable(device, &device->regions[i], 1);
     }
-    return left ? vmem_answer_busy(domain, record, pinned ? MC_EPERM : MC_ESTATE) : MC_VMEM_ACK;
+    if (!is_over)
+        return MC_UNFINISHED;
+    left = vmem_what_is_left(domain, areas);
+    return mc_answered(record, left ? vmem_answer_busy(domain, record, left) : MC_VMEM_ACK);
 }
 
 /* ---- the other requests ---- */
@@ -349,9 +387,9 @@ enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
     case MC_OP_VMEM_PLUG:
         return vmem_request_plug(host, domain, record);
     case MC_OP_VMEM_UNPLUG:
-        return mc_answered(record, vmem_request_unplug(host, domain, record));
+        return vmem_request_unplug(host, domain, record);
     case MC_OP_VMEM_UNPLUG_ALL:
-        return mc_answered(record, vmem_request_unplug_all(host, domain, record));
+        return vmem_request_unplug_all(host, domain, record);
     case MC_OP_VMEM_STATE:
         return mc_answered(record, vmem_request_state(domain, record));
     case MC_OP_VMEM_CONFIG:

@@ -9,14 +9,19 @@ from collections.abc import Iterator
 
 import pytest
 from backend_steps import WAIT_S, close_domain, spec
+from check_lab import CheckLab
 from guest_double import GuestDouble
 
+from backend._service import ffi as host_ffi
+from backend._service import lib as host_lib
 from backend.host import HostBackend
 from frontend._guest import ffi, lib
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 HOG_AREAS = 60
+LARGE_AREAS = 32768  # of a domain of 64 GiB, without pages
 ROUNDS = 5
+UNPLUG_ALL = 2  # of virtio_mem.h: the third of its requests
 
 
 @pytest.fixture
@@ -82,6 +87,26 @@ def test_a_large_request_that_took_several_turns_is_answered_once_and_whole(
     assert wide.snapshot().domains[0].ring_requests == 1
     assert wide.snapshot().domains[0].current_frames == HOG_AREAS * AREA_FRAMES
     guest.close()
+
+
+def test_a_large_unplug_takes_turns_and_the_ledger_is_right_after_each() -> None:
+    lab = CheckLab(2 * LARGE_AREAS)
+    sizes = dict.fromkeys(("boot", "target", "maxmem"), LARGE_AREAS)
+    vm = lab.open(mechanism="virtio-mem", **sizes)
+    record = lab.record(lib.MC_OP_VIRTIO_MEM + UNPLUG_ALL)
+    where, outcome, done = host_ffi.new("uint32_t *"), host_lib.MC_UNFINISHED, -1
+    while outcome == host_lib.MC_UNFINISHED:
+        assert record.status > done
+        done = record.status
+        lab.lock()
+        outcome = vm.mechanism.request(lab.host, lab.pointer(), record)
+        lab.unlock()
+        assert host_lib.mc_host_validate(lab.host, where) == 0
+    assert (outcome, record.status) == (host_lib.MC_ANSWERED, 0)
+    assert vm.counts[host_lib.MC_A_INSTALLED] == 0
+    assert vm.counts[host_lib.MC_A_PUNCH_HARD] == LARGE_AREAS
+    assert host_lib.mc_domain_close(lab.host, 0, 0) == 0
+    host_lib.mc_host_close(lab.host)
 
 
 def test_a_reboot_forgets_what_was_under_way(wide: HostBackend) -> None:
