@@ -7,7 +7,9 @@ writable but hold zeroes and reach nobody.
 A domain is its process's alone. In a child made by ``os.fork`` its calls raise WrongProcess, its
 memory holds zeroes, and nothing the child does reaches the domain of the parent.
 A call that needs the hypervisor raises PeerGone within a bounded time when that is dead; what the
-domain holds stays usable.
+domain holds stays usable. When the hypervisor closes the domain instead, calls raise PeerGone, and
+the memory is gone a moment later: touching that memory then ends the process by SIGSEGV, unless the
+program has called ``close``.
 """
 
 from __future__ import annotations
