@@ -9,8 +9,6 @@
 struct mc_driver;                   /* driver.h */
 struct mc_handles;                  /* handles.h */
 
-#define MC_NOTICE_LOOKS 10
-
 struct mc_guest_private {
     /* set once by mc_guest_open */
     uint64_t ram_bytes;
@@ -52,7 +50,7 @@ static inline int mc_guest_is_stopping(const struct mc_guest *guest)
     return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
 }
 
-/* mapping.c. The guest's own threads call it whenever they look: once the hypervisor has closed the
+/* shut.c. The guest's own threads call it whenever they look: once the hypervisor has closed the
  * domain, ram is made inaccessible after MC_NOTICE_NS, and the hypervisor is told. 1 once that is
  * so. */
 int mc_guest_shut(struct mc_guest *guest);

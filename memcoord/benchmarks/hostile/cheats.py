@@ -293,6 +293,7 @@ def cheat_report(
     with CheatLab(mechanism, run_dir, seed=seed, tmem_areas=TMEM_AREAS) as lab:
         rows = [try_cheat(lab, cheat, for_s, rounds) for cheat in CHEATS]
     if corruptions:
-        with CheatLab(mechanism, run_dir, seed=seed, error_budget=1 << 30) as lab:
+        settings = {"error_budget": 1 << 30}
+        with CheatLab(mechanism, run_dir, seed=seed, tmem_areas=TMEM_AREAS, **settings) as lab:
             rows.append(corrupt(lab, corruptions))
     return rows

@@ -22,7 +22,7 @@ from typing import Any
 
 import frontend
 from hypervisor.public import messages
-from hypervisor.public.errors import NoMemory, PeerGone, error_of
+from hypervisor.public.errors import MemcoordError, NoMemory, PeerGone, error_of
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
 from memcoord.benchmarks.hostile.held_file import Holder
@@ -162,7 +162,7 @@ class CheatingGuest:
         """The frame that is put; -1 on a host without tmem."""
         if self._put_frame is None:
             domain, self._put_frame = self._joined(), -1
-            with contextlib.suppress(NoMemory):
+            with contextlib.suppress(MemcoordError):  # no tmem, or no frame to be had
                 self._pool = domain.tmem.new_pool(persistent=True)
                 self._put_frame = int(domain.alloc())
                 domain.view(self._put_frame)[:] = b"p" * FRAME_BYTES
