@@ -22,7 +22,7 @@ from typing import Any
 
 import frontend
 from hypervisor.public import messages
-from hypervisor.public.errors import MemcoordError, NoMemory, PeerGone, error_of
+from hypervisor.public.errors import NoMemory, PeerGone, error_of
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
 from memcoord.benchmarks.hostile.held_file import Holder
@@ -142,10 +142,10 @@ class CheatingGuest:
         )
 
     @operation
-    def served(self, for_s: float, pause_s: float) -> dict[str, list[int]]:
+    def served(self, for_s: float, pause_s: float, puts: bool = True) -> dict[str, list[int]]:
         """The nanoseconds that this domain waits for each area and each put, in turns.
 
-        Asks for an area and offers it again, over and over; puts one page, over and over.
+        Asks for an area and offers it again, over and over; ``puts`` one page, over and over.
         """
         guest = ffi.cast("struct mc_guest *", self._joined().guest_address)
         samples, until = ffi.new("uint64_t[]", SAMPLES_MAX), time.monotonic() + for_s
@@ -153,16 +153,16 @@ class CheatingGuest:
         turn = (samples, SAMPLES_MAX, _ns(pause_s))
         while time.monotonic() < until:
             found["grant"] += _taken(samples, lib.mcc_grants(guest, *turn, _ns(GRANTS_S)), "grants")
-            if self._put_from() >= 0:
+            if puts and self._put_from() >= 0:
                 done = lib.mcc_puts(guest, self._pool, self._put_frame, *turn, _ns(PUTS_S))
                 found["put"] += _taken(samples, done, "puts")
         return found
 
     def _put_from(self) -> int:
-        """The frame that is put; -1 on a host without tmem."""
+        """The frame that is put; -1 when there is none to be had."""
         if self._put_frame is None:
             domain, self._put_frame = self._joined(), -1
-            with contextlib.suppress(MemcoordError):  # no tmem, or no frame to be had
+            with contextlib.suppress(NoMemory):
                 self._pool = domain.tmem.new_pool(persistent=True)
                 self._put_frame = int(domain.alloc())
                 domain.view(self._put_frame)[:] = b"p" * FRAME_BYTES

@@ -238,7 +238,7 @@ class CheatLab:
     def served(self, for_s: float) -> dict[str, list[int]]:
         """For ``for_s`` seconds, the nanoseconds that the grower waits for each area and put."""
         samples: dict[str, list[int]] = self.neighbours[GROWER].ask(
-            "served", for_s=for_s, pause_s=PAUSE_S
+            "served", for_s=for_s, pause_s=PAUSE_S, puts=self.tmem_frames > 0
         )
         return samples
 
