@@ -11,10 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hypervisor.public._cdef import ROOT, make_ffi
 
 _ABI = ROOT / "backend" / "abi"
+_HEADERS = ("host", "ledger", "banks", "mechanism", "excess", "keeper", "reap")
 
 ffi = make_ffi(
     "backend._service",
-    [_ABI / f"{name}.h" for name in ("host", "ledger", "banks", "mechanism", "excess")],
+    [_ABI / f"{name}.h" for name in _HEADERS],
     sorted(_ABI.glob("*.c")),
 )
 

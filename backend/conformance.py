@@ -167,6 +167,14 @@ class Lab:
             time.sleep(POLL_S)
         self.look(step)
 
+    def close_subject(self) -> None:
+        """Close the domain under test, and wait until its memory is back."""
+        self.backend.close(SUBJECT)
+        self.look("closing")
+        gone = self.backend.wait_closed(SETTLE_S)
+        self.wants(gone, f"not gone after {SETTLE_S} s: {self.backend.leaving()}")
+        self.look("closed")
+
     def device_page(self, frame: int) -> Any:
         """A frame of the domain under test, as a device that was passed through sees it."""
         address = self.backend._host.domains[SUBJECT].ram + frame * FRAME_BYTES
@@ -264,8 +272,7 @@ def die(lab: Lab) -> None:
     lab.guest.kill()
     lab.look("killed")
     lab.target(MAX_UNITS)
-    lab.backend.close(SUBJECT)
-    lab.look("closed")
+    lab.close_subject()
     now = lab.backend.snapshot()
     held = sum(domain.installed_frames for domain in now.domains)
     lab.wants(now.free_frames + held == now.total_frames, f"not all came back: {now}")

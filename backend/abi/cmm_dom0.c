@@ -188,7 +188,10 @@ static int dom0_prepare(struct mc_dom0 *dom0, struct mc_domain *asker)
     default:
         status = device->wish_status;
         device->wish = MC_CMM_NO_WISH;
-        return status == MC_ENOMEM && dom0_take_from_donors(dom0, asker) ? MC_OK : status;
+        if (status != MC_ENOMEM)
+            return status;
+        device->ask.given = 0;  /* what donors gave so far, another domain was quicker to take */
+        return dom0_take_from_donors(dom0, asker) ? MC_OK : status;
     }
 }
 
@@ -206,8 +209,11 @@ static int dom0_go_on(struct mc_dom0 *dom0, struct mc_domain *asker)
             status = dom0_prepare(dom0, asker);
             continue;
         }
-        if (!ask->given && !mc_has_free(dom0->host, MC_AREA_FRAMES))
-            dom0_take_from_donors(dom0, asker);         /* what replaces the ready area */
+        /* An area that stood ready before the ask is replaced; one that was populated for the ask
+         * needs no other. */
+        if (!ask->given && cmm_of(asker)->wish != MC_CMM_WISH_DONE &&
+            !mc_has_free(dom0->host, MC_AREA_FRAMES))
+            dom0_take_from_donors(dom0, asker);
         if (mc_phase_of(asker) == MC_ACTIVE)
             status = dom0_grant(dom0, asker);
     }

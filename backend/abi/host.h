@@ -306,6 +306,7 @@ void mc_wait_work(struct mc_host *host, const struct mc_domain *domain, uint64_t
 /* The supervisor, the same. */
 void mc_wait_supervise(struct mc_host *host, uint64_t until_ns);
 
+/* cdef-begin */
 /* The keeper of a domain has something to do. A thread that answers guests (mc_work_later) wakes
  * keepers only in mc_work_now, after the answers, or when that thread waits for `done`: a keeper
  * that wakes earlier preempts the answer where CPUs are busy, and then populates for a
@@ -325,6 +326,7 @@ void mc_keep(struct mc_host *host, struct mc_domain *domain, const struct mc_rec
  * and wait for its status, or MC_ETIMEOUT after longest_ns. Called here where no keeper runs. */
 int mc_errand(struct mc_host *host, struct mc_domain *domain,
               int (*run)(struct mc_host *, struct mc_domain *), uint64_t longest_ns);
+/* cdef-end */
 
 /* 1 when a call on the domain's file runs for longer than that. */
 static inline int mc_file_is_late(const struct mc_domain *domain, uint64_t longest_ns)

@@ -10,10 +10,12 @@
 
 #include "mechanism.h"
 
+/* cdef-begin */
 /* Under the lock: start the keeper of an open domain, if keepers are to run (mc_worker_run) and it
  * has none. 0, or MC_EKERNEL. */
 int mc_keeper_start(struct mc_host *host, struct mc_domain *domain);
 /* 1 when the keeper waits for the domain's file, 0 when it only wants a CPU. */
 int mc_keeper_sleeps(const struct mc_host *host, const struct mc_domain *domain);
+/* cdef-end */
 
 #endif

@@ -17,8 +17,10 @@ int mc_domain_quiesce(struct mc_host *host, struct mc_domain *domain, uint64_t l
 void mc_domain_detach(struct mc_host *host, struct mc_domain *domain);
 /* No lock, or `doors`: unmap and close everything, and make the slot EMPTY. */
 void mc_domain_dismantle(struct mc_host *host, struct mc_domain *domain);
+/* cdef-begin */
 /* Under the lock, of a domain that leaves: one step; 1 when it is done but for mc_domain_dismantle.
  * Waits for nothing but the file. */
 int mc_reap_step(struct mc_host *host, struct mc_domain *domain);
+/* cdef-end */
 
 #endif

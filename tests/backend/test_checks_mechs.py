@@ -122,7 +122,8 @@ def donor_gives_less_than_nothing(lab: CheckLab) -> None:
     private.ffi.cast("struct mc_cmm *", donor.device).given_areas = MOST
     donor.frames.areas[0] = abi.MC_AREA_HUGE
     donor.control.driver[0 + 1], donor.control.driver[2] = 1 << 32 | 1, 0
-    private.call("dom0_ask_donor", DOM0, ("domain", 1, 0, 0), "host.domains[1]")
+    private.device.ask.missing = 1
+    private.call("dom0_ask_donor", DOM0, "domain", "host.domains[1]")
 
 
 UNLOCKED = [

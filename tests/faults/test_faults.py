@@ -39,8 +39,6 @@ WALKS = [
     *(("direct", call, error) for call, errors in ONCE_FOR_ALL.items() for error in errors),
     *((name, call, error) for name in MECHANISMS for call, error in OF_EACH.items()),
 ]
-#: A punch that is refused while these reboot is not tried again when the kernel answers again.
-PUNCHED_ONCE = {("direct", "fallocate"), ("cmm", "fallocate")}
 #: Cause and cure, as a user reads them.
 TOLD = re.compile(
     r"InternalError: .*the kernel refused .*; see free memory"
@@ -77,12 +75,7 @@ def walk(library: Path, *arguments: str) -> list[dict[str, Any]]:
 @pytest.mark.timeout(RUN_TIMEOUT_S)
 @pytest.mark.parametrize(
     ("mechanism", "call", "error", "count"),
-    [
-        (*walked, count)
-        for walked in WALKS
-        for count in (1, LAST_OF_ALL)
-        if count == 1 or walked[:2] not in PUNCHED_ONCE
-    ],
+    [(*walked, count) for walked in WALKS for count in (1, LAST_OF_ALL)],
 )
 def test_what_the_kernel_refuses_is_an_error_of_ours(
     mechanism: str, call: str, error: str, count: int, library: Path
