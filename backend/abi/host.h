@@ -65,7 +65,7 @@ struct mc_tmem_hooks {
     int64_t (*close_client)(uint64_t state, int64_t client);
     uint64_t slab;              /* address of the slab region */
     uint32_t slab_areas;        /* size of the region, and the most that tmem may hold */
-    uint32_t pad;
+    uint32_t is_slab_shared;    /* it is the memory of a file: no 2 MiB pages at the first touch */
 };
 
 struct mc_domain_counters {
