@@ -8,8 +8,8 @@ without a kill.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +17,12 @@ import pytest
 from restart_child import page_of, shared_array
 from single_step import every_state, is_permitted
 
-from tmem import Code, PoolFlag, Tmem
+from tmem import Code, PoolFlag, Tmem, layout
 from tmem.layout import AREA_BYTES
+from tmem.rebuild import rebuild
 
 AREAS = 2
+RECOVERY_SAMPLE = 3  # one of so many states of a recovery is looked at
 ROOM = 1400  # pages it can describe: the state stays small, as it is compared at every step
 P, Q, EPHEMERAL = range(3)  # slots
 OID, OTHER = (1, 0, 0), (2, 0, 0)
@@ -35,7 +37,7 @@ class Case(NamedTuple):
     pages: dict[Key, int]
     act: Callable[[Tmem], object]
     named: tuple[Key, ...] = ()
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
     prepare: Callable[[Tmem], object] = lambda _: None
 
 
@@ -127,7 +129,7 @@ class Bench:
         self.options = {"max_areas": AREAS, "max_pages": ROOM, **case.options}
         size = Tmem.state_bytes(**self.options)
         self.state, self.copy = (shared_array(size, np.uint8) for _ in range(2))
-        slabs = [shared_array((AREAS + 1) * AREA_BYTES, np.uint8) for _ in range(2)]
+        slabs = [shared_array(AREAS * AREA_BYTES, np.uint8) for _ in range(2)]
         self.slab, self.slab_copy = slabs
         self.tmem = self.open(self.state, self.slab, recover=False)
         for area in range(AREAS):
@@ -195,6 +197,25 @@ def test_a_pool_is_recovered_wherever_its_process_is_killed(name: str) -> None:
         for area in range(AREAS):
             tmem.grow(area)
         case.act(tmem)
-        tmem.validate()
         assert content(tmem) == expected
     assert seen > 0
+
+
+def test_a_recovery_that_is_killed_is_begun_again() -> None:
+    case = CASES["compressing more"]
+    bench = Bench(case)
+    header, pages = bench.tmem._state.header, bench.tmem._state.cells["page"]
+    for _ in every_state(bench.state, lambda: case.act(bench.tmem)):
+        if header["packing"] and pages[header["packing"]]["store"] & layout.STORE_PACKED:
+            break  # the child is killed here
+    assert header["packing"]
+    looked = 0
+    bench.check(bench.recovered(bench.state))
+    recovering = every_state(bench.state, lambda: rebuild(bench.tmem._state))
+    for number, state in enumerate(recovering):
+        if number % RECOVERY_SAMPLE == 0:
+            bench.check(bench.recovered(state))
+            looked += 1
+    assert looked > 50
+    assert not header["packing"]
+    bench.check(bench.tmem)

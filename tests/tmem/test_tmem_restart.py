@@ -1,4 +1,4 @@
-"""Goal: a pool survives the SIGKILL of its process with every persistent page that was acknowledged.
+"""Goal: a pool survives the SIGKILL of its process with every page that was acknowledged.
 
 Method: a child works on a pool in shared memory and logs every operation before and after. It is
 killed at a random instant, in its work or in its recovery, and the next child recovers the pool,
