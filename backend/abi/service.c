@@ -78,7 +78,8 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
             return MC_TMEM_BAD + MC_EPERM;
         page = domain->ram + (frame << MC_FRAME_SHIFT);
     }
-    status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
+    status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid,
+                                MC_TMEM_MAY_ASK);
     if (status == MC_NEED_SLAB) {
         service_grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);

@@ -6,7 +6,6 @@ operations were answered, and with what, and the one that was asked and not answ
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import random
 from typing import Any, NamedTuple
@@ -14,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tmem import Code, PoolFlag, Tmem, serve
+from tmem.codes import Op
+from tmem.record import RECORD
 
 PAGES_OF_OBJECT, OBJECTS = 64, 3
 CLIENTS = 2
@@ -194,7 +195,7 @@ class Worker:
             if count < 0:
                 self._do(Row(OPEN, client))
             elif SECOND not in {entry.slot for entry in pools}:
-                self._do(Row(NEW, client, SECOND, seed=self._joined()))
+                self._do(Row(NEW, client, SECOND, seed=self.log.count))
 
     def _do(self, row: Row) -> None:
         self.log.ask(row)
@@ -212,13 +213,13 @@ class Worker:
             amount.get(op, rng.choice((0, rng.randrange(40), rng.randrange(1 << 30)))),
         )
 
-    def _joined(self) -> int:
-        kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_uint64)
-        return int(kind(serve.joined.address)(self.tmem.state_address))
-
-    def _made_since(self, row: Row) -> int:
-        kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64)
-        return int(kind(serve.slot_since.address)(self.tmem.state_address, row.client, row.seed))
+    def _new_pool(self, row: Row, again: bool) -> int:
+        record = np.zeros(1, RECORD)
+        record["op"], record["seq"] = Op.NEW_POOL, row.seed
+        record["arg"][0, 0] = PoolFlag.VERSION | FLAGS[row.slot]
+        how = serve.AGAIN if again else 0
+        address = int(record.ctypes.data)
+        return int(serve.py_execute(self.tmem.state_address, address, 0, row.client, how))
 
     def execute(self, row: Row, again: bool = False) -> int:
         """The answer to a row."""
@@ -234,9 +235,7 @@ class Worker:
         if row.op == DESTROY:
             return tmem.destroy_pool(row.client, row.slot)
         if row.op == NEW:
-            made = self._made_since(row) if again else -1
-            flags = PoolFlag.VERSION | FLAGS[row.slot]
-            slot = made if made >= 0 else tmem.new_pool(row.client, flags)
+            slot = self._new_pool(row, again)
             assert slot == row.slot, f"a second pool: {slot}"
             return slot
         if row.op == CLOSE:

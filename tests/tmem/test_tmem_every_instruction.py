@@ -62,6 +62,14 @@ def fill_with_ephemeral(tmem: Tmem) -> None:
         tmem.put(0, EPHEMERAL, OTHER, index, page_of(2 * index + 1))
 
 
+def leave_a_stale_cell(tmem: Tmem) -> None:
+    """The cell taken next was an object, whose name is where a page would have its store."""
+    taken = int(tmem._state.cells["page"]["store"][np.flatnonzero(tmem._state.kept)[0]])
+    past = (5, 5, taken << 32)
+    put(P, past, 0, RAW)(tmem)
+    flush(P, past, 0)(tmem)
+
+
 def make_holes(tmem: Tmem) -> None:
     """Leave a few pages of each form in both areas, some in frames that must move."""
     for index in range(700):
@@ -78,6 +86,7 @@ HOLES: dict[Key, int] = {(Q, OTHER, 100 * k): 10_001 + 200 * k for k in range(7)
 CASES = {
     "a new object": Case(FEW, put(P, (9, 9, 9), 5, RAW)),
     "a new page": Case(FEW, put(P, OID, 9, SMALL)),
+    "a new page in an old cell": Case(FEW, put(P, OID, 9, RAW), prepare=leave_a_stale_cell),
     "a new page of zeroes": Case(FEW, put(P, OID, 9, ZERO)),
     "over a page": Case(FEW, put(P, OID, 1, SMALL), ((P, OID, 1),)),
     "zeroes over a page": Case(FEW, put(P, OID, 1, ZERO), ((P, OID, 1),)),
