@@ -23,6 +23,7 @@ from tmem.rebuild import rebuild
 
 AREAS = 2
 RECOVERY_SAMPLE = 3  # one of so many states of a recovery is looked at
+FILLED = 700
 ROOM = 1400  # pages it can describe: the state stays small, as it is compared at every step
 P, Q, EPHEMERAL = range(3)  # slots
 OID, OTHER = (1, 0, 0), (2, 0, 0)
@@ -71,18 +72,22 @@ def leave_a_stale_cell(tmem: Tmem) -> None:
 
 
 def make_holes(tmem: Tmem) -> None:
-    """Leave a few pages of each form in both areas, some in frames that must move."""
-    for index in range(700):
+    """Fill the first area and a part of the second, and leave most in the second: the first is
+    the one given up, with the pages that were there before."""
+    for index in range(FILLED):
+        tmem.flush_page(0, Q, OTHER, index)
+    for index in range(FILLED):
         tmem.put(0, Q, OTHER, index, page_of(10_001 + 2 * index))
-    for index in range(700):
-        if index % 100:
+    for index in range(FILLED):
+        if (Q, OTHER, index) not in HOLES:
             tmem.flush_page(0, Q, OTHER, index)
 
 
 FEW = {**several(4, RAW, 2), (P, OTHER, 0): ZERO, (Q, OID, 0): SMALL}
 TWINS = {(P, OID, 0): SAME, (P, OID, 1): SAME, (P, OID, 2): RAW}
 SMALLS = several(4, SMALL, 2)
-HOLES: dict[Key, int] = {(Q, OTHER, 100 * k): 10_001 + 200 * k for k in range(7)}
+LEFT = (100, 300, *range(530, FILLED, 10))
+HOLES: dict[Key, int] = {(Q, OTHER, index): 10_001 + 2 * index for index in LEFT}
 CASES = {
     "a new object": Case(FEW, put(P, (9, 9, 9), 5, RAW)),
     "a new page": Case(FEW, put(P, OID, 9, SMALL)),
@@ -198,6 +203,7 @@ def test_a_pool_is_recovered_wherever_its_process_is_killed(name: str) -> None:
     bench.check(bench.tmem)
     wanted = Bench(case)
     case.act(wanted.tmem)
+    assert ("moving" in name) == (wanted.tmem.statistics().relocated > 0)
     expected = content(wanted.tmem)
     for state in every_state(bench.state, lambda: case.act(bench.tmem)):
         seen += 1
