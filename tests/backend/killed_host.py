@@ -13,7 +13,6 @@ import random
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
@@ -23,9 +22,10 @@ from typing import Any
 
 from backend.books import Books, KeptDomain
 from backend.host import HostBackend
+from frontend._guest import ffi, lib
 from frontend.domain import Domain, Handles
 from hypervisor.public.backend import DomainSpec
-from hypervisor.public.errors import MemcoordError, NoMemory
+from hypervisor.public.errors import NoMemory
 from hypervisor.public.messages import VERSION, Attached
 from hypervisor.public.units import AREA_FRAMES, DomId, Frame
 
@@ -82,6 +82,7 @@ def serve(line: Line, keeper: Keeper, seed: int) -> None:
             line.say(f"error {one.name} has {one.resident_frames}, {one.installed_frames} granted")
         if one.broken or one.bad_requests:
             line.say(f"error {one.name}: {one.bad_requests} bad requests, broken {one.broken}")
+        line.say(f"saw {one.name}: {one.ring_requests} requests, {one.reclaimed_areas} taken")
     line.say("checked")
     host.stop()
     os._exit(0)
@@ -101,6 +102,7 @@ class Keeper:
         self.domains: dict[DomId, list[int]] = {}
         self.pid, self._seed = 0, 0
         self.line: Line
+        HostBackend(**options).stop()  # loads tmem's kernels: what is forked has them
 
     def start(self) -> None:
         """Fork a hypervisor and wait until it serves."""
@@ -167,8 +169,6 @@ class Keeper:
 class Guest:
     """A domain in a process of its own, that runs ``life`` until told to stop."""
 
-    WORDS = struct.Struct("qqq")  # stop, operations, length of the error
-
     def __init__(
         self,
         keeper: Keeper,
@@ -234,10 +234,13 @@ class Guest:
 
 
 def live(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> None:
-    """Allocate, write, verify and free at random; persistent tmem pages as well, if there is tmem."""
+    """Allocate, write, verify, free, offer memory at random; every frame keeps its content."""
     held: dict[int, tuple[int, int]] = {}
     stamp = 0
     while goes_on():
+        if chance.random() < 0.01:
+            domain.release(chance.randrange(1, 4) * AREA_FRAMES)
+            continue
         if held and (chance.random() < 0.45 or len(held) > 3000):
             frame = chance.choice(list(held)) if len(held) < 64 else next(iter(held))
             verify(domain, frame, held.pop(frame))
@@ -246,19 +249,64 @@ def live(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> 
         try:
             frame = int(domain.alloc(order))
         except NoMemory:
-            for one in list(held)[: len(held) // 2]:
+            for one in list(held)[: len(held) // 2 + 1]:
                 verify(domain, one, held.pop(one))
             continue
         stamp += 1
         held[frame] = (order, stamp)
         write(domain, frame, order, stamp)
-        if chance.random() < 0.02:
-            try:
-                domain.release(chance.randrange(1, 3))
-            except MemcoordError:
-                raise
     for frame in list(held):
         verify(domain, frame, held.pop(frame))
+    check_allocator(domain)
+
+
+def live_on_tmem(
+    domain: Domain, goes_on: Callable[[], bool], chance: random.Random
+) -> None:
+    """Put, get and flush persistent pages at random: what was acknowledged is there, as put."""
+    pools = [domain.tmem.new_pool(persistent=True), domain.tmem.new_pool(persistent=True)]
+    frame = int(domain.alloc(0))
+    stored: dict[tuple[int, int], int] = {}
+    stamp = 0
+    while goes_on():
+        key = chance.choice(pools), chance.randrange(400)
+        oid = (key[1] // 16, 0, 7)
+        what = chance.random()
+        if what < 0.5:
+            stamp += 1
+            # Some pages are zeroes, some the same as others, some cannot be compressed.
+            body = bytes(8) if stamp % 5 == 0 else chance.randbytes(64) if stamp % 3 else b"same" * 16
+            page = (stamp.to_bytes(8, "little") if stamp % 7 else bytes(8)) + body * 60
+            domain.memory[frame * 4096 : (frame + 1) * 4096] = page.ljust(4096, b"\0")
+            status = domain.tmem.put(key[0], oid, key[1], frame)
+            if status == 1:
+                stored[key] = hash(bytes(domain.view(frame)))
+            elif status < 0 or key in stored:
+                stored.pop(key, None)  # a put that replaces and fails has flushed the old page
+                domain.tmem.flush_page(key[0], oid, key[1])
+        elif what < 0.9:
+            domain.memory[frame * 4096 : (frame + 1) * 4096] = b"\xaa" * 4096
+            status = domain.tmem.get(key[0], oid, key[1], frame)
+            assert (status == 1) == (key in stored), f"{key}: get says {status}"
+            if status == 1:
+                assert hash(bytes(domain.view(frame))) == stored[key], f"{key}: another page"
+        else:
+            domain.tmem.flush_page(key[0], oid, key[1])
+            stored.pop(key, None)
+    for (pool, index), wrote in stored.items():
+        assert domain.tmem.get(pool, (index // 16, 0, 7), index, frame) == 1, f"{index} is lost"
+        assert hash(bytes(domain.view(frame))) == wrote, f"{index}: another page"
+    assert domain.tmem.new_pool(persistent=True) == 2, "a pool was made twice"
+
+
+def check_allocator(domain: Domain) -> None:
+    """The guest's own books add up, once its driver and the hypervisor leave them alone."""
+    domain.drain()
+    where = ffi.new("uint32_t *")
+    until = time.monotonic() + 5
+    while (status := lib.mc_frames_validate(ffi.addressof(domain._guest.frames), where)) < 0:
+        assert time.monotonic() < until, f"allocator: {status} at area {where[0]}"
+        time.sleep(0.01)
 
 
 def write(domain: Domain, frame: int, order: int, stamp: int) -> None:
