@@ -13,11 +13,9 @@ import random
 import select
 import signal
 import socket
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from backend.books import Books, KeptDomain
@@ -31,7 +29,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId, Frame
 
 ANSWER_S = 60.0
 FDS = ("ram", "meta", "bell")
-FRESH = 0.03  # seconds: a hypervisor is killed at an age up to this
+AGE_S = 0.03  # a hypervisor is killed at an age of up to this
 
 
 class Line:
@@ -102,7 +100,34 @@ class Keeper:
         self.domains: dict[DomId, list[int]] = {}
         self.pid, self._seed = 0, 0
         self.line: Line
+        self.guests: list[Guest] = []
         HostBackend(**options).stop()  # loads tmem's kernels: what is forked has them
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for guest in self.guests:
+            guest.close()
+        if self.pid:
+            self.kill()
+        for fds in (self.files.values(), *self.domains.values()):
+            for fd in fds:
+                os.close(fd)
+
+    def admit(self, domid: DomId, life: Life) -> None:
+        """Have the domain live in a process of its own."""
+        self.guests.append(Guest(self, domid, life))
+
+    def kill_again_and_again(self, kills: int, seed: int) -> None:
+        """Under the guests, which then end: AssertionError with what they found wrong."""
+        chance = random.Random(seed)
+        for _ in range(kills):
+            time.sleep(chance.random() ** 2 * AGE_S)
+            self.kill()
+            self.start()
+        errors = [error for guest in self.guests if (error := guest.end())]
+        assert not errors, "\n".join(errors)
 
     def start(self) -> None:
         """Fork a hypervisor and wait until it serves."""
@@ -129,7 +154,7 @@ class Keeper:
         until = time.monotonic() + ANSWER_S
         while True:
             heard = self.line.hear(max(until - time.monotonic(), 0))
-            assert heard is not None, f"the hypervisor does not say {wanted}: {os.waitpid(self.pid, os.WNOHANG)}"
+            assert heard is not None, f"the hypervisor does not say {wanted}"
             self._note(*heard)
             if heard[0] == wanted:
                 return
@@ -149,6 +174,7 @@ class Keeper:
         """Kill the hypervisor; note what it had said."""
         os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
         while (heard := self.line.hear(0)) is not None:
             self._note(*heard)
@@ -159,11 +185,16 @@ class Keeper:
         self.line.say("check")
         self.until("checked")
         _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
         self.line.end.close()
         assert status == 0, status
 
     def handles(self, domid: DomId) -> Handles:
         return Handles(*map(os.dup, self.domains[domid]))
+
+
+#: What a guest does: until the function says that it is time to end.
+Life = Callable[[Domain, Callable[[], bool], random.Random], None]
 
 
 class Guest:
@@ -173,7 +204,7 @@ class Guest:
         self,
         keeper: Keeper,
         domid: DomId,
-        life: Callable[[Domain, Callable[[], bool], random.Random], None],
+        life: Life,
     ) -> None:
         self.name = keeper.specs[domid].name
         self.shared = mmap.mmap(-1, 65536)
@@ -220,17 +251,24 @@ class Guest:
         length = int.from_bytes(self.shared[16:24], "little")
         return self.shared[32 : 32 + length].decode()
 
-    def end(self) -> None:
-        """Tell it to stop; AssertionError with its traceback when it failed."""
+    def end(self) -> str:
+        """Tell it to stop, and wait until it has; what it found wrong, or nothing."""
         self.shared[0] = 1
         until = time.monotonic() + ANSWER_S
         while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
             if time.monotonic() > until:
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-                raise AssertionError(f"{self.name} hangs after {self.operations} operations")
+                return f"{self.name} hangs after {self.operations} operations"
             time.sleep(0.01)
-        assert ended[1] == 0, f"{self.name}: {self.error()}"
+        self.pid = 0
+        return f"{self.name}: {self.error()}" if ended[1] else ""
+
+    def close(self) -> None:
+        """Kill it if it is still there."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self.hypervisor_end.close()
+        self.shared.close()
 
 
 def live(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> None:
@@ -260,9 +298,7 @@ def live(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> 
     check_allocator(domain)
 
 
-def live_on_tmem(
-    domain: Domain, goes_on: Callable[[], bool], chance: random.Random
-) -> None:
+def live_on_tmem(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> None:
     """Put, get and flush persistent pages at random: what was acknowledged is there, as put."""
     pools = [domain.tmem.new_pool(persistent=True), domain.tmem.new_pool(persistent=True)]
     frame = int(domain.alloc(0))
@@ -275,7 +311,9 @@ def live_on_tmem(
         if what < 0.5:
             stamp += 1
             # Some pages are zeroes, some the same as others, some cannot be compressed.
-            body = bytes(8) if stamp % 5 == 0 else chance.randbytes(64) if stamp % 3 else b"same" * 16
+            body = (
+                bytes(8) if stamp % 5 == 0 else chance.randbytes(64) if stamp % 3 else b"same" * 16
+            )
             page = (stamp.to_bytes(8, "little") if stamp % 7 else bytes(8)) + body * 60
             domain.memory[frame * 4096 : (frame + 1) * 4096] = page.ljust(4096, b"\0")
             status = domain.tmem.put(key[0], oid, key[1], frame)
@@ -320,27 +358,3 @@ def verify(domain: Domain, frame: int, wrote: tuple[int, int]) -> None:
         found = int.from_bytes(domain.memory[at * 4096 : at * 4096 + 8], "little")
         assert found == stamp << 20 | at, f"frame {at}: {found:#x}, not {stamp << 20 | at:#x}"
     domain.free(Frame(frame), order)
-
-
-@contextmanager
-def killed_again_and_again(
-    keeper: Keeper, guests: Sequence[Guest], kills: int, seed: int = 1
-) -> Iterator[None]:
-    """Kill the hypervisor ``kills`` times while the guests live; the block sees the last one."""
-    chance = random.Random(seed)
-    try:
-        for _ in range(kills):
-            time.sleep(chance.random() ** 2 * FRESH)
-            keeper.kill()
-            keeper.start()
-        yield
-    finally:
-        errors = []
-        for guest in guests:
-            try:
-                guest.end()
-            except AssertionError as error:
-                errors.append(str(error))
-        if errors:
-            sys.stderr.write("\n".join(errors))
-    assert not errors, errors
