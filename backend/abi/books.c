@@ -41,7 +41,6 @@ int64_t mc_books_map_file(const struct mc_host *host, int fd, uint64_t bytes, ui
 
 static uint64_t slot_offset(const struct mc_domain *domain)
 {
-    MC_CHECK(domain->domid < MC_MAX_DOMAINS, "slot of domain %u", domain->domid);
     return MC_BOOKS_SLOTS_OFFSET + (uint64_t)domain->domid * MC_BOOKS_SLOT_BYTES;
 }
 

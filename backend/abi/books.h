@@ -46,6 +46,12 @@ struct mc_books {
 /* What the order of things in the books depends on, as one number: books can be used by a program
  * with the same number only. */
 uint64_t mc_books_layout(void);
+
+/* The memory of one domain's private state. open: 0, or MC_ENOMEM; zeroes. take: the next `bytes`
+ * of it, which the caller has counted by mc_slot_room for open. */
+int mc_slot_open(struct mc_host *host, struct mc_domain *domain, uint64_t bytes);
+void *mc_slot_take(struct mc_domain *domain, uint64_t bytes);
+void mc_slot_close(struct mc_host *host, struct mc_domain *domain);
 /* cdef-end */
 
 /* Map a memfd of MC_BOOKS_BYTES at its address; or -errno. */
@@ -89,12 +95,6 @@ static inline void mc_step_done(struct mc_host *host)
     host->step.domain = 0;
     MC_BOOKED();
 }
-
-/* The memory of one domain's private state. open: 0, or MC_ENOMEM; zeroes. take: the next `bytes`
- * of it, which the caller has counted by mc_slot_room for open. */
-int mc_slot_open(struct mc_host *host, struct mc_domain *domain, uint64_t bytes);
-void *mc_slot_take(struct mc_domain *domain, uint64_t bytes);
-void mc_slot_close(struct mc_host *host, struct mc_domain *domain);
 
 /* Bytes that mc_slot_take uses up for so many. */
 static inline uint64_t mc_slot_room(uint64_t bytes)

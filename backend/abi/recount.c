@@ -24,6 +24,8 @@ static void recount_finish_step(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_area_step *step = &host->step;
     uint32_t area = step->area;
+    MC_CHECK_IN(domain, step->next <= MC_A_STATES && step->hollow <= 1,
+                "area %u was to come as state %u", area, step->next);
     if (step->domain != domain->domid + 1 || area >= domain->areas)
         return;
     if (!mc_word(&domain->frames, area).reclaimed) {
@@ -97,6 +99,8 @@ static void recount_domain(struct mc_host *host, struct mc_domain *domain)
     for (uint32_t area = 0; area < domain->areas; area++) {
         enum mc_area_state state = (enum mc_area_state)domain->states[area];
         uint64_t frames = MC_AREA_FRAMES - domain->hole_counts[area];
+        MC_CHECK_IN(domain, state < MC_A_STATES && domain->hole_counts[area] <= MC_AREA_FRAMES,
+                    "area %u of state %d has %u holes", area, state, domain->hole_counts[area]);
         domain->counts[state]++;
         domain->pinned_frames += domain->pin_counts[area];
         if (state <= MC_A_SOFT)
@@ -121,7 +125,9 @@ static void recount_tmem(struct mc_host *host)
     host->tmem_frames = 0;
     for (uint32_t i = 0; i < host->tmem.slab_areas; i++)
         if (host->slab_used[i]) {
-            host->banks[(host->slab_used[i] - 1u) % host->bank_count].free_frames -= MC_AREA_FRAMES;
+            MC_CHECK(host->slab_used[i] <= host->bank_count, "slab area %u: bank %d of %u", i,
+                     host->slab_used[i] - 1, host->bank_count);
+            host->banks[host->slab_used[i] - 1].free_frames -= MC_AREA_FRAMES;
             host->tmem_frames += MC_AREA_FRAMES;
         }
 }

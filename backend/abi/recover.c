@@ -192,7 +192,10 @@ static int recover_domains(struct mc_host *host, const struct mc_domain_fds *fds
         report->due += due < 0 ? 0 : (uint32_t)due;
         report->kept |= 1ull << domid;
     }
-    return status ? status : mc_recount_sums(host);
+    if (status)
+        return status;
+    host->step.domain = 0;      /* of a domain that is no more */
+    return mc_recount_sums(host);
 }
 
 static void recover_serve(struct mc_host *host, struct mc_recovery *report)
@@ -269,6 +272,7 @@ int mc_host_recover(struct mc_host **out, int books_fd, const struct mc_domain_f
 int mc_tmem_recover(struct mc_host *host, const uint8_t *held)
 {
     int status = MC_OK;
+    MC_CHECK(host->slab_used, "tmem of %u slab areas has no books", host->tmem.slab_areas);
     mc_host_lock(host);
     for (uint32_t area = 0; area < host->tmem.slab_areas; area++) {
         if (held[area] && !host->slab_used[area])

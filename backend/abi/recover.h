@@ -46,12 +46,12 @@ int mc_host_recover(struct mc_host **host, int books_fd, const struct mc_domain_
  * those are the host's. `held[i]`: slab area i is held. MC_EBROKEN when tmem holds one that was never
  * charged. */
 int mc_tmem_recover(struct mc_host *host, const uint8_t *held);
-/* cdef-end */
 
 /* recount.c, under the lock. Finish what was under way with a domain's areas; how many are due to be
  * punched. MC_EBROKEN for a state that there is not. */
 int64_t mc_recount_areas(struct mc_host *host, struct mc_domain *domain);
 /* Count all sums of the ledger; MC_EBROKEN when a bank has not so much. */
 int mc_recount_sums(struct mc_host *host);
+/* cdef-end */
 
 #endif

@@ -73,7 +73,12 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
             return MC_TMEM_BAD + MC_EPERM;
         page = domain->ram + (frame << MC_FRAME_SHIFT);
     }
+    /* The process before made this pool (below), and was killed before it could say so. */
+    if (record->op == MC_OP_NEW_POOL && record->status > 0)
+        return record->status - 1;
     status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
+    if (record->op == MC_OP_NEW_POOL && status >= 0)
+        domain->taken[MC_RING_TMEM].status = status + 1;
     if (status == MC_NEED_SLAB) {
         service_grow_tmem(host);
         status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);

@@ -175,7 +175,7 @@ class Keeper:
         os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, status
         while (heard := self.line.hear(0)) is not None:
             self._note(*heard)
         self.line.end.close()
