@@ -228,7 +228,8 @@ class HostBackend:
         Raises NoMemory when the host has not so many free frames, ConfigError for an unknown
         mechanism or option, InternalError when a system call fails.
         """
-        self.leaving()
+        if domid in self.leaving():
+            raise DomainBusy(domid, self._leaving[domid].name)
         areas = areas_of(spec.maxmem_frames)
         wanted = ffi.new("struct mc_domain_spec *")
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)

@@ -65,7 +65,8 @@ class HypervisorConfig(HostSettings, frozen=True):
 
     ``on_violation``: what happens to a domain that uses more memory than it was granted. "stop"
     detaches the domain; "kill" also kills its process, because only that revokes memory the process
-    has already mapped.
+    has already mapped. The launcher's runs have "kill". A domain whose file does not let its memory
+    go is detached in any case, and with "kill" killed.
     """
 
     total_frames: int

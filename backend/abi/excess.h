@@ -17,7 +17,7 @@
 
 /* cdef-begin */
 #define MC_EXCESS_PERIOD_NS 1000000
-#define MC_EXCESS_BALLOON_NS 300000000
+#define MC_EXCESS_BALLOON_NS 1000000000
 #define MC_EXCESS_TOLERANCE_FRAMES 512
 
 int mc_excess_run(struct mc_host *host);

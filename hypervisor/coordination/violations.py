@@ -1,8 +1,8 @@
 """Domains that really use more memory than they were granted.
 
-Owns: the rule. Called by the coordinator each tick; the hypervisor process acts on the result as
-its ``on_violation`` setting says. The kernel tells how much memory a domain uses (``st_blocks``);
-the domain is not asked.
+Owns: the rule. Called by the coordinator each tick; the result is reported and nothing more: what
+``on_violation`` says is done by the exact rule of ``backend/abi/excess.h``. The kernel tells how
+much memory a domain uses (``st_blocks``); the domain is not asked.
 
 ``installed_frames`` counts every area of the domain that is backed, areas on their way in or out
 included. One area of tolerance covers areas that moved while the counters were read. A domain above

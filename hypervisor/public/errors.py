@@ -63,14 +63,16 @@ class ConfigError(MemcoordError):
 
 
 class DomainBusy(MemcoordError):
-    """A thread of the hypervisor still works on a domain that is to be closed or rebooted.
+    """The domain that had this domid is not gone yet, or a reboot was not done in time.
 
-    The domain keeps its memory and is served no more. Close it again at the next tick.
+    Its file keeps its memory: a process that shares the file holds the lock. Try again later.
     """
 
     def __init__(self, domid: int, name: str) -> None:
         self.domid, self.name = domid, name
-        super().__init__(f"{name} (domain {domid}): a thread still works on it; close it again")
+        super().__init__(
+            f"{name} (domain {domid}): its file keeps its memory; try later or end what has it open"
+        )
 
 
 class PolicyFault(MemcoordError):

@@ -1,4 +1,4 @@
-"""What several tests of the backend do: describe a domain, wait for the keepers, add up the host."""
+"""What several tests of the backend do: describe a domain, wait for keepers, add up the host."""
 
 from __future__ import annotations
 

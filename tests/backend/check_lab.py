@@ -181,7 +181,7 @@ class CheckLab:
         self.serve()
         status, _ = self.guest(VM2).send(abi.MC_OP_NOP)
         assert status == 0, f"VM2 was answered {status}"
-        assert lib.mc_domain_close(self.host, VM1) == 0
+        assert lib.mc_domain_close(self.host, VM1, 0) == 0
         where = ffi.new("uint32_t *")
         assert lib.mc_host_validate(self.host, where) == 0, f"not valid at {where[0]}"
 

@@ -58,15 +58,9 @@ VIRTIO_MEM = [
         *("vmem_plug", *HOST_DOMAIN, {"arg": [2, 1]}, REGION),
     ),
     vmem(
-        "65 deferred",
-        {"device.deferred_end": 65},
-        *("vmem_defer_plug", *HOST_DOMAIN, NO_RECORD),
-        detaches=True,
-    ),
-    vmem(
-        "deferred, but no plug",
-        {"device.deferred_end": 1},
-        *("mc_vmem_serve_deferred", *HOST_DOMAIN),
+        "kept, but no plug",
+        {},
+        *("mc_vmem_later", *HOST_DOMAIN, NO_RECORD),
         detaches=True,
     ),
     vmem("look beyond maxmem", {"device.watch_area": 8}, "vmem_next_unplugged", "domain", "device"),
@@ -144,7 +138,7 @@ SECTIONS = [
 
 UNLOCKED = [
     vmem("lock", {}, "mc_vmem_request", *HOST_DOMAIN, NO_RECORD, locked=False),
-    vmem("lock", {}, "mc_vmem_serve_deferred", *HOST_DOMAIN, locked=False),
+    vmem("lock", {}, "mc_vmem_later", *HOST_DOMAIN, NO_RECORD, locked=False),
     vmem("lock", {}, "mc_vmem_plug_areas", *HOST_DOMAIN, REGION, (2, 3), locked=False),
     vmem("lock", {}, "mc_vmem_watch", *HOST_DOMAIN, locked=False),
     sections("lock", {}, "sections_ring_target", *HOST_DOMAIN, locked=False),

@@ -21,7 +21,9 @@ def in_file(file: str):  # noqa: ANN201
     return lambda function, **options: FAULTS.of(file, function, **options)
 
 
-host, domain, reach, boot = (in_file(f"{name}.c") for name in ("host", "domain", "reach", "boot"))
+host, domain, reach, boot, reap = (
+    in_file(f"{name}.c") for name in ("host", "domain", "reach", "boot", "reap")
+)
 
 for _file, _name, _call in (
     ("host.c", "mc_host_unlock", lambda at: lib.mc_host_unlock(at[0])),
@@ -37,7 +39,7 @@ for _file, _name, _call in (
     ("reach.c", "mc_reach_note", lambda at: lib.mc_reach_note(*at)),
     ("boot.c", "boot_areas", lambda at: lib.mc_boot_populated(*at)),
     ("boot.c", "mc_install", lambda at: lib.mc_install(*at, NO_ID)),
-    ("punch.c", "mc_punch_due", lambda at: lib.mc_punch_due(at[0])),
+    ("punch.c", "mc_punch_own", lambda at: lib.mc_punch_own(*at)),
     ("supply.c", "mc_supply_take_spare", lambda at: lib.mc_supply_take_spare(*at)),
     ("supply.c", "mc_supply_tmem_give", lambda at: lib.mc_supply_tmem_give(at[0])),
     ("supply.c", "mc_supply_find", lambda at: lib.mc_supply_find(*at, ffi.new("int *"))),
@@ -87,7 +89,7 @@ def a_domain_that_lies_elsewhere(lab: CheckLab) -> None:
 @host("mc_domain_at")
 def an_open_domain_without_control(lab: CheckLab) -> None:
     lab.open().control = ffi.NULL
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
 @host("mc_domain_at")
@@ -99,7 +101,7 @@ def a_domain_asked_for_under_the_lock(lab: CheckLab) -> None:
 @host("mc_phase_set")
 def a_phase_that_is_none(lab: CheckLab) -> None:
     lab.open().phase = NO_ID
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
 @host("mc_domain_hold")
@@ -108,6 +110,13 @@ def users_that_were_never_let_go(lab: CheckLab) -> None:
     for _ in range(NO_ID):
         lib.mc_domain_hold(*at)
         lab.lock()
+
+
+@host("mc_keep", detaches=True)
+def more_records_kept_than_a_ring_has_slots(lab: CheckLab) -> None:
+    lab.open().kept_end = abi.MC_RING_SLOTS
+    lab.push(lab.guest(), abi.MC_OP_GROW, 1)
+    lab.serve()
 
 
 @host("mc_domain_let_go")
@@ -147,25 +156,25 @@ def spoils(field: str, value: int):  # noqa: ANN201
     return close
 
 
-@domain("domain_tear_down")
+@reap("reap_take")
 def unmapped_under_a_user(lab: CheckLab) -> None:
     lab.open()
     lab.behave(close=spoils("users", LEFT_BEHIND))
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
-@domain("domain_tear_down")
+@reap("reap_take")
 def unmapped_with_frames(lab: CheckLab) -> None:
     lab.open()
     lab.behave(close=spoils("installed_frames", LEFT_BEHIND))
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
-@domain("domain_tear_down")
+@reap("reap_take")
 def unmapped_with_areas(lab: CheckLab) -> None:
     lab.open()
     lab.behave(close=spoils("areas", MAXMEM_AREAS + LEFT_BEHIND))
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
 @domain("domain_in_granules")
@@ -202,11 +211,11 @@ def attached_before_it_is_open(lab: CheckLab) -> None:
     lab.open()
 
 
-@domain("domain_detach")
+@reap("mc_domain_detach")
 def detached_before_it_is_closed(lab: CheckLab) -> None:
     lab.open()
     lab.host.attached = 0
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
 @domain("mc_domain_open")
@@ -242,11 +251,11 @@ def a_target_that_lets_go_of_the_lock(lab: CheckLab) -> None:
     lib.mc_domain_set_target(lab.host, VM1, AREA)
 
 
-@domain("domain_dismantle")
+@reap("mc_domain_dismantle")
 def a_close_that_keeps_the_lock(lab: CheckLab) -> None:
     lab.open()
     lab.behave(close=lambda *_: lab.lock())
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
 @domain("domain_restore_pinned")
@@ -297,7 +306,7 @@ def a_file_that_is_not_there(lab: CheckLab) -> None:
 def an_area_that_is_due_and_not_there(lab: CheckLab) -> None:
     at = locked(lab)
     lab.domain().counts[lib.MC_A_PUNCH_HARD] = 1
-    lib.mc_punch_due(at[0])
+    lib.mc_punch_own(*at)
 
 
 @reach("mc_config_ask")
@@ -362,7 +371,7 @@ def a_boot_that_skips_an_area(lab: CheckLab) -> None:
     lib.mc_boot_plugged(*at)
 
 
-@boot("boot_install")
+@boot("boot_install_at_once")
 def a_target_of_more_areas_than_maxmem(lab: CheckLab) -> None:
     at = locked(lab)
     lab.set(2, lib.MC_A_SOFT)

@@ -30,7 +30,7 @@ for _name, _call in {
     "mc_pull": lambda at: lib.mc_pull(*at, 0, lib.MC_PULL_HARD),
     "mc_populate": lambda at: lib.mc_populate(*at, 7, lib.MC_A_READY),
     "mc_grant": lambda at: lib.mc_grant(*at, 7),
-    "mc_wait_area": lambda at: lib.mc_wait_area(*at, 7, 0),
+    "mc_condemn_all": lambda at: lib.mc_condemn_all(*at, 0),
     "mc_pull_areas": lambda at: lib.mc_pull_areas(*at, 1, lib.MC_PULL_HARD, 0),
     "mc_plug_found": lambda at: lib.mc_plug_found(*at, 7),
     "mc_plug": lambda at: lib.mc_plug(*at, 7),
@@ -192,7 +192,6 @@ for _name, _call in {
     "mc_pull": lambda at: lib.mc_pull(*at, MISSING, lib.MC_PULL_HARD),
     "mc_grant": lambda at: lib.mc_grant(*at, MISSING),
     "mc_plug_found": lambda at: lib.mc_plug_found(*at, MISSING),
-    "mc_wait_area": lambda at: lib.mc_wait_area(*at, MISSING, 1),
     "mc_redeem": lambda at: lib.mc_redeem(*at, MISSING),
 }.items():
     FAULTS.append(
@@ -232,22 +231,23 @@ def a_slab_area_discharged_twice(lab: CheckLab) -> None:
     lib.mc_tmem_discharge(lab.host, 2)
 
 
-@ledger("ledger_release")
+@ledger("mc_condemn_all")
 def an_area_released_while_it_is_populated(lab: CheckLab) -> None:
     lab.open().states[0] = lib.MC_A_POPULATING
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
-@ledger("ledger_release")
+@ledger("mc_condemn_all")
 def frames_that_are_in_no_area(lab: CheckLab) -> None:
     lab.open().installed_frames += 5
-    lib.mc_domain_close(lab.host, VM1)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
-@ledger("mc_release_all")
+@ledger("mc_condemn_all")
 def a_domain_released_under_a_user(lab: CheckLab) -> None:
     lab.open().users = 1
-    lib.mc_release_all(lab.host, lab.pointer(), 0)
+    lab.lock()
+    lib.mc_condemn_all(lab.host, lab.pointer(), 0)
 
 
 def hole_in(lab: CheckLab, frame: int = 0, count: int = 1) -> int:

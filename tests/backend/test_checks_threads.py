@@ -1,4 +1,4 @@
-"""Every check of supply, service, worker and mech_direct fires when its fault is injected."""
+"""Every check of supply, service, keepers and mech_direct fires when its fault is injected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def in_file(file: str):  # noqa: ANN201
     return lambda function, **options: FAULTS.of(file, function, **options)
 
 
-supply, service, worker = (in_file(f"{name}.c") for name in ("supply", "service", "worker"))
+supply, service, keeper = (in_file(f"{name}.c") for name in ("supply", "service", "keeper"))
 direct = in_file("mech_direct.c")
 
 
@@ -150,20 +150,20 @@ def two_service_threads(lab: CheckLab) -> None:
     lib.mc_service_run(lab.host)
 
 
-@worker("worker_run_job")
+@keeper("keeper_run_jobs")
 def a_job_that_lets_go_of_the_lock(lab: CheckLab) -> None:
     lab.open()
     lab.behave(jobs=[lambda *_: lab.unlock() or 0])
     lib.mc_worker_run(lab.host)
 
 
-@worker("worker_run_timers")
+@keeper("keeper_run_timer")
 def a_timer_that_the_mechanism_has_not(lab: CheckLab) -> None:
     lab.open().timer_ns = 1
     lib.mc_worker_run(lab.host)
 
 
-@worker("worker_run_timers")
+@keeper("keeper_run_timer")
 def a_timer_that_lets_go_of_the_lock(lab: CheckLab) -> None:
     lab.open().timer_ns = 1
     lab.behave(timer=lambda *_: lab.unlock())

@@ -1,4 +1,4 @@
-"""A domain on which a thread still works: closing it is refused by name, and succeeds later."""
+"""A domain on which a thread still works: closing it waits for nothing, and it is gone later."""
 
 from __future__ import annotations
 
@@ -6,41 +6,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from backend_steps import AREA, ledger, spec
+from backend_steps import AREA, WAIT_S, ledger, spec
 
-from backend._service import lib
 from backend.host import HostBackend
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.domains import DomainEntry
 from hypervisor.loop import Hypervisor
-from hypervisor.public.errors import DomainBusy
 from hypervisor.public.units import DomId
 
 VM1 = DomId(0)
 
 
-def make_busy(backend: HostBackend) -> Any:
-    """As when a close of vm1 has timed out: a user never let go. The next close looks once."""
-    domain = backend._host.domains[VM1]
-    domain.users, domain.phase = 1, lib.MC_CLOSING
-    return domain
-
-
-def test_a_busy_domain_is_named_keeps_its_memory_and_can_be_closed_later(
-    backend: HostBackend,
-) -> None:
+def test_a_busy_domain_keeps_its_memory_until_it_is_let_go(backend: HostBackend) -> None:
     backend.open(VM1, spec("vm1", boot=3))
-    domain = make_busy(backend)
+    domain = backend._host.domains[VM1]
+    domain.users += 1
     for _ in range(2):
-        with pytest.raises(DomainBusy, match=r"^vm1 \(domain 0\)") as caught:
-            backend.close(VM1)
-        assert caught.value.domid == VM1
+        backend.close(VM1)
+        assert backend.leaving() == {VM1: "vm1"}
     now = backend.snapshot()
-    assert now.domains[0].current_frames == 3 * AREA
+    assert now.installed_frames == 3 * AREA
     assert ledger(now) == now.total_frames
-    domain.users = 0
-    backend.close(VM1)
+    backend.validate()
+    domain.users -= 1
+    assert backend.wait_closed(WAIT_S)
     assert backend.snapshot().free_frames == now.total_frames
 
 
@@ -50,7 +39,7 @@ def test_a_domain_that_is_not_busy_reboots(backend: HostBackend) -> None:
     assert backend.snapshot().domains[0].current_frames == AREA
 
 
-def test_the_hypervisor_goes_on_and_closes_a_busy_domain_at_a_later_tick(
+def test_the_hypervisor_goes_on_and_the_domid_is_free_later(
     backend: HostBackend, short_path: Path
 ) -> None:
     events: list[str] = []
@@ -69,12 +58,14 @@ def test_the_hypervisor_goes_on_and_closes_a_busy_domain_at_a_later_tick(
     vm1 = DomainConfig("vm1", 8 * AREA, 3 * AREA, 8 * AREA)
     entry = DomainEntry(VM1, vm1, 1, "futex", connection)
     host._domains.add(entry)
-    domain = make_busy(backend)
+    domain = backend._host.domains[VM1]
+    domain.users += 1
     host._detach(entry, "ended")
     host._tick()
-    assert events == ["domain-busy", "detached"]
+    assert events == ["detached"]
     assert host._domains.next_domid("vm2") != VM1
-    domain.users = 0
+    domain.users -= 1
+    assert backend.wait_closed(WAIT_S)
     host._tick()
     assert host._domains.next_domid("vm2") == VM1
     assert backend.snapshot().domains == ()

@@ -10,7 +10,7 @@ import pytest
 from backend_steps import WAIT_S, close_domain, spec
 from guest_double import GuestDouble
 
-from backend.ghosts import GHOSTS_MAX, Ghosts
+from backend.ghosts import GHOSTS_MAX, Ghosts, Leaver
 from backend.host import HostBackend
 from frontend._guest import lib
 from hypervisor.public.backend import EXCESS
@@ -71,7 +71,7 @@ def test_only_the_last_files_are_kept() -> None:
     ghosts = Ghosts()
     fds = [lib.mc_memfd(b"ghost", 4096) for _ in range(GHOSTS_MAX + 1)]
     for number, fd in enumerate(fds):
-        ghosts.adopt(f"vm{number}", fd, 4096)
+        ghosts.adopt(Leaver.of(f"vm{number}", fd, 4096))
         address = lib.mc_map(fd, 4096)
         assert lib.mc_populate_write(address, 4096) == 0
         lib.mc_unmap(address, 4096)

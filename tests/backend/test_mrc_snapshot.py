@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from guest_double import GuestDouble
-
 from backend_steps import close_domain
+from guest_double import GuestDouble
 
 from backend.host import HostBackend
 from frontend._guest import lib

@@ -51,7 +51,7 @@ def test_a_ring_full_of_large_requests_does_not_keep_others_waiting(wide: HostBa
     other = GuestDouble(wide.open(DomId(1), spec("other")))
     fill_ring(hog)
     assert other.grow()[0] == 1
-    assert len(answered(hog)) < lib.MC_RING_SLOTS / 2
+    assert len(answered(hog)) <= lib.MC_RING_SLOTS / 2  # its GROWs wait for its keeper
     close_domain(wide, DomId(0))
     assert other.grow()[0] == 1
     for guest in (hog, other):

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backend_steps import close_domain
 from guest_double import GuestDouble
 from tmem_streams import Mix, Row, first_difference, stream
 from xen_model import XenModel
-
-from backend_steps import close_domain
 
 from backend.host import HostBackend
 from frontend._guest import lib

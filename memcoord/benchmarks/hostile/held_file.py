@@ -1,7 +1,7 @@
 """A process that keeps the inode lock of a memory file, so that no hole of the file can be punched.
 
 ``write`` to a file keeps the lock of its inode while it copies; here the page that it copies from
-never comes. Every ``fallocate`` on the file then waits, uninterruptibly, for as long as this process
+never comes. Every ``fallocate`` on the file then waits, uninterruptibly, as long as this process
 likes. Two ways to such a page, ``HOWS``:
 
 - ``uffd``: memory registered with userfaultfd that nobody fills (root, or
@@ -11,7 +11,8 @@ likes. Two ways to such a page, ``HOWS``:
 
 Owns: ``Holder``, which starts the process, and the process itself
 (``python -P -m memcoord.benchmarks.hostile.held_file HOW FD``). Linux on x86-64.
-Rules: the end of the process lets go of the lock. Called by cheats and tests.
+Rules: a child of the process writes. The end of the process lets go of the lock: the FUSE server
+ends with it, and the child is killed with it (PR_SET_PDEATHSIG). Called by cheats and tests.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import ctypes
 import os
 import platform
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -39,6 +41,7 @@ SYS_USERFAULTFD = 323
 UFFDIO_API, UFFDIO_REGISTER, UFFD_MAGIC, MODE_MISSING = 0xC018AA3F, 0xC020AA00, 0xAA, 1
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS = 1, 2, 2, 0x20
+PR_SET_PDEATHSIG = 1
 ENOSYS, ROOT_NODE, FILE_NODE = 38, 1, 2
 LOOKUP, FORGET, GETATTR, OPEN, READ, INIT, OPENDIR, BATCH_FORGET = 1, 2, 3, 14, 15, 26, 27, 42
 FUSE_MESSAGE_BYTES = 1 << 20
@@ -72,7 +75,10 @@ class Holder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -145,8 +151,8 @@ def _serve_fuse(device: int) -> None:
         os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
 
 
-def _fuse_page(libc: ctypes.CDLL) -> int:
-    """The address of a page of a file whose READ is never answered."""
+def _fuse_page(libc: ctypes.CDLL) -> tuple[int, int]:
+    """The address of a page of a file whose READ is never answered, and the server's fd."""
     uid, gid = os.getuid(), os.getgid()
     _checked(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
     maps = (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1"))
@@ -158,7 +164,9 @@ def _fuse_page(libc: ctypes.CDLL) -> int:
     _checked(libc.mount(b"mc", where.encode(), b"fuse", 0, options.encode()), "mount fuse")
     threading.Thread(target=_serve_fuse, args=(device,), daemon=True).start()
     file = os.open(f"{where}/page", os.O_RDONLY | os.O_CLOEXEC)
-    return _map(libc, PROT_READ, MAP_PRIVATE, file)
+    page = _map(libc, PROT_READ, MAP_PRIVATE, file)
+    os.close(file)  # at the end of this process, nobody would answer the FLUSH of a close
+    return page, device
 
 
 def main(argv: list[str]) -> int:
@@ -167,12 +175,21 @@ def main(argv: list[str]) -> int:
     libc = _libc()
     try:
         if platform.machine() != "x86_64":
-            raise NotHere(f"the numbers of system calls are those of x86-64, not {platform.machine()}")
-        page = _uffd_page(libc) if how == "uffd" else _fuse_page(libc)
-        writer = threading.Thread(target=libc.pwrite, args=(fd, page, PAGE, 0), daemon=True)
-        writer.start()
-        writer.join(BLOCKED_S)
-        if not writer.is_alive():
+            raise NotHere(
+                f"the numbers of system calls are those of x86-64, not {platform.machine()}"
+            )
+        page, device = (_uffd_page(libc), -1) if how == "uffd" else _fuse_page(libc)
+        writer = os.fork()
+        if not writer:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if device >= 0:
+                os.close(device)  # kept, the writer would not even end with its server
+            if how == "uffd":  # a fork does not inherit what was registered
+                page = _uffd_page(libc)
+            libc.pwrite(fd, page, PAGE, 0)
+            os._exit(0)
+        time.sleep(BLOCKED_S)
+        if os.waitpid(writer, os.WNOHANG)[0]:
             raise NotHere("the write returned")
     except (NotHere, OSError) as error:
         os.write(1, REFUSED + f"{how}: {error}\n".encode())
