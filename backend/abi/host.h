@@ -68,17 +68,22 @@ enum mc_why {
 };
 
 /* The tmem pool, as C sees it (tmem/serve.py). All are called under the lock. */
+enum mc_tmem_how {
+    MC_TMEM_MAY_ASK = 1,        /* answer MC_NEED_SLAB rather than evict a page */
+    MC_TMEM_AGAIN = 2           /* a hypervisor that was killed may have executed it already */
+};
+
 struct mc_tmem_hooks {
     uint64_t state;
     int64_t (*execute)(uint64_t state, uint64_t record, uint64_t page, int64_t client,
-                       int64_t may_ask);
+                       int64_t how);    /* a sum of enum mc_tmem_how */
     int64_t (*grow)(uint64_t state, int64_t area);
     int64_t (*shrink)(uint64_t state);
     int64_t (*open_client)(uint64_t state, int64_t client);
     int64_t (*close_client)(uint64_t state, int64_t client);
     uint64_t slab;              /* address of the slab region */
     uint32_t slab_areas;        /* size of the region, and the most that tmem may hold */
-    uint32_t pad;
+    uint32_t is_slab_shared;    /* it is the memory of a file: no 2 MiB pages at the first touch */
 };
 
 struct mc_domain_counters {
@@ -95,6 +100,14 @@ struct mc_domain_counters {
     uint64_t targets;           /* times the target was set */
     uint64_t set_ns;            /* clock when the target was set last */
     uint64_t reached_ns;        /* clock when the target was reached, or 0 */
+};
+
+/* Records that may be half done when a process is killed. */
+enum mc_again {
+    MC_AGAIN_MEMORY = 0,        /* in service, of the memory ring */
+    MC_AGAIN_TMEM = 1,          /* of the tmem ring */
+    MC_AGAIN_KEPT = 2,          /* kept */
+    MC_AGAINS = 3
 };
 
 struct mc_mechanism;            /* mechanism.h */
@@ -150,9 +163,9 @@ struct mc_domain {
     uint32_t answer_count;      /* atomic */
     uint32_t is_flushing;       /* they are being written into the ring, the first of them as */
     uint32_t flushed_from;      /* response of this number */
-    uint32_t has_again;         /* bits: which of `again_seq` name a record of the memory ring that a
-                                 * process before this one began to serve (mc_is_again) */
-    uint32_t again_seq[2];      /* of the record that was in service; of one that was kept */
+    uint32_t has_again;         /* bits: which of `again_seq` name a record */
+    uint32_t again_seq[MC_AGAINS];      /* of records that a process before this one began to serve:
+                                         * mc_is_again */
     uint32_t is_unfinished[MC_RINGS];   /* `unfinished` holds a record for the next visit */
     struct mc_record unfinished[MC_RINGS];
     struct mc_record taken[MC_RINGS];   /* the record in service, as it was when service began */

@@ -193,7 +193,7 @@ static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
     uint32_t count = balloon_array_count(device), bad = 0, wrong = 0;
     uint32_t step = domain->options[MC_BALLOON_MERGE] ? count : 1;
     uint64_t refused = domain->counters.refused_dma;
-    if (mc_is_again(domain, &device->request))
+    if (mc_is_memory_again(domain, &device->request))
         balloon_punch_again(host, domain, device);
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i += step) {
         mc_holes_make(host, domain, device->pfns + i, step, &bad);
@@ -201,7 +201,7 @@ static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
     }
     MC_CHECK_IN(domain, domain->counters.refused_dma >= refused, "%lu refused for pins, now %lu",
                 refused, domain->counters.refused_dma);
-    if (wrong > domain->counters.refused_dma - refused && !mc_is_again(domain, &device->request))
+    if (wrong > domain->counters.refused_dma - refused && !mc_is_memory_again(domain, &device->request))
         mc_count_bad(domain);
     balloon_answer(domain, device, 1, 0);
 }
@@ -249,7 +249,7 @@ static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
             break;
         slack_too = 1;          /* what was found, or is coming, may stand in for the slack */
     }
-    if (wrong && !mc_is_again(domain, &device->request))
+    if (wrong && !mc_is_memory_again(domain, &device->request))
         mc_count_bad(domain);
 }
 

@@ -145,7 +145,7 @@ static int sections_request_offlined(struct mc_host *host, struct mc_domain *dom
     uint64_t section = record->arg[0];
     if (section >= device->count)
         return MC_EINDEX;
-    if (section != device->asked && !mc_is_again(domain, record))
+    if (section != device->asked && !mc_is_memory_again(domain, record))
         return MC_ETARGET;
     device->asked = MC_NO_SECTION;
     return sections_take(host, domain, (uint32_t)section);

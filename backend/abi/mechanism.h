@@ -129,21 +129,35 @@ static inline enum mc_served mc_answered(struct mc_record *record, int64_t statu
 }
 
 /* 1 when a process before this one began to serve the record: part of it may be done. */
-static inline int mc_is_again(const struct mc_domain *domain, const struct mc_record *record)
+static inline int mc_is_again(const struct mc_domain *domain, enum mc_again which,
+                              const struct mc_record *record)
 {
-    return (domain->has_again & 1 && record->seq == domain->again_seq[0]) ||
-           (domain->has_again & 2 && record->seq == domain->again_seq[1]);
+    return domain->has_again >> which & 1 && record->seq == domain->again_seq[which];
+}
+
+/* The same, of any record of the memory ring. */
+static inline int mc_is_memory_again(const struct mc_domain *domain,
+                                     const struct mc_record *record)
+{
+    return mc_is_again(domain, MC_AGAIN_MEMORY, record) ||
+           mc_is_again(domain, MC_AGAIN_KEPT, record);
+}
+
+static inline void mc_note_again(struct mc_domain *domain, enum mc_again which,
+                                 const struct mc_record *record)
+{
+    domain->again_seq[which] = record->seq;
+    domain->has_again |= 1u << which;
 }
 
 /* For `recover`, of a record that the mechanism keeps: 1 when it waits for its answer; it may be half
- * done then (mc_is_again). 0 when it is answered. */
+ * done then (mc_is_memory_again). 0 when it is answered. */
 static inline int mc_keep_again(struct mc_domain *domain, const struct mc_record *record)
 {
     for (uint32_t i = 0; i < domain->answer_count; i++)
         if (domain->answers[i].seq == record->seq)
             return 0;
-    domain->again_seq[1] = record->seq;
-    domain->has_again |= 2;
+    mc_note_again(domain, MC_AGAIN_KEPT, record);
     return 1;
 }
 

@@ -125,10 +125,8 @@ static int recover_ring(struct mc_domain *domain, enum mc_ring_id ring, uint32_t
         return MC_EBROKEN;
     if (open) {
         domain->unfinished[ring] = domain->taken[ring];
-        if (ring == MC_RING_MEMORY) {
-            domain->again_seq[0] = domain->taken[ring].seq;
-            domain->has_again |= 1;
-        }
+        mc_note_again(domain, ring == MC_RING_TMEM ? MC_AGAIN_TMEM : MC_AGAIN_MEMORY,
+                      &domain->taken[ring]);
         MC_BOOKED();
         domain->is_unfinished[ring] = 1;
     }

@@ -304,7 +304,7 @@ static int sections_is_plugged_already(const struct mc_domain *domain,
                                        const struct mc_record *record)
 {
     const struct mc_sections *device = sections_of(domain);
-    return mc_is_again(domain, record) && device->plugging < device->count &&
+    return mc_is_memory_again(domain, record) && device->plugging < device->count &&
            mc_section_look(domain, device->plugging).installed == device->areas;
 }
 

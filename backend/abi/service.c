@@ -52,6 +52,12 @@ static void service_grow_tmem(struct mc_host *host)
         area++;
     MC_CHECK(area < host->tmem.slab_areas, "tmem has %lu frames, yet all %u slab areas are used",
              host->tmem_frames, host->tmem.slab_areas);
+    uint64_t address = host->tmem.slab + (uint64_t)area * MC_AREA_BYTES;
+    /* Into small pages a put takes a third longer. */
+    if (host->tmem.is_slab_shared && mc_populate_huge(address, MC_AREA_BYTES) < 0) {
+        mc_discard(address, MC_AREA_BYTES);
+        return;
+    }
     if (host->tmem.grow(host->tmem.state, area) >= 0)
         mc_tmem_charge(host, area);
 }
@@ -61,7 +67,7 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
                             struct mc_record *record)
 {
     uint64_t page = 0, frame = record->arg[4];
-    int64_t status;
+    int64_t status, how = mc_is_again(domain, MC_AGAIN_TMEM, record) ? MC_TMEM_AGAIN : 0;
     if (!host->tmem.execute || record->op < MC_OP_PUT || record->op > MC_OP_DESTROY_POOL)
         return MC_TMEM_BAD + MC_EOP;
     if (record->op == MC_OP_PUT || record->op == MC_OP_GET) {
@@ -73,15 +79,11 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
             return MC_TMEM_BAD + MC_EPERM;
         page = domain->ram + (frame << MC_FRAME_SHIFT);
     }
-    /* The process before made this pool (below), and was killed before it could say so. */
-    if (record->op == MC_OP_NEW_POOL && record->status > 0)
-        return record->status - 1;
-    status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
-    if (record->op == MC_OP_NEW_POOL && status >= 0)
-        domain->taken[MC_RING_TMEM].status = status + 1;
+    status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid,
+                                MC_TMEM_MAY_ASK | how);
     if (status == MC_NEED_SLAB) {
         service_grow_tmem(host);
-        status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
+        status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, how);
         MC_CHECK_IN(domain, status != MC_NEED_SLAB, "tmem asks a second time, status %ld", status);
     }
     return status;

@@ -184,7 +184,7 @@ static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc
     if (!*region)
         return vmem_answer_error(domain);
     plugged = mc_vmem_count_plugged(device, blocks);
-    if (mc_is_again(domain, record) && plugged) {   /* the process before plugged them for this */
+    if (mc_is_memory_again(domain, record) && plugged) {   /* the process before plugged them for this */
         if (plugged == blocks.count)
             return MC_VMEM_ACK;
     } else if ((*region)->plugged + blocks.count > (*region)->requested) {
@@ -204,7 +204,7 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
 {
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas = vmem_areas_of(domain, blocks);
-    int status, again = mc_is_again(domain, record);
+    int status, again = mc_is_memory_again(domain, record);
     MC_CHECK_IN(domain, again || region->plugged + blocks.count <= region->requested,
                 "%u blocks, %u are plugged, %u requested", blocks.count, region->plugged,
                 region->requested);
@@ -229,7 +229,7 @@ static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *
         return mc_answered(record, checked);
     areas = vmem_areas_of(domain, vmem_blocks_of(record));
     if (areas.end - areas.first <= MC_VMEM_AT_ONCE_AREAS && !mc_kept_count(domain) &&
-        vmem_is_punched(domain, areas, mc_is_again(domain, record)) &&
+        vmem_is_punched(domain, areas, mc_is_memory_again(domain, record)) &&
         vmem_may_charge(host, region, areas))
         return mc_answered(record, vmem_plug(host, domain, record, region));
     mc_keep(host, domain, record);
@@ -261,7 +261,7 @@ enum mc_served mc_vmem_later(struct mc_host *host, struct mc_domain *domain,
     if (checked != MC_VMEM_ACK)
         return mc_answered(record, checked);
     vmem_wait_for_memory(host, domain, region, vmem_areas_of(domain, vmem_blocks_of(record)),
-                         mc_is_again(domain, record));
+                         mc_is_memory_again(domain, record));
     checked = vmem_check_plug(domain, record, &region);
     if (checked == MC_VMEM_ACK)
         checked = vmem_plug(host, domain, record, region);
@@ -294,7 +294,7 @@ static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc
     struct mc_area_run areas;
     int failed = 0;
     if (!region || (mc_vmem_count_plugged(device, blocks) != blocks.count &&
-                    !mc_is_again(domain, record)))      /* the process before unplugged some */
+                    !mc_is_memory_again(domain, record)))      /* the process before unplugged some */
         return vmem_answer_error(domain);
     areas = vmem_areas_of(domain, blocks);
     for (uint32_t area = areas.first; area < areas.end; area++) {
