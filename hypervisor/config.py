@@ -72,8 +72,9 @@ class HypervisorConfig(HostSettings, frozen=True):
 
     ``on_violation``: what happens to a domain that uses more memory than it was granted. "stop"
     detaches the domain; "kill" also kills its process, because only that revokes memory the process
-    has already mapped. The launcher's runs have "kill". A domain whose file does not let its memory
-    go is detached in any case, and with "kill" killed.
+    has already mapped. The launcher's runs have "kill". Of a domain that brings a token, "kill"
+    kills all that is in its control group or PID namespace. A domain whose file does not let its
+    memory go is detached in any case, and with "kill" killed.
     """
 
     total_frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]
@@ -88,6 +89,7 @@ class HypervisorConfig(HostSettings, frozen=True):
     ] = -1  # -1: calibrate; 0: always sleep
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
     attach_secret: str = ""  # a listed domain must bring the ``attach_token`` made of it
+    cgroup: str = ""  # control group whose children, by name, hold the domains that bring tokens
     on_violation: Literal["report", "stop", "kill"] = "report"
     error_budget: Annotated[int, Meta(ge=0, le=(1 << 32) - 1, description="errors")] = 64
     tmem_record: str = ""  # file to append every tmem operation to

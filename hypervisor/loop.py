@@ -15,7 +15,6 @@ import hmac
 import os
 import secrets
 import select
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -30,14 +29,8 @@ from hypervisor.control import ControlPlane
 from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.coordination.decisions import Decision
 from hypervisor.domains import DomainEntry, DomainTable
-from hypervisor.public.backend import (
-    EXCESS,
-    STANDING,
-    STUCK,
-    Backend,
-    DomainSpec,
-    not_reached,
-)
+from hypervisor.ending import Endings
+from hypervisor.public.backend import EXCESS, STANDING, STUCK, Backend, DomainSpec, not_reached
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
@@ -88,6 +81,7 @@ class Hypervisor:
         self._known = {domain.name: domain for domain in config.domains}
         self._spent: set[str] = set()  # names whose one-time token was used
         self._domains = DomainTable()
+        self._endings = Endings(config.cgroup)
         self._control = ControlPlane(run_dir, self._serve)
         self._listener = AttachListener(run_dir, self._admit)
         self._promise()
@@ -119,6 +113,7 @@ class Hypervisor:
             self._detach(entry, "hypervisor stops")
         self._listener.close()
         self._control.close()
+        self._endings.close()
 
     def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
@@ -265,6 +260,8 @@ class Hypervisor:
             DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
         )
         self._spent.add(config.name)
+        if self._is_launched(config.name):
+            self._endings.note(config.name, pid)
         self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
@@ -281,9 +278,12 @@ class Hypervisor:
 
     def _end_process(self, entry: DomainEntry) -> None:
         """With "kill": its memory goes back only if it stops to touch it. Never our own process."""
-        if self._config.on_violation == "kill" and entry.pidfd >= 0 and entry.pid != os.getpid():
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
+        if self._config.on_violation == "kill" and entry.pid != os.getpid():
+            self._endings.kill(entry.name, entry.pidfd)
+
+    def _is_launched(self, name: str) -> bool:
+        """Whether a launcher starts the domain of this name, and none else can be it."""
+        return bool(self._config.attach_secret) and name in self._known
 
     def _promise(self) -> None:
         """Reserve the boot frames of every configured domain that has not attached."""
@@ -350,6 +350,8 @@ class Hypervisor:
             self._on_event("violation", msgspec.to_builtins(violation))  # excess.c acts, not this
         for name in self._backend.haunted():
             self._on_event("violation", {"name": name, "gone": True})
+            if self._config.on_violation == "kill" and self._is_launched(name):
+                self._endings.kill(name)
         if self._config.tmem_compression:
             compress(self._backend)
         self._control.publish(self._publication())

@@ -203,7 +203,7 @@ struct mc_bank {
 struct mc_area_step {
     uint32_t domain;            /* domid + 1, or 0: none */
     uint32_t area;
-    uint32_t next;              /* its state once the guest's word is swapped; MC_A_STATES: as was */
+    uint32_t next;              /* its state once the guest's word is swapped; MC_A_STATES: none */
     uint32_t hollow;            /* 1: then every frame is a hole */
 };
 

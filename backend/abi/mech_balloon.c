@@ -201,7 +201,8 @@ static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
     }
     MC_CHECK_IN(domain, domain->counters.refused_dma >= refused, "%lu refused for pins, now %lu",
                 refused, domain->counters.refused_dma);
-    if (wrong > domain->counters.refused_dma - refused && !mc_is_memory_again(domain, &device->request))
+    if (wrong > domain->counters.refused_dma - refused &&
+        !mc_is_memory_again(domain, &device->request))
         mc_count_bad(domain);
     balloon_answer(domain, device, 1, 0);
 }

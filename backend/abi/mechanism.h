@@ -150,8 +150,8 @@ static inline void mc_note_again(struct mc_domain *domain, enum mc_again which,
     domain->has_again |= 1u << which;
 }
 
-/* For `recover`, of a record that the mechanism keeps: 1 when it waits for its answer; it may be half
- * done then (mc_is_memory_again). 0 when it is answered. */
+/* For `recover`, of a record that is kept: 1 when it waits for its answer, and may be half done
+ * (mc_is_memory_again); 0 when it is answered. */
 static inline int mc_keep_again(struct mc_domain *domain, const struct mc_record *record)
 {
     for (uint32_t i = 0; i < domain->answer_count; i++)

@@ -184,7 +184,7 @@ static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc
     if (!*region)
         return vmem_answer_error(domain);
     plugged = mc_vmem_count_plugged(device, blocks);
-    if (mc_is_memory_again(domain, record) && plugged) {   /* the process before plugged them for this */
+    if (mc_is_memory_again(domain, record) && plugged) {    /* plugged for this very record */
         if (plugged == blocks.count)
             return MC_VMEM_ACK;
     } else if ((*region)->plugged + blocks.count > (*region)->requested) {
@@ -294,7 +294,7 @@ static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc
     struct mc_area_run areas;
     int failed = 0;
     if (!region || (mc_vmem_count_plugged(device, blocks) != blocks.count &&
-                    !mc_is_memory_again(domain, record)))      /* the process before unplugged some */
+                    !mc_is_memory_again(domain, record)))   /* then some are unplugged already */
         return vmem_answer_error(domain);
     areas = vmem_areas_of(domain, blocks);
     for (uint32_t area = areas.first; area < areas.end; area++) {
