@@ -67,8 +67,8 @@ static int holes_may_move(struct mc_domain *domain, uint64_t frame, int make)
     return 0;
 }
 
-/* Punch frames, neighbours in one call; a bit in `failed` for each that the kernel refused. Releases
- * the lock. */
+/* Punch frames, neighbours in one call; a bit in `failed` for each that the kernel refused.
+ * Releases the lock. */
 static void holes_punch(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                         uint32_t count, uint64_t *failed)
 {

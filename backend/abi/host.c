@@ -170,7 +170,7 @@ void mc_tell_done(struct mc_host *host)
 }
 
 /* What the kernel gave is read in the same hold: a domain that grows between two readings would
- * look like one that takes what it was not granted. fstat waits for no lock that a guest can hold. */
+ * look like one that takes what it was not granted. fstat waits for no guest. */
 void mc_host_copy(struct mc_host *host, struct mc_host *copy)
 {
     struct mc_domain *domain;

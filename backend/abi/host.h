@@ -111,6 +111,7 @@ enum mc_again {
 };
 
 struct mc_mechanism;            /* mechanism.h */
+struct mc_host;
 
 struct mc_domain {
     uint32_t domid;

@@ -7,8 +7,8 @@
  *               one of these.
  *   4. timer    of the mechanism, when it has come.
  *   5. jobs     of the mechanism: one, in the order of enum mc_job. Then the next round.
- * With nothing to do it sleeps until signalled, until the timer, or MC_KEEPER_SLEEP_NS. A domain that
- * leaves is taken down (reap.c), and so ends its keeper.
+ * With nothing to do it sleeps until signalled, until the timer, or MC_KEEPER_SLEEP_NS.
+ * A domain that leaves is taken down (reap.c), and so ends its keeper.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

@@ -116,7 +116,7 @@ void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, const uint32
 /* Single frames, as the guest named them: the guest has taken them out of use (make), or wants them
  * again (fill). A frame out of range, not installed, named twice or pinned is skipped and counted
  * in *bad (a pinned one in refused_dma too). make punches, neighbours in ascending order in one
- * call, and releases the lock; at most MC_AREA_FRAMES frames; what the kernel refuses to punch stays
+ * call, and releases the lock; at most MC_AREA_FRAMES frames; what is not punched stays
  * the guest's. fill charges, and stops when no more
  * may be charged (`slack_too`: even out of the slack). Both return how many were done. */
 uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,

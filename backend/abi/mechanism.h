@@ -204,8 +204,8 @@ int mc_supply_is_coming(struct mc_host *host);
 int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_tmem_give(struct mc_host *host);
-/* Have tmem and donors give until `frames` are free beyond slack and promise, or on their way. Looks
- * at each donor once. A keeper breathes: it releases the lock in between, so that others are
+/* Have tmem and donors give until `frames` are free beyond slack and promise, or on their way.
+ * Looks at each donor once. A keeper breathes: it releases the lock in between, so that others are
  * served. */
 void mc_supply_gather(struct mc_host *host, const struct mc_domain *receiver, uint64_t frames,
                       int breathes);

@@ -115,6 +115,19 @@ static void recover_answers(struct mc_domain *domain)
     domain->is_flushing = 0;
 }
 
+/* The record in service, by its copy; a NOP has none, and is in the ring as it was. */
+static struct mc_record recover_taken(const struct mc_domain *domain, enum mc_ring_id ring)
+{
+    const struct mc_back *back = &domain->rings[ring];
+    struct mc_record record = domain->taken[ring];
+    if (record.seq == back->req_cons - 1)
+        return record;
+    record = back->ring->slots[(back->req_cons - 1) % MC_RING_SLOTS];
+    record.seq = back->req_cons - 1;
+    record.status = 0;
+    return record;
+}
+
 /* Publish what is answered. A record in service, if there is one, is executed again: 1. A status
  * when the indices contradict the records kept. */
 static int recover_ring(struct mc_domain *domain, enum mc_ring_id ring, uint32_t kept)
@@ -124,9 +137,9 @@ static int recover_ring(struct mc_domain *domain, enum mc_ring_id ring, uint32_t
     if (open > 1)
         return MC_EBROKEN;
     if (open) {
-        domain->unfinished[ring] = domain->taken[ring];
+        domain->unfinished[ring] = recover_taken(domain, ring);
         mc_note_again(domain, ring == MC_RING_TMEM ? MC_AGAIN_TMEM : MC_AGAIN_MEMORY,
-                      &domain->taken[ring]);
+                      &domain->unfinished[ring]);
         MC_BOOKED();
         domain->is_unfinished[ring] = 1;
     }

@@ -230,8 +230,8 @@ static int supply_has_area(const struct mc_host *host)
     return mc_bank_pick(host, MC_AREA_FRAMES, 0) != MC_NO_BANK;
 }
 
-/* Until an area may be charged: 0, or MC_ENOMEM. Punches what is due of the domain itself, and waits
- * for the keepers of others. */
+/* Until an area may be charged: 0, or MC_ENOMEM. Punches what is due of the domain itself
+ * and waits for the keepers of others. */
 static int supply_wait_for_transit(struct mc_host *host, struct mc_domain *domain,
                                    uint64_t until_ns)
 {

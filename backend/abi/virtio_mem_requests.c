@@ -217,7 +217,7 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
     return status ? vmem_answer_error(domain) : MC_VMEM_ACK;
 }
 
-/* A small PLUG whose memory is there is done at once. Plugging many areas takes as long as the turns
+/* A small PLUG whose memory is there is done at once. Plugging many areas takes as long as turns
  * of many neighbours, and so does finding memory: the keeper does both. */
 static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
                                         struct mc_record *record)

@@ -1,8 +1,9 @@
 /* worker.c: the supervisor of the keepers. See host.h, keeper.h.
  *
- * Ten times a second it gives each domain that has no keeper one, and breaks each domain whose
- * file has not answered for MC_FILE_STUCK_NS: a process that shares the file keeps its lock. A keeper
- * that waits for a CPU is no such case. At the end it waits for all keepers, MC_STOP_NS_MAX at most.
+ * Ten times a second it gives each domain that has no keeper one, and breaks each domain whose file
+ * has not answered for MC_FILE_STUCK_NS: a process that shares the file keeps its lock.
+ * A keeper that waits for a CPU is no such case.
+ * At the end it waits for all keepers, MC_STOP_NS_MAX at most.
  */
 #include "keeper.h"
 

@@ -59,7 +59,9 @@ int mc_front_arm(struct mc_front *front);
 /* Requests pushed and not answered. */
 uint32_t mc_front_outstanding(const struct mc_front *front);
 
-/* Backend, the same. push: 0, or MC_EFULL when every request consumed has its response. */
+/* Backend. peek: as pop, but the request stays in the ring, until the caller raises req_cons. */
+int mc_back_peek(struct mc_back *back, struct mc_record *request);
+/* The rest is as the frontend's. push: 0, or MC_EFULL when every request consumed has its response. */
 int mc_back_pop(struct mc_back *back, struct mc_record *request);
 int mc_back_push(struct mc_back *back, const struct mc_record *response);
 int mc_back_publish(struct mc_back *back);
