@@ -124,6 +124,7 @@ static int service_next(struct mc_domain *domain, enum mc_ring_id ring, struct m
     got = mc_back_peek(&domain->rings[ring], record);
     if (got <= 0)
         return got;
+    record->status = 0;
     if (record->op != MC_OP_NOP)        /* that one can be read in the ring again (recover.c) */
         domain->taken[ring] = *record;
     MC_BOOKED();

@@ -128,7 +128,6 @@ int mc_back_peek(struct mc_back *back, struct mc_record *request)
     if (pending != 1)
         return pending;
     record_copy(request, &back->ring->slots[back->req_cons & RING_MASK]);
-    request->status = 0;
     return request->seq == back->req_cons ? 1 : MC_ETORN;
 }
 
