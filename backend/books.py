@@ -48,7 +48,7 @@ class Books:
         on_domain: Callable[[DomId, Mapping[str, int]], None] | None = None,
         on_gone: Callable[[DomId], None] | None = None,
     ) -> None:
-        self.fds = dict(fds or {})
+        self.fds = {name: fd for name, fd in (fds or {}).items() if name in FILES}
         self._keep, self._on_domain, self._on_gone = keep, on_domain, on_gone
 
     def file(self, name: str, size: int) -> int:

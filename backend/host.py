@@ -137,13 +137,7 @@ class HostBackend:
                 )
                 undo.callback(self._pool.close)
                 if self.recovery is not None:
-                    pages = recovery.recover_tmem(self._host, self._pool, self.recovery.domains)
-                    self.recovery = dataclasses.replace(
-                        self.recovery, tmem_pages=pages[0], dropped_pages=pages[1]
-                    )
-                    for domid in self._names:
-                        target = int(self._pool.tmem.clients["mm_target"][domid])
-                        self._tmem_targets[domid] = target
+                    self._recover_tmem(self._pool, self.recovery)
             self.banks = Banks(self._host, self._names, self.settle)
             self.event_fd, self.relay_fd = int(self._host.event_fd), int(self._host.relay_fd)
             self._start_threads(stop_excess, undo)
@@ -181,6 +175,12 @@ class HostBackend:
             return None
         slab_fd = self._books.file("slab", areas * AREA_BYTES)
         return TmemFiles(self._books.file("tmem", TmemFiles.state_bytes(areas, **options)), slab_fd)
+
+    def _recover_tmem(self, pool: TmemPool, found: recovery.Recovery) -> None:
+        kept, dropped = recovery.recover_tmem(self._host, pool, found.domains)
+        self.recovery = dataclasses.replace(found, tmem_pages=kept, dropped_pages=dropped)
+        for domid in self._names:
+            self._tmem_targets[domid] = int(pool.tmem.clients["mm_target"][domid])
 
     def _set_memory(self, backing: str, huge_dir: str, banks: Sequence[BankSpec]) -> None:
         if backing not in BACKINGS:

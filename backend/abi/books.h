@@ -21,8 +21,6 @@
 /* Clear of where Linux puts programs, heaps, stacks and libraries on x86-64 and on aarch64 with 48
  * bits of addresses, and of the shadow memory of AddressSanitizer. */
 #define MC_BOOKS_ADDRESS 0x200000000000
-#define MC_TMEM_STATE_ADDRESS 0x210000000000
-#define MC_TMEM_SLAB_ADDRESS 0x220000000000
 #define MC_DOMAINS_ADDRESS 0x300000000000
 #define MC_DOMAIN_STRIDE 0x2000000000
 #define MC_META_OFFSET 0x1000000000         /* of a domain's meta, from its ram */

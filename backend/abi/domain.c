@@ -67,8 +67,10 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
         status = mc_meta_bind(control, domain->areas, &domain->frames, rings);
     if (status)
         return status;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         mc_back_bind(&domain->rings[i], rings[i]);
+        domain->rings[i].taken = &domain->taken[i];
+    }
     domain->answer_count = domain->is_flushing = domain->has_again = 0;
     domain->kept_first = domain->kept_end = 0;
     memset(domain->is_unfinished, 0, sizeof domain->is_unfinished);

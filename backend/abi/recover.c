@@ -120,7 +120,7 @@ static struct mc_record recover_taken(const struct mc_domain *domain, enum mc_ri
 {
     const struct mc_back *back = &domain->rings[ring];
     struct mc_record record = domain->taken[ring];
-    if (record.seq == back->req_cons - 1)
+    if (record.seq == back->req_cons - 1 && record.op)
         return record;
     record = back->ring->slots[(back->req_cons - 1) % MC_RING_SLOTS];
     record.seq = back->req_cons - 1;

@@ -121,15 +121,9 @@ static int service_next(struct mc_domain *domain, enum mc_ring_id ring, struct m
         *record = domain->taken[ring];
         return got;
     }
-    got = mc_back_peek(&domain->rings[ring], record);
-    if (got <= 0)
-        return got;
+    got = mc_back_pop(&domain->rings[ring], record);
     record->status = 0;
-    if (record->op != MC_OP_NOP)        /* that one can be read in the ring again (recover.c) */
-        domain->taken[ring] = *record;
-    MC_BOOKED();
-    domain->rings[ring].req_cons++;
-    domain->counters.requests++;
+    domain->counters.requests += got > 0;
     return got;
 }
 

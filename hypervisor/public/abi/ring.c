@@ -122,21 +122,22 @@ int mc_back_pending(const struct mc_back *back)
     return prod - back->req_cons > MC_RING_SLOTS - unanswered ? MC_ERUNAWAY : 1;
 }
 
-int mc_back_peek(struct mc_back *back, struct mc_record *request)
+int mc_back_pop(struct mc_back *back, struct mc_record *request)
 {
+    uint32_t cons = back->req_cons;
     int pending = mc_back_pending(back);
     if (pending != 1)
         return pending;
-    record_copy(request, &back->ring->slots[back->req_cons & RING_MASK]);
-    return request->seq == back->req_cons ? 1 : MC_ETORN;
-}
-
-int mc_back_pop(struct mc_back *back, struct mc_record *request)
-{
-    int pending = mc_back_peek(back, request);
-    if (pending == 1)
-        back->req_cons++;
-    return pending;
+    record_copy(request, &back->ring->slots[cons & RING_MASK]);
+    if (request->seq != cons)
+        return MC_ETORN;
+    if (back->taken && request->op) {
+        record_copy(back->taken, request);
+        back->taken->status = 0;
+        atomic_signal_fence(memory_order_seq_cst);
+    }
+    back->req_cons = cons + 1;
+    return 1;
 }
 
 int mc_back_push(struct mc_back *back, const struct mc_record *response)

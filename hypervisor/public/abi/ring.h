@@ -42,6 +42,8 @@ struct mc_back {
     uint32_t rsp_prod;      /* responses filled, perhaps not published yet */
     uint32_t rsp_published;
     uint32_t pad;
+    struct mc_record *taken;    /* pop leaves a copy here before it consumes the request, for who
+                                 * goes on when this process is killed; not of op 0. Or NULL */
 };
 
 void mc_ring_format(struct mc_ring *ring);
@@ -59,9 +61,7 @@ int mc_front_arm(struct mc_front *front);
 /* Requests pushed and not answered. */
 uint32_t mc_front_outstanding(const struct mc_front *front);
 
-/* Backend. peek: as pop, but the request stays in the ring, until the caller raises req_cons. */
-int mc_back_peek(struct mc_back *back, struct mc_record *request);
-/* The rest is as the frontend's. push: 0, or MC_EFULL when every request consumed has its response. */
+/* Backend, the same. push: 0, or MC_EFULL when every request consumed has its response. */
 int mc_back_pop(struct mc_back *back, struct mc_record *request);
 int mc_back_push(struct mc_back *back, const struct mc_record *response);
 int mc_back_publish(struct mc_back *back);
