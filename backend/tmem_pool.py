@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from backend._service import ffi, lib
-from hypervisor.public.errors import InternalError
+from hypervisor.public.errors import Status, error_of
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TmemFiles:
 def _memfd(name: str, size: int) -> int:
     fd = int(lib.mc_memfd(name.encode(), -(-size // AREA_BYTES) * AREA_BYTES))
     if fd < 0:
-        raise InternalError(f"{name} of {size} bytes: {os.strerror(-fd)}")
+        raise error_of(Status.EKERNEL, f"make {name} of {size} bytes")
     return fd
 
 
@@ -140,7 +140,7 @@ class TmemPool:
     def _map(self, what: str, fd: int | None, size: int) -> int:
         address = int(lib.mc_map_anonymous(size) if fd is None else lib.mc_map(fd, size))
         if address < 0:
-            raise InternalError(f"tmem {what}: {os.strerror(-address)}")
+            raise error_of(Status.EKERNEL, f"map the {what} of tmem")
         self._maps.append((address, size))
         return address
 
@@ -163,7 +163,7 @@ class TmemPool:
                 else 0
             )
             if failed:
-                raise InternalError(f"tmem slab: {os.strerror(-failed)}")
+                raise error_of(Status.EKERNEL, "punch the slab of tmem")
             start = area + 1
 
     def close(self) -> None:

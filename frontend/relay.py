@@ -18,23 +18,35 @@ from collections.abc import Callable
 
 import zmq
 
-from hypervisor.public.errors import InternalError
+from hypervisor.public.errors import InternalError, Status, error_of
 
 #: Bells coalesce, so a short queue loses nothing.
 QUEUE_MESSAGES_MAX = 64
 JOIN_S = 5.0
 
 
+def _eventfd() -> int:
+    try:
+        return os.eventfd(0, os.EFD_CLOEXEC)
+    except OSError:
+        raise error_of(Status.EKERNEL, "the doorbell's relay") from None
+
+
 class ZmqRelay:
     """Carry the doorbells of one domain to and from ``endpoint``.
 
     ``doorbell_id``: the identity, of ASCII characters, that the hypervisor handed over at attach.
+    InternalError when the kernel has no file descriptor left.
     """
 
     def __init__(self, endpoint: str, doorbell_id: str) -> None:
         #: What the domain rings instead of the hypervisor's eventfd; the domain closes it.
-        self.bell_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.bell_fd = _eventfd()
+        try:
+            self._stop_fd = _eventfd()
+        except BaseException:
+            os.close(self.bell_fd)
+            raise
         self._context = zmq.Context()
         self._dealer = self._context.socket(zmq.DEALER)
         self._dealer.setsockopt(zmq.LINGER, 0)

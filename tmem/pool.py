@@ -42,6 +42,13 @@ _FLUSH_PAGE, _FLUSH_OBJECT = int(Op.FLUSH_PAGE), int(Op.FLUSH_OBJECT)
 _NEW_POOL, _DESTROY_POOL = int(Op.NEW_POOL), int(Op.DESTROY_POOL)
 
 
+def _mapped(size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, size)
+    except OSError as error:
+        raise TmemError(f"{size} bytes for pages: {error.strerror}; ask for less") from None
+
+
 class Tmem(Control):
     """A page pool. Embedded: ``Tmem(pages=1024)``. In a hypervisor: ``Tmem(slab=a, max_areas=n)``.
 
@@ -97,7 +104,7 @@ class Tmem(Control):
             raise TmemError("to recover a pool, give the slab and the state_memory it left")
         self._memory: mmap.mmap | None = None
         if slab is None:
-            self._memory = mmap.mmap(-1, max(frames * layout.PAGE_BYTES, layout.AREA_BYTES))
+            self._memory = _mapped(max(frames * layout.PAGE_BYTES, layout.AREA_BYTES))
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
         elif slab % layout.PAGE_BYTES:
             raise TmemError(f"the slab is at {slab:#x}: it must begin on a page of 4096 bytes")

@@ -98,7 +98,11 @@ class SwapFile:
 
 def _takes_direct_writes(fd: int) -> bool:
     """Some filesystems accept the flag and refuse the write."""
-    with mmap.mmap(-1, FRAME_BYTES) as page:
+    try:
+        page = mmap.mmap(-1, FRAME_BYTES)
+    except OSError:
+        return False  # without a page to try with; writes through the page cache need none
+    with page:
         try:
             return os.pwrite(fd, page, 0) == FRAME_BYTES
         except OSError as error:

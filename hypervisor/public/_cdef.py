@@ -13,6 +13,7 @@ Used by the ``_build_*.py`` scripts, at build time, and by tests.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import struct
 import textwrap
@@ -30,6 +31,11 @@ COMPILE_ARGS = ["-std=gnu11", "-O2", "-fno-math-errno", "-pthread", "-Wall", "-W
 #: Calls between the sources of a module need no detour; only its init function is seen outside.
 HIDDEN = "-fvisibility=hidden"
 LINK_ARGS = ["-pthread"]
+#: A build in which the compiler's checks of memory and arithmetic report what they find.
+if os.environ.get("MEMCOORD_SANITIZE") == "1":
+    _CHECKED = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
+    COMPILE_ARGS += [*_CHECKED, "-fno-omit-frame-pointer"]
+    LINK_ARGS += _CHECKED
 
 CONSTANTS = ROOT / "hypervisor" / "public" / "constants.py"
 RECORD = ROOT / "tmem" / "record.py"

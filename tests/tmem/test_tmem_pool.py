@@ -351,3 +351,12 @@ def test_pages_live_in_the_slab_of_the_caller() -> None:
 def test_importing_the_package_is_cheap() -> None:
     code = "import sys, tmem; sys.exit('numba' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_pool_whose_memory_is_refused_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("tmem.pool.mmap.mmap", refuse)
+    with pytest.raises(TmemError, match="Cannot allocate memory; ask for less"):
+        Tmem(512)

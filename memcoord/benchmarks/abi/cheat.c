@@ -149,7 +149,7 @@ static uint64_t corrupted(uint64_t word, int how, uint64_t *state)
 }
 
 /* A record of any operation, half of them with words that could be meant. */
-static void say(struct mcc_attachment *own, int ring)
+static struct mc_record any_record(struct mcc_attachment *own)
 {
     uint64_t dice = next_random(&own->state), frames = own->ram_bytes / MC_FRAME_BYTES;
     struct mc_record record = {.op = (uint16_t)(dice % OPS_END), .flags = (uint16_t)(dice >> 16)};
@@ -159,6 +159,13 @@ static void say(struct mcc_attachment *own, int ring)
 
         record.arg[i] = dice >> (32 + i) & 1 ? word : word % (dice >> (40 + i) & 1 ? frames : 65);
     }
+    return record;
+}
+
+static void say(struct mcc_attachment *own, int ring)
+{
+    struct mc_record record = any_record(own);
+
     if (!mc_front_push(&own->fronts[ring], &record))
         mc_front_publish(&own->fronts[ring]);
     mc_eventfd_ring(own->bell_fd);
@@ -234,6 +241,25 @@ uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
             break;
     }
     return done;
+}
+
+uint64_t mcc_records(struct mcc_attachment *own, uint64_t count)
+{
+    uint64_t sent = 0;
+
+    while (sent < count && !hung_up(own)) {
+        for (int ring = 0; ring < MC_RINGS; ring++) {
+            drain(&own->fronts[ring]);
+            for (; sent < count; sent++) {
+                struct mc_record record = any_record(own);
+                if (mc_front_push(&own->fronts[ring], &record))
+                    break;
+            }
+            mc_front_publish(&own->fronts[ring]);
+        }
+        mc_eventfd_ring(own->bell_fd);
+    }
+    return sent;
 }
 
 static void rest(uint64_t pause_ns)

@@ -62,6 +62,10 @@ uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last
 uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
                      uint32_t range_count, uint64_t count);
 
+/* `count` records of any operation with any words, on both rings, as many at a time as they hold.
+ * Returns how many were sent in this life. */
+uint64_t mcc_records(struct mcc_attachment *own, uint64_t count);
+
 /* An honest domain: GROW an area and offer it again, at most `count` times and for at most for_ns,
  * with pauses of `pause_ns`. A sample is the time from the GROW to its grant. Returns the number of
  * samples, or a negative enum mc_status. */

@@ -204,10 +204,25 @@ def _ratio(before: list[int], during: list[int]) -> float | None:
 
 def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
     """``count`` random corruptions of all that a guest can write, while the neighbours go on."""
-    row = CheatRow(lab.mechanism, f"{count} random corruptions")
+    return _many(lab, "corrupt", count, f"{count} random corruptions", for_s)
+
+
+def malformed(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
+    """``count`` records of any operation and any words on both rings; as ``corrupt`` otherwise.
+
+    ``row.did`` says how many were sent, over how many lives. The lab should have tmem, an error
+    budget that lasts, so that most records are decoded and not the attaching of new lives measured,
+    and a host that only reports violations: a GET into a frame that the guest has given back takes
+    a page beyond its grant, and a host that kills would end the guest over it.
+    """
+    return _many(lab, "records", count, f"{count} malformed records", for_s)
+
+
+def _many(lab: CheatLab, operation: str, count: int, title: str, for_s: float) -> CheatRow:
+    row = CheatRow(lab.mechanism, title)
     with lab.cheater() as guest:
         start = time.monotonic()
-        guest.tell("corrupt", count=count)
+        guest.tell(operation, count=count)
         lab.grants(for_s)
         with suppress(RemoteGone):
             row.did = guest.answer()

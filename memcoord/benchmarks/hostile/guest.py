@@ -198,6 +198,16 @@ class CheatingGuest:
         return {"corruptions": done, "lives": self._lives}
 
     @operation
+    def records(self, count: int) -> dict[str, int]:
+        """``count`` malformed records on both rings, over as many lives as that takes."""
+        done = 0
+        while done < count:
+            bare = self._attachment()
+            done += int(lib.mcc_records(bare.c, count - done))
+            self._state = bare.c.state
+        return {"records": done, "lives": self._lives}
+
+    @operation
     def files(self) -> dict[str, str]:
         """Try on the fds what would hurt the hypervisor; the kernel's answer to each."""
         ram, meta, bell = self._attachment().fds

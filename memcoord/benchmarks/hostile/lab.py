@@ -94,6 +94,8 @@ class Watched(HostBackend):
         """Part of every tick, on the hypervisor's thread."""
         super().beat()
         self.validate()
+        if self.tmem is not None:
+            self._on_tmem("validate")
         for domid, name in self._names.items():
             settled = self.settle(domid, 0.0)
             before, _ = self.whys.get(name, ("", 0.0))
@@ -112,12 +114,23 @@ class Watched(HostBackend):
 
 
 class CheatLab:
-    """A host with two honest guests, and a place for a cheater of the mechanism."""
+    """A host with two honest guests, and a place for a cheater of the mechanism.
+
+    ``tmem_areas`` of the host may be tmem's. ``word_step`` is of the cheats that corrupt every
+    word: 2 is every second word. ``config`` are settings of the hypervisor.
+    """
 
     def __init__(
-        self, mechanism: str, run_dir: Path, *, seed: int = 1, word_step: int = 1, **config: Any
+        self,
+        mechanism: str,
+        run_dir: Path,
+        *,
+        seed: int = 1,
+        word_step: int = 1,
+        tmem_areas: int = 0,
+        **config: Any,
     ) -> None:
-        self.word_step = word_step  # cheats that corrupt every word: 2 is every second word
+        self.word_step, self.tmem_frames = word_step, tmem_areas * AREA
         self.mechanism, self.run_dir, self.seed = mechanism, run_dir, seed
         settings = {"on_violation": "kill", "interval_ms": INTERVAL_MS, **config}
         domains = (
@@ -127,7 +140,11 @@ class CheatLab:
         )
         total, slack = TOTAL_AREAS * AREA, SLACK_AREAS * AREA
         self.config = HypervisorConfig(
-            total_frames=total, slack_frames=slack, tmem_max_pages=0, domains=domains, **settings
+            total_frames=total,
+            slack_frames=slack,
+            tmem_max_pages=self.tmem_frames,
+            domains=domains,
+            **settings,
         )
         check(self.config)
         self.events: list[tuple[float, str, dict[str, Any]]] = []
@@ -148,9 +165,9 @@ class CheatLab:
     def _start(self, stack: contextlib.ExitStack) -> None:
         config = self.config
         self.backend = Watched(
-            total_frames=config.total_frames, slack_frames=config.slack_frames, tmem_max_frames=0,
-            spin_ns=config.spin_ns, error_budget=config.error_budget,
-            stop_excess=config.on_violation != "report",
+            total_frames=config.total_frames, slack_frames=config.slack_frames,
+            tmem_max_frames=self.tmem_frames, spin_ns=config.spin_ns,
+            error_budget=config.error_budget, stop_excess=config.on_violation != "report",
         )  # fmt: skip
         stack.callback(self.backend.stop)
         coordinator = Coordinator(self.backend, load(config.policy), config=config)

@@ -42,10 +42,16 @@ def hand_over(
 
 
 def domain_of(fds: Sequence[int], attached: dict[str, Any]) -> Domain:
-    """In the child: the domain that was handed over; it owns ``fds`` from now on."""
+    """In the child: the domain that was handed over; it owns ``fds`` from now on, or they close."""
     ram, meta, bell, line = fds
-    handles = Handles(ram, meta, bell)
-    return Domain(Attached(VERSION, **attached), handles, socket.socket(fileno=line))
+    connection = socket.socket(fileno=line)
+    try:
+        return Domain(Attached(VERSION, **attached), Handles(ram, meta, bell), connection)
+    except BaseException:
+        connection.close()
+        for fd in (ram, meta, bell):
+            os.close(fd)
+        raise
 
 
 class GuestProcess(Remote):

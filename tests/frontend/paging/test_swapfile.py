@@ -121,3 +121,14 @@ def test_wrong_use(tmp_path: Path, frames: list[memoryview]) -> None:
             swap.write(0, frames[0][:100])
     with pytest.raises(SwapError, match="create"):
         SwapFile(tmp_path / "missing" / "swap", 4)
+
+
+def test_without_memory_to_try_direct_writes_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("frontend.paging.swapfile.mmap.mmap", refuse)
+    with SwapFile(tmp_path / "swap", 4) as swap:
+        assert not swap.direct

@@ -14,7 +14,7 @@ import pytest
 
 from hypervisor.public.backend import EXCESS
 from hypervisor.public.settings import MECHANISMS
-from memcoord.benchmarks.hostile.cheats import CHEATS, CheatRow, corrupt, try_cheat
+from memcoord.benchmarks.hostile.cheats import CHEATS, CheatRow, corrupt, malformed, try_cheat
 from memcoord.benchmarks.hostile.lab import AREA, MAX_AREAS, CheatLab
 
 pytestmark = pytest.mark.process
@@ -32,6 +32,7 @@ TRIES_MAX = 8
 #: Of those that corrupt every word: a few hundred words of each part, others each time.
 WORD_STEP = 17
 CORRUPTIONS = 1_000_000
+RECORDS = 200_000
 
 
 def tried(lab: CheatLab, cheat: str) -> list[CheatRow]:
@@ -69,6 +70,15 @@ def test_a_million_random_corruptions_hurt_nobody_else(mechanism: str, short_pat
     assert row.damage == []
     assert row.did["corruptions"] == CORRUPTIONS
     assert row.did["lives"] > 1
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_malformed_records_hurt_nobody_else(mechanism: str, short_path: Path) -> None:
+    settings = {"error_budget": 1 << 30, "on_violation": "report"}
+    with CheatLab(mechanism, short_path, seed=9, tmem_areas=4, **settings) as lab:
+        row = malformed(lab, RECORDS)
+    assert row.damage == []
+    assert row.did["records"] == RECORDS
 
 
 def test_a_host_that_only_reports_lets_it_live(short_path: Path) -> None:
