@@ -46,6 +46,14 @@ class TmemFiles:
     state_fd: int
     slab_fd: int
 
+    @staticmethod
+    def state_bytes(areas: int, **options: bool) -> int:
+        """The size of the state's file, for a ``TmemPool`` of these."""
+        from tmem import Tmem
+
+        size = Tmem.state_bytes(max_areas=areas, **options)
+        return -(-size // AREA_BYTES) * AREA_BYTES
+
     @classmethod
     def make(cls, areas: int, **options: bool) -> TmemFiles:
         """Empty files for a ``TmemPool`` of as many areas and the same options."""
@@ -63,7 +71,7 @@ class TmemFiles:
 def _memfd(name: str, size: int) -> int:
     fd = int(lib.mc_memfd(name.encode(), -(-size // AREA_BYTES) * AREA_BYTES))
     if fd < 0:
-        raise error_of(Status.EKERNEL, f"make a memory file of {size} bytes ({name})")
+        raise error_of(Status.EKERNEL, f"make {name} of {size} bytes")
     return fd
 
 
@@ -125,7 +133,8 @@ class TmemPool:
         for name in _HOOKS:
             setattr(hooks, name, ffi.cast(kinds[name].type, getattr(entries, name)))
         hooks.is_slab_shared = self._files is not None
-        self._host.slab_used = self._slab_used
+        if not self._host.slab_used:  # a host with books has it there
+            self._host.slab_used = self._slab_used
         self._host.tmem_areas_max = areas
 
     def _map(self, what: str, fd: int | None, size: int) -> int:
@@ -154,7 +163,7 @@ class TmemPool:
                 else 0
             )
             if failed:
-                raise error_of(Status.EKERNEL, "free memory of tmem's slab")
+                raise error_of(Status.EKERNEL, "punch the slab of tmem")
             start = area + 1
 
     def close(self) -> None:

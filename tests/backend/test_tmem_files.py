@@ -21,7 +21,7 @@ PAGES = 700  # more than one area holds
 @pytest.fixture
 def host() -> Iterator[Any]:
     out = ffi.new("struct mc_host **")
-    assert lib.mc_host_open(out, 16, 0, 0) == 0
+    assert lib.mc_host_open(out, 16, 0, 0, -1) == 0
     yield out[0]
     lib.mc_host_close(out[0])
 
