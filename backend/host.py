@@ -177,15 +177,23 @@ class HostBackend:
         _check(status, f"open {spec.name}")
         self._names[domid] = spec.name
         self.set_tmem_target(domid, spec.tmem_target_pages)
+        return self.handles(domid)
+
+    def handles(self, domid: DomId) -> DomainHandles:
+        """What ``open`` answered for a domain that is open."""
         domain = self._host.domains[domid]
         return DomainHandles(
             ram_fd=domain.ram_fd,
             meta_fd=domain.meta_fd,
             bell_fd=domain.bell_fd,
-            ram_bytes=areas * AREA_BYTES,
+            ram_bytes=domain.areas * AREA_BYTES,
             meta_bytes=domain.meta_bytes,
             spin_ns=self.spin_ns,
         )
+
+    def attached(self) -> list[DomId]:
+        """The domains that are open."""
+        return list(self._names)
 
     def close(self, domid: DomId) -> None:
         """Take back every frame and tmem page of a domain, dead or alive.

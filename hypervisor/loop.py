@@ -11,7 +11,6 @@ doorbells; broken domains; tick (snapshot, plan, apply, publish).
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import secrets
 import select
@@ -24,11 +23,14 @@ from typing import Any
 
 import msgspec
 
-from hypervisor.attach import AttachListener
-from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
+from hypervisor.admission import Admission, pidfd_of
+from hypervisor.attach import AttachListener, hand_over
+from hypervisor.config import HypervisorConfig
 from hypervisor.control import ControlPlane
 from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.domains import DomainEntry, DomainTable
+from hypervisor.keeping.held import Held
+from hypervisor.keeping.saved import Saved, entry_of, saved_domain
 from hypervisor.public.backend import EXCESS, Backend, DomainSpec
 from hypervisor.public.errors import (
     AttachRefused,
@@ -38,19 +40,16 @@ from hypervisor.public.errors import (
     MemcoordError,
 )
 from hypervisor.public.messages import (
-    SO_PEERPIDFD,
     VERSION,
     Attached,
     AttachRequest,
     Publication,
 )
-from hypervisor.public.settings import DomainSettings, check_name, common
-from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
+from hypervisor.public.settings import DomainSettings, common
+from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
-#: Domains of one process that are not in the configuration: one process must not take the table.
-DOMAINS_PER_PROCESS_MAX = 16
 DOORBELL_ID_BYTES = 16
 
 #: Write one event of the run: what happened, and its fields.
@@ -70,19 +69,25 @@ class Hypervisor:
         *,
         watch_fd: int = -1,
         clock: Callable[[], float] = time.monotonic,
+        held: Held | None = None,
     ) -> None:
         self._config, self._backend, self._coordinator = config, backend, coordinator
         self._on_event, self._clock, self._watch_fd = on_event, clock, watch_fd
-        self._known = {domain.name: domain for domain in config.domains}
-        self._spent: set[str] = set()  # names whose one-time token was used
         self._domains = DomainTable()
-        self._control = ControlPlane(run_dir, self._serve)
-        self._listener = AttachListener(run_dir, self._admit)
-        self._promise()
+        self._admission = Admission(config, self._domains)
+        self._held = held = held or Held()
+        saved = held.saved
+        token = "" if saved is None else saved.token
+        self._control = ControlPlane(run_dir, self._serve, token=token, listen=held.listen)
+        self._listener = AttachListener(run_dir, self._admit, self._told, listen=held.listen)
         self._stopping = False
         self._bad_logged = 0
         self._last_fault = ""
         self._ticks = 0
+        if saved is not None:
+            self._resume(saved)
+        self._promise()
+        self._save()
 
     def run(self) -> None:
         """Serve until ``shutdown`` is asked for or the watch fd ends."""
@@ -106,6 +111,39 @@ class Hypervisor:
             self._detach(entry, "hypervisor stops")
         self._listener.close()
         self._control.close()
+
+    def _resume(self, saved: Saved) -> None:
+        """Go on where another hypervisor stood; who left meanwhile is closed."""
+        self._ticks, self._admission.spent = saved.ticks, set(saved.spent)
+        left = set(self._backend.attached())
+        gone = set(saved.busy)
+        for one in saved.domains:
+            entry = entry_of(one, self._held.take_below(_peer(DomId(one.domid))))
+            if entry is None or entry.domid not in left:
+                gone.add(one.domid)
+                if entry is not None:
+                    self._part(entry)
+                continue
+            self._domains.add(entry)
+            if entry.doorbell_id:
+                self._control.expect_doorbell(entry.doorbell_id)
+        configs = {entry.domid: entry.config for entry in self._domains}
+        for domid in {*map(DomId, gone), *left} - configs.keys():
+            self._close_memory(domid)
+        self._coordinator.resume(saved.coordination, configs)
+        for entry in self._domains:
+            if not entry.is_told:
+                hand_over(entry.connection, *self._answer(entry))
+                entry.is_told = True
+
+    def _save(self) -> None:
+        """Have the next hypervisor know what this one knows, before anybody is told of it."""
+        if self._held.is_kept:
+            domains = [saved_domain(entry) for entry in self._domains]
+            kept = self._coordinator.keep()
+            spent, busy = sorted(self._admission.spent), sorted(map(int, self._domains.busy))
+            saved = Saved(self._control.token, self._ticks, domains, spent, busy, kept)
+            self._held.save(saved)
 
     def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
@@ -175,58 +213,14 @@ class Hypervisor:
                     self._end_process(entry)
                 self._detach(entry, reason)
 
-    def _config_of(self, request: AttachRequest, pid: int) -> DomainConfig:
-        known = self._known.get(request.name)
-        if known is not None:
-            self._check_token(request)
-            if request.maxmem_frames not in (0, known.maxmem_frames):
-                raise AttachRefused(
-                    "maxmem", f"{request.name} is configured with {known.maxmem_frames} frames"
-                )
-            return known
-        if not self._config.open_attach:
-            raise AttachRefused(
-                "unknown-domain", f"{request.name!r} is not in the configuration of this run"
-            )
-        problem = check_name(request.name)
-        if problem:
-            raise AttachRefused("bad-name", problem)
-        if self._domains.count_of(pid) >= DOMAINS_PER_PROCESS_MAX:
-            raise AttachRefused(
-                "process-full",
-                f"process {pid} has {DOMAINS_PER_PROCESS_MAX} domains, the most of one process "
-                "that the configuration does not name",
-            )
-        if not AREA_FRAMES <= request.maxmem_frames <= MAX_AREAS * AREA_FRAMES:
-            raise AttachRefused("maxmem", f"must be {AREA_FRAMES} to {MAX_AREAS * AREA_FRAMES}")
-        return DomainConfig(
-            name=request.name,
-            maxmem_frames=request.maxmem_frames,
-            boot_frames=0,
-            target_frames=request.maxmem_frames,
-        )
-
-    def _check_token(self, request: AttachRequest) -> None:
-        """AttachRefused unless the request brings the token of its name, never used before."""
-        secret = self._config.attach_secret
-        if not secret:
-            return
-        right = attach_token(secret, request.name)
-        if not hmac.compare_digest(request.token.encode(), right.encode()):
-            raise AttachRefused(
-                "token", f"{request.name!r} is for the domain that the launcher gave its token to"
-            )
-        if request.name in self._spent:
-            raise AttachRefused("token", f"the token of {request.name!r} was used before")
-
     def _admit(
         self, request: AttachRequest, pid: int, connection: socket.socket
     ) -> tuple[Attached, list[int]]:
-        config = self._config_of(request, pid)
+        config = self._admission.config_of(request, pid)
         if request.doorbell not in ("futex", "zmq"):
             raise AttachRefused("doorbell", f"{request.doorbell!r} is neither futex nor zmq")
         domid = self._domains.next_domid(config.name)
-        pidfd = _pidfd(pid, connection)
+        pidfd = pidfd_of(pid, connection)
         spec = DomainSpec(
             name=config.name,
             maxmem_frames=config.maxmem_frames,
@@ -237,7 +231,7 @@ class Hypervisor:
             **common(config, DomainSettings),
         )
         try:
-            handles = self._backend.open(domid, spec)
+            self._backend.open(domid, spec)
         except MemcoordError:
             if pidfd >= 0:
                 os.close(pidfd)
@@ -246,23 +240,37 @@ class Hypervisor:
         doorbell_id = secrets.token_hex(DOORBELL_ID_BYTES) if request.doorbell == "zmq" else ""
         if doorbell_id:
             self._control.expect_doorbell(doorbell_id)
-        self._domains.add(
-            DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
-        )
-        self._spent.add(config.name)
+        entry = DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
+        self._domains.add(entry)
+        self._admission.spent.add(config.name)
         self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
+        self._held.keep(f"{_peer(domid)}/connection", connection.fileno())
+        if pidfd >= 0:
+            self._held.keep(f"{_peer(domid)}/pidfd", pidfd)
+        self._save()
+        return self._answer(entry)
+
+    def _answer(self, entry: DomainEntry) -> tuple[Attached, list[int]]:
+        """What makes an admitted process a domain: its answer, and its memory."""
+        handles = self._backend.handles(entry.domid)
         answer = Attached(
             VERSION,
-            domid,
-            config.name,
+            entry.domid,
+            entry.name,
             handles.ram_bytes,
             handles.meta_bytes,
             handles.spin_ns,
-            doorbell_id,
+            entry.doorbell_id,
         )
         return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
+
+    def _told(self, answer: Attached) -> None:
+        entry = self._domains.get(DomId(answer.domid))
+        if entry is not None:
+            entry.is_told = True
+            self._save()
 
     def _end_process(self, entry: DomainEntry) -> None:
         """With "kill": its memory goes back only if it stops to touch it. Never our own process."""
@@ -283,10 +291,18 @@ class Hypervisor:
         self._close_memory(entry.domid)
         self._promise()
         self._control.forget_doorbell(entry.doorbell_id)
+        self._part(entry)
+        self._save()
+        self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
+
+    def _part(self, entry: DomainEntry) -> None:
+        """End a domain's connection, of which the keeper has a duplicate."""
+        with contextlib.suppress(OSError):
+            entry.connection.shutdown(socket.SHUT_RDWR)
+        self._held.drop(_peer(entry.domid))
         entry.connection.close()
         if entry.pidfd >= 0:
             os.close(entry.pidfd)
-        self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
     def _close_memory(self, domid: DomId) -> None:
         """Take a domain's memory back; while a thread works on it, its domid stays taken."""
@@ -304,6 +320,7 @@ class Hypervisor:
             self._close_memory(domid)
         report = self._coordinator.tick()
         self._ticks += 1
+        self._save()
         self._backend.beat()
         self._listener.expire()
         self._control.expire()
@@ -348,7 +365,12 @@ class Hypervisor:
             return serve(self._backend, self._domains, op, args)
         match op:
             case "ping":
-                return {"pid": os.getpid(), "domains": len(self._domains), "ticks": self._ticks}
+                return {
+                    "pid": os.getpid(),
+                    "domains": len(self._domains),
+                    "ticks": self._ticks,
+                    "restarts": self._held.begin.restarts,
+                }
             case "list":
                 return [
                     {"domid": e.domid, "name": e.name, "pid": e.pid, "doorbell": e.doorbell}
@@ -387,6 +409,7 @@ class Hypervisor:
             entry.domid, entry.config.target_frames if released else target_frames
         )
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
+        self._save()
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
         """Pin the tmem target against the policy; below 0 lets the policy set it again."""
@@ -396,21 +419,15 @@ class Hypervisor:
         pages = max(target_pages, -1)
         self._backend.set_tmem_target(entry.domid, pages)
         self._coordinator.pin(entry.domid, tmem_pages=pages)
+        self._save()
+
+
+def _peer(domid: DomId) -> str:
+    """Under which name the keeper has what ties a domain to its process."""
+    return f"peer/{domid}"
 
 
 def _has_input(fileno: int) -> bool:
     poller = select.poll()
     poller.register(fileno, select.POLLIN)
     return bool(poller.poll(0))
-
-
-def _pidfd(pid: int, connection: socket.socket) -> int:
-    """A pidfd of the process that connected, -1 where it has none; AttachRefused when it ended."""
-    with contextlib.suppress(OSError):
-        return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    try:  # an older kernel
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise AttachRefused("ended", f"process {pid} connected and ended") from None
-    except OSError:  # of another PID namespace
-        return -1
