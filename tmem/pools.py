@@ -11,6 +11,7 @@ from __future__ import annotations
 from tmem import codes, layout
 from tmem.index import client_anchor, insert_first, object_of, unlink
 from tmem.invalidation_log import drop_and_log, forget_gone
+from tmem.kept import barrier
 from tmem.raw_memory import clear_record, kernel
 
 DONE, ABSENT = int(codes.Code.DONE), int(codes.Code.ABSENT)
@@ -98,9 +99,23 @@ def new_pool(state, client, flags, uuid_lo, uuid_hi):
     pool.sharers += 1
     state.joined += 1
     leads = state.clients[client].slots[slot]
-    leads.pool = number + 1
     leads.joined = state.joined
+    barrier()
+    leads.pool = number + 1
     return slot
+
+
+@kernel
+def slot_since(state, client, joined):
+    """The slot of the pool that a client has made since ``state.joined`` was ``joined``; -1 when it
+    made none. So whoever executes a NEW_POOL again knows whether it was executed before."""
+    if client < 0 or client >= layout.MAX_CLIENTS:
+        return -1
+    for slot in range(layout.POOLS_PER_CLIENT):
+        leads = state.clients[client].slots[slot]
+        if leads.pool != 0 and leads.joined > joined:
+            return slot
+    return -1
 
 
 @kernel
@@ -191,6 +206,7 @@ def open_client(state, client):
     for place in range(layout.AUTHORISATIONS):
         its.uuids[place].low = NO_UUID
         its.uuids[place].high = NO_UUID
+    barrier()
     its.is_open = 1
     return 0
 

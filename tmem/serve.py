@@ -176,6 +176,14 @@ def _open_client(address, client):
     return code
 
 
+def _joined(address):
+    return state_at(int64(address)).joined
+
+
+def _slot_since(address, client, joined):
+    return pools.slot_since(state_at(int64(address)), client, joined)
+
+
 def _close_client(address, client):
     return pools.close_client(state_at(int64(address)), client)
 
@@ -204,6 +212,8 @@ with cached_kernels() as _cache:
     host = _pointer(int64(uint64, int64, int64), _host)
     open_client = _pointer(int64(uint64, int64), _open_client)
     close_client = _pointer(int64(uint64, int64), _close_client)
+    joined = _pointer(int64(uint64), _joined)
+    slot_since = _pointer(int64(uint64, int64, int64), _slot_since)
 
 
 def _with_gil(pointer: Any) -> Any:
@@ -237,6 +247,9 @@ class Entries:
     compress: int  # int64_t (uint64_t state, int64_t budget): pages compressed, 0 to the budget
     open_client: int  # int64_t (uint64_t state, int64_t client): 0, -17 open already, -1 no such
     close_client: int  # int64_t (uint64_t state, int64_t client): pages freed, or -19
+    joined: int  # int64_t (uint64_t state): how many pools were made, ever
+    slot_since: int  # int64_t (uint64_t state, int64_t client, int64_t joined): the slot of a pool
+    #                  the client made since then, or -1; for a NEW_POOL that is executed again
 
 
 def entry_points(state_address: int) -> Entries:
@@ -249,4 +262,6 @@ def entry_points(state_address: int) -> Entries:
         compress=compress.address,
         open_client=open_client.address,
         close_client=close_client.address,
+        joined=joined.address,
+        slot_since=slot_since.address,
     )
