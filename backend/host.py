@@ -10,6 +10,7 @@ the GIL on threads of their own, from the constructor until ``stop``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import msgspec
 from backend import snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
+from backend.books import Books, mapping_error
 from backend.ghosts import Ghosts
 from backend.options import mechanism_of, option_values
 from backend.tmem_pool import TmemPool
@@ -68,7 +70,7 @@ class HostBackend:
     ``TmemPool``. ``error_budget`` is the number of bad requests a domain may send before ``broken``
     reports it. With ``stop_excess``, ``broken`` also reports a domain whose resident memory exceeds
     its grant, within milliseconds. ``spin_ns``: how long the service thread spins before it sleeps;
-    below 0 it is measured.
+    below 0 it is measured. With ``books`` another process can go on with all of it, by ``recover``.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class HostBackend:
         huge_dir: str = "",
         banks: Sequence[BankSpec] = (),
         stop_excess: bool = False,
+        books: Books | None = None,
     ) -> None:
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
         total_areas = total_frames // AREA_FRAMES
@@ -95,6 +98,7 @@ class HostBackend:
         self._tmem_targets: dict[DomId, int] = {}
         self._beats = 0
         self._threads: list[threading.Thread] = []
+        self._books = books
         self._pool: TmemPool | None = None
         self._ghosts = Ghosts() if stop_excess else None
         with contextlib.ExitStack() as undo:
@@ -118,7 +122,13 @@ class HostBackend:
 
     def _open_host(self, areas: int, slack_areas: int, undo: contextlib.ExitStack) -> Any:
         out = ffi.new("struct mc_host **")
-        _check(lib.mc_host_open(out, areas, slack_areas, self.spin_ns), "open host")
+        fd = -1
+        if self._books is not None:
+            fd = self._books.file("books", lib.MC_BOOKS_BYTES)
+        status = lib.mc_host_open(out, areas, slack_areas, self.spin_ns, fd)
+        if status == Status.EKERNEL and ffi.errno == errno.EEXIST:
+            raise ConfigError("books", mapping_error("books", ffi.errno))
+        _check(status, "open host")
         undo.callback(lib.mc_host_close, out[0])
         return out[0]
 
@@ -128,7 +138,7 @@ class HostBackend:
         if lib.mc_host_set_backing(self._host, BACKINGS[backing], huge_dir.encode()):
             raise ConfigError("backing", f"this machine gives no {backing} pages {huge_dir}")
         if banks:
-            made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames, 0) for b in banks])
+            made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames) for b in banks])
             if lib.mc_host_set_banks(self._host, made, len(banks)):
                 most = lib.MC_BANKS_MAX
                 raise ConfigError("banks", f"at most {most}, and their sum is all host memory")
@@ -177,7 +187,11 @@ class HostBackend:
         _check(status, f"open {spec.name}")
         self._names[domid] = spec.name
         self.set_tmem_target(domid, spec.tmem_target_pages)
-        return self.handles(domid)
+        handles = self.handles(domid)
+        if self._books is not None:
+            fds = {"ram": handles.ram_fd, "meta": handles.meta_fd, "bell": handles.bell_fd}
+            self._books.tell_domain(domid, fds)
+        return handles
 
     def handles(self, domid: DomId) -> DomainHandles:
         """What ``open`` answered for a domain that is open."""
@@ -207,6 +221,8 @@ class HostBackend:
             self._ghosts.adopt(self._names[domid], domain.ram_fd, domain.areas * AREA_BYTES)
         self._check_quiet(lib.mc_domain_close(self._host, domid), domid, "close")
         self._names.pop(domid, None)
+        if self._books is not None:
+            self._books.tell_gone(domid)
 
     def reboot(self, domid: DomId) -> None:
         """The guest starts anew: meta is formatted, it holds what it boots with; pins stay.

@@ -1,9 +1,9 @@
 /* domain.c: opens, reboots and closes a domain, and sets its target. Main thread only. See
  * host.h. */
+#include "books.h"
 #include "mechanism.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@ static int domain_make_ram(struct mc_host *host, struct mc_domain *domain, uint6
     domain->ram_fd = domain->sealed ? mc_memfd(name, bytes) : mc_tmpfile(host->directory, bytes);
     if (domain->ram_fd < 0)
         return MC_EKERNEL;
-    address = mc_map(domain->ram_fd, bytes);
+    address = mc_books_map_file(host, domain->ram_fd, bytes, mc_ram_place(domain));
     if (address < 0)
         return MC_EKERNEL;
     domain->ram = (uint64_t)address;
@@ -44,7 +44,8 @@ static int domain_make_memory(struct mc_host *host, struct mc_domain *domain, ui
     domain->bell_fd = mc_eventfd(0);
     if (domain->meta_fd < 0 || domain->bell_fd < 0)
         return MC_EKERNEL;
-    bytes = mc_map(domain->meta_fd, domain->meta_bytes);
+    bytes = mc_books_map_file(host, domain->meta_fd, domain->meta_bytes,
+                              mc_ram_place(domain) + MC_META_OFFSET);
     if (bytes < 0)
         return MC_EKERNEL;
     domain->meta = (uint64_t)bytes;
@@ -82,19 +83,36 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
     return MC_OK;
 }
 
-static int domain_make_state(struct mc_domain *domain, uint32_t areas)
+/* Bytes of all that domain_take_state takes. */
+static uint64_t domain_state_bytes(const struct mc_domain *domain, uint64_t areas)
 {
+    uint64_t bits = areas * MC_AREA_ROWS * sizeof *domain->holes;
+    return mc_slot_room(areas * sizeof *domain->states) +
+           mc_slot_room(areas * sizeof *domain->banks) +
+           mc_slot_room(areas * sizeof *domain->generations) +
+           mc_slot_room(areas * sizeof *domain->hole_counts) +
+           mc_slot_room(areas * sizeof *domain->pin_counts) +
+           mc_slot_room(MC_RING_SLOTS * sizeof *domain->answers) +
+           mc_slot_room(domain->device_bytes) + 2 * mc_slot_room(bits);
+}
+
+static int domain_make_state(struct mc_host *host, struct mc_domain *domain, uint32_t areas)
+{
+    uint64_t bits = (uint64_t)areas * MC_AREA_ROWS * sizeof *domain->holes;
+    int status = mc_slot_open(host, domain, domain_state_bytes(domain, areas));
+    if (status)
+        return status;
     domain->counts[MC_A_HARD] = areas;
-    domain->states = calloc(areas, sizeof *domain->states);
-    domain->generations = calloc(areas, sizeof *domain->generations);
-    domain->banks = calloc(areas, sizeof *domain->banks);
-    domain->hole_counts = calloc(areas, sizeof *domain->hole_counts);
-    domain->pin_counts = calloc(areas, sizeof *domain->pin_counts);
-    domain->holes = calloc((size_t)areas * MC_AREA_ROWS, sizeof *domain->holes);
-    domain->answers = calloc(MC_RING_SLOTS, sizeof *domain->answers);
-    if (!domain->states || !domain->generations || !domain->banks || !domain->hole_counts ||
-        !domain->pin_counts || !domain->holes || !domain->answers)
-        return MC_ENOMEM;
+    domain->states = mc_slot_take(domain, areas * sizeof *domain->states);
+    domain->banks = mc_slot_take(domain, areas * sizeof *domain->banks);
+    domain->generations = mc_slot_take(domain, areas * sizeof *domain->generations);
+    domain->hole_counts = mc_slot_take(domain, areas * sizeof *domain->hole_counts);
+    domain->pin_counts = mc_slot_take(domain, areas * sizeof *domain->pin_counts);
+    domain->answers = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->answers);
+    if (domain->device_bytes)
+        domain->device = mc_slot_take(domain, domain->device_bytes);
+    domain->holes = mc_slot_take(domain, bits);
+    domain->pins = mc_slot_take(domain, bits);
     memset(domain->banks, MC_ANY_BANK, areas);
     return MC_OK;
 }
@@ -103,9 +121,6 @@ static void domain_tear_down(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t domid = domain->domid;
     const int fds[] = {domain->ram_fd, domain->meta_fd, domain->bell_fd};
-    void *const blocks[] = {domain->states, domain->generations, domain->banks, domain->holes,
-                            domain->hole_counts, domain->pins, domain->pin_counts,
-                            domain->answers};
     MC_CHECK(!domain->users, "domain %u: unmapped under %u users", domid, domain->users);
     MC_CHECK(!domain->installed_frames && !domain->flight_frames,
              "domain %u: unmapped with %lu frames installed, %lu in flight", domid,
@@ -123,8 +138,9 @@ static void domain_tear_down(struct mc_host *host, struct mc_domain *domain)
     for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
-    for (uint32_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
-        free(blocks[i]);
+    __atomic_store_n(&domain->phase, MC_EMPTY, __ATOMIC_RELEASE);
+    MC_BOOKED();
+    mc_slot_close(host, domain);
     memset(domain, 0, sizeof *domain);
     domain->domid = domid;
 }
@@ -182,17 +198,6 @@ static void domain_check_options(const struct mc_domain *domain)
     }
 }
 
-static int domain_make_device(struct mc_host *host, struct mc_domain *domain)
-{
-    const struct mc_mechanism *mechanism = domain->mechanism;
-    if (mechanism->device_bytes) {
-        domain->device = calloc(1, mechanism->device_bytes);
-        if (!domain->device)
-            return MC_ENOMEM;
-    }
-    return mechanism->open ? mechanism->open(host, domain) : MC_OK;
-}
-
 static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
                           const struct mc_domain_spec *spec)
 {
@@ -205,14 +210,16 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
     domain->credit_areas = spec->credit_areas;
     domain->relayed = spec->relayed;
     domain->mechanism = mc_mechanism(spec->mechanism);
+    domain->mechanism_id = spec->mechanism;
+    domain->device_bytes = (uint32_t)domain->mechanism->device_bytes;
     domain->granule_frames = domain->mechanism->granule_frames;
     memcpy(domain->options, spec->options, sizeof domain->options);
     domain_check_options(domain);
     status = domain_make_memory(host, domain, spec->areas);
     if (!status)
-        status = domain_make_state(domain, spec->areas);
-    if (!status)
-        status = domain_make_device(host, domain);
+        status = domain_make_state(host, domain, spec->areas);
+    if (!status && domain->mechanism->open)
+        status = domain->mechanism->open(host, domain);
     if (!status) {
         domain_note_target(domain, spec->target_frames);
         status = domain_format_meta(host, domain, 0);
@@ -225,8 +232,6 @@ static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
     if (domain->mechanism->close && domain->states)
         domain->mechanism->close(host, domain);
     MC_CHECK_IN(domain, !mc_is_locked(host), "close keeps the lock");
-    if (domain->mechanism->device_bytes)
-        free(domain->device);
     domain_tear_down(host, domain);
 }
 

@@ -104,6 +104,8 @@ struct mc_domain {
     struct mc_frames frames;
     struct mc_back rings[MC_RINGS];
     const struct mc_mechanism *mechanism;
+    uint32_t mechanism_id;      /* of `mechanism`, for the process after this one */
+    uint32_t device_bytes;
     void *device;               /* the mechanism's own, from its open to its close */
     uint64_t options[MC_OPTIONS_MAX];       /* of the mechanism */
     uint64_t timer_ns;          /* when the worker calls the mechanism's timer; 0: never */
@@ -116,7 +118,10 @@ struct mc_domain {
     uint16_t *hole_counts;      /* per area: frames of it that are the host's again */
     uint64_t *holes;            /* one bit per frame */
     uint16_t *pin_counts;       /* per area: frames of it that are targets of DMA */
-    uint64_t *pins;             /* one bit per frame; NULL until a frame is pinned */
+    uint64_t *pins;             /* one bit per frame */
+    char *slot;                 /* the memory of device, states and all the arrays (books.h) */
+    uint64_t slot_bytes;
+    uint64_t slot_used;
     uint32_t counts[MC_A_STATES];           /* areas in each state */
     uint32_t target_areas;      /* target_frames, in whole areas upwards */
     uint64_t target_frames;
@@ -143,6 +148,7 @@ struct mc_bank {
     uint32_t withdrawn;         /* it gives no more memory (banks.h) */
     uint32_t pad;
     uint64_t gone_frames;       /* frames that left the host with it */
+    uint64_t size_frames;       /* total_frames while none are gone */
 };
 
 struct mc_host {
@@ -177,9 +183,12 @@ struct mc_host {
     struct mc_host_private *own;
 };
 
-/* host.c. Each returns 0 or a negative enum mc_status. */
+/* host.c. Each returns 0 or a negative enum mc_status.
+ * books_fd: a memfd of MC_BOOKS_BYTES that the host's state is to lie in, so that another process
+ * can go on with it (books.h); below 0: none. The caller keeps it open until mc_host_close.
+ * MC_EKERNEL, and errno, when it cannot be mapped at its address. */
 int mc_host_open(struct mc_host **host, uint32_t total_areas, uint32_t slack_areas,
-                 uint64_t spin_ns);
+                 uint64_t spin_ns, int books_fd);
 /* Before the first domain. Divide host memory into banks. MC_EINDEX for none or more than
  * MC_BANKS_MAX, MC_ESTATE when their sum is not the total. */
 int mc_host_set_banks(struct mc_host *host, const struct mc_bank *banks, uint32_t count);
@@ -256,7 +265,12 @@ struct mc_host_private {
     pthread_t holder;           /* atomic: thread that holds the lock, or 0 */
     pthread_cond_t work;        /* the worker has something to do */
     pthread_cond_t done;        /* a transit or a quiesce finished */
+    int books_fd;               /* or -1 */
 };
+
+/* host.c, for recover.c as well: what a process has of its own. NULL; 0 or MC_EKERNEL. */
+struct mc_host_private *mc_host_open_private(int books_fd);
+int mc_host_open_fds(struct mc_host *host);
 
 /* The worker, under the lock: let go of it until `work` is signalled or until_ns has come. */
 void mc_wait_work(struct mc_host *host, uint64_t until_ns);

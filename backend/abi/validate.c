@@ -11,7 +11,7 @@
 static uint32_t validate_ones(const uint64_t *bits, uint32_t area)
 {
     uint32_t count = 0;
-    for (uint32_t row = 0; bits && row < MC_AREA_ROWS; row++)
+    for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
         count += (uint32_t)__builtin_popcountll(bits[area * MC_AREA_ROWS + row]);
     return count;
 }
