@@ -61,7 +61,9 @@ class Books:
                 self._keep(name, fd)
         found = os.fstat(self.fds[name]).st_size
         if found != size:
-            why = f"{name} has {found} bytes, {size} are wanted: start anew, with a new run directory"
+            why = (
+                f"{name} has {found} bytes, {size} are wanted: start anew, with a new run directory"
+            )
             raise ConfigError("recover", why)
         return self.fds[name]
 

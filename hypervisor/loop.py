@@ -365,20 +365,19 @@ class Hypervisor:
             return serve(self._backend, self._domains, op, args)
         match op:
             case "ping":
-                return {
-                    "pid": os.getpid(),
-                    "domains": len(self._domains),
-                    "ticks": self._ticks,
-                    "restarts": self._held.begin.restarts,
-                }
+                return {"pid": os.getpid(), "domains": len(self._domains), "ticks": self._ticks}
             case "list":
                 return [
                     {"domid": e.domid, "name": e.name, "pid": e.pid, "doorbell": e.doorbell}
                     for e in self._domains
                 ]
             case "statistics":
-                bad = {"bad_messages": self._control.bad, "refused": self._listener.refused}
-                return self._statistics() | {"control": bad}
+                control = {
+                    "bad_messages": self._control.bad,
+                    "refused": self._listener.refused,
+                    "restarts": self._held.begin.restarts,
+                }
+                return self._statistics() | {"control": control}
             case "why":
                 return self._why(args["domain"])
             case "mem-set":

@@ -24,8 +24,6 @@ import msgspec
 
 from hypervisor.public.errors import ConfigError, MemcoordError
 
-#: The keeper's own socket in the run directory.
-KEEPER_SOCKET = "keeper.sock"
 MESSAGE_BYTES_MAX = 1 << 16
 #: What the kernel lets one message carry is a little more.
 FDS_PER_MESSAGE_MAX = 200

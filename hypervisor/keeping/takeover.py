@@ -14,15 +14,9 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.door import Door, Peer
-from hypervisor.keeping.channel import (
-    KEEPER_SOCKET,
-    MESSAGE_BYTES_MAX,
-    Message,
-    Taken,
-    TakeOver,
-)
+from hypervisor.keeping.channel import MESSAGE_BYTES_MAX, Message, Taken, TakeOver
 from hypervisor.public.errors import ConfigError, MemcoordError
-from hypervisor.public.messages import TOKEN_FILE
+from hypervisor.public.messages import KEEPER_SOCKET, TOKEN_FILE
 
 PER_PROCESS_MAX = 4
 ANSWER_S = 600.0  # a new installation may have to compile its kernels
@@ -35,7 +29,6 @@ class TakeOvers:
         self._token_path = run_dir / TOKEN_FILE
         self._asking: Peer | None = None
         self._asked: TakeOver | None = None
-        (run_dir / KEEPER_SOCKET).unlink(missing_ok=True)  # the run directory is ours
         self._door: Door[Peer] = Door(
             run_dir / KEEPER_SOCKET,
             socket.SOCK_SEQPACKET,
