@@ -45,6 +45,7 @@ KILLS_MAX, CRASHES_MAX, WINDOW_S = 240, 5, 60.0
 LOOK_S = 0.2
 #: What a hypervisor gets to end after it was asked to, before it is killed.
 STOP_S = 60.0
+EXIT_SIGNAL = 128
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -221,7 +222,7 @@ class Keeper:
         self._life = None
         died = how(status)
         if life.is_ending or (self._stop_s and life.failed is None):
-            self._status = status
+            self._status = status if status >= 0 else EXIT_SIGNAL - status
             return
         if self._previous is not None and (life.failed is not None or status != -signal.SIGKILL):
             self._go_back(died if life.failed is None else life.failed.why)
