@@ -68,6 +68,28 @@ static inline uint64_t mc_ram_place(const struct mc_domain *domain)
 /* Map a domain's file: at `place` when the host has books, else anywhere; or -errno. */
 int64_t mc_books_map_file(const struct mc_host *host, int fd, uint64_t bytes, uint64_t place);
 
+/* Around a swap of the guest's word, and what follows from it: an area that comes to the guest gets
+ * the state `next` (MC_A_STATES: it goes). The process may be killed in between (recount.c). */
+static inline void mc_step_begin(struct mc_host *host, const struct mc_domain *domain,
+                                 uint32_t area, int next, int hollow)
+{
+    MC_CHECK(!host->step.domain, "domain %u, area %u: the step of area %u is not done",
+             domain->domid, area, host->step.area);
+    host->step.area = area;
+    host->step.next = (uint32_t)next;
+    host->step.hollow = (uint32_t)hollow;
+    MC_BOOKED();
+    host->step.domain = domain->domid + 1;
+    MC_BOOKED();
+}
+
+static inline void mc_step_done(struct mc_host *host)
+{
+    MC_BOOKED();
+    host->step.domain = 0;
+    MC_BOOKED();
+}
+
 /* The memory of one domain's private state. open: 0, or MC_ENOMEM; zeroes. take: the next `bytes`
  * of it, which the caller has counted by mc_slot_room for open. */
 int mc_slot_open(struct mc_host *host, struct mc_domain *domain, uint64_t bytes);

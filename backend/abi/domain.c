@@ -69,7 +69,8 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
         return status;
     for (int i = 0; i < 2; i++)
         mc_back_bind(&domain->rings[i], rings[i]);
-    domain->answer_count = domain->is_unfinished = 0;
+    domain->answer_count = domain->is_flushing = domain->has_again = 0;
+    memset(domain->is_unfinished, 0, sizeof domain->is_unfinished);
     domain->credit_seen = 0;
     atomic_store(&control->boots, boots);
     control->mechanism = domain->mechanism->id;

@@ -80,6 +80,8 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
                                       .free_frames = host->total_frames,
                                       .size_frames = host->total_frames};
     host->spin_ns = spin_ns;
+    if (mc_has_books(host))
+        host->slab_used = (uint8_t *)(MC_BOOKS_ADDRESS + MC_BOOKS_SLAB_OFFSET);
     for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++)
         host->domains[i].domid = i;
     *out = host;

@@ -130,8 +130,14 @@ struct mc_domain {
     uint64_t pinned_frames;
     struct mc_record *answers;  /* to records that a mechanism kept; not yet on the ring */
     uint32_t answer_count;      /* atomic */
-    uint32_t is_unfinished;     /* `unfinished` holds a record for the next visit */
-    struct mc_record unfinished;
+    uint32_t is_flushing;       /* they are being written into the ring, the first of them as */
+    uint32_t flushed_from;      /* response of this number */
+    uint32_t has_again;         /* bits: which of `again_seq` name a record of the memory ring that a
+                                 * process before this one began to serve (mc_is_again) */
+    uint32_t again_seq[2];      /* of the record that was in service; of one that was kept */
+    uint32_t is_unfinished[MC_RINGS];   /* `unfinished` holds a record for the next visit */
+    struct mc_record unfinished[MC_RINGS];
+    struct mc_record taken[MC_RINGS];   /* the record in service, as it was when service began */
     uint32_t credit_areas;      /* wholly free areas to keep granted ahead of need */
     uint32_t growing;           /* its guest asked for memory and has given none back since */
     uint32_t broken_status;     /* minus enum mc_status that broke it, 0 while it is fine */
@@ -149,6 +155,15 @@ struct mc_bank {
     uint32_t pad;
     uint64_t gone_frames;       /* frames that left the host with it */
     uint64_t size_frames;       /* total_frames while none are gone */
+};
+
+/* One area on its way to its guest, or out of it: what a kill leaves of that is finished by
+ * recount.c. Written by ledger.c. */
+struct mc_area_step {
+    uint32_t domain;            /* domid + 1, or 0: none */
+    uint32_t area;
+    uint32_t next;              /* its state once the guest's word is swapped; MC_A_STATES: as was */
+    uint32_t hollow;            /* 1: then every frame is a hole */
 };
 
 struct mc_host {
@@ -177,6 +192,7 @@ struct mc_host {
     int relay_fd;               /* eventfd: tells the relay that relay_mask has bits */
     uint64_t relay_mask;        /* atomic: domains whose guest bell rang */
     uint64_t attached;          /* atomic: domains between open and close, one bit each */
+    struct mc_area_step step;
     uint8_t *slab_used;         /* per slab area: 0, or 1 + the bank tmem has it from */
     struct mc_tmem_hooks tmem;
     struct mc_domain domains[MC_MAX_DOMAINS];
@@ -266,6 +282,7 @@ struct mc_host_private {
     pthread_cond_t work;        /* the worker has something to do */
     pthread_cond_t done;        /* a transit or a quiesce finished */
     int books_fd;               /* or -1 */
+    struct mc_dom0 *dom0;       /* cmm_dom0.h; NULL while no domain needs it */
 };
 
 /* host.c, for recover.c as well: what a process has of its own. NULL; 0 or MC_EKERNEL. */

@@ -158,7 +158,7 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
     MC_CHECK_IN(domain, domain->boot_areas <= device->blocks * device->block_areas,
                 "boots with %u areas, %u blocks of %u", domain->boot_areas, device->blocks,
                 device->block_areas);
-    device->deferred_count = 0;
+    device->deferred_first = device->deferred_end = 0;
     device->watch_area = 0;
     memset(device->plugged, 0, sizeof device->plugged);
     vmem_share_target(device, domain->boot_areas / device->block_areas);
@@ -211,5 +211,5 @@ const struct mc_mechanism mc_virtio_mem = {
     .device_bytes = sizeof(struct mc_vmem), .open = vmem_open, .boot = vmem_boot,
     .target = vmem_set_target, .offer = vmem_offer_target, .request = mc_vmem_request,
     .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred}, .timer = vmem_timer, .reach = vmem_reach,
-    .validate = vmem_validate,
+    .validate = vmem_validate, .recover = mc_vmem_recover,
 };

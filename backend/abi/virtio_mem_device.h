@@ -32,8 +32,9 @@ struct mc_vmem {                /* domain->device */
     uint32_t blocks;
     uint32_t region_count;
     struct mc_vmem_region regions[MC_VMEM_DEVICES_MAX];
-    struct mc_record deferred[MC_RING_SLOTS];   /* PLUGs that wait for a punch */
-    uint32_t deferred_count;
+    struct mc_record deferred[MC_RING_SLOTS];   /* PLUGs that wait for a punch, by number */
+    uint32_t deferred_first;    /* the number of the first, and of the one after the last */
+    uint32_t deferred_end;
     struct mc_area_run cleaned; /* the worker punches them again: nobody may plug them */
     uint32_t watch_area;        /* where the next look begins */
     uint64_t violations;        /* areas found with pages while unplugged */
@@ -72,6 +73,8 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
 /* Service thread, as mc_mechanism.request. */
 enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
                                struct mc_record *record);
+/* As mc_mechanism.recover. */
+int64_t mc_vmem_recover(struct mc_host *host, struct mc_domain *domain);
 /* Worker, as mc_mechanism.jobs: answer one PLUG that waited for a punch. */
 int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain);
 

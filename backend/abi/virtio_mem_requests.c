@@ -8,6 +8,7 @@
  * Every word of a request is compared with the bitmap and the ledger. ERROR counts as a bad
  * request.
  */
+#include "books.h"
 #include "virtio_mem_device.h"
 
 #include <string.h>
@@ -158,11 +159,12 @@ static void vmem_gather_memory(struct mc_host *host, const struct mc_domain *dom
             break;
 }
 
-/* 1 when all of the areas are punched. */
-static int vmem_is_punched(const struct mc_domain *domain, struct mc_area_run areas)
+/* 1 when all of the areas are punched; or, `again`, plugged by the process before. */
+static int vmem_is_punched(const struct mc_domain *domain, struct mc_area_run areas, int again)
 {
     for (uint32_t area = areas.first; area < areas.end; area++)
-        if (domain->states[area] != MC_A_HARD)
+        if (domain->states[area] != MC_A_HARD &&
+            !(again && domain->states[area] == MC_A_INSTALLED))
             return 0;
     return 1;
 }
@@ -192,13 +194,19 @@ static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas;
+    uint32_t plugged;
     *region = vmem_region_of(device, record);
     if (!*region)
         return vmem_answer_error(domain);
-    if ((*region)->plugged + blocks.count > (*region)->requested)
+    plugged = mc_vmem_count_plugged(device, blocks);
+    if (mc_is_again(domain, record) && plugged) {   /* the process before plugged them for this */
+        if (plugged == blocks.count)
+            return MC_VMEM_ACK;
+    } else if ((*region)->plugged + blocks.count > (*region)->requested) {
         return MC_VMEM_NACK;
-    if (mc_vmem_count_plugged(device, blocks))
+    } else if (plugged) {
         return vmem_answer_error(domain);
+    }
     areas = vmem_areas_of(domain, blocks);
     if (areas.first < device->cleaned.end && device->cleaned.first < areas.end)
         return vmem_answer_busy(domain, record, MC_ENOMEM);
@@ -211,11 +219,11 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
 {
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas = vmem_areas_of(domain, blocks);
-    int status;
-    MC_CHECK_IN(domain, region->plugged + blocks.count <= region->requested,
+    int status, again = mc_is_again(domain, record);
+    MC_CHECK_IN(domain, again || region->plugged + blocks.count <= region->requested,
                 "%u blocks, %u are plugged, %u requested", blocks.count, region->plugged,
                 region->requested);
-    if (!vmem_is_punched(domain, areas) || !vmem_may_charge(host, region, areas))
+    if (!vmem_is_punched(domain, areas, again) || !(again || vmem_may_charge(host, region, areas)))
         return vmem_answer_busy(domain, record, MC_ENOMEM);
     status = mc_vmem_plug_areas(host, domain, region, areas);
     mc_vmem_note_blocks(domain, region, blocks);
@@ -229,11 +237,13 @@ static int vmem_defer_plug(struct mc_host *host, struct mc_domain *domain,
                            const struct mc_record *record)
 {
     struct mc_vmem *device = vmem_of(domain);
-    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS,
-                         "%u deferred PLUGs", device->deferred_count) ||
-        device->deferred_count == MC_RING_SLOTS)
+    uint32_t count = device->deferred_end - device->deferred_first;
+    if (!MC_CHECK_DOMAIN(host, domain, count <= MC_RING_SLOTS, "%u deferred PLUGs", count) ||
+        count == MC_RING_SLOTS)
         return 0;
-    device->deferred[device->deferred_count++] = *record;
+    device->deferred[device->deferred_end % MC_RING_SLOTS] = *record;
+    MC_BOOKED();
+    device->deferred_end++;
     mc_work(host);
     return 1;
 }
@@ -249,7 +259,7 @@ static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *
     areas = vmem_areas_of(domain, vmem_blocks_of(record));
     vmem_gather_memory(host, domain, areas);
     if (host->transit_frames &&
-        !(vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas)) &&
+        !(vmem_is_punched(domain, areas, mc_is_again(domain, record)) && vmem_may_charge(host, region, areas)) &&
         vmem_defer_plug(host, domain, record))
         return MC_KEPT;
     return mc_answered(record, vmem_plug(host, domain, record, region));
@@ -260,22 +270,41 @@ int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_region *region;
-    struct mc_record record;
+    struct mc_record record = device->deferred[device->deferred_first % MC_RING_SLOTS];
+    uint32_t count = device->deferred_end - device->deferred_first;
     MC_CHECK_LOCKED(host);
-    if (!device->deferred_count)
+    if (!count)
         return 0;
-    if (!MC_CHECK_DOMAIN(host, domain, device->deferred_count <= MC_RING_SLOTS &&
-                                           device->deferred[0].op == MC_OP_VMEM_PLUG,
-                         "%u deferred, op %u", device->deferred_count, device->deferred[0].op))
+    if (!MC_CHECK_DOMAIN(host, domain, count <= MC_RING_SLOTS && record.op == MC_OP_VMEM_PLUG,
+                         "%u deferred, op %u", count, record.op))
         return 0;
-    record = device->deferred[0];
-    memmove(device->deferred, device->deferred + 1,
-            --device->deferred_count * sizeof *device->deferred);
     record.status = vmem_check_plug(domain, &record, &region);
     if (record.status == MC_VMEM_ACK)
         record.status = vmem_plug(host, domain, &record, region);
     mc_answer(host, domain, &record);
+    MC_BOOKED();
+    device->deferred_first++;
     return 1;
+}
+
+/* The states of areas are the truth. The first PLUG that waits may be half done, or answered. */
+int64_t mc_vmem_recover(struct mc_host *host, struct mc_domain *domain)
+{
+    struct mc_vmem *device = vmem_of(domain);
+    (void)host;
+    if (device->deferred_end - device->deferred_first > MC_RING_SLOTS)
+        return MC_EBROKEN;
+    if (device->deferred_end != device->deferred_first &&
+        !mc_keep_again(domain, &device->deferred[device->deferred_first % MC_RING_SLOTS]))
+        device->deferred_first++;
+    device->cleaned = (struct mc_area_run){0, 0};
+    memset(device->plugged, 0, sizeof device->plugged);
+    for (uint32_t i = 0; i < device->region_count; i++) {
+        struct mc_vmem_region *region = &device->regions[i];
+        region->plugged = 0;
+        mc_vmem_note_blocks(domain, region, region->all);
+    }
+    return device->deferred_end - device->deferred_first;
 }
 
 /* ---- unplug ---- */
@@ -288,7 +317,8 @@ static enum mc_vmem_response vmem_request_unplug(struct mc_host *host, struct mc
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas;
     int failed = 0;
-    if (!region || mc_vmem_count_plugged(device, blocks) != blocks.count)
+    if (!region || (mc_vmem_count_plugged(device, blocks) != blocks.count &&
+                    !mc_is_again(domain, record)))      /* the process before unplugged some */
         return vmem_answer_error(domain);
     areas = vmem_areas_of(domain, blocks);
     for (uint32_t area = areas.first; area < areas.end; area++) {
