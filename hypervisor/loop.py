@@ -127,6 +127,7 @@ class Hypervisor:
             self._domains.add(entry)
             if entry.doorbell_id:
                 self._control.expect_doorbell(entry.doorbell_id)
+        self._detach_broken()
         configs = {entry.domid: entry.config for entry in self._domains}
         for domid in {*map(DomId, gone), *left} - configs.keys():
             self._close_memory(domid)
@@ -246,9 +247,8 @@ class Hypervisor:
         self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
-        self._held.keep(f"{_peer(domid)}/connection", connection.fileno())
-        if pidfd >= 0:
-            self._held.keep(f"{_peer(domid)}/pidfd", pidfd)
+        life = {"connection": connection.fileno(), "pidfd": pidfd}
+        self._held.keep_below(_peer(domid), {what: fd for what, fd in life.items() if fd >= 0})
         self._save()
         return self._answer(entry)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hypervisor.door import listen
@@ -84,6 +84,10 @@ class Held:
     def keep(self, name: str, fd: int) -> None:
         """Have ``fd`` outlive this process, under ``name``; it stays open here."""
         self._tell(Keep((name,)), [fd])
+
+    def keep_below(self, name: str, fds: Mapping[str, int]) -> None:
+        """Have all of ``fds`` outlive this process, or none of them: each below ``name``."""
+        self._tell(Keep(tuple(f"{name}/{one}" for one in fds)), tuple(fds.values()))
 
     def drop(self, name: str) -> None:
         """Let go of what is kept under ``name`` and below."""

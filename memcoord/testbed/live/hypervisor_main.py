@@ -24,11 +24,13 @@ from hypervisor.keeping.channel import Channel
 from hypervisor.keeping.held import Held
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.public.units import DomId
 from hypervisor.run_dir import claim
 from memcoord.testbed.runs import confine
 from memcoord.testbed.runs.rundir import EVENTS
 
 if TYPE_CHECKING:
+    from backend.books import Books, KeptDomain
     from backend.host import HostBackend
     from hypervisor.loop import Hypervisor, OnEvent
 
@@ -119,7 +121,10 @@ def _compose(
     else:  # domains wait, and the last valid plan stands
         policy.needs = held.saved.coordination.needs
     points = MRC_POINTS if "mrc" in policy.needs else 0
-    backend = _backend(config, stack, mrc_points=points, held=held)
+    books, kept = _books(held)
+    if books is not None:
+        stack.callback(books.close)
+    backend = _backend(config, stack, mrc_points=points, books=books, kept=kept)
     coordinator = Coordinator(backend, policy, config=config)
     host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd, held=held)
     stack.callback(host.close)
@@ -166,19 +171,58 @@ def serve_kept(config: HypervisorConfig, run_dir: Path, channel: Channel) -> int
 
 def layout() -> str:
     """What must be the same for another installation to take over from this one."""
-    return f"{saved.LAYOUT}"
+    from backend._service import lib
+    from tmem.layout import LAYOUT
+
+    return f"{saved.LAYOUT}.{lib.mc_books_layout():x}.{LAYOUT:x}"
 
 
 def rehearse(config: HypervisorConfig) -> None:
-    """Load all that a hypervisor of ``config`` runs, by making its memory and giving it up."""
+    """Load all that a hypervisor of ``config`` runs: make its memory, recover it, give it up."""
     import hypervisor.coordination.coordinator
     import hypervisor.coordination.policy_process
     import hypervisor.loop  # noqa: F401
-    from backend.options import check_options
+    from backend.books import Books
 
-    check_options(config.domains, "domains")
-    with contextlib.ExitStack() as stack:
-        _backend(config, stack)
+    made = Books()
+    with contextlib.closing(made):
+        with contextlib.ExitStack() as stack:
+            _backend(config, stack, books=made)
+        again = Books({name: os.dup(fd) for name, fd in made.fds.items()})
+        with contextlib.closing(again), contextlib.ExitStack() as stack:
+            _backend(config, stack, books=again, kept={})
+
+
+def _books(held: Held) -> tuple[Books | None, dict[DomId, KeptDomain] | None]:
+    """Where the host's memory is to lie, and which domains it has already; None without a keeper.
+
+    What a hypervisor left that died before it was ready is not gone on with: it had no domains.
+    """
+    from backend.books import FILES, Books, KeptDomain
+
+    if not held.is_kept:
+        return None, None
+    files = {name: fd for name in FILES if (fd := held.take(name)) >= 0}
+    kept: dict[DomId, dict[str, int]] = {}
+    for name, fd in held.take_below("domain").items():
+        domid, _, what = name.partition("/")
+        kept.setdefault(DomId(int(domid)), {})[what] = fd
+    if held.saved is None:
+        for fd in files.values():
+            os.close(fd)
+        files.clear()
+    books = Books(
+        files,
+        keep=held.keep,
+        on_domain=lambda domid, fds: held.keep_below(f"domain/{domid}", fds),
+        on_gone=lambda domid: held.drop(f"domain/{domid}"),
+    )
+    if held.saved is None:
+        return books, None
+    names = {one.domid: one.config.name for one in held.saved.domains}
+    return books, {
+        domid: KeptDomain(names.get(domid, f"domain {domid}"), fds) for domid, fds in kept.items()
+    }
 
 
 def _backend(
@@ -186,7 +230,8 @@ def _backend(
     stack: contextlib.ExitStack,
     *,
     mrc_points: int = 0,
-    held: Held | None = None,
+    books: Books | None = None,
+    kept: dict[DomId, KeptDomain] | None = None,
 ) -> HostBackend:
     """The host's memory, served from now until ``stack`` unwinds."""
     from backend.host import HostBackend
@@ -211,6 +256,8 @@ def _backend(
         huge_dir=config.huge_dir,
         stop_excess=config.on_violation != "report",
         banks=[BankSpec(bank.frames, bank.node, bank.remote) for bank in config.banks],
+        books=books,
+        kept=kept,
     )
     stack.callback(backend.stop)
     return backend
