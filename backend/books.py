@@ -1,11 +1,11 @@
 """The memory that outlives a hypervisor: its books, the state of tmem, and the pages of tmem.
 
-Owns: one memfd for each of ``PLACES``, mapped at the same address in every process that has them
-(``backend/abi/books.h``). A keeper, a process that does nothing else, holds duplicates of them and
+Owns: one memfd for each of ``FILES``. The books, and the ram and meta of each domain, are mapped at
+the same addresses in every process that has them (``backend/abi/books.h``). A keeper, a process that does nothing else, holds duplicates of them and
 of the fds of every domain. When the hypervisor is killed, the next process makes ``Books`` of the
 keeper's fds, and ``HostBackend.recover`` goes on with what lies there.
-Rules: the hypervisor's main thread only. One ``Books`` in a process at a time: the addresses are
-taken. ``keep``, ``on_domain`` and ``on_gone`` hand fds to the keeper; each fd stays the caller's
+Rules: the hypervisor's main thread only. One host with books in a process at a time: the addresses
+are taken. ``keep``, ``on_domain`` and ``on_gone`` hand fds to the keeper; each fd stays the caller's
 own, so whoever keeps it duplicates it (sending it over a socket does).
 """
 
@@ -13,21 +13,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from backend._service import lib
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import DomId
 
-#: What is kept, and where each is mapped.
-PLACES = {
-    "books": lib.MC_BOOKS_ADDRESS,
-    "tmem": lib.MC_TMEM_STATE_ADDRESS,
-    "slab": lib.MC_TMEM_SLAB_ADDRESS,
-}
+#: What is kept of the host: its state, and tmem's state and pages.
+FILES = ("books", "tmem", "slab")
+
+
+@dataclass(frozen=True)
+class KeptDomain:
+    """A domain of the process before: its name, and the fds "ram", "meta" and "bell"."""
+
+    name: str
+    fds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What was found when a host was recovered."""
+
+    domains: tuple[DomId, ...]  # that go on
+    again: int  # records of their rings that are executed again
+    due_areas: int  # areas that are punched first
+    tmem_pages: int  # persistent ones, all kept
+    dropped_pages: int  # ephemeral ones
 
 
 class Books:
-    """Memfds that another process can go on with; ``fds``, by ``PLACES``, are of the one before.
+    """Memfds that another process can go on with; ``fds``, by ``FILES``, are of the one before.
 
     ``keep(name, fd)`` is called for each memfd when it is made. ``on_domain(domid, fds)`` is called
     when a domain was opened, before its guest is told, with the fds "ram", "meta" and "bell";
@@ -43,9 +59,7 @@ class Books:
         on_gone: Callable[[DomId], None] | None = None,
     ) -> None:
         self.fds = dict(fds or {})
-        self.is_recovering = bool(fds)
         self._keep, self._on_domain, self._on_gone = keep, on_domain, on_gone
-        self._mapped: dict[str, int] = {}
 
     def file(self, name: str, size: int) -> int:
         """The memfd ``name``, of ``size`` bytes; made unless the process before had it.
@@ -67,17 +81,6 @@ class Books:
             raise ConfigError("recover", why)
         return self.fds[name]
 
-    def map(self, name: str, size: int) -> int:
-        """Map ``size`` bytes of the memfd ``name`` at its address; the address.
-
-        Raises as ``file``, and OSError when something else lies there.
-        """
-        address = int(lib.mc_map_at(self.file(name, size), size, PLACES[name]))
-        if address < 0:
-            raise OSError(-address, mapping_error(name, -address))
-        self._mapped[name] = size
-        return address
-
     def tell_domain(self, domid: DomId, fds: Mapping[str, int]) -> None:
         """A domain was opened: whoever keeps fds is to keep these."""
         if self._on_domain is not None:
@@ -89,17 +92,15 @@ class Books:
             self._on_gone(domid)
 
     def close(self) -> None:
-        """Unmap what ``map`` mapped and close the memfds; idempotent."""
-        for name, size in self._mapped.items():
-            lib.mc_unmap(PLACES[name], size)
+        """Close the memfds; idempotent. No host lies in them any more."""
         for fd in self.fds.values():
             os.close(fd)
-        self._mapped, self.fds = {}, {}
+        self.fds = {}
 
 
-def mapping_error(name: str, error: int) -> str:
-    """What to say when ``name`` could not be mapped at its address for ``error``."""
+def mapping_error(error: int) -> str:
+    """What to say when the books could not be mapped at their address for ``error``."""
     return (
-        f"{name} cannot be mapped at {PLACES[name]:#x} ({os.strerror(error)}): a process has room "
-        "for one hypervisor with books; start it in a process of its own"
+        f"they cannot be mapped at {lib.MC_BOOKS_ADDRESS:#x} ({os.strerror(error)}): a process has "
+        "room for one hypervisor with books; start it in a process of its own"
     )

@@ -10,10 +10,12 @@ the GIL on threads of their own, from the constructor until ``stop``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,10 +23,10 @@ import msgspec
 from backend import snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
-from backend.books import Books, mapping_error
+from backend.books import Books, KeptDomain, Recovery, mapping_error
 from backend.ghosts import Ghosts
 from backend.options import mechanism_of, option_values
-from backend.tmem_pool import TmemPool
+from backend.tmem_pool import TmemFiles, TmemPool
 from hypervisor.public.backend import (
     EXCESS,
     BankSpec,
@@ -53,6 +55,7 @@ BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": Bac
 _BROKEN = {
     Status.EPERM: "error budget spent",
     Status.EFOREIGN: EXCESS,
+    Status.EGONE: "it was being closed when the hypervisor was killed",
     Status.EBROKEN: "its state in the hypervisor is broken; stderr has the report",
 }
 
@@ -70,7 +73,15 @@ class HostBackend:
     ``TmemPool``. ``error_budget`` is the number of bad requests a domain may send before ``broken``
     reports it. With ``stop_excess``, ``broken`` also reports a domain whose resident memory exceeds
     its grant, within milliseconds. ``spin_ns``: how long the service thread spins before it sleeps;
-    below 0 it is measured. With ``books`` another process can go on with all of it, by ``recover``.
+    below 0 it is measured.
+
+    With ``books`` another process can go on with all of it when this one is killed. It makes a
+    ``HostBackend`` with the same options, the ``Books`` of the kept memfds, and ``kept``: all
+    domains whose fds were kept, which become the host's. ``recovery`` then says what was found. A
+    domain that was being closed is ``broken``; of one that was not open any more the fds are
+    closed, and the books' ``on_gone`` is called. ConfigError when the books are of a program with
+    another layout, InternalError when they contradict themselves: the books are as good as before
+    then, and this process is to end.
     """
 
     def __init__(
@@ -90,6 +101,7 @@ class HostBackend:
         banks: Sequence[BankSpec] = (),
         stop_excess: bool = False,
         books: Books | None = None,
+        kept: Mapping[DomId, KeptDomain] | None = None,
     ) -> None:
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
         total_areas = total_frames // AREA_FRAMES
@@ -101,20 +113,29 @@ class HostBackend:
         self._books = books
         self._pool: TmemPool | None = None
         self._ghosts = Ghosts() if stop_excess else None
+        self.recovery: Recovery | None = None
         with contextlib.ExitStack() as undo:
-            self._host = self._open_host(total_areas, areas_of(slack_frames), undo)
+            if kept is None:
+                self._host = self._open_host(total_areas, areas_of(slack_frames), undo)
+                self._set_memory(backing, huge_dir, banks)
+            else:
+                self._host = self._recover_host(kept, undo)
             self._host.error_budget = error_budget
-            self._set_memory(backing, huge_dir, banks)
             if tmem_areas > 0:
+                options = {"dedup": tmem_dedup, "compression": tmem_compression}
+                areas = min(tmem_areas, total_areas)
                 self._pool = TmemPool(
                     self._host,
-                    min(tmem_areas, total_areas),
+                    areas,
                     tmem_entries,
                     mrc_points,
-                    dedup=tmem_dedup,
-                    compression=tmem_compression,
+                    files=self._tmem_files(areas, options),
+                    recover=kept is not None,
+                    **options,
                 )
                 undo.callback(self._pool.close)
+                if kept is not None:
+                    self._recover_tmem()
             self.banks = Banks(self._host, self._names, self.settle)
             self.event_fd, self.relay_fd = int(self._host.event_fd), int(self._host.relay_fd)
             self._start_threads(stop_excess, undo)
@@ -127,10 +148,67 @@ class HostBackend:
             fd = self._books.file("books", lib.MC_BOOKS_BYTES)
         status = lib.mc_host_open(out, areas, slack_areas, self.spin_ns, fd)
         if status == Status.EKERNEL and ffi.errno == errno.EEXIST:
-            raise ConfigError("books", mapping_error("books", ffi.errno))
+            raise ConfigError("books", mapping_error(ffi.errno))
         _check(status, "open host")
         undo.callback(lib.mc_host_close, out[0])
         return out[0]
+
+    def _recover_host(
+        self, kept: Mapping[DomId, KeptDomain], undo: contextlib.ExitStack
+    ) -> Any:
+        assert self._books is not None, "recovered without books"
+        out, found = ffi.new("struct mc_host **"), ffi.new("struct mc_recovery *")
+        fds = [(d, k.fds["ram"], k.fds["meta"], k.fds["bell"]) for d, k in kept.items()]
+        given = ffi.new("struct mc_domain_fds[]", fds)
+        books_fd = self._books.file("books", lib.MC_BOOKS_BYTES)
+        status = lib.mc_host_recover(out, books_fd, given, len(fds), found)
+        if status == Status.EKERNEL and ffi.errno == errno.EEXIST:
+            raise ConfigError("books", mapping_error(ffi.errno))
+        if status == Status.ELAYOUT:
+            why = "another version of memcoord wrote them: go on with that one, or start anew"
+            raise ConfigError("books", why)
+        _check(status, "recover host")
+        host, self._beats = out[0], time.monotonic_ns() // 1_000_000  # more than any before
+        for domid, domain in kept.items():
+            if found.kept >> domid & 1:
+                self._names[domid], self._tmem_targets[domid] = domain.name, -1
+            else:
+                for fd in domain.fds.values():
+                    os.close(fd)
+                self._books.tell_gone(domid)
+        host.spin_ns = self.spin_ns
+        self.recovery = Recovery(tuple(self._names), found.again, found.due, 0, 0)
+        undo.callback(self._close_recovered)
+        return host
+
+    def _close_recovered(self) -> None:
+        if not self._host.attached:  # else this process ends, and the next one recovers
+            lib.mc_host_close(self._host)
+
+    def _tmem_files(self, areas: int, options: Mapping[str, bool]) -> TmemFiles | None:
+        if self._books is None:
+            return None
+        slab_fd = self._books.file("slab", areas * AREA_BYTES)
+        return TmemFiles(self._books.file("tmem", TmemFiles.state_bytes(areas, **options)), slab_fd)
+
+    def _recover_tmem(self) -> None:
+        """Pages of domains that are no more go; the ledger learns which slab areas are held."""
+        assert self._pool is not None and self.recovery is not None
+        found = self._pool.recovered
+        assert found is not None
+        with self._pool.locked() as tmem:
+            for client in set(found.clients) - set(self._names):
+                tmem.close_client(client)
+        self._pool.free_unheld()
+        held = ffi.new("uint8_t[]", self._host.tmem.slab_areas)
+        for area in found.areas:
+            held[area] = 1
+        _check(lib.mc_tmem_recover(self._host, held), "recover tmem")
+        for domid in self._names:
+            self._tmem_targets[domid] = int(self._pool.tmem.clients["mm_target"][domid])
+        self.recovery = dataclasses.replace(
+            self.recovery, tmem_pages=found.pages, dropped_pages=found.ephemeral_pages
+        )
 
     def _set_memory(self, backing: str, huge_dir: str, banks: Sequence[BankSpec]) -> None:
         if backing not in BACKINGS:

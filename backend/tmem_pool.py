@@ -46,6 +46,14 @@ class TmemFiles:
     state_fd: int
     slab_fd: int
 
+    @staticmethod
+    def state_bytes(areas: int, **options: bool) -> int:
+        """The size of the state's file, for a ``TmemPool`` of these."""
+        from tmem import Tmem
+
+        size = Tmem.state_bytes(max_areas=areas, **options)
+        return -(-size // AREA_BYTES) * AREA_BYTES
+
     @classmethod
     def make(cls, areas: int, **options: bool) -> TmemFiles:
         """Empty files for a ``TmemPool`` of as many areas and the same options."""
@@ -124,7 +132,8 @@ class TmemPool:
         kinds = dict(ffi.typeof("struct mc_tmem_hooks").fields)
         for name in _HOOKS:
             setattr(hooks, name, ffi.cast(kinds[name].type, getattr(entries, name)))
-        self._host.slab_used = self._slab_used
+        if not self._host.slab_used:  # a host with books has it there
+            self._host.slab_used = self._slab_used
         self._host.tmem_areas_max = areas
 
     def _map(self, what: str, fd: int | None, size: int) -> int:

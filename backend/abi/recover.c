@@ -255,10 +255,7 @@ int mc_tmem_recover(struct mc_host *host, const uint8_t *held)
     for (uint32_t area = 0; area < host->tmem.slab_areas; area++) {
         if (held[area] && !host->slab_used[area])
             status = MC_EBROKEN;
-        if (held[area])
-            continue;
-        mc_discard(host->tmem.slab + (uint64_t)area * MC_AREA_BYTES, MC_AREA_BYTES);
-        if (host->slab_used[area])
+        if (!held[area] && host->slab_used[area])
             mc_tmem_discharge(host, area);
     }
     mc_host_unlock(host);

@@ -42,8 +42,9 @@ struct mc_recovery {            /* domains, one bit each */
  * as good as before. */
 int mc_host_recover(struct mc_host **host, int books_fd, const struct mc_domain_fds *fds,
                     uint32_t count, struct mc_recovery *report);
-/* After tmem has been recovered: `held[i]` says that slab area i has pages. The others are punched
- * and given back. MC_EBROKEN when tmem has one that was never charged. */
+/* After tmem has been recovered, and the memory of the slab areas that it does not hold was freed:
+ * those are the host's. `held[i]`: slab area i is held. MC_EBROKEN when tmem holds one that was never
+ * charged. */
 int mc_tmem_recover(struct mc_host *host, const uint8_t *held);
 /* cdef-end */
 
