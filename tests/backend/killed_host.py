@@ -27,7 +27,7 @@ from frontend.domain import Domain, Handles
 from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import MemcoordError, NoMemory
 from hypervisor.public.messages import VERSION, Attached
-from hypervisor.public.units import AREA_FRAMES, DomId, Frame
+from hypervisor.public.units import DomId, Frame
 
 ANSWER_S = 60.0
 FDS = ("ram", "meta", "bell")
@@ -127,7 +127,9 @@ class Keeper:
         until = time.monotonic() + ANSWER_S
         while True:
             heard = self.line.hear(max(until - time.monotonic(), 0))
-            assert heard is not None, f"the hypervisor does not say {wanted}: {os.waitpid(self.pid, os.WNOHANG)}"
+            assert heard is not None, (
+                f"the hypervisor does not say {wanted}: {os.waitpid(self.pid, os.WNOHANG)}"
+            )
             self._note(*heard)
             if heard[0] == wanted:
                 return
