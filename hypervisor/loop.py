@@ -113,25 +113,28 @@ class Hypervisor:
         self._control.close()
 
     def _resume(self, saved: Saved) -> None:
-        """Go on where another hypervisor stood; who left meanwhile is closed."""
+        """Go on where another hypervisor stood. Nothing is saved before all of it is taken over."""
         self._ticks, self._admission.spent = saved.ticks, set(saved.spent)
-        left = set(self._backend.attached())
-        gone = set(saved.busy)
+        left, parted = self._backend.attached(), []
         for one in saved.domains:
             entry = entry_of(one, self._held.take_below(_peer(DomId(one.domid))))
-            if entry is None or entry.domid not in left:
-                gone.add(one.domid)
-                if entry is not None:
-                    self._part(entry)
-                continue
-            self._domains.add(entry)
-            if entry.doorbell_id:
-                self._control.expect_doorbell(entry.doorbell_id)
-        self._detach_broken()
+            if entry is not None and entry.domid in left:
+                self._domains.add(entry)
+                if entry.doorbell_id:
+                    self._control.expect_doorbell(entry.doorbell_id)
+            elif entry is not None:
+                parted.append(entry)  # the other died while it detached this one
         configs = {entry.domid: entry.config for entry in self._domains}
-        for domid in {*map(DomId, gone), *left} - configs.keys():
-            self._close_memory(domid)
         self._coordinator.resume(saved.coordination, configs)
+        for entry in parted:
+            self._part(entry, "ended")
+        for name, fd in self._held.take_below("peer").items():  # the other died while it admitted
+            os.close(fd)
+            self._held.drop(f"peer/{name}")
+        for domid in left:
+            if domid not in configs:
+                self._close_memory(domid)
+        self._detach_broken()
         for entry in self._domains:
             if not entry.is_told:
                 hand_over(entry.connection, *self._answer(entry))
@@ -142,9 +145,8 @@ class Hypervisor:
         if self._held.is_kept:
             domains = [saved_domain(entry) for entry in self._domains]
             kept = self._coordinator.keep()
-            spent, busy = sorted(self._admission.spent), sorted(map(int, self._domains.busy))
-            saved = Saved(self._control.token, self._ticks, domains, spent, busy, kept)
-            self._held.save(saved)
+            spent = sorted(self._admission.spent)
+            self._held.save(Saved(self._control.token, self._ticks, domains, spent, kept))
 
     def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
@@ -291,11 +293,10 @@ class Hypervisor:
         self._close_memory(entry.domid)
         self._promise()
         self._control.forget_doorbell(entry.doorbell_id)
-        self._part(entry)
+        self._part(entry, reason)
         self._save()
-        self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
-    def _part(self, entry: DomainEntry) -> None:
+    def _part(self, entry: DomainEntry, reason: str) -> None:
         """End a domain's connection, of which the keeper has a duplicate."""
         with contextlib.suppress(OSError):
             entry.connection.shutdown(socket.SHUT_RDWR)
@@ -303,6 +304,7 @@ class Hypervisor:
         entry.connection.close()
         if entry.pidfd >= 0:
             os.close(entry.pidfd)
+        self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
     def _close_memory(self, domid: DomId) -> None:
         """Take a domain's memory back; while a thread works on it, its domid stays taken."""

@@ -31,16 +31,12 @@ class SavedDomain(msgspec.Struct):
 
 
 class Saved(msgspec.Struct):
-    """All of it. ``token`` is the operator's, ``spent`` are names whose own token was used.
-
-    ``busy``: domids that are detached, but whose memory was not back yet.
-    """
+    """All of it. ``token`` is the operator's, ``spent`` are names whose own token was used."""
 
     token: str
     ticks: int
     domains: list[SavedDomain]
     spent: list[str]
-    busy: list[int]
     coordination: KeptCoordination
 
 

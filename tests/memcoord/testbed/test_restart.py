@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -209,6 +210,37 @@ def test_a_domain_that_dies_with_its_hypervisor_is_closed_by_the_next(
         assert host.ask("statistics")["host"]["tmem_used_pages"] == 0
         with frontend.attach(host.run_dir, "vm1", 4 * AREA, timeout_s=60.0) as again:
             again.free(again.alloc())
+
+
+def test_attaching_while_the_hypervisor_is_killed_takes_longer_and_nothing_else(
+    start: Callable[..., KeptHost],
+) -> None:
+    host, attached, failed, is_over = start(), 0, [], threading.Event()
+
+    def attach() -> None:
+        nonlocal attached
+        try:
+            while not is_over.is_set():
+                name = f"vm{attached}"
+                with frontend.attach(host.run_dir, name, 4 * AREA, timeout_s=60.0) as dom:
+                    dom.free(dom.alloc())
+                attached += 1
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=attach)
+    thread.start()
+    try:
+        chance = random.Random(9)
+        for _ in range(2 * KILLS):
+            time.sleep(chance.uniform(0.0, 0.1))
+            host.kill()
+    finally:
+        is_over.set()
+        thread.join(WAIT_S)
+    assert failed == []
+    assert attached > 0
+    host.wait(lambda: all_is_back(host.ask("statistics")))
 
 
 def test_domains_see_the_end_of_a_keeper(start: Callable[..., KeptHost]) -> None:
