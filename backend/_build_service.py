@@ -14,7 +14,10 @@ _ABI = ROOT / "backend" / "abi"
 
 ffi = make_ffi(
     "backend._service",
-    [_ABI / f"{name}.h" for name in ("host", "books", "ledger", "banks", "mechanism", "recover", "excess")],
+    [
+        _ABI / f"{name}.h"
+        for name in ("host", "books", "ledger", "banks", "mechanism", "recover", "excess")
+    ],
     sorted(_ABI.glob("*.c")),
 )
 

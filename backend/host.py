@@ -153,9 +153,7 @@ class HostBackend:
         undo.callback(lib.mc_host_close, out[0])
         return out[0]
 
-    def _recover_host(
-        self, kept: Mapping[DomId, KeptDomain], undo: contextlib.ExitStack
-    ) -> Any:
+    def _recover_host(self, kept: Mapping[DomId, KeptDomain], undo: contextlib.ExitStack) -> Any:
         assert self._books is not None, "recovered without books"
         out, found = ffi.new("struct mc_host **"), ffi.new("struct mc_recovery *")
         fds = [(d, k.fds["ram"], k.fds["meta"], k.fds["bell"]) for d, k in kept.items()]

@@ -104,8 +104,7 @@ uint64_t mc_relay_take(struct mc_host *host)
 }
 
 /* The record that the visit before left, or a copy of the next in the ring. As mc_back_pop. */
-static int service_next(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring,
-                        struct mc_record *record)
+static int service_next(struct mc_domain *domain, enum mc_ring_id ring, struct mc_record *record)
 {
     int got = 1;
     if (domain->is_unfinished[ring]) {
@@ -154,7 +153,7 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
      * tmem that is still on its way to memory (tmem/slab.py). */
     mc_host_lock(host);
-    while (done < MC_VISIT_RECORDS_MAX && (got = service_next(host, domain, ring, &record)) > 0) {
+    while (done < MC_VISIT_RECORDS_MAX && (got = service_next(domain, ring, &record)) > 0) {
         enum mc_served outcome = service_record(host, domain, ring, &record, &since_ns);
         if (outcome == MC_UNFINISHED) {
             domain->unfinished[ring] = record;

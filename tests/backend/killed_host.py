@@ -13,25 +13,23 @@ import random
 import select
 import signal
 import socket
-import struct
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from backend.books import Books, KeptDomain
 from backend.host import HostBackend
+from frontend._guest import ffi, lib
 from frontend.domain import Domain, Handles
 from hypervisor.public.backend import DomainSpec
-from hypervisor.public.errors import MemcoordError, NoMemory
+from hypervisor.public.errors import NoMemory
 from hypervisor.public.messages import VERSION, Attached
-from hypervisor.public.units import DomId, Frame
+from hypervisor.public.units import AREA_FRAMES, DomId, Frame
 
 ANSWER_S = 60.0
 FDS = ("ram", "meta", "bell")
-FRESH = 0.03  # seconds: a hypervisor is killed at an age up to this
+AGE_S = 0.03  # a hypervisor is killed at an age of up to this
 
 
 class Line:
@@ -82,6 +80,7 @@ def serve(line: Line, keeper: Keeper, seed: int) -> None:
             line.say(f"error {one.name} has {one.resident_frames}, {one.installed_frames} granted")
         if one.broken or one.bad_requests:
             line.say(f"error {one.name}: {one.bad_requests} bad requests, broken {one.broken}")
+        line.say(f"saw {one.name}: {one.ring_requests} requests, {one.reclaimed_areas} taken")
     line.say("checked")
     host.stop()
     os._exit(0)
@@ -101,6 +100,34 @@ class Keeper:
         self.domains: dict[DomId, list[int]] = {}
         self.pid, self._seed = 0, 0
         self.line: Line
+        self.guests: list[Guest] = []
+        HostBackend(**options).stop()  # loads tmem's kernels: what is forked has them
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for guest in self.guests:
+            guest.close()
+        if self.pid:
+            self.kill()
+        for fds in (self.files.values(), *self.domains.values()):
+            for fd in fds:
+                os.close(fd)
+
+    def admit(self, domid: DomId, life: Life) -> None:
+        """Have the domain live in a process of its own."""
+        self.guests.append(Guest(self, domid, life))
+
+    def kill_again_and_again(self, kills: int, seed: int) -> None:
+        """Under the guests, which then end: AssertionError with what they found wrong."""
+        chance = random.Random(seed)
+        for _ in range(kills):
+            time.sleep(chance.random() ** 2 * AGE_S)
+            self.kill()
+            self.start()
+        errors = [error for guest in self.guests if (error := guest.end())]
+        assert not errors, "\n".join(errors)
 
     def start(self) -> None:
         """Fork a hypervisor and wait until it serves."""
@@ -127,9 +154,7 @@ class Keeper:
         until = time.monotonic() + ANSWER_S
         while True:
             heard = self.line.hear(max(until - time.monotonic(), 0))
-            assert heard is not None, (
-                f"the hypervisor does not say {wanted}: {os.waitpid(self.pid, os.WNOHANG)}"
-            )
+            assert heard is not None, f"the hypervisor does not say {wanted}"
             self._note(*heard)
             if heard[0] == wanted:
                 return
@@ -149,6 +174,7 @@ class Keeper:
         """Kill the hypervisor; note what it had said."""
         os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
         while (heard := self.line.hear(0)) is not None:
             self._note(*heard)
@@ -159,6 +185,7 @@ class Keeper:
         self.line.say("check")
         self.until("checked")
         _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
         self.line.end.close()
         assert status == 0, status
 
@@ -166,16 +193,18 @@ class Keeper:
         return Handles(*map(os.dup, self.domains[domid]))
 
 
+#: What a guest does: until the function says that it is time to end.
+Life = Callable[[Domain, Callable[[], bool], random.Random], None]
+
+
 class Guest:
     """A domain in a process of its own, that runs ``life`` until told to stop."""
-
-    WORDS = struct.Struct("qqq")  # stop, operations, length of the error
 
     def __init__(
         self,
         keeper: Keeper,
         domid: DomId,
-        life: Callable[[Domain, Callable[[], bool], random.Random], None],
+        life: Life,
     ) -> None:
         self.name = keeper.specs[domid].name
         self.shared = mmap.mmap(-1, 65536)
@@ -222,24 +251,34 @@ class Guest:
         length = int.from_bytes(self.shared[16:24], "little")
         return self.shared[32 : 32 + length].decode()
 
-    def end(self) -> None:
-        """Tell it to stop; AssertionError with its traceback when it failed."""
+    def end(self) -> str:
+        """Tell it to stop, and wait until it has; what it found wrong, or nothing."""
         self.shared[0] = 1
         until = time.monotonic() + ANSWER_S
         while not (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
             if time.monotonic() > until:
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-                raise AssertionError(f"{self.name} hangs after {self.operations} operations")
+                return f"{self.name} hangs after {self.operations} operations"
             time.sleep(0.01)
-        assert ended[1] == 0, f"{self.name}: {self.error()}"
+        self.pid = 0
+        return f"{self.name}: {self.error()}" if ended[1] else ""
+
+    def close(self) -> None:
+        """Kill it if it is still there."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self.hypervisor_end.close()
+        self.shared.close()
 
 
 def live(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> None:
-    """Allocate, write, verify and free at random; persistent tmem pages as well, if there is tmem."""
+    """Allocate, write, verify, free, offer memory at random; every frame keeps its content."""
     held: dict[int, tuple[int, int]] = {}
     stamp = 0
     while goes_on():
+        if chance.random() < 0.01:
+            domain.release(chance.randrange(1, 4) * AREA_FRAMES)
+            continue
         if held and (chance.random() < 0.45 or len(held) > 3000):
             frame = chance.choice(list(held)) if len(held) < 64 else next(iter(held))
             verify(domain, frame, held.pop(frame))
@@ -248,19 +287,64 @@ def live(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> 
         try:
             frame = int(domain.alloc(order))
         except NoMemory:
-            for one in list(held)[: len(held) // 2]:
+            for one in list(held)[: len(held) // 2 + 1]:
                 verify(domain, one, held.pop(one))
             continue
         stamp += 1
         held[frame] = (order, stamp)
         write(domain, frame, order, stamp)
-        if chance.random() < 0.02:
-            try:
-                domain.release(chance.randrange(1, 3))
-            except MemcoordError:
-                raise
     for frame in list(held):
         verify(domain, frame, held.pop(frame))
+    check_allocator(domain)
+
+
+def live_on_tmem(domain: Domain, goes_on: Callable[[], bool], chance: random.Random) -> None:
+    """Put, get and flush persistent pages at random: what was acknowledged is there, as put."""
+    pools = [domain.tmem.new_pool(persistent=True), domain.tmem.new_pool(persistent=True)]
+    frame = int(domain.alloc(0))
+    stored: dict[tuple[int, int], int] = {}
+    stamp = 0
+    while goes_on():
+        key = chance.choice(pools), chance.randrange(400)
+        oid = (key[1] // 16, 0, 7)
+        what = chance.random()
+        if what < 0.5:
+            stamp += 1
+            # Some pages are zeroes, some the same as others, some cannot be compressed.
+            body = (
+                bytes(8) if stamp % 5 == 0 else chance.randbytes(64) if stamp % 3 else b"same" * 16
+            )
+            page = (stamp.to_bytes(8, "little") if stamp % 7 else bytes(8)) + body * 60
+            domain.memory[frame * 4096 : (frame + 1) * 4096] = page.ljust(4096, b"\0")
+            status = domain.tmem.put(key[0], oid, key[1], frame)
+            if status == 1:
+                stored[key] = hash(bytes(domain.view(frame)))
+            elif status < 0 or key in stored:
+                stored.pop(key, None)  # a put that replaces and fails has flushed the old page
+                domain.tmem.flush_page(key[0], oid, key[1])
+        elif what < 0.9:
+            domain.memory[frame * 4096 : (frame + 1) * 4096] = b"\xaa" * 4096
+            status = domain.tmem.get(key[0], oid, key[1], frame)
+            assert (status == 1) == (key in stored), f"{key}: get says {status}"
+            if status == 1:
+                assert hash(bytes(domain.view(frame))) == stored[key], f"{key}: another page"
+        else:
+            domain.tmem.flush_page(key[0], oid, key[1])
+            stored.pop(key, None)
+    for (pool, index), wrote in stored.items():
+        assert domain.tmem.get(pool, (index // 16, 0, 7), index, frame) == 1, f"{index} is lost"
+        assert hash(bytes(domain.view(frame))) == wrote, f"{index}: another page"
+    assert domain.tmem.new_pool(persistent=True) == 2, "a pool was made twice"
+
+
+def check_allocator(domain: Domain) -> None:
+    """The guest's own books add up, once its driver and the hypervisor leave them alone."""
+    domain.drain()
+    where = ffi.new("uint32_t *")
+    until = time.monotonic() + 5
+    while (status := lib.mc_frames_validate(ffi.addressof(domain._guest.frames), where)) < 0:
+        assert time.monotonic() < until, f"allocator: {status} at area {where[0]}"
+        time.sleep(0.01)
 
 
 def write(domain: Domain, frame: int, order: int, stamp: int) -> None:
@@ -274,27 +358,3 @@ def verify(domain: Domain, frame: int, wrote: tuple[int, int]) -> None:
         found = int.from_bytes(domain.memory[at * 4096 : at * 4096 + 8], "little")
         assert found == stamp << 20 | at, f"frame {at}: {found:#x}, not {stamp << 20 | at:#x}"
     domain.free(Frame(frame), order)
-
-
-@contextmanager
-def killed_again_and_again(
-    keeper: Keeper, guests: Sequence[Guest], kills: int, seed: int = 1
-) -> Iterator[None]:
-    """Kill the hypervisor ``kills`` times while the guests live; the block sees the last one."""
-    chance = random.Random(seed)
-    try:
-        for _ in range(kills):
-            time.sleep(chance.random() ** 2 * FRESH)
-            keeper.kill()
-            keeper.start()
-        yield
-    finally:
-        errors = []
-        for guest in guests:
-            try:
-                guest.end()
-            except AssertionError as error:
-                errors.append(str(error))
-        if errors:
-            sys.stderr.write("\n".join(errors))
-    assert not errors, errors

@@ -59,13 +59,13 @@ VIRTIO_MEM = [
     ),
     vmem(
         "65 deferred",
-        {"device.deferred_count": 65},
+        {"device.deferred_end": 65},
         *("vmem_defer_plug", *HOST_DOMAIN, NO_RECORD),
         detaches=True,
     ),
     vmem(
         "deferred, but no plug",
-        {"device.deferred_count": 1},
+        {"device.deferred_end": 1},
         *("mc_vmem_serve_deferred", *HOST_DOMAIN),
         detaches=True,
     ),
