@@ -132,6 +132,7 @@ class TmemPool:
         kinds = dict(ffi.typeof("struct mc_tmem_hooks").fields)
         for name in _HOOKS:
             setattr(hooks, name, ffi.cast(kinds[name].type, getattr(entries, name)))
+        hooks.is_slab_shared = self._files is not None
         if not self._host.slab_used:  # a host with books has it there
             self._host.slab_used = self._slab_used
         self._host.tmem_areas_max = areas

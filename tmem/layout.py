@@ -142,7 +142,9 @@ POOL = record(  # what a put or get touches first
 SLOT = record(
     ("pool", I64),  # that the slot leads to, + 1
     ("joined", I64),  # number of the join; the lowest joined first
+    ("seq", I64),  # of the record that asked for the pool; NO_RECORD when none did
 )
+NO_RECORD = -1
 UUID = record(("low high", I64))  # all ones: no uuid
 CLIENT = record(
     ("mm_target", I64),  # pages, -1: no limit; may be written from outside at any time

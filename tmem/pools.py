@@ -65,7 +65,18 @@ def shared_pool(state, uuid_lo, uuid_hi):
 
 
 @kernel
-def new_pool(state, client, flags, uuid_lo, uuid_hi):
+def slot_made_by(state, client, seq):
+    """The slot of the pool that a client made with record number ``seq``, or -1."""
+    if is_open(state, client):
+        for slot in range(layout.POOLS_PER_CLIENT):
+            leads = state.clients[client].slots[slot]
+            if leads.pool != 0 and leads.seq == seq:
+                return slot
+    return -1
+
+
+@kernel
+def new_pool(state, client, flags, uuid_lo, uuid_hi, seq):
     """NEW_POOL: the lowest free slot. A shared pool for which the client is not authorised
     silently becomes a private one, as in Xen."""
     if not is_open(state, client):
@@ -100,22 +111,10 @@ def new_pool(state, client, flags, uuid_lo, uuid_hi):
     state.joined += 1
     leads = state.clients[client].slots[slot]
     leads.joined = state.joined
+    leads.seq = seq
     barrier()
     leads.pool = number + 1
     return slot
-
-
-@kernel
-def slot_since(state, client, joined):
-    """The slot of the pool that a client has made since ``state.joined`` was ``joined``; -1 when it
-    made none. So whoever executes a NEW_POOL again knows whether it was executed before."""
-    if client < 0 or client >= layout.MAX_CLIENTS:
-        return -1
-    for slot in range(layout.POOLS_PER_CLIENT):
-        leads = state.clients[client].slots[slot]
-        if leads.pool != 0 and leads.joined > joined:
-            return slot
-    return -1
 
 
 @kernel

@@ -55,17 +55,22 @@ enum mc_why {
 };
 
 /* The tmem pool, as C sees it (tmem/serve.py). All are called under the lock. */
+enum mc_tmem_how {
+    MC_TMEM_MAY_ASK = 1,        /* answer MC_NEED_SLAB rather than evict a page */
+    MC_TMEM_AGAIN = 2           /* a hypervisor that was killed may have executed it already */
+};
+
 struct mc_tmem_hooks {
     uint64_t state;
     int64_t (*execute)(uint64_t state, uint64_t record, uint64_t page, int64_t client,
-                       int64_t may_ask);
+                       int64_t how);    /* a sum of enum mc_tmem_how */
     int64_t (*grow)(uint64_t state, int64_t area);
     int64_t (*shrink)(uint64_t state);
     int64_t (*open_client)(uint64_t state, int64_t client);
     int64_t (*close_client)(uint64_t state, int64_t client);
     uint64_t slab;              /* address of the slab region */
     uint32_t slab_areas;        /* size of the region, and the most that tmem may hold */
-    uint32_t pad;
+    uint32_t is_slab_shared;    /* it is the memory of a file: no 2 MiB pages at the first touch */
 };
 
 struct mc_domain_counters {

@@ -167,6 +167,10 @@ class Coordinator:
             note = Decision(tick, self._clock(), now.name, "policy", target, target, TAKEN_OVER)
             self._journal.add(note)
 
+    def now_ns(self) -> int:
+        """The clock of the decisions."""
+        return self._clock()
+
     def why(self, name: str) -> list[Decision]:
         """The last decisions about the domain called ``name``, oldest first."""
         return self._journal.of(name)

@@ -13,6 +13,7 @@ import msgspec
 
 from hypervisor.config import HypervisorConfig, read, write
 from hypervisor.keeping import takeover
+from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import SOCKETS, TOKEN_FILE
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.live.keeper_main import here, keep
@@ -66,4 +67,10 @@ def configuration(source: str | None) -> HypervisorConfig:
     if not source.endswith(".json"):
         what = schema.load(source)
         return schema.to_hypervisor_config(what, what.policies[0])
-    return read(Path(source))
+    config = read(Path(source))
+    usable = facts.usable_bytes() // FRAME_BYTES
+    if config.total_frames > usable:
+        raise ConfigError(
+            "total_frames", f"{config.total_frames} is more than this machine has, {usable} frames"
+        )
+    return config

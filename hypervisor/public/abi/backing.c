@@ -234,7 +234,10 @@ int mc_punch(int fd, uint64_t offset, uint64_t bytes)
 
 int mc_discard(uint64_t address, uint64_t bytes)
 {
-    return madvise((void *)(uintptr_t)address, bytes, MADV_DONTNEED) == 0 ? 0 : -errno;
+    void *start = (void *)(uintptr_t)address;
+    if (madvise(start, bytes, MADV_REMOVE) == 0)    /* a file's; EINVAL when there is no file */
+        return 0;
+    return madvise(start, bytes, MADV_DONTNEED) == 0 ? 0 : -errno;
 }
 
 int64_t mc_resident_bytes(int fd)

@@ -46,7 +46,7 @@ int64_t mc_huge_bytes(uint64_t address, uint64_t bytes);
 int mc_populate_read(uint64_t address, uint64_t bytes);
 /* Free the pages of [offset, offset + bytes) of a memfd in every mapping. */
 int mc_punch(int fd, uint64_t offset, uint64_t bytes);
-/* Free the pages of an anonymous range. */
+/* Free the pages of a range, anonymous or a memfd's. */
 int mc_discard(uint64_t address, uint64_t bytes);
 /* Bytes of memory behind a memfd (st_blocks * 512). */
 int64_t mc_resident_bytes(int fd);

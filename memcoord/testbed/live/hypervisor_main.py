@@ -62,6 +62,7 @@ def serve(
         signal.signal(signal.SIGINT, interrupt)
     check(config)
     check_options(config.domains, "domains")
+    _check_record(config.tmem_record)
     os.umask(0o077)  # the sockets are this user's, also in a directory opened to others
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -223,6 +224,16 @@ def _books(held: Held) -> tuple[Books | None, dict[DomId, KeptDomain] | None]:
     return books, {
         domid: KeptDomain(names.get(domid, f"domain {domid}"), fds) for domid, fds in kept.items()
     }
+
+
+def _check_record(path: str) -> None:
+    """ConfigError unless operations can be recorded in ``path``, before anything is started."""
+    try:
+        if path:
+            with Path(path).open("a", encoding="ascii"):
+                pass
+    except OSError as error:
+        raise ConfigError("tmem_record", f"{path}: {error.strerror}") from None
 
 
 def _backend(
