@@ -191,7 +191,8 @@ class HostBackend:
 
     def _recover_tmem(self) -> None:
         """Pages of domains that are no more go; the ledger learns which slab areas are held."""
-        assert self._pool is not None and self.recovery is not None
+        assert self._pool is not None
+        assert self.recovery is not None
         found = self._pool.recovered
         assert found is not None
         with self._pool.locked() as tmem:

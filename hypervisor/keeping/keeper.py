@@ -204,8 +204,9 @@ class Keeper:
                     self._signal(signal.SIGTERM)
             case channel.Serving():
                 self._has_served = True
-                self._previous = None
-                self._takeovers.answer("", life.pid)
+                if self._previous is not None:
+                    self._previous = None
+                    self._takeovers.answer("", life.pid)
             case channel.Ending():
                 life.is_ending = True
             case Failed():
