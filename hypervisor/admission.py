@@ -62,6 +62,10 @@ class Admission:
             target_frames=request.maxmem_frames,
         )
 
+    def is_launched(self, name: str) -> bool:
+        """Whether a launcher starts the domain of this name, and none else can be it."""
+        return bool(self._config.attach_secret) and name in self._known
+
     def _check_token(self, request: AttachRequest) -> None:
         """AttachRefused unless the request brings the token of its name, never used before."""
         secret = self._config.attach_secret

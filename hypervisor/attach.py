@@ -28,7 +28,7 @@ from hypervisor.public.messages import (
 
 PENDING_PER_PROCESS_MAX = 8
 #: File descriptors that one domain takes of those of the hypervisor.
-FDS_PER_DOMAIN = 8
+FDS_PER_DOMAIN = 9
 REQUEST_BYTES_MAX = 4096
 
 #: Admit a domain: its request, its pid, its connection -> the answer and the fds to hand over.

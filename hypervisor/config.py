@@ -72,7 +72,8 @@ class HypervisorConfig(HostSettings, frozen=True):
 
     ``on_violation``: what happens to a domain that uses more memory than it was granted. "stop"
     detaches the domain; "kill" also kills its process, because only that revokes memory the process
-    has already mapped.
+    has already mapped. Of a domain that brings a token, "kill" kills all that is in its control
+    group or PID namespace.
     """
 
     total_frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]
@@ -87,6 +88,7 @@ class HypervisorConfig(HostSettings, frozen=True):
     ] = -1  # -1: calibrate; 0: always sleep
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
     attach_secret: str = ""  # a listed domain must bring the ``attach_token`` made of it
+    cgroup: str = ""  # control group whose children, by name, hold the domains that bring tokens
     on_violation: Literal["report", "stop", "kill"] = "report"
     error_budget: Annotated[int, Meta(ge=0, le=(1 << 32) - 1, description="errors")] = 64
     tmem_record: str = ""  # file to append every tmem operation to

@@ -120,8 +120,9 @@ class ControlPlane:
         return hmac.compare_digest(given, self._token)
 
     def expect_doorbell(self, doorbell_id: str) -> None:
-        """Take doorbells that come under ``doorbell_id`` from now on."""
-        self._doorbell_ids.add(doorbell_id.encode())
+        """Take doorbells that come under ``doorbell_id`` from now on; empty is nobody's."""
+        if doorbell_id:
+            self._doorbell_ids.add(doorbell_id.encode())
 
     def forget_doorbell(self, doorbell_id: str) -> None:
         """Drop what comes under ``doorbell_id`` from now on."""

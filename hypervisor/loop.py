@@ -14,7 +14,6 @@ import contextlib
 import os
 import secrets
 import select
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from hypervisor.control import ControlPlane
 from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.coordination.decisions import Decision
 from hypervisor.domains import DomainEntry, DomainTable
+from hypervisor.ending import Endings
 from hypervisor.keeping.held import Held
 from hypervisor.keeping.saved import Saved, entry_of, saved_domain
 from hypervisor.public.backend import EXCESS, STANDING, Backend, DomainSpec, not_reached
@@ -75,6 +75,7 @@ class Hypervisor:
         self._config, self._backend, self._coordinator = config, backend, coordinator
         self._on_event, self._clock, self._watch_fd = on_event, clock, watch_fd
         self._domains = DomainTable()
+        self._endings = Endings(config.cgroup)
         self._admission = Admission(config, self._domains)
         self._held = held = held or Held()
         saved = held.saved
@@ -112,6 +113,7 @@ class Hypervisor:
             self._detach(entry, "hypervisor stops")
         self._listener.close()
         self._control.close()
+        self._endings.close()
 
     def _resume(self, saved: Saved) -> None:
         """Go on where another hypervisor stood. Nothing is saved before all of it is taken over."""
@@ -121,8 +123,10 @@ class Hypervisor:
             entry = entry_of(one, self._held.take_below(_peer(DomId(one.domid))))
             if entry is not None and entry.domid in left:
                 self._domains.add(entry)
-                if entry.doorbell_id:
-                    self._control.expect_doorbell(entry.doorbell_id)
+                self._control.expect_doorbell(entry.doorbell_id)
+                is_here = entry.pidfd >= 0 and not _has_input(entry.pidfd)
+                if is_here and self._admission.is_launched(entry.name):
+                    self._endings.note(entry.name, entry.pid)
             elif entry is not None:
                 parted.append(entry)  # the other died while it detached this one
         configs = {entry.domid: entry.config for entry in self._domains}
@@ -242,11 +246,12 @@ class Hypervisor:
             self._promise()  # a failed open may have used up part of the promised frames
             raise
         doorbell_id = secrets.token_hex(DOORBELL_ID_BYTES) if request.doorbell == "zmq" else ""
-        if doorbell_id:
-            self._control.expect_doorbell(doorbell_id)
+        self._control.expect_doorbell(doorbell_id)
         entry = DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
         self._domains.add(entry)
         self._admission.spent.add(config.name)
+        if self._admission.is_launched(config.name):
+            self._endings.note(config.name, pid)
         self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
@@ -277,9 +282,8 @@ class Hypervisor:
 
     def _end_process(self, entry: DomainEntry) -> None:
         """With "kill": its memory goes back only if it stops to touch it. Never our own process."""
-        if self._config.on_violation == "kill" and entry.pidfd >= 0 and entry.pid != os.getpid():
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(entry.pidfd, signal.SIGKILL)
+        if self._config.on_violation == "kill" and entry.pid != os.getpid():
+            self._endings.kill(entry.name, entry.pidfd)
 
     def _promise(self) -> None:
         """Reserve the boot frames of every configured domain that has not attached."""
@@ -336,6 +340,8 @@ class Hypervisor:
         if self._config.on_violation != "report":
             for name in self._backend.haunted():
                 self._on_event("violation", {"name": name, "gone": True})
+                if self._config.on_violation == "kill" and self._admission.is_launched(name):
+                    self._endings.kill(name)
         if self._config.tmem_compression:
             compress(self._backend)
         self._control.publish(self._publication())

@@ -9,6 +9,7 @@ hypervisor (``hypervisor.coordination.policy_process``) calls ``show`` and ``tak
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import math
 import mmap
@@ -30,6 +31,7 @@ BYTES_PER_DOMAIN = 8192
 HEADER_BYTES_MAX = 8192
 TEXT_CHARACTERS_MAX = 300
 ALIGNMENT = 8
+_MFD_NOEXEC_SEAL = 8  # Linux 6.3: no program can be run from the file
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 #: What a plan may be made of, and the numpy types of it.
 _PARTS = {
@@ -72,7 +74,13 @@ def room_bytes(domains: int) -> int:
 
 def make_room(name: str, length: int) -> int:
     """A file in memory of ``length`` bytes that nobody can make smaller or larger; its fd."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(name, flags)
     os.ftruncate(fd, length)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     return fd

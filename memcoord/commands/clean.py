@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervisor.public.errors import ConfigError
-from memcoord.testbed.runs import identity, rundir
+from memcoord.testbed.runs import cgroups, identity, rundir
 from memcoord.testbed.runs.rundir import MANIFEST, Manifest
 
 
@@ -54,6 +54,10 @@ def _clean_one(path: Path, manifest: Manifest, done: dict[str, Any], all_runs: b
         actions.append(f"{verb} {process.role} (pid {process.pid})")
     if rundir.live(path, manifest):
         return actions or ["left alone: it runs in another PID namespace"]
+    for group in map(Path, manifest.cgroups):
+        if cgroups.is_of(group, manifest.run) and group.is_dir():
+            verb = "removed" if cgroups.remove(group) else "could not remove"
+            actions.append(f"{verb} control group {group}")
     for name in manifest.files:
         target = path / name
         is_inside = target.parent.resolve().is_relative_to(path.resolve())

@@ -18,7 +18,7 @@ import msgspec
 
 from hypervisor.public import COMPILED
 from hypervisor.public.messages import SO_PEERPIDFD
-from memcoord.testbed.runs import confine, facts
+from memcoord.testbed.runs import cgroups, confine, facts, namespaces
 from tmem import compiled_cache
 
 MIB = 1 << 20
@@ -42,7 +42,7 @@ def diagnose() -> list[Check]:
     """Every check, the most important first."""
     machine = (_python, _kernel, _cores, _load, _memory, _cgroup)
     system = (_memfd, _shmem_thp, _anonymous_thp, _userfaultfd, _nofile, _memlock)
-    isolation = (_landlock, _tracing, _peer_pidfd)
+    isolation = (_landlock, _namespaces, _domains_cgroup, _tracing, _peer_pidfd)
     installed = (_compiler, _headers, _compiled, _numba_cache)
     return [check() for check in (*machine, *system, *isolation, *installed)]
 
@@ -146,12 +146,39 @@ def _userfaultfd() -> Check:
 
 
 def _landlock() -> Check:
-    abi, lacks = confine.landlock_abi(), confine.lacking()
+    abi = confine.landlock_abi()
+    lacks = confine.unconfined(abi)
     if lacks:
-        meaning = f"nothing keeps domains of `memcoord run` from {lacks[0]}"
+        meaning = f"nothing keeps domains of `memcoord run` from {lacks}"
     else:
         meaning = "domains of `memcoord run` reach no file, process or token of yours"
     return Check("Landlock", f"ABI {abi}" if abi else "none", "warn" if lacks else "ok", meaning)
+
+
+def _namespaces() -> Check:
+    given = namespaces.given()
+    if namespaces.PID not in given:
+        meaning = "what a domain of `memcoord run` has forked may outlive it"
+        return Check("namespaces", ", ".join(given) or "none", "warn", meaning)
+    limited = namespaces.PIDS in given
+    more = f", and has less than {namespaces.PIDS_MAX} processes" if limited else ""
+    meaning = f"a domain of `memcoord run` ends as a whole and signals nobody else{more}"
+    return Check("namespaces", ", ".join(given), "ok", meaning)
+
+
+def _domains_cgroup() -> Check:
+    group = cgroups.place()
+    lacks = cgroups.lacking(group)
+    if group is None:
+        meaning = f"nothing keeps domains of `memcoord run` from {lacks[0]}"
+        return Check("cgroup of domains", "none", "warn", meaning)
+    found = ", ".join(group.controllers) or "no controllers"
+    meaning = f"domains of `memcoord run` are killed with all they forked, below {group.path}"
+    if lacks:
+        meaning += "; their memory beside the grant is not limited"
+    else:
+        meaning += "; their memory is limited"
+    return Check("cgroup of domains", found, "warn" if lacks else "ok", meaning)
 
 
 def _tracing() -> Check:

@@ -108,8 +108,8 @@ def _run_all(
     }
     results: list[PolicyResult] = []
     with Progress() as progress:
-        for lack in lacking():
-            progress.note(f"not possible here: keeping domains from {lack}")
+        if lacks := lacking():
+            progress.note(f"not possible here: keeping domains from {'; from '.join(lacks)}")
         for index, name in enumerate(names):
             policy_run = PolicyRun(
                 what,

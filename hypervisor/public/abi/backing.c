@@ -23,6 +23,9 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u          /* Linux 6.3: no x bits, and F_SEAL_EXEC keeps them away */
+#endif
 #define PREFERRED_NODE 1            /* MPOL_PREFERRED of the kernel's mempolicy.h */
 
 #define RETRIES_MAX 1024            /* EINTR or EAGAIN in a row from one call */
@@ -49,8 +52,10 @@ int mc_memfd(const char *name, uint64_t bytes)
 {
     if (bytes == 0 || bytes > INT64_MAX)
         return -EINVAL;
-    return file_sized(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), bytes,
-                      F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL)      /* an older kernel: its memfds have x bits */
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    return file_sized(fd, bytes, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 }
 
 int mc_tmpfile(const char *directory, uint64_t bytes)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import msgspec
 from hypervisor.config import HypervisorConfig, attach_token
 from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError
+from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
 from memcoord.testbed.live import hypervisor, verdicts
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
@@ -28,6 +30,8 @@ from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.report.results import PolicyResult, policy_failure
 from memcoord.testbed.report.series import Series
+from memcoord.testbed.runs import cgroups
+from memcoord.testbed.runs.cgroups import Slice
 from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
 from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
@@ -91,7 +95,13 @@ class PolicyRun:
         error = ""
         self._progress.begin(self._policy, self._total)
         config = self._prepare()
-        with Launcher(self._directory) as launcher, self._statistics as seen:
+        with (
+            self._make_groups(config) as self._groups,
+            Launcher(self._directory) as launcher,
+            self._statistics as seen,
+        ):
+            if self._groups is not None:
+                config = msgspec.structs.replace(config, cgroup=str(self._groups.path))
             self._launcher = launcher
             self._hypervisor = hypervisor.start(launcher, self._directory, config)
             self._note_start("hypervisor", self._hypervisor)
@@ -150,6 +160,21 @@ class PolicyRun:
         if self._record is not None:
             config = msgspec.structs.replace(config, tmem_record=str(self._record))
         return config
+
+    def _make_groups(self, config: HypervisorConfig) -> AbstractContextManager[Slice | None]:
+        """Control groups of the domains, until the block is left; None where there can be none."""
+        where = cgroups.place()
+        if where is None:
+            return contextlib.nullcontext()
+        path = cgroups.path_of(where, self._run.manifest.run)
+        self._run.record_cgroup(path)
+        members = {domain.name: domain.maxmem_frames * FRAME_BYTES for domain in config.domains}
+        total_bytes = config.total_frames * FRAME_BYTES
+        try:
+            return Slice(path, where.controllers, total_bytes, members)
+        except OSError as error:
+            self._progress.note(f"not possible here: a control group of the domains: {error}")
+            return contextlib.nullcontext()
 
     def _folder(self, domain: RunningDomain) -> Path:
         """The domain's own folder, the only one it can read or write in."""
@@ -213,6 +238,7 @@ class PolicyRun:
             secret=str(self._run.path),
             writes=(str(folder),),
             reads=tuple(files_of(domain.spec.workload)),
+            cgroup=str(self._groups.of(name)) if self._groups is not None else "",
         )
         config = str(folder / TOLD)
         domain.child = self._launcher.start(name, GUEST_MODULE, config, rights=rights)

@@ -10,6 +10,8 @@ Owns: the kernel's means, each used where the machine has it.
   - Landlock: no file but those named; no ptrace and, from ABI 6 on, no signal to the outside; from
     ABI 4 on no TCP. Landlock cannot stop a connect() to a socket's path: that is why the control
     plane wants a token, which a confined process cannot read.
+  - A user and a PID namespace (``namespaces``) and a control group (``cgroups``): the domain ends
+    as a whole, whatever it has forked.
 ``docs/security.md`` says what then holds. Called by the launcher, the hypervisor process, doctor.
 """
 
@@ -24,6 +26,8 @@ import sys
 from pathlib import Path
 
 import msgspec
+
+from memcoord.testbed.runs import cgroups, namespaces
 
 #: Set to 1: processes may be traced, by gdb or perf, and leave cores.
 DEBUG_VARIABLE = "MEMCOORD_DEBUG"
@@ -62,6 +66,7 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: str
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    cgroup: str = ""  # the control group to live in
 
 
 def is_debugging() -> bool:
@@ -94,14 +99,24 @@ def landlock_abi() -> int:
     return max(int(_libc().syscall(_SYS_LANDLOCK_CREATE, None, 0, _CREATE_RULESET_VERSION)), 0)
 
 
+def unconfined(abi: int) -> str:
+    """What this version of Landlock cannot keep confined domains from; empty: nothing."""
+    if not abi:
+        return "reading each other's and the user's files (the kernel has no Landlock)"
+    if abi < _SCOPE_ABI:
+        return f"sending signals to the user's processes (Landlock {abi}, {_SCOPE_ABI} can)"
+    return ""
+
+
 def lacking() -> list[str]:
     """What this machine cannot keep confined domains from, one phrase each."""
-    abi = landlock_abi()
-    if not abi:
-        return ["reading each other's and the user's files (the kernel has no Landlock)"]
-    if abi < _SCOPE_ABI:
-        return [f"sending signals to the user's processes (Landlock {abi}, {_SCOPE_ABI} can)"]
-    return []
+    group, given = cgroups.place(), namespaces.given()
+    lacks = [phrase] if (phrase := unconfined(landlock_abi())) else []
+    if group is None and namespaces.PID not in given:
+        lacks.append("leaving processes when they are killed (no PID namespace or control group)")
+    if namespaces.PIDS not in given and (group is None or "pids" not in group.controllers):
+        lacks.append("starting processes without end (Linux 6.14 and a PID namespace can)")
+    return lacks + cgroups.lacking(group)
 
 
 def command(rights: Rights, module: str, *arguments: str) -> list[str]:
@@ -176,7 +191,10 @@ def _checked(result: int) -> int:
 
 def main(argv: list[str]) -> None:
     """Entry point of the process."""
-    confine(msgspec.json.decode(argv[1], type=Rights))
+    rights = msgspec.json.decode(argv[1], type=Rights)
+    if rights.cgroup:
+        cgroups.join(Path(rights.cgroup))
+    namespaces.isolate(lambda: confine(rights), hide)
     sys.argv = argv[2:]
     runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
 

@@ -65,6 +65,7 @@ class Manifest(msgspec.Struct):
     machine: dict[str, Any] = {}
     processes: list[ProcessId] = []
     files: list[str] = []  # sockets and scratch files, relative to the run directory
+    cgroups: list[str] = []  # paths of control groups that the run made
     config: dict[str, Any] = {}
 
     def running(self) -> list[ProcessId]:
@@ -97,6 +98,11 @@ class RunDir:
     def record_files(self, names: Iterable[str]) -> None:
         """Name files of this directory that ``clean`` may remove when the run is dead."""
         self.manifest.files.extend(name for name in names if name not in self.manifest.files)
+        self._save()
+
+    def record_cgroup(self, path: Path) -> None:
+        """Name a control group that this run makes, before it can outlive the run."""
+        self.manifest.cgroups.append(str(path))
         self._save()
 
     def event(self, source: str, event: str, **fields: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,10 @@ import pytest
 FRAME = 4096
 AREA = 2 << 20
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
-SEAL_SEAL, SEAL_SHRINK, SEAL_GROW = 1, 2, 4
+SEAL_SEAL, SEAL_SHRINK, SEAL_GROW, SEAL_EXEC = 1, 2, 4, 32
+#: MFD_NOEXEC_SEAL is of Linux 6.3.
+HAS_NOEXEC = [int(part) for part in os.uname().release.split(".")[:2]] >= [6, 3]
+PUNCH, KEEP_SIZE = 2, 1  # FALLOC_FL_*
 
 
 @pytest.fixture
@@ -52,13 +57,39 @@ def reserved_bytes() -> int:
 
 def test_a_memfd_has_its_size_for_ever(memfd: int) -> None:
     assert os.fstat(memfd).st_size == 4 * AREA
-    assert fcntl.fcntl(memfd, F_GET_SEALS) == SEAL_SEAL | SEAL_SHRINK | SEAL_GROW
+    assert fcntl.fcntl(memfd, F_GET_SEALS) & ~SEAL_EXEC == SEAL_SEAL | SEAL_SHRINK | SEAL_GROW
     for size in (0, AREA, 5 * AREA):
         with pytest.raises(PermissionError):
             os.ftruncate(memfd, size)
     with pytest.raises(PermissionError):
         fcntl.fcntl(memfd, F_ADD_SEALS, 8)
     assert not os.get_inheritable(memfd)
+
+
+@pytest.mark.skipif(not HAS_NOEXEC, reason="the kernel is older than 6.3")
+def test_no_program_can_be_put_into_a_memfd_and_run(memfd: int) -> None:
+    assert fcntl.fcntl(memfd, F_GET_SEALS) & SEAL_EXEC
+    assert os.fstat(memfd).st_mode & 0o111 == 0
+    with pytest.raises(PermissionError):
+        os.fchmod(memfd, 0o700)
+    os.pwrite(memfd, Path("/bin/true").read_bytes()[:AREA], 0)
+    with pytest.raises(PermissionError):
+        os.execve(memfd, ["true"], {})
+
+
+def test_whoever_holds_a_memfd_gets_no_memory_beyond_its_end(memfd: int, loops: Any) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+    for mode in (0, KEEP_SIZE):
+        assert libc.fallocate(memfd, mode, 4 * AREA, AREA) == -1
+        assert ctypes.get_errno() == errno.EPERM
+    with pytest.raises(PermissionError):
+        os.pwrite(memfd, b"x", 4 * AREA)
+    assert os.fstat(memfd).st_blocks == 0
+    with mapped(loops, memfd, 4 * AREA) as (_, view):  # punched under a mapping: zeroes, no SIGBUS
+        view[5:6] = b"x"
+        assert libc.fallocate(memfd, PUNCH | KEEP_SIZE, 0, AREA) == 0
+        assert view[5] == 0
 
 
 @pytest.mark.parametrize("size", [0, 2**63, 2**64 - 1])

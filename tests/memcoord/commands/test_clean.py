@@ -16,7 +16,7 @@ import pytest
 from hypervisor.public.errors import ConfigError
 from memcoord.commands.clean import clean, lines
 from memcoord.commands.runs import list_runs
-from memcoord.testbed.runs import identity, rundir
+from memcoord.testbed.runs import cgroups, identity, rundir
 
 pytestmark = pytest.mark.process
 
@@ -61,6 +61,32 @@ def test_a_dead_run_loses_its_sockets_and_its_orphans(
     ]
     assert clean(short_path)["runs"] == {}
     assert any("ended vm1" in line for line in lines(done))
+
+
+@pytest.mark.skipif(cgroups.place() is None, reason="no control group may be made here")
+def test_a_dead_run_loses_its_control_group_and_no_other_is_touched(short_path: Path) -> None:
+    where = cgroups.place()
+    assert where is not None
+    run = rundir.create("main", base=short_path)
+    own, other = cgroups.path_of(where, run.path.name), cgroups.path_of(where, "other")
+    for path in (own, other, own):
+        run.record_cgroup(path)
+    with cgroups.Slice(other, where.controllers, 1 << 20, {}):
+        groups = cgroups.Slice(own, where.controllers, 1 << 20, {"vm1": 1 << 20})
+        code = f"open({str(groups.of('vm1') / 'cgroup.procs')!r}, 'w').write('0'); input()"
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as orphan:
+            while not (groups.of("vm1") / "cgroup.procs").read_text():
+                assert orphan.poll() is None
+                time.sleep(0.01)
+            run.manifest.processes[0] = msgspec.structs.replace(
+                run.manifest.processes[0], start_ticks=1
+            )
+            run.finish("running")
+            done = clean(short_path)
+            assert done["runs"][str(run.path)] == [f"removed control group {own}"]
+            assert orphan.wait(10) < 0
+        assert not own.exists()
+        assert other.exists()
 
 
 def test_another_process_under_a_recorded_pid_is_left_alone(

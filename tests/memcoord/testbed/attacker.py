@@ -7,6 +7,7 @@ once and prints a JSON object, attempt -> "no: ..." or "YES: ...".
 import ctypes
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -24,7 +25,8 @@ from memcoord.testbed.runs.launcher import end_with_parent
 
 SECRET = b"the secret bytes"
 PTRACE_SEIZE, PIDFD_GETFD = 0x4206, 438
-CROWD = 400
+CROWD, FORKS = 400, 1000
+CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -107,6 +109,51 @@ def crowd(run: Path) -> str:
     raise No("who asks is heard at once")
 
 
+def end_init() -> str:
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        os.kill(1, number)
+    time.sleep(0.2)  # its end would be ours
+    raise No("it lives on")
+
+
+def fork_without_end() -> str:
+    children: list[int] = []
+    try:
+        while len(children) < FORKS:
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+            children.append(child)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return f"{FORKS} processes at once"
+
+
+def run_its_memory() -> str:
+    """Put a program into memory that is shared with the hypervisor, and run it."""
+    for entry in os.listdir("/proc/self/fd"):
+        if "memfd" in os.readlink(f"/proc/self/fd/{entry}"):
+            os.pwrite(int(entry), Path("/bin/true").read_bytes(), 0)
+            os.execve(int(entry), ["true"], {})
+    raise No("it holds no file of it")
+
+
+def own_walls(groups: Path) -> dict[str, Callable[[], object]]:
+    return {
+        "end the init of its namespace": end_init,
+        "trace the init of its namespace": lambda: trace(1),
+        "make a user namespace": lambda: checked(LIBC.unshare(CLONE_NEWUSER)),
+        "make a PID namespace": lambda: checked(LIBC.unshare(CLONE_NEWPID)),
+        "leave its control group": lambda: (groups / "cgroup.procs").write_text("0"),
+        "kill its neighbour's": lambda: (groups / "victim/cgroup.kill").write_text("1"),
+        "raise the limits of its own": lambda: (groups / "attacker/memory.max").write_text("max"),
+        "fork without end": fork_without_end,
+        "run a program from shared memory": run_its_memory,
+    }
+
+
 def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
     run, frame = Path(told["run_dir"]), told["frame"]
     victim, hypervisor = told["victim"], told["hypervisor"]
@@ -132,6 +179,7 @@ def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
         "signal the victim": lambda: os.kill(victim, 0),
         "signal the hypervisor": lambda: os.kill(hypervisor, 0),
         "signal the launcher": lambda: os.kill(told["launcher"], 0),
+        "signal everybody": lambda: os.kill(-1, 0),
         "read the token": lambda: (run / messages.TOKEN_FILE).read_text(),
         "read the configuration": lambda: (run / "hypervisor.json").read_text(),
         "list the run directory": lambda: os.listdir(run),
@@ -154,6 +202,7 @@ def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
         ),
         "attach under a name of its own": lambda: frontend.attach(run, "sybil", 512),
         "keep others from attaching": lambda: crowd(run),
+        **own_walls(Path(told["groups"])),
     }
 
 

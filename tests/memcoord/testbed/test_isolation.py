@@ -1,21 +1,26 @@
 """Goal: a domain that the launcher starts reaches nobody else. Method: have one try everything."""
 
+import contextlib
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
-from hypervisor.public.units import AREA_FRAMES
+from hypervisor.public.units import AREA_BYTES, AREA_FRAMES
 from memcoord.testbed.live import hypervisor
-from memcoord.testbed.runs import confine
+from memcoord.testbed.runs import cgroups, confine, control_client, namespaces
+from memcoord.testbed.runs.cgroups import Slice
 from memcoord.testbed.runs.confine import Rights
+from memcoord.testbed.runs.identity import start_ticks
 from memcoord.testbed.runs.launcher import Child, Launcher
 
 WAIT_S = 300.0
@@ -36,22 +41,25 @@ def wait(done: Callable[[], object], *children: Child) -> None:
 class Stage:
     """A hypervisor and confined domains, started as ``memcoord run`` starts them."""
 
-    def __init__(self, run_dir: Path, launcher: Launcher) -> None:
+    def __init__(
+        self, run_dir: Path, launcher: Launcher, groups: Slice | None, **config: Any
+    ) -> None:
+        self.groups = groups
         self.run_dir, self._launcher, self._secret = run_dir, launcher, "0123" * 16
-        sizes = {"maxmem_frames": 4 * AREA_FRAMES, "boot_frames": AREA_FRAMES}
-        domains = tuple(
-            DomainConfig(name=name, target_frames=4 * AREA_FRAMES, **sizes) for name in NAMES
-        )
-        config = HypervisorConfig(
+        sizes = (4 * AREA_FRAMES, AREA_FRAMES, 4 * AREA_FRAMES)
+        domains = tuple(DomainConfig(name, *sizes) for name in NAMES)
+        told = HypervisorConfig(
             total_frames=32 * AREA_FRAMES,
             interval_ms=50,
             domains=domains,
             attach_secret=self._secret,
+            cgroup="" if groups is None else str(groups.path),
+            **config,
         )
-        self.hypervisor = hypervisor.start(launcher, run_dir, config)
+        self.hypervisor = hypervisor.start(launcher, run_dir, told)
         wait(lambda: hypervisor.answers(run_dir), self.hypervisor)
 
-    def start(self, name: str, **more: object) -> Child:
+    def start(self, name: str, module: str = "", **more: object) -> Child:
         folder = self.run_dir / name
         folder.mkdir()
         told = {
@@ -61,47 +69,93 @@ class Stage:
             **more,
         }
         (folder / "told.json").write_text(json.dumps(told))
-        rights = Rights(secret=str(self.run_dir), writes=(str(folder),))
-        return self._launcher.start(name, name, str(folder / "told.json"), rights=rights)
+        rights = Rights(
+            secret=str(self.run_dir),
+            writes=(str(folder),),
+            cgroup="" if self.groups is None else str(self.groups.of(name)),
+        )
+        return self._launcher.start(name, module or name, str(folder / "told.json"), rights=rights)
+
+    def pid(self, name: str) -> int:
+        """The process that attached, by its number here."""
+        attached = {one["name"]: one["pid"] for one in control_client.call(self.run_dir, "list")}
+        return int(attached[name])
+
+
+@contextlib.contextmanager
+def staged(run_dir: Path, *, grouped: bool, **config: Any) -> Iterator[Stage]:
+    where = cgroups.place() if grouped else None
+    with contextlib.ExitStack() as stack:
+        groups = None
+        if where is not None:
+            path = cgroups.path_of(where, run_dir.name)
+            sizes = dict.fromkeys(NAMES, 4 * AREA_BYTES)
+            groups = stack.enter_context(Slice(path, where.controllers, 32 * AREA_BYTES, sizes))
+        launcher = stack.enter_context(Launcher(run_dir))
+        made = Stage(run_dir, launcher, groups, **config)
+        yield made
+        assert hypervisor.end(launcher, made.hypervisor, run_dir) == ""
+    assert groups is None or not groups.path.exists()
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children find the modules of this folder."""
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), path])))
 
 
 @pytest.fixture
-def stage(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    path = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), path])))
-    with Launcher(short_path) as launcher:
-        made = Stage(short_path, launcher)
+def stage(short_path: Path) -> Iterator[Stage]:
+    with staged(short_path, grouped=True) as made:
         yield made
-        assert hypervisor.end(launcher, made.hypervisor, short_path) == ""
 
 
-needs_landlock = pytest.mark.skipif(
-    confine.landlock_abi() < 6, reason="the kernel's Landlock does not keep signals in"
+#: Landlock that keeps signals in, PID namespaces, a limit of processes.
+needs_all = pytest.mark.skipif(
+    confine.landlock_abi() < 6 or len(namespaces.given()) < 3, reason="the kernel has not all of it"
 )
 
 
 @pytest.mark.process
-@needs_landlock
+@needs_all
 def test_a_domain_of_the_launcher_reaches_nobody_else(stage: Stage) -> None:
     victim = stage.start("victim")
     wait(lambda: b"ok" in victim.stdout_path.read_bytes(), victim)
     frame, address = json.loads(victim.stdout_path.read_text().splitlines()[0])
     attacker = stage.start(
         "attacker",
-        victim=victim.pid,
+        victim=stage.pid("victim"),
         victim_folder=str(stage.run_dir / "victim"),
         hypervisor=stage.hypervisor.pid,
         launcher=os.getpid(),
         frame=frame,
         address=address,
+        groups="/nonexistent" if stage.groups is None else str(stage.groups.path),
     )
     attacker.process.wait(WAIT_S)
-    assert attacker.returncode == 0, attacker.how_it_ended()
+    assert attacker.returncode == 0, attacker.stderr_path.read_text()
     said = json.loads(attacker.stdout_path.read_text())
     assert {name: what for name, what in said.items() if not what.startswith("no: ")} == {}
     assert len(said) > 40
     rounds = victim.stdout_path.read_bytes().count(b"ok")
     wait(lambda: victim.stdout_path.read_bytes().count(b"ok") > rounds + 3, victim)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("grouped", [True, False], ids=["control group", "PID namespace"])
+def test_a_violator_is_ended_with_all_that_it_forked(short_path: Path, grouped: bool) -> None:
+    if grouped and cgroups.place() is None:
+        pytest.skip("no control group may be made here")
+    if not grouped and namespaces.PID not in namespaces.given():
+        pytest.skip("no PID namespaces here")
+    with staged(short_path, grouped=grouped, on_violation="kill") as stage:
+        child = stage.start("attacker", "hoarder")
+        child.process.wait(WAIT_S)
+        assert child.returncode == -signal.SIGKILL, child.how_it_ended()
+        pids = [int(line) for line in child.stdout_path.read_text().split()]
+        assert len(pids) == 2
+        wait(lambda: all(start_ticks(pid) < 0 for pid in pids), stage.hypervisor)
 
 
 HIDDEN = """
@@ -128,8 +182,9 @@ def test_processes_are_hidden_unless_debugging_was_asked_for(debug: str, said: s
 def test_without_landlock_the_rest_holds_and_one_phrase_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    before = confine.lacking()
     monkeypatch.setattr(confine, "landlock_abi", lambda: 0)
-    assert len(confine.lacking()) == 1
+    assert len(set(confine.lacking()) - set(before)) == 1
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:

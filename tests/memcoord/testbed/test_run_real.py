@@ -16,6 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from memcoord.commands.clean import clean
+from memcoord.testbed.runs import rundir
+
 LIMIT_S = 100.0
 POLL_S = 0.02
 #: Two domains that need 1,598 pages of tmem and get 512; the repeats decide how long.
@@ -263,3 +266,6 @@ def test_a_killed_launcher_leaves_no_process(job: Callable[..., Job]) -> None:
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(POLL_S)
+    groups = rundir.read_manifest(work.directory).cgroups
+    clean(run_dir=str(work.directory))
+    assert not any(Path(group).exists() for group in groups)
