@@ -1,12 +1,13 @@
 """The memory that outlives a hypervisor: its books, the state of tmem, and the pages of tmem.
 
 Owns: one memfd for each of ``FILES``. The books, and the ram and meta of each domain, are mapped at
-the same addresses in every process that has them (``backend/abi/books.h``). A keeper, a process that does nothing else, holds duplicates of them and
-of the fds of every domain. When the hypervisor is killed, the next process makes ``Books`` of the
-keeper's fds, and ``HostBackend.recover`` goes on with what lies there.
+the same addresses in every process that has them (``backend/abi/books.h``). A keeper, a process
+that does nothing else, holds duplicates of them and of the fds of every domain. When the hypervisor
+is killed, the next process makes ``Books`` of the keeper's fds, and a ``HostBackend`` with ``kept``
+goes on with what lies there.
 Rules: the hypervisor's main thread only. One host with books in a process at a time: the addresses
-are taken. ``keep``, ``on_domain`` and ``on_gone`` hand fds to the keeper; each fd stays the caller's
-own, so whoever keeps it duplicates it (sending it over a socket does).
+are taken. ``keep``, ``on_domain`` and ``on_gone`` hand fds to the keeper. Each fd stays the
+caller's own, so whoever keeps it duplicates it (sending it over a socket does).
 """
 
 from __future__ import annotations
@@ -29,17 +30,6 @@ class KeptDomain:
 
     name: str
     fds: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """What was found when a host was recovered."""
-
-    domains: tuple[DomId, ...]  # that go on
-    again: int  # records of their rings that are executed again
-    due_areas: int  # areas that are punched first
-    tmem_pages: int  # persistent ones, all kept
-    dropped_pages: int  # ephemeral ones
 
 
 class Books:

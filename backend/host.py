@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +18,16 @@ from typing import Any
 
 import msgspec
 
-from backend import snapshots
+from backend import recovery, snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
-from backend.books import Books, KeptDomain, Recovery, mapping_error
-from backend.ghosts import Ghosts
+from backend.books import Books, KeptDomain
+from backend.ghosts import Ghosts, Leaver
 from backend.options import mechanism_of, option_values
 from backend.tmem_pool import TmemFiles, TmemPool
 from hypervisor.public.backend import (
     EXCESS,
+    STUCK,
     BankSpec,
     DomainHandles,
     DomainSpec,
@@ -48,6 +47,8 @@ from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
+#: A host that stops waits no longer for the files of its domains.
+CLOSE_S = 2.0
 SETTLE_POLL_S = 0.001
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
@@ -55,7 +56,8 @@ BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": Bac
 _BROKEN = {
     Status.EPERM: "error budget spent",
     Status.EFOREIGN: EXCESS,
-    Status.EGONE: "it was being closed when the hypervisor was killed",
+    Status.EGONE: "it was being rebooted when the hypervisor was killed",
+    Status.ETIMEOUT: STUCK,
     Status.EBROKEN: "its state in the hypervisor is broken; stderr has the report",
 }
 
@@ -112,14 +114,14 @@ class HostBackend:
         self._threads: list[threading.Thread] = []
         self._books = books
         self._pool: TmemPool | None = None
-        self._ghosts = Ghosts() if stop_excess else None
-        self.recovery: Recovery | None = None
+        self._ghosts = Ghosts()
+        self._leaving: dict[DomId, Leaver] = {}
+        self._is_stuck = False  # keepers were left behind, in calls that do not return
+        self.recovery: recovery.Recovery | None = None
         with contextlib.ExitStack() as undo:
+            self._open_host(total_areas, areas_of(slack_frames), kept, undo)
             if kept is None:
-                self._host = self._open_host(total_areas, areas_of(slack_frames), undo)
                 self._set_memory(backing, huge_dir, banks)
-            else:
-                self._host = self._recover_host(kept, undo)
             self._host.error_budget = error_budget
             if tmem_areas > 0:
                 options = {"dedup": tmem_dedup, "compression": tmem_compression}
@@ -134,50 +136,41 @@ class HostBackend:
                     **options,
                 )
                 undo.callback(self._pool.close)
-                if kept is not None:
-                    self._recover_tmem()
+                if self.recovery is not None:
+                    pages = recovery.recover_tmem(self._host, self._pool, self.recovery.domains)
+                    self.recovery = dataclasses.replace(
+                        self.recovery, tmem_pages=pages[0], dropped_pages=pages[1]
+                    )
+                    for domid in self._names:
+                        target = int(self._pool.tmem.clients["mm_target"][domid])
+                        self._tmem_targets[domid] = target
             self.banks = Banks(self._host, self._names, self.settle)
             self.event_fd, self.relay_fd = int(self._host.event_fd), int(self._host.relay_fd)
             self._start_threads(stop_excess, undo)
             self._undo = undo.pop_all()
 
-    def _open_host(self, areas: int, slack_areas: int, undo: contextlib.ExitStack) -> Any:
-        out = ffi.new("struct mc_host **")
-        fd = -1
-        if self._books is not None:
-            fd = self._books.file("books", lib.MC_BOOKS_BYTES)
-        status = lib.mc_host_open(out, areas, slack_areas, self.spin_ns, fd)
-        if status == Status.EKERNEL and ffi.errno == errno.EEXIST:
-            raise ConfigError("books", mapping_error(ffi.errno))
-        _check(status, "open host")
-        undo.callback(lib.mc_host_close, out[0])
-        return out[0]
-
-    def _recover_host(self, kept: Mapping[DomId, KeptDomain], undo: contextlib.ExitStack) -> Any:
-        assert self._books is not None, "recovered without books"
-        out, found = ffi.new("struct mc_host **"), ffi.new("struct mc_recovery *")
-        fds = [(d, k.fds["ram"], k.fds["meta"], k.fds["bell"]) for d, k in kept.items()]
-        given = ffi.new("struct mc_domain_fds[]", fds)
-        books_fd = self._books.file("books", lib.MC_BOOKS_BYTES)
-        status = lib.mc_host_recover(out, books_fd, given, len(fds), found)
-        if status == Status.EKERNEL and ffi.errno == errno.EEXIST:
-            raise ConfigError("books", mapping_error(ffi.errno))
-        if status == Status.ELAYOUT:
-            why = "another version of memcoord wrote them: go on with that one, or start anew"
-            raise ConfigError("books", why)
-        _check(status, "recover host")
-        host, self._beats = out[0], time.monotonic_ns() // 1_000_000  # more than any before
-        for domid, domain in kept.items():
-            if found.kept >> domid & 1:
-                self._names[domid], self._tmem_targets[domid] = domain.name, -1
-            else:
-                for fd in domain.fds.values():
-                    os.close(fd)
-                self._books.tell_gone(domid)
-        host.spin_ns = self.spin_ns
-        self.recovery = Recovery(tuple(self._names), found.again, found.due, 0, 0)
+    def _open_host(
+        self,
+        areas: int,
+        slack_areas: int,
+        kept: Mapping[DomId, KeptDomain] | None,
+        undo: contextlib.ExitStack,
+    ) -> None:
+        if kept is None:
+            self._host = recovery.open_host(self._books, areas, slack_areas, self.spin_ns)
+            undo.callback(lib.mc_host_close, self._host)
+            return
+        assert self._books is not None, "domains were kept without books"
+        self._host, self.recovery = recovery.recover_host(self._books, kept)
+        self._host.spin_ns = self.spin_ns
+        self._beats = time.monotonic_ns() // 1_000_000  # more than any before
         undo.callback(self._close_recovered)
-        return host
+        for domid in self.recovery.domains:
+            name, domain = kept[domid].name, self._host.domains[domid]
+            if domain.leaving:
+                self._leaving[domid] = Leaver.of(name, domain.ram_fd, domain.areas * AREA_BYTES)
+            else:
+                self._names[domid], self._tmem_targets[domid] = name, -1
 
     def _close_recovered(self) -> None:
         if not self._host.attached:  # else this process ends, and the next one recovers
@@ -188,26 +181,6 @@ class HostBackend:
             return None
         slab_fd = self._books.file("slab", areas * AREA_BYTES)
         return TmemFiles(self._books.file("tmem", TmemFiles.state_bytes(areas, **options)), slab_fd)
-
-    def _recover_tmem(self) -> None:
-        """Pages of domains that are no more go; the ledger learns which slab areas are held."""
-        assert self._pool is not None
-        assert self.recovery is not None
-        found = self._pool.recovered
-        assert found is not None
-        with self._pool.locked() as tmem:
-            for client in set(found.clients) - set(self._names):
-                tmem.close_client(client)
-        self._pool.free_unheld()
-        held = ffi.new("uint8_t[]", self._host.tmem.slab_areas)
-        for area in found.areas:
-            held[area] = 1
-        _check(lib.mc_tmem_recover(self._host, held), "recover tmem")
-        for domid in self._names:
-            self._tmem_targets[domid] = int(self._pool.tmem.clients["mm_target"][domid])
-        self.recovery = dataclasses.replace(
-            self.recovery, tmem_pages=found.pages, dropped_pages=found.ephemeral_pages
-        )
 
     def _set_memory(self, backing: str, huge_dir: str, banks: Sequence[BankSpec]) -> None:
         if backing not in BACKINGS:
@@ -228,9 +201,15 @@ class HostBackend:
             loops["excess"] = lib.mc_excess_run
         undo.callback(self._stop_threads)
         for name, run in loops.items():
-            thread = threading.Thread(target=run, args=(self._host,), name=name, daemon=True)
+            thread = threading.Thread(target=self._run, args=(run,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
+        while not (self._host.service_running and self._host.worker_running):
+            time.sleep(SETTLE_POLL_S)
+
+    def _run(self, loop: Callable[[Any], int]) -> None:
+        if loop(self._host):
+            self._is_stuck = True
 
     def _stop_threads(self) -> None:
         lib.mc_host_stop(self._host)
@@ -251,6 +230,7 @@ class HostBackend:
         Raises NoMemory when the host has not so many free frames, ConfigError for an unknown
         mechanism or option, InternalError when a system call fails.
         """
+        self.leaving()
         areas = areas_of(spec.maxmem_frames)
         wanted = ffi.new("struct mc_domain_spec *")
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
@@ -288,20 +268,36 @@ class HostBackend:
         """The domains that are open."""
         return list(self._names)
 
-    def close(self, domid: DomId) -> None:
-        """Take back every frame and tmem page of a domain, dead or alive.
+    def close(self, domid: DomId, grace_s: float = 0.0) -> None:
+        """Have every frame and tmem page of a domain taken back, dead or alive. Returns at once.
 
-        Raises DomainBusy when a thread of the host still works on the domain after ten seconds. The
-        domain is not served any more, keeps its memory, and may be closed again.
+        The guest is told first; nothing is taken from it within ``grace_s``. Until its file is
+        punched the domain's frames stay charged, and its domid is among ``leaving``.
         """
+        if domid not in self._names:
+            return
         domain = self._host.domains[domid]
-        is_first = domain.phase not in (lib.MC_CLOSING, lib.MC_QUIESCED)
-        if self._ghosts is not None and domid in self._names and is_first:
-            self._ghosts.adopt(self._names[domid], domain.ram_fd, domain.areas * AREA_BYTES)
-        self._check_quiet(lib.mc_domain_close(self._host, domid), domid, "close")
-        self._names.pop(domid, None)
-        if self._books is not None:
-            self._books.tell_gone(domid)
+        leaver = Leaver.of(self._names.pop(domid), domain.ram_fd, domain.areas * AREA_BYTES)
+        self._leaving[domid] = leaver
+        _check(lib.mc_domain_close(self._host, domid, round(grace_s * 1e9)), f"close {leaver.name}")
+
+    def leaving(self) -> dict[DomId, str]:
+        """Names of domains that were closed and whose memory is not all back yet."""
+        for domid in list(self._leaving):
+            if lib.mc_domain_is_gone(self._host, domid):
+                self._ghosts.adopt(self._leaving.pop(domid))
+                if self._books is not None:
+                    self._books.tell_gone(domid)
+        return {domid: leaver.name for domid, leaver in self._leaving.items()}
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until no domain is ``leaving``; False after ``timeout_s``."""
+        until = time.monotonic() + timeout_s
+        while self.leaving():
+            if time.monotonic() > until:
+                return False
+            time.sleep(SETTLE_POLL_S)
+        return True
 
     def reboot(self, domid: DomId) -> None:
         """The guest starts anew: meta is formatted, it holds what it boots with; pins stay.
@@ -374,8 +370,9 @@ class HostBackend:
             self._host.domains[domid].control.heartbeat = self._beats
 
     def haunted(self) -> list[str]:
-        """Names of domains that are gone and whose memory was used, which ``stop_excess`` frees."""
-        return [] if self._ghosts is None else self._ghosts.look()
+        """Names of domains that are gone and whose memory was used; it is being taken back."""
+        self.leaving()
+        return self._ghosts.look()
 
     def kick(self) -> None:
         """Wake the service thread: a doorbell arrived through the relay."""
@@ -450,20 +447,25 @@ class HostBackend:
         if status:
             raise InternalError(f"host ledger broken at domain {where[0]}: {Status(status).name}")
 
-    def stop(self) -> None:
-        """Stop the threads and close every domain that is left; idempotent.
+    def stop(self) -> list[str]:
+        """Close every domain that is left and stop the threads; idempotent.
 
-        InternalError when a thread does not stop: then memory stays mapped under it.
+        Returns the names of domains whose file did not let go within CLOSE_S. They, and the host,
+        stay mapped until the process ends. InternalError when another thread does not stop.
         """
         if not self._host:
-            return
-        self._stop_threads()
+            return []
         for domid in list(self._names):
             self.close(domid)
-        if self._ghosts is not None:
-            self._ghosts.close()
+        self.wait_closed(CLOSE_S)
+        self._stop_threads()
+        stuck = list(self.leaving().values())
+        self._ghosts.close()
+        if stuck or self._is_stuck:
+            self._undo.pop_all()  # a keeper still uses the host
         self._undo.close()
         self._host = None
+        return stuck
 
 
 def _done(code: int, what: str) -> None:

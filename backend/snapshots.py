@@ -1,8 +1,8 @@
 """What a copy of the host's counters says, as the values that the hypervisor reads.
 
 Owns: the way from ``struct mc_host`` to ``HostSnapshot``. Called by ``HostBackend`` on the main
-thread. A copy is of one instant; what is read from the kernel (``resident_frames``) and from a
-guest's control page (``guest_*``) is not.
+thread. A copy is of one instant, with what the kernel gave (``resident_frames``); what is read from
+a guest's control page (``guest_*``) is not.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _domain(
         maxmem_frames=domain.areas * AREA_FRAMES,
         current_frames=domain.installed_frames,
         target_frames=domain.target_frames,
-        resident_frames=max(int(lib.mc_resident_bytes(domain.ram_fd)), 0) // FRAME_BYTES,
+        resident_frames=max(domain.resident_bytes, 0) // FRAME_BYTES,
         installed_frames=int(lib.mc_backed_frames(ffi.addressof(domain))),
         grants_credit=counters.grants[lib.MC_PATH_CREDIT],
         grants_ring=counters.grants[lib.MC_PATH_RING],

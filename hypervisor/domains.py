@@ -44,8 +44,8 @@ class DomainTable:
 
     def __init__(self) -> None:
         self._entries: dict[DomId, DomainEntry] = {}
-        #: Domids that are detached, but whose memory a thread of the backend still works on.
-        self.busy: set[DomId] = set()
+        #: Domids that are detached, but whose memory is not all back yet, and the domains' names.
+        self.leaving: dict[DomId, str] = {}
 
     def __iter__(self) -> Iterator[DomainEntry]:
         return iter(list(self._entries.values()))
@@ -58,7 +58,7 @@ class DomainTable:
         if any(entry.name == name for entry in self._entries.values()):
             raise AttachRefused("name-taken", f"a domain named {name} is attached already")
         for number in range(MAX_DOMAINS):
-            if DomId(number) not in self._entries and DomId(number) not in self.busy:
+            if DomId(number) not in self._entries and DomId(number) not in self.leaving:
                 return DomId(number)
         raise AttachRefused("table-full", f"{MAX_DOMAINS} domains are attached already")
 

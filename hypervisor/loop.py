@@ -32,11 +32,10 @@ from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.ending import Endings
 from hypervisor.keeping.held import Held
 from hypervisor.keeping.saved import Saved, entry_of, saved_domain
-from hypervisor.public.backend import EXCESS, STANDING, Backend, DomainSpec, not_reached
+from hypervisor.public.backend import EXCESS, STANDING, STUCK, Backend, DomainSpec, not_reached
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
-    DomainBusy,
     InternalError,
     MemcoordError,
 )
@@ -51,6 +50,11 @@ from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
+ENDED = "ended"
+#: A domain that lives is told that it is detached this long before its memory is taken.
+GRACE_S = 0.1
+#: A closed domain whose memory is not back after this time is reported.
+LINGER_S = 2.0
 DOORBELL_ID_BYTES = 16
 
 #: Write one event of the run: what happened, and its fields.
@@ -85,6 +89,7 @@ class Hypervisor:
         self._stopping = False
         self._bad_logged = 0
         self._last_fault = ""
+        self._lingering: dict[DomId, tuple[float, bool]] = {}  # since when; it was reported
         self._ticks = 0
         if saved is not None:
             self._resume(saved)
@@ -138,7 +143,8 @@ class Hypervisor:
             self._held.drop(f"peer/{name}")
         for domid in left:
             if domid not in configs:
-                self._close_memory(domid)
+                self._backend.close(domid)
+        self._domains.leaving = self._backend.leaving()
         self._detach_broken()
         for entry in self._domains:
             if not entry.is_told:
@@ -186,7 +192,7 @@ class Hypervisor:
                 self._log_bad()
             elif source == entry.pidfd:
                 if _has_input(source):  # still: the number may have been another's before
-                    self._detach(entry, "ended")  # a child may hold the connection
+                    self._detach(entry, ENDED)  # a child may hold the connection
             else:
                 self._hear(entry)
 
@@ -204,7 +210,7 @@ class Hypervisor:
             return
         except OSError:
             data = b""
-        self._detach(entry, "spoke out of turn" if data else "ended")
+        self._detach(entry, "spoke out of turn" if data else ENDED)
 
     def _ring_relayed(self) -> None:
         for domid in self._backend.relayed():
@@ -216,10 +222,12 @@ class Hypervisor:
         for domid, reason in self._backend.broken():
             entry = self._domains.get(domid)
             if entry is not None:
-                if reason == EXCESS:
-                    self._on_event("violation", {"domid": domid, "name": entry.name})
+                if reason in (EXCESS, STUCK):
+                    what = {"domid": domid, "name": entry.name, "why": reason}
+                    self._on_event("violation", what)
                     self._end_process(entry)
                 self._detach(entry, reason)
+        self._note_leaving()
 
     def _admit(
         self, request: AttachRequest, pid: int, connection: socket.socket
@@ -293,13 +301,29 @@ class Hypervisor:
         self._backend.promise(sum(areas_of(d.boot_frames) * AREA_FRAMES for d in absent))
 
     def _detach(self, entry: DomainEntry, reason: str) -> None:
+        """Strike a domain off. Nothing that goes wrong with one domain ends the hypervisor."""
         self._domains.remove(entry.domid)
         self._coordinator.domain_closed(entry.domid)
-        self._close_memory(entry.domid)
+        for step in (self._close_memory, self._promise_again, self._let_go):
+            try:
+                step(entry, reason)
+            except (MemcoordError, OSError) as error:
+                self._on_event("detach-failed", {"domid": entry.domid, "why": str(error)})
+        self._save()
+
+    def _close_memory(self, entry: DomainEntry, reason: str) -> None:
+        """Tell a domain that lives before its memory goes; its domid stays taken until that."""
+        is_dead = entry.pidfd >= 0 and _has_input(entry.pidfd)
+        told_first = not is_dead and reason not in (EXCESS, STUCK)
+        self._backend.close(entry.domid, GRACE_S if told_first else 0.0)
+        self._domains.leaving = self._backend.leaving()
+
+    def _promise_again(self, _entry: DomainEntry, _reason: str) -> None:
         self._promise()
+
+    def _let_go(self, entry: DomainEntry, reason: str) -> None:
         self._control.forget_doorbell(entry.doorbell_id)
         self._part(entry, reason)
-        self._save()
 
     def _part(self, entry: DomainEntry, reason: str) -> None:
         """End a domain's connection, of which the keeper has a duplicate."""
@@ -311,20 +335,24 @@ class Hypervisor:
             os.close(entry.pidfd)
         self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
-    def _close_memory(self, domid: DomId) -> None:
-        """Take a domain's memory back; while a thread works on it, its domid stays taken."""
-        try:
-            self._backend.close(domid)
-        except DomainBusy as error:
-            if domid not in self._domains.busy:
-                self._on_event("domain-busy", {"domid": domid, "why": str(error)})
-            self._domains.busy.add(domid)
-        else:
-            self._domains.busy.discard(domid)
+    def _note_leaving(self) -> None:
+        """Report, once, each closed domain whose file does not let its memory go."""
+        before, now_s = self._domains.leaving, self._clock()
+        self._domains.leaving = self._backend.leaving()
+        for domid, name in self._domains.leaving.items():
+            since_s, told = self._lingering.get(domid, (now_s, False))
+            if domid not in before:
+                since_s, told = now_s, False
+            if not told and now_s - since_s > LINGER_S:
+                told = True
+                why = f"{STUCK}; its frames stay charged until that process lets go or ends"
+                self._on_event("domain-lingers", {"domid": domid, "name": name, "why": why})
+            self._lingering[domid] = (since_s, told)
+        for domid in self._lingering.keys() - self._domains.leaving.keys():
+            del self._lingering[domid]
 
     def _tick(self) -> None:
-        for domid in sorted(self._domains.busy):
-            self._close_memory(domid)
+        self._note_leaving()
         report = self._coordinator.tick()
         self._ticks += 1
         self._save()
@@ -336,22 +364,14 @@ class Hypervisor:
             self._on_event("policy-fault", {"why": fault})
         self._last_fault = fault
         for violation in report.violations:
-            self._violated(violation)
-        if self._config.on_violation != "report":
-            for name in self._backend.haunted():
-                self._on_event("violation", {"name": name, "gone": True})
-                if self._config.on_violation == "kill" and self._admission.is_launched(name):
-                    self._endings.kill(name)
+            self._on_event("violation", msgspec.to_builtins(violation))  # excess.c acts, not this
+        for name in self._backend.haunted():
+            self._on_event("violation", {"name": name, "gone": True})
+            if self._config.on_violation == "kill" and self._admission.is_launched(name):
+                self._endings.kill(name)
         if self._config.tmem_compression:
             compress(self._backend)
         self._control.publish(self._publication())
-
-    def _violated(self, violation: Any) -> None:
-        self._on_event("violation", msgspec.to_builtins(violation))
-        entry = self._domains.get(violation.domid)
-        if entry is not None and self._config.on_violation != "report":
-            self._end_process(entry)
-            self._detach(entry, EXCESS)
 
     def _publication(self) -> Publication:
         rows = self._statistics()

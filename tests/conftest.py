@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTLE_STEPS = 1000
+SETTLE_STEPS = 50
 SETTLE_STEP_S = 0.02
 #: What an fd of ours points at. Libraries may open ordinary files once and keep them.
 COUNTED_FDS = ("/memfd:", "anon_inode:[eventfd]", "anon_inode:[userfaultfd]", "pipe:", "socket:")

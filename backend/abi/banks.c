@@ -47,7 +47,7 @@ static void banks_ask_sections(struct mc_host *host)
         if (mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->id == MC_SECTIONS)
             domain->mechanism->target(host, domain);
     MC_CHECK_LOCKED(host);
-    mc_work(host);
+    mc_work_hungry(host);
 }
 
 int mc_bank_set_withdrawn(struct mc_host *host, uint32_t index, uint32_t withdrawn)

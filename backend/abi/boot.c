@@ -12,6 +12,7 @@ static int boot_areas(struct mc_host *host, struct mc_domain *domain,
     MC_CHECK_LOCKED(host);
     MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "boots with %u areas of %u",
                 domain->boot_areas, domain->areas);
+    domain->supply_until_ns = mc_clock_ns() + MC_BOOT_NS_MAX;
     for (uint32_t area = 0; area < domain->boot_areas && !status; area++) {
         if (domain->states[area] != MC_A_HARD)
             continue;
@@ -20,6 +21,7 @@ static int boot_areas(struct mc_host *host, struct mc_domain *domain,
         if (!status)
             status = give(host, domain, area);
     }
+    domain->supply_until_ns = 0;
     MC_CHECK_IN(domain, status || domain->counts[MC_A_INSTALLED] >= domain->boot_areas,
                 "booted with %u areas of %u", domain->counts[MC_A_INSTALLED], domain->boot_areas);
     return status;
@@ -49,16 +51,18 @@ static int boot_tell_installed(struct mc_domain *domain, uint32_t area)
     return MC_OK;
 }
 
-static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+/* What INSTALL says of an area as it is; MC_LATER when its pages must come first. */
+static int boot_install_at_once(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
-    int path = MC_PATH_RING, status;
-    mc_wait_area(host, domain, area, 1u << MC_A_PUNCHING_SOFT);
     switch (domain->states[area]) {
-    case MC_A_PUNCH_SOFT:       /* the worker has not begun: keep the pages */
+    case MC_A_PUNCH_SOFT:       /* the keeper has not begun: keep the pages */
         mc_area_set(host, domain, area, MC_A_INSTALLED);
         return boot_tell_installed(domain, area);
     case MC_A_INSTALLED:        /* or another thread of the guest has asked already */
         return boot_tell_installed(domain, area);
+    case MC_A_PUNCHING_SOFT:
+    case MC_A_POPULATING:
+        return MC_LATER;
     case MC_A_SOFT:
         break;
     default:
@@ -66,8 +70,14 @@ static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t
     }
     MC_CHECK_IN(domain, domain->target_areas <= domain->areas, "target of %u areas of %u",
                 domain->target_areas, domain->areas);
-    if (domain->counts[MC_A_INSTALLED] >= domain->target_areas)
-        return MC_ETARGET;
+    return domain->counts[MC_A_INSTALLED] >= domain->target_areas ? MC_ETARGET : MC_LATER;
+}
+
+static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+{
+    int path = MC_PATH_RING, status = boot_install_at_once(host, domain, area);
+    if (status != MC_LATER)
+        return status;
     status = mc_supply_find(host, domain, &path);
     if (!status && domain->states[area] != MC_A_SOFT)
         status = MC_ESTATE;
@@ -79,6 +89,16 @@ static int boot_install(struct mc_host *host, struct mc_domain *domain, uint32_t
     return boot_tell_installed(domain, area);
 }
 
+static int boot_install_or_later(struct mc_host *host, struct mc_domain *domain, uint64_t area)
+{
+    int status = MC_EINDEX;
+    MC_CHECK_LOCKED(host);
+    if (area < domain->areas)
+        status = mc_kept_count(domain) ? MC_LATER : boot_install_at_once(host, domain, (uint32_t)area);
+    domain->counters.refused += status == MC_ETARGET;
+    return status;
+}
+
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area)
 {
     int status = MC_EINDEX;
@@ -87,4 +107,14 @@ int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area)
         status = boot_install(host, domain, (uint32_t)area);
     domain->counters.refused += status == MC_ENOMEM || status == MC_ETARGET;
     return status;
+}
+
+enum mc_served mc_served_install(struct mc_host *host, struct mc_domain *domain,
+                                 struct mc_record *record)
+{
+    int status = boot_install_or_later(host, domain, record->arg[0]);
+    if (status != MC_LATER)
+        return mc_answered(record, status);
+    mc_keep(host, domain, record);
+    return MC_KEPT;
 }

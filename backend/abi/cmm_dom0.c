@@ -1,8 +1,9 @@
 /* cmm_dom0.c: dom0 coordinates memory between frontends. See cmm_dom0.h, cmm.h.
  *
  *   1. collect   take what domains offer (cmm_channel.c).
- *   2. serve     one ask of each domain in turn: a ready area, or free host memory; when there is
- *                no more than the slack, a donor's. dom0 asks the donor with most free memory, one
+ *   2. serve     one ask of each domain in turn, as far as it can be served at once: a ready area,
+ *                or one that the asker's keeper populates while dom0 goes on; when there is no more
+ *                memory than the slack, a donor's. dom0 asks the donor with most free memory, one
  *                above its target first, to come down by what is missing. It sleeps until the donor
  *                has offered, has said no, or the donor's time to answer is over; after
  *                CMM_DONORS_MAX donors the answer to the ask is MC_ENOMEM. The asker is served at
@@ -22,13 +23,7 @@
 #define CMM_SHUN_NS 1000000000ull
 #define CMM_SHUN_DOUBLINGS 6
 #define CMM_SLEEP_NS 100000000u
-
-struct cmm_ask {                /* one ask under way */
-    struct mc_domain *asker;
-    uint32_t missing;           /* areas */
-    uint32_t given;             /* areas that donors gave for it and that are not granted yet */
-    int donors;                 /* asked so far */
-};
+#define CMM_ASK_NS_MAX 2000000000u      /* an ask waits no longer for the keeper */
 
 static int dom0_is_stopping(const struct mc_dom0 *dom0)
 {
@@ -82,16 +77,16 @@ static uint64_t dom0_smaller_size(const struct mc_domain *donor, uint32_t areas)
 }
 
 /* Ask one donor and wait for its answer; areas it gave. Releases the lock. */
-static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
+static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct mc_domain *asker,
                                struct mc_domain *donor)
 {
-    struct mc_cmm *device = cmm_of(donor), *asking = cmm_of(ask->asker);
+    struct mc_cmm *device = cmm_of(donor), *asking = cmm_of(asker);
     uint64_t serial = device->serial, before = device->given_areas;
     uint64_t deadline_ns = mc_clock_ns() + donor->options[MC_CMM_ANSWER] * MC_NS_PER_MS, now_ns;
     int32_t status;
-    MC_CHECK(donor != ask->asker, "domain %u is to give to itself", donor->domid);
+    MC_CHECK(donor != asker, "domain %u is to give to itself", donor->domid);
     asking->waits++;
-    mc_config_ask(donor, dom0_smaller_size(donor, ask->missing));
+    mc_config_ask(donor, dom0_smaller_size(donor, asking->ask.missing));
     for (;;) {      /* until the deadline */
         mc_cmm_collect(dom0->host);
         if (device->given_areas != before || mc_config_settled(donor, &status))
@@ -104,7 +99,7 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
         mc_cmm_wait(dom0, deadline_ns - now_ns);
         if (!mc_cmm_has_dom0(donor) || cmm_of(donor)->serial != serial)
             return 0;           /* the donor is gone, or another domain has its number */
-        if (mc_phase_of(ask->asker) != MC_ACTIVE || dom0_is_stopping(dom0))
+        if (mc_phase_of(asker) != MC_ACTIVE || dom0_is_stopping(dom0))
             break;
     }
     /* The donor is to give no more than this; up to its target it may grow again. */
@@ -116,106 +111,106 @@ static uint32_t dom0_ask_donor(struct mc_dom0 *dom0, const struct cmm_ask *ask,
 }
 
 /* Have donors give what is missing; 1 when one gave something. Releases the lock. */
-static int dom0_take_from_donors(struct mc_dom0 *dom0, struct cmm_ask *ask)
+static int dom0_take_from_donors(struct mc_dom0 *dom0, struct mc_domain *asker)
 {
-    MC_CHECK_IN(ask->asker, ask->donors <= CMM_DONORS_MAX, "%d donors were asked", ask->donors);
-    while (!ask->given && ask->donors < CMM_DONORS_MAX && mc_phase_of(ask->asker) == MC_ACTIVE) {
-        struct mc_domain *donor = dom0_choose_donor(dom0->host, ask->asker);
+    struct mc_cmm_ask *ask = &cmm_of(asker)->ask;
+    MC_CHECK_IN(asker, ask->donors <= CMM_DONORS_MAX, "%d donors were asked", ask->donors);
+    while (!ask->given && ask->donors < CMM_DONORS_MAX && mc_phase_of(asker) == MC_ACTIVE) {
+        struct mc_domain *donor = dom0_choose_donor(dom0->host, asker);
         if (!donor)
             return 0;
         ask->donors++;
-        ask->given = dom0_ask_donor(dom0, ask, donor);
+        ask->given = dom0_ask_donor(dom0, asker, donor);
     }
     return ask->given > 0;
 }
 
 /* ---- asks ---- */
 
-/* Find host memory for one area, wherever from; MC_OK or MC_ENOMEM. A ready area has its memory:
- * what is looked for then replaces it. Releases the lock. */
-static int dom0_find_memory(struct mc_dom0 *dom0, struct cmm_ask *ask, int *path)
+int mc_dom0_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_host *host = dom0->host;
-    if (ask->asker->counts[MC_A_READY]) {
-        if (!ask->given && !mc_has_free(host, MC_AREA_FRAMES))
-            dom0_take_from_donors(dom0, ask);
-        return MC_OK;
-    }
-    if (mc_supply_find(host, ask->asker, path) == MC_OK)
-        return MC_OK;
-    return dom0_take_from_donors(dom0, ask) ? mc_supply_find(host, ask->asker, path) : MC_ENOMEM;
+    struct mc_cmm *device = cmm_of(domain);
+    int64_t area = mc_find_state(domain, MC_A_HARD);
+    int status = area < 0 ? MC_ETARGET : MC_OK, path = MC_PATH_RING;
+    MC_CHECK_LOCKED(host);
+    if (device->wish != MC_CMM_WISHED)
+        return 0;
+    if (!domain->counts[MC_A_READY] && !status)
+        status = mc_supply_find(host, domain, &path);
+    area = mc_find_state(domain, MC_A_HARD);
+    if (!domain->counts[MC_A_READY] && !status)
+        status = area < 0 ? MC_ETARGET : mc_populate(host, domain, (uint32_t)area, MC_A_READY);
+    device->wish = MC_CMM_WISH_DONE;
+    device->wish_status = status;
+    device->wish_path = path;
+    mc_eventfd_ring(host->kick_fd);     /* dom0 listens there */
+    return 1;
 }
 
-/* The area to grant: a ready one, one made ready now when there is memory (`supplied` is MC_OK), or
- * the one that the worker populates. MC_OK, MC_ENOMEM, MC_ETARGET. Releases the lock. */
-static int dom0_make_ready(struct mc_host *host, struct mc_domain *asker, int supplied,
-                           uint32_t *ready)
+/* Grant the ready area; MC_LATER when it was withdrawn meanwhile. */
+static int dom0_grant(struct mc_dom0 *dom0, struct mc_domain *asker)
 {
+    struct mc_cmm *device = cmm_of(asker);
+    struct mc_cmm_ask *ask = &device->ask;
     int64_t area = mc_find_state(asker, MC_A_READY);
-    int status = MC_OK;
-    MC_CHECK_IN(asker, supplied == MC_OK || supplied == MC_ENOMEM, "supplied by %d", supplied);
-    if (area < 0) {
-        area = supplied ? -1 : mc_find_state(asker, MC_A_HARD);
-        if (area >= 0)
-            status = mc_populate(host, asker, (uint32_t)area, MC_A_READY);
-    }
-    if (area < 0) {
-        int64_t coming = mc_find_state(asker, MC_A_POPULATING);
-        status = coming >= 0 ? MC_ENOMEM : supplied ? supplied : MC_ETARGET;
-        if (coming >= 0)
-            mc_wait_area(host, asker, (uint32_t)coming, 1u << MC_A_POPULATING);
-        area = mc_find_state(asker, MC_A_READY);
-        status = area < 0 ? status : MC_OK;
-    }
-    *ready = (uint32_t)area;
-    return status;
-}
-
-/* Grant one area. Releases the lock. */
-static int dom0_grow(struct mc_dom0 *dom0, struct cmm_ask *ask, int *path)
-{
-    struct mc_domain *asker = ask->asker;
-    uint32_t area;
-    int status;
+    int status = area < 0 ? MC_LATER : mc_grant(dom0->host, asker, (uint32_t)area);
     MC_CHECK_IN(asker, ask->missing, "nothing is missing");
-    *path = MC_PATH_RING;
-    if (asker->counts[MC_A_INSTALLED] >= asker->target_areas)
-        return MC_ETARGET;
-    asker->growing = 1;
-    status = dom0_make_ready(dom0->host, asker, dom0_find_memory(dom0, ask, path), &area);
+    mc_work(dom0->host, asker);
     if (status)
         return status;
-    if (mc_phase_of(asker) != MC_ACTIVE)
-        return MC_EGONE;
-    mc_work(dom0->host);
-    status = mc_grant(dom0->host, asker, area);
-    if (status)
-        return status;
+    ask->path = device->wish == MC_CMM_WISH_DONE ? device->wish_path : MC_PATH_RING;
+    device->wish = MC_CMM_NO_WISH;
     if (ask->given) {
         ask->given--;
-        cmm_of(asker)->transfers++;
-        *path = MC_PATH_TRANSFER;
+        device->transfers++;
+        ask->path = MC_PATH_TRANSFER;
     }
-    asker->counters.grants[*path]++;
+    ask->missing--;
+    ask->granted++;
+    asker->counters.grants[ask->path]++;
     return MC_OK;
 }
 
-/* Grant what an ask wants, as far as it can be had; *granted gets how many areas. The status is why
- * not all of them. Releases the lock. */
-static int dom0_serve_ask(struct mc_dom0 *dom0, struct mc_domain *asker, uint32_t wanted,
-                          uint32_t *granted, int *path)
+/* One step towards an area that is ready: MC_LATER when the keeper works on it, 0 when something
+ * changed, or why there is none. Releases the lock. */
+static int dom0_prepare(struct mc_dom0 *dom0, struct mc_domain *asker)
 {
-    struct cmm_ask ask = {.asker = asker, .missing = wanted};
+    struct mc_cmm *device = cmm_of(asker);
     int status = MC_OK;
-    *granted = 0;
-    if (!wanted || wanted > MC_GROW_AREAS_MAX) {
-        mc_count_bad(asker);
-        return MC_EINDEX;
+    MC_CHECK_IN(asker, device->wish <= MC_CMM_WISH_DONE, "wish %d", device->wish);
+    switch (device->wish) {
+    case MC_CMM_NO_WISH:
+        device->wish = MC_CMM_WISHED;
+        mc_work(dom0->host, asker);
+        return MC_LATER;
+    case MC_CMM_WISHED:
+        return mc_clock_ns() < device->ask.until_ns ? MC_LATER : MC_ENOMEM;
+    default:
+        status = device->wish_status;
+        device->wish = MC_CMM_NO_WISH;
+        return status == MC_ENOMEM && dom0_take_from_donors(dom0, asker) ? MC_OK : status;
     }
-    while (ask.missing && !(status = dom0_grow(dom0, &ask, path)))
-        ask.missing--;
-    *granted = wanted - ask.missing;
-    asker->counters.refused += !*granted;
+}
+
+/* Grant what an ask wants, as far as it can be had now: MC_LATER, 0 when all is granted, or why not
+ * all of it. Releases the lock. */
+static int dom0_go_on(struct mc_dom0 *dom0, struct mc_domain *asker)
+{
+    struct mc_cmm_ask *ask = &cmm_of(asker)->ask;
+    int status = MC_OK;
+    while (ask->missing && !status && mc_phase_of(asker) == MC_ACTIVE) {
+        if (asker->counts[MC_A_INSTALLED] >= asker->target_areas)
+            return MC_ETARGET;
+        asker->growing = 1;
+        if (!asker->counts[MC_A_READY]) {
+            status = dom0_prepare(dom0, asker);
+            continue;
+        }
+        if (!ask->given && !mc_has_free(dom0->host, MC_AREA_FRAMES))
+            dom0_take_from_donors(dom0, asker);         /* what replaces the ready area */
+        if (mc_phase_of(asker) == MC_ACTIVE)
+            status = dom0_grant(dom0, asker);
+    }
     return status;
 }
 
@@ -234,26 +229,53 @@ static void dom0_answer_ask(struct mc_domain *domain, uint32_t number, int32_t r
     device->answered = number;  /* last: an ask that was not answered is served again */
 }
 
-/* Serve the next ask of a domain; 1 when there was one. Releases the lock. */
+/* A new ask: 0, or MC_EINDEX for one that no correct guest makes. */
+static int dom0_open_ask(struct mc_domain *domain, uint64_t message)
+{
+    uint32_t wanted = (uint32_t)message;
+    struct mc_cmm *device = cmm_of(domain);
+    if (device->ask.is_open && device->ask.number == mc_cmm_number(message))
+        return MC_OK;
+    device->ask = (struct mc_cmm_ask){.number = mc_cmm_number(message), .is_open = 1,
+                                      .path = MC_PATH_RING,
+                                      .until_ns = mc_clock_ns() + CMM_ASK_NS_MAX};
+    if (!wanted || wanted > MC_GROW_AREAS_MAX) {
+        mc_count_bad(domain);
+        return MC_EINDEX;
+    }
+    device->ask.missing = wanted;
+    return MC_OK;
+}
+
+/* Serve the next ask of a domain; 1 when it was answered. Releases the lock. */
 static int dom0_serve(struct mc_dom0 *dom0, struct mc_domain *domain)
 {
+    struct mc_cmm *device = cmm_of(domain);
     uint64_t message = mc_cmm_driver_word(domain, MC_CMM_ASK);
-    int path = MC_PATH_RING, status;
-    uint32_t granted;
+    int status;
     MC_CHECK_LOCKED(dom0->host);
-    if (mc_cmm_number(message) == cmm_of(domain)->answered)
+    if (mc_cmm_number(message) == device->answered)
         return 0;
+    status = dom0_open_ask(domain, message);
     domain->users++;
-    status = dom0_serve_ask(dom0, domain, (uint32_t)message, &granted, &path);
+    if (!status)
+        status = dom0_go_on(dom0, domain);
     MC_CHECK_IN(domain, domain->users, "dom0 lets it go without holding it");
     domain->users--;
     if (mc_phase_of(domain) != MC_ACTIVE) {
+        mc_work(dom0->host, domain);
         mc_tell_done(dom0->host);
         return 1;
     }
+    if (status == MC_LATER)
+        return 0;
+    device->ask.is_open = 0;
+    domain->counters.refused += !device->ask.granted;
     domain->counters.requests++;
     domain->counters.wakes++;
-    dom0_answer_ask(domain, mc_cmm_number(message), granted ? (int32_t)granted : status, path);
+    dom0_answer_ask(domain, mc_cmm_number(message),
+                    device->ask.granted ? (int32_t)device->ask.granted : status,
+                    device->ask.path);
     mc_reach_note(dom0->host, domain);
     mc_cmm_ring(dom0->host, domain);
     return 1;
@@ -346,7 +368,9 @@ int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_cmm *device = cmm_of(domain);
     int status;
-    device->dom0 = NULL;        /* of the process before */
+    device->dom0 = NULL;        /* of the process before, like what it did about the last ask */
+    device->ask = (struct mc_cmm_ask){0};
+    device->wish = MC_CMM_NO_WISH;
     status = mc_dom0_join(host, domain);
     if (status)
         return status;
@@ -366,4 +390,6 @@ void mc_dom0_reset(struct mc_domain *domain)
     device->answered = device->collected = 0;
     device->unrung = device->failures = 0;
     device->shunned_ns = 0;
+    device->ask = (struct mc_cmm_ask){0};
+    device->wish = MC_CMM_NO_WISH;
 }

@@ -23,6 +23,20 @@ struct mc_dom0 {
     pthread_t thread;
 };
 
+/* An area that dom0 wants to grant: populated by the keeper of the domain that asked. */
+enum mc_cmm_wish { MC_CMM_NO_WISH, MC_CMM_WISHED, MC_CMM_WISH_DONE };
+
+struct mc_cmm_ask {             /* the one under way */
+    uint32_t number;
+    uint32_t is_open;
+    uint32_t missing;           /* areas */
+    uint32_t granted;
+    uint32_t given;             /* areas that donors gave for it and that are not granted yet */
+    int donors;                 /* asked so far */
+    int path;
+    uint64_t until_ns;
+};
+
 struct mc_cmm {                 /* domain->device */
     struct mc_dom0 *dom0;       /* NULL in the second design */
     uint64_t serial;            /* of this domain since its last boot; never used again */
@@ -33,6 +47,10 @@ struct mc_cmm {                 /* domain->device */
     int failures;               /* times in sequence that it was asked and gave nothing */
     uint64_t shunned_ns;        /* it is not asked before this time */
     uint64_t given_areas;
+    struct mc_cmm_ask ask;
+    enum mc_cmm_wish wish;
+    int wish_status;            /* once it is done: 0, or why there is none */
+    int wish_path;
     uint64_t asks;
     uint64_t transfers;
     uint32_t waits;
@@ -53,6 +71,8 @@ void mc_dom0_leave(struct mc_domain *domain);
 int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain);
 /* At every boot: nothing was said yet. */
 void mc_dom0_reset(struct mc_domain *domain);
+/* Keeper: make the area ready that dom0 wishes for; 1 when there was a wish. Releases the lock. */
+int mc_dom0_make_ready(struct mc_host *host, struct mc_domain *domain);
 
 /* cmm_channel.c: what dom0 hears and says. */
 
@@ -60,7 +80,7 @@ void mc_dom0_reset(struct mc_domain *domain);
 int mc_cmm_has_dom0(const struct mc_domain *domain);
 uint64_t mc_cmm_driver_word(const struct mc_domain *domain, uint32_t index);
 void mc_cmm_ring(struct mc_host *host, struct mc_domain *domain);
-/* Take what all domains offer; the worker punches it. How many offers there were. */
+/* Take what all domains offer; the keepers punch it. How many offers there were. */
 int mc_cmm_collect(struct mc_host *host);
 /* Ring the bells that are due, then sleep until an event channel wakes dom0. Releases the lock. */
 void mc_cmm_wait(struct mc_dom0 *dom0, uint64_t longest_ns);

@@ -1,15 +1,15 @@
-/* domain.c: opens, reboots and closes a domain, and sets its target. Main thread only. See
- * host.h. */
+/* domain.c: opens and reboots a domain, and sets its target. Main thread only. See host.h. */
 #include "books.h"
 #include "mechanism.h"
+#include "keeper.h"
+#include "reap.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define MC_CLOSE_WAITS_MAX 500
-#define MC_CLOSE_WAIT_NS 20000000
+#define MC_REBOOT_LOOK_NS 20000000
 #define MC_NAME_BYTES 32
 
 static int domain_make_ram(struct mc_host *host, struct mc_domain *domain, uint64_t bytes)
@@ -70,6 +70,7 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
     for (int i = 0; i < 2; i++)
         mc_back_bind(&domain->rings[i], rings[i]);
     domain->answer_count = domain->is_flushing = domain->has_again = 0;
+    domain->kept_first = domain->kept_end = 0;
     memset(domain->is_unfinished, 0, sizeof domain->is_unfinished);
     domain->credit_seen = 0;
     atomic_store(&control->boots, boots);
@@ -93,7 +94,7 @@ static uint64_t domain_state_bytes(const struct mc_domain *domain, uint64_t area
            mc_slot_room(areas * sizeof *domain->generations) +
            mc_slot_room(areas * sizeof *domain->hole_counts) +
            mc_slot_room(areas * sizeof *domain->pin_counts) +
-           mc_slot_room(MC_RING_SLOTS * sizeof *domain->answers) +
+           2 * mc_slot_room(MC_RING_SLOTS * sizeof *domain->answers) +
            mc_slot_room(domain->device_bytes) + 2 * mc_slot_room(bits);
 }
 
@@ -110,40 +111,13 @@ static int domain_make_state(struct mc_host *host, struct mc_domain *domain, uin
     domain->hole_counts = mc_slot_take(domain, areas * sizeof *domain->hole_counts);
     domain->pin_counts = mc_slot_take(domain, areas * sizeof *domain->pin_counts);
     domain->answers = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->answers);
+    domain->kept = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->kept);
     if (domain->device_bytes)
         domain->device = mc_slot_take(domain, domain->device_bytes);
     domain->holes = mc_slot_take(domain, bits);
     domain->pins = mc_slot_take(domain, bits);
     memset(domain->banks, MC_ANY_BANK, areas);
     return MC_OK;
-}
-
-static void domain_tear_down(struct mc_host *host, struct mc_domain *domain)
-{
-    uint32_t domid = domain->domid;
-    const int fds[] = {domain->ram_fd, domain->meta_fd, domain->bell_fd};
-    MC_CHECK(!domain->users, "domain %u: unmapped under %u users", domid, domain->users);
-    MC_CHECK(!domain->installed_frames && !domain->flight_frames,
-             "domain %u: unmapped with %lu frames installed, %lu in flight", domid,
-             domain->installed_frames, domain->flight_frames);
-    MC_CHECK(!domain->states || domain->counts[MC_A_HARD] == domain->areas,
-             "domain %u: unmapped with %u of %u areas hard", domid, domain->counts[MC_A_HARD],
-             domain->areas);
-    /* The guest may keep the eventfd open, which would keep it in the epoll: take it out. */
-    if (domain->bell_fd >= 0)
-        epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, domain->bell_fd, NULL);
-    if (domain->ram)
-        mc_unmap(domain->ram, (uint64_t)domain->areas * MC_AREA_BYTES);
-    if (domain->meta)
-        mc_unmap(domain->meta, domain->meta_bytes);
-    for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-    __atomic_store_n(&domain->phase, MC_EMPTY, __ATOMIC_RELEASE);
-    MC_BOOKED();
-    mc_slot_close(host, domain);
-    memset(domain, 0, sizeof *domain);
-    domain->domid = domid;
 }
 
 static uint64_t domain_in_granules(const struct mc_domain *domain, uint64_t frames)
@@ -167,7 +141,7 @@ static void domain_note_target(struct mc_domain *domain, uint64_t frames)
         atomic_store(&domain->control->target_frames, domain->target_frames);
 }
 
-/* Memory that the domain boots with counts neither as grants nor as growth. */
+/* Under the lock. Memory that the domain boots with counts neither as grants nor as growth. */
 static int domain_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_domain_counters before;
@@ -176,14 +150,12 @@ static int domain_boot(struct mc_host *host, struct mc_domain *domain)
     for (int state = 0; state < MC_A_STATES; state++)
         areas += domain->counts[state];
     MC_CHECK_IN(domain, areas == domain->areas, "%u areas are counted of %u", areas, domain->areas);
-    mc_host_lock(host);
     before = domain->counters;
     status = domain->mechanism->boot ? domain->mechanism->boot(host, domain)
                                      : mc_boot_populated(host, domain);
     MC_CHECK_LOCKED(host);
     domain->counters = before;
     domain->growing = 0;
-    mc_host_unlock(host);
     return status || !domain->broken_status ? status : -(int)domain->broken_status;
 }
 
@@ -219,21 +191,15 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
     status = domain_make_memory(host, domain, spec->areas);
     if (!status)
         status = domain_make_state(host, domain, spec->areas);
+    pthread_mutex_lock(&host->own->doors);
     if (!status && domain->mechanism->open)
         status = domain->mechanism->open(host, domain);
+    pthread_mutex_unlock(&host->own->doors);
     if (!status) {
         domain_note_target(domain, spec->target_frames);
         status = domain_format_meta(host, domain, 0);
     }
     return status;
-}
-
-static void domain_dismantle(struct mc_host *host, struct mc_domain *domain)
-{
-    if (domain->mechanism->close && domain->states)
-        domain->mechanism->close(host, domain);
-    MC_CHECK_IN(domain, !mc_is_locked(host), "close keeps the lock");
-    domain_tear_down(host, domain);
 }
 
 static void domain_activate(struct mc_host *host, struct mc_domain *domain)
@@ -246,7 +212,7 @@ static void domain_activate(struct mc_host *host, struct mc_domain *domain)
         domain->mechanism->offer(host, domain);
     MC_CHECK_LOCKED(host);
     mc_reach_note(host, domain);
-    mc_work(host);
+    mc_work(host, domain);
 }
 
 int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_spec *spec)
@@ -268,22 +234,27 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
     domain->ram_fd = domain->meta_fd = domain->bell_fd = -1;
     status = domain_prepare(host, domain, spec);
     if (status) {
-        domain_dismantle(host, domain);
+        mc_domain_dismantle(host, domain);
         return status;
     }
+    mc_host_lock(host);
     status = domain_boot(host, domain);
+    mc_host_unlock(host);
     if (!status && epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, domain->bell_fd, &event))
         status = MC_EKERNEL;
     mc_host_lock(host);
     if (!status && host->tmem.open_client)
         status = (int)host->tmem.open_client(host->tmem.state, domid);
     if (!status)
+        status = mc_keeper_start(host, domain);
+    if (!status)
         domain_activate(host, domain);
     mc_host_unlock(host);
     if (status) {
-        domain->control = NULL;
-        mc_release_all(host, domain, 0);
-        domain_dismantle(host, domain);
+        mc_host_lock(host);
+        mc_forget_all(host, domain);    /* nobody has the file yet: its pages go with it */
+        mc_host_unlock(host);
+        mc_domain_dismantle(host, domain);
         return status;
     }
     atomic_store(&domain->control->state, MC_STATE_OPEN);
@@ -291,74 +262,44 @@ int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_
     return MC_OK;
 }
 
-/* Under the lock: wait until neither the service thread nor the worker uses the domain any more. */
-static int domain_quiesce(struct mc_host *host, struct mc_domain *domain)
-{
-    enum mc_phase phase = mc_phase_of(domain);
-    /* Another try after a timeout looks once: the main thread has other work at each tick. */
-    int waits = phase == MC_CLOSING || phase == MC_QUIESCED ? 1 : MC_CLOSE_WAITS_MAX;
-    if (phase != MC_QUIESCED)
-        mc_phase_set(domain, MC_CLOSING);
-    mc_eventfd_ring(host->kick_fd);
-    for (int i = 0; i <= waits; i++) {
-        int served = __atomic_load_n(&host->service_running, __ATOMIC_ACQUIRE);
-        if (!domain->users && (!served || mc_phase_of(domain) == MC_QUIESCED))
-            return MC_OK;
-        if (i < waits)
-            mc_wait_done(host, MC_CLOSE_WAIT_NS);
-    }
-    return MC_ETIMEOUT;
-}
-
-/* Under the lock: no thread visits the domain from now on, and tmem forgets its pages. */
-static void domain_detach(struct mc_host *host, struct mc_domain *domain)
-{
-    MC_CHECK_IN(domain, mc_attached(host) >> domain->domid & 1, "detached twice, attached %lx",
-                mc_attached(host));
-    if (host->tmem.close_client)
-        host->tmem.close_client(host->tmem.state, domain->domid);
-    __atomic_fetch_and(&host->attached, ~(1ull << domain->domid), __ATOMIC_RELEASE);
-}
-
-static void domain_ring_guest(struct mc_control *control)
-{
-    mc_bell_ring((uint32_t *)&control->guest_bell, (uint32_t *)&control->guest_waiters);
-    mc_bell_ring((uint32_t *)&control->credit_bell, (uint32_t *)&control->credit_waiters);
-    mc_bell_ring((uint32_t *)&control->config_bell, (uint32_t *)&control->config_waiters);
-}
-
-int mc_domain_close(struct mc_host *host, uint32_t domid)
-{
-    int status;
-    struct mc_domain *domain = mc_domain_at(host, domid, &status);
-    if (status)
-        return status;
-    mc_host_lock(host);
-    status = domain_quiesce(host, domain);
-    if (!status) {
-        atomic_store(&domain->control->state, MC_STATE_CLOSED);
-        domain_ring_guest(domain->control);
-        domain_detach(host, domain);
-        domain->control = NULL;
-    }
-    mc_host_unlock(host);
-    if (status)                 /* a thread still uses the mapping: keep it mapped and charged */
-        return status;
-    mc_release_all(host, domain, 0);
-    domain_dismantle(host, domain);
-    return MC_OK;
-}
-
 /* Areas with pinned frames stayed the guest's, but their words were formatted: grant them again. */
 static void domain_restore_pinned(struct mc_domain *domain)
 {
     for (uint32_t area = 0; area < domain->areas; area++)
-        if (domain->states[area] != MC_A_HARD) {
+        if (domain->states[area] != MC_A_HARD && domain->states[area] != MC_A_PUNCH_HARD) {
             MC_CHECK(domain->states[area] == MC_A_INSTALLED && domain->pin_counts[area],
                      "domain %u, area %u: state %u, %u pins after a reboot", domain->domid, area,
                      domain->states[area], domain->pin_counts[area]);
             mc_area_grant(&domain->frames, area, domain->generations[area]);
         }
+}
+
+/* Keeper: punch what was condemned, then boot. Under the lock, which it releases. */
+static int domain_boot_again(struct mc_host *host, struct mc_domain *domain)
+{
+    uint64_t until_ns = mc_clock_ns() + MC_REBOOT_NS_MAX;
+    while (mc_is_punch_due(domain) && mc_clock_ns() < until_ns && mc_phase_of(domain) != MC_BROKEN)
+        if (!mc_punch_own(host, domain))
+            mc_wait_done(host, MC_REBOOT_LOOK_NS);
+    if (mc_is_punch_due(domain) || mc_phase_of(domain) == MC_BROKEN)
+        return MC_ETIMEOUT;
+    return domain_boot(host, domain);
+}
+
+/* Under the lock: take all but the pinned areas, and boot. */
+static int domain_restart(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
+{
+    int status;
+    mc_condemn_all(host, domain, 1);
+    domain->config_bell++;      /* voids whatever the guest before said of its configuration */
+    status = domain_format_meta(host, domain, boots);
+    if (!status) {
+        domain_restore_pinned(domain);
+        status = mc_errand(host, domain, domain_boot_again, MC_REBOOT_NS_MAX);
+    }
+    if (!status && host->tmem.open_client)
+        status = (int)host->tmem.open_client(host->tmem.state, domain->domid);
+    return status;
 }
 
 int mc_domain_reboot(struct mc_host *host, uint32_t domid)
@@ -372,31 +313,19 @@ int mc_domain_reboot(struct mc_host *host, uint32_t domid)
         return MC_ESTATE;
     boots = atomic_load(&domain->control->boots);
     mc_host_lock(host);
-    status = domain_quiesce(host, domain);
+    status = mc_domain_quiesce(host, domain, MC_REBOOT_NS_MAX);
     if (!status) {
-        domain_detach(host, domain);
+        mc_domain_detach(host, domain);
         domain->broken_status = 0;
+        status = domain_restart(host, domain, boots + 1);
+        domain_note_target(domain, domain->target_frames);
+        domain_activate(host, domain);
     }
-    mc_host_unlock(host);
-    if (status)
-        return status;
-    mc_release_all(host, domain, 1);
-    domain->config_bell++;      /* voids whatever the guest before said of its configuration */
-    status = domain_format_meta(host, domain, boots + 1);
-    if (!status) {
-        domain_restore_pinned(domain);
-        status = domain_boot(host, domain);
-    }
-    mc_host_lock(host);
-    if (!status && host->tmem.open_client)
-        status = (int)host->tmem.open_client(host->tmem.state, domid);
-    domain_note_target(domain, domain->target_frames);
-    domain_activate(host, domain);
     if (status)                 /* without its boot memory: the main thread is to close it */
         mc_phase_set(domain, MC_BROKEN);
-    mc_host_unlock(host);
     domain->broken_status = (uint32_t)-status;
     atomic_store(&domain->control->state, status ? MC_STATE_BROKEN : MC_STATE_OPEN);
+    mc_host_unlock(host);
     mc_eventfd_ring(status ? host->event_fd : host->kick_fd);
     return status;
 }
@@ -406,7 +335,7 @@ void mc_host_promise(struct mc_host *host, uint64_t frames)
     MC_CHECK(frames % MC_AREA_FRAMES == 0, "promised %lu frames, no whole areas", frames);
     mc_host_lock(host);
     host->promised_frames = frames;
-    mc_work(host);
+    mc_work_hungry(host);
     mc_host_unlock(host);
 }
 
@@ -426,7 +355,7 @@ int mc_domain_set_target(struct mc_host *host, uint32_t domid, uint64_t target_f
         domain->mechanism->target(host, domain);
     MC_CHECK_LOCKED(host);
     mc_reach_note(host, domain);
-    mc_work(host);
+    mc_work(host, domain);
     mc_host_unlock(host);
     return MC_OK;
 }

@@ -1,6 +1,10 @@
 /* holes.c: single frames of the ledger: holes that a guest made, and pins. See ledger.h. */
 #include "ledger.h"
 
+#include <string.h>
+
+#define MC_PIN_NS_MAX 2000000000u       /* the main thread waits no longer for pages of pins */
+
 static int holes_bit(const uint64_t *bits, uint64_t frame)
 {
     return bits[frame / 64] >> frame % 64 & 1;
@@ -63,42 +67,60 @@ static int holes_may_move(struct mc_domain *domain, uint64_t frame, int make)
     return 0;
 }
 
-void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, uint32_t *frames,
-                    uint32_t count)
+/* Punch frames, neighbours in one call; a bit in `failed` for each that the kernel refused. Releases
+ * the lock. */
+static void holes_punch(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
+                        uint32_t count, uint64_t *failed)
 {
     mc_domain_hold(host, domain);
     for (uint32_t first = 0, end; first < count; first = end) {
         for (end = first + 1; end < count && frames[end] == frames[end - 1] + 1; end++)
             ;
-        mc_punch(domain->ram_fd, (uint64_t)frames[first] * MC_FRAME_BYTES,
-                 (uint64_t)(end - first) * MC_FRAME_BYTES);
+        if (mc_punch(domain->ram_fd, (uint64_t)frames[first] * MC_FRAME_BYTES,
+                     (uint64_t)(end - first) * MC_FRAME_BYTES))
+            for (uint32_t i = first; i < end; i++)
+                failed[i / 64] |= 1ull << i % 64;
     }
     mc_domain_let_go(host, domain);
 }
 
-/* The punch of `made` frames has ended: they are free, per bank. */
-static void holes_land(struct mc_host *host, struct mc_domain *domain, uint32_t made,
-                       const uint32_t *banks)
+void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
+                    uint32_t count)
 {
-    MC_CHECK_IN(domain, domain->flight_frames >= made && host->transit_frames >= made,
-                "%u frames of %lu in flight, of the host %lu", made, domain->flight_frames,
-                host->transit_frames);
-    domain->flight_frames -= made;
-    host->transit_frames -= made;
-    host->free_frames += made;
-    for (uint32_t i = 0; i < host->bank_count; i++) {
-        struct mc_bank *bank = &host->banks[i];
-        bank->free_frames += banks[i];
-        MC_CHECK(bank->free_frames <= bank->total_frames, "bank %u: %lu free of %lu", i,
-                 bank->free_frames, bank->total_frames);
-    }
+    uint64_t failed[MC_AREA_ROWS] = {0};
+    MC_CHECK_IN(domain, count <= MC_AREA_FRAMES, "%u frames at once", count);
+    holes_punch(host, domain, frames, count, failed);
 }
 
-/* A frame that the kernel refuses to punch stays a hole all the same: nobody uses it. */
+/* The punch of a frame has ended: the frame is free, of its bank; or, when the kernel refused, the
+ * guest's as before. */
+static void holes_land(struct mc_host *host, struct mc_domain *domain, uint32_t frame, int failed)
+{
+    struct mc_bank *bank = &host->banks[domain->banks[frame / MC_AREA_FRAMES]];
+    MC_CHECK_IN(domain, domain->flight_frames && host->transit_frames,
+                "frame %u lands, %lu in flight, of the host %lu", frame, domain->flight_frames,
+                host->transit_frames);
+    domain->flight_frames--;
+    host->transit_frames--;
+    if (failed) {
+        holes_flip(domain->holes, frame);
+        domain->hole_counts[frame / MC_AREA_FRAMES]--;
+        domain->installed_frames++;
+        domain->counters.shrunk_frames--;
+        host->installed_frames++;
+        return;
+    }
+    host->free_frames++;
+    bank->free_frames++;
+    MC_CHECK(bank->free_frames <= bank->total_frames, "domain %u, frame %u: %lu free of %lu",
+             domain->domid, frame, bank->free_frames, bank->total_frames);
+}
+
 uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                        uint32_t count, uint32_t *bad)
 {
-    uint32_t done[MC_AREA_FRAMES], made = 0, banks[MC_BANKS_MAX] = {0};
+    uint64_t failed[MC_AREA_ROWS] = {0};
+    uint32_t opened[MC_AREA_FRAMES], made = 0, done = 0;
     MC_CHECK_LOCKED(host);
     MC_CHECK_IN(domain, count <= MC_AREA_FRAMES, "%u frames at once", count);
     *bad = 0;
@@ -112,13 +134,18 @@ uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uin
         MC_CHECK(bank < host->bank_count, "domain %u, frame %u: bank %u of %u", domain->domid,
                  frames[i], bank, host->bank_count);
         holes_open(host, domain, frames[i]);
-        banks[bank]++;
-        done[made++] = frames[i];
+        opened[made++] = frames[i];
     }
-    mc_holes_punch(host, domain, done, made);
-    holes_land(host, domain, made, banks);
+    holes_punch(host, domain, opened, made, failed);
+    for (uint32_t i = 0; i < made; i++) {
+        int refused = failed[i / 64] >> i % 64 & 1;
+        holes_land(host, domain, opened[i], refused);
+        done += !refused;
+    }
+    if (done)
+        mc_work_hungry(host);
     mc_show_current(domain);
-    return made;
+    return done;
 }
 
 uint32_t mc_holes_fill(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
@@ -173,7 +200,40 @@ static void holes_set_pins(struct mc_domain *domain, uint64_t frame, uint64_t co
                 "%lu frames pinned of %lu", domain->pinned_frames, domain->installed_frames);
 }
 
-/* Main thread. Frames are pinned before they are populated, so that nobody takes them meanwhile. */
+/* Give pages to the frames that are being pinned. Releases the lock. */
+static int holes_populate(struct mc_host *host, struct mc_domain *domain)
+{
+    uint64_t frame = domain->errand_args[0], count = domain->errand_args[1];
+    int failed;
+    MC_CHECK_IN(domain, count && frame + count <= mc_maxmem_frames(domain),
+                "%lu frames pinned from %lu", count, frame);
+    mc_domain_hold(host, domain);
+    failed = mc_populate_write(domain->ram + frame * MC_FRAME_BYTES, count * MC_FRAME_BYTES);
+    mc_domain_let_go(host, domain);
+    return failed ? MC_ENOMEM : MC_OK;
+}
+
+/* Pin and populate: pinned first, so that nobody takes the frames meanwhile. Frames that were not
+ * populated are pinned as they were before, which is noted by a copy of the bits. */
+static int holes_pin(struct mc_host *host, struct mc_domain *domain, uint64_t frame, uint64_t count)
+{
+    uint64_t first = frame / 64, words = (frame + count - 1) / 64 - first + 1;
+    uint64_t *before = malloc(words * sizeof *before);
+    int status;
+    if (!before)
+        return MC_ENOMEM;
+    memcpy(before, domain->pins + first, words * sizeof *before);
+    holes_set_pins(domain, frame, count, 1);
+    domain->errand_args[0] = frame;
+    domain->errand_args[1] = count;
+    status = mc_errand(host, domain, holes_populate, MC_PIN_NS_MAX);
+    for (uint64_t f = frame; status && f < frame + count; f++)
+        if (!holes_bit(before, f - first * 64))
+            holes_set_pins(domain, f, 1, 0);
+    free(before);
+    return status;
+}
+
 int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t count, int pin)
 {
     int status;
@@ -188,11 +248,10 @@ int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t
     mc_host_lock(host);
     if (pin && !holes_may_pin(domain, frame, count))
         status = MC_EFOREIGN;
+    else if (pin)
+        status = holes_pin(host, domain, frame, count);
     else
-        holes_set_pins(domain, frame, count, pin != 0);
+        holes_set_pins(domain, frame, count, 0);
     mc_host_unlock(host);
-    if (status || !pin)
-        return status;
-    return mc_populate_write(domain->ram + frame * MC_FRAME_BYTES, count * MC_FRAME_BYTES)
-               ? MC_ENOMEM : MC_OK;
+    return status;
 }

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MC_ERRAND_LOOK_NS 20000000
 #define MC_USERS_MAX 16         /* more than the host has threads: a user was never let go */
 
 int mc_host_open_fds(struct mc_host *host)
@@ -34,7 +35,10 @@ struct mc_host_private *mc_host_open_private(int books_fd)
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&own->lock, NULL);
-    pthread_cond_init(&own->work, &attributes);
+    pthread_mutex_init(&own->doors, NULL);
+    for (int i = 0; i < MC_MAX_DOMAINS; i++)
+        pthread_cond_init(&own->work[i], &attributes);
+    pthread_cond_init(&own->supervise, &attributes);
     pthread_cond_init(&own->done, &attributes);
     pthread_condattr_destroy(&attributes);
     return own;
@@ -107,10 +111,14 @@ void mc_host_close(struct mc_host *host)
         if (fds[i] >= 0)
             close(fds[i]);
     if (host->own) {
-        pthread_cond_destroy(&host->own->work);
+        MC_CHECK(!host->own->keepers, "closed under %u keepers", host->own->keepers);
+        for (int i = 0; i < MC_MAX_DOMAINS; i++)
+            pthread_cond_destroy(&host->own->work[i]);
+        pthread_cond_destroy(&host->own->supervise);
         pthread_cond_destroy(&host->own->done);
         MC_CHECK(!host->own->holder, "closed under the lock of thread %lu", host->own->holder);
         pthread_mutex_destroy(&host->own->lock);
+        pthread_mutex_destroy(&host->own->doors);
         free(host->own);
     }
     host_unmake(host, has_books);
@@ -139,9 +147,14 @@ static void host_wait(struct mc_host *host, pthread_cond_t *condition, uint64_t 
     __atomic_store_n(&host->own->holder, pthread_self(), __ATOMIC_RELAXED);
 }
 
-void mc_wait_work(struct mc_host *host, uint64_t until_ns)
+void mc_wait_work(struct mc_host *host, const struct mc_domain *domain, uint64_t until_ns)
 {
-    host_wait(host, &host->own->work, until_ns);
+    host_wait(host, &host->own->work[domain->domid], until_ns);
+}
+
+void mc_wait_supervise(struct mc_host *host, uint64_t until_ns)
+{
+    host_wait(host, &host->own->supervise, until_ns);
 }
 
 void mc_wait_done(struct mc_host *host, uint64_t timeout_ns)
@@ -156,25 +169,54 @@ void mc_tell_done(struct mc_host *host)
     pthread_cond_broadcast(&host->own->done);
 }
 
+/* What the kernel gave is read in the same hold: a domain that grows between two readings would
+ * look like one that takes what it was not granted. fstat waits for no lock that a guest can hold. */
 void mc_host_copy(struct mc_host *host, struct mc_host *copy)
 {
+    struct mc_domain *domain;
     mc_host_lock(host);
     memcpy(copy, host, sizeof *copy);
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
+        copy->domains[domain->domid].resident_bytes = mc_resident_bytes(domain->ram_fd);
     mc_host_unlock(host);
 }
 
 /* Of the calling thread, which serves one host. */
 static _Thread_local struct {
-    int answers;                /* 1: this thread wakes the worker after its answers */
-    int due;                    /* 1: this thread has a reason to wake the worker */
+    int answers;                /* 1: this thread wakes keepers after its answers */
+    uint64_t due;               /* domains whose keepers this thread has a reason to wake */
 } thread;
 
-void mc_work(struct mc_host *host)
+_Static_assert(MC_MAX_DOMAINS == 64, "one bit per domain");
+
+static void host_wake(struct mc_host *host, uint64_t domains)
+{
+    for (; domains; domains &= domains - 1)
+        pthread_cond_signal(&host->own->work[__builtin_ctzll(domains)]);
+}
+
+static void host_work(struct mc_host *host, uint64_t domains)
 {
     if (thread.answers)
-        thread.due = 1;
+        thread.due |= domains;
     else
-        pthread_cond_signal(&host->own->work);
+        host_wake(host, domains);
+}
+
+void mc_work(struct mc_host *host, const struct mc_domain *domain)
+{
+    host_work(host, 1ull << domain->domid);
+}
+
+void mc_work_hungry(struct mc_host *host)
+{
+    struct mc_domain *domain;
+    uint64_t hungry = 0;
+    MC_CHECK_LOCKED(host);
+    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
+        if (domain->is_hungry)
+            hungry |= 1ull << domain->domid;
+    host_work(host, hungry);
 }
 
 void mc_work_later(void)
@@ -185,17 +227,51 @@ void mc_work_later(void)
 
 void mc_work_now(struct mc_host *host)
 {
-    if (!thread.due)
+    uint64_t due = thread.due;
+    if (!due)
         return;
     thread.due = 0;
-    pthread_cond_signal(&host->own->work);
+    host_wake(host, due);
+}
+
+void mc_keep(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record)
+{
+    MC_CHECK_LOCKED(host);
+    if (!MC_CHECK_DOMAIN(host, domain, mc_kept_count(domain) < MC_RING_SLOTS,
+                         "%u records are kept", mc_kept_count(domain)))
+        return;
+    domain->kept[domain->kept_end % MC_RING_SLOTS] = *record;
+    MC_BOOKED();
+    domain->kept_end++;
+    mc_work(host, domain);
+}
+
+int mc_errand(struct mc_host *host, struct mc_domain *domain,
+              int (*run)(struct mc_host *, struct mc_domain *), uint64_t longest_ns)
+{
+    uint64_t until_ns = mc_clock_ns() + longest_ns;
+    MC_CHECK_LOCKED(host);
+    if (!domain->is_kept)
+        return run(host, domain);
+    if (domain->errand)         /* an errand before gave up waiting and has not ended */
+        return MC_ETIMEOUT;
+    domain->errand = run;
+    mc_work(host, domain);
+    while (domain->errand && mc_clock_ns() < until_ns)
+        mc_wait_done(host, MC_ERRAND_LOOK_NS);
+    if (!domain->errand)
+        return domain->errand_status;
+    if (!domain->errand_runs)
+        domain->errand = NULL;
+    return MC_ETIMEOUT;
 }
 
 void mc_host_stop(struct mc_host *host)
 {
     mc_host_lock(host);
     __atomic_store_n(&host->stop, 1, __ATOMIC_RELEASE);
-    pthread_cond_broadcast(&host->own->work);
+    host_wake(host, UINT64_MAX);
+    pthread_cond_broadcast(&host->own->supervise);
     mc_host_unlock(host);
     mc_eventfd_ring(host->kick_fd);
 }
@@ -214,12 +290,12 @@ struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status
 
 void mc_phase_set(struct mc_domain *domain, enum mc_phase phase)
 {
-    /* CLOSING follows CLOSING when a close that timed out is tried again. */
+    /* A close may follow a reboot that timed out while the domain was CLOSING or QUIESCED. */
     static const uint8_t followers[] = {
         [MC_EMPTY] = 1 << MC_ACTIVE,
         [MC_ACTIVE] = 1 << MC_CLOSING | 1 << MC_BROKEN,
-        [MC_CLOSING] = 1 << MC_CLOSING | 1 << MC_QUIESCED | 1 << MC_ACTIVE,
-        [MC_QUIESCED] = 1 << MC_ACTIVE,
+        [MC_CLOSING] = 1 << MC_CLOSING | 1 << MC_QUIESCED | 1 << MC_ACTIVE | 1 << MC_BROKEN,
+        [MC_QUIESCED] = 1 << MC_CLOSING | 1 << MC_ACTIVE | 1 << MC_BROKEN,
         [MC_BROKEN] = 1 << MC_CLOSING | 1 << MC_BROKEN,
     };
     enum mc_phase old = mc_phase_of(domain);
@@ -233,6 +309,7 @@ void mc_domain_hold(struct mc_host *host, struct mc_domain *domain)
     MC_CHECK_LOCKED(host);
     MC_CHECK_IN(domain, domain->users < MC_USERS_MAX, "%u users", domain->users);
     domain->users++;
+    domain->file_ns = mc_clock_ns();
     mc_host_unlock(host);
 }
 
@@ -241,6 +318,7 @@ void mc_domain_let_go(struct mc_host *host, struct mc_domain *domain)
     mc_host_lock(host);
     MC_CHECK_IN(domain, domain->users > 0, "%u users", domain->users);
     domain->users--;
+    domain->file_ns = 0;
     mc_tell_done(host);
 }
 

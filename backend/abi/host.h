@@ -7,10 +7,21 @@
  *        in transit first, so no other thread takes it. Decisions are made from this private state
  *        alone. A word that a guest wrote is a hint: it is copied, the copy is checked and used.
  *
- * Threads: the service thread serves rings (service.c). The worker populates, punches and runs the
- * timers of mechanisms (worker.c). The main thread opens, closes and reboots domains and sets their
- * targets (domain.c). The main thread unmaps a domain only after the service thread has answered
- * CLOSING by QUIESCED and no thread is between mc_domain_hold and mc_domain_let_go.
+ * Threads: the service thread serves rings (service.c). A keeper per domain populates and punches
+ * the domain's file, runs the timers and jobs of its mechanism, and takes the domain down
+ * (keeper.c, reap.c). The main thread opens, closes and reboots domains and sets their targets
+ * (domain.c). A process that shares a file can keep its lock for ever: so nobody but its own keeper
+ * waits for a file. The supervisor (worker.c) starts keepers and finds files that do not answer.
+ *
+ * Phases of a domain, and who moves it:
+ *   EMPTY     to ACTIVE by the main thread (open)
+ *   ACTIVE    to BROKEN by any thread (mc_domain_break); to CLOSING by the main thread (close,
+ *             reboot)
+ *   BROKEN    to CLOSING by the main thread (close)
+ *   CLOSING   to QUIESCED by the service thread, which does not look at the domain from then on
+ *   QUIESCED  to ACTIVE by the main thread (reboot), or BROKEN when that failed; to EMPTY by the
+ *             keeper, or the main thread where no keeper runs, once the file is punched and no
+ *             thread is between mc_domain_hold and mc_domain_let_go
  */
 #ifndef MC_HOST_H
 #define MC_HOST_H
@@ -29,6 +40,8 @@
 #define MC_BANKS_MAX 16
 #define MC_ANY_BANK 255
 #define MC_DIRECTORY_BYTES 256
+#define MC_FILE_SLOW_NS 50000000        /* a file call that runs longer: nobody counts on it */
+#define MC_FILE_STUCK_NS 2000000000     /* one that runs longer: its domain is broken */
 enum mc_need_slab { MC_NEED_SLAB = -3000 };  /* tmem asks for a slab area, then again */
 
 /* Of an area. ledger.h says what each is accounted as and which may follow which. */
@@ -96,6 +109,11 @@ struct mc_domain {
     uint32_t areas;
     uint32_t phase;             /* atomic: enum mc_phase */
     uint32_t users;             /* threads that work on it without the lock: mc_domain_hold */
+    uint32_t leaving;           /* 1 from its close on, 2 once tmem has forgotten it */
+    uint32_t is_kept;           /* a keeper runs for it */
+    uint64_t file_ns;           /* clock when the call on its file began that runs now, or 0 */
+    uint64_t supply_until_ns;   /* while it boots: how long it may wait for memory; or 0 */
+    uint64_t punch_ns;          /* nothing of it is punched before: refused, or its grace */
     int ram_fd;
     int meta_fd;
     int bell_fd;
@@ -113,7 +131,7 @@ struct mc_domain {
     uint32_t device_bytes;
     void *device;               /* the mechanism's own, from its open to its close */
     uint64_t options[MC_OPTIONS_MAX];       /* of the mechanism */
-    uint64_t timer_ns;          /* when the worker calls the mechanism's timer; 0: never */
+    uint64_t timer_ns;          /* when the keeper calls the mechanism's timer; 0: never */
     uint32_t config_bell;       /* value that control.config_bell was set to last */
     uint32_t granule_frames;    /* smallest step of its target */
     uint8_t *states;            /* enum mc_area_state, per area */
@@ -143,11 +161,21 @@ struct mc_domain {
     uint32_t is_unfinished[MC_RINGS];   /* `unfinished` holds a record for the next visit */
     struct mc_record unfinished[MC_RINGS];
     struct mc_record taken[MC_RINGS];   /* the record in service, as it was when service began */
+    struct mc_record *kept;     /* records that wait for the keeper, by number: mc_keep */
+    uint32_t kept_first;        /* number of the oldest, */
+    uint32_t kept_end;          /* and of the next to come */
+    uint32_t is_hungry;         /* its keeper rests and wants to know of memory that comes free */
+    uint32_t pad;
+    int (*errand)(struct mc_host *host, struct mc_domain *domain);  /* mc_errand, or NULL */
+    int errand_status;
+    int errand_runs;
+    uint64_t errand_args[2];
     uint32_t credit_areas;      /* wholly free areas to keep granted ahead of need */
     uint32_t growing;           /* its guest asked for memory and has given none back since */
     uint32_t broken_status;     /* minus enum mc_status that broke it, 0 while it is fine */
     enum mc_why why;            /* as mc_reach_note found it last */
     uint64_t credit_seen;       /* control.credit_taken as last read */
+    int64_t resident_bytes;     /* of its file; only in a copy of the host */
     struct mc_domain_counters counters;
 };
 
@@ -189,7 +217,7 @@ struct mc_host {
     uint32_t error_budget;
     uint32_t stop;              /* atomic */
     uint32_t service_running;   /* atomic */
-    uint32_t pad;
+    uint32_t worker_running;    /* under the lock: every open domain has a keeper */
     uint64_t spin_ns;
     int epoll_fd;
     int kick_fd;                /* eventfd: wakes the service thread */
@@ -220,7 +248,8 @@ int mc_host_set_backing(struct mc_host *host, int kind, const char *directory);
 void mc_host_close(struct mc_host *host);
 void mc_host_lock(struct mc_host *host);
 void mc_host_unlock(struct mc_host *host);
-/* A copy of every counter at one instant. Its pointers must not be followed. */
+/* A copy of every counter at one instant, resident_bytes of attached domains too. Its pointers must
+ * not be followed. */
 void mc_host_copy(struct mc_host *host, struct mc_host *copy);
 /* Ask the threads that run below to return. */
 void mc_host_stop(struct mc_host *host);
@@ -255,11 +284,15 @@ struct mc_domain_spec {
 /* MC_ESTATE when the domid is taken, MC_ENOMEM when the host has no memory to boot the domain with,
  * MC_EKERNEL when a system call failed. */
 int mc_domain_open(struct mc_host *host, uint32_t domid, const struct mc_domain_spec *spec);
-/* MC_ETIMEOUT when a thread still uses the domain after MC_CLOSE_WAITS_MAX waits. The domain then
- * stays mapped, charged and unserved; another call looks once more. */
-int mc_domain_close(struct mc_host *host, uint32_t domid);
+/* Tell the guest that it is closed, and have the keeper take it down. Never waits: the domain's
+ * frames stay charged, and the domid taken, until mc_domain_is_gone. Nothing is punched before
+ * grace_ns are over, so that a guest that lives hears of it first. event_fd tells when it is gone.
+ * Where no keeper runs the domain is gone at once. */
+int mc_domain_close(struct mc_host *host, uint32_t domid, uint64_t grace_ns);
+int mc_domain_is_gone(struct mc_host *host, uint32_t domid);
 /* The guest starts anew: its meta is formatted, its memory is the memory it boots with. Target,
- * pins and fds stay. The guest's own threads must have ended or let go of it. As open and close. */
+ * pins and fds stay. The guest's own threads must have ended or let go of it. As open; MC_ETIMEOUT
+ * when file or threads do not let go within MC_REBOOT_NS_MAX: the domain is broken then. */
 int mc_domain_reboot(struct mc_host *host, uint32_t domid);
 /* Keep this many frames free for domains to come; no domain that is open gets them. */
 void mc_host_promise(struct mc_host *host, uint64_t frames);
@@ -271,10 +304,13 @@ int mc_domain_reach(struct mc_host *host, uint32_t domid, enum mc_reach *reach, 
 
 /* holes.c. Frames [frame, frame + count) are, or are not any more, targets of DMA. Frames to be
  * pinned must be the guest's; they are populated. MC_EFOREIGN when one is not the guest's,
- * MC_EINDEX beyond its maxmem, MC_ENOMEM. */
+ * MC_EINDEX beyond its maxmem, MC_ENOMEM or MC_ETIMEOUT when they were not populated: then none is
+ * pinned that was not before. */
 int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t count, int pin);
 
-/* service.c and worker.c: run until mc_host_stop, on a thread each. */
+/* service.c and worker.c: run until mc_host_stop, on a thread each. mc_worker_run answers
+ * MC_ETIMEOUT when it leaves keepers behind, each in a call on a file that does not answer: then
+ * the host and its domains must stay as they are until the process ends. */
 int mc_service_run(struct mc_host *host);
 int mc_worker_run(struct mc_host *host);
 /* Domains whose guest bell rang since the last call, one bit each, for the ZeroMQ relay. */
@@ -284,8 +320,16 @@ uint64_t mc_relay_take(struct mc_host *host);
 struct mc_host_private {
     pthread_mutex_t lock;
     pthread_t holder;           /* atomic: thread that holds the lock, or 0 */
-    pthread_cond_t work;        /* the worker has something to do */
-    pthread_cond_t done;        /* a transit or a quiesce finished */
+    pthread_cond_t work[MC_MAX_DOMAINS];        /* the keeper of a domain has something to do */
+    pthread_cond_t supervise;   /* the supervisor is to stop */
+    pthread_cond_t done;        /* a transit, a quiesce or an errand finished */
+    pthread_mutex_t doors;      /* held while a mechanism opens or closes a domain, without lock */
+    uint32_t keepers;           /* that run */
+    struct mc_keeper {
+        struct mc_host *host;
+        struct mc_domain *domain;
+        int tid;
+    } keeper[MC_MAX_DOMAINS];
     int books_fd;               /* or -1 */
     struct mc_dom0 *dom0;       /* cmm_dom0.h; NULL while no domain needs it */
 };
@@ -294,17 +338,42 @@ struct mc_host_private {
 struct mc_host_private *mc_host_open_private(int books_fd);
 int mc_host_open_fds(struct mc_host *host);
 
-/* The worker, under the lock: let go of it until `work` is signalled or until_ns has come. */
-void mc_wait_work(struct mc_host *host, uint64_t until_ns);
+/* Records that wait for the keeper. */
+static inline uint32_t mc_kept_count(const struct mc_domain *domain)
+{
+    return domain->kept_end - domain->kept_first;
+}
 
-/* The worker has something to do. A thread that answers guests (mc_work_later) wakes the worker
- * only in mc_work_now, after the answers, or when that thread waits for `done`: a worker that wakes
- * earlier preempts the answer where CPUs are busy, and then populates for a millisecond. */
-void mc_work(struct mc_host *host);
+/* The keeper, under the lock: let go of it until its `work` is signalled or until_ns has come. */
+void mc_wait_work(struct mc_host *host, const struct mc_domain *domain, uint64_t until_ns);
+/* The supervisor, the same. */
+void mc_wait_supervise(struct mc_host *host, uint64_t until_ns);
+
+/* The keeper of a domain has something to do. A thread that answers guests (mc_work_later) wakes
+ * keepers only in mc_work_now, after the answers, or when that thread waits for `done`: a keeper
+ * that wakes earlier preempts the answer where CPUs are busy, and then populates for a
+ * millisecond. */
+void mc_work(struct mc_host *host, const struct mc_domain *domain);
+/* Memory came free: all keepers that wait for some look again. */
+void mc_work_hungry(struct mc_host *host);
 /* The calling thread answers guests from now on. */
 void mc_work_later(void);
-/* The answers are given: wake the worker if there was a reason. No lock needed. */
+/* The answers are given: wake the keepers that have a reason. No lock needed. */
 void mc_work_now(struct mc_host *host);
+
+/* Service thread: leave a record to the keeper, which calls the mechanism's `later`. */
+void mc_keep(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record);
+
+/* Under the lock, not on a keeper: have the domain's keeper call `run` (which may release the lock)
+ * and wait for its status, or MC_ETIMEOUT after longest_ns. Called here where no keeper runs. */
+int mc_errand(struct mc_host *host, struct mc_domain *domain,
+              int (*run)(struct mc_host *, struct mc_domain *), uint64_t longest_ns);
+
+/* 1 when a call on the domain's file runs for longer than that. */
+static inline int mc_file_is_late(const struct mc_domain *domain, uint64_t longest_ns)
+{
+    return domain->file_ns && mc_clock_ns() - domain->file_ns > longest_ns;
+}
 
 /* The domain that is open under a domid, or NULL and *status: MC_EINDEX, MC_ESTATE. Main thread. */
 struct mc_domain *mc_domain_at(struct mc_host *host, uint32_t domid, int *status);

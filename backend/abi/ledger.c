@@ -4,7 +4,7 @@
 
 #define TO(state) (1u << MC_A_##state)
 /* Bits of the states that may follow each. PUNCH_SOFT to INSTALLED: the guest wants it back before
- * the worker has begun. PUNCHING to PUNCH: the kernel refused; the worker tries again. */
+ * the keeper has begun. PUNCHING to PUNCH: the kernel refused; the keeper tries again. */
 static const uint16_t ledger_followers[MC_A_STATES] = {
     [MC_A_HARD] = TO(SOFT) | TO(POPULATING) | TO(INSTALLED),
     [MC_A_SOFT] = TO(HARD) | TO(POPULATING),
@@ -262,7 +262,7 @@ static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t 
         return MC_ESTATE;
     ledger_change(host, domain, area, how == MC_PULL_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD);
     domain->counters.reclaimed_areas++;
-    mc_work(host);
+    mc_work(host, domain);
     return MC_OK;
 }
 
@@ -340,7 +340,7 @@ int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
         return MC_ESTATE;
     if (ledger_install(host, domain, area)) {       /* the area is lost to it */
         mc_area_set(host, domain, area, MC_A_PUNCH_HARD);
-        mc_work(host);
+        mc_work(host, domain);
         return MC_ESTATE;
     }
     return MC_OK;
@@ -431,47 +431,42 @@ void mc_tmem_discharge(struct mc_host *host, uint32_t slab_area)
     ledger_move(&host->tmem_frames, &host->free_frames, MC_AREA_FRAMES);
 }
 
-/* Area by area, whatever the state: the domain is not served, so nothing of it is on its way. */
-static void ledger_release(struct mc_host *host, struct mc_domain *domain, int keep_pinned)
+/* States of an area that its keeper is working on. */
+static int ledger_is_under_way(uint8_t state)
 {
+    return state == MC_A_POPULATING || state == MC_A_PUNCHING_HARD || state == MC_A_PUNCHING_SOFT;
+}
+
+void mc_condemn_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned)
+{
+    MC_CHECK_LOCKED(host);
+    MC_CHECK_IN(domain, !domain->users && !domain->flight_frames,
+                "released with %u users, %lu frames in flight", domain->users,
+                domain->flight_frames);
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint8_t state = domain->states[area];
-        MC_CHECK(state != MC_A_POPULATING && state != MC_A_PUNCHING_HARD &&
-                     state != MC_A_PUNCHING_SOFT, "domain %u, area %u: released in state %u",
+        MC_CHECK(!ledger_is_under_way(state), "domain %u, area %u: released in state %u",
                  domain->domid, area, state);
-        if (state != MC_A_HARD && !(keep_pinned && domain->pin_counts[area]))
-            ledger_set(host, domain, area, MC_A_HARD);
+        if (keep_pinned && domain->pin_counts[area])
+            continue;
+        if (state == MC_A_READY || state == MC_A_INSTALLED)
+            ledger_change(host, domain, area, MC_A_PUNCH_HARD);
+        else if (state == MC_A_PUNCH_SOFT)
+            ledger_set(host, domain, area, MC_A_PUNCH_HARD);
+        else if (state == MC_A_SOFT)
+            ledger_change(host, domain, area, MC_A_HARD);
     }
     MC_CHECK_IN(domain, keep_pinned || !domain->installed_frames, "%lu frames are left",
                 domain->installed_frames);
 }
 
-/* The pages go before the ledger says that they are free. */
-void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned)
+void mc_forget_all(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK_IN(domain, !domain->users && !domain->flight_frames,
-                "released with %u users, %lu frames in flight", domain->users,
-                domain->flight_frames);
-    for (uint32_t first = 0, end; first < domain->areas; first = end + 1) {
-        for (end = first; end < domain->areas && !(keep_pinned && domain->pin_counts[end]); end++)
-            ;
-        if (end > first)
-            mc_punch(domain->ram_fd, mc_area_offset(first), mc_area_offset(end - first));
-    }
-    mc_host_lock(host);
-    ledger_release(host, domain, keep_pinned);
-    mc_work(host);
-    mc_tell_done(host);
-    mc_host_unlock(host);
-}
-
-void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t area,
-                  uint32_t states)
-{
-    MC_CHECK_LOCKED(host);
-    MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
-    for (int i = 0; i < MC_TRANSIT_WAITS_MAX && states >> domain->states[area] & 1; i++)
-        mc_wait_done(host, MC_TRANSIT_WAIT_NS);
+    mc_condemn_all(host, domain, 0);
+    for (uint32_t area = 0; area < domain->areas; area++)
+        if (domain->states[area] != MC_A_HARD)
+            ledger_set(host, domain, area, MC_A_HARD);
+    mc_work_hungry(host);
 }
 
 void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t areas)

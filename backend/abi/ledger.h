@@ -14,7 +14,7 @@
  *   READY                    ready             populated, the guest does not know yet
  *   INSTALLED                installed         the guest's. Its pages may still be missing: they
  *                                              come as the guest touches them, and are charged
- *   PUNCH_HARD, PUNCH_SOFT   transit           taken from the guest, to be punched by the worker
+ *   PUNCH_HARD, PUNCH_SOFT   transit           taken from the guest, to be punched by the keeper
  *   PUNCHING_HARD, _SOFT     transit           the punch is running
  *
  * A hole is a frame of an installed area that the guest gave back by itself (a balloon's): it is
@@ -33,8 +33,6 @@
 #include "host.h"
 
 #define MC_NO_BANK UINT32_MAX
-#define MC_TRANSIT_WAITS_MAX 16
-#define MC_TRANSIT_WAIT_NS 20000000
 
 /* cdef-begin */
 /* The only way an area changes state: counts, sums and banks follow. The change must be one that
@@ -62,7 +60,7 @@ uint32_t mc_spare_areas(const struct mc_domain *domain, uint32_t enough);
 /* First area in a state, or -1. */
 int64_t mc_find_state(const struct mc_domain *domain, enum mc_area_state state);
 
-/* Take an area from its guest. The worker punches it; the guest's word decides every race.
+/* Take an area from its guest. The keeper punches it; the guest's word decides every race.
  *   MC_PULL_HARD   wholly free -> the host's. A SOFT area: bookkeeping only.
  *   MC_PULL_SOFT   wholly free, installed -> SOFT
  *   MC_PULL_CLAIMED  the guest claimed it and offers it -> the host's
@@ -100,27 +98,26 @@ uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area);
 void mc_tmem_discharge(struct mc_host *host, uint32_t slab_area);
 
-/* Everything of the domain is the host's: for close and reboot, when no other thread uses it.
- * Pinned areas stay installed when `keep_pinned`. Punches. The lock is not held. */
-void mc_release_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned);
-
-/* Wait, bounded, until the area's state is none of `states` (bits 1 << enum mc_area_state). */
-void mc_wait_area(struct mc_host *host, const struct mc_domain *domain, uint32_t area,
-                  uint32_t states);
+/* Everything of the domain is to be the host's: for close and reboot, when no other thread uses it.
+ * What had backing is due to be punched. Pinned areas stay installed when `keep_pinned`. */
+void mc_condemn_all(struct mc_host *host, struct mc_domain *domain, int keep_pinned);
+/* Of a domain whose file nobody else has: its areas are the host's, for the file goes with it. */
+void mc_forget_all(struct mc_host *host, struct mc_domain *domain);
 
 /* Of the promised frames, these areas are for the domain that boots now, unless it only reboots. To
  * be called just before they are taken, in the same hold of the lock, or tmem would take them. */
 void mc_redeem(struct mc_host *host, const struct mc_domain *domain, uint32_t areas);
 
-/* holes.c. 1 when the host has this frame back. */
+/* holes.c. Keeper or main thread where a punch is made. 1 when the host has this frame back. */
 int mc_is_hole(const struct mc_domain *domain, uint64_t frame);
 /* Punch frames, neighbours in ascending order in one call. Releases the lock. */
-void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, uint32_t *frames,
+void mc_holes_punch(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                     uint32_t count);
 /* Single frames, as the guest named them: the guest has taken them out of use (make), or wants them
  * again (fill). A frame out of range, not installed, named twice or pinned is skipped and counted
  * in *bad (a pinned one in refused_dma too). make punches, neighbours in ascending order in one
- * call, and releases the lock; at most MC_AREA_FRAMES frames. fill charges, and stops when no more
+ * call, and releases the lock; at most MC_AREA_FRAMES frames; what the kernel refuses to punch stays
+ * the guest's. fill charges, and stops when no more
  * may be charged (`slack_too`: even out of the slack). Both return how many were done. */
 uint32_t mc_holes_make(struct mc_host *host, struct mc_domain *domain, const uint32_t *frames,
                        uint32_t count, uint32_t *bad);

@@ -7,12 +7,12 @@
  *   REPORT       punches free areas, which stay the guest's (free page reporting).
  *
  * Punching an array takes up to a millisecond, longer when the guest keeps its file busy, so the
- * service thread leaves every array with a punch to the worker. The service thread fills holes by
- * itself, unless the worker sweeps.
+ * service thread leaves every array with a punch to the keeper. The service thread fills holes by
+ * itself, unless the keeper sweeps.
  * A domain that boots with less than its maxmem begins with the difference in its balloon (Xen's
  * populate on demand): those areas are installed, every frame is a hole, and their words say
  * evicted until the driver has put them into its balloon.
- * Ten times a second the worker looks for pages in the balloon.
+ * Ten times a second the keeper looks for pages in the balloon.
  */
 #include "books.h"
 #include "mechanism.h"
@@ -22,14 +22,14 @@
 #include <string.h>
 
 #define SUPPLY_TRIES_MAX 2
-#define SWEEP_NS_MAX 2000000    /* the worker serves all domains; the area begun is finished */
+#define SWEEP_NS_MAX 2000000    /* the keeper has other work; the area begun is finished */
 #define WATCH_NS 100000000
-#define WATCH_SHARE 10          /* sweeping may take one tenth of the worker's time */
+#define WATCH_SHARE 10          /* sweeping may take one tenth of the keeper's time */
 
 struct mc_balloon {             /* domain->device */
     struct mc_record request;   /* about the array below; its answer once the work is done */
-    int array_waits;            /* for the worker, which does the work and answers */
-    int sweeping;               /* the worker punches holes again: nobody may fill one */
+    int array_waits;            /* for the keeper, which does the work and answers */
+    int sweeping;               /* the keeper punches holes again: nobody may fill one */
     uint32_t sweep_area;        /* where the next sweep begins */
     uint64_t reported_frames;   /* since boot */
     uint64_t sweeps;            /* since boot */
@@ -92,7 +92,7 @@ static void balloon_offer_target(struct mc_host *host, struct mc_domain *domain)
  * Nothing keeps a guest from touching a frame in its balloon. An honest guest does it unknowingly:
  * a touch next to a ballooned frame may make the kernel allocate a whole 2 MiB page, which
  * re-populates frames in the balloon. Then the domain's file has more pages than the ledger
- * granted, and the worker punches the holes again. QEMU does not look. */
+ * granted, and the keeper punches the holes again. QEMU does not look. */
 
 /* 1 when the domain's file has more pages than the domain has frames. */
 static int balloon_leaks(const struct mc_domain *domain)
@@ -228,8 +228,8 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
 }
 
 /* Fill the first `count` holes of the array. Up to its target a domain is given memory from
- * wherever it can be had, beyond it what is free. The worker serves free memory only: it would wait
- * for its own punches. May release the lock. */
+ * wherever it can be had, which is for the keeper to find; beyond it what is free. The keeper
+ * releases the lock. */
 static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
                                struct mc_balloon *device, uint32_t count)
 {
@@ -243,10 +243,10 @@ static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
         done += mc_holes_fill(host, domain, device->pfns + done, count - done, slack_too, &bad);
         done += bad;
         wrong += bad;
-        if (done == count || device->array_waits ||
+        if (done == count || !device->array_waits ||
             domain->installed_frames + count - done > domain->target_frames ||
-            mc_supply_find(host, domain, &path) || device->sweeping)
-            break;              /* the lock was released: a sweep may have begun */
+            mc_supply_find(host, domain, &path))
+            break;
         slack_too = 1;          /* what was found, or is coming, may stand in for the slack */
     }
     if (wrong && !mc_is_again(domain, &device->request))
@@ -335,7 +335,7 @@ static void balloon_work_on_array(struct mc_host *host, struct mc_domain *domain
     }
 }
 
-/* Worker: the array that the service thread left to it. */
+/* Keeper: the array that the service thread left to it. */
 static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
@@ -364,10 +364,11 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
         return mc_answered(record, MC_ESTATE);
     device->request = *record;
     memcpy(device->pfns, mc_balloon_array(domain->control), record->arg[0] * sizeof *device->pfns);
-    if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping) {
+    if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping ||
+        !mc_has_free(host, record->arg[0])) {
         MC_BOOKED();
         device->array_waits = 1;
-        mc_work(host);
+        mc_work(host, domain);
         return MC_KEPT;
     }
     balloon_work_on_array(host, domain);

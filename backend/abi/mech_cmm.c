@@ -67,7 +67,7 @@ static void cmm_set_target(struct mc_host *host, struct mc_domain *domain)
     cmm_tell_target(host, domain);
 }
 
-/* Worker: take what is freed above the target, as it is freed. The driver of the first design looks
+/* Keeper: take what is freed above the target, as it is freed. The driver of the first design looks
  * for that itself. */
 static int cmm_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
@@ -80,6 +80,8 @@ static int cmm_make_ready(struct mc_host *host, struct mc_domain *domain)
     if (!MC_CHECK_DOMAIN(host, domain, !domain->credit_areas, "%u areas of credit",
                          domain->credit_areas))
         return 0;
+    if (!cmm_is_second_design(domain) && mc_dom0_make_ready(host, domain))
+        return 1;
     return mc_direct.jobs[MC_JOB_PREPARE](host, domain);
 }
 
@@ -91,10 +93,17 @@ static enum mc_served cmm_request(struct mc_host *host, struct mc_domain *domain
     return mc_direct.request(host, domain, record);
 }
 
-static int cmm_give(struct mc_host *host, struct mc_domain *donor, int hard)
+static enum mc_served cmm_later(struct mc_host *host, struct mc_domain *domain,
+                                struct mc_record *record)
+{
+    MC_CHECK_IN(domain, cmm_is_second_design(domain), "op %u was kept", record->op);
+    return mc_direct.later(host, domain, record);
+}
+
+static uint32_t cmm_give(struct mc_host *host, struct mc_domain *donor, int hard, uint32_t most)
 {
     (void)hard;
-    return cmm_is_second_design(donor) && mc_pull_areas(host, donor, 1, MC_PULL_HARD, 0) == 1;
+    return cmm_is_second_design(donor) ? mc_pull_areas(host, donor, most, MC_PULL_HARD, 0) : 0;
 }
 
 static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *domain,
@@ -119,6 +128,7 @@ const struct mc_mechanism mc_cmm = {
                 [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000}},
     .device_bytes = sizeof(struct mc_cmm), .open = cmm_open, .boot = cmm_boot,
     .target = cmm_set_target, .offer = cmm_tell_target, .close = cmm_close, .request = cmm_request,
+    .later = cmm_later,
     .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready}, .give = cmm_give,
     .reach = cmm_reach, .recover = cmm_recover,
 };

@@ -2,9 +2,9 @@
  * allocator by swapping their words, and gives areas with their pages.
  *
  *   set target   free areas above it are taken at once, the others as they are freed (reclaim).
- *   GROW         grants a ready area, or populates one that supply.c finds. The worker makes the
- *                next one ready meanwhile.
- *   credit       wholly free areas that the worker grants ahead of need.
+ *   GROW         grants a ready area. The keeper makes the next one ready meanwhile. When none is
+ *                ready the keeper populates one, out of what supply.c finds, and answers.
+ *   credit       wholly free areas that the keeper grants ahead of need.
  *   INSTALL      backing again for an area that was taken softly, for another domain.
  *   RELEASE      free areas the guest offers.
  * A shrink needs nothing of the guest, so it is known at once which areas cannot be taken, and why.
@@ -46,7 +46,7 @@ static void direct_set_target(struct mc_host *host, struct mc_domain *domain)
         direct_take(host, domain, mc_domain_held(domain) - domain->target_areas);
 }
 
-/* Worker: take memory above the target as the guest frees it. */
+/* Keeper: take memory above the target as the guest frees it. */
 static int direct_reclaim(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t held = mc_domain_held(domain);
@@ -78,7 +78,7 @@ static int direct_give_credit(struct mc_host *host, struct mc_domain *domain)
     return 1;
 }
 
-/* Worker: a domain that grows gets one area ready. When the host has only its slack left, the
+/* Keeper: a domain that grows gets one area ready. When the host has only its slack left, the
  * memory for that area is taken from a domain that can spare it. */
 static int direct_make_ready(struct mc_host *host, struct mc_domain *domain)
 {
@@ -89,21 +89,16 @@ static int direct_make_ready(struct mc_host *host, struct mc_domain *domain)
         return 0;
     if (mc_has_free(host, MC_AREA_FRAMES))
         return !mc_populate(host, domain, (uint32_t)area, MC_A_READY);
-    return mc_supply_take_spare(host, domain);
+    return !mc_supply_is_coming(host) && mc_supply_take_spare(host, domain);
 }
 
-/* A HARD area, or -1. The last areas of the domain may be on their way back from a punch, or may be
- * populated by the worker: then this waits until one is HARD or READY. */
-static int64_t direct_wait_for_area(struct mc_host *host, const struct mc_domain *domain)
+/* A HARD area, or -1. The last areas of the domain may be due to be punched: then this punches them
+ * until one is HARD. */
+static int64_t direct_find_area(struct mc_host *host, struct mc_domain *domain)
 {
-    const uint32_t coming =
-        1u << MC_A_POPULATING | 1u << MC_A_PUNCH_HARD | 1u << MC_A_PUNCHING_HARD;
     int64_t area = mc_find_state(domain, MC_A_HARD);
-    for (uint32_t i = 0; i < domain->areas && area < 0 && !domain->counts[MC_A_READY]; i++) {
-        if (coming >> domain->states[i] & 1)
-            mc_wait_area(host, domain, i, coming);
+    while (area < 0 && mc_punch_own(host, domain))
         area = mc_find_state(domain, MC_A_HARD);
-    }
     return area;
 }
 
@@ -114,48 +109,45 @@ static int direct_is_full(const struct mc_domain *domain)
     return domain->counts[MC_A_INSTALLED] >= domain->target_areas;
 }
 
-/* Make an area READY: 0, MC_ETARGET, MC_ENOMEM. Every step may release the lock, and the worker
- * makes areas ready for the same domain: an area that the worker made ready meanwhile will do. */
+/* Keeper: make an area READY: 0, MC_ETARGET, MC_ENOMEM. Releases the lock. */
 static int direct_populate_one(struct mc_host *host, struct mc_domain *domain, int *path)
 {
-    int64_t area = direct_wait_for_area(host, domain);
+    int64_t area = direct_find_area(host, domain);
     int status;
-    if (domain->counts[MC_A_READY])
-        return MC_OK;
     if (area < 0 || direct_is_full(domain))
         return MC_ETARGET;
     status = mc_supply_find(host, domain, path);
-    area = mc_find_state(domain, status ? MC_A_POPULATING : MC_A_HARD);
-    if (!status && area >= 0)
-        return mc_populate(host, domain, (uint32_t)area, MC_A_READY);
-    if (area >= 0)              /* the host's last memory is on its way to this very domain */
-        mc_wait_area(host, domain, (uint32_t)area, 1u << MC_A_POPULATING);
-    if (domain->counts[MC_A_READY])
-        return MC_OK;
-    return status ? status : MC_ENOMEM;
+    if (status)
+        return status;
+    area = mc_find_state(domain, MC_A_HARD);
+    return area < 0 ? MC_ENOMEM : mc_populate(host, domain, (uint32_t)area, MC_A_READY);
 }
 
-/* One area for a domain that asked: 0, or a status. */
-static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path)
+/* One area for a domain that asked: 0, or a status; MC_LATER when none is ready and `is_keeper`
+ * is 0. */
+static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path, int is_keeper)
 {
     int status = MC_OK;
     *path = MC_PATH_RING;
     if (direct_is_full(domain))
         return MC_ETARGET;
     domain->growing = 1;
-    if (domain->counts[MC_A_READY]) {   /* the worker makes the next one ready, out of a transfer */
+    if (domain->counts[MC_A_READY]) {   /* the keeper makes the next one ready, out of a transfer */
         if (mc_domain_held(domain) < domain->target_areas &&
             !mc_has_free(host, MC_AREA_FRAMES) && mc_supply_take_from_donor(host, domain))
             *path = MC_PATH_TRANSFER;
-        mc_work(host);
-    } else {
+        mc_work(host, domain);
+    } else if (is_keeper) {
         status = direct_populate_one(host, domain, path);
+    } else {
+        return MC_LATER;
     }
     return status ? status : direct_grant(host, domain, *path);
 }
 
+/* Grant what a GROW still wants. On the service thread, what is ready: the rest is the keeper's. */
 static enum mc_served direct_serve_grow(struct mc_host *host, struct mc_domain *domain,
-                                        struct mc_record *record)
+                                        struct mc_record *record, int is_keeper)
 {
     int64_t wanted = (int64_t)record->arg[0], granted = record->status;
     uint64_t start_ns = mc_clock_ns();
@@ -165,10 +157,17 @@ static enum mc_served direct_serve_grow(struct mc_host *host, struct mc_domain *
     if (!MC_CHECK_DOMAIN(host, domain, granted >= 0 && granted < wanted, "%ld areas granted of %ld",
                          granted, wanted))
         return mc_answered(record, MC_EBROKEN);
-    while (granted < wanted && !(status = direct_grow(host, domain, &path))) {
+    if (!is_keeper && mc_kept_count(domain))       /* in their order */
+        status = MC_LATER;
+    while (!status && granted < wanted && mc_phase_of(domain) == MC_ACTIVE &&
+           !(status = direct_grow(host, domain, &path, is_keeper))) {
         record->status = ++granted;
-        if (granted < wanted && mc_clock_ns() - start_ns > MC_VISIT_NS_MAX)
+        if (!is_keeper && granted < wanted && mc_clock_ns() - start_ns > MC_VISIT_NS_MAX)
             return MC_UNFINISHED;
+    }
+    if (status == MC_LATER) {
+        mc_keep(host, domain, record);
+        return MC_KEPT;
     }
     record->arg[0] = (uint64_t)path;
     domain->counters.refused += !granted;
@@ -187,21 +186,30 @@ static enum mc_served direct_request(struct mc_host *host, struct mc_domain *dom
 {
     switch (record->op) {
     case MC_OP_GROW:
-        return direct_serve_grow(host, domain, record);
+        return direct_serve_grow(host, domain, record, 0);
     case MC_OP_RELEASE:
         return mc_answered(record, direct_release(host, domain, record->arg[0]));
     case MC_OP_INSTALL:
-        return mc_answered(record, mc_install(host, domain, record->arg[0]));
+        return mc_served_install(host, domain, record);
     default:
         return mc_answered(record, MC_EOP);
     }
 }
 
-static int direct_give(struct mc_host *host, struct mc_domain *donor, int hard)
+static enum mc_served direct_later(struct mc_host *host, struct mc_domain *domain,
+                                   struct mc_record *record)
+{
+    MC_CHECK_LOCKED(host);
+    if (record->op == MC_OP_GROW)
+        return direct_serve_grow(host, domain, record, 1);
+    return mc_answered(record, mc_install(host, domain, record->arg[0]));
+}
+
+static uint32_t direct_give(struct mc_host *host, struct mc_domain *donor, int hard, uint32_t most)
 {
     if (hard)
-        return direct_take(host, donor, 1) == 1;
-    return mc_pull_areas(host, donor, 1, MC_PULL_SOFT, 0) == 1;
+        return direct_take(host, donor, most);
+    return mc_pull_areas(host, donor, most, MC_PULL_SOFT, 0);
 }
 
 static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *domain,
@@ -219,6 +227,7 @@ static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *
 const struct mc_mechanism mc_direct = {
     .name = "direct", .id = MC_DIRECT, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
     .boot = mc_boot_populated, .target = direct_set_target, .request = direct_request,
+    .later = direct_later,
     .jobs = {[MC_JOB_TAKE] = direct_reclaim, [MC_JOB_GIVE] = direct_give_credit,
              [MC_JOB_PREPARE] = direct_make_ready},
     .give = direct_give, .reach = direct_reach,

@@ -2,13 +2,13 @@
  *
  *   size         the hard limit: areas the guest may take, with pages (INSTALLED) or not (SOFT).
  *   shrink       takes free areas, with pages or not, straight out of the guest's allocator, from
- *                the top, until the limit is the target. One pass swaps all the words; the worker
+ *                the top, until the limit is the target. One pass swaps all the words; the keeper
  *                punches what had pages, neighbours in one call. The rest is bookkeeping.
  *   grow         HARD -> SOFT: bookkeeping. Nothing is populated, nothing is charged. Areas that
  *                are being punched follow when they are done.
  *   install      on allocation, by the guest's request: populated, then told.
  *   automatic    every period, free areas INSTALLED -> SOFT: at most HYPERALLOC_SOFT_PER_HOLD per
- *                hold of the lock, merged into one punch. The worker serves other domains in
+ *                hold of the lock, merged into one punch. Other threads have the lock in
  *                between, until none is left.
  *   short        what is in use may be the guest's page cache. The guest is asked once per target
  *                to drop what is missing, and what that freed is taken once.
@@ -56,7 +56,7 @@ static uint64_t hyperalloc_size(const struct mc_domain *domain)
     return (uint64_t)hyperalloc_limit_areas(domain) * MC_AREA_FRAMES;
 }
 
-/* Worker too: return areas until the limit is the target; 1 when there was one to return. */
+/* Keeper too: return areas until the limit is the target; 1 when there was one to return. */
 static int hyperalloc_grow(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t limit = hyperalloc_limit_areas(domain);
@@ -106,8 +106,6 @@ static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
     struct mc_hyperalloc *device = hyperalloc_of(domain);
     MC_CHECK_LOCKED(host);
     switch (record->op) {
-    case MC_OP_INSTALL:
-        return mc_install(host, domain, record->arg[0]);
     case MC_OP_GROW:            /* the limit is reached: nothing to grow by asking */
         domain->counters.refused++;
         return MC_ETARGET;
@@ -129,7 +127,16 @@ static int64_t hyperalloc_serve(struct mc_host *host, struct mc_domain *domain,
 static enum mc_served hyperalloc_request(struct mc_host *host, struct mc_domain *domain,
                                          struct mc_record *record)
 {
+    if (record->op == MC_OP_INSTALL)
+        return mc_served_install(host, domain, record);
     return mc_answered(record, hyperalloc_serve(host, domain, record));
+}
+
+static enum mc_served hyperalloc_later(struct mc_host *host, struct mc_domain *domain,
+                                       struct mc_record *record)
+{
+    MC_CHECK_IN(domain, record->op == MC_OP_INSTALL, "op %u was kept", record->op);
+    return mc_answered(record, mc_install(host, domain, record->arg[0]));
 }
 
 static void hyperalloc_timer(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns)
@@ -151,9 +158,10 @@ static void hyperalloc_offer_target(struct mc_host *host, struct mc_domain *doma
     hyperalloc_grow(host, domain);
 }
 
-static int hyperalloc_give(struct mc_host *host, struct mc_domain *donor, int hard)
+static uint32_t hyperalloc_give(struct mc_host *host, struct mc_domain *donor, int hard,
+                                uint32_t most)
 {
-    return mc_pull_areas(host, donor, 1, hard ? MC_PULL_HARD : MC_PULL_SOFT, 0) == 1;
+    return mc_pull_areas(host, donor, most, hard ? MC_PULL_HARD : MC_PULL_SOFT, 0);
 }
 
 static enum mc_reach hyperalloc_reach(struct mc_host *host, const struct mc_domain *domain,
@@ -171,7 +179,7 @@ static enum mc_reach hyperalloc_reach(struct mc_host *host, const struct mc_doma
     return unanswered || *why == MC_WHY_NONE ? MC_MOVING : MC_PARTIAL;
 }
 
-/* Worker: the limit is hard, so what was freed since is taken as well. */
+/* Keeper: the limit is hard, so what was freed since is taken as well. */
 static int hyperalloc_enforce_limit(struct mc_host *host, struct mc_domain *domain)
 {
     if (!hyperalloc_excess_areas(domain) ||
@@ -185,7 +193,7 @@ const struct mc_mechanism mc_hyperalloc = {
     .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, 3600000}},
     .device_bytes = sizeof(struct mc_hyperalloc), .boot = hyperalloc_boot,
     .target = hyperalloc_set_target, .offer = hyperalloc_offer_target,
-    .request = hyperalloc_request,
+    .request = hyperalloc_request, .later = hyperalloc_later,
     .jobs = {[MC_JOB_TAKE] = hyperalloc_grow, [MC_JOB_GIVE] = hyperalloc_enforce_limit},
     .timer = hyperalloc_timer, .give = hyperalloc_give, .size = hyperalloc_size,
     .reach = hyperalloc_reach,

@@ -16,8 +16,7 @@
 #include <string.h>
 
 #define MC_SECTION_WAIT_NS 1000000000u      /* a SECTION_NEXT waits no longer for memory */
-#define MC_BOOT_WAITS_MAX 50
-#define MC_BOOT_WAIT_NS 20000000
+#define MC_BOOT_LOOK_NS 20000000
 
 /* Areas of a section: Linux' size, if that leaves four sections to resize by; of smaller domains a
  * quarter. Whole sections make up maxmem. 0 when the option asks for what cannot be. */
@@ -62,6 +61,7 @@ static int sections_boot(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
     enum mc_sections_result result = MC_SECTIONS_DONE;
+    uint64_t until_ns = mc_clock_ns() + MC_BOOT_NS_MAX;
     MC_CHECK_IN(domain, device->areas && domain->boot_areas % device->areas == 0,
                 "boots with %u areas, sections of %u", domain->boot_areas, device->areas);
     MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "boots with %u areas of %u",
@@ -71,8 +71,8 @@ static int sections_boot(struct mc_host *host, struct mc_domain *domain)
     for (uint32_t i = 0; i < domain->boot_areas / device->areas && !result; i++) {
         mc_redeem(host, domain, device->areas);
         result = mc_section_plug(host, domain, i);
-        for (int waits = 0; result == MC_SECTIONS_WAITS && waits < MC_BOOT_WAITS_MAX; waits++) {
-            mc_wait_done(host, MC_BOOT_WAIT_NS);
+        while (result == MC_SECTIONS_WAITS && mc_clock_ns() < until_ns) {
+            mc_wait_done(host, MC_BOOT_LOOK_NS);
             result = mc_section_plug(host, domain, i);
         }
     }
@@ -196,7 +196,7 @@ static enum mc_served sections_request(struct mc_host *host, struct mc_domain *d
     }
 }
 
-/* Worker: answer the SECTION_NEXT that waits, if what it waits for has come or its time is over. */
+/* Keeper: answer the SECTION_NEXT that waits, if what it waits for has come or its time is over. */
 static int sections_serve_waiting(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
@@ -217,7 +217,7 @@ static int sections_serve_waiting(struct mc_host *host, struct mc_domain *domain
     return 1;
 }
 
-/* Worker: the banks can give now what they could not. */
+/* Keeper: the banks can give now what they could not. */
 static int sections_offer_chunk(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);

@@ -4,7 +4,7 @@
  *               one device per local bank when the host has more banks than one. The guest's driver
  *               does the rest by requests (virtio_mem_requests.c).
  *   reset       unplugs all, sizes the usable regions anew, plugs what the domain boots with.
- *   watch       the worker's timer looks for pages in unplugged memory (virtio_mem_watch.c).
+ *   watch       the keeper's timer looks for pages in unplugged memory (virtio_mem_watch.c).
  *
  * What the domain boots with is plugged blocks as well: no memory of it stands outside of a device.
  */
@@ -158,7 +158,6 @@ static int vmem_boot(struct mc_host *host, struct mc_domain *domain)
     MC_CHECK_IN(domain, domain->boot_areas <= device->blocks * device->block_areas,
                 "boots with %u areas, %u blocks of %u", domain->boot_areas, device->blocks,
                 device->block_areas);
-    device->deferred_first = device->deferred_end = 0;
     device->watch_area = 0;
     memset(device->plugged, 0, sizeof device->plugged);
     vmem_share_target(device, domain->boot_areas / device->block_areas);
@@ -210,6 +209,6 @@ const struct mc_mechanism mc_virtio_mem = {
                 [VMEM_WATCH_MS] = {"watch_ms", 100, 0, 60000}},
     .device_bytes = sizeof(struct mc_vmem), .open = vmem_open, .boot = vmem_boot,
     .target = vmem_set_target, .offer = vmem_offer_target, .request = mc_vmem_request,
-    .jobs = {[MC_JOB_TAKE] = mc_vmem_serve_deferred}, .timer = vmem_timer, .reach = vmem_reach,
+    .later = mc_vmem_later, .timer = vmem_timer, .reach = vmem_reach,
     .validate = vmem_validate, .recover = mc_vmem_recover,
 };

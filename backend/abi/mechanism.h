@@ -1,7 +1,7 @@
 /* mechanism.h: the ways to resize a domain, behind one table, and what a mechanism may call.
  *
  * Owns:  what a mechanism is to the host: a struct of functions, chosen per domain when it opens.
- *        Host, ledger, service thread, worker and rings are the same for all mechanisms.
+ *        Host, ledger, service thread, keepers and rings are the same for all mechanisms.
  * Rules: a mechanism is one file mech_<name>.c with one `const struct mc_mechanism mc_<name>` and a
  *        row in MC_MECHANISM_LIST; its guest half is drv_<name>.c (frontend/abi/driver.h); the
  *        words that both exchange are in a header of their own (hypervisor/public/abi/<name>.h). A
@@ -17,13 +17,15 @@
  *   3. guest        its driver thread wakes, acts, sends requests on the memory ring, and reports
  *                   the outcome in driver_status and the bell it acted upon in config_seen.
  *   4. `request`    on the service thread, one call per record. The mechanism answers the record,
- *                   or keeps it and answers it later by mc_answer.
+ *                   leaves it to `later` on the domain's keeper when memory must be populated,
+ *                   punched or found for it (mc_keep), or answers it itself later by mc_answer.
  *   5. `reach`      compares `size` with the target whenever something moved (mc_reach_note).
  * A newer target replaces an older one at step 1: there is no queue of targets, so nothing to
  * cancel; a driver looks at requested_frames again before each step of its own.
  *
  * Floors of backend/abi, each calling only those before it: host, ledger and holes, reach, punch,
- * banks and supply, boot, mech_*, mechanisms, then domain, worker, service, excess and validate.
+ * banks and supply, boot, mech_*, mechanisms, then reap, domain and keeper, worker, service, excess
+ * and validate.
  */
 #ifndef MC_MECHANISM_H
 #define MC_MECHANISM_H
@@ -40,12 +42,15 @@ enum mc_served {
 };
 /* cdef-end */
 #define MC_NS_PER_MS 1000000u
+enum mc_later { MC_LATER = 1 }; /* beside an enum mc_status: the keeper is to do it */
+#define MC_SUPPLY_NS_MAX 320000000      /* one mc_supply_find waits no longer for punches */
+#define MC_BOOT_NS_MAX 1000000000       /* nor do all of one boot together */
 #define MC_VISIT_NS_MAX 200000  /* of one domain's memory ring, before the others are served; the
                                  * step that is under way then is finished: an area at most */
 
 /* cdef-begin */
-/* What the worker does for a domain. It runs the first job of every domain before the second of
- * any, and punches all that is due before each. */
+/* What the keeper does for its domain: one of the first that has something to do, after all that
+ * is due was punched. */
 enum mc_job { MC_JOB_TAKE, MC_JOB_GIVE, MC_JOB_PREPARE, MC_JOBS_MAX };
 
 struct mc_option {
@@ -82,14 +87,19 @@ struct mc_mechanism {
     enum mc_served (*request)(struct mc_host *host, struct mc_domain *domain,
                               struct mc_record *record);
 
-    /* Worker. jobs: something slow to do for this domain; 1 when the worker is to look at all
-     * domains again. timer: called when timer_ns has come; sets timer_ns anew. */
+    /* Keeper: the oldest record that was left to it by mc_keep; MC_KEPT: call again when it has
+     * waited. May take its time, and release the lock. */
+    enum mc_served (*later)(struct mc_host *host, struct mc_domain *domain,
+                            struct mc_record *record);
+    /* Keeper. jobs: something slow to do for this domain; 1 when there may be more. timer: called
+     * when timer_ns has come; sets timer_ns anew. */
     int (*jobs[MC_JOBS_MAX])(struct mc_host *host, struct mc_domain *domain);
     void (*timer)(struct mc_host *host, struct mc_domain *domain, uint64_t now_ns);
 
-    /* Service thread, for a receiver of any mechanism: give one area now, without asking the guest;
-     * 1 when one is on its way (or free). hard: the donor is above its target. NULL: it cannot. */
-    int (*give)(struct mc_host *host, struct mc_domain *donor, int hard);
+    /* Any thread, for a receiver of any mechanism: give up to `most` areas now, without asking the
+     * guest; how many are on their way (or free). hard: the donor is above its target. NULL: it
+     * cannot. */
+    uint32_t (*give)(struct mc_host *host, struct mc_domain *donor, int hard, uint32_t most);
 
     /* Any thread: the size that is compared with the target, in frames (NULL: installed_frames),
      * and how far it is (NULL: mc_reach_default). */
@@ -163,27 +173,42 @@ uint64_t mc_size(const struct mc_domain *domain);
  * there is something to take. */
 enum mc_why mc_why_not_taken(const struct mc_domain *domain);
 
-/* punch.c: punch the first run of areas that are due, of any domain; 1 when one was punched.
- * Releases the lock. */
-int mc_punch_due(struct mc_host *host);
+/* punch.c, keeper only: punch the first run of the domain's areas that are due; 1 when that
+ * succeeded. Releases the lock. */
+int mc_punch_own(struct mc_host *host, struct mc_domain *domain);
+int mc_is_punch_due(const struct mc_domain *domain);
 
-/* supply.c: make sure that one area may be charged to this domain, from wherever that takes. Sets
- * *path (enum mc_path) when it had to be taken away from somebody. 0, or MC_ENOMEM. May release the
- * lock. */
-int mc_supply_find(struct mc_host *host, const struct mc_domain *domain, int *path);
-/* 1 when somebody gave an area: a donor that can spare it (from_donor: a ready one too); tmem. */
+/* supply.c. Keeper of the domain, or the main thread while it boots: make sure that one area may be
+ * charged to this domain, from wherever that takes. Sets *path (enum mc_path) when it had to be
+ * taken away from somebody. 0, or MC_ENOMEM. Releases the lock while donors punch, for
+ * MC_SUPPLY_NS_MAX at most. */
+int mc_supply_find(struct mc_host *host, struct mc_domain *domain, int *path);
+/* Any thread. 1 when somebody gave an area: a donor that can spare it (from_donor: a ready one
+ * too); tmem. */
+/* 1 when what is about to be punched makes one area more free than slack and promise. */
+int mc_supply_is_coming(struct mc_host *host);
 int mc_supply_take_spare(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_take_from_donor(struct mc_host *host, const struct mc_domain *receiver);
 int mc_supply_tmem_give(struct mc_host *host);
+/* Have tmem and donors give until `frames` are free beyond slack and promise, or on their way. Looks
+ * at each donor once. A keeper breathes: it releases the lock in between, so that others are
+ * served. */
+void mc_supply_gather(struct mc_host *host, const struct mc_domain *receiver, uint64_t frames,
+                      int breathes);
+/* Keeper: let others have the lock. Releases it. */
+void mc_breathe(struct mc_host *host);
 
 /* boot.c. Boot areas one by one with their pages, as if the domain had asked. */
 int mc_boot_populated(struct mc_host *host, struct mc_domain *domain);
 /* Boot areas charged, without pages: they come when the guest touches them. */
 int mc_boot_plugged(struct mc_host *host, struct mc_domain *domain);
 /* INSTALL: give a SOFT area its backing again. 0; MC_EINDEX, MC_EFOREIGN, MC_ENOMEM, MC_ETARGET
- * when the domain holds its target already (counted as refused, like MC_ENOMEM). May release the
- * lock. */
+ * when the domain holds its target already (counted as refused, like MC_ENOMEM). Keeper; releases
+ * the lock. */
 int mc_install(struct mc_host *host, struct mc_domain *domain, uint64_t area);
+/* `request` for an INSTALL: answered at once, or kept for the keeper. */
+enum mc_served mc_served_install(struct mc_host *host, struct mc_domain *domain,
+                                 struct mc_record *record);
 /* cdef-end */
 
 #endif

@@ -1,18 +1,22 @@
-/* punch.c: gives the pages of areas that were taken from guests back to the kernel.
+/* punch.c: gives the pages of areas that were taken from a guest back to the kernel.
  *
- * Rules: under the lock, which it releases. The worker calls it first in every round; a thread that
- *        waits for memory calls it itself: punching takes less time than waiting for the worker.
+ * Rules: under the lock, which these release. The keeper of the domain alone calls them (or the
+ *        main thread, of a domain that has no keeper): the kernel takes the lock of the file's
+ *        inode, which any process that shares the file can keep for as long as it likes.
+ *        An area that the kernel refused to punch is due again after MC_PUNCH_RETRY_NS, and stays
+ *        charged until then.
  */
 #include "mechanism.h"
 
 #define MC_PUNCH_AREAS_MAX 32
+#define MC_PUNCH_RETRY_NS 20000000
 
 static int punch_is_due(uint8_t state)
 {
     return state == MC_A_PUNCH_HARD || state == MC_A_PUNCH_SOFT;
 }
 
-/* State of a punching area afterwards: an area that the kernel refused to punch is due again. */
+/* State of a punching area afterwards. */
 static enum mc_area_state punch_after(uint8_t state, int failed)
 {
     if (state == MC_A_PUNCHING_HARD)
@@ -31,12 +35,17 @@ static uint32_t punch_first(const struct mc_domain *domain)
     return first;
 }
 
-/* Punch the first run of due areas of a domain; 1 if there was one. */
-static int punch_run(struct mc_host *host, struct mc_domain *domain)
+int mc_is_punch_due(const struct mc_domain *domain)
+{
+    return domain->counts[MC_A_PUNCH_HARD] || domain->counts[MC_A_PUNCH_SOFT];
+}
+
+int mc_punch_own(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t first, end;
     int failed;
-    if (!domain->counts[MC_A_PUNCH_HARD] && !domain->counts[MC_A_PUNCH_SOFT])
+    MC_CHECK_LOCKED(host);
+    if (!mc_is_punch_due(domain) || mc_clock_ns() < domain->punch_ns)
         return 0;
     first = punch_first(domain);
     for (end = first; end < domain->areas && end - first < MC_PUNCH_AREAS_MAX &&
@@ -48,17 +57,9 @@ static int punch_run(struct mc_host *host, struct mc_domain *domain)
     mc_domain_let_go(host, domain);
     for (uint32_t area = first; area < end; area++)
         mc_area_set(host, domain, area, punch_after(domain->states[area], failed));
+    if (failed)
+        domain->punch_ns = mc_clock_ns() + MC_PUNCH_RETRY_NS;
+    else
+        mc_work_hungry(host);
     return !failed;
-}
-
-int mc_punch_due(struct mc_host *host)
-{
-    struct mc_domain *domain;
-    MC_CHECK_LOCKED(host);
-    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
-        if (mc_phase_of(domain) == MC_ACTIVE && punch_run(host, domain)) {
-            mc_reach_note(host, domain);
-            return 1;
-        }
-    return 0;
 }

@@ -70,16 +70,34 @@ static int recover_map(struct mc_host *host, struct mc_domain *domain,
     return MC_OK;
 }
 
-/* A domain that was being closed, or rebooted, is reported to the main thread, which closes it. */
+/* What the process before had of its own in the domain. One that was being closed goes on so. One
+ * that was being rebooted is broken: the main thread is to close it. */
 static void recover_phase(struct mc_domain *domain)
 {
+    enum mc_phase phase = mc_phase_of(domain);
     domain->mechanism = mc_mechanism(domain->mechanism_id);
-    domain->users = 0;
-    if (domain->phase == MC_ACTIVE || domain->phase == MC_BROKEN)
-        return;
-    if (!domain->broken_status)
-        domain->broken_status = (uint32_t)-MC_EGONE;
-    __atomic_store_n(&domain->phase, MC_BROKEN, __ATOMIC_RELEASE);
+    domain->users = domain->is_kept = domain->is_hungry = 0;
+    domain->file_ns = domain->supply_until_ns = 0;
+    domain->errand = NULL;
+    domain->errand_runs = 0;
+    if (domain->leaving) {
+        domain->leaving = 1;            /* nothing is lost by condemning its areas twice */
+        phase = MC_CLOSING;
+    } else if (phase != MC_ACTIVE && phase != MC_BROKEN) {
+        domain->broken_status = domain->broken_status ? domain->broken_status
+                                                      : (uint32_t)-MC_EGONE;
+        phase = MC_BROKEN;
+    }
+    __atomic_store_n(&domain->phase, (uint32_t)phase, __ATOMIC_RELEASE);
+}
+
+/* Records that were left to the keeper; the oldest may be half done, or answered. */
+static uint32_t recover_kept(struct mc_domain *domain)
+{
+    if (mc_kept_count(domain) && mc_kept_count(domain) <= MC_RING_SLOTS &&
+        !mc_keep_again(domain, &domain->kept[domain->kept_first % MC_RING_SLOTS]))
+        domain->kept_first++;
+    return mc_kept_count(domain);
 }
 
 /* Answers that the process before had written into the ring, and not taken off the list. */
@@ -128,7 +146,7 @@ static void recover_rings(struct mc_host *host, struct mc_domain *domain,
     if (domain->mechanism->recover)
         kept = domain->mechanism->recover(host, domain);
     if (kept >= 0)
-        kept += domain->answer_count;
+        kept += domain->answer_count + recover_kept(domain);
     again[MC_RING_MEMORY] = kept < 0 ? (int)kept
                                      : recover_ring(domain, MC_RING_MEMORY, (uint32_t)kept);
     again[MC_RING_TMEM] = recover_ring(domain, MC_RING_TMEM, 0);
@@ -198,7 +216,7 @@ static int recover_private(struct mc_host *host, int books_fd)
 {
     const struct mc_tmem_hooks none = {.slab_areas = host->tmem.slab_areas};
     host->epoll_fd = host->kick_fd = host->event_fd = host->relay_fd = -1;
-    host->stop = host->service_running = 0;
+    host->stop = host->service_running = host->worker_running = 0;
     host->relay_mask = host->attached = 0;
     host->tmem = none;
     host->own = mc_host_open_private(books_fd);

@@ -30,7 +30,7 @@ struct mc_domain_fds {
 };
 
 struct mc_recovery {            /* domains, one bit each */
-    uint64_t kept;              /* go on; those that were broken or being closed are MC_BROKEN */
+    uint64_t kept;              /* go on; those that were being closed go on `leaving` */
     uint64_t gone;              /* of those with fds: not in the books, or no more */
     uint32_t again;             /* records that are executed again */
     uint32_t due;               /* areas that are to be punched */

@@ -84,14 +84,11 @@ static enum mc_sections_result sections_find_chunk(struct mc_host *host, struct 
     MC_CHECK_IN(domain, frames <= (uint64_t)device->areas * MC_AREA_FRAMES,
                 "chunk of %lu frames, sections of %u areas", frames, device->areas);
     mc_banks_drain(host);
-    for (uint32_t i = 0; i < device->areas; i++)
-        if (host->free_frames + host->transit_frames >= needed ||
-            !(mc_supply_take_from_donor(host, domain) || mc_supply_tmem_give(host)))
-            break;
+    if (host->free_frames < needed)
+        mc_supply_gather(host, domain, frames, 0);
     if (mc_section_has_chunk(host, domain, frames, bank, chosen))
         return MC_SECTIONS_DONE;
     if (host->transit_frames) {
-        mc_work(host);
         return MC_SECTIONS_WAITS;
     }
     device->starved_frames = frames;

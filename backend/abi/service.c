@@ -3,7 +3,7 @@
  * One thread, so the tmem pool and the order of requests need no more than the host lock:
  *   1. visit every active domain: at most MC_VISIT_RECORDS_MAX records per ring. On the memory ring
  *      no record is begun after MC_VISIT_NS_MAX. Then publish the responses and ring the guest's
- *      bell if the guest sleeps. After all domains, wake the worker if there is something for it.
+ *      bell if the guest sleeps. After all domains, wake the keepers that have something to do.
  *   2. no record anywhere: spin for the current budget, looking again.
  *   3. still none: arm every ring, look once more, sleep in epoll.
  * The spin budget doubles when a request comes within spin_ns of the last one and halves when a
@@ -224,8 +224,8 @@ static void service_note_credit(struct mc_host *host, struct mc_domain *domain)
     if (taken == domain->credit_seen)
         return;
     domain->credit_seen = taken;
-    mc_host_lock(host);         /* the worker has looked, or sees it now */
-    mc_work(host);
+    mc_host_lock(host);         /* the keeper has looked, or sees it now */
+    mc_work(host, domain);
     mc_host_unlock(host);
 }
 

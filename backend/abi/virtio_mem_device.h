@@ -32,10 +32,7 @@ struct mc_vmem {                /* domain->device */
     uint32_t blocks;
     uint32_t region_count;
     struct mc_vmem_region regions[MC_VMEM_DEVICES_MAX];
-    struct mc_record deferred[MC_RING_SLOTS];   /* PLUGs that wait for a punch, by number */
-    uint32_t deferred_first;    /* the number of the first, and of the one after the last */
-    uint32_t deferred_end;
-    struct mc_area_run cleaned; /* the worker punches them again: nobody may plug them */
+    struct mc_area_run cleaned; /* the keeper punches them again: nobody may plug them */
     uint32_t watch_area;        /* where the next look begins */
     uint64_t violations;        /* areas found with pages while unplugged */
 };
@@ -75,10 +72,11 @@ enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
                                struct mc_record *record);
 /* As mc_mechanism.recover. */
 int64_t mc_vmem_recover(struct mc_host *host, struct mc_domain *domain);
-/* Worker, as mc_mechanism.jobs: answer one PLUG that waited for a punch. */
-int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain);
+/* Keeper, as mc_mechanism.later: a PLUG. */
+enum mc_served mc_vmem_later(struct mc_host *host, struct mc_domain *domain,
+                             struct mc_record *record);
 
-/* virtio_mem_watch.c. Worker: look at a part of the unplugged memory for pages that ought not be
+/* virtio_mem_watch.c. Keeper: look at a part of the unplugged memory for pages that ought not be
  * there; punch and count them. Releases the lock. */
 void mc_vmem_watch(struct mc_host *host, struct mc_domain *domain);
 

@@ -1,20 +1,21 @@
 /* virtio_mem_requests.c: what a guest may ask of its virtio-mem devices. See virtio_mem.h.
  *
  *   PLUG        all blocks of the run or none, charged to the device's bank, without pages (as
- *               QEMU without prealloc). Never beyond the requested size. While areas of the run, or
- *               memory for it, are being punched, the record is deferred: the worker answers.
- *   UNPLUG      swaps the words of the areas at once. The worker punches, neighbours in one call.
+ *               QEMU without prealloc). Never beyond the requested size. A long run, or one for
+ *               which memory must be found or punched, is left to the keeper.
+ *   UNPLUG      swaps the words of the areas at once. The keeper punches, neighbours in one call.
  *
  * Every word of a request is compared with the bitmap and the ledger. ERROR counts as a bad
  * request.
  */
-#include "books.h"
 #include "virtio_mem_device.h"
 
 #include <string.h>
 
 /* QEMU lets Linux add memory in blocks of 128 MiB: two of them beyond what is requested. */
 #define USABLE_EXTENT_AREAS 128
+#define MC_VMEM_AT_ONCE_AREAS 64        /* plugged by the service thread itself */
+#define MC_VMEM_LOOK_NS 20000000
 
 /* ---- blocks ---- */
 
@@ -130,33 +131,17 @@ static enum mc_vmem_response vmem_answer_busy(struct mc_domain *domain, struct m
 
 /* ---- plug ---- */
 
-static int vmem_host_has(const struct mc_host *host, uint64_t frames, uint64_t coming_frames)
-{
-    return host->free_frames + coming_frames >= host->slack_frames + host->promised_frames + frames;
-}
-
 /* 1 when the areas may be charged to the region's bank. */
 static int vmem_may_charge(const struct mc_host *host, struct mc_vmem_region *region,
                            struct mc_area_run areas)
 {
     uint64_t frames = mc_area_run_frames(areas);
-    int has = vmem_host_has(host, frames, 0);
+    int has = host->free_frames >= host->slack_frames + host->promised_frames + frames;
     MC_CHECK(region->bank == MC_NO_BANK || region->bank < host->bank_count,
              "device of bank %u, of %u banks", region->bank, host->bank_count);
     region->short_of_bank = has && region->bank != MC_NO_BANK &&
                             host->banks[region->bank].free_frames < frames;
     return has && !region->short_of_bank;
-}
-
-/* Take what is missing, and not on its way, from whoever can spare it. */
-static void vmem_gather_memory(struct mc_host *host, const struct mc_domain *domain,
-                               struct mc_area_run areas)
-{
-    uint64_t frames = mc_area_run_frames(areas);
-    for (uint32_t i = areas.first;
-         i < areas.end && !vmem_host_has(host, frames, host->transit_frames); i++)
-        if (!mc_supply_tmem_give(host) && !mc_supply_take_from_donor(host, domain))
-            break;
 }
 
 /* 1 when all of the areas are punched; or, `again`, plugged by the process before. */
@@ -232,22 +217,8 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
     return status ? vmem_answer_error(domain) : MC_VMEM_ACK;
 }
 
-/* 1 when the worker will answer the record, 0 when too many are deferred already. */
-static int vmem_defer_plug(struct mc_host *host, struct mc_domain *domain,
-                           const struct mc_record *record)
-{
-    struct mc_vmem *device = vmem_of(domain);
-    uint32_t count = device->deferred_end - device->deferred_first;
-    if (!MC_CHECK_DOMAIN(host, domain, count <= MC_RING_SLOTS, "%u deferred PLUGs", count) ||
-        count == MC_RING_SLOTS)
-        return 0;
-    device->deferred[device->deferred_end % MC_RING_SLOTS] = *record;
-    MC_BOOKED();
-    device->deferred_end++;
-    mc_work(host);
-    return 1;
-}
-
+/* A small PLUG whose memory is there is done at once. Plugging many areas takes as long as the turns
+ * of many neighbours, and so does finding memory: the keeper does both. */
 static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *domain,
                                         struct mc_record *record)
 {
@@ -257,46 +228,51 @@ static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *
     if (checked != MC_VMEM_ACK)
         return mc_answered(record, checked);
     areas = vmem_areas_of(domain, vmem_blocks_of(record));
-    vmem_gather_memory(host, domain, areas);
-    if (host->transit_frames &&
-        !(vmem_is_punched(domain, areas, mc_is_again(domain, record)) && vmem_may_charge(host, region, areas)) &&
-        vmem_defer_plug(host, domain, record))
-        return MC_KEPT;
-    return mc_answered(record, vmem_plug(host, domain, record, region));
+    if (areas.end - areas.first <= MC_VMEM_AT_ONCE_AREAS && !mc_kept_count(domain) &&
+        vmem_is_punched(domain, areas, mc_is_again(domain, record)) &&
+        vmem_may_charge(host, region, areas))
+        return mc_answered(record, vmem_plug(host, domain, record, region));
+    mc_keep(host, domain, record);
+    return MC_KEPT;
 }
 
-/* Everything that was due has been punched. */
-int mc_vmem_serve_deferred(struct mc_host *host, struct mc_domain *domain)
+/* Until the areas are punched and there is memory for them, or neither comes. Releases the lock. */
+static void vmem_wait_for_memory(struct mc_host *host, struct mc_domain *domain,
+                                 struct mc_vmem_region *region, struct mc_area_run areas, int again)
 {
-    struct mc_vmem *device = vmem_of(domain);
-    struct mc_vmem_region *region;
-    struct mc_record record = device->deferred[device->deferred_first % MC_RING_SLOTS];
-    uint32_t count = device->deferred_end - device->deferred_first;
-    MC_CHECK_LOCKED(host);
-    if (!count)
-        return 0;
-    if (!MC_CHECK_DOMAIN(host, domain, count <= MC_RING_SLOTS && record.op == MC_OP_VMEM_PLUG,
-                         "%u deferred, op %u", count, record.op))
-        return 0;
-    record.status = vmem_check_plug(domain, &record, &region);
-    if (record.status == MC_VMEM_ACK)
-        record.status = vmem_plug(host, domain, &record, region);
-    mc_answer(host, domain, &record);
-    MC_BOOKED();
-    device->deferred_first++;
-    return 1;
+    uint64_t until_ns = mc_clock_ns() + MC_SUPPLY_NS_MAX;
+    mc_supply_gather(host, domain, mc_area_run_frames(areas), 1);
+    while (!(vmem_is_punched(domain, areas, again) && vmem_may_charge(host, region, areas)) &&
+           host->transit_frames && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns)
+        if (!mc_punch_own(host, domain))
+            mc_wait_done(host, MC_VMEM_LOOK_NS);
 }
 
-/* The states of areas are the truth. The first PLUG that waits may be half done, or answered. */
+/* The keeper has waited for all that is due to be punched. */
+enum mc_served mc_vmem_later(struct mc_host *host, struct mc_domain *domain,
+                             struct mc_record *record)
+{
+    struct mc_vmem_region *region;
+    enum mc_vmem_response checked;
+    MC_CHECK_LOCKED(host);
+    if (!MC_CHECK_DOMAIN(host, domain, record->op == MC_OP_VMEM_PLUG, "op %u was kept", record->op))
+        return mc_answered(record, MC_EBROKEN);
+    checked = vmem_check_plug(domain, record, &region);
+    if (checked != MC_VMEM_ACK)
+        return mc_answered(record, checked);
+    vmem_wait_for_memory(host, domain, region, vmem_areas_of(domain, vmem_blocks_of(record)),
+                         mc_is_again(domain, record));
+    checked = vmem_check_plug(domain, record, &region);
+    if (checked == MC_VMEM_ACK)
+        checked = vmem_plug(host, domain, record, region);
+    return mc_answered(record, checked);
+}
+
+/* The states of areas are the truth. */
 int64_t mc_vmem_recover(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_vmem *device = vmem_of(domain);
     (void)host;
-    if (device->deferred_end - device->deferred_first > MC_RING_SLOTS)
-        return MC_EBROKEN;
-    if (device->deferred_end != device->deferred_first &&
-        !mc_keep_again(domain, &device->deferred[device->deferred_first % MC_RING_SLOTS]))
-        device->deferred_first++;
     device->cleaned = (struct mc_area_run){0, 0};
     memset(device->plugged, 0, sizeof device->plugged);
     for (uint32_t i = 0; i < device->region_count; i++) {
@@ -304,7 +280,7 @@ int64_t mc_vmem_recover(struct mc_host *host, struct mc_domain *domain)
         region->plugged = 0;
         mc_vmem_note_blocks(domain, region, region->all);
     }
-    return device->deferred_end - device->deferred_first;
+    return 0;
 }
 
 /* ---- unplug ---- */

@@ -3,9 +3,9 @@
  * A guest has all of its ram mapped, so a touch of unplugged memory makes the kernel hand out a
  * page that nobody granted. Two looks find such pages afterwards, in microseconds: unplugged areas
  * have data for lseek(SEEK_DATA); or, when the pages were allocated and never written, the file has
- * more blocks than were granted. The worker counts what it finds and punches it again.
+ * more blocks than were granted. The keeper counts what it finds and punches it again.
  *
- * The worker looks without the lock, because a guest can make it wait for the guest's file. An
+ * The keeper looks without the lock, because a guest can make it wait for the guest's file. An
  * area that was unplugged before and after, under one generation, was unplugged all the time: its
  * pages are a violation. Nobody may plug the areas while they are punched.
  */

@@ -1,71 +1,48 @@
-/* worker.c: the worker thread does the slow work, off the path of every guest. See host.h.
+/* worker.c: the supervisor of the keepers. See host.h, keeper.h.
  *
- * Each round:
- *   1. punch    one run of areas taken from guests; neighbours in one call. Then the next round.
- *   2. timers   of mechanisms, when they have come.
- *   3. jobs     of mechanisms: one, in the order of enum mc_job. Then the next round.
- * With nothing to do it sleeps until signalled, until the next timer, or MC_WORKER_SLEEP_NS.
+ * Ten times a second it gives each domain that has no keeper one, and breaks each domain whose
+ * file has not answered for MC_FILE_STUCK_NS: a process that shares the file keeps its lock. A keeper
+ * that waits for a CPU is no such case. At the end it waits for all keepers, MC_STOP_NS_MAX at most.
  */
-#include "mechanism.h"
+#include "keeper.h"
 
-#include <sched.h>
+#define MC_WORKER_LOOK_NS 100000000
+#define MC_STOP_NS_MAX 2000000000u
+#define MC_STOP_LOOK_NS 20000000
 
-#define MC_WORKER_SLEEP_NS 50000000
-
-static int worker_run_job(struct mc_host *host, enum mc_job job)
+static void worker_look_at(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_domain *domain;
-    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
-        int worked = mc_phase_of(domain) == MC_ACTIVE && domain->mechanism->jobs[job] &&
-                     domain->mechanism->jobs[job](host, domain);
-        MC_CHECK_LOCKED(host);
-        if (worked) {
-            mc_reach_note(host, domain);
-            return 1;
-        }
-    }
-    return 0;
+    mc_keeper_start(host, domain);      /* when that fails, again the next time */
+    if (mc_phase_of(domain) == MC_ACTIVE && mc_file_is_late(domain, MC_FILE_STUCK_NS) &&
+        mc_keeper_sleeps(host, domain))
+        mc_domain_break(host, domain, MC_ETIMEOUT);
 }
 
-/* Run the timers that are due; returns when the next one is. */
-static uint64_t worker_run_timers(struct mc_host *host, uint64_t sleep_ns)
+static int worker_end_keepers(struct mc_host *host)
 {
-    uint64_t now_ns = mc_clock_ns(), next_ns = now_ns + sleep_ns;
-    struct mc_domain *domain;
-    for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
-        if (mc_phase_of(domain) != MC_ACTIVE || !domain->timer_ns)
-            continue;
-        MC_CHECK_IN(domain, domain->mechanism->timer, "timer of %lu ns, %s has none",
-                    domain->timer_ns, domain->mechanism->name);
-        if (domain->timer_ns <= now_ns) {
-            domain->mechanism->timer(host, domain, now_ns);
-            MC_CHECK_LOCKED(host);
-            mc_reach_note(host, domain);
-        }
-        if (domain->timer_ns && domain->timer_ns < next_ns)
-            next_ns = domain->timer_ns;
+    uint64_t until_ns = mc_clock_ns() + MC_STOP_NS_MAX;
+    while (host->own->keepers && mc_clock_ns() < until_ns) {
+        for (uint32_t domid = 0; domid < MC_MAX_DOMAINS; domid++)
+            mc_work(host, &host->domains[domid]);
+        mc_wait_done(host, MC_STOP_LOOK_NS);
     }
-    return next_ns;
+    host->worker_running = 0;
+    return host->own->keepers ? MC_ETIMEOUT : MC_OK;
 }
 
 int mc_worker_run(struct mc_host *host)
 {
-    const struct sched_param none = {0};
-    /* SCHED_BATCH: the worker never preempts a thread when it wakes, but keeps a normal share of
-     * the CPU. Its work can wait, and takes a millisecond at a time. */
-    (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    int status;
     mc_host_lock(host);
+    MC_CHECK(!host->worker_running, "%u supervisors", host->worker_running);
+    host->worker_running = 1;
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
-        uint64_t until_ns;
-        int worked = mc_punch_due(host);
-        if (worked)
-            continue;
-        until_ns = worker_run_timers(host, MC_WORKER_SLEEP_NS);
-        for (int job = 0; job < MC_JOBS_MAX && !worked; job++)
-            worked = worker_run_job(host, (enum mc_job)job);
-        if (!worked && until_ns > mc_clock_ns())
-            mc_wait_work(host, until_ns);
+        struct mc_domain *domain;
+        for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));)
+            worker_look_at(host, domain);
+        mc_wait_supervise(host, mc_clock_ns() + MC_WORKER_LOOK_NS);
     }
+    status = worker_end_keepers(host);
     mc_host_unlock(host);
-    return MC_OK;
+    return status;
 }

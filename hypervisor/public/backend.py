@@ -16,6 +16,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId
 
 #: Why a domain is thrown out that took memory nobody granted; one of the reasons of ``broken``.
 EXCESS = "used more memory than it was granted"
+STUCK = "a process keeps the lock of its memory file, so that its memory cannot be taken back"
 
 
 class DomainSpec(DomainSettings, frozen=True):
@@ -205,11 +206,14 @@ class Backend(Targets, Protocol):
     def attached(self) -> list[DomId]:
         """The domains that are open: those of the hypervisor before, where it left any."""
 
-    def close(self, domid: DomId) -> None:
-        """Take back every frame and tmem page of a domain, dead or alive.
+    def close(self, domid: DomId, grace_s: float = 0.0) -> None:
+        """Have every frame and tmem page of a domain taken back, dead or alive. Returns at once.
 
-        DomainBusy when a thread of the backend still works on the domain: call again later.
+        The guest is told first; nothing is taken from it within ``grace_s``.
         """
+
+    def leaving(self) -> dict[DomId, str]:
+        """Names of closed domains whose memory is not all back yet; their domids are taken."""
 
     def promise(self, frames: int) -> None:
         """Keep ``frames`` free for configured domains that have not attached: their boot frames."""

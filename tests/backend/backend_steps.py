@@ -1,4 +1,4 @@
-"""What several tests of the backend do: describe a domain, wait for the worker, add up the host."""
+"""What several tests of the backend do: describe a domain, wait for the keepers, add up the host."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from backend.host import HostBackend
 from hypervisor.public.backend import DomainSpec, HostSnapshot
-from hypervisor.public.units import AREA_FRAMES
+from hypervisor.public.units import AREA_FRAMES, DomId
 
 AREA = AREA_FRAMES
 WAIT_S = 60.0
@@ -22,12 +22,18 @@ def spec(
 
 
 def settle(backend: HostBackend, done: Callable[[HostSnapshot], bool]) -> HostSnapshot:
-    """Wait (bounded) until the worker has brought the ledger where the test expects it."""
+    """Wait (bounded) until the keepers have brought the ledger where the test expects it."""
     until = time.monotonic() + WAIT_S
     while not done(backend.snapshot()):
         assert time.monotonic() < until, backend.snapshot()
         time.sleep(0.002)
     return backend.snapshot()
+
+
+def close_domain(backend: HostBackend, domid: DomId) -> None:
+    """Close a domain and wait (bounded) until its memory is back."""
+    backend.close(domid)
+    assert backend.wait_closed(WAIT_S), backend.leaving()
 
 
 def ledger(snapshot: HostSnapshot) -> int:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from backend_steps import AREA, WAIT_S, ledger, settle
+from backend_steps import AREA, WAIT_S, close_domain, ledger, settle
 from guest_double import GuestDouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -119,7 +119,7 @@ def test_a_domain_begins_with_its_balloon_inflated_by_what_it_does_not_boot_with
         with pytest.raises(NoMemory):
             domain.alloc_many(2 * AREA + 1)
         assert resize(backend, 3 * AREA) == ("partial", "no memory", 2 * AREA)
-        backend.close(DomId(1))
+        close_domain(backend, DomId(1))
         guest.close()
         wait(lambda: backend.settle(VM, WAIT_S).state == "reached")
         assert resize(backend, 6 * AREA)[0] == "reached"
@@ -358,7 +358,7 @@ def test_a_guest_that_dies_with_an_array_on_its_way_gives_all_back(backend: Host
         assert lib.mc_front_push(guest._fronts[0], record) == 0
         lib.mc_front_publish(guest._fronts[0])
         lib.mc_eventfd_ring(guest.handles.bell_fd)
-        backend.close(VM)
+        close_domain(backend, VM)
         backend.validate()
         assert backend.snapshot().free_frames == 16 * AREA
         guest.close()

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from backend_steps import AREA, WAIT_S, ledger
+from backend_steps import AREA, WAIT_S, close_domain, ledger
 from guest_double import GuestDouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -130,7 +130,7 @@ def test_what_other_mechanisms_hold_of_a_bank_stays(backend: HostBackend) -> Non
     report = backend.banks.withdraw(0, WAIT_S)
     assert (report.state, report.left_frames) == ("partial", 2 * AREA)
     assert report.why == {"vm2": "direct"}
-    backend.close(DomId(1))
+    close_domain(backend, DomId(1))
     assert backend.banks.withdraw(0).state == "withdrawn"
     assert backend.snapshot().total_frames == 6 * SECTION
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from backend_steps import WAIT_S, ledger, settle
+from backend_steps import WAIT_S, close_domain, ledger, settle
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
@@ -334,7 +334,7 @@ def test_a_domain_may_go_in_the_middle_of_an_ask(
     while not host._host.domains[0].control.requested_frames < DONOR_AREAS * AREA:
         assert time.monotonic() < until
         assert asker.control.config[ASKED] == 0, "answered without asking the donor"
-    host.close(DomId(0 if close == "donor" else 1))
+    close_domain(host, DomId(0 if close == "donor" else 1))
     if close == "donor":
         answer(asker, ASKED, number)
         assert ask(asker, 1)[0] == 1
@@ -349,10 +349,10 @@ def test_dom0_lives_as_long_as_its_domains(host: HostBackend, cleanup: ExitStack
     first = double(host, cleanup, 0, 4)
     second = double(host, cleanup, 1, 4)
     await_dom0(1)
-    host.close(DomId(0))
+    close_domain(host, DomId(0))
     assert ask(second, 1)[0] == 1
     assert first.control.config[ASKED] == 0
-    host.close(DomId(1))
+    close_domain(host, DomId(1))
     await_dom0(0)
 
 
@@ -416,6 +416,6 @@ def test_random_words_hurt_nobody_else(host: HostBackend, cleanup: ExitStack) ->
     assert held == 4
     assert good.verify() == 0
     assert good.take("areas", 1) == 1
-    host.close(DomId(0))
+    close_domain(host, DomId(0))
     snapshot = host.snapshot()
     assert ledger(snapshot) == snapshot.total_frames

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from backend_steps import WAIT_S, ledger, settle, spec
+from backend_steps import WAIT_S, close_domain, ledger, settle, spec
 from guest_double import GuestDouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -142,7 +142,7 @@ def test_an_area_made_ready_beyond_the_target_goes_back(backend: HostBackend) ->
     backend.promise(6 * AREA)  # nothing left: the receiver is given what the donor has
     assert receiver.grow(1) == (1, lib.MC_PATH_TRANSFER)
     backend.promise(0)
-    backend.close(DomId(1))
+    close_domain(backend, DomId(1))
     evicted = [area for area in range(12) if donor.word(area) & lib.MC_AREA_EVICTED]
     assert evicted
     assert donor.grow()[0] == 1
@@ -189,7 +189,7 @@ def test_a_closed_domain_cannot_ring_any_more(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1")))
     kept = os.dup(guest.handles.bell_fd)
     assert watched() == before + 1
-    backend.close(DomId(0))
+    close_domain(backend, DomId(0))
     assert watched() == before
     os.close(kept)
     guest.close()
@@ -218,7 +218,7 @@ def test_closing_gives_every_frame_back(backend: HostBackend) -> None:
     guest = GuestDouble(backend.open(DomId(0), spec("vm1", boot=5, credit=2)))
     for _ in range(700):
         guest.alloc()
-    backend.close(DomId(0))
+    close_domain(backend, DomId(0))
     assert backend.snapshot().free_frames == 16 * AREA
     guest.close()
 
@@ -254,7 +254,7 @@ def test_a_spent_error_budget_breaks_that_domain_only() -> None:
         bad.send(77)
     assert backend.broken() == [(DomId(0), "error budget spent")]
     assert good.grow()[0] == 1
-    backend.close(DomId(0))
+    close_domain(backend, DomId(0))
     bad.close()
     good.close()
     backend.stop()
@@ -339,7 +339,7 @@ def test_any_order_of_requests_conserves_the_host(steps: list[tuple[str, int, in
         elif step == "target":
             backend.set_target(DomId(who), amount * AREA)
         elif step == "reopen":
-            backend.close(DomId(who))
+            close_domain(backend, DomId(who))
             guest.close()
             held[who].clear()
             guests[who] = GuestDouble(backend.open(DomId(who), specs[who]))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from backend_steps import WAIT_S, spec
+from backend_steps import WAIT_S, close_domain, spec
 from guest_double import GuestDouble
 
 from backend.ghosts import GHOSTS_MAX, Ghosts
@@ -58,7 +58,7 @@ def test_a_domain_that_grows_and_shrinks_at_full_speed_is_not(strict: HostBacken
 
 def test_memory_of_a_domain_that_is_gone_is_taken_back(strict: HostBackend) -> None:
     guest = GuestDouble(strict.open(DomId(0), spec("gone", boot=2)))
-    strict.close(DomId(0))
+    close_domain(strict, DomId(0))
     assert strict.haunted() == []
     guest.bytes_of(5)[0] = b"\x01"
     assert strict.haunted() == ["gone"]

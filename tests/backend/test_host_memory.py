@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backend_steps import ledger, settle, spec
+from backend_steps import close_domain, ledger, settle, spec
 from guest_double import GuestDouble
 
 from backend._service import ffi, lib
@@ -97,7 +97,7 @@ def test_a_file_that_its_guest_can_shrink_is_no_danger_to_the_host(huge_dir: str
     assert status == abi.MC_TMEM_BAD + Status.EPERM
     assert guest.grow()[0] < 0
     assert guest.send(abi.MC_OP_NOP)[0] == 0
-    backend.close(VM1)
+    close_domain(backend, VM1)
     backend.validate()
     guest.close()
     backend.stop()
@@ -119,7 +119,7 @@ def test_every_area_has_a_bank_and_remote_ones_come_last() -> None:
         seen.append(free())
     assert all(now[0] == 4 for now in seen if now[1] or now[2])
     assert sum(seen[-1]) <= 1
-    backend.close(VM1)
+    close_domain(backend, VM1)
     assert free() == [4, 5, 7]
     guest.close()
     backend.stop()
@@ -161,7 +161,7 @@ def test_a_single_frame_that_is_given_back_is_free_host_memory() -> None:
     assert other.grow()[0] == 1
     assert fill_holes(backend, [5, 5, 8], slack_too=False) == (1, 2)
     backend.validate()
-    backend.close(VM1)
+    close_domain(backend, VM1)
     assert backend.snapshot().free_frames == 4 * AREA
     guest.close()
     other.close()
@@ -260,7 +260,7 @@ def test_a_reboot_without_memory_breaks_that_domain_only(mechanism: str, banks: 
     with pytest.raises(NoMemory):
         backend.reboot(VM1)
     assert [domid for domid, _ in backend.broken()] == [VM1]
-    backend.close(VM1)
+    close_domain(backend, VM1)
     backend.validate()
     assert backend.snapshot().free_frames == 8 * AREA
     guest.close()

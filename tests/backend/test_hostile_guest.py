@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import msgspec
-from backend_steps import ledger, spec
+from backend_steps import close_domain, ledger, spec
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
@@ -50,7 +50,7 @@ class Hostile:
 
     def close(self) -> None:
         self.words.release()
-        self.backend.close(self.domid)
+        close_domain(self.backend, self.domid)
         assert self.guest is not None
         self.guest.close()
 

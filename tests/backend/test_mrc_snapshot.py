@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from guest_double import GuestDouble
 
+from backend_steps import close_domain
+
 from backend.host import HostBackend
 from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
@@ -47,6 +49,6 @@ def test_a_snapshot_has_the_curves_that_were_asked_for(points: int) -> None:
         assert second.mrc == (1.0,) * POINTS
     for domid, each in enumerate(guests):
         each.close()
-        backend.close(DomId(domid))
+        close_domain(backend, DomId(domid))
     backend.validate()
     backend.stop()

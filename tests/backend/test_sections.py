@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from backend_steps import AREA, WAIT_S, ledger, settle
+from backend_steps import AREA, WAIT_S, close_domain, ledger, settle
 from guest_double import GuestDouble
 from sections_double import (
     KEPT,
@@ -136,7 +136,7 @@ def test_what_the_banks_could_not_give_is_offered_when_they_can() -> None:
     assert drive(guest, N)[-1] == (Status.ENOMEM, 0)
     assert backend.settle(VM1, WAIT_S).why == "no memory"
     bell = guest.control.config_bell
-    backend.close(DomId(1))
+    close_domain(backend, DomId(1))
     settle(backend, lambda _: guest.control.config_bell != bell)
     assert drive(guest, N)[-1][0] == NOTHING
     assert backend.settle(VM1, WAIT_S).state == "reached"

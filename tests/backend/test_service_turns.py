@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from backend_steps import WAIT_S, spec
+from backend_steps import WAIT_S, close_domain, spec
 from guest_double import GuestDouble
 
 from backend.host import HostBackend
@@ -52,7 +52,7 @@ def test_a_ring_full_of_large_requests_does_not_keep_others_waiting(wide: HostBa
     fill_ring(hog)
     assert other.grow()[0] == 1
     assert len(answered(hog)) < lib.MC_RING_SLOTS / 2
-    wide.close(DomId(0))
+    close_domain(wide, DomId(0))
     assert other.grow()[0] == 1
     for guest in (hog, other):
         guest.close()

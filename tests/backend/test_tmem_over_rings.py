@@ -16,6 +16,8 @@ from guest_double import GuestDouble
 from tmem_streams import Mix, Row, first_difference, stream
 from xen_model import XenModel
 
+from backend_steps import close_domain
+
 from backend.host import HostBackend
 from frontend._guest import lib
 from hypervisor.public.backend import DomainSpec
@@ -47,7 +49,7 @@ class RingPool:
 
     def close_client(self, client: int) -> None:
         self._guests.pop(client)[0].close()
-        self._backend.close(DomId(client))
+        close_domain(self._backend, DomId(client))
 
     def _send(self, op: int, client: int, *words: int) -> int:
         return self._guests[client][0].send(op, *words, tmem=True)[0]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from backend_steps import AREA, WAIT_S
+from backend_steps import AREA, WAIT_S, close_domain
 from guest_double import GuestDouble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -369,7 +369,7 @@ def test_what_the_host_lacks_is_plugged_when_it_comes() -> None:
         settled = backend.settle(VM, WAIT_S)
         assert (settled.state, settled.why) == ("partial", "no memory")
         assert settled.plugged_frames == 20 * AREA
-        backend.close(DomId(1))
+        close_domain(backend, DomId(1))
         wait(backend, lambda vm: vm.plugged_frames == 32 * AREA)
 
 

@@ -102,13 +102,13 @@ class Watched(HostBackend):
             elif settled.why != before:
                 self.whys[name] = settled.why, time.monotonic()
 
-    def stop(self) -> None:
+    def stop(self) -> list[str]:
         """Stop the watch, then the host."""
         self.watch.stop = 1
         self._eye.join()
         for name in self._index:
             self.forget(name)
-        super().stop()
+        return super().stop()
 
 
 class CheatLab:
