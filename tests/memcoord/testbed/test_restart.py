@@ -6,6 +6,7 @@ and the policy set is compared before and after.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -23,9 +24,13 @@ import pytest
 from hypervisor_host import AREA, WAIT_S, Host, all_is_back
 
 import frontend
+from frontend import handshake
+from frontend.domain import Domain, Handles
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import MemcoordError, PeerGone
+from hypervisor.public.messages import Attached
 from hypervisor.run_dir import LOCK_FILE, is_locked
+from memcoord.benchmarks.hostile.held_file import HOWS, Holder, NotHere
 
 pytestmark = pytest.mark.process
 KILLS = 6
@@ -252,3 +257,43 @@ def test_domains_see_the_end_of_a_keeper(start: Callable[..., KeptHost]) -> None
     with pytest.raises(PeerGone):
         dom.request(2 * AREA)
     dom.close()
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_thread_that_the_kernel_does_not_let_go_of_holds_up_no_restart(
+    start: Callable[..., KeptHost], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: list[int] = []
+
+    def keep_file(answer: Attached, handles: Handles, *rest: Any) -> Domain:
+        files.append(os.dup(handles.ram))
+        return Domain(answer, handles, *rest)
+
+    monkeypatch.setattr(handshake, "Domain", keep_file)
+    host = start()
+    with contextlib.ExitStack() as stack:
+        attacker = stack.enter_context(
+            frontend.attach(host.run_dir, "attacker", 4 * AREA, timeout_s=60.0)
+        )
+        stack.callback(os.close, files[0])
+        neighbour = stack.enter_context(
+            frontend.attach(host.run_dir, "neighbour", 4 * AREA, timeout_s=60.0)
+        )
+        stack.callback(os.close, files[1])
+        pool, frame = neighbour.tmem.new_pool(persistent=True), neighbour.alloc()
+        attacker.free_many(attacker.alloc_many(3 * AREA))
+        try:
+            stack.enter_context(Holder(how, files[0]))
+        except NotHere as why:
+            pytest.skip(str(why))
+        attacker.release(2 * AREA)  # a thread of the hypervisor punches, and waits for ever
+        pid = host.pid
+        host.wait(lambda: is_waiting(pid))
+        host.kill()
+        assert neighbour.tmem.put(pool, (1, 2, 3), 1, frame) == 1
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether a thread of the process waits in the kernel and cannot be killed."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return any(stat.read_text().rpartition(")")[2].split()[0] == "D" for stat in stats)
