@@ -6,12 +6,15 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SIGNALS_PER_READ = 64
 EXIT_UNKNOWN = 1
+#: A process whose channel has ended gets so long to end as well.
+END_S, END_NAP_S = 10.0, 0.001
 
 
 def is_held_by_the_kernel(pid: int) -> bool:
@@ -34,10 +37,17 @@ def _state(path: str) -> str:
 
 
 def status_of(pid: int) -> int:
-    """The exit status of a hypervisor whose channel has ended, below 0 for a signal."""
-    if pid:  # else it was not even forked
-        with contextlib.suppress(ChildProcessError):
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    """The exit status of a hypervisor whose channel has ended, below 0 for a signal.
+
+    EXIT_UNKNOWN where it was not even forked, or the kernel keeps a thread of it for END_S.
+    """
+    until = time.monotonic() + END_S
+    with contextlib.suppress(ChildProcessError):
+        while pid and time.monotonic() < until and not is_held_by_the_kernel(pid):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(END_NAP_S)
     return EXIT_UNKNOWN
 
 

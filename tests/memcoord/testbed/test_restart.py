@@ -30,7 +30,7 @@ from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import MemcoordError, PeerGone
 from hypervisor.public.messages import Attached
 from hypervisor.run_dir import LOCK_FILE, is_locked
-from memcoord.benchmarks.hostile.held_file import HOWS, Holder, NotHere
+from memcoord.benchmarks.hostile.held_file import Holder, NotHere
 
 pytestmark = pytest.mark.process
 KILLS = 6
@@ -259,9 +259,8 @@ def test_domains_see_the_end_of_a_keeper(start: Callable[..., KeptHost]) -> None
     dom.close()
 
 
-@pytest.mark.parametrize("how", HOWS)
 def test_a_thread_that_the_kernel_does_not_let_go_of_holds_up_no_restart(
-    start: Callable[..., KeptHost], how: str, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., KeptHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files: list[int] = []
 
@@ -283,7 +282,7 @@ def test_a_thread_that_the_kernel_does_not_let_go_of_holds_up_no_restart(
         pool, frame = neighbour.tmem.new_pool(persistent=True), neighbour.alloc()
         attacker.free_many(attacker.alloc_many(3 * AREA))
         try:
-            stack.enter_context(Holder(how, files[0]))
+            stack.enter_context(Holder("uffd", files[0]))
         except NotHere as why:
             pytest.skip(str(why))
         attacker.release(2 * AREA)  # a thread of the hypervisor punches, and waits for ever
