@@ -51,6 +51,24 @@ class Peer:
 AnyPeer = TypeVar("AnyPeer", bound=Peer)
 
 
+def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
+    """A socket that listens at ``path``; ConfigError when the path cannot be bound."""
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigError("run-dir", f"{path} is too long for a socket: choose a shorter one")
+    made = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+    try:
+        made.bind(os.fsencode(path))
+    except OSError as error:
+        made.close()
+        raise ConfigError("run-dir", f"{path}: {error.strerror}") from None
+    made.listen(QUEUE_MAX)
+    return made
+
+
+#: Where a listening socket comes from: ``listen``, or from the hypervisor before.
+Listen = Callable[[Path, socket.SocketKind], socket.socket]
+
+
 class Door(Generic[AnyPeer]):
     """Listen at ``path``; ``hear`` is called when a peer has said something or has ended.
 
@@ -69,22 +87,15 @@ class Door(Generic[AnyPeer]):
         per_process_max: int,
         uid: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        listen: Listen = listen,
     ) -> None:
-        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-            raise ConfigError("run-dir", f"{path} is too long for a socket: choose a shorter one")
         self._path, self._make, self._hear, self._refuse = path, make, hear, refuse
         self._per_process_max, self._clock = per_process_max, clock
         self._uid = os.getuid() if uid is None else uid
         self.peers: dict[int, AnyPeer] = {}
         self.refused = 0
-        self._socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+        self._socket = listen(path, kind)
         self._socket.setblocking(False)
-        try:
-            self._socket.bind(os.fsencode(path))
-        except OSError as error:
-            self._socket.close()
-            raise ConfigError("run-dir", f"{path}: {error.strerror}") from None
-        self._socket.listen(QUEUE_MAX)
         self._spare = _spare_fd()
 
     def poll_fds(self) -> list[int]:

@@ -83,10 +83,18 @@ def hypervisor(
         typer.Argument(help="A scenario or hypervisor.json (default: a host open to any domain)."),
     ] = None,
     run_dir: RunDirOption = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(metavar="RUN_DIR", help="Instead: let this installation take over there."),
+    ] = None,
 ) -> None:
     """Serve domains that others start, until interrupted: the hypervisor by itself."""
-    from memcoord.commands.serve import host_command
+    from memcoord.commands.serve import host_command, recover_command
 
+    if recover is not None:
+        if config or run_dir:
+            raise ConfigError("--recover", "takes over what is there: no configuration of its own")
+        raise typer.Exit(recover_command(recover, typer.echo))
     raise typer.Exit(host_command(config, run_dir, typer.echo))
 
 

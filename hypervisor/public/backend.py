@@ -200,6 +200,12 @@ class Backend(Targets, Protocol):
         They come out of the promised frames, as far as those go.
         """
 
+    def handles(self, domid: DomId) -> DomainHandles:
+        """What ``open`` answered for a domain that is open."""
+
+    def attached(self) -> list[DomId]:
+        """The domains that are open: those of the hypervisor before, where it left any."""
+
     def close(self, domid: DomId, grace_s: float = 0.0) -> None:
         """Have every frame and tmem page of a domain taken back, dead or alive. Returns at once.
 
