@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,6 +52,7 @@ class TmemPool:
 
         self._host, self._mrc_points = host, mrc_points
         self._bytes = areas * AREA_BYTES
+        self._recount: Any = None  # one that is not done yet
         self._slab = int(lib.mc_map_anonymous(self._bytes))
         if self._slab < 0:
             raise InternalError(f"tmem slab: {os.strerror(-self._slab)}")
@@ -76,6 +78,25 @@ class TmemPool:
     def close(self) -> None:
         """Unmap the slab. No thread serves the host any more."""
         lib.mc_unmap(self._slab, self._bytes)
+
+    def recount(self, for_s: float) -> tuple[Any, bool]:
+        """Check the pool, or go on where the last call stopped, for about ``for_s`` seconds.
+
+        The service thread waits for one step at most. Returns the ``tmem.recount.Recount`` and
+        whether it is done; the next call then begins anew. TmemBroken when something is wrong.
+        """
+        recount, self._recount = self._recount or self.tmem.recount(), None
+        until = time.monotonic() + for_s
+        while self._step(recount):
+            if time.monotonic() > until:
+                self._recount = recount
+                return recount, False
+        return recount, True
+
+    def _step(self, recount: Any) -> bool:
+        with self.locked():
+            is_going_on: bool = recount.step()
+            return is_going_on
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Any]:

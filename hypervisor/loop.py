@@ -357,6 +357,8 @@ class Hypervisor:
             case "statistics":
                 bad = {"bad_messages": self._control.bad, "refused": self._listener.refused}
                 return self._statistics() | {"control": bad}
+            case "validate":
+                return self._backend.recount()
             case "why":
                 return self._why(args["domain"])
             case "mem-set":

@@ -182,6 +182,9 @@ class Backend(Targets, Protocol):
     def relayed(self) -> list[DomId]:
         """Domains whose doorbell is to be sent over ZeroMQ."""
 
+    def recount(self) -> dict[str, int]:
+        """Check ledger and pool in bounded steps; what was counted. InternalError: broken."""
+
     def tmem_statistics(self) -> dict[str, Any]:
         """``tmem.statistics.Statistics`` as plain values."""
 

@@ -117,6 +117,7 @@ OPS: dict[str, dict[str, type]] = {
     "ping": {},
     "list": {},
     "statistics": {},
+    "validate": {},
     "why": {"domain": str},
     "mem-set": {"domain": str, "target_frames": int},
     "tmem-set": {"domain": str, "target_pages": int},

@@ -1,4 +1,4 @@
-"""Verbs that ask a live hypervisor for one thing: ``why``, ``mem-set``, ``tmem-set``, ``tmem-*``.
+"""Verbs that ask a live hypervisor for one thing: ``why``, ``validate``, ``mem-set``, ``tmem-*``.
 
 Owns: ``VERBS``, the table of them, of which ``add_verbs`` makes commands. A verb has the name of
 the control operation it asks for (``hypervisor.public.messages.OPS``). Its parameters are those of
@@ -62,8 +62,15 @@ def _explained(answer: list[dict[str, Any]], vm: str) -> tuple[dict[str, Any], l
     return {"domain": vm, "why": answer}, decision_lines(vm, answer)
 
 
+def _validated(answer: dict[str, int]) -> tuple[dict[str, int], list[str]]:
+    found = ", ".join(f"{count} {name}" for name, count in answer.items() if name[:3] != "is_")
+    more = "" if answer["is_whole"] else "; tmem goes on: ask again"
+    return answer, [f"in order: {found.replace('tmem_', 'tmem ')}{more}"]
+
+
 _ANSWERS: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {
     "why": _explained,
+    "validate": _validated,
     "tmem-freeable": lambda answer: (answer, [f"{answer['freeable_mb']} MiB"]),
 }
 AnyVm = Annotated[str | None, typer.Argument()]
@@ -136,6 +143,12 @@ def tmem_shared_auth(
 @_verb
 def tmem_freeable() -> Asked:
     """Tell how many MiB tmem could give back to the host now."""
+    return {}, {}, ""
+
+
+@_verb
+def validate() -> Asked:
+    """Check the hypervisor's ledger and its pool of tmem, and tell what was counted."""
     return {}, {}, ""
 
 
