@@ -1,0 +1,177 @@
+"""``memcoord bench chaos``: kill domains and the hypervisor, and tell what was lost.
+
+Owns: the options of the bench, its result and its exit code: 1 when a frame or a persistent page
+was lost, a page had wrong bytes, an invariant broke, or what was asked for could not all be done.
+``docs/security.md`` says what the run protects from whom.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hypervisor.config import HypervisorConfig
+from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks.chaos import leaks
+from memcoord.benchmarks.chaos.account import PROBLEMS_SHOWN_MAX, Account
+from memcoord.benchmarks.chaos.host import ChaosHost, Stuck
+from memcoord.benchmarks.chaos.plan import VARIANTS, Plan, configuration, divided
+from memcoord.benchmarks.chaos.run import Found, PlanRun
+from memcoord.benchmarks.runner import Bench, Result
+from memcoord.benchmarks.tables import Table
+from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.runs.rundir import RunDir
+
+KILLS, SEED = 300, 1
+HOUR_S = 3600.0
+#: Of which a sum above 0 is a failure.
+FAILURES = ("lost_frames", "lost_pages", "wrong_pages", "broken_invariants")
+
+
+@dataclass(frozen=True)
+class ChaosOptions:
+    """What was asked for. ``soak``: go on for so many hours, on one host."""
+
+    kills: int | None = None
+    hypervisor_kills: int = 0
+    soak: float = 0.0
+    records: int = 0
+    seed: int = SEED
+
+    def plans(self) -> list[Plan]:
+        """The plans of the run, one per host."""
+        if self.soak:
+            kills = self.kills or 0
+            return [Plan(self.seed, next(iter(VARIANTS)), kills, self.hypervisor_kills)]
+        kills = self.kills if self.kills is not None else 0 if self.records else KILLS
+        return divided(self.seed, kills, self.hypervisor_kills)
+
+
+class ChaosBench(Bench):
+    """Kills, a soak, malformed records: whatever the options say, one after the other."""
+
+    name = "chaos"
+
+    def __init__(self, options: ChaosOptions) -> None:
+        """ConfigError for numbers that ask for nothing."""
+        asked = (options.kills or 0, options.hypervisor_kills, options.records, options.soak)
+        if min(asked) < 0 or (options.kills == 0 and not any(asked)):
+            raise ConfigError("--kills", "nothing is asked for: say how many")
+        self._options = options
+
+    def measure(self, where: RunDir | Path, progress: Progress) -> dict[str, Any]:
+        """Carry out every plan; the whole result."""
+        directory = where if isinstance(where, Path) else where.path
+        began_s = time.monotonic()
+        sums = _Sums(Found())
+        plans = self._options.plans()
+        progress.begin("bench chaos", sum(plan.kills for plan in plans))
+        for plan in plans:
+            self._carry_out(plan, directory / plan.variant, sums, progress)
+        result = sums.result() | {
+            "bench": self.name,
+            "seed": self._options.seed,
+            "seconds": round(time.monotonic() - began_s, 1),
+        }
+        if self._options.soak:
+            found = leaks.slopes(sums.found.samples)
+            result["slopes_per_hour"] = {name: asdict(one) for name, one in found.items()}
+        return result
+
+    def _carry_out(self, plan: Plan, directory: Path, sums: _Sums, progress: Progress) -> None:
+        directory.mkdir(mode=0o700)
+        progress.note(f"host {plan.variant}")
+        total = sum(one.kills for one in self._options.plans())
+
+        def done() -> None:
+            progress.advance(min(sums.found.kills, total), total, plan.variant)
+
+        with Account(directory) as account:
+            try:
+                with ChaosHost(directory, _asked(plan)) as host:
+                    until_s = time.monotonic() + self._options.soak * HOUR_S
+                    PlanRun(plan, host, account, sums.found, done).carry_out(until_s)
+            except ConfigError as error:
+                sums.skipped[plan.variant] = str(error)
+                return
+            except Stuck as error:
+                sums.found.broken.append(f"{plan.variant}: {error}")
+            sums.add(account)
+
+    def tables(self, result: Result) -> Iterator[Table]:
+        """What was done, and what was found."""
+        shown = [name for name in result if isinstance(result[name], int | float)]
+        yield Table("bench chaos", ["what", "how many"], [[n, f"{result[n]:,}"] for n in shown])
+        if "slopes_per_hour" in result:
+            rows = [
+                [name, *(f"{one[key]:+.2f}" for key in ("per_hour", "low", "high"))]
+                for name, one in result["slopes_per_hour"].items()
+            ]
+            yield Table("growth per hour", ["of", "slope", "low", "high"], rows)
+
+    def lines(self, result: Result) -> list[str]:
+        """Every problem, and what was left out."""
+        skipped = [f"left out: {name}: {why}" for name, why in result["skipped"].items()]
+        return [*result["problems"], *skipped]
+
+    def status(self, result: Result) -> int:
+        """1 when anything was lost, wrong or broken."""
+        return int(any(result[name] for name in FAILURES))
+
+
+def _asked(plan: Plan) -> HypervisorConfig:
+    return configuration(plan.variant)
+
+
+class _Sums:
+    """What all plans together found."""
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.counted: dict[str, int] = {}
+        self.problems: list[str] = []
+        self.skipped: dict[str, str] = {}
+
+    def add(self, account: Account) -> None:
+        for word in COUNTED:
+            self.counted[word] = self.counted.get(word, 0) + account.total(word)
+        self.problems += account.problems()
+
+    def result(self) -> dict[str, Any]:
+        found, counted = self.found, {word: self.counted.get(word, 0) for word in COUNTED}
+        lost = sum(counted[word] for word in ("lost_frames", "lost_pages", "wrong_pages"))
+        untold = max(len(self.problems) - lost, 0)  # problems that are no loss
+        pauses = sorted(found.pauses_ms)
+        return {
+            "kills": found.kills,
+            "hypervisor_kills": found.hypervisor_kills,
+            **{word: counted.pop(word) for word in ("lost_frames", "lost_pages", "wrong_pages")},
+            "broken_invariants": len(found.broken) + untold,
+            "pause_p50_ms": _quantile(pauses, 0.50),
+            "pause_p99_ms": _quantile(pauses, 0.99),
+            "stops": found.stops,
+            "verbs": found.verbs,
+            "detaches": found.detaches,
+            "validations": found.validations,
+            "audits": found.audits,
+            **counted,
+            "skipped": self.skipped,
+            "problems": (found.broken + self.problems)[:PROBLEMS_SHOWN_MAX],
+            "first": [asdict(one) for one in found.samples[:1]],
+            "last": [asdict(one) for one in found.samples[-1:]],
+        }
+
+
+COUNTED = (
+    "lost_frames", "lost_pages", "wrong_pages", "attaches", "refused", "gone", "no_memory",
+    "operations", "frames_verified", "pages_verified", "puts",
+)  # fmt: skip
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    if not ordered:
+        return None
+    return round(ordered[min(int(len(ordered) * share), len(ordered) - 1)], 1)
