@@ -164,6 +164,15 @@ class Backend(Targets, Protocol):
         DomainBusy when a thread of the backend still works on the domain: call again later.
         """
 
+    def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """Make frames targets of DMA: they stay where they are, whatever the target.
+
+        BadFrame beyond maxmem, InternalError when one is not the guest's.
+        """
+
+    def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """Let go of frames that were pinned; errors as ``pin_dma``."""
+
     def promise(self, frames: int) -> None:
         """Keep ``frames`` free for configured domains that have not attached: their boot frames."""
 

@@ -120,6 +120,8 @@ OPS: dict[str, dict[str, type]] = {
     "validate": {},
     "why": {"domain": str},
     "mem-set": {"domain": str, "target_frames": int},
+    "mem-pin": {"domain": str, "frame": int, "count": int},
+    "mem-unpin": {"domain": str, "frame": int, "count": int},
     "tmem-set": {"domain": str, "target_pages": int},
     "tmem-list": {"domain": str},
     "tmem-freeze": {"domain": str},

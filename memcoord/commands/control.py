@@ -74,6 +74,7 @@ _ANSWERS: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {
     "tmem-freeable": lambda answer: (answer, [f"{answer['freeable_mb']} MiB"]),
 }
 AnyVm = Annotated[str | None, typer.Argument()]
+PINNED = typer.Argument(min=1, help="How many frames, from FRAME on.")
 Everyone = Annotated[bool, typer.Option("--all", "-a", help="Every domain.")]
 
 
@@ -89,6 +90,22 @@ def mem_set(
 ) -> Asked:
     """Pin a domain's memory target; 'auto' gives it back to the policy."""
     return _pinned(vm, size, "target_frames", "memory target {} frames")
+
+
+@_verb
+def mem_pin(
+    vm: str, frame: Annotated[int, typer.Argument(min=0)], count: Annotated[int, PINNED] = 1
+) -> Asked:
+    """Keep frames of a domain where they are, as targets of a device's DMA."""
+    return _dma(vm, frame, count, "pinned")
+
+
+@_verb
+def mem_unpin(
+    vm: str, frame: Annotated[int, typer.Argument(min=0)], count: Annotated[int, PINNED] = 1
+) -> Asked:
+    """Let go of frames that were pinned."""
+    return _dma(vm, frame, count, "not pinned")
 
 
 @_verb
@@ -157,6 +174,11 @@ def _pinned(vm: str, size: str, key: str, what: str) -> Asked:
     told = what.format(target) if target >= 0 else f"{what.split('{')[0]}the policy's again"
     asked = {"domain": vm, key: target}
     return asked, asked, f"{vm}: {told}"
+
+
+def _dma(vm: str, frame: int, count: int, state: str) -> Asked:
+    asked = {"domain": vm, "frame": frame, "count": count}
+    return asked, asked | {"state": state}, f"{vm}: frames {frame} to {frame + count - 1} {state}"
 
 
 def _frozen(vm: str | None, everyone: bool, state: str) -> Asked:

@@ -16,6 +16,7 @@
 /* cdef-begin */
 #define MCC_BURST_WORDS 16
 #define MCC_SERVED_NS_MAX 2000000
+#define MCC_OPS_END 96               /* above every operation of every mechanism */
 
 struct mcc_attachment {
     uint64_t meta;
@@ -26,6 +27,7 @@ struct mcc_attachment {
     int attach_fd;
     struct mc_front fronts[MC_RINGS];
     uint64_t state;             /* of the random numbers */
+    uint64_t unanswered;        /* records without an answer within their time (malformed.h) */
 };
 
 /* Words [first, last) of meta that are corrupted with this weight. */
@@ -36,6 +38,10 @@ struct mcc_range {
 };
 
 enum mcc_value { MCC_ZERO = 0, MCC_ONES = 1, MCC_RANDOM = 2, MCC_OFF_BY_ONE = 3, MCC_VALUES = 4 };
+
+uint64_t mcc_random(uint64_t *state);
+/* 1 when the hypervisor has ended the connection. */
+int mcc_hung_up(const struct mcc_attachment *own);
 
 /* Bind the two rings of a new attachment at the offsets in its control page. */
 void mcc_bind(struct mcc_attachment *own);

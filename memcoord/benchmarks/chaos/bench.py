@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hypervisor.config import HypervisorConfig
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks.chaos import leaks
+from memcoord.benchmarks.chaos import leaks, records
 from memcoord.benchmarks.chaos.account import PROBLEMS_SHOWN_MAX, Account
 from memcoord.benchmarks.chaos.host import ChaosHost, Stuck
 from memcoord.benchmarks.chaos.plan import VARIANTS, Plan, configuration, divided
@@ -71,6 +73,8 @@ class ChaosBench(Bench):
         progress.begin("bench chaos", sum(plan.kills for plan in plans))
         for plan in plans:
             self._carry_out(plan, directory / plan.variant, sums, progress)
+        if self._options.records:
+            self._send_records(directory / "records", sums, progress)
         result = sums.result() | {
             "bench": self.name,
             "seed": self._options.seed,
@@ -101,10 +105,29 @@ class ChaosBench(Bench):
                 sums.found.broken.append(f"{plan.variant}: {error}")
             sums.add(account)
 
+    def _send_records(self, directory: Path, sums: _Sums, progress: Progress) -> None:
+        directory.mkdir(mode=0o700)
+        count = self._options.records
+        progress.begin("bench chaos, malformed records", count)
+        with Account(directory) as account:
+            with ChaosHost(directory, records.asked()) as host:
+                run = records.RecordsRun(
+                    host, account, self._options.seed, lambda sent: progress.advance(sent, count)
+                )
+                run.send(count)
+            sums.add(account)
+        sums.found.broken += run.told.broken
+        sums.records = msgspec.to_builtins(run.told)
+
     def tables(self, result: Result) -> Iterator[Table]:
         """What was done, and what was found."""
         shown = [name for name in result if isinstance(result[name], int | float)]
         yield Table("bench chaos", ["what", "how many"], [[n, f"{result[n]:,}"] for n in shown])
+        if "records" in result:
+            told = result["records"]
+            rows = [[name, f"{told[name]:,}"] for name in ("sent", "answered", "lives", "seconds")]
+            rows += [[f"{name}, per second", f"{n:,}"] for name, n in told["per_second"].items()]
+            yield Table("malformed records", ["what", "how many"], rows)
         if "slopes_per_hour" in result:
             rows = [
                 [name, *(f"{one[key]:+.2f}" for key in ("per_hour", "low", "high"))]
@@ -134,6 +157,7 @@ class _Sums:
         self.counted: dict[str, int] = {}
         self.problems: list[str] = []
         self.skipped: dict[str, str] = {}
+        self.records: dict[str, Any] | None = None  # what became of malformed ones
 
     def add(self, account: Account) -> None:
         for word in COUNTED:
@@ -158,6 +182,7 @@ class _Sums:
             "validations": found.validations,
             "audits": found.audits,
             **counted,
+            **({"records": self.records} if self.records else {}),
             "skipped": self.skipped,
             "problems": (found.broken + self.problems)[:PROBLEMS_SHOWN_MAX],
             "first": [asdict(one) for one in found.samples[:1]],

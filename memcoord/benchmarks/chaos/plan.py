@@ -145,20 +145,24 @@ class Plan:
 def _verb(dice: random.Random) -> tuple[str, dict[str, Any]]:
     domain = {"domain": dice.choice(VICTIMS)}
     what = dice.random()
-    if what < 0.40:
+    if what < 0.35:
         most = MAX_AREAS * AREA_FRAMES
         frames = dice.choice((-1, 0, AREA_FRAMES, most // 4, most, dice.randrange(most)))
         return "mem-set", domain | {"target_frames": frames}
-    if what < 0.55:
+    if what < 0.50:
         return "tmem-set", domain | {"target_pages": dice.choice((-1, 0, 100, 4000))}
-    if what < 0.65:
+    if what < 0.60:
         return dice.choice(("tmem-freeze", "tmem-thaw")), domain
-    if what < 0.70:
+    if what < 0.65:
         return "detach", domain
-    if what < 0.80:
+    if what < 0.75:
         everyone = {"domain": dice.choice((*WITNESSES, *VICTIMS)), "uuid": dice.choice(UUIDS)}
         return "tmem-shared-auth", everyone | {"allow": dice.random() < 0.8}
-    if what < 0.85:
+    if what < 0.90:
+        frame, most = dice.randrange(BOOT_AREAS * AREA_FRAMES), AREA_FRAMES
+        pinned = domain | {"frame": frame, "count": dice.randrange(1, most)}
+        return dice.choice(("mem-pin", "mem-pin", "mem-unpin")), pinned
+    if what < 0.92:
         return "tmem-weight", domain | {"weight": dice.choice((0, 1, 100))}
     return "validate", {}
 

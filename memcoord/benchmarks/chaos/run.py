@@ -29,7 +29,7 @@ RETURN_S = 60.0
 SETTLE_S = 60.0
 BROKEN_MAX = 100
 #: What the operator may be told while domains come and go.
-NORMAL_REFUSALS = ("no domain named", "may share", "is not attached")
+NORMAL_REFUSALS = ("no domain named", "may share", "are not all memory of")
 
 
 @dataclass

@@ -198,6 +198,16 @@ class CheatingGuest:
         return {"corruptions": done, "lives": self._lives}
 
     @operation
+    def malformed(self, count: int) -> dict[str, int]:
+        """Send ``count`` malformed records over both rings, over as many lives as that takes."""
+        answered, unanswered = 0, 0
+        while answered < count and not unanswered:
+            bare = self._attachment()
+            answered += int(lib.mcc_malformed(bare.c, count - answered))
+            self._state, unanswered = bare.c.state, int(bare.c.unanswered)
+        return {"answered": answered, "unanswered": unanswered, "lives": self._lives}
+
+    @operation
     def files(self) -> dict[str, str]:
         """Try on the fds what would hurt the hypervisor; the kernel's answer to each."""
         ram, meta, bell = self._attachment().fds
