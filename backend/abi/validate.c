@@ -62,7 +62,8 @@ static int validate_domain(struct mc_host *host, const struct mc_domain *domain,
     uint64_t installed = 0, pinned = 0;
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint32_t state = domain->states[area], holes = domain->hole_counts[area];
-        if (state >= MC_A_STATES || (state > MC_A_SOFT && domain->banks[area] >= host->bank_count) ||
+        if (state >= MC_A_STATES ||
+            (state > MC_A_SOFT && domain->banks[area] >= host->bank_count) ||
             (state <= MC_A_SOFT && holes) ||
             (domain->pin_counts[area] && state != MC_A_INSTALLED))
             return MC_EBROKEN;
