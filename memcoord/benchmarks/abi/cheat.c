@@ -151,8 +151,9 @@ static uint64_t corrupted(uint64_t word, int how, uint64_t *state)
 static void say(struct mcc_attachment *own, int ring)
 {
     uint64_t dice = mcc_random(&own->state), frames = own->ram_bytes / MC_FRAME_BYTES;
-    struct mc_record record = {.op = (uint16_t)(dice % MCC_OPS_END), .flags = (uint16_t)(dice >> 16)};
+    struct mc_record record = {.flags = (uint16_t)(dice >> 16)};
 
+    record.op = (uint16_t)(dice % MCC_OPS_END);
     for (int i = 0; i < 5; i++) {
         uint64_t word = mcc_random(&own->state);
 
