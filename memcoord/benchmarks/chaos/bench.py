@@ -23,7 +23,7 @@ from memcoord.benchmarks.chaos.host import ChaosHost, Stuck
 from memcoord.benchmarks.chaos.plan import VARIANTS, Plan, configuration, divided
 from memcoord.benchmarks.chaos.run import Found, PlanRun
 from memcoord.benchmarks.runner import Bench, Result
-from memcoord.benchmarks.tables import Table
+from memcoord.benchmarks.tables import MISSING, Table
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs.rundir import RunDir
 
@@ -69,9 +69,7 @@ class ChaosBench(Bench):
         directory = where if isinstance(where, Path) else where.path
         began_s = time.monotonic()
         sums = _Sums(Found())
-        plans = self._options.plans()
-        progress.begin("bench chaos", sum(plan.kills for plan in plans))
-        for plan in plans:
+        for plan in self._options.plans():
             self._carry_out(plan, directory / plan.variant, sums, progress)
         if self._options.records:
             self._send_records(directory / "records", sums, progress)
@@ -87,16 +85,21 @@ class ChaosBench(Bench):
 
     def _carry_out(self, plan: Plan, directory: Path, sums: _Sums, progress: Progress) -> None:
         directory.mkdir(mode=0o700)
-        progress.note(f"host {plan.variant}")
-        total = sum(one.kills for one in self._options.plans())
+        began_s, before = time.monotonic(), sums.found.kills
+        until_s = began_s + self._options.soak * HOUR_S
+        progress.begin(f"bench chaos, host {plan.variant}")
 
         def done() -> None:
-            progress.advance(min(sums.found.kills, total), total, plan.variant)
+            if self._options.soak:
+                hours = (time.monotonic() - began_s) / HOUR_S
+                progress.advance(min(hours / self._options.soak, 1.0) * 100, 100, "% of the soak")
+            else:
+                kills = min(sums.found.kills - before, plan.kills)
+                progress.advance(kills, plan.kills, "kills")
 
         with Account(directory) as account:
             try:
                 with ChaosHost(directory, _asked(plan)) as host:
-                    until_s = time.monotonic() + self._options.soak * HOUR_S
                     PlanRun(plan, host, account, sums.found, done).carry_out(until_s)
             except ConfigError as error:
                 sums.skipped[plan.variant] = str(error)
@@ -130,7 +133,7 @@ class ChaosBench(Bench):
             yield Table("malformed records", ["what", "how many"], rows)
         if "slopes_per_hour" in result:
             rows = [
-                [name, *(f"{one[key]:+.2f}" for key in ("per_hour", "low", "high"))]
+                [name, *(_signed(one[key]) for key in ("per_hour", "low", "high"))]
                 for name, one in result["slopes_per_hour"].items()
             ]
             yield Table("growth per hour", ["of", "slope", "low", "high"], rows)
@@ -194,6 +197,10 @@ COUNTED = (
     "lost_frames", "lost_pages", "wrong_pages", "attaches", "refused", "gone", "no_memory",
     "operations", "frames_verified", "pages_verified", "puts",
 )  # fmt: skip
+
+
+def _signed(value: float | None) -> str:
+    return MISSING if value is None else f"{value:+.2f}"
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:
