@@ -124,12 +124,13 @@ class ChaosHost:
             return 0
         return pid
 
-    def kill_hypervisor(self) -> int:
-        """SIGKILL to the hypervisor, at whatever instruction it is; the pid that it had."""
+    def kill_hypervisor(self, delay_s: float) -> int:
+        """SIGKILL to the hypervisor, so long after it has answered; the pid that it had."""
         pid = int(self.ask("ping")["pid"])
+        time.sleep(delay_s)
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def how_it_ended(self) -> str:
-        """Empty while the hypervisor that was started first runs, else how it ended."""
+        """Empty while the process that was started to serve the host runs, else how it ended."""
         return "" if self._child.process.poll() is None else self._child.how_it_ended()

@@ -35,6 +35,8 @@ UUIDS = ("00000000-0000-0000-0000-00000000c0de", "00000000-0000-0000-0000-000000
 AGE_LOG10_S = (-3.3, -0.3)
 STOPPED_SHARE, STOPPED_S_MAX = 0.05, 0.3
 VERB_EACH_S = 0.05
+#: Of the hypervisor's deaths, those that come while it is taking over from the one before.
+AT_ONCE_SHARE = 0.1
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -54,6 +56,18 @@ class Death:
     age_s: float
     stop_at_s: float = -1.0  # below 0: never
     stopped_s: float = 0.0
+
+
+@dataclass(frozen=True, order=True)
+class HypervisorDeath:
+    """A kill of the hypervisor once so many domains were killed, a moment after it has answered.
+
+    ``is_at_once``: as soon as one is back after the kill before, whether it serves yet or not.
+    """
+
+    after_kills: int
+    delay_s: float
+    is_at_once: bool
 
 
 #: Settings of a host that exclude each other, or of which each is to be seen without the others.
@@ -130,10 +144,17 @@ class Plan:
             return made, Death(age_s)
         return made, Death(age_s, dice.uniform(0, age_s), dice.uniform(0.001, STOPPED_S_MAX))
 
-    def hypervisor_deaths(self) -> list[int]:
-        """After how many kills of domains the hypervisor is killed, each time."""
+    def hypervisor_deaths(self) -> list[HypervisorDeath]:
+        """When the hypervisor is killed, in order."""
         dice, each = self._dice("hypervisor"), self.kills / max(self.hypervisor_kills, 1)
-        return [int((n + dice.random()) * each) for n in range(self.hypervisor_kills)]
+        return [
+            HypervisorDeath(
+                after_kills=int((n + dice.random()) * each),
+                delay_s=dice.uniform(0, INTERVAL_MS / 1000),
+                is_at_once=n > 0 and dice.random() < AT_ONCE_SHARE,
+            )
+            for n in range(self.hypervisor_kills)
+        ]
 
     def verbs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """What the operator asks for, one after the other, without end."""

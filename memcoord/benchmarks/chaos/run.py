@@ -108,15 +108,16 @@ class PlanRun:
         if self._dead_pid:
             self._look_for_hypervisor()
         else:
-            if self._deaths and self._kills >= self._deaths[0]:
+            if self._deaths and self._kills >= self._deaths[0].after_kills:
+                self._begin_pause()
                 self._kill_hypervisor()
             elif now_s >= self._next_verb_s:
                 self._next_verb_s = now_s + VERB_EACH_S
                 self._ask(*next(self._verbs))
             if self._kills - self._audited >= AUDIT_KILLS and not self._dead_pid:
                 self.audit()
-        if not self._dead_pid and not self._plan.hypervisor_kills and self._host.how_it_ended():
-            raise Stuck(f"the hypervisor: {self._host.how_it_ended()}")
+        if how := self._host.how_it_ended():
+            raise Stuck(f"nobody serves the host any more: {how}")
         for name, process in zip(WITNESSES, self._witnesses, strict=True):
             if process.has_ended():
                 raise Stuck(f"{name} has ended; {self._account.problems()[-1:]}")
@@ -166,16 +167,21 @@ class PlanRun:
 
     # The hypervisor's own death
 
-    def _kill_hypervisor(self) -> None:
-        self._deaths.pop(0)
+    def _begin_pause(self) -> None:
         for slot in range(len(WITNESSES)):
             self._account.forget_gap(slot)
+
+    def _kill_hypervisor(self) -> None:
+        death = self._deaths.pop(0)
+        self._dead_pid = self._host.kill_hypervisor(death.delay_s)
         self._killed_ns = time.monotonic_ns()
-        self._dead_pid = self._host.kill_hypervisor()
         self._found.hypervisor_kills += 1
 
     def _look_for_hypervisor(self) -> None:
         if self._host.hypervisor_pid() not in (0, self._dead_pid):
+            if self._deaths and self._deaths[0].is_at_once:
+                self._kill_hypervisor()
+                return
             self._await_puts(time.monotonic_ns(), RETURN_S)
             self._dead_pid = 0
             self._found.pauses_ms += [

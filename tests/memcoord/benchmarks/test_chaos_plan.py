@@ -55,8 +55,8 @@ def test_kills_are_divided_and_none_is_lost(kills: int, hypervisor_kills: int) -
     deaths = [plan.hypervisor_deaths() for plan in plans]
     assert sum(map(len, deaths)) == hypervisor_kills
     for plan, at in zip(plans, deaths, strict=True):
-        assert at == sorted(at)
-        assert all(0 <= one <= plan.kills for one in at)
+        assert [one.after_kills for one in at] == sorted(one.after_kills for one in at)
+        assert all(0 <= one.after_kills <= plan.kills for one in at)
 
 
 def test_a_slope_is_that_of_the_line_and_its_interval_holds_it() -> None:
