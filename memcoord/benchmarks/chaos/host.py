@@ -26,7 +26,7 @@ from memcoord.testbed.runs import control_client
 from memcoord.testbed.runs.launcher import Launcher
 
 READY_S, SPAWN_S, END_S = 300.0, 30.0, 10.0
-ASK_MS, LOOK_MS = 10_000, 200
+ASK_MS, LOOK_MS = 10_000, 50
 ZYGOTE = "memcoord.benchmarks.chaos.zygote"
 CONFIG_EXIT = 2  # of a hypervisor whose configuration this machine cannot have
 

@@ -26,6 +26,8 @@ STEP_S = 0.001
 AUDIT_KILLS = 250
 AUDIT_S, AUDIT_POLL_S = 20.0, 0.05
 RETURN_S = 60.0
+#: Between two kills of the hypervisor that are not to fall into one pause.
+SERVES_S_MIN = 0.2
 SETTLE_S = 60.0
 BROKEN_MAX = 100
 #: What the operator may be told while domains come and go.
@@ -75,7 +77,9 @@ class PlanRun:
         self._verbs = plan.verbs()
         self._next_verb_s = 0.0
         self._deaths = plan.hypervisor_deaths()
-        self._dead_pid, self._killed_ns = 0, 0
+        self._dead_pid = 0  # of a hypervisor that was killed, until all witnesses are served again
+        self._killed_ns = self._back_ns = 0
+        self._back_s = 0.0
         self._began_s = time.monotonic()
         self._kills = self._audited = 0
 
@@ -85,7 +89,7 @@ class PlanRun:
             self._witnesses = [self._witness(stack, number) for number in range(len(WITNESSES))]
             stack.callback(self._end_victims)
             try:
-                self._await_puts(time.monotonic_ns(), SETTLE_S)
+                self._await_witnesses()
                 while not self._is_done(until_s):
                     self._step()
                 self.audit()
@@ -108,7 +112,7 @@ class PlanRun:
         if self._dead_pid:
             self._look_for_hypervisor()
         else:
-            if self._deaths and self._kills >= self._deaths[0].after_kills:
+            if self._is_hypervisor_due(now_s):
                 self._begin_pause()
                 self._kill_hypervisor()
             elif now_s >= self._next_verb_s:
@@ -167,36 +171,43 @@ class PlanRun:
 
     # The hypervisor's own death
 
+    def _is_hypervisor_due(self, now_s: float) -> bool:
+        is_due = bool(self._deaths) and self._kills >= self._deaths[0].after_kills
+        return is_due and now_s >= self._back_s + SERVES_S_MIN
+
     def _begin_pause(self) -> None:
         for slot in range(len(WITNESSES)):
             self._account.forget_gap(slot)
 
     def _kill_hypervisor(self) -> None:
-        death = self._deaths.pop(0)
+        death, self._back_ns = self._deaths.pop(0), 0
         self._dead_pid = self._host.kill_hypervisor(death.delay_s)
         self._killed_ns = time.monotonic_ns()
         self._found.hypervisor_kills += 1
 
     def _look_for_hypervisor(self) -> None:
-        if self._host.hypervisor_pid() not in (0, self._dead_pid):
-            if self._deaths and self._deaths[0].is_at_once:
-                self._kill_hypervisor()
-                return
-            self._await_puts(time.monotonic_ns(), RETURN_S)
-            self._dead_pid = 0
-            self._found.pauses_ms += [
-                self._account.of(slot, "gap_ns") / 1e6 for slot in range(len(WITNESSES))
-            ]
-        elif time.monotonic_ns() - self._killed_ns > RETURN_S * 1e9:
-            raise Stuck(f"no hypervisor came back within {RETURN_S:.0f} s of its kill")
+        """After a kill: first another hypervisor must answer, then every witness put a page."""
+        slots = range(len(WITNESSES))
+        if not self._back_ns:
+            if self._host.hypervisor_pid() not in (0, self._dead_pid):
+                self._back_ns = time.monotonic_ns()
+                if self._deaths and self._deaths[0].is_at_once:
+                    self._kill_hypervisor()
+        elif all(self._account.of(slot, "last_put_ns") > self._back_ns for slot in slots):
+            self._dead_pid, self._back_s = 0, time.monotonic()
+            self._found.pauses_ms += [self._account.of(slot, "gap_ns") / 1e6 for slot in slots]
+            return
+        if time.monotonic_ns() - self._killed_ns > RETURN_S * 1e9:
+            what = "a witness put a page" if self._back_ns else "another one answered"
+            raise Stuck(f"the hypervisor was killed, and after {RETURN_S:.0f} s not yet has {what}")
 
-    def _await_puts(self, since_ns: int, within_s: float) -> None:
-        """Until every witness has put a page after ``since_ns``."""
-        until = time.monotonic() + within_s
+    def _await_witnesses(self) -> None:
+        """Until every witness has put its first page."""
+        until = time.monotonic() + SETTLE_S
         for slot, name in enumerate(WITNESSES):
-            while self._account.of(slot, "last_put_ns") <= since_ns:
+            while not self._account.of(slot, "last_put_ns"):
                 if time.monotonic() > until:
-                    raise Stuck(f"{name} could not put a page for {within_s:.0f} s")
+                    raise Stuck(f"{name} could not put a page for {SETTLE_S:.0f} s")
                 time.sleep(STEP_S)
 
     # Audits
