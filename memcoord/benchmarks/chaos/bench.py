@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hypervisor.config import HypervisorConfig
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.chaos import leaks, records
 from memcoord.benchmarks.chaos.account import PROBLEMS_SHOWN_MAX, Account
@@ -28,6 +27,8 @@ from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs.rundir import RunDir
 
 KILLS, SEED = 300, 1
+#: The host that every machine can have; it gets the kills of those that this machine cannot.
+EVERYWHERE = next(iter(VARIANTS))
 HOUR_S = 3600.0
 #: Of which a sum above 0 is a failure.
 FAILURES = ("lost_frames", "lost_pages", "wrong_pages", "broken_invariants")
@@ -47,7 +48,7 @@ class ChaosOptions:
         """The plans of the run, one per host."""
         if self.soak:
             kills = self.kills or 0
-            return [Plan(self.seed, next(iter(VARIANTS)), kills, self.hypervisor_kills)]
+            return [Plan(self.seed, EVERYWHERE, kills, self.hypervisor_kills)]
         kills = self.kills if self.kills is not None else 0 if self.records else KILLS
         return divided(self.seed, kills, self.hypervisor_kills)
 
@@ -69,8 +70,12 @@ class ChaosBench(Bench):
         directory = where if isinstance(where, Path) else where.path
         began_s = time.monotonic()
         sums = _Sums(Found())
-        for plan in self._options.plans():
-            self._carry_out(plan, directory / plan.variant, sums, progress)
+        plans = self._options.plans()
+        for number, plan in enumerate(plans):  # which may grow by one for each host left out
+            where_to = directory / f"{number}-{plan.variant}"
+            is_done = self._carry_out(plan, where_to, sums, progress)
+            if not is_done and plan.variant != EVERYWHERE:
+                plans.append(replace(plan, variant=EVERYWHERE, seed=plan.seed + number))
         if self._options.records:
             self._send_records(directory / "records", sums, progress)
         result = sums.result() | {
@@ -83,7 +88,8 @@ class ChaosBench(Bench):
             result["slopes_per_hour"] = {name: asdict(one) for name, one in found.items()}
         return result
 
-    def _carry_out(self, plan: Plan, directory: Path, sums: _Sums, progress: Progress) -> None:
+    def _carry_out(self, plan: Plan, directory: Path, sums: _Sums, progress: Progress) -> bool:
+        """Whether this machine could have the plan's host."""
         directory.mkdir(mode=0o700)
         began_s, before = time.monotonic(), sums.found.kills
         until_s = began_s + self._options.soak * HOUR_S
@@ -99,14 +105,15 @@ class ChaosBench(Bench):
 
         with Account(directory) as account:
             try:
-                with ChaosHost(directory, _asked(plan)) as host:
+                with ChaosHost(directory, configuration(plan.variant)) as host:
                     PlanRun(plan, host, account, sums.found, done).carry_out(until_s)
             except ConfigError as error:
                 sums.skipped[plan.variant] = str(error)
-                return
+                return False
             except Stuck as error:
                 sums.found.broken.append(f"{plan.variant}: {error}")
             sums.add(account)
+        return True
 
     def _send_records(self, directory: Path, sums: _Sums, progress: Progress) -> None:
         directory.mkdir(mode=0o700)
@@ -146,10 +153,6 @@ class ChaosBench(Bench):
     def status(self, result: Result) -> int:
         """1 when anything was lost, wrong or broken."""
         return int(any(result[name] for name in FAILURES))
-
-
-def _asked(plan: Plan) -> HypervisorConfig:
-    return configuration(plan.variant)
 
 
 class _Sums:

@@ -125,10 +125,14 @@ class ChaosHost:
         return pid
 
     def kill_hypervisor(self, delay_s: float) -> int:
-        """SIGKILL to the hypervisor, so long after it has answered; the pid that it had."""
-        pid = int(self.ask("ping")["pid"])
+        """SIGKILL to the hypervisor, so long after it has answered; the pid it had. Stuck."""
+        try:
+            pid = int(self.ask("ping")["pid"])
+        except PeerGone as error:
+            raise Stuck(f"the hypervisor that is to be killed: {error}") from None
         time.sleep(delay_s)
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         return pid
 
     def how_it_ended(self) -> str:

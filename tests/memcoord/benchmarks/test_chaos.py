@@ -12,8 +12,11 @@ import pytest
 
 import memcoord
 from frontend.domain import Domain
+from hypervisor.config import HypervisorConfig
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
+from memcoord.benchmarks.chaos import bench as chaos
+from memcoord.benchmarks.chaos import plan
 from memcoord.benchmarks.chaos.account import Account, Slot
 from memcoord.benchmarks.chaos.holdings import Detached, Frames, Pages
 from memcoord.commands.bench import bench
@@ -60,6 +63,25 @@ def test_kills_lose_nothing(short_path: Path, capsys: pytest.CaptureFixture[str]
     assert result["validations"] >= 1
     assert result["frames_verified"] > 0
     assert result["pages_verified"] > 0
+
+
+def test_kills_of_a_host_that_cannot_be_had_are_done_on_another(
+    short_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan.configuration
+
+    def without_huge(variant: str) -> HypervisorConfig:
+        config = made(variant)
+        if variant != "huge":
+            return config
+        return msgspec.structs.replace(config, huge_dir="/nowhere")
+
+    monkeypatch.setattr(chaos, "configuration", without_huge)
+    code, result = run(short_path, capsys, kills=6)
+    assert (code, result["problems"]) == (0, [])
+    assert result["skipped"].keys() == {"huge"}
+    assert result["kills"] >= 6
+    assert result["audits"] == 3
 
 
 def test_every_malformed_record_is_answered(
