@@ -229,8 +229,8 @@ class PlanRun:
                 process.signal(signal.SIGCONT)
         if problem:
             self._break(f"after {self._kills} kills: {problem}")
-        with contextlib.suppress(OSError):  # it ended: the next step tells
-            pid = self._host.hypervisor_pid()
+        with contextlib.suppress(OSError, PeerGone):  # it ended: the next step tells
+            pid = int(self._host.ask("ping")["pid"])
             at_s = time.monotonic() - self._began_s
             self._found.samples.append(leaks.sample(pid, self._host.run_dir, at_s))
 
