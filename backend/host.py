@@ -128,7 +128,9 @@ class HostBackend:
         if backing not in BACKINGS:
             raise ConfigError("backing", f"{backing!r} is none of {', '.join(BACKINGS)}")
         if lib.mc_host_set_backing(self._host, BACKINGS[backing], huge_dir.encode()):
-            raise ConfigError("backing", f"this machine gives no {backing} pages {huge_dir}")
+            if huge_dir:
+                raise ConfigError("huge_dir", f"no file of huge pages can be made in {huge_dir!r}")
+            raise ConfigError("backing", f"this machine gives no pages of {backing}")
         if banks:
             made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames, 0) for b in banks])
             if lib.mc_host_set_banks(self._host, made, len(banks)):
@@ -228,17 +230,15 @@ class HostBackend:
 
     def settle(self, domid: DomId, timeout_s: float) -> Settled:
         """Wait until a domain has reached its target, or cannot; "moving" after ``timeout_s``."""
-        reach, why = ffi.new("enum mc_reach *"), ffi.new("enum mc_why *")
         until = time.monotonic() + timeout_s
-        while True:
-            _check(lib.mc_domain_reach(self._host, domid, reach, why), f"settle domain {domid}")
-            if reach[0] != lib.MC_MOVING or time.monotonic() > until:
-                break
+        state, why = snapshots.reach_of(self._host, domid)
+        while state == "moving" and time.monotonic() <= until:
             time.sleep(SETTLE_POLL_S)
+            state, why = snapshots.reach_of(self._host, domid)
         domain = self._host.domains[domid]
         return Settled(
-            state=_word("mc_reach", "MC_", reach[0]),
-            why=_word("mc_why", "MC_WHY_", why[0]) if why[0] != lib.MC_WHY_NONE else "",
+            state=state,
+            why=why,
             plugged_frames=int(lib.mc_domain_size(self._host, domid)),
             target_frames=domain.target_frames,
             driver_status=domain.control.driver_status,
@@ -385,12 +385,6 @@ class HostBackend:
             self._ghosts.close()
         self._undo.close()
         self._host = None
-
-
-def _word(enum: str, prefix: str, value: int) -> str:
-    """The name of a C enum's member, in words."""
-    name: str = ffi.typeof(f"enum {enum}").elements[value]
-    return name.removeprefix(prefix).lower().replace("_", " ")
 
 
 def _done(code: int, what: str) -> None:

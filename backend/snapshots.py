@@ -14,6 +14,7 @@ from typing import Any
 from backend._service import ffi, lib
 from backend.tmem_pool import COUNTERS, TmemPool
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
+from hypervisor.public.errors import InternalError
 from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 
@@ -44,10 +45,27 @@ def take(host: Any, names: Mapping[DomId, str], pool: TmemPool | None) -> HostSn
     )
 
 
+def reach_of(host: Any, domid: DomId) -> tuple[str, str]:
+    """``state`` and ``why`` of ``Settled``, as they are now; InternalError for no domain."""
+    reach, why = ffi.new("enum mc_reach *"), ffi.new("enum mc_why *")
+    if lib.mc_domain_reach(host, domid, reach, why) != lib.MC_OK:
+        raise InternalError(f"no domain {domid} to ask for its reach")
+    words = _word("mc_reach", "MC_", reach[0]), _word("mc_why", "MC_WHY_", why[0])
+    return words[0], "" if why[0] == lib.MC_WHY_NONE else words[1]
+
+
+def _word(enum: str, prefix: str, value: int) -> str:
+    """The name of a C enum's member, in words."""
+    name: str = ffi.typeof(f"enum {enum}").elements[value]
+    return name.removeprefix(prefix).lower().replace("_", " ")
+
+
 def _domain(
     host: Any, domain: Any, name: str, pool: TmemPool | None, capacity: int
 ) -> DomainSnapshot:
     domid = DomId(domain.domid)
+    broken = domain.phase == lib.MC_BROKEN
+    reach, why = ("moving", "") if broken else reach_of(host, domid)
     control, counters = domain.control, domain.counters
     tmem = dict.fromkeys(COUNTERS, 0) if pool is None else pool.counters(domid)
     return DomainSnapshot(
@@ -65,10 +83,12 @@ def _domain(
         **{name: getattr(control, name.removeprefix("guest_")) for name in _GUEST_WORDS},
         **tmem,
         ring_requests=counters.requests,
-        broken=domain.phase == lib.MC_BROKEN,
+        broken=broken,
         mrc=None if pool is None else pool.miss_ratios(domid, capacity),
         mechanism=MECHANISMS[domain.mechanism.id],
         granule_frames=domain.granule_frames,
         plugged_frames=int(lib.mc_domain_size(host, domid)),
         pinned_frames=domain.pinned_frames,
+        reach=reach,
+        reach_why=why,
     )

@@ -15,16 +15,23 @@ import msgspec
 from msgspec import Meta
 
 from hypervisor.public.constants import MAX_DOMAINS
+from hypervisor.public.documents import decode_json
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.settings import DomainSettings, HostSettings, Name, convert
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of
 
+#: The largest number of a node that Linux knows.
+NODE_MAX = 1023
+POLICY_CHARACTERS_MAX = 4096
+SPIN_NS_MAX = 1_000_000_000
 CONFIG_FILE = "hypervisor.json"
 
-Frames = Annotated[int, Meta(ge=0, description="frames")]
+#: 4 PiB of memory: more than any machine has, and every count of areas fits 32 bits.
+FRAMES_MAX = 1 << 40
+Frames = Annotated[int, Meta(ge=0, le=FRAMES_MAX, description="frames")]
 #: -1 stands for a default, which the comment beside the field names.
-FramesOrDefault = Annotated[int, Meta(ge=-1, description="frames (-1: the default)")]
-PagesOrAny = Annotated[int, Meta(ge=-1, description="pages (-1 for no limit)")]
+FramesOrDefault = Annotated[int, Meta(ge=-1, le=FRAMES_MAX, description="frames (-1: the default)")]
+PagesOrAny = Annotated[int, Meta(ge=-1, le=FRAMES_MAX, description="pages (-1 for no limit)")]
 SizeOfDomain = Annotated[
     int, Meta(ge=AREA_FRAMES, le=MAX_AREAS * AREA_FRAMES, description="frames of 4 KiB")
 ]
@@ -41,7 +48,7 @@ class DomainConfig(DomainSettings, frozen=True):
     maxmem_frames: SizeOfDomain
     boot_frames: Frames
     target_frames: Frames
-    tmem_min_pages: Annotated[int, Meta(ge=0, description="pages")] = 0
+    tmem_min_pages: Annotated[int, Meta(ge=0, le=FRAMES_MAX, description="pages")] = 0
     tmem_max_pages: PagesOrAny = -1
     ram_min_frames: FramesOrDefault = -1  # -1: boot_frames
     ram_max_frames: FramesOrDefault = -1  # -1: maxmem
@@ -55,8 +62,8 @@ class DomainConfig(DomainSettings, frozen=True):
 class BankConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of host memory, bound to NUMA node ``node`` (-1: to none)."""
 
-    frames: int
-    node: int = -1
+    frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]
+    node: Annotated[int, Meta(ge=-1, le=NODE_MAX, description="(-1 for none)")] = -1
     remote: bool = False
 
 
@@ -68,16 +75,20 @@ class HypervisorConfig(HostSettings, frozen=True):
     has already mapped.
     """
 
-    total_frames: int
+    total_frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]
     slack_frames: Frames = 2 * AREA_FRAMES
     tmem_max_pages: PagesOrAny = -1  # -1: all host memory no domain has installed
-    policy: str = "greedy"  # "name", "name:P=2,threshold=64" or "path.py:Class"
-    policy_deadline_ms: int = 500
-    spin_ns: int = -1  # -1: calibrate; 0: always sleep
+    policy: Annotated[str, Meta(max_length=POLICY_CHARACTERS_MAX)] = (
+        "greedy"  # "name", "name:P=2,threshold=64" or "path.py:Class"
+    )
+    policy_deadline_ms: Annotated[int, Meta(ge=1, le=3_600_000, description="milliseconds")] = 500
+    spin_ns: Annotated[
+        int, Meta(ge=-1, le=SPIN_NS_MAX, description="nanoseconds")
+    ] = -1  # -1: calibrate; 0: always sleep
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
     attach_secret: str = ""  # a listed domain must bring the ``attach_token`` made of it
     on_violation: Literal["report", "stop", "kill"] = "report"
-    error_budget: int = 64
+    error_budget: Annotated[int, Meta(ge=0, le=(1 << 32) - 1, description="errors")] = 64
     tmem_record: str = ""  # file to append every tmem operation to
     banks: tuple[BankConfig, ...] = ()  # their sum is total_frames; none: one bank
     domains: tuple[DomainConfig, ...] = ()
@@ -91,18 +102,15 @@ def attach_token(secret: str, name: str) -> str:
 def read(path: Path) -> HypervisorConfig:
     """The checked configuration in the JSON file ``path``; ConfigError says what is wrong."""
     try:
-        raw = msgspec.json.decode(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
-    except msgspec.DecodeError as error:
-        raise ConfigError(str(path), str(error)) from None
-    except RecursionError:
-        raise ConfigError(str(path), "brackets are nested too deeply") from None
     try:
-        config = convert(raw, HypervisorConfig)
+        config = convert(decode_json(data, str(path)), HypervisorConfig)
         check(config)
     except ConfigError as error:
-        raise ConfigError(error.key, f"{error.why} (in {path})") from None
+        where = "" if error.key == str(path) else f" (in {path})"
+        raise ConfigError(error.key, f"{error.why}{where}") from None
     return config
 
 

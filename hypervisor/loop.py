@@ -28,8 +28,9 @@ from hypervisor.attach import AttachListener
 from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
 from hypervisor.control import ControlPlane
 from hypervisor.coordination.coordinator import Coordinator
+from hypervisor.coordination.decisions import Decision
 from hypervisor.domains import DomainEntry, DomainTable
-from hypervisor.public.backend import EXCESS, Backend, DomainSpec
+from hypervisor.public.backend import EXCESS, STANDING, Backend, DomainSpec, not_reached
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
@@ -378,12 +379,23 @@ class Hypervisor:
     def _why(self, name: str) -> Any:
         """Decisions about a domain, attached or gone."""
         decisions = self._coordinator.why(name)
-        if not decisions:
-            self._entry_named(name)
+        entry = self._entry_named(name) if not decisions else self._domains.named(name)
+        if entry is not None:
+            now = self._standing(entry)
+            if said := not_reached(now):
+                target = now["target_frames"]
+                time_ns = self._coordinator.now_ns()
+                decisions.append(Decision(self._ticks, time_ns, name, "ram", target, target, said))
         return msgspec.to_builtins(decisions)
 
-    def _mem_set(self, entry: DomainEntry, target_frames: int) -> None:
-        """Pin the RAM target against the policy; -1 lets the policy set it again."""
+    def _standing(self, entry: DomainEntry) -> dict[str, Any]:
+        """Where a domain is on its way to its targets."""
+        domains = self._backend.snapshot().domains
+        now = next(domain for domain in domains if domain.domid == entry.domid)
+        return {name: getattr(now, name) for name in STANDING}
+
+    def _mem_set(self, entry: DomainEntry, target_frames: int) -> dict[str, Any]:
+        """Pin the RAM target against the policy; -1 lets the policy set it again. How far it is."""
         if not -1 <= target_frames <= entry.config.maxmem_frames:
             raise ConfigError(
                 "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
@@ -393,6 +405,7 @@ class Hypervisor:
             entry.domid, entry.config.target_frames if released else target_frames
         )
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
+        return self._standing(entry)
 
     def _pin(self, op: str, entry: DomainEntry, frame: int, count: int) -> None:
         """Pin frames as targets of DMA, or let go of them."""
@@ -407,14 +420,15 @@ class Hypervisor:
             what = f"{count} frames from {frame} on are not all memory of {entry.name} now"
             raise ConfigError("frame", f"{what}: ask for frames it has been granted") from None
 
-    def _tmem_set(self, entry: DomainEntry, target_pages: int) -> None:
-        """Pin the tmem target against the policy; below 0 lets the policy set it again."""
+    def _tmem_set(self, entry: DomainEntry, target_pages: int) -> dict[str, Any]:
+        """Pin the tmem target against the policy; below 0 lets the policy set it again. How far."""
         total = self._config.total_frames
         if target_pages > total:
             raise ConfigError("target", f"must be 0 to {total} pages (all host memory)")
         pages = max(target_pages, -1)
         self._backend.set_tmem_target(entry.domid, pages)
         self._coordinator.pin(entry.domid, tmem_pages=pages)
+        return self._standing(entry)
 
 
 def _has_input(fileno: int) -> bool:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 the caller's mistake (option, scenario, policy),
 With ``--json`` a verb prints exactly one JSON object on stdout; errors are one line on stderr.
 """
 
+import errno
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -18,6 +19,8 @@ from memcoord.commands.control import add_verbs
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+#: Of an OSError: a disk, a quota or a limit of the process has no room for what is written.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LINE_CHARACTERS_MAX, UNEXPECTED_CHARACTERS_MAX = 600, 300
 
 app = typer.Typer(
@@ -305,6 +308,7 @@ def tmem_replay(
 
 def main() -> None:
     """The console script: run a verb, turn every error into one line and an exit code."""
+    _open_missing_files()
     try:
         from memcoord.commands.packages import check_packages
 
@@ -319,12 +323,25 @@ def main() -> None:
     except UnicodeEncodeError as error:
         _fail(f"{error.object!a} is not UTF-8: choose another name", EXIT_USAGE)
     except (OSError, MemoryError) as error:  # the machine's limit, not a defect of ours
-        _fail(f"the system refused: {error or 'out of memory'}", EXIT_FAILED)
+        full = isinstance(error, OSError) and error.errno in NO_ROOM
+        advice = "; make room, or choose another directory" if full else ""
+        _fail(f"the system refused: {error or 'out of memory'}{advice}", EXIT_FAILED)
     except Exception as error:
         if isinstance(error, ValueError) and _is_policy_error(error):
             _fail(error, EXIT_USAGE)
         what = f"unexpected {type(error).__name__}: {error}"
         _fail(f"{what[:UNEXPECTED_CHARACTERS_MAX]}; {_keep_trace()}", EXIT_FAILED)
+
+
+def _open_missing_files() -> None:
+    """/dev/null for a standard file that the caller closed: another file would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:

@@ -121,16 +121,20 @@ def check(channel: socket.socket, text: str) -> Verdict:
     try:
         report = examine(make, clock_ns=time.perf_counter_ns)
     except PolicyError as error:
-        return Verdict(error=str(error)[:WORD_CHARACTERS_MAX])
+        return Verdict(error=_word(str(error)))
     failures = [(one.clause, one.what, one.input) for one in report.failures]
     return Verdict(
         tried=report.tried,
         failures=tuple(
-            (clause[:WORD_CHARACTERS_MAX], what[:WORD_CHARACTERS_MAX], view[:WORD_CHARACTERS_MAX])
-            for clause, what, view in failures
+            (_word(clause), _word(what), _word(view)) for clause, what, view in failures
         ),
         plan_ns=report.plan_ns,
     )
+
+
+def _word(text: str) -> str:
+    """A text short enough for a verdict, in Unicode."""
+    return text[:WORD_CHARACTERS_MAX].encode("utf-8", "replace").decode()
 
 
 def _fit(text: str) -> str:
@@ -138,9 +142,15 @@ def _fit(text: str) -> str:
     return " ".join(text.split())[:TEXT_CHARACTERS_MAX].encode("utf-8", "replace").decode()
 
 
+def _one_line(kind: type[BaseException], error: BaseException, _: object) -> None:
+    """What ends this process in place of a traceback, which means nothing to a policy's user."""
+    sys.stderr.write(f"the policy's process ended: {kind.__name__}: {_fit(str(error))}\n")
+
+
 def main(argv: list[str]) -> None:
     """Entry point of the process."""
     parent, role, channel_fd = int(argv[1]), argv[2], int(argv[3])
+    sys.excepthook = _one_line
     lacks = confine(parent)
     channel = socket.socket(fileno=channel_fd)
     if role == "check":

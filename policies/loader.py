@@ -10,9 +10,10 @@ names the part.
     path/to/file.py:Class:floor=128    with parameters
 
 A class with a nested ``Params`` (a ``PolicyParams``) is made from it; one without takes none. A
-name that is built in means the built-in policy, even if another package declares it too. A TOML
-table ``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the
-other. Nothing is imported before it is asked for by name.
+file may import modules that lie beside it (``policies.neighbours``). A name that is built in means
+the built-in policy, even if another package declares it too. A TOML table
+``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the other.
+Nothing is imported before it is asked for by name.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ from typing import Any
 import msgspec
 
 from policies.base import NEEDS, Policy, PolicyError, PolicyParams, needs_of
+from policies.neighbours import shown
 
 ENTRY_POINT_GROUP = "memcoord.policies"
 #: Name -> module and class; the class's ``name`` is the same name.
@@ -53,7 +55,7 @@ BUILT_IN: dict[str, str] = {
     "fallow": "policies.fallow:Fallow",
 }
 
-_FILE = re.compile(r"^(?P<path>.+\.py)(?::(?P<name>\w*))?(?::(?P<params>.*))?$")
+_FILE = re.compile(r"^(?P<path>.+?\.py)(?::(?P<name>\w*))?(?::(?P<params>.*))?$")
 _NAME = re.compile(r"^(?P<name>[\w.-]+)(?::(?P<params>.*))?$")
 _FIELD = re.compile(r" - at `\$\.?(\w+)")
 _UNKNOWN = re.compile(r"unknown field `(\w+)`")
@@ -102,6 +104,12 @@ def load(
             f"{label}: needs {need!r} ({what}), not measured here; 'memcoord sim' measures all"
         )
     return policy
+
+
+def file_in(text: str) -> str:
+    """The path of the file in the text of a policy; empty when the text names no file."""
+    match = _FILE.match(text)
+    return "" if match is None else match["path"]
 
 
 def text_of(policy: str | Mapping[str, Any]) -> str:
@@ -182,7 +190,11 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 
 def _from_file(path: Path, name: str) -> type:
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
+        raise PolicyError(f"{path}: {error}") from None
+    if not found:
         raise PolicyError(f"{path}: no such file")
     module = _import_file(path.resolve())
     if not name:
@@ -196,13 +208,15 @@ def _from_file(path: Path, name: str) -> type:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Run ``path`` as a module of its own name, anew each time; leaves no file beside it."""
+    """Run ``path`` as a module of its own name, anew each time, with the modules beside it; leaves
+    no file there."""
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     module = ModuleType(f"memcoord_policy_{path.stem}_{digest}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # msgspec looks a class's annotations up there
     try:
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        with shown(path.parent):
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:  # the user's file may raise anything
         del sys.modules[module.__name__]
         line = error.lineno if isinstance(error, SyntaxError) else None

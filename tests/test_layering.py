@@ -46,6 +46,7 @@ INCLUDES = {
     "frontend/abi": {"frontend/abi", "hypervisor/public/abi"},
     "backend/abi": {"backend/abi", "hypervisor/public/abi"},
     "memcoord/testbed/guests/abi": {"memcoord/testbed/guests/abi", "hypervisor/public/abi"},
+    "memcoord/testbed/streams/abi": {"memcoord/testbed/streams/abi", "hypervisor/public/abi"},
     "memcoord/benchmarks/abi": {
         *("memcoord/benchmarks/abi", "memcoord/testbed/guests/abi"),
         *("frontend/abi", "hypervisor/public/abi"),

@@ -3,23 +3,34 @@
 Owns: the choice of the cache directory, ``$XDG_CACHE_HOME`` or ``~/.cache``, then
 ``memcoord/numba-<hash>``. The hash covers numba's version, every source of this package and every
 source beside the module that declares the kernels (any package may declare some), because numba
-looks at one file only and would miss a change in a function that a kernel calls. Where that
-directory cannot be written, nothing is cached: a temporary directory would outlive a process that
-is killed. The environment of the process is not changed. Used by the modules that declare entries.
+looks at one file only and would miss a change in a function that a kernel calls. The environment of
+the process is not changed. Used by the modules that declare entries.
+
+No state of the directory keeps a process from starting. Each file in it ends with a digest; a file
+that is cut, empty or damaged counts as missing, its kernel is compiled again and the file replaced
+by a rename, so that processes that fill the directory at the same time do not disturb each other.
+Where nothing can be written, nothing is cached: a temporary directory would outlive a process that
+is killed. Either is told in one line on standard error, once in a process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 DIGEST_CHARS = 16
+#: At the end of every file in the cache, of the bytes before it.
+SEAL_BYTES = 16
 
 
 def home() -> Path:
@@ -34,11 +45,11 @@ def directory(module: str = __file__) -> Path | None:
     nothing can be written."""
     try:
         wanted = home() / f"numba-{_digest(Path(module).parent)}"
-        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=wanted):
-            return wanted
-    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
+        _make(wanted)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+        _cannot_keep(error)
         return None
+    return wanted
 
 
 @contextmanager
@@ -47,18 +58,132 @@ def cached_kernels(module: str = __file__) -> Iterator[bool]:
 
     ``module``: the ``__file__`` of the module that declares them.
     """
-    from numba.core import config
+    from numba.core import caching, config
 
     place = directory(module)
+    try:
+        if place is not None:  # numba would look for another place, or raise
+            _make(place / caching.UserProvidedCacheLocator.get_suitable_cache_subpath(module))
+    except OSError as error:
+        _cannot_keep(error)
+        place = None
     if place is None:
         yield False
         return
     before = config.CACHE_DIR
     config.CACHE_DIR = str(place)
     try:
-        yield True
+        with _guarded(caching):
+            yield True
     finally:
         config.CACHE_DIR = before
+
+
+@contextmanager
+def _guarded(caching: Any) -> Iterator[None]:
+    """Inside, ``numba.core.caching`` reads and writes sealed files, and no file makes it raise."""
+    files, cache = caching.IndexDataCacheFile, caching.Cache
+    load, save = cache.load_overload, cache.save_overload
+
+    def careful_load(self: Any, signature: Any, context: Any) -> Any:
+        try:
+            return load(self, signature, context)
+        except Exception as error:  # what is made of a file's content may raise anything
+            _compiled_again(self.cache_path, error)
+            return None
+
+    def careful_save(self: Any, signature: Any, data: Any) -> None:
+        try:
+            save(self, signature, data)
+        except OSError as error:
+            _cannot_keep(error)
+
+    caching.IndexDataCacheFile = _sealed(files)
+    cache.load_overload, cache.save_overload = careful_load, careful_save
+    try:
+        yield
+    finally:
+        caching.IndexDataCacheFile = files
+        cache.load_overload, cache.save_overload = load, save
+
+
+@functools.cache
+def _sealed(files: Any) -> Any:
+    """``files``, numba's class of the files of one function, with a digest at the end of each.
+
+    numba ignores what follows a pickle. A kernel is kept with its key, because the index of two
+    processes that write at the same time may name the file of the other.
+    """
+
+    class SealedFiles(files):  # type: ignore[misc]
+        def save(self, key: Any, data: Any) -> None:
+            super().save(key, (key, data))
+
+        def load(self, key: Any) -> Any:
+            kept_key, data = super().load(key) or (None, None)
+            return data if kept_key == key else None
+
+        def _load_index(self) -> Any:
+            return super()._load_index() if self._is_whole(self._index_path) else {}
+
+        def _load_data(self, name: str) -> Any:
+            path = self._data_path(name)
+            return super()._load_data(name) if self._is_whole(path) else None
+
+        def _is_whole(self, path: str) -> bool:
+            """Whether the file is as it was written; False when there is none."""
+            try:
+                content = Path(path).read_bytes()
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                _compiled_again(path, error)
+                return False
+            whole = _seal(content[:-SEAL_BYTES]) == content[-SEAL_BYTES:]
+            if not whole:
+                _compiled_again(path, "damaged")
+            return whole
+
+        @contextmanager
+        def _open_for_write(self, path: str) -> Iterator[io.BytesIO]:
+            content = io.BytesIO()
+            yield content
+            with super()._open_for_write(path) as file:
+                file.write(content.getvalue() + _seal(content.getvalue()))
+
+    return SealedFiles
+
+
+def _seal(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=SEAL_BYTES).digest()
+
+
+def _make(place: Path) -> None:
+    """Make a directory that can be written in; OSError."""
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place):
+        pass
+
+
+def _compiled_again(path: str, why: object) -> None:
+    name = os.path.basename(path)
+    _tell("again", f"a compiled kernel is unusable and is compiled again ({name}: {why})")
+
+
+def _cannot_keep(why: object) -> None:
+    where = "set XDG_CACHE_HOME to a directory with room"
+    _tell("kept", f"compiled kernels cannot be kept, every start compiles them; {where} ({why})")
+
+
+_told: set[str] = set()
+
+
+def _tell(kind: str, line: str) -> None:
+    if kind in _told:
+        return
+    _told.add(kind)
+    with contextlib.suppress(OSError, AttributeError):  # there may be no standard error
+        sys.stderr.write(f"memcoord: note: {line}\n")
 
 
 def _digest(package: Path) -> str:

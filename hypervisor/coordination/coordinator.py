@@ -135,6 +135,10 @@ class Coordinator:
         new = pinned if pinned >= 0 else old
         self._journal.add(Decision(tick, self._clock(), name, kind, old, new, rule))
 
+    def now_ns(self) -> int:
+        """The clock of the decisions."""
+        return self._clock()
+
     def why(self, name: str) -> list[Decision]:
         """The last decisions about the domain called ``name``, oldest first."""
         return self._journal.of(name)

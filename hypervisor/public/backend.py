@@ -7,6 +7,7 @@ shape. All methods are called from the hypervisor's main thread.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,6 +94,46 @@ class DomainSnapshot:
     reached_ns: int = 0  # and when it was reached; 0: not yet
     guest_migrated_frames: int = 0
     guest_file_frames: int = 0
+    reach: str = "reached"  # where it stands on its way to its target, as ``Settled`` says
+    reach_why: str = ""
+
+
+#: Words of ``Settled.why`` -> the reason in words for people.
+REASONS = {
+    "in use": "the guest uses what would have to go",
+    "pinned": "what would have to go is pinned for DMA",
+    "no memory": "the host has no memory to give",
+    "guest": "the guest's driver gave up",
+    "silent": "the guest's driver has not acted yet",
+    "bank": "the bank it must come from has no memory",
+    "": "memory is on its way",
+}
+#: The fields of a ``DomainSnapshot`` that tell how far a domain is on its way to its targets.
+STANDING = (
+    "current_frames",
+    "target_frames",
+    "tmem_used_pages",
+    "tmem_target_pages",
+    "reach",
+    "reach_why",
+)
+TMEM_KEPT = "pages go when the guest takes them back"
+
+
+def not_reached(domain: Mapping[str, Any]) -> str:
+    """Which target a domain has not reached, and why; empty when it has reached both.
+
+    ``domain``: the fields of its ``DomainSnapshot``.
+    """
+    said = []
+    if domain.get("reach", "reached") != "reached":
+        why = REASONS.get(domain.get("reach_why", ""), domain.get("reach_why"))
+        size = domain.get("current_frames")
+        said.append(f"memory target {domain.get('target_frames')} not reached, at {size}: {why}")
+    used, limit = domain.get("tmem_used_pages") or 0, domain.get("tmem_target_pages")
+    if limit is not None and 0 <= limit < used:
+        said.append(f"tmem target {limit} not reached, at {used}: {TMEM_KEPT}")
+    return "; ".join(said)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from hypervisor.public.constants import MechanismId
+from hypervisor.public.documents import check_values
 from hypervisor.public.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -80,9 +81,11 @@ def common(settings: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, An
 def convert(raw: Any, kind: type[T], dec_hook: Any = None) -> T:
     """``raw``, plain values, as ``kind``; ConfigError names the key, the bound and the unit."""
     try:
-        return msgspec.convert(raw, kind, dec_hook=dec_hook)
+        settings = msgspec.convert(raw, kind, dec_hook=dec_hook)
     except msgspec.ValidationError as error:
         raise _config_error(str(error), kind) from None
+    check_values(raw)
+    return settings
 
 
 def check_name(name: str) -> str:

@@ -8,14 +8,19 @@ line shown without. ``_ANSWERS`` shows what the hypervisor answers, where that i
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hypervisor.public.backend import not_reached
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import Json, RunDirOption, run_dir_of, show
 
+#: How long a verb waits for a domain to do what its target asks, and how often it looks.
+SETTLE_S, POLL_S = 1.0, 0.05
 #: 4 PiB; whatever is asked for stays an exact number in every message.
 PAGES_MAX = 1 << 40
 
@@ -41,8 +46,16 @@ def _command(op: str, ask: Verb) -> Callable[..., None]:
         from memcoord.testbed.runs import control_client
 
         arguments, result, line = ask(**values)
-        answer = control_client.call(run_dir_of(run_dir), op, **arguments)
-        show(as_json, *(_ANSWERS[op](answer, **values) if op in _ANSWERS else (result, [line])))
+        place = run_dir_of(run_dir)
+        answer = control_client.call(place, op, **arguments)
+        if op in _ANSWERS:
+            result, lines = _ANSWERS[op](answer, **values)
+        else:
+            standing = _settled(place, values["vm"], answer) if isinstance(answer, dict) else {}
+            result, lines = result | standing, [line]
+            if said := not_reached(standing):
+                lines.append(f"{values['vm']}: {said}")
+        show(as_json, result, lines)
 
     plain = inspect.signature(ask, eval_str=True)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -54,6 +67,20 @@ def _command(op: str, ask: Verb) -> Callable[..., None]:
     command.__signature__ = whole  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in whole.parameters.values()}
     return command
+
+
+def _settled(place: Path, vm: str, standing: dict[str, Any]) -> dict[str, Any]:
+    """How far a domain is on its way to a target that was just set, SETTLE_S later at most."""
+    from memcoord.commands.runs import domains
+
+    until_s = time.monotonic() + SETTLE_S
+    while standing.get("reach") == "moving" and time.monotonic() < until_s:
+        time.sleep(POLL_S)
+        now = [row for row in domains(place) if row["name"] == vm]
+        if not now:
+            return {}
+        standing = {name: now[0][name] for name in standing}
+    return standing
 
 
 def _explained(answer: list[dict[str, Any]], vm: str) -> tuple[dict[str, Any], list[str]]:

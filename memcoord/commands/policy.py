@@ -83,8 +83,13 @@ def new_policy(name: str, directory: str | None) -> Answer:
     for path, template in files.items():
         text = (_TEMPLATES / template).read_text(encoding="utf-8")
         text = text.replace("new-policy", name).replace("new_policy", module)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text.replace("NewPolicy", kind))
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text.replace("NewPolicy", kind))
+        except OSError:
+            for made in files:  # half a pair would stand in the way of the next attempt
+                made.unlink(missing_ok=True)
+            raise
     policy, test = map(str, files)
     label = f"{policy}:{kind}"
     lines = [

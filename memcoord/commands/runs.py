@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 
 from hypervisor.coordination.decisions import Decision
+from hypervisor.public.backend import STANDING, not_reached
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.runs import control_client
 from memcoord.testbed.runs.rundir import RunDirError, live, read_manifest, runs
 
 LIST_TIMEOUT_MS = 1000
-SHOWN = ("domid", "name", "current_frames", "target_frames", "tmem_used_pages", "tmem_target_pages")
+SHOWN = ("domid", "name", *STANDING)
 
 
 def list_runs(base: Path | None = None) -> list[dict[str, Any]]:
@@ -65,7 +66,10 @@ def run_lines(found: list[dict[str, Any]]) -> list[str]:
     for row in found:
         problem = f"  ({row['problem']})" if row["problem"] else ""
         lines.append(f"{row['run']}  {row['state']}  {row['started']}{problem}")
-        lines.extend(_domain_line(domain) for domain in row["domains"])
+        for domain in row["domains"]:
+            lines.append(_domain_line(domain))
+            if said := not_reached(domain):
+                lines.append(f"  {'':12} {said}")
     return lines
 
 

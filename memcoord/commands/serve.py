@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.config import HypervisorConfig, read
+from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import SOCKETS, TOKEN_FILE
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.live.hypervisor_main import serve
@@ -49,4 +50,10 @@ def configuration(source: str | None) -> HypervisorConfig:
     if not source.endswith(".json"):
         what = schema.load(source)
         return schema.to_hypervisor_config(what, what.policies[0])
-    return read(Path(source))
+    config = read(Path(source))
+    usable = facts.usable_bytes() // FRAME_BYTES
+    if config.total_frames > usable:
+        raise ConfigError(
+            "total_frames", f"{config.total_frames} is more than this machine has, {usable} frames"
+        )
+    return config

@@ -47,7 +47,7 @@ IMPOSSIBLE: list[tuple[HypervisorConfig, str, str]] = [
     (host(domain(ram_min_frames=9 * AREA)), "domains[0].ram_min_frames", "above the most, 4096"),
     (host(domain(ram_min_frames=3 * AREA)), "domains[0].target_frames", "1536 to 4096"),
     (host(domain(ram_max_frames=AREA)), "domains[0].target_frames", "512 to 512"),
-    (host(domain(tmem_min_pages=-1)), "domains[0].tmem_min_pages", "at least 0"),
+    (host(domain(tmem_min_pages=-1)), "domains[0].tmem_min_pages", "must be 0 to"),
     (host(domain(tmem_max_pages=-2)), "domains[0].tmem_max_pages", "-1 for no limit"),
     (host(domain(), domain("vm2", tmem_min_pages=5, tmem_max_pages=4)), "domains[1].tmem_max", "5"),
     (host(domain(tmem_min_pages=13 * AREA + 1)), "domains.tmem_min_pages", "6656 pages tmem"),

@@ -175,6 +175,38 @@ def test_output_that_cannot_be_written_is_at_most_one_line(
     assert len(done.stderr.splitlines()) == (out == "/dev/full")
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_file_may_be_closed(tmp_path: Path, closed: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -P -m memcoord policy list --json {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "XDG_STATE_HOME": str(tmp_path),
+        },
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("{") == (closed == "2>&-")
+
+
+def test_the_files_of_a_closed_output_are_not_written_to(tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+os.close(1); os.close(2); sys.stdout = sys.stderr = None
+from memcoord.cli import _open_missing_files
+_open_missing_files()
+file = os.open({str(tmp_path / "f")!r}, os.O_RDWR | os.O_CREAT)
+print("x", flush=True); print("y", file=sys.stderr, flush=True)
+sys.exit(file <= 2)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert (tmp_path / "f").read_bytes() == b""
+
+
 def test_a_directory_that_is_not_utf_8_is_one_line(memcoord: Command, tmp_path: Path) -> None:
     code, _, err = memcoord("hypervisor", "--run-dir", f"{tmp_path}/x\udcff")
     assert (code, err.count("\n")) == (2, 1)

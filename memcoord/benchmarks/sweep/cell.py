@@ -1,8 +1,8 @@
 """A cell: one run of a sweep, complete in itself, and how it is run.
 
-Owns: ``Cell``, its key, and ``run_cell``. A cell carries the texts of its scenario and of a
-policy's file, so that any process with this package can run it. The same cell gives the same
-result; only runs in the testbed, which take real time, differ.
+Owns: ``Cell``, its key, and ``run_cell``. A cell carries the texts of its scenario, of a policy's
+file and of the modules beside it, so that any process with this package can run it. The same cell
+gives the same result; only runs in the testbed, which take real time, differ.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     params: tuple[tuple[str, str], ...] = ()
     overrides: tuple[tuple[str, str], ...] = ()
     policy_file: str = ""  # the text of FILE.py
+    beside: dict[str, str] = {}  # the texts of the modules that FILE.py imports from its folder
     kind: Kind = "run"
     domain: str = ""
     factor: float = 1.0
@@ -109,11 +110,16 @@ def policy_of(cell: Cell) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         policy = cell.policy_text
         if cell.policy_file:
-            name, _, rest = policy.partition(".py")
+            from policies.loader import file_in
+
+            source = file_in(policy)
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mc-policy-"))
-            path = Path(folder) / f"{Path(name).name}.py"
-            path.write_text(cell.policy_file, encoding="utf-8")
-            policy = f"{path}{rest}"
+            path = Path(folder) / Path(source).name
+            for place, text in {path.name: cell.policy_file, **cell.beside}.items():
+                file = Path(folder) / place
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+            policy = f"{path}{policy.removeprefix(source)}"
         if cell.kind == "lie":
             from memcoord.benchmarks.sweep.misreport import policy_text
 

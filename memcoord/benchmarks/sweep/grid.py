@@ -32,9 +32,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from hypervisor.public.documents import check_values, decode_toml
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell, scenario_of
-from memcoord.testbed.scenarios.toml import decode
 
 CELLS_MAX = 1_000_000
 #: Keys of a scenario for which a sweep has a key of its own; they cannot be set.
@@ -43,7 +43,6 @@ SEEDS_MAX = 10_000
 Value = int | float | bool | str
 Pairs = tuple[tuple[str, str], ...]
 
-_FILE = re.compile(r"^(?P<path>.+\.py)(?::|$)")
 _AT = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -67,7 +66,8 @@ class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_grid(path: Path) -> Grid:
     """The grid in the file ``path``; ConfigError names the wrong key."""
     try:
-        return msgspec.convert(decode(path.read_text(encoding="utf-8"), str(path)), Grid)
+        raw = decode_toml(path.read_text(encoding="utf-8"), str(path))
+        grid = msgspec.convert(raw, Grid)
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
     except UnicodeDecodeError as error:
@@ -76,6 +76,8 @@ def read_grid(path: Path) -> Grid:
         where = _AT.search(str(error))
         key = where[1] if where is not None else str(path)
         raise ConfigError(key, _AT.sub("", str(error)).replace("`", "")) from None
+    check_values(raw)
+    return grid
 
 
 def cells_of(grid: Grid) -> list[Cell]:
@@ -123,7 +125,13 @@ def cross(
             base = replace(first, seed=seed, world=world)
             made = [replace(base, kind="alone", domain=domain) for domain in names]
             made += [
-                replace(base, policy=policy, params=params, policy_file=files[policy])
+                replace(
+                    base,
+                    policy=policy,
+                    params=params,
+                    policy_file=files[policy][0],
+                    beside=files[policy][1],
+                )
                 for policy, params in policies
             ]
             cells.update((cell.key, cell) for cell in made)
@@ -160,14 +168,18 @@ def split_policy(text: str) -> tuple[str, Pairs]:
     return head, tuple((key.strip(), value.strip()) for key, _, value in parts)
 
 
-def _policy_file(policy: str) -> str:
-    match = _FILE.match(policy)
-    if match is None:
-        return ""
+def _policy_file(policy: str) -> tuple[str, dict[str, str]]:
+    """The text of a policy's file and of the modules beside it that it imports."""
+    from policies.loader import file_in
+    from policies.neighbours import TooMany, files_beside
+
+    if not file_in(policy):
+        return "", {}
+    path = Path(file_in(policy))
     try:
-        return Path(match["path"]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("sweep.policies", f"{match['path']}: {error}") from None
+        return path.read_text(encoding="utf-8"), files_beside(path.resolve())
+    except (OSError, UnicodeDecodeError, TooMany) as error:
+        raise ConfigError("sweep.policies", f"{path}: {error}") from None
 
 
 def _product(key: str, values: dict[str, tuple[Value, ...]]) -> list[Pairs]:

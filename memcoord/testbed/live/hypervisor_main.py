@@ -53,6 +53,7 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         signal.signal(signal.SIGINT, interrupt)
     check(config)
     check_options(config.domains, "domains")
+    _check_record(config.tmem_record)
     os.umask(0o077)  # the sockets are this user's, also in a directory opened to others
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -92,6 +93,16 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
         host.run()
         on_event("stopped", {})
     return 0
+
+
+def _check_record(path: str) -> None:
+    """ConfigError unless operations can be recorded in ``path``, before anything is started."""
+    try:
+        if path:
+            with Path(path).open("a", encoding="ascii"):
+                pass
+    except OSError as error:
+        raise ConfigError("tmem_record", f"{path}: {error.strerror}") from None
 
 
 def _raise_nofile() -> None:

@@ -115,7 +115,7 @@ class PolicyRun:
             ticks=seen.ticks,
             policy_faults=seen.faults,
             error=error,
-            notices=verdicts.notices(self._directory / EVENTS),
+            notices=self._hypervisor.notices() + verdicts.notices(self._directory / EVENTS),
         )
 
     # Before.

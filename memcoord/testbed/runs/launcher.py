@@ -37,6 +37,7 @@ POLL_S = 0.01
 
 STDERR_TAIL_BYTES = 8192
 CHECK_REPORT = "memcoord: check failed: "  # check.c
+FOR_USER = "memcoord: note: "  # tmem.compiled_cache
 EXIT_ORPHANED = 70
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -91,6 +92,13 @@ class Child:
             file.seek(max(0, self.stderr_path.stat().st_size - STDERR_TAIL_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def notices(self) -> list[str]:
+        """The lines of its stderr that are for the user, each once."""
+        with self.stderr_path.open(encoding="utf-8", errors="replace") as file:
+            lines = file.read(STDERR_TAIL_BYTES).splitlines()
+        told = (line.removeprefix(FOR_USER) for line in lines if line.startswith(FOR_USER))
+        return list(dict.fromkeys(told))
 
     def how_it_ended(self) -> str:
         """For people: ``killed by SIGKILL``, ``exit code 1: <last line of stderr>``, ``ended``.

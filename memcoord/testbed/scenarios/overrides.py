@@ -5,11 +5,10 @@ are TOML; a bare word is a string. Works on the decoded document, before it is c
 """
 
 import re
-import tomllib
 from typing import Any
 
+from hypervisor.public.documents import NotToml, decode_toml
 from hypervisor.public.errors import ConfigError
-from memcoord.testbed.scenarios.toml import refusal
 
 PATH_DEPTH_MAX = 8
 
@@ -24,11 +23,9 @@ def apply(raw: dict[str, Any], override: str) -> None:
     if not equals or not len(names) == len(steps) <= PATH_DEPTH_MAX:
         raise ConfigError(f"--set {override}", "write key=value, for example domain[0].ram=4MiB")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value: Any = decode_toml(f"value = {text}", f"--set {key.strip()}")["value"]
+    except NotToml:
         value = text.strip()  # a bare word is a string, as on every command line
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--set {key.strip()}", refusal(error)) from None
     parent: Any = raw
     for step in steps[:-1]:
         parent = _descend(parent, step, key)

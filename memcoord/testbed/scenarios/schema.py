@@ -18,12 +18,12 @@ from msgspec import Meta
 
 from backend.options import check_options
 from hypervisor import config
+from hypervisor.public.documents import decode_toml
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.settings import DomainSettings, HostSettings, Name, common, convert
 from hypervisor.public.units import AREA_BYTES
 from memcoord.testbed.runs import facts
 from memcoord.testbed.scenarios.overrides import apply
-from memcoord.testbed.scenarios.toml import decode
 from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size
 
 DEFAULT = "main"
@@ -111,7 +111,7 @@ def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
     ``overrides`` are ``key=value`` with a path of the file as key: ``domain[0].ram=4 MiB``.
     """
     wanted = DEFAULT if source is None else source
-    raw = decode(_read(wanted), wanted)
+    raw = decode_toml(_read(wanted), wanted)
     for override in overrides:
         apply(raw, override)
     return parse(raw)

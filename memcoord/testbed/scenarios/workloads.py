@@ -22,7 +22,7 @@ SHIPPED_TRACES = {
     "cc1": "cc1_k256.csv.xz",
     "sqlite": "sqlite_k128.csv.xz",
 }
-TRACE_SUFFIXES = (".csv", ".csv.xz")
+TRACE_SUFFIXES = (".csv", ".csv.xz", ".csv.zst")
 SIZE_MAX = 1 << 62
 PAGES_MAX = 1 << 20
 REFERENCES_MAX = 1 << 26

@@ -5,17 +5,15 @@ that half of the memory serves well over half of the references, as in real prog
 """
 
 import functools
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memcoord.testbed.scenarios.workloads import BurstsWorkload, DemandSeriesWorkload
-from memcoord.testbed.streams.page_trace import parse_numbers, read_text
 from memcoord.testbed.streams.stream import Stream, anonymous, skewed
+from memcoord.testbed.streams.table import shipped_table
 
 EXCERPT = "bitbrains_excerpt.csv.xz"
-HEADER = "vm,sample,permille"
 WRITTEN = 0.3
 
 
@@ -46,10 +44,9 @@ def demand_series(work: DemandSeriesWorkload, seed: int) -> Stream:
 @functools.cache
 def excerpt() -> NDArray[np.float64]:
     """Memory in use of the shipped VMs, VMS x SAMPLES, as a fraction of each one's peak."""
-    source = resources.files("memcoord.testbed") / "data" / EXCERPT
-    rows = parse_numbers(read_text(source.read_bytes(), EXCERPT).splitlines(), 3, HEADER)
+    permille = shipped_table(EXCERPT).column("permille")
     shape = (DemandSeriesWorkload.VMS, DemandSeriesWorkload.SAMPLES)
-    values: NDArray[np.float64] = rows[:, 2].reshape(shape) / 1000
+    values: NDArray[np.float64] = permille.reshape(shape) / 1000
     values.setflags(write=False)
     return values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -222,3 +223,15 @@ def test_what_cannot_be_loaded_is_the_callers_mistake(memcoord: Command) -> None
     code, out, err = memcoord("check", "nobody")
     assert (code, out) == (2, "")
     assert "no policy 'nobody'" in err
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            policy.new_policy("mine", str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+    policy.new_policy("mine", str(tmp_path))

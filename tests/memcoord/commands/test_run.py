@@ -35,6 +35,8 @@ HYPERVISOR = """
     mode = os.environ["FAKE_MODE"]
     if mode == "refuses":
         raise SystemExit("hypervisor: total_frames: too few")
+    if mode == "compiles":
+        sys.stderr.write("memcoord: note: compiled again\\nnot for the user\\n")
     if mode == "silent":
         time.sleep(600)
     if mode == "stubborn":
@@ -257,6 +259,14 @@ def test_a_hypervisor_that_refuses_to_start_says_why(run: Run, tmp_path: Path) -
     policy = report_in(tmp_path)["policies"][0]
     assert policy["error"].endswith("exit code 1: hypervisor: total_frames: too few")
     assert policy["domains"][0]["state"] == "stopped"
+
+
+def test_what_the_hypervisor_has_to_say_to_the_user_is_in_the_report(
+    run: Run, tmp_path: Path
+) -> None:
+    assert run("vm1", mode="compiles") == 0
+    notices = report_in(tmp_path)["policies"][0]["notices"]
+    assert notices == ["compiled again", "NaN for vm1"]
 
 
 def test_a_hypervisor_that_ends_badly_is_reported(run: Run, tmp_path: Path) -> None:

@@ -18,11 +18,16 @@ from hypothesis import strategies as st
 
 from hypervisor.public.errors import ConfigError
 from memcoord import cli
-from memcoord.simulation.caches.trace import load, parse
+from memcoord.simulation.caches.trace import Trace, load, trace_of
+from memcoord.testbed.streams.table import Table
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
 ROWS = st.lists(st.tuples(st.integers(0, 2**63), FIELD, FIELD), min_size=1, max_size=30)
 LOOP = "page\n" + "1\n2\n3\n" * 5
+
+
+def parse(name: str, data: bytes) -> Trace:
+    return trace_of(Table(name, data, "trace"))
 
 
 def memcoord_sim(

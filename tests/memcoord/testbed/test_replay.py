@@ -16,6 +16,7 @@ from memcoord.testbed.guests.replay import CHUNK_REFERENCES, NAP_S, Replay, Wron
 from memcoord.testbed.scenarios.workloads import SHIPPED_TRACES
 from memcoord.testbed.streams.page_trace import load_trace, parse_trace
 from memcoord.testbed.streams.stream import Stream, anonymous
+from memcoord.testbed.streams.table import Table
 
 PAGE_BYTES = 4096
 FRAMES = 3
@@ -164,7 +165,9 @@ def test_a_trace_of_ones_own(tmp_path: Path) -> None:
 
 def test_a_program_is_what_is_executed_and_never_written() -> None:
     rows = ["page,dt,flags", "0,1,2", "1,1,2", "2,1,0", "3,1,1", "1,1,1", "0,1,0", "4,1,3"]
-    assert np.flatnonzero(parse_trace("test", rows).program).tolist() == [0]
+    assert np.flatnonzero(
+        parse_trace("test", Table("test", "\n".join(rows).encode(), "workload")).program
+    ).tolist() == [0]
 
 
 def test_pages_of_the_program_are_verified_from_the_start(
@@ -180,17 +183,17 @@ def test_pages_of_the_program_are_verified_from_the_start(
     ("lines", "what"),
     [
         ([], "first line"),
-        (["page,flags"], "first line"),
-        (["page,dt,flags"], "no references"),
+        (["page,flags", "1,2"], "no column 'dt'"),
+        (["page,dt,flags"], "no rows"),
         (["page,dt,flags", "1,2"], "line 2"),
         (["page,dt,flags", "1,1,0", "x,1,0"], "line 3"),
-        (["page,dt,flags", "-1,1,0"], "page -1"),
-        (["page,dt,flags", f"{1 << 24},1,0"], "page 16777216"),
+        (["page,dt,flags", "-1,1,0"], "line 2: .* has no page"),
+        (["page,dt,flags", f"{1 << 24},1,0"], "no page of 0 to 16777215"),
     ],
 )
 def test_a_bad_trace_names_the_line(lines: list[str], what: str) -> None:
-    with pytest.raises(ValueError, match=what):
-        parse_trace("bad", lines)
+    with pytest.raises(ConfigError, match=what):
+        parse_trace("bad", Table("bad", "\n".join(lines).encode(), "workload"))
 
 
 @pytest.mark.parametrize("name", ["sorted", "missing.csv", "trace.txt"])

@@ -5,7 +5,9 @@ Method: every kind once, its invariants and its laws against counts made another
 
 from __future__ import annotations
 
+import lzma
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypervisor.public.errors import ConfigError
+from memcoord.simulation.caches.trace import load
 from memcoord.testbed.scenarios import schema
 from memcoord.testbed.scenarios.workloads import (
     AnalyticsWorkload,
@@ -31,6 +34,7 @@ from memcoord.testbed.scenarios.workloads import (
     Workload,
 )
 from memcoord.testbed.streams import domain_seed, stream_of
+from memcoord.testbed.streams._table import ffi, lib
 from memcoord.testbed.streams.demand import excerpt
 from memcoord.testbed.streams.stream import Stream, anonymous, merged
 
@@ -207,3 +211,80 @@ def test_a_stream_that_does_not_fit_together_is_found(change: dict[str, object])
     good.validate()
     with pytest.raises(ValueError, match="stream test"):
         Stream(**{**vars(good), **change}).validate()
+
+
+NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
+PLAIN = "page\n" + "".join(f"{number}\n" for number in NUMBERS)
+FORMS = {
+    "plain": PLAIN.encode(),
+    "crlf": PLAIN.replace("\n", "\r\n").encode(),
+    "bom": b"\xef\xbb\xbf" + PLAIN.encode(),
+    "comment": ("what,page\n" + "".join(f"\u00e9t\u00e9,{n}\n" for n in NUMBERS)).encode(),
+    "quoted page": ("page\n" + "".join(f'"{n}"\n' for n in NUMBERS)).encode(),
+    "quoted comma": ("what,page\n" + "".join(f'"a,{n % 3},b",{n}\n' for n in NUMBERS)).encode(),
+    "spaces": ("t, page\n" + "".join(f"1, {n}\n" for n in NUMBERS)).encode(),
+    "2**63": PLAIN.replace("4", str(2**63)).encode(),
+    "packed": lzma.compress(PLAIN.encode()),
+    "negative": PLAIN.replace("4", "-4").encode(),
+    "2**63 + 1": PLAIN.replace("4", str(2**63 + 1)).encode(),
+    "2**64 + 4": PLAIN.replace("4", str(2**64 + 4)).encode(),
+    "fraction": PLAIN.replace("4", "4.0").encode(),
+    "not utf-8": b"\xff\xfe\n" + PLAIN.encode(),
+    "damaged": lzma.compress(PLAIN.encode())[:-9],
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".csv", ".csv.xz"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_means_the_same_to_whoever_reads_it(tmp_path: Path, form: str, suffix: str) -> None:
+    """Goal: a workload and ``memcoord sim --trace`` read one format in one way, errors included."""
+    file = tmp_path / f"trace{suffix}"
+    file.write_bytes(FORMS[form])
+
+    def told(read: Callable[[], list[int]]) -> list[int] | str:
+        try:
+            return read()
+        except ConfigError as error:
+            return error.why
+
+    by_workload = told(lambda: stream_of(BlockTraceWorkload(str(file), R), 1).pages.tolist())
+    by_trace = told(lambda: load(str(file)).pages.tolist())
+    assert by_workload == by_trace
+    assert not isinstance(by_trace, str) or by_trace.startswith(f"{file.name}: ")
+    if form in ("negative", "2**63 + 1", "2**64 + 4", "fraction"):
+        assert "line 4: " in str(by_trace)
+    elif form in ("not utf-8", "damaged", "empty"):
+        assert isinstance(by_trace, str)
+    else:
+        assert by_trace == [0, 1, 2, 1, 3, 4, 5, 6, 3, 0, 3]
+
+
+@pytest.mark.parametrize("form", ["bom", "crlf", "quoted", "packed", "other order"])
+def test_a_page_trace_is_read_like_any_other(tmp_path: Path, form: str) -> None:
+    text = "page,dt,flags\n3,1,1\n0,9,2\n"
+    data = {
+        "bom": b"\xef\xbb\xbf" + text.encode(),
+        "crlf": text.replace("\n", "\r\n").encode(),
+        "quoted": text.replace("9", '"9"').encode(),
+        "packed": lzma.compress(text.encode()),
+        "other order": b"note,flags,page,dt\n,1,3,1\nb,2,0,9\n",
+    }[form]
+    file = tmp_path / "mine.csv"
+    file.write_bytes(data)
+    stream = stream_of(PageTraceWorkload(str(file), R, program_file=True), 1)
+    assert (stream.pages.tolist(), stream.writes.tolist()) == ([3, 0], [1, 0])
+    assert np.flatnonzero(stream.program).tolist() == [0]
+
+
+@given(st.binary(max_size=200), st.integers(0, 3), st.integers(0, 2**64 - 1), st.integers(0, 9))
+def test_no_bytes_make_the_reader_leave_its_memory(
+    data: bytes, column: int, highest: int, most: int
+) -> None:
+    out = np.full(most + 1, 7, np.uint64)
+    read = lib.mc_table_column(
+        data, len(data), column, highest, ffi.from_buffer("uint64_t[]", out), most
+    )
+    assert -(data.count(b"\n") + 2) <= read <= most
+    assert out[most] == 7
+    assert all(number <= highest for number in out[: max(read, 0)].tolist())
