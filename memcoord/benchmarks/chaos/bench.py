@@ -26,7 +26,7 @@ from memcoord.benchmarks.tables import MISSING, Table
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs.rundir import RunDir
 
-KILLS, SEED = 300, 1
+KILLS, HYPERVISOR_KILLS, SEED = 300, 15, 1
 #: The host that every machine can have; it gets the kills of those that this machine cannot.
 EVERYWHERE = next(iter(VARIANTS))
 HOUR_S = 3600.0
@@ -39,7 +39,7 @@ class ChaosOptions:
     """What was asked for. ``soak``: go on for so many hours, on one host."""
 
     kills: int | None = None
-    hypervisor_kills: int = 0
+    hypervisor_kills: int | None = None
     soak: float = 0.0
     records: int = 0
     seed: int = SEED
@@ -47,10 +47,10 @@ class ChaosOptions:
     def plans(self) -> list[Plan]:
         """The plans of the run, one per host."""
         if self.soak:
-            kills = self.kills or 0
-            return [Plan(self.seed, EVERYWHERE, kills, self.hypervisor_kills)]
-        kills = self.kills if self.kills is not None else 0 if self.records else KILLS
-        return divided(self.seed, kills, self.hypervisor_kills)
+            return [Plan(self.seed, EVERYWHERE, self.kills or 0, self.hypervisor_kills or 0)]
+        if self.kills is None and self.hypervisor_kills is None and not self.records:
+            return divided(self.seed, KILLS, HYPERVISOR_KILLS)
+        return divided(self.seed, self.kills or 0, self.hypervisor_kills or 0)
 
 
 class ChaosBench(Bench):
@@ -60,7 +60,8 @@ class ChaosBench(Bench):
 
     def __init__(self, options: ChaosOptions) -> None:
         """ConfigError for numbers that ask for nothing."""
-        asked = (options.kills or 0, options.hypervisor_kills, options.records, options.soak)
+        kills = (options.kills or 0, options.hypervisor_kills or 0)
+        asked = (*kills, options.records, options.soak)
         if min(asked) < 0 or (options.kills == 0 and not any(asked)):
             raise ConfigError("--kills", "nothing is asked for: say how many")
         self._options = options

@@ -65,6 +65,14 @@ def test_kills_lose_nothing(short_path: Path, capsys: pytest.CaptureFixture[str]
     assert result["pages_verified"] > 0
 
 
+def test_kills_of_the_hypervisor_lose_nothing(
+    short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, result = run(short_path, capsys, kills=12, hypervisor_kills=6)
+    assert (code, result["problems"], result["hypervisor_kills"]) == (0, [], 6)
+    assert 0 < result["pause_p50_ms"] <= result["pause_p99_ms"]
+
+
 def test_kills_of_a_host_that_cannot_be_had_are_done_on_another(
     short_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
