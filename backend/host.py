@@ -50,6 +50,8 @@ THREAD_STOP_S = 10.0
 #: A host that stops waits no longer for the files of its domains.
 CLOSE_S = 2.0
 SETTLE_POLL_S = 0.001
+#: The main thread looks at the pool for so long before it serves others again.
+RECOUNT_S = 0.1
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
 BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": BackingKind.BACKING_2M}
@@ -440,6 +442,26 @@ class HostBackend:
     def tmem_freeable_mb(self) -> int:
         """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""
         return int(self._on_tmem("freeable_mb"))
+
+    def recount(self) -> dict[str, int]:
+        """Validate the ledger, then the pool of tmem for RECOUNT_S at most; what was counted.
+
+        Requests wait for one step at most. ``is_whole`` is 0 when the pool is larger than that: the
+        next call goes on. ``is_exact``: nobody used the pool meanwhile, so counters were compared
+        with counts too. InternalError when something is broken.
+        """
+        from tmem import TmemBroken
+
+        self.validate()
+        counted = {"domains": len(self._names), "frames": int(self._host.total_frames)}
+        if self._pool is None:
+            return counted | {"is_whole": 1, "is_exact": 1}
+        try:
+            found, is_whole = self._pool.recount(RECOUNT_S)
+        except TmemBroken as error:
+            raise InternalError(f"tmem is broken: {error}; please report it") from None
+        pages = {f"tmem_{name}": getattr(found, name) for name in ("pages", "objects", "frames")}
+        return counted | pages | {"is_whole": int(is_whole), "is_exact": int(found.is_exact)}
 
     def validate(self) -> None:
         """InternalError if the ledger does not add up."""

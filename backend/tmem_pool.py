@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,7 @@ class TmemPool:
 
         self._host, self._mrc_points, self._files = host, mrc_points, files
         self._maps: list[tuple[int, int]] = []
+        self._recount: Any = None  # one that is not done yet
         try:
             self._slab = self._map("slab", files.slab_fd if files else None, areas * AREA_BYTES)
             state_memory = None
@@ -170,6 +172,25 @@ class TmemPool:
         """Unmap slab and state. No thread serves the host any more."""
         while self._maps:
             lib.mc_unmap(*self._maps.pop())
+
+    def recount(self, for_s: float) -> tuple[Any, bool]:
+        """Check the pool, or go on where the last call stopped, for about ``for_s`` seconds.
+
+        The service thread waits for one step at most. Returns the ``tmem.recount.Recount`` and
+        whether it is done; the next call then begins anew. TmemBroken when something is wrong.
+        """
+        recount, self._recount = self._recount or self.tmem.recount(), None
+        until = time.monotonic() + for_s
+        while self._step(recount):
+            if time.monotonic() > until:
+                self._recount = recount
+                return recount, False
+        return recount, True
+
+    def _step(self, recount: Any) -> bool:
+        with self.locked():
+            is_going_on: bool = recount.step()
+            return is_going_on
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Any]:

@@ -115,7 +115,7 @@ class Door(Generic[AnyPeer]):
         """Let go of those that have been unknown for too long."""
         now_s = self._clock()
         for peer in list(self.peers.values()):
-            if not peer.is_known and now_s - peer.since_s > SILENCE_S:
+            if not peer.is_known and now_s - peer.since_s > SILENCE_S and self._stays_silent(peer):
                 self.turn_out(peer, "silent", f"no request within {SILENCE_S:g} s")
 
     def turn_out(self, peer: AnyPeer, code: str, reason: str) -> None:
@@ -175,9 +175,14 @@ class Door(Generic[AnyPeer]):
         else:
             return
         oldest = next(peer for peer in unknown if peer.pid == most)
-        self._hear(oldest)  # what it has to say may be here already
-        if self.peers.get(oldest.connection.fileno()) is oldest and not oldest.is_known:
+        if self._stays_silent(oldest):
             self.turn_out(oldest, "busy", f"{others} are attaching")
+
+    def _stays_silent(self, peer: AnyPeer) -> bool:
+        """Whether a peer is unknown still. What it has to say may wait here: the main thread may
+        have been the slow one."""
+        self._hear(peer)
+        return self.peers.get(peer.connection.fileno()) is peer and not peer.is_known
 
     def _turn_away(self) -> bool:
         """Refuse the next peer by means of the spare fd; False when even that cannot be done."""

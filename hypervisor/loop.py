@@ -407,10 +407,16 @@ class Hypervisor:
                     "restarts": self._held.begin.restarts,
                 }
                 return self._statistics() | {"control": control}
+            case "validate":
+                return self._backend.recount()
             case "why":
                 return self._why(args["domain"])
             case "mem-set":
                 return self._mem_set(self._entry_named(args["domain"]), args["target_frames"])
+            case "mem-pin" | "mem-unpin":
+                return self._pin(
+                    op, self._entry_named(args["domain"]), args["frame"], args["count"]
+                )
             case "tmem-set":
                 return self._tmem_set(self._entry_named(args["domain"]), args["target_pages"])
             case "detach":
@@ -450,6 +456,19 @@ class Hypervisor:
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
         self._save()
         return self._standing(entry)
+
+    def _pin(self, op: str, entry: DomainEntry, frame: int, count: int) -> None:
+        """Pin frames as targets of DMA, or let go of them."""
+        if not (0 <= frame < frame + count <= entry.config.maxmem_frames):
+            raise ConfigError(
+                "frame", f"must be 0 to {entry.config.maxmem_frames - 1} (maxmem), count 1 or more"
+            )
+        work = self._backend.pin_dma if op == "mem-pin" else self._backend.unpin_dma
+        try:
+            work(entry.domid, frame, count)
+        except InternalError:
+            what = f"{count} frames from {frame} on are not all memory of {entry.name} now"
+            raise ConfigError("frame", f"{what}: ask for frames it has been granted") from None
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> dict[str, Any]:
         """Pin the tmem target against the policy; below 0 lets the policy set it again. How far."""

@@ -25,6 +25,7 @@ from tmem.codes import Code, Op, PoolFlag, TmemError
 from tmem.control import Control
 from tmem.dedup import hash_address
 from tmem.record import RECORD
+from tmem.recount import Recount
 from tmem.state import State, bytes_needed
 
 if TYPE_CHECKING:
@@ -317,6 +318,10 @@ class Tmem(Control):
         Pages of zeroes come last: they hold no memory and go only when descriptors run out.
         """
         return validate.eviction_order(self._state)
+
+    def recount(self) -> Recount:
+        """A check of the pool in steps, between which others may use the pool."""
+        return Recount(self._state)
 
     def validate(self) -> None:
         """Check every invariant; TmemBroken names the first that does not hold. Slow."""
