@@ -345,9 +345,13 @@ class HostBackend:
     def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
         """Make ``count`` frames targets of DMA, and populate them.
 
-        Raises BadFrame for frames beyond maxmem, InternalError when one is not the guest's.
+        Raises BadFrame for frames beyond maxmem, InternalError when one is not the guest's,
+        DomainBusy when the domain's file does not take pages in time.
         """
-        _check(lib.mc_domain_pin(self._host, domid, frame, count, 1), "pin", frame)
+        status = lib.mc_domain_pin(self._host, domid, frame, count, 1)
+        if status == Status.ETIMEOUT:
+            raise DomainBusy(domid, self._names[domid])
+        _check(status, "pin", frame)
 
     def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
         """Let go of frames that were pinned. Raises as ``pin_dma``."""

@@ -43,7 +43,7 @@ WALKS = [
 TOLD = re.compile(
     r"InternalError: .*the kernel refused .*; see free memory"
     r"|NoMemory: .*(the host has no \d+ frames|the host has no frames|ENOMEM|ETARGET)"
-    r"|DomainBusy: .*close it again"
+    r"|DomainBusy: .*try later or end what has it open"
 )
 
 
