@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from backend import recovery, snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
@@ -25,6 +23,7 @@ from backend.books import Books, KeptDomain
 from backend.ghosts import Ghosts, Leaver
 from backend.options import mechanism_of, option_values
 from backend.tmem_pool import TmemFiles, TmemPool
+from backend.tmem_verbs import TmemVerbs
 from hypervisor.public.backend import (
     EXCESS,
     STUCK,
@@ -44,7 +43,6 @@ from hypervisor.public.errors import (
     error_of,
 )
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
-from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
 #: A host that stops waits no longer for the files of its domains.
@@ -64,7 +62,7 @@ _BROKEN = {
 }
 
 
-class HostBackend:
+class HostBackend(TmemVerbs):
     """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
 
     ``backing`` is one of ``BACKINGS``; "2m" raises ConfigError where the machine gives no pages of
@@ -404,49 +402,6 @@ class HostBackend:
         """A consistent copy of the ledger and every domain's counters."""
         return snapshots.take(self._host, self._names, self._pool)
 
-    def _on_tmem(self, verb: str, *arguments: Any) -> Any:
-        """Call a method of the pool while the service thread keeps out; ConfigError without one."""
-        if self._pool is None:
-            raise ConfigError("tmem", "this host has none")
-        with self._pool.locked() as tmem:
-            return getattr(tmem, verb)(*arguments)
-
-    def tmem_statistics(self) -> dict[str, Any]:
-        """``tmem.statistics.Statistics`` as plain values; clients are domids."""
-        plain: dict[str, Any] = msgspec.to_builtins(self._on_tmem("statistics"))
-        return plain
-
-    def tmem_freeze(self, domid: DomId | None) -> None:
-        """No growth of tmem for a domain, or for all that are attached now."""
-        _done(self._on_tmem("freeze", domid), f"freeze {domid}")
-
-    def tmem_thaw(self, domid: DomId | None) -> None:
-        """Undo ``tmem_freeze``."""
-        _done(self._on_tmem("thaw", domid), f"thaw {domid}")
-
-    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
-        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
-        _done(self._on_tmem("set_weight", domid, weight), f"weigh {domid}")
-
-    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
-        """Set the most persistent pages a domain may have; -1 is no limit."""
-        _done(self._on_tmem("set_quota", domid, pages), f"limit {domid}")
-
-    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
-        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
-        code = self._on_tmem("authorise", domid, (uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64), allow)
-        if code == Code.ENOMEM:
-            raise NoMemory(f"{self._names[domid]} may share 16 pools at most; revoke one")
-        _done(code, f"authorise {domid}")
-
-    def tmem_compress(self, pages: int) -> int:
-        """Compress up to ``pages`` of the coldest raw pages; requests wait. Returns how many."""
-        return 0 if self._pool is None else int(self._on_tmem("compress_step", pages))
-
-    def tmem_freeable_mb(self) -> int:
-        """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""
-        return int(self._on_tmem("freeable_mb"))
-
     def recount(self) -> dict[str, int]:
         """Validate the ledger, then the pool of tmem for RECOUNT_S at most; what was counted.
 
@@ -493,11 +448,6 @@ class HostBackend:
         self._undo.close()
         self._host = None
         return stuck
-
-
-def _done(code: int, what: str) -> None:
-    if code < 0:  # a client that is open cannot be refused this
-        raise InternalError(f"tmem: {what}: code {code}")
 
 
 def _check(status: int, what: str, frame: int = -1) -> None:
