@@ -6,11 +6,12 @@ the memory. Nothing here bounds how much that process writes between two ticks: 
 that matters, domains belong into a cgroup.
 Rules: the main thread only, which never waits here. A punch may wait for a lock that the other
 process holds on the file, so it runs on a thread of its own, one per file, and the fd of a file
-whose punch does not return is left open.
+is closed by whoever uses it last.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -39,17 +40,42 @@ class Leaver:
         return cls(name, fd, ram_bytes)
 
 
-@dataclass
 class Ghost:
-    """A file, and the thread that empties it now or emptied it last."""
+    """A file that a thread empties now and then. The fd is closed once nobody uses it any more."""
 
-    file: Leaver
-    punch: threading.Thread | None = None
+    def __init__(self, file: Leaver) -> None:
+        self.file = file
+        self._lock = threading.Lock()  # held for a moment only
+        self._is_busy = self._is_dropped = False
 
     @property
     def is_busy(self) -> bool:
         """The punch has not returned yet."""
-        return self.punch is not None and self.punch.is_alive()
+        return self._is_busy
+
+    def empty(self) -> None:
+        """Begin to punch, on a thread; RuntimeError when there is none to be had."""
+        punch = threading.Thread(target=self._punch, daemon=True)
+        self._is_busy = True
+        try:
+            punch.start()
+        except RuntimeError:
+            self._is_busy = False
+            raise
+
+    def _punch(self) -> None:
+        lib.mc_punch(self.file.fd, 0, self.file.bytes)
+        with self._lock:
+            self._is_busy = False
+            if self._is_dropped:
+                os.close(self.file.fd)
+
+    def drop(self) -> None:
+        """Let go of the file, now or when the punch returns: until then the fd must stay."""
+        with self._lock:
+            self._is_dropped = True
+            if not self._is_busy:
+                os.close(self.file.fd)
 
 
 class Ghosts:
@@ -64,7 +90,7 @@ class Ghosts:
             return
         self._ghosts.append(Ghost(file))
         if len(self._ghosts) > GHOSTS_MAX:
-            self._drop(self._ghosts.popleft())
+            self._ghosts.popleft().drop()
 
     def look(self) -> list[str]:
         """Free the memory of files that have any; the names of the domains they were of."""
@@ -74,21 +100,11 @@ class Ghosts:
             if ghost.is_busy or lib.mc_resident_bytes(file.fd) <= 0:
                 continue
             found.append(file.name)
-            arguments = (file.fd, 0, file.bytes)
-            punch = threading.Thread(target=lib.mc_punch, args=arguments, daemon=True)
-            try:
-                punch.start()
-            except RuntimeError:  # no thread to be had: at the next look
-                continue
-            ghost.punch = punch
+            with contextlib.suppress(RuntimeError):  # no thread to be had: at the next look
+                ghost.empty()
         return found
 
     def close(self) -> None:
         """Let go of all files."""
         while self._ghosts:
-            self._drop(self._ghosts.popleft())
-
-    @staticmethod
-    def _drop(ghost: Ghost) -> None:
-        if not ghost.is_busy:  # the fd must stay what it is until then
-            os.close(ghost.file.fd)
+            self._ghosts.popleft().drop()

@@ -16,10 +16,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backend import recovery, snapshots
+from backend import snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
-from backend.books import Books, KeptDomain
+from backend.books import (
+    Books,
+    KeptDomain,
+    Recovery,
+    open_host,
+    recover_host,
+    recover_tmem,
+)
 from backend.ghosts import Ghosts, Leaver
 from backend.options import mechanism_of, option_values
 from backend.tmem_pool import TmemFiles, TmemPool
@@ -117,7 +124,7 @@ class HostBackend(TmemVerbs):
         self._ghosts = Ghosts()
         self._leaving: dict[DomId, Leaver] = {}
         self._is_stuck = False  # keepers were left behind, in calls that do not return
-        self.recovery: recovery.Recovery | None = None
+        self.recovery: Recovery | None = None
         with contextlib.ExitStack() as undo:
             self._open_host(total_areas, areas_of(slack_frames), kept, undo)
             if kept is None:
@@ -151,11 +158,11 @@ class HostBackend(TmemVerbs):
         undo: contextlib.ExitStack,
     ) -> None:
         if kept is None:
-            self._host = recovery.open_host(self._books, areas, slack_areas, self.spin_ns)
+            self._host = open_host(self._books, areas, slack_areas, self.spin_ns)
             undo.callback(lib.mc_host_close, self._host)
             return
         assert self._books is not None, "domains were kept without books"
-        self._host, self.recovery = recovery.recover_host(self._books, kept)
+        self._host, self.recovery = recover_host(self._books, kept)
         self._host.spin_ns = self.spin_ns
         self._beats = time.monotonic_ns() // 1_000_000  # more than any before
         undo.callback(self._close_recovered)
@@ -176,8 +183,8 @@ class HostBackend(TmemVerbs):
         slab_fd = self._books.file("slab", areas * AREA_BYTES)
         return TmemFiles(self._books.file("tmem", TmemFiles.state_bytes(areas, **options)), slab_fd)
 
-    def _recover_tmem(self, pool: TmemPool, found: recovery.Recovery) -> None:
-        kept, dropped = recovery.recover_tmem(self._host, pool, found.domains)
+    def _recover_tmem(self, pool: TmemPool, found: Recovery) -> None:
+        kept, dropped = recover_tmem(self._host, pool, found.domains)
         self.recovery = dataclasses.replace(found, tmem_pages=kept, dropped_pages=dropped)
         for domid in self._names:
             self._tmem_targets[domid] = int(pool.tmem.clients["mm_target"][domid])

@@ -2,7 +2,8 @@
  *
  *   1. main thread   CLOSING; the guest reads CLOSED and its bells ring.
  *   2. service       QUIESCED: it is visited no more.
- *   3. keeper        tmem forgets it; all its areas are due to be punched, after the grace.
+ *   3. keeper        tmem forgets it; all its areas are due to be punched, after the grace, or
+ *                    when the guest has let go of them.
  *   4. keeper        punches, again and again where the kernel refuses; the frames stay charged.
  *   5. keeper        unmaps and closes all; the slot is EMPTY.
  */
@@ -121,6 +122,8 @@ int mc_reap_step(struct mc_host *host, struct mc_domain *domain)
         return 0;
     if (domain->leaving == 1)
         reap_condemn(host, domain);
+    if (atomic_load(&domain->control->let_go))     /* a lie would cost the guest its own memory */
+        domain->punch_ns = 0;
     while (mc_punch_own(host, domain))
         ;
     return !mc_is_punch_due(domain);

@@ -99,6 +99,10 @@ static void *driver_run(void *argument)
             mc_thread_nap(guest, &control->config_bell, &control->config_waiters, seen,
                           next_ns - now_ns);
     }
+    while (!mc_guest_is_stopping(guest) && !mc_guest_shut(guest) &&
+           atomic_load(&control->state) == MC_STATE_BROKEN)
+        mc_thread_nap(guest, &control->config_bell, &control->config_waiters,
+                      atomic_load(&control->config_bell), MC_LIVENESS_NS);
     return NULL;
 }
 

@@ -281,12 +281,13 @@ void mc_guest_drain(struct mc_guest *guest)
 
 int mc_guest_keep_ram(struct mc_guest *guest)
 {
-    void *kept = mmap(guest->ram, guest->own->ram_bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    if (kept == MAP_FAILED)
-        return MC_EKERNEL;
-    guest->own->kept_ram = 1;
-    return MC_OK;
+    void *kept;
+    pthread_mutex_lock(&guest->own->claim_lock);
+    kept = mmap(guest->ram, guest->own->ram_bytes, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    guest->own->kept_ram = kept != MAP_FAILED;
+    pthread_mutex_unlock(&guest->own->claim_lock);
+    return kept == MAP_FAILED ? MC_EKERNEL : MC_OK;
 }
 
 void mc_guest_close(struct mc_guest *guest)
@@ -303,8 +304,11 @@ void mc_guest_close(struct mc_guest *guest)
         mc_slot_release(&guest->frames, guest->slot);
     if (guest->ram != NULL && !own->kept_ram)
         mc_unmap((uint64_t)(uintptr_t)guest->ram, own->ram_bytes);
-    if (guest->control != NULL)
+    if (guest->control != NULL) {
+        if (atomic_load(&guest->control->boots) == own->boots)
+            atomic_store(&guest->control->let_go, 1);
         mc_unmap((uint64_t)(uintptr_t)guest->control, own->meta_bytes);
+    }
     pthread_mutex_destroy(&own->ring_locks[MC_RING_MEMORY]);
     pthread_mutex_destroy(&own->ring_locks[MC_RING_TMEM]);
     pthread_mutex_destroy(&own->claim_lock);

@@ -19,6 +19,11 @@
  * mapped, as an order-9 allocation would, maps it with MADV_POPULATE_READ, and gives it back. While
  * the area is claimed the hypervisor cannot take it. Otherwise the mapper might touch a hole, and
  * the kernel would hand out a page that the hypervisor never granted.
+ *
+ * A domain that the hypervisor closes while its program lives is told: calls return MC_EGONE. Its
+ * memory is about to be punched, and would read as zeroes. So MC_NOTICE_NS later one of the guest's
+ * own threads says so on stderr and makes ram inaccessible: a program that still uses it gets
+ * SIGSEGV, and computes with no zeroes. Then the hypervisor punches (control.let_go).
  */
 #ifndef MC_GUEST_H
 #define MC_GUEST_H
@@ -33,6 +38,7 @@
 #define MC_GROW_TRIES_MAX 4
 #define MC_CALL_TIMEOUT_NS 10000000000
 #define MC_LIVENESS_NS 100000000
+#define MC_NOTICE_NS 50000000
 
 struct mc_guest_private;            /* locks, mapper thread, calibrated spin */
 

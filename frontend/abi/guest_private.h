@@ -9,6 +9,8 @@
 struct mc_driver;                   /* driver.h */
 struct mc_handles;                  /* handles.h */
 
+#define MC_NOTICE_LOOKS 10
+
 struct mc_guest_private {
     /* set once by mc_guest_open */
     uint64_t ram_bytes;
@@ -16,7 +18,6 @@ struct mc_guest_private {
     uint32_t boots;                 /* control.boots: with another one, this guest is gone */
     pthread_t mapper;
     int mapping;                    /* the mapper runs */
-    int kept_ram;                   /* mc_guest_keep_ram was called */
     const struct mc_driver *driver; /* of the domain's mechanism: driver.h */
     void *device;                   /* the driver's own, from its open to its close */
     mc_drop_fn drop;                /* the program's page cache, or NULL */
@@ -30,6 +31,9 @@ struct mc_guest_private {
     pthread_mutex_t ring_locks[MC_RINGS];
     uint64_t next_ids[MC_RINGS];
     int broken[MC_RINGS];                  /* the status that ended the ring, or 0 */
+    /* under claim_lock */
+    int kept_ram;                   /* mc_guest_keep_ram was called */
+    int shut;                       /* mc_guest_shut has made ram inaccessible */
     /* atomic */
     uint32_t *used;                 /* per area: generation + 1 under which it was first used */
     int stop;
@@ -38,7 +42,7 @@ struct mc_guest_private {
     int gone;                       /* the hypervisor was found dead */
     int silent;                     /* an INSTALL of the allocation under way timed out */
     uint64_t claims;                /* odd while the mapper holds an area */
-    pthread_mutex_t claim_lock;     /* held while claims is odd */
+    pthread_mutex_t claim_lock;     /* held while claims is odd, and while ram is mapped anew */
     pthread_mutex_t drop_lock;      /* drop and its context, and while it runs */
 };
 
@@ -48,6 +52,10 @@ static inline int mc_guest_is_stopping(const struct mc_guest *guest)
     return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
 }
 
+/* mapping.c. The guest's own threads call it whenever they look: once the hypervisor has closed the
+ * domain, ram is made inaccessible after MC_NOTICE_NS, and the hypervisor is told. 1 once that is
+ * so. */
+int mc_guest_shut(struct mc_guest *guest);
 /* mapping.c: the mc_prepare_fn of a guest, and its mapper thread. */
 int mc_prepare(void *guest, uint32_t area, uint32_t word);
 int mc_mapper_start(struct mc_guest *guest);

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from backend_steps import WAIT_S, close_domain, spec
 from guest_double import GuestDouble
 
+from backend import snapshots
 from backend.ghosts import GHOSTS_MAX, Ghosts, Leaver
 from backend.host import HostBackend
 from frontend._guest import lib
-from hypervisor.public.backend import EXCESS
+from hypervisor.config import DomainConfig
+from hypervisor.coordination.snapshot_view import Member
+from hypervisor.coordination.violations import Violation, find_violations
+from hypervisor.public.backend import EXCESS, DomainSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
 
 AREA = AREA_FRAMES
+SLOW_S, TICKS = 0.01, 30
 
 
 @pytest.fixture
@@ -52,6 +59,36 @@ def test_a_domain_that_grows_and_shrinks_at_full_speed_is_not(strict: HostBacken
         assert guest.grow(8)[0] > 0
         assert guest.send(lib.MC_OP_RELEASE, 8)[0] > 0
     strict.reboot(DomId(0))
+    assert strict.broken() == []
+    guest.close()
+
+
+def test_who_grows_while_it_is_looked_at_is_no_violator(
+    strict: HostBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that is slow between the ledger and the rest reads both of one instant."""
+    guest = GuestDouble(strict.open(DomId(0), spec("honest", maxmem=16)))
+    real, done = snapshots._domain, threading.Event()
+
+    def slow(*args: Any) -> DomainSnapshot:
+        time.sleep(SLOW_S)
+        return real(*args)
+
+    def churn() -> None:
+        while not done.is_set():
+            guest.grow(8)
+            guest.send(lib.MC_OP_RELEASE, 8)
+
+    monkeypatch.setattr(snapshots, "_domain", slow)
+    churning = threading.Thread(target=churn)
+    churning.start()
+    one = Member(DomId(0), DomainConfig("honest", 16 * AREA, 0, 16 * AREA))
+    found: list[Violation] = []
+    for _ in range(TICKS):
+        found += find_violations([(one, strict.snapshot().domains[0])])
+    done.set()
+    churning.join()
+    assert found == []
     assert strict.broken() == []
     guest.close()
 

@@ -159,7 +159,7 @@ struct mc_control {
     _Atomic uint32_t config_waiters;    /* threads asleep on config_bell */
     _Atomic uint32_t config_seen;       /* the config_bell that the driver acted upon last */
     _Atomic int32_t driver_status;      /* how that ended: enum mc_step, or an enum mc_status */
-    uint32_t pad4;
+    _Atomic uint32_t let_go;            /* 1: the guest uses its ram no more; it may be punched */
     _Atomic uint64_t file_frames;       /* page cache that could be dropped */
     _Atomic uint64_t migrated_frames;   /* used frames moved out of the way so far */
     uint64_t driver[MC_DRIVER_WORDS];   /* the mechanism's own: statistics; by __atomic_* */

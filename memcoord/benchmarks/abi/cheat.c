@@ -277,6 +277,27 @@ int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, ui
     return done;
 }
 
+int64_t mcc_puts(struct mc_guest *guest, uint64_t pool, uint64_t frame, uint64_t *samples,
+                 uint32_t count, uint64_t pause_ns, uint64_t for_ns)
+{
+    uint64_t end_ns = mc_clock_ns() + for_ns;
+    uint32_t done = 0;
+
+    while (done < count && mc_clock_ns() < end_ns) {
+        uint64_t start_ns = mc_clock_ns();
+        struct mc_record record = {.op = MC_OP_PUT,
+                                   .arg = {pool | (uint64_t)(done % MCC_PUT_KEYS) << 32, 1, 2, 3,
+                                           frame}};
+        int status = mc_guest_call(guest, MC_RING_TMEM, &record, 1);
+
+        if (status || record.status <= MC_TMEM_BAD)
+            return status ? status : record.status;
+        samples[done++] = mc_clock_ns() - start_ns;
+        rest(pause_ns);
+    }
+    return done;
+}
+
 void mcc_watch_run(struct mcc_watch *watch, uint64_t period_ns)
 {
     while (!__atomic_load_n(&watch->stop, __ATOMIC_ACQUIRE)) {

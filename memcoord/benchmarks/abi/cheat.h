@@ -17,6 +17,7 @@
 #define MCC_BURST_WORDS 16
 #define MCC_SERVED_NS_MAX 2000000
 #define MCC_OPS_END 96               /* above every operation of every mechanism */
+#define MCC_PUT_KEYS 64
 
 struct mcc_attachment {
     uint64_t meta;
@@ -73,6 +74,11 @@ uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
  * samples, or a negative enum mc_status. */
 int64_t mcc_grants(struct mc_guest *guest, uint64_t *samples, uint32_t count, uint64_t pause_ns,
                    uint64_t for_ns);
+
+/* An honest domain: put `frame` into a pool under one of MCC_PUT_KEYS keys in turns; else as
+ * mcc_grants. A sample is the time from the PUT to its answer. */
+int64_t mcc_puts(struct mc_guest *guest, uint64_t pool, uint64_t frame, uint64_t *samples,
+                 uint32_t count, uint64_t pause_ns, uint64_t for_ns);
 
 #define MCC_WATCHED_MAX 256
 

@@ -19,6 +19,7 @@ from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.benchmarks._loops import lib
 from memcoord.benchmarks.hostile.guest import HOWS, WHERE
+from memcoord.benchmarks.hostile.held_file import way_here
 from memcoord.benchmarks.hostile.lab import AREA, CHEATER, HELD_AREAS, LOW_AREAS, CheatLab
 from memcoord.testbed.runs.remote import Remote, RemoteGone
 
@@ -29,6 +30,7 @@ FIRST_OPS = {
 }  # fmt: skip
 GROW, RELEASE = lib.MC_OP_GROW, lib.MC_OP_RELEASE
 assert FIRST_OPS.keys() == set(MECHANISMS) - {"direct"}
+TMEM_AREAS = 4
 ENOUGH_SAMPLES = 100  # below that there is no 99th percentile to speak of
 
 
@@ -43,15 +45,20 @@ class CheatRow:
     stopped: bool = False
     beyond_frames: int = 0  # the most the kernel gave to the cheater beyond its grant
     excess_frames: int = 0  # the most the kernel gave to all domains beyond host memory
-    p99_ratio: float | None = None  # the grower's waits, during the cheat over before it
+    #: The grower's waits for memory, and for a put: beside the cheat, over beside one that is busy.
+    p99_ratio: float | None = None
+    p99_put_ratio: float | None = None
+    skipped: str = ""  # why it was not tried
     did: Any = None  # the cheater's own account; None when it was stopped first
     damage: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
-        """The damage, or "detected: ...", or "harmless"."""
+        """The damage, or "detected: ...", or "harmless", or why it was skipped."""
         if self.damage:
             return "; ".join(self.damage)
+        if self.skipped:
+            return f"skipped: {self.skipped}"
         return f"detected: {self.noticed}" if self.noticed else "harmless"
 
 
@@ -115,6 +122,19 @@ def _files(lab: CheatLab, guest: Remote, for_s: float) -> None:
     guest.tell("files")
 
 
+def _hold(deed: str) -> Act:
+    """The file of ram cannot be punched (``held_file``) while the hypervisor has to."""
+
+    def act(lab: CheatLab, guest: Remote, for_s: float) -> None:
+        guest.ask("hold_lock", how=way_here()[0])
+        guest.tell("act_held", deed=deed, for_s=for_s)
+        if deed == "steal":
+            lab.shrink(0)
+
+    return act
+
+
+HELD = "keeps its file from being punched"
 #: The cheats by name. ``busy`` is no cheat: it shows the cost of a neighbour that only computes.
 CHEATS: dict[str, Act] = {
     "busy": _plain("repeat", loop="burn"),
@@ -129,6 +149,7 @@ CHEATS: dict[str, Act] = {
     "dies in the middle": _die,
     "abuses its files": _files,
     "locks its file": _plain("lock_file"),
+    **{f"{HELD}: {deed}": _hold(deed) for deed in ("release", "steal", "leave", "both")},
     "keeps its memory when thrown out": _keep,
     "passes its files on and ends": _pass_on,
     **{
@@ -146,11 +167,37 @@ GONE = (_keep, _pass_on)
 TAKES = {name for name, act in CHEATS.items() if act in GONE} | {"uses more than its grant"}
 
 
-def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
-    """Let one cheater try ``cheat`` for about ``for_s`` seconds while its neighbours go on."""
+#: Waits of the grower by kind, in ns: beside a busy domain, beside the cheat.
+Waits = tuple[dict[str, list[int]], dict[str, list[int]]]
+
+
+def try_cheat(lab: CheatLab, cheat: str, for_s: float, rounds: int = 1) -> CheatRow:
+    """Let one cheater try ``cheat`` for about ``for_s`` seconds while its neighbours go on.
+
+    In each of ``rounds`` the cheater is busy for as long first, so that whatever the machine does
+    meanwhile falls on both sides of a ratio. The worst of the rounds is told.
+    """
+    if cheat.startswith(HELD) and not way_here()[0]:
+        return CheatRow(lab.mechanism, cheat, skipped=way_here()[1])
+    tried = [_try_once(lab, cheat, for_s) for _ in range(rounds)]
+    rows = [row for row, _ in tried]
+    told = next((row for row in rows if row.noticed), rows[0])
+    told.damage = [text for row in rows for text in row.damage]
+    told.beyond_frames = max(row.beyond_frames for row in rows)
+    told.excess_frames = max(row.excess_frames for row in rows)
+    told.p99_ratio, told.p99_put_ratio = (
+        _ratio(*([ns for _, waits in tried for ns in waits[side][kind]] for side in (0, 1)))
+        for kind in ("grant", "put")
+    )
+    return told
+
+
+def _try_once(lab: CheatLab, cheat: str, for_s: float) -> tuple[CheatRow, Waits]:
     row = CheatRow(lab.mechanism, cheat)
-    before = lab.grants(for_s)
     with lab.cheater() as guest:
+        guest.tell("burn", for_s=for_s)
+        busy = lab.served(for_s)
+        guest.answer()
         granted = 0
         if CHEATS[cheat] not in JOINS:
             guest.ask("attach_bare")
@@ -158,7 +205,7 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
         lab.backend.look_anew()
         start = time.monotonic()
         CHEATS[cheat](lab, guest, for_s)
-        during = lab.grants(for_s)
+        during = lab.served(for_s)
         why = lab.backend.whys.get(CHEATER)
         if cheat == "never answers":
             guest.signal(signal.SIGCONT)
@@ -175,8 +222,7 @@ def try_cheat(lab: CheatLab, cheat: str, for_s: float) -> CheatRow:
         if cheat in TAKES:
             row.beyond_frames = lab.backend.beyond(CHEATER, 0 if CHEATS[cheat] in GONE else granted)
     _look_after(lab, row)
-    row.p99_ratio = _ratio(before, during)
-    return row
+    return row, (busy, during)
 
 
 def _look_after(lab: CheatLab, row: CheatRow) -> None:
@@ -195,10 +241,10 @@ def _excess_frames(lab: CheatLab) -> int:
     return max(over // FRAME_BYTES, 0)
 
 
-def _ratio(before: list[int], during: list[int]) -> float | None:
-    if min(len(before), len(during)) < ENOUGH_SAMPLES:
+def _ratio(busy: list[int], during: list[int]) -> float | None:
+    if min(len(busy), len(during)) < ENOUGH_SAMPLES:
         return None
-    slow, calm = (sorted(samples)[len(samples) * 99 // 100] for samples in (during, before))
+    slow, calm = (sorted(samples)[len(samples) * 99 // 100] for samples in (during, busy))
     return slow / calm
 
 
@@ -223,7 +269,7 @@ def _many(lab: CheatLab, operation: str, count: int, title: str, for_s: float) -
     with lab.cheater() as guest:
         start = time.monotonic()
         guest.tell(operation, count=count)
-        lab.grants(for_s)
+        lab.served(for_s)
         with suppress(RemoteGone):
             row.did = guest.answer()
         row.noticed, at = lab.noticed(start)
@@ -235,11 +281,17 @@ def _many(lab: CheatLab, operation: str, count: int, title: str, for_s: float) -
 
 
 def cheat_report(
-    mechanism: str, run_dir: Path, *, for_s: float = 1.0, corruptions: int = 0, seed: int = 1
+    mechanism: str,
+    run_dir: Path,
+    *,
+    for_s: float = 1.0,
+    rounds: int = 1,
+    corruptions: int = 0,
+    seed: int = 1,
 ) -> list[CheatRow]:
     """Every cheat against one mechanism, then so many random corruptions."""
-    with CheatLab(mechanism, run_dir, seed=seed) as lab:
-        rows = [try_cheat(lab, cheat, for_s) for cheat in CHEATS]
+    with CheatLab(mechanism, run_dir, seed=seed, tmem_areas=TMEM_AREAS) as lab:
+        rows = [try_cheat(lab, cheat, for_s, rounds) for cheat in CHEATS]
     if corruptions:
         with CheatLab(mechanism, run_dir, seed=seed, error_budget=1 << 30) as lab:
             rows.append(corrupt(lab, corruptions))

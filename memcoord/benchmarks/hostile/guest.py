@@ -10,6 +10,7 @@ Called by: ``memcoord.benchmarks.hostile.lab``, which starts the process and tel
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -24,11 +25,15 @@ from hypervisor.public import messages
 from hypervisor.public.errors import NoMemory, PeerGone, error_of
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
+from memcoord.benchmarks.hostile.held_file import Holder
 from memcoord.testbed.runs.remote import operation, serve
 
 ATTACH_S = 20.0
 RETRY_S = 0.002
 SAMPLES_MAX = 20_000
+#: A grant takes a hundred times as long as a put.
+GRANTS_S, PUTS_S = 0.08, 0.02
+OFFERING_S = 0.01
 WORD_BYTES = 8
 NS = 1_000_000_000
 #: Sections of meta in their order, with the weight of each among random corruptions. A broken ring
@@ -101,6 +106,9 @@ class CheatingGuest:
         self._bare: BareAttachment | None = None
         self._domain: frontend.Domain | None = None
         self._held: list[int] = []
+        self._put_frame: int | None = None  # None: not looked yet
+        self._pool = -1
+        self._holder: Holder | None = None
 
     # Operations of an honest neighbour
 
@@ -134,14 +142,36 @@ class CheatingGuest:
         )
 
     @operation
-    def grants(self, for_s: float, pause_s: float) -> list[int]:
-        """Ask for an area and offer it again, over and over; the nanoseconds of each grant."""
-        samples = ffi.new("uint64_t[]", SAMPLES_MAX)
+    def served(self, for_s: float, pause_s: float) -> dict[str, list[int]]:
+        """The nanoseconds that this domain waits for each area and each put, in turns.
+
+        Asks for an area and offers it again, over and over; puts one page, over and over.
+        """
         guest = ffi.cast("struct mc_guest *", self._joined().guest_address)
-        done = lib.mcc_grants(guest, samples, SAMPLES_MAX, _ns(pause_s), _ns(for_s))
-        if done < 0:
-            raise error_of(done, "grants")
-        return list(samples[0:done])
+        samples, until = ffi.new("uint64_t[]", SAMPLES_MAX), time.monotonic() + for_s
+        found: dict[str, list[int]] = {"grant": [], "put": []}
+        turn = (samples, SAMPLES_MAX, _ns(pause_s))
+        while time.monotonic() < until:
+            found["grant"] += _taken(samples, lib.mcc_grants(guest, *turn, _ns(GRANTS_S)), "grants")
+            if self._put_from() >= 0:
+                done = lib.mcc_puts(guest, self._pool, self._put_frame, *turn, _ns(PUTS_S))
+                found["put"] += _taken(samples, done, "puts")
+        return found
+
+    def _put_from(self) -> int:
+        """The frame that is put; -1 on a host without tmem."""
+        if self._put_frame is None:
+            domain, self._put_frame = self._joined(), -1
+            with contextlib.suppress(NoMemory):
+                self._pool = domain.tmem.new_pool(persistent=True)
+                self._put_frame = int(domain.alloc())
+                domain.view(self._put_frame)[:] = b"p" * FRAME_BYTES
+        return self._put_frame
+
+    @operation
+    def burn(self, for_s: float) -> int:
+        """Compute and nothing else, as a busy neighbour does that is no cheat."""
+        return int(lib.mcc_burn(ffi.new("struct mcc_attachment *", {"attach_fd": -1}), _ns(for_s)))
 
     # Cheats
 
@@ -236,6 +266,24 @@ class CheatingGuest:
         return sent
 
     @operation
+    def hold_lock(self, how: str) -> None:
+        """Have another process keep the lock of the file of ram."""
+        self._holder = Holder(how, self._attachment().fds[0])
+
+    @operation
+    def act_held(self, deed: str, for_s: float) -> None:
+        """Under that lock: offer memory, leave, or both, and let go in the end."""
+        until = time.monotonic() + for_s
+        if deed in ("release", "both"):
+            self.flood_ring(OFFERING_S, lib.MC_OP_RELEASE, lib.MC_OP_RELEASE)
+        if deed in ("leave", "both") and self._bare is not None:
+            self._bare.leave()
+            self._bare = None
+        time.sleep(max(until - time.monotonic(), 0))
+        if self._holder is not None:
+            self._holder.close()
+
+    @operation
     def keep(self, for_s: float) -> int:
         """Use the memory after the hypervisor has thrown the guest out. Returns how often."""
         if self._bare is None:
@@ -285,6 +333,12 @@ class CheatingGuest:
 
 def _ns(seconds: float) -> int:
     return int(seconds * NS)
+
+
+def _taken(samples: Any, done: int, what: str) -> list[int]:
+    if done < 0:
+        raise error_of(done, what)
+    return list(samples[0:done])
 
 
 def _errno(call: Any) -> str:

@@ -12,12 +12,14 @@ likes. Two ways to such a page, ``HOWS``:
 Owns: ``Holder``, which starts the process, and the process itself
 (``python -P -m memcoord.benchmarks.hostile.held_file HOW FD``). Linux on x86-64.
 Rules: a child of the process writes. The end of the process lets go of the lock: the FUSE server
-ends with it, and the child is killed with it (PR_SET_PDEATHSIG). Called by cheats and tests.
+ends with it, and the child is killed with it (PR_SET_PDEATHSIG), as the process is with the thread
+that started it. Called by cheats and tests.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import select
@@ -49,6 +51,22 @@ FUSE_MESSAGE_BYTES = 1 << 20
 
 class NotHere(Exception):
     """This machine does not give what the attack needs; the text says what."""
+
+
+@functools.cache
+def way_here() -> tuple[str, str]:
+    """The first of HOWS that this machine gives, or "" and why it gives none."""
+    whys = []
+    with tempfile.TemporaryFile() as file:
+        file.truncate(PAGE)
+        for how in HOWS:
+            try:
+                Holder(how, file.fileno()).close()
+            except NotHere as why:
+                whys.append(str(why))
+            else:
+                return how, ""
+    return "", "; ".join(whys)
 
 
 class Holder:
@@ -173,6 +191,7 @@ def main(argv: list[str]) -> int:
     """Entry point of the process: hold the lock of a file until it is killed."""
     how, fd = argv[1], int(argv[2])
     libc = _libc()
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         if platform.machine() != "x86_64":
             raise NotHere(

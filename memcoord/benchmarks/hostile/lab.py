@@ -4,8 +4,8 @@ Owns: ``CheatLab``. Attach listener, control plane, coordinator and C threads ar
 hypervisor's loop runs on a thread of this process, so that the ledger can be validated at every
 tick. Meanwhile a loop in C looks at the memory the kernel has really given to all domains together.
 The guests are real processes: the cheater, resized by the mechanism under test; ``holder``, whose
-memory must keep its content; ``grower``, which asks for memory and gives it back all the time, and
-so feels every delay of the host.
+memory must keep its content; ``grower``, which asks for memory and gives it back all the time, puts
+pages, and so feels every delay of the host.
 Called by: ``memcoord.benchmarks.hostile.cheats``.
 """
 
@@ -89,6 +89,10 @@ class Watched(HostBackend):
         """The most frames the file of a domain has had beyond ``granted_frames``."""
         peak = int(self.watch.peaks_bytes[self._index[name]]) // FRAME_BYTES
         return max(peak - granted_frames, 0)
+
+    def all_back(self) -> bool:
+        """Whether no domain is on its way out. The hypervisor's thread looks at every tick."""
+        return not self._leaving
 
     def beat(self) -> None:
         """Part of every tick, on the hypervisor's thread."""
@@ -206,13 +210,16 @@ class CheatLab:
         self.backend.forget(CHEATER)
 
     def await_gone(self) -> bool:
-        """Until no cheater is attached; False when that took too long."""
+        """Until no cheater is attached and its memory is back; False when that took too long."""
         until = time.monotonic() + WAIT_S
-        while any(entry["name"] == CHEATER for entry in self.ask("list")):
+        while not self.backend.all_back() or self._is_attached():
             if time.monotonic() > until:
                 return False
             time.sleep(POLL_S)
         return True
+
+    def _is_attached(self) -> bool:
+        return any(entry["name"] == CHEATER for entry in self.ask("list"))
 
     def ask(self, op: str, **args: Any) -> Any:
         """One operation of the control plane."""
@@ -228,9 +235,11 @@ class CheatLab:
         domains = self.ask("statistics")["domains"]
         return sum(domain["current_frames"] for domain in domains if domain["name"] == name)
 
-    def grants(self, for_s: float) -> list[int]:
-        """For ``for_s`` seconds, the nanoseconds that the grower waits for each area."""
-        samples: list[int] = self.neighbours[GROWER].ask("grants", for_s=for_s, pause_s=PAUSE_S)
+    def served(self, for_s: float) -> dict[str, list[int]]:
+        """For ``for_s`` seconds, the nanoseconds that the grower waits for each area and put."""
+        samples: dict[str, list[int]] = self.neighbours[GROWER].ask(
+            "served", for_s=for_s, pause_s=PAUSE_S
+        )
         return samples
 
     def noticed(self, since: float) -> tuple[str, float]:

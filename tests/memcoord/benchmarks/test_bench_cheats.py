@@ -24,7 +24,14 @@ def plain(*rows: CheatRow) -> dict[str, Any]:
 
 def test_a_line_shows_the_worst_of_its_cheats() -> None:
     rows = [
-        CheatRow("direct", "corrupts rings: zero", noticed="ring", noticed_ms=4.0, p99_ratio=1.0),
+        CheatRow(
+            "direct",
+            "corrupts rings: zero",
+            noticed="ring",
+            noticed_ms=4.0,
+            p99_ratio=1.0,
+            p99_put_ratio=1.5,
+        ),
         CheatRow("direct", "corrupts rings: ones", noticed="ring", noticed_ms=9.0, p99_ratio=3.0),
         CheatRow("cmm", "corrupts rings: ones", p99_ratio=2.0, excess_frames=512),
         CheatRow(
@@ -39,7 +46,25 @@ def test_a_line_shows_the_worst_of_its_cheats() -> None:
     assert cells["balloon"] == BAD
     assert cells["virtio-mem"] == "-"
     assert (cells["beyond its grant"], cells["host excess"]) == ("1.0 MiB", "2.0 MiB")
-    assert line.endswith("2.0 x |")
+    assert line.endswith("| 2.0 x | 1.5 x |")
+
+
+def test_a_neighbour_that_waits_too_long_is_a_failure() -> None:
+    slow = [CheatRow("direct", "floods the bell", p99_ratio=1.0, p99_put_ratio=3.1)]
+    bench_ = cheats.CheatsBench()
+    assert bench_.status(plain(*slow)) == 1
+    assert "p99 of put is 3.1 times" in bench_.lines(plain(*slow))[0]
+    calm = CheatRow("cmm", "floods the bell", p99_ratio=1.0, p99_put_ratio=1.0)
+    assert bench_.status(plain(*slow, calm)) == 0  # the median over the mechanisms
+
+
+def test_a_cheat_that_this_machine_does_not_give_is_told() -> None:
+    rows = plain(CheatRow("direct", "keeps its file: leave", skipped="uffd: no"))
+    bench_ = cheats.CheatsBench()
+    (table,) = bench_.tables(rows)
+    assert "skipped" in tables.markdown(table)[-1]
+    assert bench_.lines(rows) == ["keeps its file: skipped: uffd: no"]
+    assert bench_.status(rows) == 0
 
 
 @pytest.mark.parametrize(("damage", "code"), [([], 0), ([BAD], 1)])
