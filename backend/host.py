@@ -10,19 +10,27 @@ the GIL on threads of their own, from the constructor until ``stop``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from backend import snapshots
 from backend._service import ffi, lib
 from backend.banks import Banks
+from backend.books import (
+    Books,
+    KeptDomain,
+    Recovery,
+    open_host,
+    recover_host,
+    recover_tmem,
+)
 from backend.ghosts import Ghosts, Leaver
 from backend.options import mechanism_of, option_values
-from backend.tmem_pool import TmemPool
+from backend.tmem_pool import TmemFiles, TmemPool
+from backend.tmem_verbs import TmemVerbs
 from hypervisor.public.backend import (
     EXCESS,
     STUCK,
@@ -42,24 +50,26 @@ from hypervisor.public.errors import (
     error_of,
 )
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
-from tmem.codes import Code
 
 THREAD_STOP_S = 10.0
 #: A host that stops waits no longer for the files of its domains.
 CLOSE_S = 2.0
 SETTLE_POLL_S = 0.001
+#: The main thread looks at the pool for so long before it serves others again.
+RECOUNT_S = 0.1
 
 #: What ram may be made of: whatever the machine gives, pages of 4 KiB, of 2 MiB.
 BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": BackingKind.BACKING_2M}
 _BROKEN = {
     Status.EPERM: "error budget spent",
     Status.EFOREIGN: EXCESS,
+    Status.EGONE: "it was being rebooted when the hypervisor was killed",
     Status.ETIMEOUT: STUCK,
     Status.EBROKEN: "its state in the hypervisor is broken; stderr has the report",
 }
 
 
-class HostBackend:
+class HostBackend(TmemVerbs):
     """Serve domains out of ``total_frames`` of host memory, ``slack_frames`` of it kept free.
 
     ``backing`` is one of ``BACKINGS``; "2m" raises ConfigError where the machine gives no pages of
@@ -73,6 +83,14 @@ class HostBackend:
     reports it. With ``stop_excess``, ``broken`` also reports a domain whose resident memory exceeds
     its grant, within milliseconds. ``spin_ns``: how long the service thread spins before it sleeps;
     below 0 it is measured.
+
+    With ``books`` another process can go on with all of it when this one is killed. It makes a
+    ``HostBackend`` with the same options, the ``Books`` of the kept memfds, and ``kept``: all
+    domains whose fds were kept, which become the host's. ``recovery`` then says what was found. A
+    domain that was being closed is ``broken``; of one that was not open any more the fds are
+    closed, and the books' ``on_gone`` is called. ConfigError when the books are of a program with
+    another layout, InternalError when they contradict themselves: the books are as good as before
+    then, and this process is to end.
     """
 
     def __init__(
@@ -91,6 +109,8 @@ class HostBackend:
         huge_dir: str = "",
         banks: Sequence[BankSpec] = (),
         stop_excess: bool = False,
+        books: Books | None = None,
+        kept: Mapping[DomId, KeptDomain] | None = None,
     ) -> None:
         self.spin_ns = int(lib.mc_spin_calibrate_ns()) if spin_ns < 0 else spin_ns
         total_areas = total_frames // AREA_FRAMES
@@ -99,34 +119,75 @@ class HostBackend:
         self._tmem_targets: dict[DomId, int] = {}
         self._beats = 0
         self._threads: list[threading.Thread] = []
+        self._books = books
         self._pool: TmemPool | None = None
         self._ghosts = Ghosts()
         self._leaving: dict[DomId, Leaver] = {}
         self._is_stuck = False  # keepers were left behind, in calls that do not return
+        self.recovery: Recovery | None = None
         with contextlib.ExitStack() as undo:
-            self._host = self._open_host(total_areas, areas_of(slack_frames), undo)
+            self._open_host(total_areas, areas_of(slack_frames), kept, undo)
+            if kept is None:
+                self._set_memory(backing, huge_dir, banks)
             self._host.error_budget = error_budget
-            self._set_memory(backing, huge_dir, banks)
             if tmem_areas > 0:
+                options = {"dedup": tmem_dedup, "compression": tmem_compression}
+                areas = min(tmem_areas, total_areas)
                 self._pool = TmemPool(
                     self._host,
-                    min(tmem_areas, total_areas),
+                    areas,
                     tmem_entries,
                     mrc_points,
-                    dedup=tmem_dedup,
-                    compression=tmem_compression,
+                    files=self._tmem_files(areas, options),
+                    recover=kept is not None,
+                    **options,
                 )
                 undo.callback(self._pool.close)
+                if self.recovery is not None:
+                    self._recover_tmem(self._pool, self.recovery)
             self.banks = Banks(self._host, self._names, self.settle)
             self.event_fd, self.relay_fd = int(self._host.event_fd), int(self._host.relay_fd)
             self._start_threads(stop_excess, undo)
             self._undo = undo.pop_all()
 
-    def _open_host(self, areas: int, slack_areas: int, undo: contextlib.ExitStack) -> Any:
-        out = ffi.new("struct mc_host **")
-        _check(lib.mc_host_open(out, areas, slack_areas, self.spin_ns), "open host")
-        undo.callback(lib.mc_host_close, out[0])
-        return out[0]
+    def _open_host(
+        self,
+        areas: int,
+        slack_areas: int,
+        kept: Mapping[DomId, KeptDomain] | None,
+        undo: contextlib.ExitStack,
+    ) -> None:
+        if kept is None:
+            self._host = open_host(self._books, areas, slack_areas, self.spin_ns)
+            undo.callback(lib.mc_host_close, self._host)
+            return
+        assert self._books is not None, "domains were kept without books"
+        self._host, self.recovery = recover_host(self._books, kept)
+        self._host.spin_ns = self.spin_ns
+        self._beats = time.monotonic_ns() // 1_000_000  # more than any before
+        undo.callback(self._close_recovered)
+        for domid in self.recovery.domains:
+            name, domain = kept[domid].name, self._host.domains[domid]
+            if domain.leaving:
+                self._leaving[domid] = Leaver.of(name, domain.ram_fd, domain.areas * AREA_BYTES)
+            else:
+                self._names[domid], self._tmem_targets[domid] = name, -1
+
+    def _close_recovered(self) -> None:
+        if not self._host.attached:  # else this process ends, and the next one recovers
+            lib.mc_host_close(self._host)
+
+    def _tmem_files(self, areas: int, options: Mapping[str, bool]) -> TmemFiles | None:
+        if self._books is None:
+            return None
+        slab_fd = self._books.file("slab", areas * AREA_BYTES)
+        return TmemFiles(self._books.file("tmem", TmemFiles.state_bytes(areas, **options)), slab_fd)
+
+    def _recover_tmem(self, pool: TmemPool, found: Recovery) -> None:
+        kept, dropped = recover_tmem(self._host, pool, found.domains)
+        self.recovery = dataclasses.replace(found, tmem_pages=kept, dropped_pages=dropped)
+        for domid in self._names:
+            self._tmem_targets[domid] = int(pool.tmem.clients["mm_target"][domid])
 
     def _set_memory(self, backing: str, huge_dir: str, banks: Sequence[BankSpec]) -> None:
         if backing not in BACKINGS:
@@ -136,7 +197,7 @@ class HostBackend:
                 raise ConfigError("huge_dir", f"no file of huge pages can be made in {huge_dir!r}")
             raise ConfigError("backing", f"this machine gives no pages of {backing}")
         if banks:
-            made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames, 0) for b in banks])
+            made = ffi.new("struct mc_bank[]", [(b.node, b.remote, b.frames) for b in banks])
             if lib.mc_host_set_banks(self._host, made, len(banks)):
                 most = lib.MC_BANKS_MAX
                 raise ConfigError("banks", f"at most {most}, and their sum is all host memory")
@@ -193,15 +254,27 @@ class HostBackend:
         _check(status, f"open {spec.name}")
         self._names[domid] = spec.name
         self.set_tmem_target(domid, spec.tmem_target_pages)
+        handles = self.handles(domid)
+        if self._books is not None:
+            fds = {"ram": handles.ram_fd, "meta": handles.meta_fd, "bell": handles.bell_fd}
+            self._books.tell_domain(domid, fds)
+        return handles
+
+    def handles(self, domid: DomId) -> DomainHandles:
+        """What ``open`` answered for a domain that is open."""
         domain = self._host.domains[domid]
         return DomainHandles(
             ram_fd=domain.ram_fd,
             meta_fd=domain.meta_fd,
             bell_fd=domain.bell_fd,
-            ram_bytes=areas * AREA_BYTES,
+            ram_bytes=domain.areas * AREA_BYTES,
             meta_bytes=domain.meta_bytes,
             spin_ns=self.spin_ns,
         )
+
+    def attached(self) -> list[DomId]:
+        """The domains that are open."""
+        return list(self._names)
 
     def close(self, domid: DomId, grace_s: float = 0.0) -> None:
         """Have every frame and tmem page of a domain taken back, dead or alive. Returns at once.
@@ -221,6 +294,8 @@ class HostBackend:
         for domid in list(self._leaving):
             if lib.mc_domain_is_gone(self._host, domid):
                 self._ghosts.adopt(self._leaving.pop(domid))
+                if self._books is not None:
+                    self._books.tell_gone(domid)
         return {domid: leaver.name for domid, leaver in self._leaving.items()}
 
     def wait_closed(self, timeout_s: float) -> bool:
@@ -334,48 +409,25 @@ class HostBackend:
         """A consistent copy of the ledger and every domain's counters."""
         return snapshots.take(self._host, self._names, self._pool)
 
-    def _on_tmem(self, verb: str, *arguments: Any) -> Any:
-        """Call a method of the pool while the service thread keeps out; ConfigError without one."""
+    def recount(self) -> dict[str, int]:
+        """Validate the ledger, then the pool of tmem for RECOUNT_S at most; what was counted.
+
+        Requests wait for one step at most. ``is_whole`` is 0 when the pool is larger than that: the
+        next call goes on. ``is_exact``: nobody used the pool meanwhile, so counters were compared
+        with counts too. InternalError when something is broken.
+        """
+        from tmem import TmemBroken
+
+        self.validate()
+        counted = {"domains": len(self._names), "frames": int(self._host.total_frames)}
         if self._pool is None:
-            raise ConfigError("tmem", "this host has none")
-        with self._pool.locked() as tmem:
-            return getattr(tmem, verb)(*arguments)
-
-    def tmem_statistics(self) -> dict[str, Any]:
-        """``tmem.statistics.Statistics`` as plain values; clients are domids."""
-        plain: dict[str, Any] = msgspec.to_builtins(self._on_tmem("statistics"))
-        return plain
-
-    def tmem_freeze(self, domid: DomId | None) -> None:
-        """No growth of tmem for a domain, or for all that are attached now."""
-        _done(self._on_tmem("freeze", domid), f"freeze {domid}")
-
-    def tmem_thaw(self, domid: DomId | None) -> None:
-        """Undo ``tmem_freeze``."""
-        _done(self._on_tmem("thaw", domid), f"thaw {domid}")
-
-    def tmem_set_weight(self, domid: DomId, weight: int) -> None:
-        """Set the share of a domain in ephemeral memory; 0 is none of its own."""
-        _done(self._on_tmem("set_weight", domid, weight), f"weigh {domid}")
-
-    def tmem_set_quota(self, domid: DomId, pages: int) -> None:
-        """Set the most persistent pages a domain may have; -1 is no limit."""
-        _done(self._on_tmem("set_quota", domid, pages), f"limit {domid}")
-
-    def tmem_authorise(self, domid: DomId, uuid: int, allow: bool) -> None:
-        """Let a domain share pools of a uuid of 128 bits, or no longer; NoMemory beyond 16."""
-        code = self._on_tmem("authorise", domid, (uuid & 0xFFFFFFFFFFFFFFFF, uuid >> 64), allow)
-        if code == Code.ENOMEM:
-            raise NoMemory(f"{self._names[domid]} may share 16 pools at most; revoke one")
-        _done(code, f"authorise {domid}")
-
-    def tmem_compress(self, pages: int) -> int:
-        """Compress up to ``pages`` of the coldest raw pages; requests wait. Returns how many."""
-        return 0 if self._pool is None else int(self._on_tmem("compress_step", pages))
-
-    def tmem_freeable_mb(self) -> int:
-        """MiB that tmem could give to the host now: free slab memory and ephemeral pages."""
-        return int(self._on_tmem("freeable_mb"))
+            return counted | {"is_whole": 1, "is_exact": 1}
+        try:
+            found, is_whole = self._pool.recount(RECOUNT_S)
+        except TmemBroken as error:
+            raise InternalError(f"tmem is broken: {error}; please report it") from None
+        pages = {f"tmem_{name}": getattr(found, name) for name in ("pages", "objects", "frames")}
+        return counted | pages | {"is_whole": int(is_whole), "is_exact": int(found.is_exact)}
 
     def validate(self) -> None:
         """InternalError if the ledger does not add up."""
@@ -403,11 +455,6 @@ class HostBackend:
         self._undo.close()
         self._host = None
         return stuck
-
-
-def _done(code: int, what: str) -> None:
-    if code < 0:  # a client that is open cannot be refused this
-        raise InternalError(f"tmem: {what}: code {code}")
 
 
 def _check(status: int, what: str, frame: int = -1) -> None:

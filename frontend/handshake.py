@@ -30,6 +30,10 @@ HANDED_FDS = 3
 FDS_MAX = 8
 
 
+class _CutOff(PeerGone):
+    """The connection ended before there was an answer."""
+
+
 def join(
     path: str,
     name: str,
@@ -46,11 +50,10 @@ def join(
     if os.path.isdir(path) or os.path.basename(path) != messages.ATTACH_SOCKET:
         path = os.path.join(path, messages.ATTACH_SOCKET)
     deadline = time.monotonic() + timeout_s
-    connection = _connect(path, deadline, wait)
+    name = name or f"vm{os.getpid()}"
+    request = messages.AttachRequest(messages.VERSION, name, maxmem_frames, doorbell, token)
+    connection, answer, fds = _ask(path, request, deadline, wait)
     try:
-        name = name or f"vm{os.getpid()}"
-        request = messages.AttachRequest(messages.VERSION, name, maxmem_frames, doorbell, token)
-        answer, fds = _exchange(connection, request, path, deadline)
         relay = None
         try:
             _check(answer, fds)
@@ -69,6 +72,24 @@ def join(
     except BaseException:
         connection.close()
         raise
+
+
+def _ask(
+    path: str, request: messages.AttachRequest, deadline: float, wait: bool
+) -> tuple[socket.socket, messages.Attached, list[int]]:
+    """Connect and ask, and again when the hypervisor died meanwhile: the next one listens there."""
+    while True:  # until the deadline
+        connection = _connect(path, deadline, wait)
+        try:
+            return connection, *_exchange(connection, request, path, deadline)
+        except _CutOff:
+            connection.close()
+            if time.monotonic() + RETRY_S > deadline:
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        time.sleep(RETRY_S)
 
 
 def _relay(run_dir: str, doorbell_id: str) -> ZmqRelay:
@@ -108,6 +129,8 @@ def _exchange(
         if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
             raise messages.BadMessage("the answer was cut short")
         answer = messages.decode(data) if data else None
+    except ConnectionError as error:
+        raise _CutOff(f"the hypervisor at {target} does not answer: {error}") from None
     except OSError as error:
         raise PeerGone(f"the hypervisor at {target} does not answer: {error}") from None
     except messages.BadMessage as error:
@@ -119,7 +142,7 @@ def _exchange(
     if isinstance(answer, messages.Refused):
         raise AttachRefused(answer.code, answer.reason)
     if answer is None:
-        raise PeerGone(f"the hypervisor at {target} closed the connection without an answer")
+        raise _CutOff(f"the hypervisor at {target} closed the connection without an answer")
     raise RingBroken(f"attach answer: a {type(answer).__name__}", Status.ELAYOUT)
 
 

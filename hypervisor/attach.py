@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hypervisor.door import FDS_KEPT, NO_FDS_TEXT, Door, Peer, fds_left
+from hypervisor.door import FDS_KEPT, NO_FDS_TEXT, Door, Listen, Peer, fds_left, listen
 from hypervisor.public.errors import AttachRefused, MemcoordError, NoMemory
 from hypervisor.public.messages import (
     ATTACH_SOCKET,
@@ -33,6 +33,8 @@ REQUEST_BYTES_MAX = 4096
 
 #: Admit a domain: its request, its pid, its connection -> the answer and the fds to hand over.
 Admit = Callable[[AttachRequest, int, socket.socket], tuple[Attached, list[int]]]
+#: Told that the answer to a domain was sent.
+Told = Callable[[Attached], None]
 
 
 class AttachListener:
@@ -42,11 +44,13 @@ class AttachListener:
         self,
         run_dir: Path,
         admit: Admit,
+        told: Told = lambda _: None,
         *,
         uid: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        listen: Listen = listen,
     ) -> None:
-        self._admit = admit
+        self._admit, self._told = admit, told
         self._door: Door[Peer] = Door(
             run_dir / ATTACH_SOCKET,
             socket.SOCK_SEQPACKET,
@@ -56,6 +60,7 @@ class AttachListener:
             per_process_max=PENDING_PER_PROCESS_MAX,
             uid=uid,
             clock=clock,
+            listen=listen,
         )
         self.poll_fds = self._door.poll_fds
         self.handle = self._door.handle
@@ -91,7 +96,13 @@ class AttachListener:
             self._door.turn_out(peer, "failed", str(error))
         else:
             self._door.release(peer)
-            _send(peer.connection, encode(answer), handles)
+            hand_over(peer.connection, answer, handles)
+            self._told(answer)
+
+
+def hand_over(connection: socket.socket, answer: Attached, fds: list[int]) -> None:
+    """Tell a domain that it is one, and give it its memory."""
+    _send(connection, encode(answer), fds)
 
 
 def _request(data: bytes) -> AttachRequest:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hypervisor.door import Listen, listen
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.messages import (
     CONTROL_SOCKET,
@@ -42,18 +43,24 @@ Serve = Callable[[str, dict[str, Any]], Any]
 
 
 class ControlPlane:
-    """Serve requests in ``run_dir`` by calling ``serve``; ConfigError when it cannot be served."""
+    """Serve requests in ``run_dir`` by calling ``serve``; ConfigError when it cannot be served.
 
-    def __init__(self, run_dir: Path, serve: Serve) -> None:
+    ``token`` is the operator's where there is one already.
+    """
+
+    def __init__(
+        self, run_dir: Path, serve: Serve, *, token: str = "", listen: Listen = listen
+    ) -> None:
         self._serve = serve
         self._token_path = run_dir / TOKEN_FILE
-        self._token = make_token(run_dir).encode()
+        self.token = make_token(run_dir, token)
+        self._token = self.token.encode()
         self._doorbell_ids: set[bytes] = set()
         self._has_rung = False
-        self._control = ZmtpServer(run_dir / CONTROL_SOCKET, "ROUTER", self._answer)
-        self._stats = ZmtpServer(run_dir / STATS_SOCKET, "XPUB", self._subscribe)
+        self._control = ZmtpServer(run_dir / CONTROL_SOCKET, "ROUTER", self._answer, listen=listen)
+        self._stats = ZmtpServer(run_dir / STATS_SOCKET, "XPUB", self._subscribe, listen=listen)
         self._doorbell = ZmtpServer(
-            run_dir / DOORBELL_SOCKET, "ROUTER", self._rung, admit=self._let_in
+            run_dir / DOORBELL_SOCKET, "ROUTER", self._rung, admit=self._let_in, listen=listen
         )
         self._servers = (self._control, self._stats, self._doorbell)
         self.bad = 0
@@ -113,8 +120,9 @@ class ControlPlane:
         return hmac.compare_digest(given, self._token)
 
     def expect_doorbell(self, doorbell_id: str) -> None:
-        """Take doorbells that come under ``doorbell_id`` from now on."""
-        self._doorbell_ids.add(doorbell_id.encode())
+        """Take doorbells that come under ``doorbell_id`` from now on; empty is nobody's."""
+        if doorbell_id:
+            self._doorbell_ids.add(doorbell_id.encode())
 
     def forget_doorbell(self, doorbell_id: str) -> None:
         """Drop what comes under ``doorbell_id`` from now on."""
@@ -128,6 +136,9 @@ class ControlPlane:
         if line.identity not in self._doorbell_ids or self._line_of(line.identity) is not None:
             return False
         line.is_known = True
+        # A bell may have been lost with the hypervisor before, in either direction.
+        self._has_rung = True
+        self._doorbell.send(line, [b""])
         return True
 
     def _rung(self, line: Line, frames: list[bytes]) -> None:

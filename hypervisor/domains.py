@@ -15,11 +15,13 @@ from hypervisor.public.errors import AttachRefused
 from hypervisor.public.units import DomId
 
 
-@dataclass(frozen=True)
+@dataclass
 class DomainEntry:
     """One attached domain; the end of ``connection`` or of the process ``pidfd`` is its end.
 
     ``pidfd`` is -1 where the kernel has none to give, or the process had ended already.
+    ``is_told``: it was sent what it needs to be a domain. One that was not, because the hypervisor
+    died, is told by the next hypervisor.
     """
 
     domid: DomId
@@ -29,6 +31,7 @@ class DomainEntry:
     connection: socket.socket
     pidfd: int = -1  # of the process that attached
     doorbell_id: str = ""  # its identity at doorbell.ipc; empty with a futex
+    is_told: bool = False
 
     @property
     def name(self) -> str:

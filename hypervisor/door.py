@@ -51,6 +51,24 @@ class Peer:
 AnyPeer = TypeVar("AnyPeer", bound=Peer)
 
 
+def listen(path: Path, kind: socket.SocketKind) -> socket.socket:
+    """A socket that listens at ``path``; ConfigError when the path cannot be bound."""
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigError("run-dir", f"{path} is too long for a socket: choose a shorter one")
+    made = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+    try:
+        made.bind(os.fsencode(path))
+    except OSError as error:
+        made.close()
+        raise ConfigError("run-dir", f"{path}: {error.strerror}") from None
+    made.listen(QUEUE_MAX)
+    return made
+
+
+#: Where a listening socket comes from: ``listen``, or from the hypervisor before.
+Listen = Callable[[Path, socket.SocketKind], socket.socket]
+
+
 class Door(Generic[AnyPeer]):
     """Listen at ``path``; ``hear`` is called when a peer has said something or has ended.
 
@@ -69,22 +87,15 @@ class Door(Generic[AnyPeer]):
         per_process_max: int,
         uid: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        listen: Listen = listen,
     ) -> None:
-        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
-            raise ConfigError("run-dir", f"{path} is too long for a socket: choose a shorter one")
         self._path, self._make, self._hear, self._refuse = path, make, hear, refuse
         self._per_process_max, self._clock = per_process_max, clock
         self._uid = os.getuid() if uid is None else uid
         self.peers: dict[int, AnyPeer] = {}
         self.refused = 0
-        self._socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+        self._socket = listen(path, kind)
         self._socket.setblocking(False)
-        try:
-            self._socket.bind(os.fsencode(path))
-        except OSError as error:
-            self._socket.close()
-            raise ConfigError("run-dir", f"{path}: {error.strerror}") from None
-        self._socket.listen(QUEUE_MAX)
         self._spare = _spare_fd()
 
     def poll_fds(self) -> list[int]:
@@ -104,7 +115,7 @@ class Door(Generic[AnyPeer]):
         """Let go of those that have been unknown for too long."""
         now_s = self._clock()
         for peer in list(self.peers.values()):
-            if not peer.is_known and now_s - peer.since_s > SILENCE_S:
+            if not peer.is_known and now_s - peer.since_s > SILENCE_S and self._stays_silent(peer):
                 self.turn_out(peer, "silent", f"no request within {SILENCE_S:g} s")
 
     def turn_out(self, peer: AnyPeer, code: str, reason: str) -> None:
@@ -164,9 +175,14 @@ class Door(Generic[AnyPeer]):
         else:
             return
         oldest = next(peer for peer in unknown if peer.pid == most)
-        self._hear(oldest)  # what it has to say may be here already
-        if self.peers.get(oldest.connection.fileno()) is oldest and not oldest.is_known:
+        if self._stays_silent(oldest):
             self.turn_out(oldest, "busy", f"{others} are attaching")
+
+    def _stays_silent(self, peer: AnyPeer) -> bool:
+        """Whether a peer is unknown still. What it has to say may wait here: the main thread may
+        have been the slow one."""
+        self._hear(peer)
+        return self.peers.get(peer.connection.fileno()) is peer and not peer.is_known
 
     def _turn_away(self) -> bool:
         """Refuse the next peer by means of the spare fd; False when even that cannot be done."""

@@ -11,7 +11,6 @@ doorbells; broken domains; tick (snapshot, plan, apply, publish).
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import secrets
 import select
@@ -23,13 +22,16 @@ from typing import Any
 
 import msgspec
 
-from hypervisor.attach import AttachListener
-from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
+from hypervisor.admission import Admission, pidfd_of
+from hypervisor.attach import AttachListener, hand_over
+from hypervisor.config import HypervisorConfig
 from hypervisor.control import ControlPlane
 from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.coordination.decisions import Decision
 from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.ending import Endings
+from hypervisor.keeping.held import Held
+from hypervisor.keeping.saved import Saved, entry_of, saved_domain
 from hypervisor.public.backend import EXCESS, STANDING, STUCK, Backend, DomainSpec, not_reached
 from hypervisor.public.errors import (
     AttachRefused,
@@ -38,14 +40,13 @@ from hypervisor.public.errors import (
     MemcoordError,
 )
 from hypervisor.public.messages import (
-    SO_PEERPIDFD,
     VERSION,
     Attached,
     AttachRequest,
     Publication,
 )
-from hypervisor.public.settings import DomainSettings, check_name, common
-from hypervisor.public.units import AREA_FRAMES, MAX_AREAS, DomId, areas_of
+from hypervisor.public.settings import DomainSettings, common
+from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from hypervisor.tmem_control import TMEM_OPS, compress, serve
 
 EVENT_BYTES = 8
@@ -54,8 +55,6 @@ ENDED = "ended"
 GRACE_S = 0.5
 #: A closed domain whose memory is not back after this time is reported.
 LINGER_S = 2.0
-#: Domains of one process that are not in the configuration: one process must not take the table.
-DOMAINS_PER_PROCESS_MAX = 16
 DOORBELL_ID_BYTES = 16
 
 #: Write one event of the run: what happened, and its fields.
@@ -75,21 +74,27 @@ class Hypervisor:
         *,
         watch_fd: int = -1,
         clock: Callable[[], float] = time.monotonic,
+        held: Held | None = None,
     ) -> None:
         self._config, self._backend, self._coordinator = config, backend, coordinator
         self._on_event, self._clock, self._watch_fd = on_event, clock, watch_fd
-        self._known = {domain.name: domain for domain in config.domains}
-        self._spent: set[str] = set()  # names whose one-time token was used
         self._domains = DomainTable()
         self._endings = Endings(config.cgroup)
-        self._control = ControlPlane(run_dir, self._serve)
-        self._listener = AttachListener(run_dir, self._admit)
-        self._promise()
+        self._admission = Admission(config, self._domains)
+        self._held = held = held or Held()
+        saved = held.saved
+        token = "" if saved is None else saved.token
+        self._control = ControlPlane(run_dir, self._serve, token=token, listen=held.listen)
+        self._listener = AttachListener(run_dir, self._admit, self._told, listen=held.listen)
         self._stopping = False
         self._bad_logged = 0
         self._last_fault = ""
         self._lingering: dict[DomId, tuple[float, bool]] = {}  # since when; it was reported
         self._ticks = 0
+        if saved is not None:
+            self._resume(saved)
+        self._promise()
+        self._save()
 
     def run(self) -> None:
         """Serve until ``shutdown`` is asked for or the watch fd ends."""
@@ -114,6 +119,45 @@ class Hypervisor:
         self._listener.close()
         self._control.close()
         self._endings.close()
+
+    def _resume(self, saved: Saved) -> None:
+        """Go on where another hypervisor stood. Nothing is saved before all of it is taken over."""
+        self._ticks, self._admission.spent = saved.ticks, set(saved.spent)
+        left, parted = self._backend.attached(), []
+        for one in saved.domains:
+            entry = entry_of(one, self._held.take_below(_peer(DomId(one.domid))))
+            if entry is not None and entry.domid in left:
+                self._domains.add(entry)
+                self._control.expect_doorbell(entry.doorbell_id)
+                is_here = entry.pidfd >= 0 and not _has_input(entry.pidfd)
+                if is_here and self._admission.is_launched(entry.name):
+                    self._endings.note(entry.name, entry.pid)
+            elif entry is not None:
+                parted.append(entry)  # the other died while it detached this one
+        configs = {entry.domid: entry.config for entry in self._domains}
+        self._coordinator.resume(saved.coordination, configs)
+        for entry in parted:
+            self._part(entry, "ended")
+        for name, fd in self._held.take_below("peer").items():  # the other died while it admitted
+            os.close(fd)
+            self._held.drop(f"peer/{name}")
+        for domid in left:
+            if domid not in configs:
+                self._backend.close(domid)
+        self._domains.leaving = self._backend.leaving()
+        self._detach_broken()
+        for entry in self._domains:
+            if not entry.is_told:
+                hand_over(entry.connection, *self._answer(entry))
+                entry.is_told = True
+
+    def _save(self) -> None:
+        """Have the next hypervisor know what this one knows, before anybody is told of it."""
+        if self._held.is_kept:
+            domains = [saved_domain(entry) for entry in self._domains]
+            kept = self._coordinator.keep()
+            spent = sorted(self._admission.spent)
+            self._held.save(Saved(self._control.token, self._ticks, domains, spent, kept))
 
     def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
@@ -185,58 +229,14 @@ class Hypervisor:
                 self._detach(entry, reason)
         self._note_leaving()
 
-    def _config_of(self, request: AttachRequest, pid: int) -> DomainConfig:
-        known = self._known.get(request.name)
-        if known is not None:
-            self._check_token(request)
-            if request.maxmem_frames not in (0, known.maxmem_frames):
-                raise AttachRefused(
-                    "maxmem", f"{request.name} is configured with {known.maxmem_frames} frames"
-                )
-            return known
-        if not self._config.open_attach:
-            raise AttachRefused(
-                "unknown-domain", f"{request.name!r} is not in the configuration of this run"
-            )
-        problem = check_name(request.name)
-        if problem:
-            raise AttachRefused("bad-name", problem)
-        if self._domains.count_of(pid) >= DOMAINS_PER_PROCESS_MAX:
-            raise AttachRefused(
-                "process-full",
-                f"process {pid} has {DOMAINS_PER_PROCESS_MAX} domains, the most of one process "
-                "that the configuration does not name",
-            )
-        if not AREA_FRAMES <= request.maxmem_frames <= MAX_AREAS * AREA_FRAMES:
-            raise AttachRefused("maxmem", f"must be {AREA_FRAMES} to {MAX_AREAS * AREA_FRAMES}")
-        return DomainConfig(
-            name=request.name,
-            maxmem_frames=request.maxmem_frames,
-            boot_frames=0,
-            target_frames=request.maxmem_frames,
-        )
-
-    def _check_token(self, request: AttachRequest) -> None:
-        """AttachRefused unless the request brings the token of its name, never used before."""
-        secret = self._config.attach_secret
-        if not secret:
-            return
-        right = attach_token(secret, request.name)
-        if not hmac.compare_digest(request.token.encode(), right.encode()):
-            raise AttachRefused(
-                "token", f"{request.name!r} is for the domain that the launcher gave its token to"
-            )
-        if request.name in self._spent:
-            raise AttachRefused("token", f"the token of {request.name!r} was used before")
-
     def _admit(
         self, request: AttachRequest, pid: int, connection: socket.socket
     ) -> tuple[Attached, list[int]]:
-        config = self._config_of(request, pid)
+        config = self._admission.config_of(request, pid)
         if request.doorbell not in ("futex", "zmq"):
             raise AttachRefused("doorbell", f"{request.doorbell!r} is neither futex nor zmq")
         domid = self._domains.next_domid(config.name)
-        pidfd = _pidfd(pid, connection)
+        pidfd = pidfd_of(pid, connection)
         spec = DomainSpec(
             name=config.name,
             maxmem_frames=config.maxmem_frames,
@@ -247,43 +247,51 @@ class Hypervisor:
             **common(config, DomainSettings),
         )
         try:
-            handles = self._backend.open(domid, spec)
+            self._backend.open(domid, spec)
         except MemcoordError:
             if pidfd >= 0:
                 os.close(pidfd)
             self._promise()  # a failed open may have used up part of the promised frames
             raise
         doorbell_id = secrets.token_hex(DOORBELL_ID_BYTES) if request.doorbell == "zmq" else ""
-        if doorbell_id:
-            self._control.expect_doorbell(doorbell_id)
-        self._domains.add(
-            DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
-        )
-        self._spent.add(config.name)
-        if self._is_launched(config.name):
+        self._control.expect_doorbell(doorbell_id)
+        entry = DomainEntry(domid, config, pid, request.doorbell, connection, pidfd, doorbell_id)
+        self._domains.add(entry)
+        self._admission.spent.add(config.name)
+        if self._admission.is_launched(config.name):
             self._endings.note(config.name, pid)
         self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
+        life = {"connection": connection.fileno(), "pidfd": pidfd}
+        self._held.keep_below(_peer(domid), {what: fd for what, fd in life.items() if fd >= 0})
+        self._save()
+        return self._answer(entry)
+
+    def _answer(self, entry: DomainEntry) -> tuple[Attached, list[int]]:
+        """What makes an admitted process a domain: its answer, and its memory."""
+        handles = self._backend.handles(entry.domid)
         answer = Attached(
             VERSION,
-            domid,
-            config.name,
+            entry.domid,
+            entry.name,
             handles.ram_bytes,
             handles.meta_bytes,
             handles.spin_ns,
-            doorbell_id,
+            entry.doorbell_id,
         )
         return answer, [handles.ram_fd, handles.meta_fd, handles.bell_fd]
+
+    def _told(self, answer: Attached) -> None:
+        entry = self._domains.get(DomId(answer.domid))
+        if entry is not None:
+            entry.is_told = True
+            self._save()
 
     def _end_process(self, entry: DomainEntry) -> None:
         """With "kill": its memory goes back only if it stops to touch it. Never our own process."""
         if self._config.on_violation == "kill" and entry.pid != os.getpid():
             self._endings.kill(entry.name, entry.pidfd)
-
-    def _is_launched(self, name: str) -> bool:
-        """Whether a launcher starts the domain of this name, and none else can be it."""
-        return bool(self._config.attach_secret) and name in self._known
 
     def _promise(self) -> None:
         """Reserve the boot frames of every configured domain that has not attached."""
@@ -301,7 +309,7 @@ class Hypervisor:
                 step(entry, reason)
             except (MemcoordError, OSError) as error:
                 self._on_event("detach-failed", {"domid": entry.domid, "why": str(error)})
-        self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
+        self._save()
 
     def _close_memory(self, entry: DomainEntry, reason: str) -> None:
         """Tell a domain that lives before its memory goes; its domid stays taken until that."""
@@ -313,11 +321,19 @@ class Hypervisor:
     def _promise_again(self, _entry: DomainEntry, _reason: str) -> None:
         self._promise()
 
-    def _let_go(self, entry: DomainEntry, _reason: str) -> None:
+    def _let_go(self, entry: DomainEntry, reason: str) -> None:
         self._control.forget_doorbell(entry.doorbell_id)
+        self._part(entry, reason)
+
+    def _part(self, entry: DomainEntry, reason: str) -> None:
+        """End a domain's connection, of which the keeper has a duplicate."""
+        with contextlib.suppress(OSError):
+            entry.connection.shutdown(socket.SHUT_RDWR)
+        self._held.drop(_peer(entry.domid))
         entry.connection.close()
         if entry.pidfd >= 0:
             os.close(entry.pidfd)
+        self._on_event("detached", {"domain": entry.name, "domid": entry.domid, "reason": reason})
 
     def _note_leaving(self) -> None:
         """Report, once, each closed domain whose file does not let its memory go."""
@@ -339,6 +355,7 @@ class Hypervisor:
         self._note_leaving()
         report = self._coordinator.tick()
         self._ticks += 1
+        self._save()
         self._backend.beat()
         self._listener.expire()
         self._control.expire()
@@ -350,7 +367,7 @@ class Hypervisor:
             self._on_event("violation", msgspec.to_builtins(violation))  # excess.c acts, not this
         for name in self._backend.haunted():
             self._on_event("violation", {"name": name, "gone": True})
-            if self._config.on_violation == "kill" and self._is_launched(name):
+            if self._config.on_violation == "kill" and self._admission.is_launched(name):
                 self._endings.kill(name)
         if self._config.tmem_compression:
             compress(self._backend)
@@ -384,12 +401,22 @@ class Hypervisor:
                     for e in self._domains
                 ]
             case "statistics":
-                bad = {"bad_messages": self._control.bad, "refused": self._listener.refused}
-                return self._statistics() | {"control": bad}
+                control = {
+                    "bad_messages": self._control.bad,
+                    "refused": self._listener.refused,
+                    "restarts": self._held.begin.restarts,
+                }
+                return self._statistics() | {"control": control}
+            case "validate":
+                return self._backend.recount()
             case "why":
                 return self._why(args["domain"])
             case "mem-set":
                 return self._mem_set(self._entry_named(args["domain"]), args["target_frames"])
+            case "mem-pin" | "mem-unpin":
+                return self._pin(
+                    op, self._entry_named(args["domain"]), args["frame"], args["count"]
+                )
             case "tmem-set":
                 return self._tmem_set(self._entry_named(args["domain"]), args["target_pages"])
             case "detach":
@@ -427,7 +454,21 @@ class Hypervisor:
             entry.domid, entry.config.target_frames if released else target_frames
         )
         self._coordinator.pin(entry.domid, ram_frames=target_frames)
+        self._save()
         return self._standing(entry)
+
+    def _pin(self, op: str, entry: DomainEntry, frame: int, count: int) -> None:
+        """Pin frames as targets of DMA, or let go of them."""
+        if not (0 <= frame < frame + count <= entry.config.maxmem_frames):
+            raise ConfigError(
+                "frame", f"must be 0 to {entry.config.maxmem_frames - 1} (maxmem), count 1 or more"
+            )
+        work = self._backend.pin_dma if op == "mem-pin" else self._backend.unpin_dma
+        try:
+            work(entry.domid, frame, count)
+        except InternalError:
+            what = f"{count} frames from {frame} on are not all memory of {entry.name} now"
+            raise ConfigError("frame", f"{what}: ask for frames it has been granted") from None
 
     def _tmem_set(self, entry: DomainEntry, target_pages: int) -> dict[str, Any]:
         """Pin the tmem target against the policy; below 0 lets the policy set it again. How far."""
@@ -437,22 +478,16 @@ class Hypervisor:
         pages = max(target_pages, -1)
         self._backend.set_tmem_target(entry.domid, pages)
         self._coordinator.pin(entry.domid, tmem_pages=pages)
+        self._save()
         return self._standing(entry)
+
+
+def _peer(domid: DomId) -> str:
+    """Under which name the keeper has what ties a domain to its process."""
+    return f"peer/{domid}"
 
 
 def _has_input(fileno: int) -> bool:
     poller = select.poll()
     poller.register(fileno, select.POLLIN)
     return bool(poller.poll(0))
-
-
-def _pidfd(pid: int, connection: socket.socket) -> int:
-    """A pidfd of the process that connected, -1 where it has none; AttachRefused when it ended."""
-    with contextlib.suppress(OSError):
-        return connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
-    try:  # an older kernel
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise AttachRefused("ended", f"process {pid} connected and ended") from None
-    except OSError:  # of another PID namespace
-        return -1

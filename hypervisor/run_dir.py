@@ -70,8 +70,10 @@ def is_locked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def claim(run_dir: Path) -> Iterator[None]:
+def claim(run_dir: Path) -> Iterator[int]:
     """Hold ``run_dir`` within the block; sockets that nobody answers are removed.
+
+    Yields the lock's file descriptor: who inherits it holds the lock as well.
 
     ConfigError, with nothing touched, when another hypervisor serves the directory, or when it
     cannot be written.
@@ -87,16 +89,19 @@ def claim(run_dir: Path) -> Iterator[None]:
                 raise ConfigError("run-dir", f"{run_dir / name} is answered by another process")
         for name in SOCKETS:
             (run_dir / name).unlink(missing_ok=True)
-        yield
+        yield lock
     finally:
         drop_lock(path, lock)
 
 
-def make_token(run_dir: Path) -> str:
-    """A new token for the operator of ``run_dir``, in TOKEN_FILE; OSError."""
+def make_token(run_dir: Path, token: str = "") -> str:
+    """The token for the operator of ``run_dir``, ``token`` or a new one, in TOKEN_FILE; OSError."""
     path = run_dir / TOKEN_FILE
+    with contextlib.suppress(OSError):
+        if token and path.read_text(encoding="ascii") == token:
+            return token
     path.unlink(missing_ok=True)
-    token = secrets.token_hex(TOKEN_BYTES)
+    token = token or secrets.token_hex(TOKEN_BYTES)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(file, token.encode())

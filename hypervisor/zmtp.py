@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypervisor.door import Door, Peer
+from hypervisor.door import Door, Listen, Peer, listen
 from hypervisor.public.messages import MESSAGE_BYTES_MAX
 
 MORE, LONG, COMMAND = 1, 2, 4
@@ -66,6 +66,7 @@ class ZmtpServer:
         *,
         admit: Callable[[Line], bool] = lambda _: True,
         clock: Callable[[], float] = time.monotonic,
+        listen: Listen = listen,
     ) -> None:
         self._type, self._hear, self._admit = socket_type.encode(), hear, admit
         self._door: Door[Line] = Door(
@@ -75,6 +76,7 @@ class ZmtpServer:
             hear=self._receive,
             per_process_max=CONNECTIONS_PER_PROCESS_MAX,
             clock=clock,
+            listen=listen,
         )
 
     @property

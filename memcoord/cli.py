@@ -83,10 +83,18 @@ def hypervisor(
         typer.Argument(help="A scenario or hypervisor.json (default: a host open to any domain)."),
     ] = None,
     run_dir: RunDirOption = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(metavar="RUN_DIR", help="Instead: let this installation take over there."),
+    ] = None,
 ) -> None:
     """Serve domains that others start, until interrupted: the hypervisor by itself."""
-    from memcoord.commands.serve import host_command
+    from memcoord.commands.serve import host_command, recover_command
 
+    if recover is not None:
+        if config or run_dir:
+            raise ConfigError("--recover", "takes over what is there: no configuration of its own")
+        raise typer.Exit(recover_command(recover, typer.echo))
     raise typer.Exit(host_command(config, run_dir, typer.echo))
 
 
@@ -95,7 +103,7 @@ def bench(
     which: Annotated[
         str,
         typer.Argument(
-            help="grant, ring, tmem, policies, mechanisms, cheats, interference, bursts."
+            help="grant, ring, tmem, policies, mechanisms, cheats, interference, bursts, chaos."
         ),
     ],
     as_json: Json = False,
@@ -110,6 +118,17 @@ def bench(
     markdown: Annotated[
         str | None, typer.Option(metavar="FILE", help="policies: fill the page's table.")
     ] = None,
+    kills: Annotated[int | None, typer.Option(min=1, help="chaos: kill domains N times.")] = None,
+    hypervisor_kills: Annotated[
+        int | None, typer.Option(min=0, help="chaos: kill the hypervisor N times.")
+    ] = None,
+    soak: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="chaos: go on, and look for growth.")
+    ] = None,
+    records: Annotated[
+        int | None, typer.Option(min=1, help="chaos: send N malformed records.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="chaos: of the plan of kills.")] = None,
 ) -> None:
     """Measure a grant, a page of tmem, a mechanism, a policy: each beside its rivals."""
     from memcoord.commands.bench import bench as bench_command
@@ -122,6 +141,11 @@ def bench(
         "policies": tuple(policy or ()),
         "seeds": seeds,
         "markdown": markdown,
+        "kills": kills,
+        "hypervisor_kills": hypervisor_kills,
+        "soak": soak,
+        "records": records,
+        "seed": seed,
     }
     given = {name: value for name, value in options.items() if value}
     raise typer.Exit(bench_command(which, as_json, rounds, out, given))

@@ -22,6 +22,7 @@ from numba import int64, uint64
 from tmem import layout
 from tmem.codes import TmemError
 from tmem.index import free_cell, object_of, take_cell
+from tmem.kept import barrier
 from tmem.raw_memory import call, kernel, words_at
 from tmem.slab import frame_address
 
@@ -150,6 +151,7 @@ def share(state, page, frame, scope):
         contents[cell].references = 1
         contents[cell].frame = frame
         contents[cell].scope = scope
+        barrier()
         pages[holder].store = layout.STORE_SHARED | cell
         holder = layout.FRAME_SHARED | cell
         state.frames[frame] = holder
@@ -164,9 +166,8 @@ def share(state, page, frame, scope):
 
 
 @kernel
-def unshare(state, page):
-    """Take a page's reference off its content: the frame that has become unused, or -1."""
-    cell = state.cells.page[page].store & layout.STORE_MASK
+def unshare(state, cell):
+    """Take a page's reference off a content: the frame that has become unused, or -1."""
     content = state.cells.content[cell]
     state.shared_pages -= 1
     content.references -= 1
@@ -185,9 +186,12 @@ def claim(state, page):
     place = it.store
     if place == layout.NO_FRAME or not place & layout.STORE_SHARED:
         return
-    if state.cells.content[place & layout.STORE_MASK].references == 1:
-        frame = unshare(state, page)
+    cell = place & layout.STORE_MASK
+    if state.cells.content[cell].references == 1:
+        frame = state.cells.content[cell].frame
         it.store = frame
+        barrier()
+        unshare(state, cell)
         state.frames[frame] = page
 
 

@@ -7,6 +7,7 @@ evicts its own pages first. Every try counts, as in Xen. Used by the kernels and
 from __future__ import annotations
 
 from tmem.index import client_anchor, object_of
+from tmem.kept import barrier
 from tmem.layout import AREA_PAGES, EVICT_STORED, FRAME_FREE
 from tmem.pages import dequeue, drop_page, enqueue
 from tmem.raw_memory import copy_page, kernel
@@ -123,6 +124,7 @@ def shrink(state):
         if holder < FRAME_FREE:
             moved = take_frame(state, holder)
             copy_page(frame_address(state, moved), frame_address(state, frame))
+            barrier()
             move(state, frame, moved, holder)
             state.relocated += 1
     return area

@@ -27,6 +27,7 @@ from tmem import codes, layout
 from tmem.evict import evict, make_room
 from tmem.index import Name, find_object, find_page, new_object, object_of
 from tmem.invalidation_log import drop_and_log
+from tmem.kept import keep, let_go
 from tmem.pages import add_page, dequeue, drop_page, enqueue
 from tmem.pools import pool_of
 from tmem.raw_memory import address_of, call, kernel
@@ -153,8 +154,10 @@ def replace(state, client, name, page, data, may_ask):
         moves = zero != (it.store == layout.NO_FRAME)
         if moves:
             dequeue(state, name.pool, page)
+        let_go(state, name.pool, page)
         discard(state, name.pool, page)
         store(state, name.pool, page, data)
+        keep(state, name.pool, page)
         if moves:
             enqueue(state, name.pool, page)
     state.rewritten = 1

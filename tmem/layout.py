@@ -10,6 +10,7 @@ same dtypes, both by field name (for kernels: ``tmem.raw_memory``). The block be
   frames   per 4 KiB frame of the slab: who holds it (``FRAME_*``), or the next free frame
   hashed   with dedup only, per frame: the hash of its content
   areas    per 2 MiB area of the slab: size, used frames, free frames
+  kept     per cell: 1 when it is a page that outlives the process (``tmem.kept``)
 
 The slab is the memory that holds the pages themselves. It need not be part of the block.
 
@@ -28,6 +29,7 @@ and by ``tmem.pool``; pure constants.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,9 @@ MAX_POOLS = SLOT_COUNT + SHARED_POOLS  # a private pool has the number of its sl
 AUTHORISATIONS = 16  # uuids per client
 KEY_COUNT = 9
 
-U16, U32, U64, I64 = (np.dtype(kind) for kind in (np.uint16, np.uint32, np.uint64, np.int64))
+U8, U16, U32, U64, I64 = (
+    np.dtype(kind) for kind in (np.uint8, np.uint16, np.uint32, np.uint64, np.int64)
+)
 ARRAY_OF = "array of"
 
 
@@ -138,14 +142,17 @@ POOL = record(  # what a put or get touches first
 SLOT = record(
     ("pool", I64),  # that the slot leads to, + 1
     ("joined", I64),  # number of the join; the lowest joined first
+    ("seq", I64),  # of the record that asked for the pool; NO_RECORD when none did
 )
+NO_RECORD = -1
 UUID = record(("low high", I64))  # all ones: no uuid
 CLIENT = record(
     ("mm_target", I64),  # pages, -1: no limit; may be written from outside at any time
     ("quota", I64),  # persistent pages it may have, -1: no limit
     ("is_frozen is_migrating used_pages gets gets_hit persistent_gets_hit", I64),
     ("ephemeral_gets_hit puts puts_succ persistent_puts_succ persistent_pages", I64),
-    ("ephemeral_pages is_open weight is_saving", I64),
+    ("ephemeral_pages is_open weight", I64),
+    ("is_saving", I64),  # 0, or 1 + what is_frozen was before
     ("first_gone", I64),  # log of invalidations while migrating: cells
     ("last_gone", I64),
     ("cold", I64),  # persistent page the compressor looked at last, or their anchor
@@ -171,7 +178,7 @@ STATE = record(  # what a put or get touches first
     ("scratch", I64),  # address of two pages
     ("warm", array_of(U32)),  # frames written lately
     ("note", I64),  # tmem.shards' function that is told of every operation; 0: no curves
-    ("shards", I64),  # address of the estimators that function works on
+    ("kept", array_of(U8)),
     ("hash_page", I64),  # xxHash's function, with dedup
     ("object_bucket_count", I64),
     ("hash_buckets", array_of(U32)),
@@ -199,6 +206,11 @@ STATE = record(  # what a put or get touches first
     ("poor", I64),  # pages that did not compress well enough
     ("cold", I64),  # page the compressor looked at last in eviction order, or its anchor
     ("rewritten", I64),  # a page before a cold one may be raw again
+    ("layout", I64),  # LAYOUT of the code that made the state; 0 until it is made
+    ("shards", I64),  # address of the estimators that function works on
+    ("packing", I64),  # page whose compressed data is in scratch, not yet in its slot; 0: none
+    ("packing_frame packing_bytes", I64),  # the frame it had; how long the data is
+    ("unused", I64, 3),
     ("keys", U64, KEY_COUNT),  # secret, of the hash
     ("packed", I64, PACKED_CLASSES),  # per class: first frame with a free slot, + 1
     ("pools", POOL, MAX_POOLS),
@@ -206,6 +218,9 @@ STATE = record(  # what a put or get touches first
 )
 assert STATE.fields is not None
 assert STATE.fields["pools"][1] % 64 == 0, "a pool begins with a cache line"
+
+#: names how a state is laid out: a state in memory that outlives its process may be older
+LAYOUT = zlib.crc32(repr((STATE, CELL, AREA, HASHED, PACKED_HEAD, PACKED_SLOT)).encode())
 
 # Where the data of a page is (`store`); a plain number is a frame of its own.
 NO_FRAME = 0xFFFFFFFF  # the page is all zero and holds no storage

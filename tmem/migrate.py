@@ -61,7 +61,11 @@ class Saving:
             pools,
         )
         self._was_frozen = int(words["is_frozen"])
-        for name, value in (("is_saving", 1), ("is_frozen", 1), ("is_migrating", int(live))):
+        for name, value in (
+            ("is_saving", 1 + self._was_frozen),  # first, so that a recovery can thaw
+            ("is_frozen", 1),
+            ("is_migrating", int(live)),
+        ):
             tmem._state.clients[name][client] = value
         self._names = list(self._persistent())
 

@@ -19,6 +19,7 @@ from tmem.index import (
     unchain,
     unlink,
 )
+from tmem.kept import keep, let_go
 from tmem.layout import ANCHOR_PERSISTENT, ANCHOR_STORED, ANCHOR_ZERO, EVICT_STORED, NO_FRAME
 from tmem.raw_memory import kernel
 from tmem.store import discard, store
@@ -61,6 +62,7 @@ def drop_page(state, page):
     """Forget a page, and its object with the last one."""
     pages = state.cells.page
     object_cell, name = pages[page].object, name_of(state, page)
+    let_go(state, name.pool, page)
     discard(state, name.pool, page)
     pool = state.pools[name.pool]
     client = state.clients[pool.owner]
@@ -88,6 +90,7 @@ def add_page(state, name, object_cell, data):
     pages[page].object = object_cell
     pages[page].index = name.index
     store(state, name.pool, page, data)
+    keep(state, name.pool, page)
     chain(state, state.page_buckets, page_bucket(state, name), page)
     append(pages.mates, object_cell, page)
     enqueue(state, name.pool, page)

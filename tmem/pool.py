@@ -15,7 +15,7 @@ from __future__ import annotations
 import mmap
 import random
 import secrets
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,11 @@ from tmem.codes import Code, Op, PoolFlag, TmemError
 from tmem.control import Control
 from tmem.dedup import hash_address
 from tmem.record import RECORD
-from tmem.state import State
+from tmem.recount import Recount
+from tmem.state import State, bytes_needed
+
+if TYPE_CHECKING:
+    from tmem.rebuild import Recovered
 
 RESERVE_PAGES = 256  # Xen's: 1 MiB
 SMALLER = 2  # pages per frame expected of same-content pages and of compression
@@ -64,7 +68,15 @@ class Tmem(Control):
     compressed ones included: with ``dedup`` or ``compression`` twice as many as fit raw, at 64
     bytes each.
 
-    TmemError for numbers that do not fit together, and for ``dedup`` without a usable xxHash.
+    ``state_memory``, address and size of memory of zeroes (``state_bytes`` says how much), makes
+    the pool in memory of the caller. When that and the slab outlive this process, even one that
+    is killed in the middle of an operation, another process makes the pool from them again with
+    ``recover`` and the same options. ``recovered`` then says what it found: every persistent page
+    whose put was answered is there, ephemeral pages are not. Whatever was asked and not answered
+    must be asked again.
+
+    TmemError for numbers that do not fit together, and for ``dedup`` without a usable xxHash;
+    TmemBroken for a state to recover that contradicts itself.
     """
 
     def __init__(
@@ -80,37 +92,41 @@ class Tmem(Control):
         compression: bool = False,
         max_pages: int | None = None,
         mrc: bool = False,
+        state_memory: tuple[int, int] | None = None,
+        recover: bool = False,
     ) -> None:
-        areas = -(-pages // layout.AREA_PAGES)
-        most = areas if max_areas is None else max_areas
-        if pages < 0 or not areas <= most <= layout.MAX_AREAS:
-            raise TmemError(
-                f"{pages} pages do not fit in {most} areas of at most {layout.MAX_AREAS}"
-            )
-        if areas < most and pages % layout.AREA_PAGES:
-            raise TmemError(f"a pool that can grow starts with whole areas, not {pages} pages")
+        hashed = dedup or dedup_across_clients
+        frames, max_pages = _room(pages, max_areas, dedup or compression, max_pages)
         if reserve_pages is None:
             reserve_pages = RESERVE_PAGES if slab is None else 0
         if reserve_pages < 0:
             raise TmemError(f"a reserve of {reserve_pages} pages cannot be")
-        if max_pages is None:
-            max_pages = most * layout.AREA_PAGES * (SMALLER if dedup or compression else 1)
-        if not 0 <= max_pages <= layout.MAX_PAGES:
-            raise TmemError(f"a pool has room for 0 to {layout.MAX_PAGES} pages, not {max_pages}")
+        if recover and (slab is None or state_memory is None):
+            raise TmemError("to recover a pool, give the slab and the state_memory it left")
         self._memory: mmap.mmap | None = None
         if slab is None:
-            self._memory = _mapped(max(most, 1) * layout.AREA_BYTES)
+            self._memory = _mapped(max(frames * layout.PAGE_BYTES, layout.AREA_BYTES))
             slab = int(np.frombuffer(self._memory, np.uint8).ctypes.data)
         elif slab % layout.PAGE_BYTES:
             raise TmemError(f"the slab is at {slab:#x}: it must begin on a page of 4096 bytes")
         self._state = State(
-            pages if areas == most else most * layout.AREA_PAGES,
+            frames,
             slab,
             _hash_keys(seed),
             max_pages=max_pages,
             reserve_pages=reserve_pages,
-            hash_page=hash_address() if dedup or dedup_across_clients else 0,
+            hash_page=hash_address() if hashed else 0,
+            memory=state_memory,
+            recover=recover,
         )
+        #: the state as the compiled entries want it; alive as long as this object
+        self.state_address = self._state.address
+        #: what was found, when this pool was recovered
+        self.recovered: Recovered | None = None
+        if recover:
+            from tmem import rebuild  # here only: who never recovers need not compile it
+
+            self.recovered = rebuild.rebuild(self._state)
         self._state.header["dedup_across"] = dedup_across_clients
         self._state.header["compression"] = compression
         self._estimators: npt.NDArray[np.void] | None = None
@@ -120,11 +136,23 @@ class Tmem(Control):
             self._estimators = shards.estimators(max_pages)
             self._state.header["shards"] = self._estimators.ctypes.data
             self._state.header["note"] = shards.note_address
-        #: the state as the compiled entries want it; alive as long as this object
-        self.state_address = self._state.address
-        for area in range(areas):
+        for area in range(-(-pages // layout.AREA_PAGES)):
             self.grow(area)
         self._state.header["heap_free"] = self._state.header["free_frames"]
+
+    @staticmethod
+    def state_bytes(
+        pages: int = 0,
+        *,
+        max_areas: int | None = None,
+        dedup: bool = False,
+        dedup_across_clients: bool = False,
+        compression: bool = False,
+        max_pages: int | None = None,
+    ) -> int:
+        """How large ``state_memory`` must be for a pool of these options; TmemError as there."""
+        room = _room(pages, max_areas, dedup or compression, max_pages)
+        return bytes_needed(*room, dedup or dedup_across_clients)
 
     @property
     def clients(self) -> npt.NDArray[np.void]:
@@ -291,9 +319,28 @@ class Tmem(Control):
         """
         return validate.eviction_order(self._state)
 
+    def recount(self) -> Recount:
+        """A check of the pool in steps, between which others may use the pool."""
+        return Recount(self._state)
+
     def validate(self) -> None:
         """Check every invariant; TmemBroken names the first that does not hold. Slow."""
         validate.validate(self._state)
+
+
+def _room(pages: int, max_areas: int | None, small: bool, max_pages: int | None) -> tuple[int, int]:
+    """The frames a pool may ever have, and the pages it can describe."""
+    areas = -(-pages // layout.AREA_PAGES)
+    most = areas if max_areas is None else max_areas
+    if pages < 0 or not areas <= most <= layout.MAX_AREAS:
+        raise TmemError(f"{pages} pages do not fit in {most} areas of at most {layout.MAX_AREAS}")
+    if areas < most and pages % layout.AREA_PAGES:
+        raise TmemError(f"a pool that can grow starts with whole areas, not {pages} pages")
+    if max_pages is None:
+        max_pages = most * layout.AREA_PAGES * (SMALLER if small else 1)
+    if not 0 <= max_pages <= layout.MAX_PAGES:
+        raise TmemError(f"a pool has room for 0 to {layout.MAX_PAGES} pages, not {max_pages}")
+    return (pages if areas == most else most * layout.AREA_PAGES), max_pages
 
 
 def _hash_keys(seed: int | None) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from tmem import codes, layout
 from tmem.index import client_anchor, insert_first, object_of, unlink
 from tmem.invalidation_log import drop_and_log, forget_gone
+from tmem.kept import barrier
 from tmem.raw_memory import clear_record, kernel
 
 DONE, ABSENT = int(codes.Code.DONE), int(codes.Code.ABSENT)
@@ -64,7 +65,18 @@ def shared_pool(state, uuid_lo, uuid_hi):
 
 
 @kernel
-def new_pool(state, client, flags, uuid_lo, uuid_hi):
+def slot_made_by(state, client, seq):
+    """The slot of the pool that a client made with record number ``seq``, or -1."""
+    if is_open(state, client):
+        for slot in range(layout.POOLS_PER_CLIENT):
+            leads = state.clients[client].slots[slot]
+            if leads.pool != 0 and leads.seq == seq:
+                return slot
+    return -1
+
+
+@kernel
+def new_pool(state, client, flags, uuid_lo, uuid_hi, seq):
     """NEW_POOL: the lowest free slot. A shared pool for which the client is not authorised
     silently becomes a private one, as in Xen."""
     if not is_open(state, client):
@@ -98,8 +110,10 @@ def new_pool(state, client, flags, uuid_lo, uuid_hi):
     pool.sharers += 1
     state.joined += 1
     leads = state.clients[client].slots[slot]
-    leads.pool = number + 1
     leads.joined = state.joined
+    leads.seq = seq
+    barrier()
+    leads.pool = number + 1
     return slot
 
 
@@ -191,6 +205,7 @@ def open_client(state, client):
     for place in range(layout.AUTHORISATIONS):
         its.uuids[place].low = NO_UUID
         its.uuids[place].high = NO_UUID
+    barrier()
     its.is_open = 1
     return 0
 

@@ -26,13 +26,21 @@ from numba import cfunc, int64, njit, uint64
 from tmem import codes, evict, invalidation_log, kernels, pools, slab, store
 from tmem.compiled_cache import cached_kernels
 from tmem.index import Name
-from tmem.layout import MAX_CLIENTS, NOTE_DESTROY_POOL, NOTE_OPEN_CLIENT, PAGE_BYTES, STATE
+from tmem.layout import (
+    MAX_CLIENTS,
+    NO_RECORD,
+    NOTE_DESTROY_POOL,
+    NOTE_OPEN_CLIENT,
+    PAGE_BYTES,
+    STATE,
+)
 from tmem.page_argument import page_address, readable_page, writable_page
 from tmem.raw_memory import array_at, kernel, record_at, words_at
 from tmem.record import RECORD
 
 PUT, GET, FLUSH_PAGE, FLUSH_OBJECT, NEW_POOL, DESTROY_POOL = (int(op) for op in codes.Op)
 RELINQUISH, FLUSH_TO_HOST = range(2)  # of ``host``
+MAY_ASK, AGAIN = 1, 2  # of ``execute``: how
 ENODEV, ENOSYS = int(codes.Code.ENODEV), int(codes.Code.ENOSYS)
 NEED_SLAB = int(codes.Code.NEED_SLAB)
 BAD_INDEX, BAD_BUFFER = int(codes.Code.BAD_INDEX), int(codes.Code.BAD_BUFFER)
@@ -59,7 +67,7 @@ def counted(state, client, code):
 def without_page(state, op, client, word, oid, index):
     """Every operation that moves no data. ``word`` is the slot, of a new pool the flags."""
     if op == NEW_POOL:
-        return pools.new_pool(state, client, word, int64(oid[0]), int64(oid[1]))
+        return pools.new_pool(state, client, word, int64(oid[0]), int64(oid[1]), NO_RECORD)
     name = Name(pools.pool_of(state, client, word), oid, index)
     if op == DESTROY_POOL:
         if name.pool >= 0:
@@ -72,6 +80,17 @@ def without_page(state, op, client, word, oid, index):
     if op == FLUSH_OBJECT:
         return kernels.flush_object(state, client, name)
     return ENOSYS
+
+
+@kernel
+def new_pool(state, client, request, again):
+    """NEW_POOL of a record; when a killed process has made the pool already, that one."""
+    made = pools.slot_made_by(state, client, request.seq) if again else -1
+    if made >= 0:
+        return made
+    arg = request.arg
+    flags, uuid_lo, uuid_hi = int64(arg[0]), int64(arg[1]), int64(arg[2])
+    return pools.new_pool(state, client, flags, uuid_lo, uuid_hi, request.seq)
 
 
 @kernel
@@ -110,16 +129,18 @@ def _control(address, op, client, word, oid0, oid1, oid2, index):
     return counted(state, client, without_page(state, op, client, word, (oid0, oid1, oid2), index))
 
 
-def _execute(address, record, page, client, may_ask):
+def _execute(address, record, page, client, how):
     state, request = state_at(int64(address)), record_of(int64(record))
     op = request.op
     slot, oid, index = name_in(request)
-    if op != PUT and op != GET:
+    if op == NEW_POOL:
+        code = new_pool(state, client, request, how & AGAIN)
+    elif op != PUT and op != GET:
         if op != FLUSH_PAGE:
             slot = int64(request.arg[0])  # the whole word is a pool, or flags
         code = without_page(state, op, client, slot, oid, index)
     elif op == PUT:
-        code = kernels.put_page(state, client, slot, oid, index, int64(page), may_ask)
+        code = kernels.put_page(state, client, slot, oid, index, int64(page), how & MAY_ASK)
     else:
         code = kernels.get_page(state, client, slot, oid, index, int64(page))
     return counted(state, client, code)
@@ -224,14 +245,15 @@ class Entries:
 
     ``record`` is a copy in the service's own memory of a ``struct mc_record``, ``page`` the host
     address of the guest's 4096 bytes (0 when the operation needs none, or they cannot be touched).
-    Any content of the record is safe. With ``may_ask`` a put that finds no free frame answers
-    NEED_SLAB (-3000), nothing changed; the service may grow the pool and then repeats it with
-    ``may_ask`` 0.
+    Any content of the record is safe. ``how`` is a sum. With MAY_ASK (1) a put that finds no free
+    frame answers NEED_SLAB (-3000), nothing changed; the service may grow the pool and then repeats
+    it without. With AGAIN (2) a process that was killed may have executed the record already: a
+    pool that it made is answered, and not made twice. All other operations may simply be repeated.
     """
 
     state_address: int  # uint64_t state of every call
     execute: int  # int64_t (uint64_t state, uint64_t record, uint64_t page, int64_t client,
-    #                        int64_t may_ask): the status of the operation
+    #                        int64_t how): the status of the operation
     grow: int  # int64_t (uint64_t state, int64_t area): 0, or -1 for an area it cannot take
     shrink: int  # int64_t (uint64_t state): the area given up, or -1
     compress: int  # int64_t (uint64_t state, int64_t budget): pages compressed, 0 to the budget

@@ -25,6 +25,7 @@ from tmem.dedup import (
     unshare,
 )
 from tmem.index import client_anchor, object_of
+from tmem.kept import barrier
 from tmem.lz4 import compress
 from tmem.raw_memory import clear_page, copy_bytes, copy_page, kernel, words_at
 from tmem.slab import frame_address, free_frame, take_frame, write_frame
@@ -81,7 +82,7 @@ def discard(state, pool, page):
         state.zero_pages -= 1
         return
     if frame & layout.STORE_SHARED:
-        frame = unshare(state, page)
+        frame = unshare(state, frame & layout.STORE_MASK)
         if frame < 0:
             return
     elif frame & layout.STORE_PACKED:
@@ -149,9 +150,16 @@ def pack(state, page):
         return 0
     pool = object_of(state, page).pool
     persistent = state.pools[pool].is_persistent
+    state.packing_frame = state.cells.page[page].store
+    state.packing_bytes = length
+    barrier()
+    state.packing = page
+    barrier()
     discard(state, pool, page)
     frames = state.packed_frames
     copy_bytes(take_slot(state, page, length, persistent), state.scratch, length)
+    barrier()
+    state.packing = 0
     state.ephemeral_stored += (state.packed_frames - frames) * (not persistent)
     return 1
 

@@ -94,7 +94,8 @@ static int boot_install_or_later(struct mc_host *host, struct mc_domain *domain,
     int status = MC_EINDEX;
     MC_CHECK_LOCKED(host);
     if (area < domain->areas)
-        status = domain->kept_count ? MC_LATER : boot_install_at_once(host, domain, (uint32_t)area);
+        status = mc_kept_count(domain) ? MC_LATER
+                                       : boot_install_at_once(host, domain, (uint32_t)area);
     domain->counters.refused += status == MC_ETARGET;
     return status;
 }

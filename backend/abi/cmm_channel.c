@@ -35,6 +35,10 @@ static uint32_t cmm_take_offered(struct mc_host *host, struct mc_domain *domain,
         uint32_t area = word >> 16 * (i % 4) & 0xffff;
         int status = area < domain->areas ? mc_pull(host, domain, area, MC_PULL_CLAIMED)
                                           : MC_EINDEX;
+        /* What the process before took of this offer is taken. */
+        if (status == MC_ESTATE && cmm_of(domain)->is_again &&
+            domain->states[area] != MC_A_INSTALLED)
+            continue;
         if (status && status != MC_EPERM)
             mc_count_bad(domain);
         left |= (uint32_t)(status != MC_OK) << i;
@@ -57,9 +61,10 @@ static int cmm_collect_from(struct mc_host *host, struct mc_domain *domain)
     }
     left = cmm_take_offered(host, domain, count);
     domain->growing = 0;
-    device->collected = mc_cmm_number(offer);
     device->unrung = 1;         /* the asker, who waits for this memory, is rung first */
-    mc_config_write(domain, MC_CMM_TAKEN, mc_cmm_message(device->collected, left));
+    mc_config_write(domain, MC_CMM_TAKEN, mc_cmm_message(mc_cmm_number(offer), left));
+    device->collected = mc_cmm_number(offer);   /* last: else the offer is dealt with again */
+    device->is_again = 0;
     mc_reach_note(host, domain);
     return 1;
 }

@@ -226,13 +226,13 @@ static void dom0_answer_ask(struct mc_domain *domain, uint32_t number, int32_t r
     MC_CHECK_IN(domain, result >= MC_EBROKEN && result <= MC_GROW_AREAS_MAX && path >= 0 &&
                     path <= UINT8_MAX, "answer %d by path %d", result, path);
     MC_CHECK_IN(domain, number != device->answered, "ask %u is answered twice", number);
-    device->answered = number;
     device->asks++;
     mc_config_write(domain, MC_CMM_ASKS, device->asks);
     mc_config_write(domain, MC_CMM_TRANSFERS, device->transfers);
     mc_config_write(domain, MC_CMM_WAITS, mc_cmm_message(device->timeouts, device->waits));
     mc_config_write(domain, MC_CMM_ASKED,
                         mc_cmm_message(number, (uint32_t)path << 16 | (uint16_t)result));
+    device->answered = number;  /* last: an ask that was not answered is served again */
 }
 
 /* A new ask: 0, or MC_EINDEX for one that no correct guest makes. */
@@ -308,18 +308,6 @@ static void *dom0_run(void *argument)
     return NULL;
 }
 
-/* The host's dom0, or NULL. */
-static struct mc_dom0 *dom0_of_host(struct mc_host *host)
-{
-    for (uint32_t domid = 0; domid < MC_MAX_DOMAINS; domid++) {
-        const struct mc_domain *domain = &host->domains[domid];
-        if (domain->mechanism && domain->mechanism->id == MC_CMM && domain->device &&
-            cmm_of(domain)->dom0)
-            return cmm_of(domain)->dom0;
-    }
-    return NULL;
-}
-
 static int dom0_listen_to(struct mc_dom0 *dom0, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET};
@@ -353,10 +341,10 @@ static struct mc_dom0 *dom0_start(struct mc_host *host)
 
 int mc_dom0_join(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_dom0 *dom0 = dom0_of_host(host);
+    struct mc_dom0 *dom0 = host->own->dom0;
     MC_CHECK(!cmm_of(domain)->dom0 && domain->bell_fd >= 0, "domain %u joins dom0 twice, bell %d",
              domain->domid, domain->bell_fd);
-    if (!dom0 && !(dom0 = dom0_start(host)))
+    if (!dom0 && !(dom0 = host->own->dom0 = dom0_start(host)))
         return MC_EKERNEL;
     dom0->domains++;
     cmm_of(domain)->dom0 = dom0;
@@ -377,8 +365,25 @@ void mc_dom0_leave(struct mc_domain *domain)
     __atomic_store_n(&dom0->stop, 1, __ATOMIC_RELEASE);
     mc_eventfd_ring(dom0->host->kick_fd);
     pthread_join(dom0->thread, NULL);
+    dom0->host->own->dom0 = NULL;
     close(dom0->epoll_fd);
     free(dom0);
+}
+
+int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain)
+{
+    struct mc_cmm *device = cmm_of(domain);
+    int status;
+    device->dom0 = NULL;        /* of the process before, like what it did about the last ask */
+    device->ask = (struct mc_cmm_ask){0};
+    device->wish = MC_CMM_NO_WISH;
+    status = mc_dom0_join(host, domain);
+    if (status)
+        return status;
+    if (device->dom0->serials < device->serial)
+        device->dom0->serials = device->serial;
+    device->is_again = device->unrung = 1;
+    return MC_OK;
 }
 
 void mc_dom0_reset(struct mc_domain *domain)

@@ -42,6 +42,7 @@ struct mc_cmm {                 /* domain->device */
     uint64_t serial;            /* of this domain since its last boot; never used again */
     uint32_t answered;          /* number of the last ASK that was answered */
     uint32_t collected;         /* number of the last OFFER that was dealt with */
+    int is_again;               /* an offer may be half taken, by a process that was killed */
     int unrung;                 /* dom0 wrote a word for the guest and has not rung its bell yet */
     int failures;               /* times in sequence that it was asked and gave nothing */
     uint64_t shunned_ns;        /* it is not asked before this time */
@@ -66,6 +67,8 @@ static inline struct mc_cmm *cmm_of(const struct mc_domain *domain)
  * channel could be made. */
 int mc_dom0_join(struct mc_host *host, struct mc_domain *domain);
 void mc_dom0_leave(struct mc_domain *domain);
+/* Under the lock, after the process before was killed: join this process's dom0. As join. */
+int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain);
 /* At every boot: nothing was said yet. */
 void mc_dom0_reset(struct mc_domain *domain);
 /* Keeper: make the area ready that dom0 wishes for; 1 when there was a wish. Releases the lock. */

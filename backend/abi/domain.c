@@ -1,10 +1,10 @@
 /* domain.c: opens and reboots a domain, and sets its target. Main thread only. See host.h. */
+#include "books.h"
 #include "mechanism.h"
 #include "keeper.h"
 #include "reap.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@ static int domain_make_ram(struct mc_host *host, struct mc_domain *domain, uint6
     domain->ram_fd = domain->sealed ? mc_memfd(name, bytes) : mc_tmpfile(host->directory, bytes);
     if (domain->ram_fd < 0)
         return MC_EKERNEL;
-    address = mc_map(domain->ram_fd, bytes);
+    address = mc_books_map_file(host, domain->ram_fd, bytes, mc_ram_place(domain));
     if (address < 0)
         return MC_EKERNEL;
     domain->ram = (uint64_t)address;
@@ -44,7 +44,8 @@ static int domain_make_memory(struct mc_host *host, struct mc_domain *domain, ui
     domain->bell_fd = mc_eventfd(0);
     if (domain->meta_fd < 0 || domain->bell_fd < 0)
         return MC_EKERNEL;
-    bytes = mc_map(domain->meta_fd, domain->meta_bytes);
+    bytes = mc_books_map_file(host, domain->meta_fd, domain->meta_bytes,
+                              mc_ram_place(domain) + MC_META_OFFSET);
     if (bytes < 0)
         return MC_EKERNEL;
     domain->meta = (uint64_t)bytes;
@@ -66,9 +67,13 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
         status = mc_meta_bind(control, domain->areas, &domain->frames, rings);
     if (status)
         return status;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
         mc_back_bind(&domain->rings[i], rings[i]);
-    domain->answer_count = domain->is_unfinished = domain->kept_count = 0;
+        domain->rings[i].taken = &domain->taken[i];
+    }
+    domain->answer_count = domain->is_flushing = domain->has_again = 0;
+    domain->kept_first = domain->kept_end = 0;
+    memset(domain->is_unfinished, 0, sizeof domain->is_unfinished);
     domain->credit_seen = 0;
     atomic_store(&control->boots, boots);
     control->mechanism = domain->mechanism->id;
@@ -82,20 +87,37 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
     return MC_OK;
 }
 
-static int domain_make_state(struct mc_domain *domain, uint32_t areas)
+/* Bytes of all that domain_take_state takes. */
+static uint64_t domain_state_bytes(const struct mc_domain *domain, uint64_t areas)
 {
+    uint64_t bits = areas * MC_AREA_ROWS * sizeof *domain->holes;
+    return mc_slot_room(areas * sizeof *domain->states) +
+           mc_slot_room(areas * sizeof *domain->banks) +
+           mc_slot_room(areas * sizeof *domain->generations) +
+           mc_slot_room(areas * sizeof *domain->hole_counts) +
+           mc_slot_room(areas * sizeof *domain->pin_counts) +
+           2 * mc_slot_room(MC_RING_SLOTS * sizeof *domain->answers) +
+           mc_slot_room(domain->device_bytes) + 2 * mc_slot_room(bits);
+}
+
+static int domain_make_state(struct mc_host *host, struct mc_domain *domain, uint32_t areas)
+{
+    uint64_t bits = (uint64_t)areas * MC_AREA_ROWS * sizeof *domain->holes;
+    int status = mc_slot_open(host, domain, domain_state_bytes(domain, areas));
+    if (status)
+        return status;
     domain->counts[MC_A_HARD] = areas;
-    domain->states = calloc(areas, sizeof *domain->states);
-    domain->generations = calloc(areas, sizeof *domain->generations);
-    domain->banks = calloc(areas, sizeof *domain->banks);
-    domain->hole_counts = calloc(areas, sizeof *domain->hole_counts);
-    domain->pin_counts = calloc(areas, sizeof *domain->pin_counts);
-    domain->holes = calloc((size_t)areas * MC_AREA_ROWS, sizeof *domain->holes);
-    domain->answers = calloc(MC_RING_SLOTS, sizeof *domain->answers);
-    domain->kept = calloc(MC_RING_SLOTS, sizeof *domain->kept);
-    if (!domain->states || !domain->generations || !domain->banks || !domain->hole_counts ||
-        !domain->pin_counts || !domain->holes || !domain->answers || !domain->kept)
-        return MC_ENOMEM;
+    domain->states = mc_slot_take(domain, areas * sizeof *domain->states);
+    domain->banks = mc_slot_take(domain, areas * sizeof *domain->banks);
+    domain->generations = mc_slot_take(domain, areas * sizeof *domain->generations);
+    domain->hole_counts = mc_slot_take(domain, areas * sizeof *domain->hole_counts);
+    domain->pin_counts = mc_slot_take(domain, areas * sizeof *domain->pin_counts);
+    domain->answers = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->answers);
+    domain->kept = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->kept);
+    if (domain->device_bytes)
+        domain->device = mc_slot_take(domain, domain->device_bytes);
+    domain->holes = mc_slot_take(domain, bits);
+    domain->pins = mc_slot_take(domain, bits);
     memset(domain->banks, MC_ANY_BANK, areas);
     return MC_OK;
 }
@@ -151,17 +173,6 @@ static void domain_check_options(const struct mc_domain *domain)
     }
 }
 
-static int domain_make_device(struct mc_host *host, struct mc_domain *domain)
-{
-    const struct mc_mechanism *mechanism = domain->mechanism;
-    if (mechanism->device_bytes) {
-        domain->device = calloc(1, mechanism->device_bytes);
-        if (!domain->device)
-            return MC_ENOMEM;
-    }
-    return mechanism->open ? mechanism->open(host, domain) : MC_OK;
-}
-
 static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
                           const struct mc_domain_spec *spec)
 {
@@ -174,15 +185,17 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
     domain->credit_areas = spec->credit_areas;
     domain->relayed = spec->relayed;
     domain->mechanism = mc_mechanism(spec->mechanism);
+    domain->mechanism_id = spec->mechanism;
+    domain->device_bytes = (uint32_t)domain->mechanism->device_bytes;
     domain->granule_frames = domain->mechanism->granule_frames;
     memcpy(domain->options, spec->options, sizeof domain->options);
     domain_check_options(domain);
     status = domain_make_memory(host, domain, spec->areas);
     if (!status)
-        status = domain_make_state(domain, spec->areas);
+        status = domain_make_state(host, domain, spec->areas);
     pthread_mutex_lock(&host->own->doors);
-    if (!status)
-        status = domain_make_device(host, domain);
+    if (!status && domain->mechanism->open)
+        status = domain->mechanism->open(host, domain);
     pthread_mutex_unlock(&host->own->doors);
     if (!status) {
         domain_note_target(domain, spec->target_frames);

@@ -1,14 +1,13 @@
 /* holes.c: single frames of the ledger: holes that a guest made, and pins. See ledger.h. */
 #include "ledger.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define MC_PIN_NS_MAX 2000000000u       /* the main thread waits no longer for pages of pins */
 
 static int holes_bit(const uint64_t *bits, uint64_t frame)
 {
-    return bits && bits[frame / 64] >> frame % 64 & 1;
+    return bits[frame / 64] >> frame % 64 & 1;
 }
 
 static void holes_flip(uint64_t *bits, uint64_t frame)
@@ -247,11 +246,7 @@ int mc_domain_pin(struct mc_host *host, uint32_t domid, uint64_t frame, uint64_t
     if (!count || frame >= limit || count > limit - frame)
         return MC_EINDEX;
     mc_host_lock(host);
-    if (!domain->pins)
-        domain->pins = calloc((size_t)domain->areas * MC_AREA_ROWS, sizeof *domain->pins);
-    if (!domain->pins)
-        status = MC_ENOMEM;
-    else if (pin && !holes_may_pin(domain, frame, count))
+    if (pin && !holes_may_pin(domain, frame, count))
         status = MC_EFOREIGN;
     else if (pin)
         status = holes_pin(host, domain, frame, count);

@@ -1,6 +1,7 @@
 /* host.c: opens and closes the host; its lock, its waits, a domain that breaks. See host.h. */
-#include "host.h"
+#include "books.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 #define MC_ERRAND_LOOK_NS 20000000
 #define MC_USERS_MAX 16         /* more than the host has threads: a user was never let go */
 
-static int host_open_fds(struct mc_host *host)
+int mc_host_open_fds(struct mc_host *host)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = MC_MAX_DOMAINS};
     host->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -24,12 +25,13 @@ static int host_open_fds(struct mc_host *host)
     return epoll_ctl(host->epoll_fd, EPOLL_CTL_ADD, host->kick_fd, &event) ? MC_EKERNEL : MC_OK;
 }
 
-static struct mc_host_private *host_open_private(void)
+struct mc_host_private *mc_host_open_private(int books_fd)
 {
     struct mc_host_private *own = calloc(1, sizeof *own);
     pthread_condattr_t attributes;
     if (!own)
         return NULL;
+    own->books_fd = books_fd;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&own->lock, NULL);
@@ -42,18 +44,36 @@ static struct mc_host_private *host_open_private(void)
     return own;
 }
 
-int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_areas, uint64_t spin_ns)
+/* Zeroed memory for the host: the books, or of the C library. */
+static struct mc_host *host_make(int books_fd)
+{
+    const struct mc_books head = {
+        .magic = MC_BOOKS_MAGIC, .layout = mc_books_layout(), .bytes = MC_BOOKS_BYTES};
+    int64_t address;
+    if (books_fd < 0)
+        return calloc(1, sizeof(struct mc_host));
+    address = mc_books_map(books_fd);
+    if (address < 0) {
+        errno = (int)-address;
+        return NULL;
+    }
+    *(struct mc_books *)address = head;
+    return (struct mc_host *)(address + MC_BOOKS_HOST_OFFSET);
+}
+
+int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_areas, uint64_t spin_ns,
+                 int books_fd)
 {
     struct mc_host *host;
     *out = NULL;
-    if (slack_areas > total_areas)
+    if (slack_areas > total_areas || (books_fd >= 0 && total_areas > MC_BOOKS_SLAB_AREAS_MAX))
         return MC_EINDEX;
-    host = calloc(1, sizeof *host);
+    host = host_make(books_fd);
     if (!host)
-        return MC_ENOMEM;
+        return books_fd < 0 ? MC_ENOMEM : MC_EKERNEL;
     host->epoll_fd = host->kick_fd = host->event_fd = host->relay_fd = -1;
-    host->own = host_open_private();
-    if (!host->own || host_open_fds(host)) {
+    host->own = mc_host_open_private(books_fd);
+    if (!host->own || mc_host_open_fds(host)) {
         mc_host_close(host);
         return MC_EKERNEL;
     }
@@ -61,17 +81,30 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
     host->slack_frames = (uint64_t)slack_areas * MC_AREA_FRAMES;
     host->bank_count = 1;
     host->banks[0] = (struct mc_bank){.node = -1, .total_frames = host->total_frames,
-                                      .free_frames = host->total_frames};
+                                      .free_frames = host->total_frames,
+                                      .size_frames = host->total_frames};
     host->spin_ns = spin_ns;
+    if (mc_has_books(host))
+        host->slab_used = (uint8_t *)(MC_BOOKS_ADDRESS + MC_BOOKS_SLAB_OFFSET);
     for (uint32_t i = 0; i < MC_MAX_DOMAINS; i++)
         host->domains[i].domid = i;
     *out = host;
     return MC_OK;
 }
 
+/* The memory that host_make made. */
+static void host_unmake(struct mc_host *host, int has_books)
+{
+    if (has_books)
+        mc_unmap(MC_BOOKS_ADDRESS, MC_BOOKS_BYTES);
+    else
+        free(host);
+}
+
 void mc_host_close(struct mc_host *host)
 {
     const int fds[] = {host->epoll_fd, host->kick_fd, host->event_fd, host->relay_fd};
+    int has_books = host->own && mc_has_books(host);
     MC_CHECK(!host->service_running, "closed while %u service thread runs", host->service_running);
     MC_CHECK(!host->attached, "closed with domains %lx", host->attached);
     for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
@@ -88,7 +121,7 @@ void mc_host_close(struct mc_host *host)
         pthread_mutex_destroy(&host->own->doors);
         free(host->own);
     }
-    free(host);
+    host_unmake(host, has_books);
 }
 
 void mc_host_lock(struct mc_host *host)
@@ -204,10 +237,12 @@ void mc_work_now(struct mc_host *host)
 void mc_keep(struct mc_host *host, struct mc_domain *domain, const struct mc_record *record)
 {
     MC_CHECK_LOCKED(host);
-    if (!MC_CHECK_DOMAIN(host, domain, domain->kept_count < MC_RING_SLOTS, "%u records are kept",
-                         domain->kept_count))
+    if (!MC_CHECK_DOMAIN(host, domain, mc_kept_count(domain) < MC_RING_SLOTS,
+                         "%u records are kept", mc_kept_count(domain)))
         return;
-    domain->kept[domain->kept_count++] = *record;
+    domain->kept[domain->kept_end % MC_RING_SLOTS] = *record;
+    MC_BOOKED();
+    domain->kept_end++;
     mc_work(host, domain);
 }
 
@@ -331,7 +366,7 @@ int mc_host_set_banks(struct mc_host *host, const struct mc_bank *banks, uint32_
     MC_CHECK(!host->attached, "banks set under domains %lx", host->attached);
     memcpy(host->banks, banks, count * sizeof *banks);
     for (uint32_t i = 0; i < count; i++)
-        host->banks[i].free_frames = banks[i].total_frames;
+        host->banks[i].free_frames = host->banks[i].size_frames = banks[i].total_frames;
     host->bank_count = count;
     return MC_OK;
 }

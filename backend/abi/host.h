@@ -68,17 +68,22 @@ enum mc_why {
 };
 
 /* The tmem pool, as C sees it (tmem/serve.py). All are called under the lock. */
+enum mc_tmem_how {
+    MC_TMEM_MAY_ASK = 1,        /* answer MC_NEED_SLAB rather than evict a page */
+    MC_TMEM_AGAIN = 2           /* a hypervisor that was killed may have executed it already */
+};
+
 struct mc_tmem_hooks {
     uint64_t state;
     int64_t (*execute)(uint64_t state, uint64_t record, uint64_t page, int64_t client,
-                       int64_t may_ask);
+                       int64_t how);    /* a sum of enum mc_tmem_how */
     int64_t (*grow)(uint64_t state, int64_t area);
     int64_t (*shrink)(uint64_t state);
     int64_t (*open_client)(uint64_t state, int64_t client);
     int64_t (*close_client)(uint64_t state, int64_t client);
     uint64_t slab;              /* address of the slab region */
     uint32_t slab_areas;        /* size of the region, and the most that tmem may hold */
-    uint32_t pad;
+    uint32_t is_slab_shared;    /* it is the memory of a file: no 2 MiB pages at the first touch */
 };
 
 struct mc_domain_counters {
@@ -95,6 +100,14 @@ struct mc_domain_counters {
     uint64_t targets;           /* times the target was set */
     uint64_t set_ns;            /* clock when the target was set last */
     uint64_t reached_ns;        /* clock when the target was reached, or 0 */
+};
+
+/* Records that may be half done when a process is killed. */
+enum mc_again {
+    MC_AGAIN_MEMORY = 0,        /* in service, of the memory ring */
+    MC_AGAIN_TMEM = 1,          /* of the tmem ring */
+    MC_AGAIN_KEPT = 2,          /* kept */
+    MC_AGAINS = 3
 };
 
 struct mc_mechanism;            /* mechanism.h */
@@ -123,6 +136,8 @@ struct mc_domain {
     struct mc_frames frames;
     struct mc_back rings[MC_RINGS];
     const struct mc_mechanism *mechanism;
+    uint32_t mechanism_id;      /* of `mechanism`, for the process after this one */
+    uint32_t device_bytes;
     void *device;               /* the mechanism's own, from its open to its close */
     uint64_t options[MC_OPTIONS_MAX];       /* of the mechanism */
     uint64_t timer_ns;          /* when the keeper calls the mechanism's timer; 0: never */
@@ -135,7 +150,10 @@ struct mc_domain {
     uint16_t *hole_counts;      /* per area: frames of it that are the host's again */
     uint64_t *holes;            /* one bit per frame */
     uint16_t *pin_counts;       /* per area: frames of it that are targets of DMA */
-    uint64_t *pins;             /* one bit per frame; NULL until a frame is pinned */
+    uint64_t *pins;             /* one bit per frame */
+    char *slot;                 /* the memory of device, states and all the arrays (books.h) */
+    uint64_t slot_bytes;
+    uint64_t slot_used;
     uint32_t counts[MC_A_STATES];           /* areas in each state */
     uint32_t target_areas;      /* target_frames, in whole areas upwards */
     uint64_t target_frames;
@@ -144,11 +162,19 @@ struct mc_domain {
     uint64_t pinned_frames;
     struct mc_record *answers;  /* to records that a mechanism kept; not yet on the ring */
     uint32_t answer_count;      /* atomic */
-    uint32_t is_unfinished;     /* `unfinished` holds a record for the next visit */
-    struct mc_record unfinished;
-    struct mc_record *kept;     /* records that wait for the keeper, oldest first: mc_keep */
-    uint32_t kept_count;
+    uint32_t is_flushing;       /* they are being written into the ring, the first of them as */
+    uint32_t flushed_from;      /* response of this number */
+    uint32_t has_again;         /* bits: which of `again_seq` name a record */
+    uint32_t again_seq[MC_AGAINS];      /* of records that a process before this one began to serve:
+                                         * mc_is_again */
+    uint32_t is_unfinished[MC_RINGS];   /* `unfinished` holds a record for the next visit */
+    struct mc_record unfinished[MC_RINGS];
+    struct mc_record taken[MC_RINGS];   /* the record in service, as it was when service began */
+    struct mc_record *kept;     /* records that wait for the keeper, by number: mc_keep */
+    uint32_t kept_first;        /* number of the oldest, */
+    uint32_t kept_end;          /* and of the next to come */
     uint32_t is_hungry;         /* its keeper rests and wants to know of memory that comes free */
+    uint32_t pad;
     int (*errand)(struct mc_host *host, struct mc_domain *domain);  /* mc_errand, or NULL */
     int errand_status;
     int errand_runs;
@@ -170,6 +196,16 @@ struct mc_bank {
     uint32_t withdrawn;         /* it gives no more memory (banks.h) */
     uint32_t pad;
     uint64_t gone_frames;       /* frames that left the host with it */
+    uint64_t size_frames;       /* total_frames while none are gone */
+};
+
+/* One area on its way to its guest, or out of it: what a kill leaves of that is finished by
+ * recount.c. Written by ledger.c. */
+struct mc_area_step {
+    uint32_t domain;            /* domid + 1, or 0: none */
+    uint32_t area;
+    uint32_t next;              /* its state once the guest's word is swapped; MC_A_STATES: none */
+    uint32_t hollow;            /* 1: then every frame is a hole */
 };
 
 struct mc_host {
@@ -198,15 +234,19 @@ struct mc_host {
     int relay_fd;               /* eventfd: tells the relay that relay_mask has bits */
     uint64_t relay_mask;        /* atomic: domains whose guest bell rang */
     uint64_t attached;          /* atomic: domains between open and close, one bit each */
+    struct mc_area_step step;
     uint8_t *slab_used;         /* per slab area: 0, or 1 + the bank tmem has it from */
     struct mc_tmem_hooks tmem;
     struct mc_domain domains[MC_MAX_DOMAINS];
     struct mc_host_private *own;
 };
 
-/* host.c. Each returns 0 or a negative enum mc_status. */
+/* host.c. Each returns 0 or a negative enum mc_status.
+ * books_fd: a memfd of MC_BOOKS_BYTES that the host's state is to lie in, so that another process
+ * can go on with it (books.h); below 0: none. The caller keeps it open until mc_host_close.
+ * MC_EKERNEL, and errno, when it cannot be mapped at its address. */
 int mc_host_open(struct mc_host **host, uint32_t total_areas, uint32_t slack_areas,
-                 uint64_t spin_ns);
+                 uint64_t spin_ns, int books_fd);
 /* Before the first domain. Divide host memory into banks. MC_EINDEX for none or more than
  * MC_BANKS_MAX, MC_ESTATE when their sum is not the total. */
 int mc_host_set_banks(struct mc_host *host, const struct mc_bank *banks, uint32_t count);
@@ -299,7 +339,19 @@ struct mc_host_private {
         struct mc_domain *domain;
         int tid;
     } keeper[MC_MAX_DOMAINS];
+    int books_fd;               /* or -1 */
+    struct mc_dom0 *dom0;       /* cmm_dom0.h; NULL while no domain needs it */
 };
+
+/* host.c, for recover.c as well: what a process has of its own. NULL; 0 or MC_EKERNEL. */
+struct mc_host_private *mc_host_open_private(int books_fd);
+int mc_host_open_fds(struct mc_host *host);
+
+/* Records that wait for the keeper. */
+static inline uint32_t mc_kept_count(const struct mc_domain *domain)
+{
+    return domain->kept_end - domain->kept_first;
+}
 
 /* The keeper, under the lock: let go of it until its `work` is signalled or until_ns has come. */
 void mc_wait_work(struct mc_host *host, const struct mc_domain *domain, uint64_t until_ns);

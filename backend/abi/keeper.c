@@ -13,6 +13,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "books.h"
 #include "keeper.h"
 #include "reap.h"
 
@@ -42,24 +43,25 @@ static int keeper_run_errand(struct mc_host *host, struct mc_domain *domain)
 /* 1 when the record was answered. */
 static int keeper_serve_kept(struct mc_host *host, struct mc_domain *domain)
 {
-    struct mc_record record;
+    struct mc_record record, *kept = &domain->kept[domain->kept_first % MC_RING_SLOTS];
     enum mc_served served;
-    if (!domain->kept_count || mc_phase_of(domain) != MC_ACTIVE)
+    if (!mc_kept_count(domain) || mc_phase_of(domain) != MC_ACTIVE)
         return 0;
-    record = domain->kept[0];
+    record = *kept;
     MC_CHECK_IN(domain, domain->mechanism->later, "op %u is kept, %s serves none later", record.op,
                 domain->mechanism->name);
     served = domain->mechanism->later(host, domain, &record);
     MC_CHECK_LOCKED(host);
     if (served == MC_KEPT) {
-        domain->kept[0] = record;
+        *kept = record;
         return 0;
     }
-    memmove(domain->kept, domain->kept + 1, --domain->kept_count * sizeof *domain->kept);
     if (mc_phase_of(domain) == MC_ACTIVE) {
         mc_answer(host, domain, &record);
         mc_reach_note(host, domain);
     }
+    MC_BOOKED();
+    domain->kept_first++;
     return 1;
 }
 
@@ -124,7 +126,7 @@ static void keeper_rest(struct mc_host *host, struct mc_domain *domain)
         until_ns = domain->timer_ns;
     if (domain->punch_ns && mc_is_punch_due(domain) && domain->punch_ns < until_ns)
         until_ns = domain->punch_ns;
-    domain->is_hungry = domain->kept_count || domain->growing || domain->credit_areas ||
+    domain->is_hungry = mc_kept_count(domain) || domain->growing || domain->credit_areas ||
                         domain->mechanism->id == MC_SECTIONS;
     mc_wait_work(host, domain, until_ns);
     domain->is_hungry = 0;

@@ -1,4 +1,5 @@
 /* ledger.c: whole areas. holes.c has single frames. See ledger.h. */
+#include "books.h"
 #include "ledger.h"
 
 #define TO(state) (1u << MC_A_##state)
@@ -109,10 +110,8 @@ static void ledger_set_sums(struct mc_host *host, struct mc_domain *domain, uint
     ledger_move(from, to, frames);
     if (from == &host->free_frames)
         domain->banks[area] = ledger_charge(host, frames, domain->banks[area]);
-    if (to == &host->free_frames) {
+    if (to == &host->free_frames)
         ledger_credit(host, frames, domain->banks[area]);
-        ledger_clear_holes(domain, area);
-    }
     if (old == MC_A_INSTALLED) {
         MC_CHECK_IN(domain, domain->installed_frames >= frames, "%lu frames of %lu", frames,
                     domain->installed_frames);
@@ -135,7 +134,11 @@ static inline void ledger_set(struct mc_host *host, struct mc_domain *domain, ui
         ledger_set_sums(host, domain, area, old, state);
     domain->counts[old]--;
     domain->counts[state]++;
+    MC_BOOKED();                /* its bank before its state, its holes after */
     domain->states[area] = (uint8_t)state;
+    MC_BOOKED();
+    if (state <= MC_A_SOFT)
+        ledger_clear_holes(domain, area);
 }
 
 /* As mc_area_set, of an area that there is. The caller has checked the lock, once for all areas. */
@@ -216,7 +219,8 @@ int64_t mc_find_state(const struct mc_domain *domain, enum mc_area_state state)
 }
 
 /* The guest's word, which decides; of the next generation when it is pulled. */
-static int ledger_pull_word(struct mc_domain *domain, uint32_t area, enum mc_pull how)
+static int ledger_pull_word(struct mc_host *host, struct mc_domain *domain, uint32_t area,
+                            enum mc_pull how)
 {
     static int (*const pulls[])(struct mc_frames *, uint32_t, uint16_t) = {
         [MC_PULL_HARD] = mc_area_hard_reclaim,
@@ -224,7 +228,10 @@ static int ledger_pull_word(struct mc_domain *domain, uint32_t area, enum mc_pul
         [MC_PULL_CLAIMED] = mc_area_surrender,
     };
     uint16_t generation = (uint16_t)(domain->generations[area] + 1);
-    int status = pulls[how](&domain->frames, area, generation);
+    int status;
+    mc_step_begin(host, domain, area, MC_A_STATES, 0);
+    status = pulls[how](&domain->frames, area, generation);
+    mc_step_done(host);
     if (!status)
         domain->generations[area] = generation;
     return status;
@@ -238,7 +245,7 @@ static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t 
              "domain %u, area %u: %u pins in state %d", domain->domid, area,
              domain->pin_counts[area], state);
     if (state == MC_A_SOFT && how != MC_PULL_SOFT) {
-        if (ledger_pull_word(domain, area, how))
+        if (ledger_pull_word(host, domain, area, how))
             return MC_ESTATE;
         ledger_change(host, domain, area, MC_A_HARD);
         return MC_OK;
@@ -251,7 +258,7 @@ static int ledger_pull(struct mc_host *host, struct mc_domain *domain, uint32_t 
         domain->counters.refused_dma++;
         return MC_EPERM;
     }
-    if (ledger_pull_word(domain, area, how))
+    if (ledger_pull_word(host, domain, area, how))
         return MC_ESTATE;
     ledger_change(host, domain, area, how == MC_PULL_SOFT ? MC_A_PUNCH_SOFT : MC_A_PUNCH_HARD);
     domain->counters.reclaimed_areas++;
@@ -310,20 +317,32 @@ int mc_populate(struct mc_host *host, struct mc_domain *domain, uint32_t area,
     return failed ? MC_ENOMEM : MC_OK;
 }
 
+/* The guest's word says that the area is the guest's, then the ledger does. MC_ESTATE when the
+ * guest spoilt its word. */
+static int ledger_install(struct mc_host *host, struct mc_domain *domain, uint32_t area)
+{
+    int status;
+    mc_step_begin(host, domain, area, MC_A_INSTALLED, 0);
+    status = mc_area_grant(&domain->frames, area, domain->generations[area]);
+    if (status)
+        mc_count_bad(domain);
+    else
+        mc_area_set(host, domain, area, MC_A_INSTALLED);
+    mc_step_done(host);
+    return status ? MC_ESTATE : MC_OK;
+}
+
 int mc_grant(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     MC_CHECK_LOCKED(host);
     MC_CHECK_IN(domain, area < domain->areas, "area %u of %u", area, domain->areas);
     if (domain->states[area] != MC_A_READY)
         return MC_ESTATE;
-    if (mc_area_grant(&domain->frames, area, domain->generations[area])) {
-        /* The guest corrupted the word of an area it does not hold: the area is lost to it. */
-        mc_count_bad(domain);
+    if (ledger_install(host, domain, area)) {       /* the area is lost to it */
         mc_area_set(host, domain, area, MC_A_PUNCH_HARD);
         mc_work(host, domain);
         return MC_ESTATE;
     }
-    mc_area_set(host, domain, area, MC_A_INSTALLED);
     return MC_OK;
 }
 
@@ -336,11 +355,8 @@ int mc_plug_found(struct mc_host *host, struct mc_domain *domain, uint32_t area)
         return MC_ESTATE;
     if (mc_bank_pick(host, MC_AREA_FRAMES, domain->banks[area]) == MC_NO_BANK)
         return MC_ENOMEM;
-    if (mc_area_grant(&domain->frames, area, domain->generations[area])) {
-        mc_count_bad(domain);
+    if (ledger_install(host, domain, area))
         return MC_ESTATE;
-    }
-    mc_area_set(host, domain, area, MC_A_INSTALLED);
     bank = &host->banks[domain->banks[area]];
     if (bank->node >= 0)
         mc_bind_node(mc_area_address(domain, area), MC_AREA_BYTES, bank->node);
@@ -360,30 +376,38 @@ uint32_t mc_return_areas(struct mc_host *host, struct mc_domain *domain, uint32_
     uint32_t returned = 0;
     MC_CHECK_LOCKED(host);
     for (uint32_t area = 0; area < domain->areas && returned < most; area++)
-        if (domain->states[area] == MC_A_HARD &&
-            !mc_area_return(&domain->frames, area, domain->generations[area])) {
-            ledger_change(host, domain, area, MC_A_SOFT);
-            returned++;
+        if (domain->states[area] == MC_A_HARD) {
+            mc_step_begin(host, domain, area, MC_A_SOFT, 0);
+            if (!mc_area_return(&domain->frames, area, domain->generations[area])) {
+                ledger_change(host, domain, area, MC_A_SOFT);
+                returned++;
+            }
+            mc_step_done(host);
         }
     return returned;
 }
 
 int mc_plug_hollow(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
+    int status;
     MC_CHECK_LOCKED(host);
     MC_CHECK_IN(domain, area < domain->areas && !domain->hole_counts[area],
                 "area %u of %u, or it has holes", area, domain->areas);
     if (domain->states[area] == MC_A_HARD &&
         mc_bank_pick(host, 0, domain->banks[area]) == MC_NO_BANK)
         return MC_ENOMEM;
-    if (domain->states[area] != MC_A_HARD ||
-        mc_area_return(&domain->frames, area, domain->generations[area]))
+    if (domain->states[area] != MC_A_HARD)
         return MC_ESTATE;
-    for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
-        domain->holes[area * MC_AREA_ROWS + row] = UINT64_MAX;
-    domain->hole_counts[area] = MC_AREA_FRAMES;
-    mc_area_set(host, domain, area, MC_A_INSTALLED);
-    return MC_OK;
+    mc_step_begin(host, domain, area, MC_A_INSTALLED, 1);
+    status = mc_area_return(&domain->frames, area, domain->generations[area]);
+    if (!status) {
+        for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
+            domain->holes[area * MC_AREA_ROWS + row] = UINT64_MAX;
+        domain->hole_counts[area] = MC_AREA_FRAMES;
+        mc_area_set(host, domain, area, MC_A_INSTALLED);
+    }
+    mc_step_done(host);
+    return status;
 }
 
 void mc_tmem_charge(struct mc_host *host, uint32_t slab_area)

@@ -14,6 +14,7 @@
  * evicted until the driver has put them into its balloon.
  * Ten times a second the keeper looks for pages in the balloon.
  */
+#include "books.h"
 #include "mechanism.h"
 
 #include "balloon.h"
@@ -173,19 +174,35 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
     request->status = done ? (int64_t)done : refusal;
 }
 
+/* The process before made holes of some frames of this array, and may not have punched them.
+ * Releases the lock. */
+static void balloon_punch_again(struct mc_host *host, struct mc_domain *domain,
+                                const struct mc_balloon *device)
+{
+    uint32_t holes[MC_BALLOON_ARRAY_PFNS_MAX], made = 0, count = balloon_array_count(device);
+    for (uint32_t i = 0; i < count; i++)
+        if (device->pfns[i] < mc_maxmem_frames(domain) && mc_is_hole(domain, device->pfns[i]))
+            holes[made++] = device->pfns[i];
+    if (made)
+        mc_holes_punch(host, domain, holes, made);
+}
+
 static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
                             struct mc_balloon *device)
 {
     uint32_t count = balloon_array_count(device), bad = 0, wrong = 0;
     uint32_t step = domain->options[MC_BALLOON_MERGE] ? count : 1;
     uint64_t refused = domain->counters.refused_dma;
+    if (mc_is_memory_again(domain, &device->request))
+        balloon_punch_again(host, domain, device);
     for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i += step) {
         mc_holes_make(host, domain, device->pfns + i, step, &bad);
         wrong += bad;
     }
     MC_CHECK_IN(domain, domain->counters.refused_dma >= refused, "%lu refused for pins, now %lu",
                 refused, domain->counters.refused_dma);
-    if (wrong > domain->counters.refused_dma - refused)
+    if (wrong > domain->counters.refused_dma - refused &&
+        !mc_is_memory_again(domain, &device->request))
         mc_count_bad(domain);
     balloon_answer(domain, device, 1, 0);
 }
@@ -233,7 +250,7 @@ static void balloon_fill_array(struct mc_host *host, struct mc_domain *domain,
             break;
         slack_too = 1;          /* what was found, or is coming, may stand in for the slack */
     }
-    if (wrong)
+    if (wrong && !mc_is_memory_again(domain, &device->request))
         mc_count_bad(domain);
 }
 
@@ -327,8 +344,9 @@ static int balloon_serve_array(struct mc_host *host, struct mc_domain *domain)
     if (!device->array_waits)
         return 0;
     balloon_work_on_array(host, domain);
-    device->array_waits = 0;
     mc_answer(host, domain, &device->request);
+    MC_BOOKED();
+    device->array_waits = 0;
     return 1;
 }
 
@@ -349,6 +367,7 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
     memcpy(device->pfns, mc_balloon_array(domain->control), record->arg[0] * sizeof *device->pfns);
     if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping ||
         !mc_has_free(host, record->arg[0])) {
+        MC_BOOKED();
         device->array_waits = 1;
         mc_work(host, domain);
         return MC_KEPT;
@@ -356,6 +375,16 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
     balloon_work_on_array(host, domain);
     *record = device->request;
     return MC_ANSWERED;
+}
+
+static int64_t balloon_recover(struct mc_host *host, struct mc_domain *domain)
+{
+    struct mc_balloon *device = balloon_of(domain);
+    (void)host;
+    device->sweeping = 0;
+    if (device->array_waits && !mc_keep_again(domain, &device->request))
+        device->array_waits = 0;
+    return device->array_waits;
 }
 
 const struct mc_mechanism mc_balloon = {
@@ -367,4 +396,5 @@ const struct mc_mechanism mc_balloon = {
     .device_bytes = sizeof(struct mc_balloon), .boot = balloon_boot, .target = balloon_tell_target,
     .offer = balloon_offer_target, .request = balloon_request,
     .jobs = {[MC_JOB_TAKE] = balloon_serve_array}, .timer = balloon_watch,
+    .recover = balloon_recover,
 };

@@ -117,6 +117,11 @@ static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *dom
     return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
 }
 
+static int64_t cmm_recover(struct mc_host *host, struct mc_domain *domain)
+{
+    return cmm_is_second_design(domain) ? MC_OK : mc_dom0_rejoin(host, domain);
+}
+
 const struct mc_mechanism mc_cmm = {
     .name = "cmm", .id = MC_CMM, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
     .options = {[MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
@@ -125,5 +130,5 @@ const struct mc_mechanism mc_cmm = {
     .target = cmm_set_target, .offer = cmm_tell_target, .close = cmm_close, .request = cmm_request,
     .later = cmm_later,
     .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready}, .give = cmm_give,
-    .reach = cmm_reach,
+    .reach = cmm_reach, .recover = cmm_recover,
 };

@@ -157,7 +157,7 @@ static enum mc_served direct_serve_grow(struct mc_host *host, struct mc_domain *
     if (!MC_CHECK_DOMAIN(host, domain, granted >= 0 && granted < wanted, "%ld areas granted of %ld",
                          granted, wanted))
         return mc_answered(record, MC_EBROKEN);
-    if (!is_keeper && domain->kept_count)       /* in their order */
+    if (!is_keeper && mc_kept_count(domain))       /* in their order */
         status = MC_LATER;
     while (!status && granted < wanted && mc_phase_of(domain) == MC_ACTIVE &&
            !(status = direct_grow(host, domain, &path, is_keeper))) {

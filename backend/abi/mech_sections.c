@@ -10,6 +10,7 @@
  *                the banks change, or the guest says that it has made room. The guest's bell rings
  *                again once the banks can give what they could not.
  */
+#include "books.h"
 #include "sections_device.h"
 
 #include <string.h>
@@ -102,9 +103,10 @@ static enum mc_served sections_request_next(struct mc_host *host, struct mc_doma
         return mc_answered(record, MC_EFULL);
     if (mc_sections_serve_next(host, domain, record) == MC_ANSWERED)
         return MC_ANSWERED;
-    device->next_waits = 1;
     device->next = *record;
     device->until_ns = mc_clock_ns() + MC_SECTION_WAIT_NS;
+    MC_BOOKED();
+    device->next_waits = 1;
     return MC_KEPT;
 }
 
@@ -143,7 +145,7 @@ static int sections_request_offlined(struct mc_host *host, struct mc_domain *dom
     uint64_t section = record->arg[0];
     if (section >= device->count)
         return MC_EINDEX;
-    if (section != device->asked)
+    if (section != device->asked && !mc_is_memory_again(domain, record))
         return MC_ETARGET;
     device->asked = MC_NO_SECTION;
     return sections_take(host, domain, (uint32_t)section);
@@ -209,8 +211,9 @@ static int sections_serve_waiting(struct mc_host *host, struct mc_domain *domain
         device->why = MC_WHY_NO_MEMORY;
         device->next.status = MC_ENOMEM;
     }
-    device->next_waits = 0;
     mc_answer(host, domain, &device->next);
+    MC_BOOKED();
+    device->next_waits = 0;
     return 1;
 }
 
@@ -267,6 +270,16 @@ static int sections_validate(struct mc_host *host, const struct mc_domain *domai
     return MC_OK;
 }
 
+/* The plan is made anew from the ledger; only the record that waits is kept. */
+static int64_t sections_recover(struct mc_host *host, struct mc_domain *domain)
+{
+    struct mc_sections *device = sections_of(domain);
+    (void)host;
+    if (device->next_waits && !mc_keep_again(domain, &device->next))
+        device->next_waits = 0;
+    return device->next_waits;
+}
+
 const struct mc_mechanism mc_sections = {
     .name = "sections", .id = MC_SECTIONS, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
     .options = {[MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX},
@@ -274,5 +287,5 @@ const struct mc_mechanism mc_sections = {
     .device_bytes = sizeof(struct mc_sections), .open = sections_open, .boot = sections_boot,
     .target = sections_ring_target, .offer = sections_offer_target, .request = sections_request,
     .jobs = {[MC_JOB_TAKE] = sections_serve_waiting, [MC_JOB_GIVE] = sections_offer_chunk},
-    .reach = sections_reach, .validate = sections_validate,
+    .reach = sections_reach, .validate = sections_validate, .recover = sections_recover,
 };

@@ -210,5 +210,5 @@ const struct mc_mechanism mc_virtio_mem = {
     .device_bytes = sizeof(struct mc_vmem), .open = vmem_open, .boot = vmem_boot,
     .target = vmem_set_target, .offer = vmem_offer_target, .request = mc_vmem_request,
     .later = mc_vmem_later, .timer = vmem_timer, .reach = vmem_reach,
-    .validate = vmem_validate,
+    .validate = vmem_validate, .recover = mc_vmem_recover,
 };

@@ -106,6 +106,10 @@ struct mc_mechanism {
     uint64_t (*size)(const struct mc_domain *domain);
     enum mc_reach (*reach)(struct mc_host *host, const struct mc_domain *domain, enum mc_why *why);
     int (*validate)(struct mc_host *host, const struct mc_domain *domain);  /* 0 or MC_EBROKEN */
+
+    /* Main thread. The process before was killed (recover.h): mend what `device` says. How many
+     * records it keeps, less those that are in domain->answers; or a status. */
+    int64_t (*recover)(struct mc_host *host, struct mc_domain *domain);
 };
 
 /* cdef-end */
@@ -122,6 +126,39 @@ static inline enum mc_served mc_answered(struct mc_record *record, int64_t statu
 {
     record->status = status;
     return MC_ANSWERED;
+}
+
+/* 1 when a process before this one began to serve the record: part of it may be done. */
+static inline int mc_is_again(const struct mc_domain *domain, enum mc_again which,
+                              const struct mc_record *record)
+{
+    return domain->has_again >> which & 1 && record->seq == domain->again_seq[which];
+}
+
+/* The same, of any record of the memory ring. */
+static inline int mc_is_memory_again(const struct mc_domain *domain,
+                                     const struct mc_record *record)
+{
+    return mc_is_again(domain, MC_AGAIN_MEMORY, record) ||
+           mc_is_again(domain, MC_AGAIN_KEPT, record);
+}
+
+static inline void mc_note_again(struct mc_domain *domain, enum mc_again which,
+                                 const struct mc_record *record)
+{
+    domain->again_seq[which] = record->seq;
+    domain->has_again |= 1u << which;
+}
+
+/* For `recover`, of a record that is kept: 1 when it waits for its answer, and may be half done
+ * (mc_is_memory_again); 0 when it is answered. */
+static inline int mc_keep_again(struct mc_domain *domain, const struct mc_record *record)
+{
+    for (uint32_t i = 0; i < domain->answer_count; i++)
+        if (domain->answers[i].seq == record->seq)
+            return 0;
+    mc_note_again(domain, MC_AGAIN_KEPT, record);
+    return 1;
 }
 
 /* cdef-begin */

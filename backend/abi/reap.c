@@ -8,8 +8,8 @@
  *   5. keeper        unmaps and closes all; the slot is EMPTY.
  */
 #include "reap.h"
+#include "books.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -17,12 +17,9 @@
 #define MC_QUIESCE_LOOK_NS 20000000
 
 /* Give back what a domain had. `taken` is a copy: nobody finds these by the domain any more. */
-static void reap_free(struct mc_host *host, const struct mc_domain *taken)
+static void reap_free(struct mc_host *host, struct mc_domain *taken)
 {
     const int fds[] = {taken->ram_fd, taken->meta_fd, taken->bell_fd};
-    void *const blocks[] = {taken->states, taken->generations, taken->banks, taken->holes,
-                            taken->hole_counts, taken->pins, taken->pin_counts, taken->answers,
-                            taken->kept, taken->mechanism->device_bytes ? taken->device : NULL};
     /* The guest may keep the eventfd open, which would keep it in the epoll: take it out. */
     if (taken->bell_fd >= 0)
         epoll_ctl(host->epoll_fd, EPOLL_CTL_DEL, taken->bell_fd, NULL);
@@ -33,8 +30,7 @@ static void reap_free(struct mc_host *host, const struct mc_domain *taken)
     for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
         if (fds[i] >= 0)
             close(fds[i]);
-    for (uint32_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
-        free(blocks[i]);
+    mc_slot_close(host, taken);
 }
 
 /* Take everything out of the slot, which stays taken. */
@@ -49,6 +45,8 @@ static struct mc_domain reap_take(struct mc_domain *domain)
     MC_CHECK(!domain->states || domain->counts[MC_A_HARD] == domain->areas,
              "domain %u: unmapped with %u of %u areas hard", domid, domain->counts[MC_A_HARD],
              domain->areas);
+    domain->areas = 0;          /* first: nothing of it is to be recovered */
+    MC_BOOKED();
     *domain = (struct mc_domain){.domid = domid, .phase = domain->phase};
     return taken;
 }
@@ -110,8 +108,7 @@ static void reap_ring_guest(struct mc_control *control)
 static void reap_condemn(struct mc_host *host, struct mc_domain *domain)
 {
     mc_domain_detach(host, domain);
-    if (domain->pins)
-        memset(domain->pins, 0, (size_t)domain->areas * MC_AREA_ROWS * sizeof *domain->pins);
+    memset(domain->pins, 0, (size_t)domain->areas * MC_AREA_ROWS * sizeof *domain->pins);
     memset(domain->pin_counts, 0, domain->areas * sizeof *domain->pin_counts);
     domain->pinned_frames = 0;
     mc_condemn_all(host, domain, 0);

@@ -38,6 +38,7 @@ struct mc_sections {            /* domain->device */
     uint32_t areas;             /* of a section */
     uint32_t count;             /* sections of the domain */
     uint32_t asked;             /* section that the guest is to put offline; or MC_NO_SECTION */
+    uint32_t plugging;          /* section that the last SECTION_NEXT plugs; or MC_NO_SECTION */
     enum mc_why why;            /* the last SECTION_NEXT could not go on */
     uint64_t starved_frames;    /* size of the chunk that no bank had; 0: none was missing */
     uint32_t starved_bank;      /* the bank it had to be of; MC_NO_BANK: any */

@@ -175,7 +175,9 @@ static enum mc_served sections_plug_and_answer(struct mc_host *host, struct mc_d
                                                uint32_t section, struct mc_record *record)
 {
     uint32_t before = domain->counts[MC_A_INSTALLED];
-    enum mc_sections_result result = mc_section_plug(host, domain, section);
+    enum mc_sections_result result;
+    sections_of(domain)->plugging = section;
+    result = mc_section_plug(host, domain, section);
     if (result != MC_SECTIONS_DONE) {
         domain->counters.refused += result == MC_SECTIONS_NO_MEMORY;
         return sections_answer_failure(record, result);
@@ -296,12 +298,25 @@ static enum mc_served sections_conclude(const struct mc_host *host, struct mc_do
     return sections_answer(record, MC_SECTION_STUCK);
 }
 
+/* 1 when the process before plugged a whole section for this very record, and was killed before it
+ * could say so. */
+static int sections_is_plugged_already(const struct mc_domain *domain,
+                                       const struct mc_record *record)
+{
+    const struct mc_sections *device = sections_of(domain);
+    return mc_is_memory_again(domain, record) && device->plugging < device->count &&
+           mc_section_look(domain, device->plugging).installed == device->areas;
+}
+
 enum mc_served mc_sections_serve_next(struct mc_host *host, struct mc_domain *domain,
                                       struct mc_record *record)
 {
     struct mc_sections *device = sections_of(domain);
     uint32_t section;
     MC_CHECK_LOCKED(host);
+    if (sections_is_plugged_already(domain, record))
+        return sections_answer_todo(domain, record, MC_SECTION_ONLINED, device->plugging);
+    device->plugging = MC_NO_SECTION;
     if (record->arg[0] == MC_SECTION_ASK_MORE &&
         domain->installed_frames >= domain->target_frames) {
         domain->counters.refused++;

@@ -12,6 +12,7 @@
  * against the private state. A domain whose ring is broken, or that spent its error budget, is
  * marked BROKEN, served no more, and reported to the main thread.
  */
+#include "books.h"
 #include "mechanism.h"
 
 #include <errno.h>
@@ -51,6 +52,12 @@ static void service_grow_tmem(struct mc_host *host)
         area++;
     MC_CHECK(area < host->tmem.slab_areas, "tmem has %lu frames, yet all %u slab areas are used",
              host->tmem_frames, host->tmem.slab_areas);
+    uint64_t address = host->tmem.slab + (uint64_t)area * MC_AREA_BYTES;
+    /* Into small pages a put takes a third longer. */
+    if (host->tmem.is_slab_shared && mc_populate_huge(address, MC_AREA_BYTES) < 0) {
+        mc_discard(address, MC_AREA_BYTES);
+        return;
+    }
     if (host->tmem.grow(host->tmem.state, area) >= 0)
         mc_tmem_charge(host, area);
 }
@@ -60,7 +67,7 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
                             struct mc_record *record)
 {
     uint64_t page = 0, frame = record->arg[4];
-    int64_t status;
+    int64_t status, how = mc_is_again(domain, MC_AGAIN_TMEM, record) ? MC_TMEM_AGAIN : 0;
     if (!host->tmem.execute || record->op < MC_OP_PUT || record->op > MC_OP_DESTROY_POOL)
         return MC_TMEM_BAD + MC_EOP;
     if (record->op == MC_OP_PUT || record->op == MC_OP_GET) {
@@ -72,10 +79,11 @@ static int64_t service_tmem(struct mc_host *host, struct mc_domain *domain,
             return MC_TMEM_BAD + MC_EPERM;
         page = domain->ram + (frame << MC_FRAME_SHIFT);
     }
-    status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 1);
+    status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid,
+                                MC_TMEM_MAY_ASK | how);
     if (status == MC_NEED_SLAB) {
         service_grow_tmem(host);
-        status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, 0);
+        status = host->tmem.execute(host->tmem.state, (uint64_t)record, page, domain->domid, how);
         MC_CHECK_IN(domain, status != MC_NEED_SLAB, "tmem asks a second time, status %ld", status);
     }
     return status;
@@ -103,16 +111,14 @@ uint64_t mc_relay_take(struct mc_host *host)
 }
 
 /* The record that the visit before left, or a copy of the next in the ring. As mc_back_pop. */
-static int service_next(struct mc_host *host, struct mc_domain *domain, enum mc_ring_id ring,
-                        struct mc_record *record)
+static int service_next(struct mc_domain *domain, enum mc_ring_id ring, struct mc_record *record)
 {
     int got = 1;
-    if (ring == MC_RING_MEMORY && domain->is_unfinished) {
-        if (!MC_CHECK_DOMAIN(host, domain, domain->unfinished.op != MC_OP_NOP,
-                             "op %u is unfinished", domain->unfinished.op))
-            return MC_EBROKEN;
-        domain->is_unfinished = 0;
-        *record = domain->unfinished;
+    if (domain->is_unfinished[ring]) {
+        domain->taken[ring] = domain->unfinished[ring];
+        MC_BOOKED();
+        domain->is_unfinished[ring] = 0;
+        *record = domain->taken[ring];
         return got;
     }
     got = mc_back_pop(&domain->rings[ring], record);
@@ -149,16 +155,17 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_
     struct mc_record record;
     uint64_t since_ns = 0;
     int done = 0, got = mc_back_pending(&domain->rings[ring]);
-    if (got < 0 || (!got && (ring == MC_RING_TMEM || !domain->is_unfinished)))
+    if (got < 0 || (!got && !domain->is_unfinished[ring]))
         return got;
     /* One hold for the visit: a locked instruction per record would wait each time for a page of
      * tmem that is still on its way to memory (tmem/slab.py). */
     mc_host_lock(host);
-    while (done < MC_VISIT_RECORDS_MAX && (got = service_next(host, domain, ring, &record)) > 0) {
+    while (done < MC_VISIT_RECORDS_MAX && (got = service_next(domain, ring, &record)) > 0) {
         enum mc_served outcome = service_record(host, domain, ring, &record, &since_ns);
         if (outcome == MC_UNFINISHED) {
-            domain->unfinished = record;
-            domain->is_unfinished = 1;
+            domain->unfinished[ring] = record;
+            MC_BOOKED();
+            domain->is_unfinished[ring] = 1;
             break;
         }
         done++;
@@ -192,12 +199,18 @@ static int service_answers(struct mc_host *host, struct mc_domain *domain, int *
     count = domain->answer_count;
     if (!MC_CHECK_DOMAIN(host, domain, count <= MC_RING_SLOTS, "%u answers wait", count))
         count = 0;
+    domain->flushed_from = domain->rings[MC_RING_MEMORY].rsp_prod;
+    MC_BOOKED();
+    domain->is_flushing = 1;
     for (uint32_t i = 0; i < count; i++) {
         if (service_is_bad(MC_RING_MEMORY, domain->answers[i].status))
             mc_count_bad(domain);
         status |= mc_back_push(&domain->rings[MC_RING_MEMORY], &domain->answers[i]);
     }
+    MC_BOOKED();
     domain->answer_count = 0;
+    MC_BOOKED();
+    domain->is_flushing = 0;
     mc_reach_note(host, domain);
     mc_host_unlock(host);
     service_publish(host, domain, MC_RING_MEMORY);
@@ -266,7 +279,8 @@ static int service_arm(struct mc_host *host)
     for (uint64_t mask = mc_attached(host); (domain = mc_next(host, &mask));) {
         if (mc_phase_of(domain) == MC_ACTIVE)
             pending |= mc_back_arm(&domain->rings[MC_RING_MEMORY]) |
-                       mc_back_arm(&domain->rings[MC_RING_TMEM]) | (int)domain->is_unfinished;
+                       mc_back_arm(&domain->rings[MC_RING_TMEM]) |
+                       (int)(domain->is_unfinished[0] | domain->is_unfinished[1]);
         else if (mc_phase_of(domain) == MC_CLOSING)
             pending = 1;
     }

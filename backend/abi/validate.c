@@ -1,17 +1,22 @@
 /* validate.c: recounts the ledger of a host from the states of its areas. See host.h.
  *
- * Rules: any thread, at any time; takes the lock. It answers with a status and aborts nothing: a
- *        test, or whoever suspects the ledger, asks for it. The checks of the other files stand
- *        where the ledger changes.
+ * Rules: any thread, at any time. It answers with a status and aborts nothing: a test, an operator,
+ *        or whoever suspects the ledger, asks for it. The checks of the other files stand where the
+ *        ledger changes.
+ * Lock:  bits are counted MC_VALIDATE_AREAS areas at a time, because what the bits of an area must
+ *        equal stands beside that area; then the sums are taken in one hold, which reads a few
+ *        bytes of each area and no bits.
  */
 #include "mechanism.h"
 
 #include <string.h>
 
+#define MC_VALIDATE_AREAS 1024      /* areas whose bits are counted in one hold of the lock */
+
 static uint32_t validate_ones(const uint64_t *bits, uint32_t area)
 {
     uint32_t count = 0;
-    for (uint32_t row = 0; bits && row < MC_AREA_ROWS; row++)
+    for (uint32_t row = 0; row < MC_AREA_ROWS; row++)
         count += (uint32_t)__builtin_popcountll(bits[area * MC_AREA_ROWS + row]);
     return count;
 }
@@ -23,6 +28,33 @@ struct validate_sums {
     uint64_t flight;
 };
 
+/* 1 when the counts of holes and pins of some areas are those of their bits. */
+static int validate_bits(const struct mc_domain *domain, uint32_t first, uint32_t end)
+{
+    for (uint32_t area = first; area < end; area++)
+        if (domain->hole_counts[area] != validate_ones(domain->holes, area) ||
+            domain->pin_counts[area] != validate_ones(domain->pins, area))
+            return 0;
+    return 1;
+}
+
+/* The bits of a domain, a part in each hold of the lock. */
+static int validate_all_bits(struct mc_host *host, const struct mc_domain *domain)
+{
+    uint32_t areas = 0, end = 0;
+    int status = MC_OK;
+    do {
+        uint32_t first = end;
+        mc_host_lock(host);
+        areas = domain->states ? domain->areas : 0;     /* it may be closed meanwhile */
+        end = first + MC_VALIDATE_AREAS < areas ? first + MC_VALIDATE_AREAS : areas;
+        if (!validate_bits(domain, first, end))
+            status = MC_EBROKEN;
+        mc_host_unlock(host);
+    } while (!status && end < areas);
+    return status;
+}
+
 static int validate_domain(struct mc_host *host, const struct mc_domain *domain,
                           struct validate_sums *sums)
 {
@@ -30,8 +62,7 @@ static int validate_domain(struct mc_host *host, const struct mc_domain *domain,
     uint64_t installed = 0, pinned = 0;
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint32_t state = domain->states[area], holes = domain->hole_counts[area];
-        if (state >= MC_A_STATES || holes != validate_ones(domain->holes, area) ||
-            domain->pin_counts[area] != validate_ones(domain->pins, area) ||
+        if (state >= MC_A_STATES ||
             (state > MC_A_SOFT && domain->banks[area] >= host->bank_count) ||
             (state <= MC_A_SOFT && holes) ||
             (domain->pin_counts[area] && state != MC_A_INSTALLED))
@@ -76,6 +107,11 @@ int mc_host_validate(struct mc_host *host, uint32_t *where)
     const uint64_t *frames = sums.frames;
     uint64_t transit, slab = 0;
     int status = MC_OK;
+    for (*where = 0; *where < MC_MAX_DOMAINS; ++*where) {
+        status = validate_all_bits(host, &host->domains[*where]);
+        if (status)
+            return status;
+    }
     mc_host_lock(host);
     for (*where = 0; *where < MC_MAX_DOMAINS; ++*where) {
         struct mc_domain *domain = &host->domains[*where];

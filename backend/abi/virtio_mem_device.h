@@ -70,6 +70,8 @@ int mc_vmem_plug_areas(struct mc_host *host, struct mc_domain *domain,
 /* Service thread, as mc_mechanism.request. */
 enum mc_served mc_vmem_request(struct mc_host *host, struct mc_domain *domain,
                                struct mc_record *record);
+/* As mc_mechanism.recover. */
+int64_t mc_vmem_recover(struct mc_host *host, struct mc_domain *domain);
 /* Keeper, as mc_mechanism.later: a PLUG. */
 enum mc_served mc_vmem_later(struct mc_host *host, struct mc_domain *domain,
                              struct mc_record *record);

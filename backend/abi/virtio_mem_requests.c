@@ -145,11 +145,12 @@ static int vmem_may_charge(const struct mc_host *host, struct mc_vmem_region *re
     return has && !region->short_of_bank;
 }
 
-/* 1 when all of the areas are punched. */
-static int vmem_is_punched(const struct mc_domain *domain, struct mc_area_run areas)
+/* 1 when all of the areas are punched; or, `again`, plugged by the process before. */
+static int vmem_is_punched(const struct mc_domain *domain, struct mc_area_run areas, int again)
 {
     for (uint32_t area = areas.first; area < areas.end; area++)
-        if (domain->states[area] != MC_A_HARD)
+        if (domain->states[area] != MC_A_HARD &&
+            !(again && domain->states[area] == MC_A_INSTALLED))
             return 0;
     return 1;
 }
@@ -179,13 +180,19 @@ static enum mc_vmem_response vmem_check_plug(struct mc_domain *domain, struct mc
     struct mc_vmem *device = vmem_of(domain);
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas;
+    uint32_t plugged;
     *region = vmem_region_of(device, record);
     if (!*region)
         return vmem_answer_error(domain);
-    if ((*region)->plugged + blocks.count > (*region)->requested)
+    plugged = mc_vmem_count_plugged(device, blocks);
+    if (mc_is_memory_again(domain, record) && plugged) {    /* plugged for this very record */
+        if (plugged == blocks.count)
+            return MC_VMEM_ACK;
+    } else if ((*region)->plugged + blocks.count > (*region)->requested) {
         return MC_VMEM_NACK;
-    if (mc_vmem_count_plugged(device, blocks))
+    } else if (plugged) {
         return vmem_answer_error(domain);
+    }
     areas = vmem_areas_of(domain, blocks);
     if (areas.first < device->cleaned.end && device->cleaned.first < areas.end)
         return vmem_answer_busy(domain, record, MC_ENOMEM);
@@ -198,11 +205,11 @@ static enum mc_vmem_response vmem_plug(struct mc_host *host, struct mc_domain *d
 {
     struct mc_vmem_blocks blocks = vmem_blocks_of(record);
     struct mc_area_run areas = vmem_areas_of(domain, blocks);
-    int status;
-    MC_CHECK_IN(domain, region->plugged + blocks.count <= region->requested,
+    int status, again = mc_is_memory_again(domain, record);
+    MC_CHECK_IN(domain, again || region->plugged + blocks.count <= region->requested,
                 "%u blocks, %u are plugged, %u requested", blocks.count, region->plugged,
                 region->requested);
-    if (!vmem_is_punched(domain, areas) || !vmem_may_charge(host, region, areas))
+    if (!vmem_is_punched(domain, areas, again) || !(again || vmem_may_charge(host, region, areas)))
         return vmem_answer_busy(domain, record, MC_ENOMEM);
     status = mc_vmem_plug_areas(host, domain, region, areas);
     mc_vmem_note_blocks(domain, region, blocks);
@@ -222,8 +229,9 @@ static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *
     if (checked != MC_VMEM_ACK)
         return mc_answered(record, checked);
     areas = vmem_areas_of(domain, vmem_blocks_of(record));
-    if (areas.end - areas.first <= MC_VMEM_AT_ONCE_AREAS && !domain->kept_count &&
-        vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas))
+    if (areas.end - areas.first <= MC_VMEM_AT_ONCE_AREAS && !mc_kept_count(domain) &&
+        vmem_is_punched(domain, areas, mc_is_memory_again(domain, record)) &&
+        vmem_may_charge(host, region, areas))
         return mc_answered(record, vmem_plug(host, domain, record, region));
     mc_keep(host, domain, record);
     return MC_KEPT;
@@ -231,11 +239,11 @@ static enum mc_served vmem_request_plug(struct mc_host *host, struct mc_domain *
 
 /* Until the areas are punched and there is memory for them, or neither comes. Releases the lock. */
 static void vmem_wait_for_memory(struct mc_host *host, struct mc_domain *domain,
-                                 struct mc_vmem_region *region, struct mc_area_run areas)
+                                 struct mc_vmem_region *region, struct mc_area_run areas, int again)
 {
     uint64_t until_ns = mc_clock_ns() + MC_SUPPLY_NS_MAX;
     mc_supply_gather(host, domain, mc_area_run_frames(areas), 1);
-    while (!(vmem_is_punched(domain, areas) && vmem_may_charge(host, region, areas)) &&
+    while (!(vmem_is_punched(domain, areas, again) && vmem_may_charge(host, region, areas)) &&
            host->transit_frames && mc_phase_of(domain) == MC_ACTIVE && mc_clock_ns() < until_ns)
         if (!mc_punch_own(host, domain))
             mc_wait_done(host, MC_VMEM_LOOK_NS);
@@ -253,11 +261,27 @@ enum mc_served mc_vmem_later(struct mc_host *host, struct mc_domain *domain,
     checked = vmem_check_plug(domain, record, &region);
     if (checked != MC_VMEM_ACK)
         return mc_answered(record, checked);
-    vmem_wait_for_memory(host, domain, region, vmem_areas_of(domain, vmem_blocks_of(record)));
+    vmem_wait_for_memory(host, domain, region, vmem_areas_of(domain, vmem_blocks_of(record)),
+                         mc_is_memory_again(domain, record));
     checked = vmem_check_plug(domain, record, &region);
     if (checked == MC_VMEM_ACK)
         checked = vmem_plug(host, domain, record, region);
     return mc_answered(record, checked);
+}
+
+/* The states of areas are the truth. */
+int64_t mc_vmem_recover(struct mc_host *host, struct mc_domain *domain)
+{
+    struct mc_vmem *device = vmem_of(domain);
+    (void)host;
+    device->cleaned = (struct mc_area_run){0, 0};
+    memset(device->plugged, 0, sizeof device->plugged);
+    for (uint32_t i = 0; i < device->region_count; i++) {
+        struct mc_vmem_region *region = &device->regions[i];
+        region->plugged = 0;
+        mc_vmem_note_blocks(domain, region, region->all);
+    }
+    return 0;
 }
 
 /* ---- unplug ---- */
@@ -315,7 +339,8 @@ static enum mc_served vmem_request_unplug(struct mc_host *host, struct mc_domain
     enum mc_vmem_response checked = MC_VMEM_ACK;
     struct mc_area_run areas;
     int is_over;
-    if (!region || (!record->status && mc_vmem_count_plugged(device, blocks) != blocks.count))
+    if (!region || (!record->status && !mc_is_memory_again(domain, record) &&
+                    mc_vmem_count_plugged(device, blocks) != blocks.count))
         return mc_answered(record, vmem_answer_error(domain));
     areas = vmem_areas_of(domain, blocks);
     if (!record->status)        /* in the first turn */

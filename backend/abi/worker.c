@@ -1,7 +1,7 @@
 /* worker.c: the supervisor of the keepers. See host.h, keeper.h.
  *
- * Ten times a second it gives each open domain that has no keeper one, and breaks each domain whose
- * file has not answered for MC_FILE_STUCK_NS: a process that shares the file keeps its lock.
+ * Ten times a second it gives each domain that has no keeper one, and breaks each domain whose file
+ * has not answered for MC_FILE_STUCK_NS: a process that shares the file keeps its lock.
  * A keeper that waits for a CPU is no such case.
  * At the end it waits for all keepers, MC_STOP_NS_MAX at most.
  */
@@ -13,10 +13,9 @@
 
 static void worker_look_at(struct mc_host *host, struct mc_domain *domain)
 {
-    if (mc_phase_of(domain) != MC_ACTIVE)
-        return;
     mc_keeper_start(host, domain);      /* when that fails, again the next time */
-    if (mc_file_is_late(domain, MC_FILE_STUCK_NS) && mc_keeper_sleeps(host, domain))
+    if (mc_phase_of(domain) == MC_ACTIVE && mc_file_is_late(domain, MC_FILE_STUCK_NS) &&
+        mc_keeper_sleeps(host, domain))
         mc_domain_break(host, domain, MC_ETIMEOUT);
 }
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,7 +30,8 @@ from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.coordination.apply import apply_ram, apply_tmem
 from hypervisor.coordination.decision_writer import DecisionWriter
 from hypervisor.coordination.decisions import Decision, Journal
-from hypervisor.coordination.policy_runner import Failed, Stalled
+from hypervisor.coordination.kept import KeptCoordination, kept_of, member_of
+from hypervisor.coordination.policy_runner import Failed, Loading, Stalled
 from hypervisor.coordination.snapshot_view import Member, Present, view_of
 from hypervisor.coordination.violations import Violation, find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
@@ -42,6 +43,7 @@ from policies.checked import describe_error
 
 FAULT_TEXT_MAX = 300
 OPTED_OUT = "opted out: no policy changes its targets"
+TAKEN_OVER = "taken over from a hypervisor that died: decisions before are forgotten"
 
 Runner = Callable[[Callable[[], object], float], object]
 
@@ -135,6 +137,36 @@ class Coordinator:
         new = pinned if pinned >= 0 else old
         self._journal.add(Decision(tick, self._clock(), name, kind, old, new, rule))
 
+    def keep(self) -> KeptCoordination:
+        """What the next coordinator needs to go on as this one would."""
+        counts = asdict(self._statistics)
+        del counts["policy"]
+        members = [
+            kept_of(member, self._kept_tmem.get(domid), self._kept_ram.get(domid))
+            for domid, member in self._members.items()
+        ]
+        needs = tuple(getattr(self._policy, "needs", ()))
+        return KeptCoordination(counts, members, self._fault, needs)
+
+    def resume(self, kept: KeptCoordination, configs: dict[DomId, DomainConfig]) -> None:
+        """Go on where another coordinator stood, with those of its domains that are left."""
+        self._statistics = Statistics(self._statistics.policy, **kept.counts)
+        self._fault = kept.fault
+        seen = {now.domid: now for now in self._backend.snapshot().domains}
+        for one in kept.members:
+            domid = DomId(one.domid)
+            if domid not in configs or domid not in seen:
+                continue
+            member = self._members[domid] = member_of(one, configs[domid])
+            member.seen = now = seen[domid]
+            if one.tmem is not None:
+                self._kept_tmem[domid] = one.tmem
+            if one.ram is not None:
+                self._kept_ram[domid] = one.ram
+            tick, target = self._statistics.ticks, now.tmem_target_pages
+            note = Decision(tick, self._clock(), now.name, "policy", target, target, TAKEN_OVER)
+            self._journal.add(note)
+
     def now_ns(self) -> int:
         """The clock of the decisions."""
         return self._clock()
@@ -191,6 +223,8 @@ class Coordinator:
         stalled = False
         try:
             plan = check_plan(self._runner(lambda: self._policy.plan(view), deadline_s), view)
+        except Loading:
+            return self._last_valid(view, present), None, False
         except Failed as error:
             why, stalled = str(error), isinstance(error, Stalled)
         except PlanError as error:
@@ -207,9 +241,9 @@ class Coordinator:
     def _keep(self, plan: CheckedPlan, present: Present) -> None:
         domids = [member.domid for member, _ in present]
         if plan.tmem is not None:
-            self._kept_tmem = dict(zip(domids, plan.tmem.tolist(), strict=True))
+            self._kept_tmem = dict(zip(domids, map(int, plan.tmem), strict=True))
         if plan.ram is not None:
-            self._kept_ram = dict(zip(domids, plan.ram.tolist(), strict=True))
+            self._kept_ram = dict(zip(domids, map(int, plan.ram), strict=True))
         for index, (member, _) in enumerate(present):
             member.carried = None if plan.carry is None else plan.carry[index]
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from hypervisor.coordination.policy_runner import Failed, Stalled
+from hypervisor.coordination.policy_runner import Failed, Loading, Stalled
 from hypervisor.public.constants import MAX_DOMAINS
 from policies import confine, crossing
 from policies.base import NEEDS, Plan, PolicyError, View
@@ -42,6 +42,7 @@ EXIT_S, GONE_S = 0.2, 10.0
 #: What the policy writes on standard error that is passed on, in all.
 SAID_BYTES_MAX = 64 << 10
 READ_BYTES = 4096
+LOADING = "it is not loaded yet"
 
 #: Gets a line that the policy wrote, or that is to be known of its process.
 Tell = Callable[[str], object]
@@ -87,7 +88,7 @@ class PolicyProcess:
         self._number = 0
         self._child: _Child | None = None
         self._dying: list[subprocess.Popen[bytes]] = []
-        self._why = "it is not loaded yet"  # or how the last process ended
+        self._why = LOADING  # or how the last process ended
         self._refused = False
         self._said_bytes = 0
         self._backoff_s = self._next_start_s = 0.0
@@ -175,6 +176,8 @@ class PolicyProcess:
         self._hear_all(child)
         if child.pending is not None:
             if child.pending == 0:
+                if self._why == LOADING:
+                    raise Loading(LOADING)
                 raise Failed(f"{self._why}; it is started again")
             raise Stalled("stalled: an earlier call has not come back")
         return child

@@ -16,6 +16,10 @@ class Failed(Exception):
     """There is no plan; the text says what the policy did, as in "raised ValueError: ..."."""
 
 
+class Loading(Failed):
+    """It is being loaded for the first time, which is no fault."""
+
+
 class Stalled(Failed):
     """The call, or an earlier call, has not ended within its deadline."""
 

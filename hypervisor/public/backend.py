@@ -200,6 +200,12 @@ class Backend(Targets, Protocol):
         They come out of the promised frames, as far as those go.
         """
 
+    def handles(self, domid: DomId) -> DomainHandles:
+        """What ``open`` answered for a domain that is open."""
+
+    def attached(self) -> list[DomId]:
+        """The domains that are open: those of the hypervisor before, where it left any."""
+
     def close(self, domid: DomId, grace_s: float = 0.0) -> None:
         """Have every frame and tmem page of a domain taken back, dead or alive. Returns at once.
 
@@ -208,6 +214,15 @@ class Backend(Targets, Protocol):
 
     def leaving(self) -> dict[DomId, str]:
         """Names of closed domains whose memory is not all back yet; their domids are taken."""
+
+    def pin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """Make frames targets of DMA: they stay where they are, whatever the target.
+
+        BadFrame beyond maxmem, InternalError when one is not the guest's.
+        """
+
+    def unpin_dma(self, domid: DomId, frame: int, count: int) -> None:
+        """Let go of frames that were pinned; errors as ``pin_dma``."""
 
     def promise(self, frames: int) -> None:
         """Keep ``frames`` free for configured domains that have not attached: their boot frames."""
@@ -226,6 +241,9 @@ class Backend(Targets, Protocol):
 
     def relayed(self) -> list[DomId]:
         """Domains whose doorbell is to be sent over ZeroMQ."""
+
+    def recount(self) -> dict[str, int]:
+        """Check ledger and pool in bounded steps; what was counted. InternalError: broken."""
 
     def tmem_statistics(self) -> dict[str, Any]:
         """``tmem.statistics.Statistics`` as plain values."""

@@ -31,8 +31,9 @@ ATTACH_SOCKET = "attach.sock"
 CONTROL_SOCKET = "control.ipc"
 STATS_SOCKET = "stats.ipc"
 DOORBELL_SOCKET = "doorbell.ipc"
-#: All of them: what a hypervisor makes in its run directory, and removes.
-SOCKETS = (ATTACH_SOCKET, CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET)
+KEEPER_SOCKET = "keeper.sock"
+#: All of them: what a hypervisor and its keeper make in the run directory, and remove.
+SOCKETS = (ATTACH_SOCKET, CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET, KEEPER_SOCKET)
 #: The operator's token, TOKEN_BYTES random bytes in hexadecimal digits.
 TOKEN_FILE = "control.token"
 TOKEN_BYTES = 32
@@ -117,8 +118,11 @@ OPS: dict[str, dict[str, type]] = {
     "ping": {},
     "list": {},
     "statistics": {},
+    "validate": {},
     "why": {"domain": str},
     "mem-set": {"domain": str, "target_frames": int},
+    "mem-pin": {"domain": str, "frame": int, "count": int},
+    "mem-unpin": {"domain": str, "frame": int, "count": int},
     "tmem-set": {"domain": str, "target_pages": int},
     "tmem-list": {"domain": str},
     "tmem-freeze": {"domain": str},

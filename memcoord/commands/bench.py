@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks import runner
 from memcoord.benchmarks.bursts import bench as bursts
 from memcoord.benchmarks.bursts import views as bursts_views
+from memcoord.benchmarks.chaos.bench import ChaosBench, ChaosOptions
 from memcoord.benchmarks.grant import bench as grant
 from memcoord.benchmarks.harness import BenchPlan
 from memcoord.benchmarks.hostile.bench import CheatsBench
@@ -44,21 +46,23 @@ ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigur
     "tmem": (tmem.PLAN, tmem.TmemBench, None, None),
 }
 #: These are not made of rounds.
-CHEATS, POLICIES = "cheats", "policies"
+CHAOS, CHEATS, POLICIES = "chaos", "cheats", "policies"
+OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
 
 
 def bench(
     which: str, as_json: bool, rounds: int | None, out: str | None,
-    of_policies: Mapping[str, Any] | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> int:  # fmt: skip
     """Run the bench named ``which`` and print it; the exit code is 0 for a missed target too.
 
     ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
-    ``of_policies``: ``markdown``, a page to fill, and the options that only the bench of policies
-    has, the fields of its ``PolicyBenchOptions``; empty ones are left out.
+    ``own``: ``markdown``, a page to fill, and the options that only the bench of policies or of
+    chaos has, the fields of its ``PolicyBenchOptions`` or ``ChaosOptions``; empty ones are left
+    out.
     ConfigError for an unknown bench, a bad number of rounds, an unusable directory or page.
     """
-    options = dict(of_policies or {})
+    options = dict(own or {})
     page = options.pop("markdown", None)
     return runner.run_bench(bench_of(which, rounds, options), as_json, out, page)
 
@@ -67,18 +71,23 @@ def bench_of(
     which: str, rounds: int | None = None, options: Mapping[str, Any] | None = None
 ) -> Bench:
     """The bench named ``which``; errors as ``bench``."""
+    options = options or {}
+    for name in options:
+        owner = CHAOS if name in OF_CHAOS else POLICIES
+        if which != owner:
+            raise ConfigError(f"--{name.replace('_', '-')}", f"only for bench {owner}")
     if which == POLICIES:
         from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions
 
         if rounds is not None:
             raise ConfigError("--rounds", f"not for bench {POLICIES}: its rounds are --seeds")
-        return PolicyBench(PolicyBenchOptions(**(options or {})))
-    if options:
-        raise ConfigError(f"--{next(iter(options))}", f"only for bench {POLICIES}")
+        return PolicyBench(PolicyBenchOptions(**options))
+    if which == CHAOS:
+        return ChaosBench(ChaosOptions(**options))
     if which == CHEATS:
         return CheatsBench()
     if which not in ROUNDS_BENCHES:
-        known = " or ".join([*ROUNDS_BENCHES, CHEATS, POLICIES])
+        known = " or ".join([*ROUNDS_BENCHES, CHEATS, CHAOS, POLICIES])
         raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     return RoundsBench(*ROUNDS_BENCHES[which], rounds)
 

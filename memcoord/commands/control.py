@@ -1,4 +1,4 @@
-"""Verbs that ask a live hypervisor for one thing: ``why``, ``mem-set``, ``tmem-set``, ``tmem-*``.
+"""Verbs that ask a live hypervisor for one thing: ``why``, ``validate``, ``mem-set``, ``tmem-*``.
 
 Owns: ``VERBS``, the table of them, of which ``add_verbs`` makes commands. A verb has the name of
 the control operation it asks for (``hypervisor.public.messages.OPS``). Its parameters are those of
@@ -89,11 +89,19 @@ def _explained(answer: list[dict[str, Any]], vm: str) -> tuple[dict[str, Any], l
     return {"domain": vm, "why": answer}, decision_lines(vm, answer)
 
 
+def _validated(answer: dict[str, int]) -> tuple[dict[str, int], list[str]]:
+    found = ", ".join(f"{count} {name}" for name, count in answer.items() if name[:3] != "is_")
+    more = "" if answer["is_whole"] else "; tmem goes on: ask again"
+    return answer, [f"in order: {found.replace('tmem_', 'tmem ')}{more}"]
+
+
 _ANSWERS: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {
     "why": _explained,
+    "validate": _validated,
     "tmem-freeable": lambda answer: (answer, [f"{answer['freeable_mb']} MiB"]),
 }
 AnyVm = Annotated[str | None, typer.Argument()]
+PINNED = typer.Argument(min=1, help="How many frames, from FRAME on.")
 Everyone = Annotated[bool, typer.Option("--all", "-a", help="Every domain.")]
 
 
@@ -109,6 +117,22 @@ def mem_set(
 ) -> Asked:
     """Pin a domain's memory target; 'auto' gives it back to the policy."""
     return _pinned(vm, size, "target_frames", "memory target {} frames")
+
+
+@_verb
+def mem_pin(
+    vm: str, frame: Annotated[int, typer.Argument(min=0)], count: Annotated[int, PINNED] = 1
+) -> Asked:
+    """Keep frames of a domain where they are, as targets of a device's DMA."""
+    return _dma(vm, frame, count, "pinned")
+
+
+@_verb
+def mem_unpin(
+    vm: str, frame: Annotated[int, typer.Argument(min=0)], count: Annotated[int, PINNED] = 1
+) -> Asked:
+    """Let go of frames that were pinned."""
+    return _dma(vm, frame, count, "not pinned")
 
 
 @_verb
@@ -166,11 +190,22 @@ def tmem_freeable() -> Asked:
     return {}, {}, ""
 
 
+@_verb
+def validate() -> Asked:
+    """Check the hypervisor's ledger and its pool of tmem, and tell what was counted."""
+    return {}, {}, ""
+
+
 def _pinned(vm: str, size: str, key: str, what: str) -> Asked:
     target = _pages(size)
     told = what.format(target) if target >= 0 else f"{what.split('{')[0]}the policy's again"
     asked = {"domain": vm, key: target}
     return asked, asked, f"{vm}: {told}"
+
+
+def _dma(vm: str, frame: int, count: int, state: str) -> Asked:
+    asked = {"domain": vm, "frame": frame, "count": count}
+    return asked, asked | {"state": state}, f"{vm}: frames {frame} to {frame + count - 1} {state}"
 
 
 def _frozen(vm: str | None, everyone: bool, state: str) -> Asked:

@@ -23,13 +23,15 @@ def list_runs(base: Path | None = None) -> list[dict[str, Any]]:
     """Every run below ``base``, newest first.
 
     ``state`` is what the manifest says, or ``live``, or ``dead`` for a run that never ended itself.
-    A live run has ``domains``, and ``problem`` when it does not.
+    A live run has ``domains``, and ``problem`` when it does not; ``restarts`` counts the deaths of
+    its hypervisor.
     """
     return [_describe(path) for path in runs(base)]
 
 
 def _describe(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"run": path.name, "path": str(path), "domains": [], "problem": ""}
+    row["restarts"] = 0
     try:
         manifest = read_manifest(path)
     except RunDirError as error:
@@ -39,7 +41,7 @@ def _describe(path: Path) -> dict[str, Any]:
         return row | {"state": "dead" if manifest.state == "running" else manifest.state}
     row["state"] = "live"
     try:
-        row["domains"] = domains(path, LIST_TIMEOUT_MS)
+        row["domains"], row["restarts"] = _ask(path, LIST_TIMEOUT_MS)
     except MemcoordError as error:
         row["problem"] = str(error)
     return row
@@ -47,9 +49,16 @@ def _describe(path: Path) -> dict[str, Any]:
 
 def domains(run_dir: Path, timeout_ms: int = control_client.TIMEOUT_MS) -> list[dict[str, Any]]:
     """The domains of a live run: the columns SHOWN of its hypervisor's ``statistics``."""
+    return _ask(run_dir, timeout_ms)[0]
+
+
+def _ask(run_dir: Path, timeout_ms: int) -> tuple[list[dict[str, Any]], int]:
+    """The domains of a live run, and how often its hypervisor was started again."""
     answer = control_client.call(run_dir, "statistics", timeout_ms)
     found = answer.get("domains", []) if isinstance(answer, dict) else []
-    return [{key: row.get(key) for key in SHOWN} for row in found if isinstance(row, dict)]
+    control = answer.get("control", {}) if isinstance(answer, dict) else {}
+    shown = [{key: row.get(key) for key in SHOWN} for row in found if isinstance(row, dict)]
+    return shown, int(control.get("restarts", 0)) if isinstance(control, dict) else 0
 
 
 def decision_lines(vm: str, answer: list[dict[str, Any]]) -> list[str]:
@@ -65,7 +74,8 @@ def run_lines(found: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in found:
         problem = f"  ({row['problem']})" if row["problem"] else ""
-        lines.append(f"{row['run']}  {row['state']}  {row['started']}{problem}")
+        again = f"  hypervisor restarted {row['restarts']} times" if row["restarts"] else ""
+        lines.append(f"{row['run']}  {row['state']}  {row['started']}{again}{problem}")
         for domain in row["domains"]:
             lines.append(_domain_line(domain))
             if said := not_reached(domain):

@@ -2,7 +2,8 @@
 
 Owns: its run directory and where its configuration comes from: a scenario (TOML), a
 ``hypervisor.json`` of an earlier run, or nothing, which means an open host that any domain of this
-user may attach to.
+user may attach to. The process of the command is the keeper; ``--recover`` asks the keeper of
+another command or run to let this installation serve.
 """
 
 from collections.abc import Callable
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from hypervisor.config import HypervisorConfig, read
+from hypervisor.config import HypervisorConfig, read, write
+from hypervisor.keeping import takeover
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import SOCKETS, TOKEN_FILE
 from hypervisor.public.units import FRAME_BYTES
-from memcoord.testbed.live.hypervisor_main import serve
-from memcoord.testbed.runs import facts, rundir
+from memcoord.testbed.live.keeper_main import here, keep
+from memcoord.testbed.runs import control_client, facts, rundir
 from memcoord.testbed.scenarios import schema
 
 OPEN_HOST_BYTES = 256 << 20
@@ -34,12 +36,27 @@ def host_command(
     state = "failed"
     try:
         run.record_files([*SOCKETS, TOKEN_FILE])
+        write(run.path, config)
         tell(f"serving {run.path}; Ctrl-C ends it")
-        code = serve(config, run.path)
+        code = keep(run.path)
         state = "finished" if code == 0 else "failed"
     finally:
         run.finish(state)
     return code
+
+
+def recover_command(run_dir: str, tell: Callable[[str], None] = lambda _: None) -> int:
+    """Have this installation serve ``run_dir``, whose hypervisor it replaces; the exit code.
+
+    ConfigError when nobody keeps the directory, MemcoordError when its keeper refuses: then the
+    hypervisor there goes on, or is started again as it was.
+    """
+    given = Path(run_dir)
+    served = (given / TOKEN_FILE).resolve().parent  # in a run of several policies, a link
+    where = here()
+    pid = takeover.ask(served, control_client.token_of(served), where.python, where.packages)
+    tell(f"process {pid} serves {served}")
+    return 0
 
 
 def configuration(source: str | None) -> HypervisorConfig:

@@ -85,7 +85,7 @@ class SimHost:
         self.tmem: Tmem | None = None
         self._fill(areas, slack_frames, costs or Costs())
         if areas > 0:
-            options = {"mrc": mrc_points > 1} | (tmem_options or {})
+            options: dict[str, Any] = {"mrc": mrc_points > 1, **(tmem_options or {})}
             self.tmem = Tmem(max_areas=areas, seed=seed, reserve_pages=0, **options)
             entries = entry_points(self.tmem.state_address)
             self._world["tmem_state"] = entries.state_address

@@ -51,7 +51,7 @@ class CheckLab:
 
     def __init__(self, areas: int = 32) -> None:
         out = ffi.new("struct mc_host **")
-        assert lib.mc_host_open(out, areas, SLACK_AREAS, 0) == 0
+        assert lib.mc_host_open(out, areas, SLACK_AREAS, 0, -1) == 0
         self.host = out[0]
         self.host.error_budget = 64
         self._serving = False

@@ -114,7 +114,7 @@ def users_that_were_never_let_go(lab: CheckLab) -> None:
 
 @host("mc_keep", detaches=True)
 def more_records_kept_than_a_ring_has_slots(lab: CheckLab) -> None:
-    lab.open().kept_count = abi.MC_RING_SLOTS
+    lab.open().kept_end = abi.MC_RING_SLOTS
     lab.push(lab.guest(), abi.MC_OP_GROW, 1)
     lab.serve()
 

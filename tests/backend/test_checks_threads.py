@@ -118,12 +118,6 @@ def a_relay_that_is_not_there(lab: CheckLab) -> None:
     serve_one(lab, abi.MC_OP_NOP)
 
 
-@service("service_next", detaches=True)
-def an_unfinished_record_of_no_operation(lab: CheckLab) -> None:
-    lab.open().is_unfinished = 1
-    lab.serve()
-
-
 @service("service_answers", detaches=True)
 def more_answers_wait_than_there_are_slots(lab: CheckLab) -> None:
     lab.open().answer_count = abi.MC_RING_SLOTS + 1
@@ -198,8 +192,8 @@ def more_areas_installed_than_maxmem(lab: CheckLab) -> None:
 @direct("direct_serve_grow", detaches=True)
 def a_request_granted_beyond_its_wish(lab: CheckLab) -> None:
     vm = lab.open()
-    vm.unfinished = lab.record(abi.MC_OP_GROW, 1, status=2)[0]
-    vm.is_unfinished = 1
+    vm.unfinished[0] = lab.record(abi.MC_OP_GROW, 1, status=2)[0]
+    vm.is_unfinished[0] = 1
     lab.serve()
 
 

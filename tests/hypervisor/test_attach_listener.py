@@ -171,6 +171,17 @@ def test_the_silent_are_dropped_in_time(door: Door) -> None:
     assert len(door.listener.poll_fds()) == 1
 
 
+def test_who_asked_in_time_is_not_silent_because_nobody_listened(door: Door) -> None:
+    with door.connect() as client:
+        door.serve()
+        client.send(GOOD)
+        door.clock.now_s += SILENCE_S + 1  # the main thread was busy meanwhile
+        door.listener.expire()
+        message, _ = answer(client)
+    assert isinstance(message, Attached)
+    assert door.listener.refused == 0
+
+
 def test_a_crowd_does_not_grow_without_bound(door: Door) -> None:
     crowd = []
     for _ in range(PENDING_PER_PROCESS_MAX + 10):

@@ -39,10 +39,11 @@ class ServiceCalls:
         args: tuple[int, ...],
         page: np.ndarray | None = None,
         may_ask: int = 0,
+        seq: int = 0,
     ) -> int:
-        """Execute one record of exactly these words."""
+        """Execute one record of exactly these words; ``may_ask`` is all that is said of how."""
         words = [word & 0xFFFFFFFFFFFFFFFF for word in [*args, 0, 0, 0, 0, 0][:5]]
-        record = np.array([(op, 0, 0, 0, 0, words)], RECORD)
+        record = np.array([(op, 0, seq, 0, 0, words)], RECORD)
         address = 0 if page is None else page.ctypes.data
         return self._execute(
             self.entries.state_address, record.ctypes.data, address, client, may_ask

@@ -22,7 +22,7 @@ from service_calls import (
 )
 from tmem_model import page_of
 
-from tmem import Code, Tmem
+from tmem import Code, PoolFlag, Tmem, serve
 
 OID = (1, 2, 3)
 WORDS = st.one_of(
@@ -60,6 +60,25 @@ def test_any_record_gets_a_code(records: list[tuple[int, int, list[int]]]) -> No
         assert op in range(16, 22) or code in (Code.ENODEV, Code.ENOSYS)
     tmem.validate()
     assert tmem.statistics().operations == 2 + len(records)
+
+
+def test_a_pool_is_made_once_by_a_record_that_is_executed_again() -> None:
+    tmem = Tmem(reserve_pages=0, pages=3)
+    service, flags = service_of(tmem), (PoolFlag.VERSION | PoolFlag.PERSISTENT,)
+    before = tmem.get_pools(0)[0]
+
+    def new_pool(seq: int, again: bool) -> int:
+        return service.record(NEW_POOL, 0, flags, None, serve.AGAIN if again else 0, seq)
+
+    slot = new_pool(7, again=False)
+    assert new_pool(7, again=True) == slot
+    assert new_pool(8, again=True) == slot + 1, "the process was killed before it made one"
+    assert new_pool(8, again=False) == slot + 2, "another record, 2^32 later"
+    assert service.destroy_pool(0, slot) == Code.DONE
+    assert new_pool(7, again=True) == slot, "made anew"
+    assert tmem.get_pools(0)[0] == before + 3
+    assert service.record(NEW_POOL, 63, flags, None, serve.AGAIN, 7) == Code.ENODEV
+    tmem.validate()
 
 
 def test_a_full_pool_asks_for_memory_before_it_evicts() -> None:

@@ -20,6 +20,9 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8u          /* Linux 6.3: no x bits, and F_SEAL_EXEC keeps them away */
 #endif
@@ -98,16 +101,40 @@ static int bytes_can_map(uint64_t bytes)
     return bytes > 0 && bytes <= INT64_MAX - 2 * MC_AREA_BYTES;
 }
 
-int64_t mc_map(int fd, uint64_t bytes)
+/* 0 when `bytes` of the fd can be mapped, or minus errno. */
+static int file_can_map(int fd, uint64_t bytes)
 {
     struct stat status;
     if (!bytes_can_map(bytes))
         return -EINVAL;
     if (fstat(fd, &status) != 0)
         return -errno;
-    if ((uint64_t)status.st_size < bytes)       /* a touch beyond the end would be SIGBUS */
-        return -EINVAL;
-    return backing_map(fd, MAP_SHARED, bytes_of_pages(bytes));
+    return (uint64_t)status.st_size < bytes ? -EINVAL : 0;  /* a touch beyond would be SIGBUS */
+}
+
+int64_t mc_map(int fd, uint64_t bytes)
+{
+    int status = file_can_map(fd, bytes);
+    return status != 0 ? status : backing_map(fd, MAP_SHARED, bytes_of_pages(bytes));
+}
+
+int64_t mc_map_at(int fd, uint64_t bytes, uint64_t address)
+{
+    void *wanted = (void *)(uintptr_t)address, *mapped;
+    int status = file_can_map(fd, bytes);
+    MC_CHECK(address % MC_AREA_BYTES == 0, "a mapping at %#lx", address);
+    if (status != 0)
+        return status;
+    bytes = bytes_of_pages(bytes);
+    mapped = mmap(wanted, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+    if (mapped == MAP_FAILED)
+        return -errno;
+    if (mapped != wanted) {             /* kernels before Linux 4.17 take the address as a wish */
+        munmap(mapped, bytes);
+        return -EEXIST;
+    }
+    madvise(mapped, bytes, MADV_HUGEPAGE);
+    return (int64_t)address;
 }
 
 int64_t mc_map_anonymous(uint64_t bytes)
@@ -212,7 +239,10 @@ int mc_punch(int fd, uint64_t offset, uint64_t bytes)
 
 int mc_discard(uint64_t address, uint64_t bytes)
 {
-    return madvise((void *)(uintptr_t)address, bytes, MADV_DONTNEED) == 0 ? 0 : -errno;
+    void *start = (void *)(uintptr_t)address;
+    if (madvise(start, bytes, MADV_REMOVE) == 0)    /* a file's; EINVAL when there is no file */
+        return 0;
+    return madvise(start, bytes, MADV_DONTNEED) == 0 ? 0 : -errno;
 }
 
 int64_t mc_resident_bytes(int fd)

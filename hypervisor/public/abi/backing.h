@@ -26,6 +26,8 @@ int mc_tmpfile(const char *directory, uint64_t bytes);
 /* Map the first `bytes` of the fd shared, aligned to 2 MiB, and ask for huge pages; the address. An
  * fd shorter than `bytes` is refused with -EINVAL: a touch beyond its end would be a SIGBUS. */
 int64_t mc_map(int fd, uint64_t bytes);
+/* As mc_map, at `address`, a multiple of 2 MiB. -EEXIST when something is mapped in that range. */
+int64_t mc_map_at(int fd, uint64_t bytes, uint64_t address);
 int mc_unmap(uint64_t address, uint64_t bytes);
 /* Map private memory that has no pages yet, aligned to 2 MiB; the address. */
 int64_t mc_map_anonymous(uint64_t bytes);
@@ -44,7 +46,7 @@ int64_t mc_huge_bytes(uint64_t address, uint64_t bytes);
 int mc_populate_read(uint64_t address, uint64_t bytes);
 /* Free the pages of [offset, offset + bytes) of a memfd in every mapping. */
 int mc_punch(int fd, uint64_t offset, uint64_t bytes);
-/* Free the pages of an anonymous range. */
+/* Free the pages of a range, anonymous or a memfd's. */
 int mc_discard(uint64_t address, uint64_t bytes);
 /* Bytes of memory behind a memfd (st_blocks * 512). */
 int64_t mc_resident_bytes(int fd);

@@ -7,6 +7,8 @@
 #include "reclaim.h"
 #include "claims.h"
 
+#include <sched.h>
+
 _Static_assert(MC_TAKE_TRIES_MAX <= MC_RECLAIM_RETRIES_MAX, "one bound for the host half");
 
 #define HOST_WORD(number) {.huge = 1, .reclaimed = 1, .evicted = 1, .generation = (number)}
@@ -111,6 +113,36 @@ int mc_area_surrender(struct mc_frames *frames, uint32_t area, uint16_t generati
     if (area >= frames->area_count)
         return MC_EINDEX;
     return word_transition(frames, area, mc_word_is_claimed, 0, host);
+}
+
+/* What the areas of a tree have more than its counter, or -1 when the counter changed meanwhile. A
+ * guest that claims or gives frames right now makes it more, never less: it takes from the counter
+ * first, and gives to it last. */
+static int64_t tree_lack(const struct mc_frames *frames, uint32_t tree)
+{
+    uint32_t counted = atomic_load(&frames->trees[tree].free_frames);
+    int64_t lack = -(int64_t)counted;
+    for (uint32_t k = 0, area = tree * MC_TREE_AREAS; k < MC_TREE_AREAS; k++, area++)
+        lack += area < frames->area_count ? mc_word(frames, area).free : 0;
+    return atomic_load(&frames->trees[tree].free_frames) == counted && lack >= 0 ? lack : -1;
+}
+
+/* The guest goes on meanwhile. One look that shows less than an area is enough to know that none is
+ * missing. */
+void mc_tree_mend(struct mc_frames *frames, uint32_t area)
+{
+    uint32_t tree = area / MC_TREE_AREAS;
+    int lacking = 0;
+    MC_CHECK(tree < frames->tree_count, "area %u in %u trees", area, frames->tree_count);
+    for (int looks = 0; looks < MC_MEND_LOOKS_MAX; looks++) {
+        int64_t lack = tree_lack(frames, tree);
+        if (lack >= 0 && lack < MC_AREA_FRAMES)
+            return;
+        lacking |= lack >= 0;
+        sched_yield();
+    }
+    if (lacking)
+        mc_tree_give(frames, area, MC_AREA_FRAMES);
 }
 
 int64_t mc_area_word(const struct mc_frames *frames, uint32_t area)

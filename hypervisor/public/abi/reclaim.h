@@ -34,6 +34,7 @@
 
 /* cdef-begin */
 #define MC_RECLAIM_RETRIES_MAX 64
+#define MC_MEND_LOOKS_MAX 256
 
 /* Each returns 0, MC_EINDEX for no such area, or MC_ESTATE when the word does not allow it now.
  * `generation` is the hypervisor's own count for the area: written into the word, never read from
@@ -44,6 +45,9 @@ int mc_area_return(struct mc_frames *frames, uint32_t area, uint16_t generation)
 int mc_area_grant(struct mc_frames *frames, uint32_t area, uint16_t generation);
 int mc_area_install(struct mc_frames *frames, uint32_t area, uint16_t generation);
 int mc_area_surrender(struct mc_frames *frames, uint32_t area, uint16_t generation);
+/* After the caller before was killed within a reclaim, return or grant of this area: its frames may
+ * be missing in the counter of its tree, though the guest's word counts them. Add them if so. */
+void mc_tree_mend(struct mc_frames *frames, uint32_t area);
 /* A copy of the bits of the area word, or MC_EINDEX. It is a hint: the guest writes the word. */
 int64_t mc_area_word(const struct mc_frames *frames, uint32_t area);
 /* cdef-end */

@@ -131,6 +131,11 @@ int mc_back_pop(struct mc_back *back, struct mc_record *request)
     record_copy(request, &back->ring->slots[cons & RING_MASK]);
     if (request->seq != cons)
         return MC_ETORN;
+    if (back->taken && request->op) {
+        record_copy(back->taken, request);
+        back->taken->status = 0;
+        atomic_signal_fence(memory_order_seq_cst);
+    }
     back->req_cons = cons + 1;
     return 1;
 }
@@ -141,7 +146,8 @@ int mc_back_push(struct mc_back *back, const struct mc_record *response)
              back->req_cons, back->rsp_prod);
     if (back->rsp_prod == back->req_cons)
         return MC_EFULL;
-    record_fill(back->ring, back->rsp_prod++, response);
+    record_fill(back->ring, back->rsp_prod, response);
+    back->rsp_prod++;           /* after the response, if this process is killed in between */
     return MC_OK;
 }
 

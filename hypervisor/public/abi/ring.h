@@ -42,6 +42,8 @@ struct mc_back {
     uint32_t rsp_prod;      /* responses filled, perhaps not published yet */
     uint32_t rsp_published;
     uint32_t pad;
+    struct mc_record *taken;    /* pop leaves a copy here before it consumes the request, for who
+                                 * goes on when this process is killed; not of op 0. Or NULL */
 };
 
 void mc_ring_format(struct mc_ring *ring);

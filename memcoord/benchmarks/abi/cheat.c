@@ -8,9 +8,8 @@
 #include <time.h>
 
 #define LOOK_EACH 256               /* steps of a loop between two looks at the clock */
-#define OPS_END 96                  /* above every operation of every mechanism */
 
-static uint64_t next_random(uint64_t *state)
+uint64_t mcc_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15ull;
 
@@ -19,7 +18,7 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-static int hung_up(const struct mcc_attachment *own)
+int mcc_hung_up(const struct mcc_attachment *own)
 {
     struct pollfd peer = {.fd = own->attach_fd, .events = POLLRDHUP};
 
@@ -28,7 +27,7 @@ static int hung_up(const struct mcc_attachment *own)
 
 static int is_over(const struct mcc_attachment *own, uint64_t end_ns)
 {
-    return mc_clock_ns() >= end_ns || hung_up(own);
+    return mc_clock_ns() >= end_ns || mcc_hung_up(own);
 }
 
 void mcc_bind(struct mcc_attachment *own)
@@ -109,12 +108,12 @@ uint64_t mcc_lie(struct mcc_attachment *own, uint64_t for_ns)
 
     do {
         for (uint32_t i = 0; i < sizeof told / sizeof *told; i++)
-            atomic_store(told[i], (int64_t)(next_random(&own->state)
-                                            << (next_random(&own->state) & 63)));
+            atomic_store(told[i], (int64_t)(mcc_random(&own->state)
+                                            << (mcc_random(&own->state) & 63)));
         for (uint32_t i = 0; i < sizeof words / sizeof *words; i++)
-            atomic_store(words[i], next_random(&own->state) >> (next_random(&own->state) & 63));
+            atomic_store(words[i], mcc_random(&own->state) >> (mcc_random(&own->state) & 63));
         for (uint32_t i = 0; i < sizeof control->driver / sizeof *control->driver; i++)
-            __atomic_store_n(&control->driver[i], next_random(&own->state), __ATOMIC_RELEASE);
+            __atomic_store_n(&control->driver[i], mcc_random(&own->state), __ATOMIC_RELEASE);
         atomic_store(&control->driver_status, MC_STEP_DONE);
         atomic_store(&control->config_seen, atomic_load(&control->config_bell));
         mc_eventfd_ring(own->bell_fd);
@@ -142,20 +141,21 @@ static uint64_t corrupted(uint64_t word, int how, uint64_t *state)
     case MCC_ONES:
         return UINT64_MAX;
     case MCC_OFF_BY_ONE:        /* in its low or its high half */
-        return next_random(state) & 1 ? word + 1 : word - (1ull << 32);
+        return mcc_random(state) & 1 ? word + 1 : word - (1ull << 32);
     default:
-        return next_random(state);
+        return mcc_random(state);
     }
 }
 
 /* A record of any operation, half of them with words that could be meant. */
 static struct mc_record any_record(struct mcc_attachment *own)
 {
-    uint64_t dice = next_random(&own->state), frames = own->ram_bytes / MC_FRAME_BYTES;
-    struct mc_record record = {.op = (uint16_t)(dice % OPS_END), .flags = (uint16_t)(dice >> 16)};
+    uint64_t dice = mcc_random(&own->state), frames = own->ram_bytes / MC_FRAME_BYTES;
+    struct mc_record record = {.flags = (uint16_t)(dice >> 16)};
 
+    record.op = (uint16_t)(dice % MCC_OPS_END);
     for (int i = 0; i < 5; i++) {
-        uint64_t word = next_random(&own->state);
+        uint64_t word = mcc_random(&own->state);
 
         record.arg[i] = dice >> (32 + i) & 1 ? word : word % (dice >> (40 + i) & 1 ? frames : 65);
     }
@@ -176,9 +176,9 @@ static void say_mildly(struct mcc_attachment *own)
 {
     struct mc_record record = {.op = MC_OP_NOP};
 
-    if (next_random(&own->state) % 4 == 0)     /* of the slower ones, on memory */
-        record.op = (uint16_t)(next_random(&own->state) % (MC_OP_INSTALL + 1));
-    record.arg[0] = 1 + next_random(&own->state) % 4;
+    if (mcc_random(&own->state) % 4 == 0)     /* of the slower ones, on memory */
+        record.op = (uint16_t)(mcc_random(&own->state) % (MC_OP_INSTALL + 1));
+    record.arg[0] = 1 + mcc_random(&own->state) % 4;
     if (!mc_front_push(&own->fronts[0], &record))
         mc_front_publish(&own->fronts[0]);
     mc_eventfd_ring(own->bell_fd);
@@ -205,7 +205,7 @@ uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last
         await_served(own);
         if (*word == now)           /* unless the hypervisor has written it meanwhile */
             *word = was;
-        if (hung_up(own))
+        if (mcc_hung_up(own))
             return at + step;
     }
     return last;
@@ -218,9 +218,9 @@ static uint64_t pick(struct mcc_attachment *own, const struct mcc_range *ranges,
 
     for (uint32_t k = 0; k < count; k++)
         weights += ranges[k].weight;
-    for (dice = next_random(&own->state) % weights; dice >= ranges[i].weight; i++)
+    for (dice = mcc_random(&own->state) % weights; dice >= ranges[i].weight; i++)
         dice -= ranges[i].weight;
-    return ranges[i].first + next_random(&own->state) % (ranges[i].last - ranges[i].first);
+    return ranges[i].first + mcc_random(&own->state) % (ranges[i].last - ranges[i].first);
 }
 
 uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
@@ -231,35 +231,16 @@ uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
     while (done < count) {
         volatile uint64_t *word = (volatile uint64_t *)own->meta + pick(own, ranges, range_count);
 
-        *word = corrupted(*word, (int)(next_random(&own->state) % MCC_VALUES), &own->state);
+        *word = corrupted(*word, (int)(mcc_random(&own->state) % MCC_VALUES), &own->state);
         if (++done % MCC_BURST_WORDS)
             continue;
         drain(&own->fronts[0]);
         drain(&own->fronts[1]);
-        say(own, (int)(next_random(&own->state) & 1));
-        if (hung_up(own))
+        say(own, (int)(mcc_random(&own->state) & 1));
+        if (mcc_hung_up(own))
             break;
     }
     return done;
-}
-
-uint64_t mcc_records(struct mcc_attachment *own, uint64_t count)
-{
-    uint64_t sent = 0;
-
-    while (sent < count && !hung_up(own)) {
-        for (int ring = 0; ring < MC_RINGS; ring++) {
-            drain(&own->fronts[ring]);
-            for (; sent < count; sent++) {
-                struct mc_record record = any_record(own);
-                if (mc_front_push(&own->fronts[ring], &record))
-                    break;
-            }
-            mc_front_publish(&own->fronts[ring]);
-        }
-        mc_eventfd_ring(own->bell_fd);
-    }
-    return sent;
 }
 
 static void rest(uint64_t pause_ns)

@@ -16,6 +16,7 @@
 /* cdef-begin */
 #define MCC_BURST_WORDS 16
 #define MCC_SERVED_NS_MAX 2000000
+#define MCC_OPS_END 96               /* above every operation of every mechanism */
 #define MCC_PUT_KEYS 64
 
 struct mcc_attachment {
@@ -27,6 +28,7 @@ struct mcc_attachment {
     int attach_fd;
     struct mc_front fronts[MC_RINGS];
     uint64_t state;             /* of the random numbers */
+    uint64_t unanswered;        /* records without an answer within their time (malformed.h) */
 };
 
 /* Words [first, last) of meta that are corrupted with this weight. */
@@ -37,6 +39,10 @@ struct mcc_range {
 };
 
 enum mcc_value { MCC_ZERO = 0, MCC_ONES = 1, MCC_RANDOM = 2, MCC_OFF_BY_ONE = 3, MCC_VALUES = 4 };
+
+uint64_t mcc_random(uint64_t *state);
+/* 1 when the hypervisor has ended the connection. */
+int mcc_hung_up(const struct mcc_attachment *own);
 
 /* Bind the two rings of a new attachment at the offsets in its control page. */
 void mcc_bind(struct mcc_attachment *own);
@@ -62,10 +68,6 @@ uint64_t mcc_each_word(struct mcc_attachment *own, uint64_t first, uint64_t last
  * Returns how many were written in this life. */
 uint64_t mcc_corrupt(struct mcc_attachment *own, const struct mcc_range *ranges,
                      uint32_t range_count, uint64_t count);
-
-/* `count` records of any operation with any words, on both rings, as many at a time as they hold.
- * Returns how many were sent in this life. */
-uint64_t mcc_records(struct mcc_attachment *own, uint64_t count);
 
 /* An honest domain: GROW an area and offer it again, at most `count` times and for at most for_ns,
  * with pauses of `pause_ns`. A sample is the time from the GROW to its grant. Returns the number of

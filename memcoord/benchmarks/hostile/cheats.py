@@ -256,12 +256,12 @@ def corrupt(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
 def malformed(lab: CheatLab, count: int, for_s: float = 1.0) -> CheatRow:
     """``count`` records of any operation and any words on both rings; as ``corrupt`` otherwise.
 
-    ``row.did`` says how many were sent, over how many lives. The lab should have tmem, an error
+    ``row.did`` says how many were answered, over how many lives. The lab should have tmem, an error
     budget that lasts, so that most records are decoded and not the attaching of new lives measured,
     and a host that only reports violations: a GET into a frame that the guest has given back takes
     a page beyond its grant, and a host that kills would end the guest over it.
     """
-    return _many(lab, "records", count, f"{count} malformed records", for_s)
+    return _many(lab, "malformed", count, f"{count} malformed records", for_s)
 
 
 def _many(lab: CheatLab, operation: str, count: int, title: str, for_s: float) -> CheatRow:

@@ -228,14 +228,14 @@ class CheatingGuest:
         return {"corruptions": done, "lives": self._lives}
 
     @operation
-    def records(self, count: int) -> dict[str, int]:
-        """``count`` malformed records on both rings, over as many lives as that takes."""
-        done = 0
-        while done < count:
+    def malformed(self, count: int) -> dict[str, int]:
+        """Send ``count`` malformed records over both rings, over as many lives as that takes."""
+        answered, unanswered = 0, 0
+        while answered < count and not unanswered:
             bare = self._attachment()
-            done += int(lib.mcc_records(bare.c, count - done))
-            self._state = bare.c.state
-        return {"records": done, "lives": self._lives}
+            answered += int(lib.mcc_malformed(bare.c, count - answered))
+            self._state, unanswered = bare.c.state, int(bare.c.unanswered)
+        return {"answered": answered, "unanswered": unanswered, "lives": self._lives}
 
     @operation
     def files(self) -> dict[str, str]:

@@ -58,6 +58,7 @@ PLAN = BenchPlan(
         "futex_rtt": "between two processes on one CPU, a page apart from any hypervisor",
         "put_64k_pages": "64 MiB, random order, 65,536 pages of zeroes resident",
         "put_2m_pages": "the same, 2,097,152 pages of zeroes resident",
+        "recover_1m_pages": "a pool whose process was killed, per page of 1,048,576",
         "put_compressed": "text that halves: put of a new page and the step that compresses it",
         "zram_out": "the same text: MADV_PAGEOUT, lz4, per page",
     },
@@ -68,6 +69,7 @@ SET_PAGES = 16384
 HOT_PAGES = 128
 TEXT_PAGES = 2048
 FEW_PAGES, MANY_PAGES = 1 << 16, 1 << 21
+KEPT_PAGES = 1 << 20
 TEXT_SAMPLES = TEXT_PAGES // AREA_FRAMES
 OPS = 64
 PYTHON_OPS = 16
@@ -137,6 +139,7 @@ class TmemBench(Rounds):
             self._tmem("fill_zero", pool=name, pages=zeroes)
             for of, count in (("hot", HOT_PAGES), ("random", SET_PAGES)):
                 self._tmem("walk", what="put", pool=name, pages=of, count=count // OPS, ops=OPS)
+        self._tmem("make_kept", name="kept", pages=KEPT_PAGES)
         self._tmem("make_text", name="text", pages=TEXT_PAGES)
         self._tmem("make_pool", name="cold", pages=2 * TEXT_PAGES, compression=True)
 
@@ -218,6 +221,7 @@ class TmemBench(Rounds):
     def _large(self) -> None:
         self._walk("put_64k_pages", "put", "few", "random", SET_SAMPLES)
         self._walk("put_2m_pages", "put", "many", "random", SET_SAMPLES)
+        self._sheet.add("recover_1m_pages", self._tmem("recover", pool="kept"), KEPT_PAGES)
 
     def _ring(self) -> None:
         self._ring_row("ring_put", "put", "spin", RING_SAMPLES, 1)

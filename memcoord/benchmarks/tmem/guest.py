@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from hypervisor.public.units import FRAME_BYTES
+from hypervisor.public.units import AREA_BYTES, FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
 from memcoord.benchmarks.measured import Measured, on_thread, run, timed
 from memcoord.benchmarks.tmem import pages as page_sets
@@ -42,6 +42,7 @@ class TmemGuest(Measured):
         self._pools: dict[str, tuple[Tmem, Any]] = {}
         self._stores: dict[str, peers.Store] = {}
         self._copies: dict[str, mmap.mmap] = {}
+        self._kept: dict[str, dict[str, Any]] = {}  # what makes a pool again
         self._shared: dict[int, Any] = {}  # pages shared with another process, by fd
 
     @operation
@@ -67,6 +68,25 @@ class TmemGuest(Measured):
         entries = serve.entry_points(tmem.state_address)
         pool = (entries.execute, entries.state_address, CLIENT, slot)
         self._pools[name] = (tmem, ffi.new("struct mcb_pool *", pool))
+
+    @operation
+    def make_kept(self, name: str, pages: int) -> None:
+        """A pool in memory that could outlive this process, of ``pages`` pages of zeroes."""
+        room: dict[str, Any] = {"max_areas": 1, "max_pages": pages}
+        state = mmap.mmap(-1, Tmem.state_bytes(**room))
+        slab = mmap.mmap(-1, AREA_BYTES)
+        self._copies |= {f"{name} state": state, f"{name} slab": slab}  # alive as long as this
+        at = page_sets.address_of(state), len(state)
+        self._kept[name] = {**room, "slab": page_sets.address_of(slab), "state_memory": at}
+        self.make_pool(name, pages=0, **self._kept[name])
+        self.fill_zero(name, pages)
+
+    @operation
+    def recover(self, pool: str) -> bytes:
+        """Take such a pool over, as the next process does."""
+        begun = perf_counter_ns()
+        Tmem(**self._kept[pool], recover=True)
+        return array("Q", [perf_counter_ns() - begun]).tobytes()
 
     @operation
     def fill_zero(self, pool: str, pages: int) -> None:

@@ -2,7 +2,7 @@
 
 Owns: ``Hypervisor``, which ``import memcoord`` offers, and its three steps, which a run of several
 policies (``memcoord.testbed.live.session``) takes by itself. The child's side is
-``hypervisor_main``.
+``keeper_main``, which starts ``hypervisor_main`` again when it dies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hypervisor.public.units import FRAME_BYTES, parse_bytes
 from memcoord.testbed.runs import control_client, rundir
 from memcoord.testbed.runs.launcher import ASK_S, Child, Launcher
 
-MODULE = "memcoord.testbed.live.hypervisor_main"
+MODULE = "memcoord.testbed.live.keeper_main"
 #: The first start on a machine compiles every numba kernel.
 READY_S = 300.0
 PING_MS = 500

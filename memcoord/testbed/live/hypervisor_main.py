@@ -10,38 +10,47 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypervisor.config import CONFIG_FILE, HypervisorConfig, check, read
+from hypervisor.keeping import saved
+from hypervisor.keeping.channel import Channel
+from hypervisor.keeping.held import Held
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.public.units import DomId
 from hypervisor.run_dir import claim
 from memcoord.testbed.runs import confine
 from memcoord.testbed.runs.rundir import EVENTS
 
 if TYPE_CHECKING:
+    from backend.books import Books, KeptDomain
     from backend.host import HostBackend
+    from hypervisor.loop import Hypervisor, OnEvent
 
 RUN_DIR_MODE = 0o700
-NOFILE_MAX = 65536
+EXIT_FAILED, EXIT_CONFIG, EXIT_CRASHED = 1, 2, 70
 #: Needs of policies (``policies.base.NEEDS``) that a real host measures: not the ages of pages.
 MEASURED = ("mrc",)
 
 
-def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
-    """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status."""
-    from backend.options import check_options
-    from hypervisor.coordination.coordinator import Coordinator
-    from hypervisor.coordination.policy_process import PolicyProcess
-    from hypervisor.loop import Hypervisor
-    from policies import PolicyError
-    from policies.base import MRC_POINTS
+def serve(
+    config: HypervisorConfig, run_dir: Path, watch_fd: int = -1, held: Held | None = None
+) -> int:
+    """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status.
 
+    With a keeper (``held``) whatever goes wrong ends this process at once, so that what is kept
+    stays as it is.
+    """
+    from backend.options import check_options
+
+    held = held or Held()
     interrupted = False
 
     def interrupt(*_: object) -> None:
@@ -57,10 +66,11 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
     os.umask(0o077)  # the sockets are this user's, also in a directory opened to others
     run_dir.mkdir(mode=RUN_DIR_MODE, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(claim(run_dir))
+        if not held.is_kept:  # a keeper has claimed it
+            stack.enter_context(claim(run_dir))
         run_dir.chmod(RUN_DIR_MODE)
         confine.hide()
-        _raise_nofile()
+        confine.raise_files_limit()
         events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
         def on_event(event: str, fields: dict[str, Any]) -> None:
@@ -69,30 +79,151 @@ def serve(config: HypervisorConfig, run_dir: Path, watch_fd: int = -1) -> int:
                 events.write(json.dumps(line) + "\n")
                 events.flush()
 
-        policy = PolicyProcess(
-            config.policy,
-            deadline_s=config.policy_deadline_ms / 1000,
-            measured=MEASURED,
-            tell=lambda line: on_event("policy-said", {"policy": config.policy, "text": line}),
-        )
-        stack.callback(policy.close)
+        with _sudden_death(held):
+            host = _compose(config, run_dir, stack, on_event, watch_fd, held)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: host.shutdown())
+            if interrupted:  # code being imported or compiled has swallowed the exception
+                host.shutdown()
+            _tell_start(config, held, on_event)
+            host.run()
+        held.ending()
+        on_event("stopped", {})
+    return 0
+
+
+def _compose(
+    config: HypervisorConfig,
+    run_dir: Path,
+    stack: contextlib.ExitStack,
+    on_event: OnEvent,
+    watch_fd: int,
+    held: Held,
+) -> Hypervisor:
+    """A hypervisor that is ready to run, closed when ``stack`` unwinds."""
+    from hypervisor.coordination.coordinator import Coordinator
+    from hypervisor.coordination.policy_process import PolicyProcess
+    from hypervisor.loop import Hypervisor
+    from policies import PolicyError
+    from policies.base import MRC_POINTS
+
+    policy = PolicyProcess(
+        config.policy,
+        deadline_s=config.policy_deadline_ms / 1000,
+        measured=MEASURED,
+        tell=lambda line: on_event("policy-said", {"policy": config.policy, "text": line}),
+    )
+    stack.callback(policy.close)
+    if held.saved is None:
         try:
             policy.wait()
         except PolicyError as error:
             raise ConfigError("policy", str(error)) from None
-        points = MRC_POINTS if "mrc" in policy.needs else 0
-        backend = _backend(config, stack, mrc_points=points)
-        coordinator = Coordinator(backend, policy, config=config)
-        host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd)
-        stack.callback(host.close)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: host.shutdown())
-        if interrupted:  # code being imported or compiled has swallowed the exception
-            host.shutdown()
-        on_event("started", {"pid": os.getpid(), "policy": config.policy})
-        host.run()
-        on_event("stopped", {})
-    return 0
+    else:  # domains wait, and the last valid plan stands
+        policy.needs = held.saved.coordination.needs
+    points = MRC_POINTS if "mrc" in policy.needs else 0
+    books, kept = _books(held)
+    if books is not None:
+        stack.callback(books.close)
+    backend = _backend(config, stack, mrc_points=points, books=books, kept=kept)
+    coordinator = Coordinator(backend, policy, config=config)
+    host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd, held=held)
+    stack.callback(host.close)
+    return host
+
+
+def _tell_start(config: HypervisorConfig, held: Held, on_event: OnEvent) -> None:
+    """Say that the hypervisor serves: in the log, and to the keeper."""
+    begin, told = held.begin, {"pid": os.getpid(), "policy": config.policy}
+    if begin.restarts:
+        domains = 0 if held.saved is None else len(held.saved.domains)
+        pause_ms = round((time.monotonic_ns() - begin.died_ns) / 1e6, 3)
+        why = f"the hypervisor {begin.died}; the next one serves its {domains} domains"
+        more = {"restarts": begin.restarts, "pause_ms": pause_ms, "domains": domains, "why": why}
+        on_event("restarted", {**told, **more})
+    else:
+        on_event("started", told)
+    held.serving()
+
+
+@contextlib.contextmanager
+def _sudden_death(held: Held) -> Iterator[None]:
+    """With a keeper: let an exception in the block close nothing that is kept."""
+    try:
+        yield
+    except BaseException as error:
+        if not held.is_kept:
+            raise
+        if isinstance(error, MemcoordError) and not held.is_serving:
+            held.failed(error)
+            os._exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED)
+        traceback.print_exc()
+        os._exit(EXIT_CRASHED)
+
+
+def serve_kept(config: HypervisorConfig, run_dir: Path, channel: Channel) -> int:
+    """Be a hypervisor of the keeper at the other end of ``channel``; returns the exit status."""
+    held = Held(channel)
+    try:
+        return serve(config, run_dir, held.watch_fd, held)
+    finally:
+        held.close()
+
+
+def layout() -> str:
+    """What must be the same for another installation to take over from this one."""
+    from backend._service import lib
+    from tmem.layout import LAYOUT
+
+    return f"{saved.LAYOUT}.{lib.mc_books_layout():x}.{LAYOUT:x}"
+
+
+def rehearse(config: HypervisorConfig) -> None:
+    """Load all that a hypervisor of ``config`` runs: make its memory, recover it, give it up."""
+    import hypervisor.coordination.coordinator
+    import hypervisor.coordination.policy_process
+    import hypervisor.loop  # noqa: F401
+    from backend.books import Books
+
+    made = Books()
+    with contextlib.closing(made):
+        with contextlib.ExitStack() as stack:
+            _backend(config, stack, books=made)
+        again = Books({name: os.dup(fd) for name, fd in made.fds.items()})
+        with contextlib.closing(again), contextlib.ExitStack() as stack:
+            _backend(config, stack, books=again, kept={})
+
+
+def _books(held: Held) -> tuple[Books | None, dict[DomId, KeptDomain] | None]:
+    """Where the host's memory is to lie, and which domains it has already; None without a keeper.
+
+    What a hypervisor left that died before it was ready is not gone on with: it had no domains.
+    """
+    from backend.books import FILES, Books, KeptDomain
+
+    if not held.is_kept:
+        return None, None
+    files = {name: fd for name in FILES if (fd := held.take(name)) >= 0}
+    kept: dict[DomId, dict[str, int]] = {}
+    for name, fd in held.take_below("domain").items():
+        domid, _, what = name.partition("/")
+        kept.setdefault(DomId(int(domid)), {})[what] = fd
+    if held.saved is None:
+        for fd in files.values():
+            os.close(fd)
+        files.clear()
+    books = Books(
+        files,
+        keep=held.keep,
+        on_domain=lambda domid, fds: held.keep_below(f"domain/{domid}", fds),
+        on_gone=lambda domid: held.drop(f"domain/{domid}"),
+    )
+    if held.saved is None:
+        return books, None
+    names = {one.domid: one.config.name for one in held.saved.domains}
+    return books, {
+        domid: KeptDomain(names.get(domid, f"domain {domid}"), fds) for domid, fds in kept.items()
+    }
 
 
 def _check_record(path: str) -> None:
@@ -105,16 +236,13 @@ def _check_record(path: str) -> None:
         raise ConfigError("tmem_record", f"{path}: {error.strerror}") from None
 
 
-def _raise_nofile() -> None:
-    """As many file descriptors as this user may have, at most NOFILE_MAX."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = NOFILE_MAX if hard == resource.RLIM_INFINITY else min(hard, NOFILE_MAX)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
 def _backend(
-    config: HypervisorConfig, stack: contextlib.ExitStack, *, mrc_points: int = 0
+    config: HypervisorConfig,
+    stack: contextlib.ExitStack,
+    *,
+    mrc_points: int = 0,
+    books: Books | None = None,
+    kept: dict[DomId, KeptDomain] | None = None,
 ) -> HostBackend:
     """The host's memory, served from now until ``stack`` unwinds."""
     from backend.host import HostBackend
@@ -139,6 +267,8 @@ def _backend(
         huge_dir=config.huge_dir,
         stop_excess=config.on_violation != "report",
         banks=[BankSpec(bank.frames, bank.node, bank.remote) for bank in config.banks],
+        books=books,
+        kept=kept,
     )
     stack.callback(backend.stop)
     return backend
@@ -156,10 +286,10 @@ def main(argv: list[str]) -> int:
         return serve(read(run_dir / CONFIG_FILE), run_dir, int(argv[2]) if len(argv) == 3 else -1)
     except ConfigError as error:
         sys.stderr.write(f"hypervisor: {error}\n")
-        return 2
+        return EXIT_CONFIG
     except MemcoordError as error:
         sys.stderr.write(f"hypervisor: {error}\n")
-        return 1
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

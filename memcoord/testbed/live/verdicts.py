@@ -21,7 +21,7 @@ from memcoord.testbed.scenarios.workloads import title_of
 
 NOTICES_MAX = 3
 #: Events of the hypervisor (``hypervisor.loop``) that belong into the report.
-NOTABLE = ("policy-fault", "violation")
+NOTABLE = ("policy-fault", "restarted", "violation")
 
 
 @dataclass

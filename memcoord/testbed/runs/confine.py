@@ -18,6 +18,7 @@ Owns: the kernel's means, each used where the machine has it.
 import contextlib
 import ctypes
 import os
+import resource
 import runpy
 import stat
 import struct
@@ -31,6 +32,7 @@ from memcoord.testbed.runs import cgroups, namespaces
 #: Set to 1: processes may be traced, by gdb or perf, and leave cores.
 DEBUG_VARIABLE = "MEMCOORD_DEBUG"
 MODULE = "memcoord.testbed.runs.confine"
+NOFILE_MAX = 65536
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 # The same numbers on every machine that has them.
@@ -77,6 +79,19 @@ def hide() -> bool:
     if is_debugging():
         return False
     return bool(_libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+
+
+def gain_nothing() -> None:
+    """Let no program that this process starts have more rights than it has itself."""
+    _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def raise_files_limit() -> None:
+    """As many file descriptors as this user may have, at most NOFILE_MAX."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = NOFILE_MAX if hard == resource.RLIM_INFINITY else min(hard, NOFILE_MAX)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def landlock_abi() -> int:

@@ -179,6 +179,15 @@ def test_discarded_anonymous_memory_returns_as_zeros(loops: Any) -> None:
         assert memory[AREA] == 1
 
 
+def test_discarded_shared_memory_is_freed_and_returns_as_zeros(loops: Any, memfd: int) -> None:
+    with mapped(loops, memfd, 4 * AREA) as (address, memory):
+        memory[: 2 * AREA] = b"\x55" * (2 * AREA)
+        assert loops.lib.mc_discard(address, AREA) == 0
+        assert loops.lib.mc_resident_bytes(memfd) == AREA
+        assert bytes(memory[:AREA]) == bytes(AREA)
+        assert memory[AREA] == 0x55
+
+
 def test_bad_ranges_are_minus_errno_and_touch_nothing(loops: Any, memfd: int) -> None:
     with mapped(loops, memfd, 4 * AREA) as (address, _):
         for populate in (loops.lib.mc_populate_write, loops.lib.mc_populate_read):

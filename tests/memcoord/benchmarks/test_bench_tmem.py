@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.process]
 OUR_ROWS = {
     "memcpy_4k", "get_hot", "put_hot", "put", "get", "python_put", "python_get", "dict_put",
     "dict_get", "ring_put", "ring_put_batch32", "ring_get_sleep", "futex_rtt", "put_compressed",
-    "put_64k_pages", "put_2m_pages",
+    "put_64k_pages", "put_2m_pages", "recover_1m_pages",
 }  # fmt: skip
 RIVAL_ROWS = {
     "lmdb": {"lmdb_put", "lmdb_get"},
@@ -45,6 +45,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tmem, "TEXT_PAGES", 512)
     monkeypatch.setattr(tmem, "FEW_PAGES", 4096)
     monkeypatch.setattr(tmem, "MANY_PAGES", 8192)
+    monkeypatch.setattr(tmem, "KEPT_PAGES", 4096)
     monkeypatch.setattr(zram, "why_missing", lambda: "not in a test")
 
 

@@ -78,7 +78,8 @@ def test_malformed_records_hurt_nobody_else(mechanism: str, short_path: Path) ->
     with CheatLab(mechanism, short_path, seed=9, tmem_areas=4, **settings) as lab:
         row = malformed(lab, RECORDS)
     assert row.damage == []
-    assert row.did["records"] == RECORDS
+    assert row.did["answered"] == RECORDS
+    assert row.did["unanswered"] == 0
 
 
 def test_a_host_that_only_reports_lets_it_live(short_path: Path) -> None:

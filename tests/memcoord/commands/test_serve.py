@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hypervisor.config import HypervisorConfig
 from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
 from memcoord.commands import serve
 from memcoord.testbed.runs import control_client, rundir
@@ -55,20 +54,20 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
 def test_the_run_directory_tells_how_it_ended(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served: list[tuple[HypervisorConfig, Path]] = []
+    served: list[Path] = []
 
-    def served_by_nobody(config: HypervisorConfig, run_dir: Path) -> int:
-        served.append((config, run_dir))
+    def served_by_nobody(run_dir: Path) -> int:
+        served.append(run_dir)
         if len(served) > 1:
             raise RuntimeError("broken")
         return 0
 
-    monkeypatch.setattr(serve, "serve", served_by_nobody)
+    monkeypatch.setattr(serve, "keep", served_by_nobody)
     one, two = short_path / "one", short_path / "two"
     assert serve.host_command(None, str(one)) == 0
     with pytest.raises(RuntimeError):
         serve.host_command(None, str(two))
-    assert [path for _, path in served] == [one, two]
+    assert served == [one, two]
     assert rundir.read_manifest(one).state == "finished"
     assert rundir.read_manifest(two).state == "failed"
     assert "attach.sock" in rundir.read_manifest(one).files
@@ -115,25 +114,26 @@ def test_a_signal_ends_a_real_one_and_leaves_no_socket(
     assert (process.returncode, err) == (0, "")
     assert out == f"serving {run_dir}; Ctrl-C ends it\n"
     assert rundir.read_manifest(run_dir).state == "finished"
-    assert sorted(entry.name for entry in run_dir.iterdir()) == ["events.jsonl", "manifest.json"]
+    left = ["events.jsonl", "hypervisor.json", "manifest.json"]
+    assert sorted(entry.name for entry in run_dir.iterdir()) == left
 
 
 def test_a_directory_is_used_again_once_its_hypervisor_has_ended(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "serve", lambda config, run_dir: 0)
+    monkeypatch.setattr(serve, "keep", lambda run_dir: 0)
     for _ in range(2):
         assert serve.host_command(None, str(short_path / "hv")) == 0
     assert rundir.read_manifest(short_path / "hv").state == "finished"
     with pytest.raises(ConfigError, match="holds a run already"):
         rundir.create("main", path=short_path / "hv", again=True)
 
-    def serve_beside(config: HypervisorConfig, run_dir: Path) -> int:
+    def serve_beside(run_dir: Path) -> int:
         manifest = (run_dir / rundir.MANIFEST).read_bytes()
         with pytest.raises(ConfigError, match=f"process {os.getpid()}"):
             serve.host_command(None, str(run_dir))
         assert (run_dir / rundir.MANIFEST).read_bytes() == manifest
         return 0
 
-    monkeypatch.setattr(serve, "serve", serve_beside)
+    monkeypatch.setattr(serve, "keep", serve_beside)
     assert serve.host_command(None, str(short_path / "hv")) == 0

@@ -12,8 +12,8 @@ import pytest
 from hypervisor_host import AREA, Host, all_is_back
 
 import frontend
+from hypervisor.admission import DOMAINS_PER_PROCESS_MAX
 from hypervisor.config import DomainConfig, attach_token
-from hypervisor.loop import DOMAINS_PER_PROCESS_MAX
 from hypervisor.public.errors import AttachRefused
 from memcoord.testbed.runs.control_client import token_of
 

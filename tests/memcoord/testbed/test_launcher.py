@@ -78,7 +78,7 @@ def test_a_child_that_ended_by_a_check_is_shown_with_its_report(
         from backend._service import ffi, lib
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         host = ffi.new("struct mc_host **")
-        lib.mc_host_open(host, 4, 0, 0)
+        lib.mc_host_open(host, 4, 0, 0, -1)
         lib.mc_host_promise(host[0], 5)
     """
     with Launcher(tmp_path) as launcher:

@@ -37,7 +37,7 @@ def test_curves_are_measured_for_a_policy_that_needs_them(
 ) -> None:
     asked: dict[str, int] = {}
 
-    def backend(*_: Any, mrc_points: int) -> None:
+    def backend(*_: Any, mrc_points: int, **__: Any) -> None:
         asked["points"] = mrc_points
         raise Enough
 

@@ -214,7 +214,23 @@ def test_wrong_bytes_on_disk_fail_the_run_by_name(job: Callable[..., Job]) -> No
     work.assert_nothing_is_left()
 
 
-def test_a_killed_hypervisor_ends_the_domains_with_a_clear_error(job: Callable[..., Job]) -> None:
+def test_a_killed_hypervisor_is_started_again_and_reported(job: Callable[..., Job]) -> None:
+    work = job((6, 6), "greedy")
+    work.pid_of("vm1")
+    work.pid_of("vm2")
+    log = whole_lines(next(work.directory.glob("*/events.jsonl")))
+    started = next(json.loads(line) for line in log.splitlines() if '"started"' in line)
+    os.kill(started["pid"], signal.SIGKILL)
+    report = work.wait()
+    assert work.process.returncode == 0, (work.stderr, report)
+    assert states(report) == {"vm1": "done", "vm2": "done"}
+    assert report["policies"][0]["error"] == ""
+    (notice,) = report["policies"][0]["notices"]
+    assert notice.startswith("the hypervisor was killed by SIGKILL; the next one serves its 2")
+    work.assert_nothing_is_left()
+
+
+def test_a_killed_keeper_ends_the_domains_with_a_clear_error(job: Callable[..., Job]) -> None:
     work = job((ENDLESS, ENDLESS), "greedy")
     work.pid_of("vm1")
     work.pid_of("vm2")

@@ -259,5 +259,10 @@ def test_a_frozen_domain_does_not_grow_until_it_is_thawed(
     memcoord("tmem-quota", "vm1", "none")
     assert tmem.put(pool, (1, 1, 1), 2, frame) == 1
     assert memcoord("tmem-freeable")["freeable_mb"] >= 1
+    counted = memcoord("validate")
+    assert counted["tmem_pages"] == 3
+    assert counted["is_whole"]
+    assert counted["is_exact"]
+    assert "in order: 1 domains" in memcoord("validate", json_=False)
     with pytest.raises(Refused, match="vm9"):
         call(run_dir, "tmem-freeze", domain="vm9")
