@@ -1,8 +1,10 @@
-/* driver.c: see driver.h. */
+/* driver.c: see driver.h. And what both threads of a guest do when its domain is closed. */
 #include "driver.h"
 
 #include <linux/futex.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,6 +69,38 @@ void mc_thread_nap(struct mc_guest *guest, _Atomic uint32_t *word, _Atomic uint3
 void mc_thread_wake(_Atomic uint32_t *word)
 {
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+static void driver_tell_closed(const struct mc_guest *guest)
+{
+    char line[160];
+    int length = snprintf(line, sizeof line,
+                          "memcoord: domain %u was closed by the hypervisor; its memory is gone,"
+                          " and touching that memory ends the process\n", guest->control->domid);
+    if (length > 0 && write(STDERR_FILENO, line, (size_t)length) < 0)
+        return;                 /* nobody reads it */
+}
+
+int mc_guest_shut(struct mc_guest *guest)
+{
+    struct mc_guest_private *own = guest->own;
+    struct mc_control *control = guest->control;
+    const struct timespec notice = {.tv_nsec = MC_NOTICE_NS / MC_NOTICE_LOOKS};
+    if (atomic_load(&control->state) != MC_STATE_CLOSED ||
+        atomic_load(&control->boots) != own->boots)
+        return 0;
+    for (int i = 0; i < MC_NOTICE_LOOKS && !mc_guest_is_stopping(guest); i++)
+        nanosleep(&notice, NULL);
+    pthread_mutex_lock(&own->claim_lock);
+    /* A guest that is being closed has put other memory there, or unmaps it. */
+    if (!own->kept_ram && !mc_guest_is_stopping(guest) && !own->shut) {
+        own->shut = 1;
+        driver_tell_closed(guest);
+        mprotect(guest->ram, own->ram_bytes, PROT_NONE);
+        atomic_store(&control->let_go, 1);
+    }
+    pthread_mutex_unlock(&own->claim_lock);
+    return 1;
 }
 
 static uint32_t driver_kicks(const struct mc_guest *guest)

@@ -52,7 +52,7 @@ static inline int mc_guest_is_stopping(const struct mc_guest *guest)
     return __atomic_load_n(&guest->own->stop, __ATOMIC_ACQUIRE);
 }
 
-/* mapping.c. The guest's own threads call it whenever they look: once the hypervisor has closed the
+/* driver.c. The guest's own threads call it whenever they look: once the hypervisor has closed the
  * domain, ram is made inaccessible after MC_NOTICE_NS, and the hypervisor is told. 1 once that is
  * so. */
 int mc_guest_shut(struct mc_guest *guest);

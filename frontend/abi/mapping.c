@@ -6,10 +6,7 @@
 #include "claims.h"
 #include "driver.h"
 
-#include <stdio.h>
 #include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 /* What mapped[] and used[] note for an area: never 0, which stands for "not yet". */
 static uint32_t word_generation(union mc_area_word word)
@@ -89,38 +86,6 @@ static void area_map_if_free(struct mc_guest *guest, uint32_t area)
     }
     __atomic_fetch_add(&guest->own->claims, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&guest->own->claim_lock);
-}
-
-static void mapping_tell_closed(const struct mc_guest *guest)
-{
-    char line[160];
-    int length = snprintf(line, sizeof line,
-                          "memcoord: domain %u was closed by the hypervisor; its memory is gone,"
-                          " and touching that memory ends the process\n", guest->control->domid);
-    if (length > 0 && write(STDERR_FILENO, line, (size_t)length) < 0)
-        return;                 /* nobody reads it */
-}
-
-int mc_guest_shut(struct mc_guest *guest)
-{
-    struct mc_guest_private *own = guest->own;
-    struct mc_control *control = guest->control;
-    const struct timespec notice = {.tv_nsec = MC_NOTICE_NS / MC_NOTICE_LOOKS};
-    if (atomic_load(&control->state) != MC_STATE_CLOSED ||
-        atomic_load(&control->boots) != own->boots)
-        return 0;
-    for (int i = 0; i < MC_NOTICE_LOOKS && !mc_guest_is_stopping(guest); i++)
-        nanosleep(&notice, NULL);
-    pthread_mutex_lock(&own->claim_lock);
-    /* A guest that is being closed has put other memory there, or unmaps it. */
-    if (!own->kept_ram && !mc_guest_is_stopping(guest) && !own->shut) {
-        own->shut = 1;
-        mapping_tell_closed(guest);
-        mprotect(guest->ram, own->ram_bytes, PROT_NONE);
-        atomic_store(&control->let_go, 1);
-    }
-    pthread_mutex_unlock(&own->claim_lock);
-    return 1;
 }
 
 static void *mapper_run(void *argument)

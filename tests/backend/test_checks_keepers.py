@@ -92,13 +92,13 @@ def an_errand_that_lets_go_of_the_lock(lab: CheckLab) -> None:
 
 @keeper("keeper_serve_kept")
 def a_record_kept_for_a_mechanism_that_serves_none_later(lab: CheckLab) -> None:
-    lab.open(mechanism="balloon").kept_count = 1
+    lab.open(mechanism="balloon").kept_end = 1
     lib.mc_worker_run(lab.host)
 
 
 @keeper("keeper_serve_kept")
 def a_kept_record_that_lets_go_of_the_lock(lab: CheckLab) -> None:
-    lab.open().kept_count = 1
+    lab.open().kept_end = 1
     lab.behave(later=lambda *_: lab.unlock() or 0)
     lib.mc_worker_run(lab.host)
 
