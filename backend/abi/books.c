@@ -36,6 +36,8 @@ int64_t mc_books_map(int books_fd)
 
 int64_t mc_books_map_file(const struct mc_host *host, int fd, uint64_t bytes, uint64_t place)
 {
+    MC_CHECK(place >= MC_DOMAINS_ADDRESS && bytes <= MC_META_OFFSET,
+             "%lu bytes of fd %d at %lx are not between those of other domains", bytes, fd, place);
     return mc_has_books(host) ? mc_map_at(fd, bytes, place) : mc_map(fd, bytes);
 }
 
@@ -71,6 +73,8 @@ void *mc_slot_take(struct mc_domain *domain, uint64_t bytes)
 /* A slot that cannot be punched now is punched when it is opened next. */
 void mc_slot_close(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK_IN(domain, domain->slot_used <= domain->slot_bytes, "%lu bytes of a slot of %lu",
+                domain->slot_used, domain->slot_bytes);
     if (mc_has_books(host) && domain->slot)
         (void)mc_punch(host->own->books_fd, slot_offset(domain), MC_BOOKS_SLOT_BYTES);
     else

@@ -374,6 +374,7 @@ int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_cmm *device = cmm_of(domain);
     int status;
+    MC_CHECK_LOCKED(host);
     device->dom0 = NULL;        /* of the process before, like what it did about the last ask */
     device->ask = (struct mc_cmm_ask){0};
     device->wish = MC_CMM_NO_WISH;

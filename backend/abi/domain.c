@@ -190,6 +190,7 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
     domain->granule_frames = domain->mechanism->granule_frames;
     memcpy(domain->options, spec->options, sizeof domain->options);
     domain_check_options(domain);
+    MC_CHECK_IN(domain, !mc_is_locked(host), "thread %lu opens it under the lock", pthread_self());
     status = domain_make_memory(host, domain, spec->areas);
     if (!status)
         status = domain_make_state(host, domain, spec->areas);
@@ -197,6 +198,8 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
     if (!status && domain->mechanism->open)
         status = domain->mechanism->open(host, domain);
     pthread_mutex_unlock(&host->own->doors);
+    MC_CHECK_IN(domain, domain->boot_areas <= domain->areas, "%s boots with %u areas of %u",
+                domain->mechanism->name, domain->boot_areas, domain->areas);
     if (!status) {
         domain_note_target(domain, spec->target_frames);
         status = domain_format_meta(host, domain, 0);
@@ -280,6 +283,7 @@ static void domain_restore_pinned(struct mc_domain *domain)
 static int domain_boot_again(struct mc_host *host, struct mc_domain *domain)
 {
     uint64_t until_ns = mc_clock_ns() + MC_REBOOT_NS_MAX;
+    MC_CHECK_LOCKED(host);
     while (mc_is_punch_due(domain) && mc_clock_ns() < until_ns && mc_phase_of(domain) != MC_BROKEN)
         if (!mc_punch_own(host, domain))
             mc_wait_done(host, MC_REBOOT_LOOK_NS);

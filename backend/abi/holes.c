@@ -1,6 +1,7 @@
 /* holes.c: single frames of the ledger: holes that a guest made, and pins. See ledger.h. */
 #include "ledger.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #define MC_PIN_NS_MAX 2000000000u       /* the main thread waits no longer for pages of pins */

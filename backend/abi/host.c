@@ -93,9 +93,9 @@ int mc_host_open(struct mc_host **out, uint32_t total_areas, uint32_t slack_area
 }
 
 /* The memory that host_make made. */
-static void host_unmake(struct mc_host *host, int has_books)
+static void host_unmake(struct mc_host *host)
 {
-    if (has_books)
+    if ((uint64_t)host == MC_BOOKS_ADDRESS + MC_BOOKS_HOST_OFFSET)
         mc_unmap(MC_BOOKS_ADDRESS, MC_BOOKS_BYTES);
     else
         free(host);
@@ -104,7 +104,6 @@ static void host_unmake(struct mc_host *host, int has_books)
 void mc_host_close(struct mc_host *host)
 {
     const int fds[] = {host->epoll_fd, host->kick_fd, host->event_fd, host->relay_fd};
-    int has_books = host->own && mc_has_books(host);
     MC_CHECK(!host->service_running, "closed while %u service thread runs", host->service_running);
     MC_CHECK(!host->attached, "closed with domains %lx", host->attached);
     for (uint32_t i = 0; i < sizeof fds / sizeof *fds; i++)
@@ -121,7 +120,7 @@ void mc_host_close(struct mc_host *host)
         pthread_mutex_destroy(&host->own->doors);
         free(host->own);
     }
-    host_unmake(host, has_books);
+    host_unmake(host);
 }
 
 void mc_host_lock(struct mc_host *host)

@@ -52,6 +52,8 @@ static int keeper_serve_kept(struct mc_host *host, struct mc_domain *domain)
                 domain->mechanism->name);
     served = domain->mechanism->later(host, domain, &record);
     MC_CHECK_LOCKED(host);
+    MC_CHECK_IN(domain, served < MC_UNFINISHED, "op %u: outcome %d of its keeper", record.op,
+                served);
     if (served == MC_KEPT) {
         *kept = record;
         return 0;
@@ -159,6 +161,7 @@ static void *keeper_run(void *argument)
         if (!is_done)
             mc_wait_work(host, domain, mc_clock_ns() + MC_REAP_LOOK_NS);
     }
+    MC_CHECK_IN(domain, domain->is_kept, "its keeper ends, %u are noted", domain->is_kept);
     domain->is_kept = 0;
     if (is_done) {
         mc_host_unlock(host);
@@ -181,6 +184,8 @@ int mc_keeper_start(struct mc_host *host, struct mc_domain *domain)
     MC_CHECK_LOCKED(host);
     if (!host->worker_running || domain->is_kept)
         return MC_OK;
+    MC_CHECK_IN(domain, domain->control && domain->states, "phase %d: nothing to keep",
+                mc_phase_of(domain));
     *seat = (struct mc_keeper){host, domain, 0};
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -380,7 +380,13 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
 static int64_t balloon_recover(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_balloon *device = balloon_of(domain);
-    (void)host;
+    if (!MC_CHECK_DOMAIN(host, domain,
+                         !device->array_waits ||
+                             (device->request.op >= MC_OP_BALLOON_INFLATE &&
+                              device->request.op <= MC_OP_BALLOON_REPORT &&
+                              device->request.arg[0] <= MC_BALLOON_ARRAY_PFNS_MAX),
+                         "op %u of %lu frames waits", device->request.op, device->request.arg[0]))
+        return MC_EBROKEN;
     device->sweeping = 0;
     if (device->array_waits && !mc_keep_again(domain, &device->request))
         device->array_waits = 0;

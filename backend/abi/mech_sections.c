@@ -274,7 +274,13 @@ static int sections_validate(struct mc_host *host, const struct mc_domain *domai
 static int64_t sections_recover(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_sections *device = sections_of(domain);
-    (void)host;
+    if (!MC_CHECK_DOMAIN(host, domain,
+                         device->asked == MC_NO_SECTION || device->asked < device->count,
+                         "section %u of %u was asked for", device->asked, device->count) ||
+        !MC_CHECK_DOMAIN(host, domain,
+                         !device->next_waits || device->next.op == MC_OP_SECTION_NEXT,
+                         "op %u waits", device->next.op))
+        return MC_EBROKEN;
     if (device->next_waits && !mc_keep_again(domain, &device->next))
         device->next_waits = 0;
     return device->next_waits;

@@ -19,6 +19,8 @@ static int punch_is_due(uint8_t state)
 /* State of a punching area afterwards. */
 static enum mc_area_state punch_after(uint8_t state, int failed)
 {
+    MC_CHECK(state == MC_A_PUNCHING_HARD || state == MC_A_PUNCHING_SOFT,
+             "an area of state %u was punched", state);
     if (state == MC_A_PUNCHING_HARD)
         return failed ? MC_A_PUNCH_HARD : MC_A_HARD;
     return failed ? MC_A_PUNCH_SOFT : MC_A_SOFT;

@@ -54,6 +54,8 @@ static struct mc_domain reap_take(struct mc_domain *domain)
 void mc_domain_dismantle(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_domain taken;
+    MC_CHECK_IN(domain, !(mc_attached(host) >> domain->domid & 1), "unmapped while attached, %lx",
+                mc_attached(host));
     pthread_mutex_lock(&host->own->doors);
     if (domain->mechanism->close && domain->states)
         domain->mechanism->close(host, domain);
@@ -81,6 +83,7 @@ static int reap_is_quiet(struct mc_host *host, const struct mc_domain *domain)
 int mc_domain_quiesce(struct mc_host *host, struct mc_domain *domain, uint64_t longest_ns)
 {
     uint64_t until_ns = mc_clock_ns() + longest_ns;
+    MC_CHECK_LOCKED(host);
     mc_phase_set(domain, MC_CLOSING);
     mc_eventfd_ring(host->kick_fd);
     while (!reap_is_quiet(host, domain) && mc_clock_ns() < until_ns)
@@ -94,6 +97,7 @@ void mc_domain_detach(struct mc_host *host, struct mc_domain *domain)
                 mc_attached(host));
     if (host->tmem.close_client)
         host->tmem.close_client(host->tmem.state, domain->domid);
+    MC_CHECK_LOCKED(host);
     __atomic_fetch_and(&host->attached, ~(1ull << domain->domid), __ATOMIC_RELEASE);
 }
 
@@ -117,6 +121,7 @@ static void reap_condemn(struct mc_host *host, struct mc_domain *domain)
 
 int mc_reap_step(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK_LOCKED(host);
     MC_CHECK_IN(domain, domain->leaving, "reaped in phase %d", mc_phase_of(domain));
     if (domain->leaving == 1 && !reap_is_quiet(host, domain))
         return 0;

@@ -69,6 +69,7 @@ int64_t mc_recount_areas(struct mc_host *host, struct mc_domain *domain)
 {
     int64_t due = 0;
     MC_CHECK_LOCKED(host);
+    MC_CHECK_IN(domain, domain->areas <= MC_MAX_AREAS, "%u areas are counted anew", domain->areas);
     recount_finish_step(host, domain);
     for (uint32_t area = 0; area < domain->areas; area++) {
         uint8_t was = domain->states[area];
@@ -135,6 +136,8 @@ static void recount_tmem(struct mc_host *host)
 /* What is left of a bank is free, or gone when it is withdrawn; 0 when more is used than it has. */
 static int recount_bank(struct mc_host *host, struct mc_bank *bank)
 {
+    MC_CHECK(bank->withdrawn <= 1, "a bank of %lu frames: withdrawn is %u", bank->size_frames,
+             bank->withdrawn);
     if (bank->free_frames > bank->size_frames)      /* below 0 */
         return 0;
     bank->total_frames = bank->size_frames;

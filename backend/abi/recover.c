@@ -51,6 +51,7 @@ static int recover_map(struct mc_host *host, struct mc_domain *domain,
     uint64_t place = mc_ram_place(domain);
     struct mc_ring *rings[MC_RINGS];
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = domain->domid};
+    MC_CHECK_IN(domain, fds->domid == domain->domid, "gets the fds of domain %u", fds->domid);
     if (mc_books_map_file(host, fds->ram_fd, (uint64_t)domain->areas * MC_AREA_BYTES, place) < 0 ||
         mc_books_map_file(host, fds->meta_fd, domain->meta_bytes, place + MC_META_OFFSET) < 0)
         return MC_EKERNEL;
@@ -76,6 +77,8 @@ static void recover_phase(struct mc_domain *domain)
 {
     enum mc_phase phase = mc_phase_of(domain);
     domain->mechanism = mc_mechanism(domain->mechanism_id);
+    MC_CHECK_IN(domain, domain->mechanism && domain->leaving <= 2, "mechanism %u, leaving %u",
+                domain->mechanism_id, domain->leaving);
     domain->users = domain->is_kept = domain->is_hungry = 0;
     domain->file_ns = domain->supply_until_ns = 0;
     domain->errand = NULL;
@@ -101,11 +104,12 @@ static uint32_t recover_kept(struct mc_domain *domain)
 }
 
 /* Answers that the process before had written into the ring, and not taken off the list. */
-static void recover_answers(struct mc_domain *domain)
+static void recover_answers(struct mc_host *host, struct mc_domain *domain)
 {
     uint32_t pushed = domain->rings[MC_RING_MEMORY].rsp_prod - domain->flushed_from;
     uint32_t left = domain->answer_count;
-    if (!domain->is_flushing)
+    if (!MC_CHECK_DOMAIN(host, domain, left <= MC_RING_SLOTS, "%u answers wait", left) ||
+        !domain->is_flushing)
         return;
     pushed = pushed < left ? pushed : left;
     for (uint32_t i = pushed; i < left; i++)
@@ -153,9 +157,12 @@ static void recover_rings(struct mc_host *host, struct mc_domain *domain,
 {
     int64_t kept = 0;
     int again[MC_RINGS];
-    recover_answers(domain);
+    recover_answers(host, domain);
     if (domain->mechanism->recover)
         kept = domain->mechanism->recover(host, domain);
+    MC_CHECK_LOCKED(host);
+    if (!MC_CHECK_DOMAIN(host, domain, kept <= MC_RING_SLOTS, "%ld records are kept", kept))
+        kept = MC_EBROKEN;
     if (kept >= 0)
         kept += domain->answer_count + recover_kept(domain);
     again[MC_RING_MEMORY] = kept < 0 ? (int)kept
@@ -172,9 +179,12 @@ static void recover_rings(struct mc_host *host, struct mc_domain *domain,
 static void recover_offer(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_control *control = domain->control;
+    MC_CHECK_IN(domain, domain->target_frames <= mc_maxmem_frames(domain),
+                "goes on to %lu frames of %lu", domain->target_frames, mc_maxmem_frames(domain));
     atomic_store(&control->target_frames, domain->target_frames);
     if (domain->mechanism->target)
         domain->mechanism->target(host, domain);
+    MC_CHECK_LOCKED(host);
     mc_show_current(domain);
     mc_reach_note(host, domain);
     mc_guest_ring(host, domain);
@@ -189,6 +199,7 @@ static int recover_domains(struct mc_host *host, const struct mc_domain_fds *fds
         struct mc_domain *domain = &host->domains[domid];
         const struct mc_domain_fds *own = recover_fds_of(fds, count, domid);
         int64_t due;
+        MC_CHECK(domain->domid == domid, "domain %u lies at %u", domain->domid, domid);
         if (!recover_has(domain, own)) {
             recover_forget(domain);
             report->gone |= own ? 1ull << domid : 0;
@@ -212,6 +223,8 @@ static int recover_domains(struct mc_host *host, const struct mc_domain_fds *fds
 static void recover_serve(struct mc_host *host, struct mc_recovery *report)
 {
     struct mc_domain *domain;
+    MC_CHECK(!(report->kept & report->gone), "domains %lx go on, %lx are gone", report->kept,
+             report->gone);
     __atomic_store_n(&host->attached, report->kept, __ATOMIC_RELEASE);
     for (uint64_t mask = report->kept; (domain = mc_next(host, &mask));)
         recover_rings(host, domain, report);
@@ -229,6 +242,7 @@ static void recover_serve(struct mc_host *host, struct mc_recovery *report)
 static int recover_private(struct mc_host *host, int books_fd)
 {
     const struct mc_tmem_hooks none = {.slab_areas = host->tmem.slab_areas};
+    MC_CHECK(none.slab_areas <= MC_BOOKS_SLAB_AREAS_MAX, "books of %u slab areas", none.slab_areas);
     host->epoll_fd = host->kick_fd = host->event_fd = host->relay_fd = -1;
     host->stop = host->service_running = host->worker_running = 0;
     host->relay_mask = host->attached = 0;
@@ -255,6 +269,7 @@ int mc_host_recover(struct mc_host **out, int books_fd, const struct mc_domain_f
     const struct mc_books *head = (const struct mc_books *)address;
     struct mc_host *host = (struct mc_host *)(address + MC_BOOKS_HOST_OFFSET);
     int status;
+    MC_CHECK(count <= MC_MAX_DOMAINS, "fds of %u domains", count);
     *out = NULL;
     memset(report, 0, sizeof *report);
     if (address < 0)
@@ -283,6 +298,8 @@ int mc_host_recover(struct mc_host **out, int books_fd, const struct mc_domain_f
 int mc_tmem_recover(struct mc_host *host, const uint8_t *held)
 {
     int status = MC_OK;
+    MC_CHECK(!host->service_running, "tmem recovers under %u service thread",
+             host->service_running);
     MC_CHECK(host->slab_used, "tmem of %u slab areas has no books", host->tmem.slab_areas);
     mc_host_lock(host);
     for (uint32_t area = 0; area < host->tmem.slab_areas; area++) {

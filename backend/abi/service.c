@@ -60,6 +60,7 @@ static void service_grow_tmem(struct mc_host *host)
     }
     if (host->tmem.grow(host->tmem.state, area) >= 0)
         mc_tmem_charge(host, area);
+    MC_CHECK_LOCKED(host);
 }
 
 /* The status of the answer. */
@@ -298,6 +299,7 @@ static void service_show_cpu(struct mc_host *host)
 
 static uint64_t service_next_budget(const struct mc_host *host, uint64_t budget_ns, int was_close)
 {
+    MC_CHECK(budget_ns <= host->spin_ns, "spins for %lu ns, at most %lu", budget_ns, host->spin_ns);
     uint64_t next_ns = was_close ? 2 * budget_ns + MC_SPIN_BUDGET_MIN_NS : budget_ns / 2;
     return next_ns > host->spin_ns ? host->spin_ns : next_ns;
 }

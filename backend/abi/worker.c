@@ -13,6 +13,8 @@
 
 static void worker_look_at(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK_IN(domain, mc_phase_of(domain) != MC_EMPTY, "attached in phase %d",
+                mc_phase_of(domain));
     mc_keeper_start(host, domain);      /* when that fails, again the next time */
     if (mc_phase_of(domain) == MC_ACTIVE && mc_file_is_late(domain, MC_FILE_STUCK_NS) &&
         mc_keeper_sleeps(host, domain))
@@ -22,6 +24,7 @@ static void worker_look_at(struct mc_host *host, struct mc_domain *domain)
 static int worker_end_keepers(struct mc_host *host)
 {
     uint64_t until_ns = mc_clock_ns() + MC_STOP_NS_MAX;
+    MC_CHECK_LOCKED(host);
     while (host->own->keepers && mc_clock_ns() < until_ns) {
         for (uint32_t domid = 0; domid < MC_MAX_DOMAINS; domid++)
             mc_work(host, &host->domains[domid]);

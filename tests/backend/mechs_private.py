@@ -1,9 +1,10 @@
-"""The private half of the mechanisms for tests: every static function and every device struct.
+"""The private half of mechanisms, domains and recovery: every static function and device struct.
 
-Owns: one library, compiled once per session by plain ``cc`` from the checkout: the mechanisms as
-one source without ``static``, linked with the rest of the host half. Compiling them together also
-proves that no two of these files have a static name in common. And ``fault``, which makes a
-case for check_lab.py out of a row: what is spoilt, which function is called.
+Owns: one library, compiled once per session by plain ``cc`` from the checkout: the files of
+``SOURCES`` as one source without ``static``, linked with the rest of the host half. Compiling
+them together also proves that no two of these files have a static name in common. And
+``fault``, which makes a case for check_lab.py out of a row: what is spoilt, which function is
+called.
 Rules: a struct that another module made is given by address: no C file has global state.
 """
 
@@ -31,8 +32,13 @@ HEADERS = ["area_run.h", "virtio_mem_device.h", "sections_device.h", "cmm_dom0.h
 SOURCES = ["mech_balloon.c", "mech_virtio_mem.c", "virtio_mem_requests.c"]
 SOURCES += ["virtio_mem_watch.c", "mech_sections.c", "sections_plan.c", "mech_cmm.c"]
 SOURCES += ["cmm_channel.c", "cmm_dom0.c", "mech_hyperalloc.c"]
+SOURCES += ["books.c", "recount.c", "recover.c", "punch.c", "reap.c", "domain.c", "keeper.c"]
+SOURCES += ["worker.c", "service.c"]
+#: Of the host half; what Python may know of them is declared, and they are included as they are.
+DECLARED = ["host", "ledger", "banks", "mechanism", "books", "recover", "keeper", "reap"]
 PROTOCOLS = ["balloon.h", "virtio_mem.h", "sections.h", "cmm.h"]
 DEVICES = {
+    "direct": "void *",
     "balloon": "struct mc_balloon *",
     "virtio-mem": "struct mc_vmem *",
     "sections": "struct mc_sections *",
@@ -43,6 +49,7 @@ COMPILE_S = 300
 STRUCT = re.compile(r"^(?:struct|enum) \w+ \{[^}]*\};", re.MULTILINE)
 DEFINE = re.compile(r"^#define MC_\w+ \d+$", re.MULTILINE)
 FUNCTION = re.compile(r"^(?:static )?(?:inline )?([a-z][^;{}#()=]*\([^;{}]*?\))\n\{", re.MULTILINE)
+CALL = re.compile(r"\b(\w+)\(")
 PART = re.compile(r"\w+|\[\d+\]")
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
@@ -68,7 +75,8 @@ def _unit() -> str:
     """The mechanisms as one source; what system headers call static stays so."""
     system = sorted({line for name in SOURCES for line in _system_includes(name)})
     includes = [f'#include "{name}"' for name in SOURCES]
-    return "\n".join([*system, '#include "mechanism.h"', '#include "banks.h"', *_bare, *includes])
+    declared = [f'#include "{name}.h"' for name in DECLARED]
+    return "\n".join([*system, *declared, *_bare, *includes])
 
 
 _bare = ["#define static", "#define inline"]
@@ -86,12 +94,14 @@ def _text(path: Path) -> str:
 
 def _declarations() -> str:
     public = [cdef_of(PUBLIC / f"{name}.h") for name in ABI_HEADERS]
-    private = [cdef_of(PRIVATE / f"{name}.h") for name in ("host", "ledger", "banks", "mechanism")]
+    private = [cdef_of(PRIVATE / f"{name}.h") for name in DECLARED]
     texts = [_text(PUBLIC / name) for name in PROTOCOLS]
     texts += [_text(PRIVATE / name) for name in HEADERS + SOURCES]
     defines = [match[0] for text in texts for match in DEFINE.finditer(text)]
     structs = [match[0] for text in texts for match in STRUCT.finditer(text)]
-    functions = [match[1] + ";" for text in texts for match in FUNCTION.finditer(text)]
+    known = set(CALL.findall("\n".join(private)))
+    heads = [match[1] for text in texts for match in FUNCTION.finditer(text)]
+    functions = [f"{head};" for head in heads if CALL.findall(head)[0] not in known]
     types = ["typedef unsigned long pthread_t;", *defines, *structs]
     return "\n".join([*public, *private, *types, *functions])
 

@@ -205,10 +205,23 @@ def opened_over_the_domain_before(lab: CheckLab) -> None:
     lab.open()
 
 
+@domain("domain_prepare")
+def opened_under_the_lock(lab: CheckLab) -> None:
+    lab.lock()
+    lab.open()
+
+
 @domain("domain_activate")
 def attached_before_it_is_open(lab: CheckLab) -> None:
     lab.host.attached = 1 << VM1
     lab.open()
+
+
+@reap("mc_domain_detach")
+def a_tmem_that_lets_go_of_the_lock(lab: CheckLab) -> None:
+    lab.open()
+    lab.tmem(close_client=lambda *_: lab.unlock() or 0)
+    lib.mc_domain_close(lab.host, VM1, 0)
 
 
 @reap("mc_domain_detach")

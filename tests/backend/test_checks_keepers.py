@@ -4,15 +4,20 @@ injected."""
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 from check_lab import AREA, VM1, CheckLab, Fault, Faults, assert_seen, outcome_of
+from mechs_private import fault
 
 from backend._service import ffi, lib
 from frontend._guest import lib as abi
 
 FAULTS = Faults()
 HUGE = 1 << 40
+AT = ("host", "domain")
+VM5 = "host.domains[5]"
+TOO_MUCH = {"areas": 8, "boot_areas": 9, "mechanism": abi.MC_BALLOON}
 RUN = "int(struct mc_host *, struct mc_domain *)"
 
 
@@ -37,6 +42,7 @@ for _file, _name, _call in (
     ("host.c", "mc_keep", lambda lab, at: lib.mc_keep(*at, install(lab))),
     ("host.c", "mc_errand", lambda _, at: lib.mc_errand(*at, ffi.NULL, 1)),
     ("keeper.c", "mc_keeper_start", lambda _, at: lib.mc_keeper_start(*at)),
+    ("reap.c", "mc_reap_step", lambda _, at: lib.mc_reap_step(*at)),
     ("keeper.c", "mc_keeper_sleeps", lambda _, at: lib.mc_keeper_sleeps(*at)),
     (
         "mech_direct.c",
@@ -103,6 +109,31 @@ def a_kept_record_that_lets_go_of_the_lock(lab: CheckLab) -> None:
     lib.mc_worker_run(lab.host)
 
 
+@keeper("keeper_serve_kept")
+def a_kept_record_that_is_not_finished(lab: CheckLab) -> None:
+    lab.open().kept_end = 1
+    lab.behave(later=lambda *_: lib.MC_UNFINISHED)
+    lib.mc_worker_run(lab.host)
+
+
+@keeper("keeper_run")
+def a_keeper_that_is_not_noted(lab: CheckLab) -> None:
+    def forget(_: object, vm: object) -> int:
+        vm.is_kept, lab.host.stop = 0, 1
+        return 0
+
+    lab.open()
+    lab.behave(jobs=[forget])
+    lib.mc_worker_run(lab.host)
+
+
+@keeper("mc_keeper_start")
+def a_keeper_of_nothing(lab: CheckLab) -> None:
+    at = locked(lab)
+    lab.host.worker_running, lab.domain().control = 1, ffi.NULL
+    lib.mc_keeper_start(*at)
+
+
 @keeper("keeper_round")
 def a_job_that_lets_go_of_its_keeper(lab: CheckLab) -> None:
     lab.open()
@@ -139,6 +170,19 @@ def two_supervisors(lab: CheckLab) -> None:
     lib.mc_worker_run(lab.host)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_the_check_fires(fault: Fault) -> None:
-    assert_seen(fault, outcome_of(fault))
+vm = partial(fault, "direct")
+FAULTS += [
+    vm("installed", {}, "punch_after", lib.MC_A_INSTALLED, 0),
+    vm("while attached", {}, "mc_domain_dismantle", *AT, locked=False),
+    vm("lock", {}, "mc_domain_quiesce", *AT, 1, locked=False),
+    vm("empty", {"domain.phase": 0}, "worker_look_at", *AT),
+    vm("lock", {}, "worker_end_keepers", "host", locked=False),
+    vm("lock", {}, "domain_boot_again", *AT, locked=False),
+    vm("boots with too much", {}, "domain_prepare", "host", VM5, TOO_MUCH, locked=False),
+    vm("spins for too long", {}, "service_next_budget", "host", 5, 1),
+]
+
+
+@pytest.mark.parametrize("case", FAULTS, ids=str)
+def test_the_check_fires(case: Fault) -> None:
+    assert_seen(case, outcome_of(case))

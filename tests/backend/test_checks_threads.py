@@ -103,6 +103,13 @@ def a_slab_that_is_full_and_not_charged(lab: CheckLab) -> None:
     serve_one(lab, abi.MC_OP_FLUSH_PAGE, tmem=True)
 
 
+@service("service_grow_tmem")
+def tmem_grows_without_the_lock(lab: CheckLab) -> None:
+    lab.open()
+    lab.tmem(execute=lambda *_: lib.MC_NEED_SLAB, grow=lambda *_: lab.unlock() or -1)
+    serve_one(lab, abi.MC_OP_FLUSH_PAGE, tmem=True)
+
+
 @service("service_tmem")
 def tmem_that_asks_when_it_may_not(lab: CheckLab) -> None:
     lab.open()
