@@ -54,7 +54,7 @@ def test_the_hypervisor_goes_on_and_the_domid_is_free_later(
         config, short_path, backend, coordinator, lambda event, _: events.append(event)
     )
     backend.open(VM1, spec("vm1", boot=3))
-    connection: Any = SimpleNamespace(close=lambda: None)
+    connection: Any = SimpleNamespace(close=lambda: None, shutdown=lambda _: None)
     vm1 = DomainConfig("vm1", 8 * AREA, 3 * AREA, 8 * AREA)
     entry = DomainEntry(VM1, vm1, 1, "futex", connection)
     host._domains.add(entry)
