@@ -36,6 +36,8 @@ static void layout_check(const struct mc_control *control)
     MC_CHECK(control->ram_bytes == (uint64_t)control->areas * MC_AREA_BYTES,
              "%u areas in %lu bytes", control->areas, control->ram_bytes);
     MC_CHECK(control->slots == MC_SLOTS, "a layout with %u slots", control->slots);
+    MC_CHECK(control->ring_slots == MC_RING_SLOTS, "a layout with rings of %u records",
+             control->ring_slots);
 }
 
 static struct mc_control layout_of(uint32_t areas)

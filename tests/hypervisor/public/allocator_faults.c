@@ -244,6 +244,13 @@ static void layout_with_no_slots(void)
     layout_check(&control);
 }
 
+static void layout_with_half_a_ring(void)
+{
+    struct mc_control control = layout_of(AREAS);
+    control.ring_slots /= 2;
+    layout_check(&control);
+}
+
 static void format_for_no_domain(void)
 {
     mc_meta_format(meta, (uint64_t)mc_meta_bytes(AREAS), MC_MAX_DOMAINS, AREAS);
@@ -400,6 +407,18 @@ static void mapping_of_half_a_page(void)
     backing_map(-1, MAP_PRIVATE | MAP_ANONYMOUS, 2048);
 }
 
+static void tree_beyond_the_end(void)
+{
+    mc_tree_mend(&frames, frames.tree_count * MC_TREE_AREAS);
+}
+
+static void mapping_across_areas(void)
+{
+    int fd = memfd_create("memcoord-faults", MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, MC_AREA_BYTES) == 0)
+        mc_map_at(fd, MC_AREA_BYTES, MC_AREA_BYTES / 2);
+}
+
 static void huge_half_area(void)
 {
     mc_populate_huge(MC_AREA_BYTES, MC_AREA_BYTES / 2);
@@ -421,7 +440,8 @@ static const struct {
     FAULT(claim_beyond_the_end), FAULT(claim_of_too_much), FAULT(search_with_no_slot),
     FAULT(reclaim_without_trees), FAULT(give_of_half_an_area), FAULT(section_without_end),
     FAULT(layout_beside_a_page), FAULT(layout_out_of_order), FAULT(layout_with_too_few_trees),
-    FAULT(layout_with_too_little_ram), FAULT(layout_with_no_slots), FAULT(format_for_no_domain),
+    FAULT(layout_with_too_little_ram), FAULT(layout_with_no_slots), FAULT(layout_with_half_a_ring),
+    FAULT(mapping_across_areas), FAULT(tree_beyond_the_end), FAULT(format_for_no_domain),
     FAULT(sound_area_beyond_the_end), FAULT(sound_run_in_two_trees),
     FAULT(validate_without_trees), FAULT(statistics_without_slots),
     FAULT(word_unclaim_beyond_the_end), FAULT(transition_without_trees),

@@ -36,7 +36,8 @@ def memcoord(
 
 def ls_of(host: Host) -> str:
     rows = [{name: row[name] for name in ("name", *STANDING)} for row in domains_of(host)]
-    run = {"run": "r", "state": "live", "started": "", "problem": "", "domains": rows}
+    run = {"run": "r", "state": "live", "started": "", "problem": "", "restarts": 0}
+    run |= {"domains": rows}
     return "\n".join(run_lines([run]))
 
 
