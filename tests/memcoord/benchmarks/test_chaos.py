@@ -85,7 +85,7 @@ def test_kills_of_a_host_that_cannot_be_had_are_done_on_another(
         return msgspec.structs.replace(config, huge_dir="/nowhere")
 
     monkeypatch.setattr(chaos, "configuration", without_huge)
-    code, result = run(short_path, capsys, kills=6)
+    code, result = run(short_path, capsys, kills=60, seed=3)
     assert (code, result["problems"]) == (0, [])
     assert result["skipped"].keys() == {"huge"}
     assert result["kills"] >= 6
