@@ -227,10 +227,14 @@ class World:
         return done >= int(when.done * len(other.stream.pages))
 
     def _arrive(self) -> None:
-        """Open every domain that is due."""
+        """Open every domain that is due, and have it planned for, as the hypervisor does."""
+        opened = False
         for domain in self.domains:
             if domain.start_ns < 0 and self._is_due(domain):
                 self._open(domain)
+                opened = True
+        if opened:
+            self._plan()
 
     def _open(self, domain: SimDomain) -> None:
         domain.start_ns = self.now_ns
@@ -307,17 +311,22 @@ class World:
         return made
 
     def tick(self) -> TickReport:
-        """Have the coordinator take a snapshot, plan and apply."""
-        report = self.coordinator.tick()
+        """The tick at the end of an interval."""
+        report = self._plan()
         self.ticks += 1
-        if report.fault is not None:
-            self._notices[str(report.fault)] = None
         self._served_ticks += bool(report.host.domains)
         self._faulty_ticks += bool(report.host.domains) and report.fault is not None
         if self.scenario.tmem_compression and self.host.tmem is not None:
             self.host.tmem.compress_step(COMPRESS_PAGES)
         if self._recorder is not None:
             self._recorder(self.now_ns / 1e9, report)
+        return report
+
+    def _plan(self) -> TickReport:
+        """Have the coordinator take a snapshot, plan and apply."""
+        report = self.coordinator.tick()
+        if report.fault is not None:
+            self._notices[str(report.fault)] = None
         return report
 
 

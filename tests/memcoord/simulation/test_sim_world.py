@@ -52,6 +52,10 @@ def run_checked(what: Scenario, policy: Any, label: str = "test") -> PolicyResul
     return world.result()
 
 
+#: What tmem may hold in ``contest``.
+TMEM_PAGES = 2 * AREA_FRAMES
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_same_seed_gives_the_same_bytes(policy: str) -> None:
     found = {msgspec.json.encode(simulate(contest(), policy, seed=7)) for _ in range(2)}
@@ -227,7 +231,17 @@ def test_a_policy_that_fails_is_named_and_the_run_goes_on() -> None:
     assert all(one.state == "done" for one in result.domains)
     # It decided nothing, so the result must not pass for one of it.
     assert not result.good
-    assert result.policy_faults == result.ticks
+    assert result.policy_faults == result.ticks + 2  # vm1 and vm2 attached together, then vm3
+
+
+def test_a_newcomer_is_planned_for_before_its_first_put() -> None:
+    begun = World(contest(), load("static-alloc"))
+    assert {now.tmem_target_pages for now in begun.host.snapshot().domains} == {TMEM_PAGES // 2}
+    while len(begun.host.snapshot().domains) < 3 and begun.advance():
+        pass  # the late domain attaches within an interval, and no tick is made
+    now = {one.name: one for one in begun.host.snapshot().domains}
+    assert now["vm3"].tmem_target_pages == TMEM_PAGES // 3
+    assert begun.ticks == 0
 
 
 def test_a_policy_that_stalls_or_exits_is_named_and_the_run_goes_on(
