@@ -56,7 +56,10 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GuestResult(msgspec.Struct, frozen=True):
-    """The answer of a domain's process, one line of JSON on its stdout."""
+    """The answer of a domain's process, one line of JSON on its stdout.
+
+    ``begin_s`` is the ``time.monotonic`` of its first reference.
+    """
 
     references: int
     faults: int
@@ -66,6 +69,7 @@ class GuestResult(msgspec.Struct, frozen=True):
     failed_puts: int
     pages_verified: int
     run_s: float
+    begin_s: float
     file_reads: int = 0
 
 

@@ -2,8 +2,10 @@
 
 Owns: the order of a run.
   1. hypervisor.json and a file per domain are written; the hypervisor starts and answers a ping.
-  2. domains start at their time; statistics are read until every domain has ended.
-  3. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
+  2. all processes of domains start; those that start together attach and wait for each other, the
+     late ones wait outside (``barrier``).
+  3. domains go at their time; statistics are read until every domain has ended.
+  4. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
 A domain that dies is noted and the run goes on. The hypervisor's death, a signal, or a run that
 stands still for STALL_S ends it. Called by ``memcoord.commands.run`` from the main thread.
 """
@@ -24,7 +26,7 @@ from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
-from memcoord.testbed.live import hypervisor, verdicts
+from memcoord.testbed.live import barrier, hypervisor, verdicts
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
@@ -45,6 +47,8 @@ TOLD, SWAP = "config.json", "swap"
 POLL_MS = 50
 #: No reference done and nothing ended for this long: the run is stuck.
 STALL_S = 60.0
+#: What domains get to make their streams and to attach.
+GATHER_S = 120.0
 #: What domains get to notice that the hypervisor died, and to say so.
 FAREWELL_S = 15.0
 #: Sockets of the running hypervisor that are linked in the run directory itself.
@@ -108,6 +112,7 @@ class PolicyRun:
             try:
                 self._wait_ready()
                 seen.subscribe()
+                self._gather()
                 self._drive()
             except (RunBroken, BadStatistics) as broken:
                 error = str(broken)
@@ -125,6 +130,7 @@ class PolicyRun:
             ticks=seen.ticks,
             policy_faults=seen.faults,
             error=error,
+            overlap=barrier.differences(self._domains),
             notices=self._hypervisor.notices() + verdicts.notices(self._directory / EVENTS),
         )
 
@@ -200,15 +206,31 @@ class PolicyRun:
 
     # During.
 
+    def _gather(self) -> None:
+        """Start the domains' processes, and wait until each stands where it is to wait."""
+        self._progress.note("starting the domains")
+        for domain in self._domains:
+            self._start_domain(domain)
+        barrier.attach_first(self._domains)
+        deadline_s = time.monotonic() + GATHER_S
+        while barrier.is_closed(self._domains):
+            if time.monotonic() > deadline_s:
+                raise RunBroken(f"the domains were not ready after {GATHER_S:.0f} s")
+            for _ in self._statistics.read(POLL_MS):
+                pass  # of the time before the start, which is in no series
+            self._check()
+
     def _drive(self) -> None:
         self._progress.note("running")
-        moved_s = time.monotonic()
+        moved_s = self._go_s = time.monotonic()
+        self._statistics.begin_s = self._go_s
         done_before = -1
         while any(domain.result is None for domain in self._domains):
             now_s = time.monotonic()
             for domain in self._domains:
-                if domain.child is None and self._is_due(domain):
-                    self._start_domain(domain)
+                if not domain.is_going and self._is_due(domain):
+                    barrier.go(domain)
+                    self._event("go", process=domain.spec.name)
                     moved_s = now_s
             self._read(POLL_MS)
             for domain in self._domains:
@@ -216,7 +238,9 @@ class PolicyRun:
             self._check()
             done = sum(domain.references for domain in self._domains)
             self._progress.advance(done, self._total)
-            waiting = any(domain.child is None for domain in self._domains)
+            waiting = any(
+                not domain.is_going and domain.spec.start_after_s > 0 for domain in self._domains
+            )
             if done != done_before or waiting:
                 done_before, moved_s = done, now_s
             elif now_s - moved_s > STALL_S:
@@ -250,7 +274,7 @@ class PolicyRun:
             self._series.add(self._policy, publication, self._statistics.elapsed_s)
             for row in publication.domains:
                 if domain := by_name.get(row.get("name", "")):
-                    domain.statistics = row
+                    domain.note(row, time.monotonic())
 
     def _check(self) -> None:
         """Note processes that ended; RunBroken when the run cannot go on."""
@@ -281,7 +305,7 @@ class PolicyRun:
         """
         died = self._hypervisor.returncode is not None
         if died:  # the domains notice by themselves; their words belong in the report
-            children = [domain.child for domain in self._domains if domain.child]
+            children = [one.child for one in self._domains if one.child and one.is_going]
             self._launcher.wait(children, FAREWELL_S)
         for domain in self._domains:
             if domain.child is not None and domain.runs:

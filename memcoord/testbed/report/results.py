@@ -53,7 +53,8 @@ class DomainResult(msgspec.Struct, kw_only=True):
 class PolicyResult(msgspec.Struct, kw_only=True):
     """The same scenario under one policy; ``error`` is empty unless the run itself broke.
 
-    ``notices`` are complaints of the hypervisor, such as faults of the policy.
+    ``notices`` are complaints of the hypervisor, such as faults of the policy. ``overlap`` says
+    where domains ran at other times than the scenario asks for: such a run shows something else.
     """
 
     policy: str
@@ -63,6 +64,7 @@ class PolicyResult(msgspec.Struct, kw_only=True):
     policy_faults: int = 0  # ticks at which the policy failed and its last valid plan stayed
     error: str = ""
     notices: list[str] = msgspec.field(default_factory=list)
+    overlap: list[str] = msgspec.field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -179,6 +181,7 @@ def closing(report: RunReport) -> list[str]:
     for policy in report.policies:
         problems = [policy.error] if policy.error else []
         problems += [f"{r.domain} {r.state}: {r.reason}" for r in policy.domains if r.reason]
+        problems += [f"not the overlap of the scenario: {text}" for text in policy.overlap]
         lines += [f"{policy.policy}: {problem}" for problem in [*problems, *policy.notices]]
     if report.error:
         lines.append(report.error)

@@ -75,12 +75,18 @@ HYPERVISOR = """
 """
 GUEST = """
     import json, os, pathlib, sys, time
+    from memcoord.testbed.guests.gates import MADE, READY, stand_at
     from memcoord.testbed.runs.launcher import end_with_parent
 
     end_with_parent()
     config = json.loads(pathlib.Path(sys.argv[1]).read_text())
     name = config["name"]
     pathlib.Path(config["swap_file"]).touch()
+    if name == "slow":
+        time.sleep(600)
+    stand_at(MADE)
+    stand_at(READY)
+    begin_s = time.monotonic()
     if name == "wrong":
         sys.stderr.write("Traceback\\n\\nwrong content: domain wrong, page 3\\n")
         raise SystemExit(1)
@@ -91,10 +97,12 @@ GUEST = """
         time.sleep(600)
     if name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is to crash":
         time.sleep(600)
-    while not pathlib.Path(config["directory"], "published").exists():
+    is_quick = name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is over at once"
+    while not is_quick and not pathlib.Path(config["directory"], "published").exists():
         time.sleep(0.01)
     print(json.dumps(dict(references=4, faults=3, tmem_hits=2, swap_ins=1, swap_outs=1,
-                          failed_puts=1, pages_verified=2, run_s=0.25)))
+                          failed_puts=1, pages_verified=2, begin_s=begin_s,
+                          run_s=time.monotonic() - begin_s if is_quick else 0.25)))
 """
 
 Run = Callable[..., int]
@@ -340,7 +348,29 @@ def test_a_domain_starts_when_another_has_come_far_enough(run: Run, tmp_path: Pa
     assert run("vm1", "vm2", "vm3", more=later) == 0
     events = [(e["event"], e["process"]) for e in events_in(tmp_path) if e.get("process")]
     at = {event: place for place, event in enumerate(events)}
-    assert at["started", "vm1"] < at["started", "vm2"] < at["done", "vm2"] < at["started", "vm3"]
+    # All processes wait before the first goes, and a late one goes when its time has come.
+    assert max(at["started", name] for name in ("vm1", "vm2", "vm3")) < at["go", "vm1"]
+    assert at["go", "vm1"] < at["go", "vm2"] < at["done", "vm2"] < at["go", "vm3"]
+
+
+def test_a_domain_that_is_never_ready_ends_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memcoord.testbed.live.session.GATHER_S", 0.3)
+    assert run("vm1", "slow") == 1
+    policy = report_in(tmp_path)["policies"][0]
+    assert "were not ready" in policy["error"]
+    assert all(domain["state"] == "stopped" for domain in policy["domains"])
+
+
+def test_another_overlap_than_the_scenarios_is_reported(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = {"vm2": 'start_when = {domain = "vm1", done = 0.25}\n'}
+    assert run("vm1", "vm2", mode="vm1 is over at once", more=later, as_json=False) == 0
+    (text,) = report_in(tmp_path)["policies"][0]["overlap"]
+    assert text == "vm2 was to start with vm1 at 25%, and started with it at 100%"
+    assert text in capsys.readouterr().out
 
 
 def test_a_policy_that_never_decides_is_a_failed_run(
