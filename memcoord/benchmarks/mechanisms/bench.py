@@ -172,7 +172,7 @@ class MechanismsBench(Rounds):
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every row once."""
         blocks = {"count": MALLOC_SAMPLES, "ops": 1, "size": AREA_BYTES}
-        samples, faults = self._asker.ask("malloc_fresh", **blocks)
+        samples, faults, _ = self._asker.ask("malloc_fresh", **blocks)
         row = self._sheet.add("malloc_fresh_2m", samples, 1)
         row.extra["page_faults_per_page"] = round(faults, 3)
         steps = list(itertools.product(self._pages, VARIANTS))

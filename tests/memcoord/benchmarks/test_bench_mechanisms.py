@@ -103,7 +103,8 @@ def check_tables(result: dict[str, Any], tmp_path: Path) -> None:
     assert "direct" in table.head
     by_head = {str(line[0]): dict(zip(table.head, line, strict=True)) for line in table.lines}
     assert by_head["granule, KiB"]["direct"] == "2,048"
-    assert tables.MISSING not in [cells["direct"] for cells in by_head.values()]
+    shown = {head: cells["direct"] for head, cells in by_head.items() if "p99" not in head}
+    assert tables.MISSING not in shown.values()  # few transfers carry no p99
     (tmp_path / "r.json").write_bytes((tmp_path / "m" / "mechanisms.json").read_bytes())
     document = tmp_path / "d.md"
     document.write_text(f"a\n{tables.begin('measured')}\nold\n{tables.end('measured')}\nb\n")
