@@ -236,12 +236,13 @@ class RoundsBench(Bench):
         for table in self._tables(result):
             text += ["", *tables.markdown(table)]
         measured = [
-            [key, tables.short(target["measured"]), f"{target['must']:g}", f"{target['aim']:g}"]
+            [key, tables.short(target["measured"]), f"{target['must']:g}", f"{target['aim']:g}",
+             target["reached"]]
             for key, target in result["targets"].items()
             if target["measured"] is not None
-        ]
+        ]  # fmt: skip
         if measured:
-            head = ["ratio", "measured", "must", "aim"]
+            head = ["ratio", "measured", "must", "aim", "reached"]
             text += ["", *tables.markdown(Table("ratios", head, measured))]
         if result.get("skipped"):
             text += ["", f"Left out: {', '.join(result['skipped'])}."]

@@ -18,6 +18,7 @@
 #define LINES_PER_PAGE (MC_FRAME_BYTES / LINE_BYTES)
 #define STRIDE 1031u                /* a prime: blocks are freed in another order than taken */
 #define NS_PER_S 1000000000ull
+#define INLINE inline __attribute__((always_inline))
 
 /* The thread that made the others opens the gate when all of them have come to it. */
 struct gate {
@@ -37,7 +38,7 @@ struct recycler {
     int status;
 };
 
-static inline void touch_pages(uint8_t *block, uint64_t bytes, uint64_t operation)
+static INLINE void touch_pages(uint8_t *block, uint64_t bytes, uint64_t operation)
 {
     uint64_t line = operation % LINES_PER_PAGE * LINE_BYTES;
     for (uint64_t at = 0; at < bytes; at += MC_FRAME_BYTES)
@@ -58,7 +59,7 @@ static uint64_t clock_of(clockid_t clock)
                                       : (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
-static int malloc_take(int64_t *out, uint64_t bytes, uint64_t operation)
+static INLINE int malloc_take(int64_t *out, uint64_t bytes, uint64_t operation)
 {
     uint8_t *block = malloc(bytes);
     if (block == NULL)
@@ -68,64 +69,75 @@ static int malloc_take(int64_t *out, uint64_t bytes, uint64_t operation)
     return MC_OK;
 }
 
-static int grant_take(const struct recycler *me, int64_t *out, uint64_t operation)
+static INLINE int grant_take(struct mc_guest *guest, int slot, int64_t *out, uint64_t bytes,
+                             uint64_t operation)
 {
-    uint64_t bytes = me->how->bytes;
     int64_t frame = bytes == MC_FRAME_BYTES
-                        ? mc_guest_alloc(me->guest, me->slot, 0)
-                        : mc_guest_alloc_areas(me->guest, me->slot,
-                                                  (uint32_t)(bytes / MC_AREA_BYTES));
+                        ? mc_guest_alloc(guest, slot, 0)
+                        : mc_guest_alloc_areas(guest, slot, (uint32_t)(bytes / MC_AREA_BYTES));
     if (frame < 0)
         return (int)frame;
-    touch_pages(me->guest->ram + ((uint64_t)frame << MC_FRAME_SHIFT), bytes, operation);
+    touch_pages(guest->ram + ((uint64_t)frame << MC_FRAME_SHIFT), bytes, operation);
     *out = frame;
     return MC_OK;
 }
 
-static int grant_give(const struct recycler *me, int64_t frame)
+static INLINE int grant_give(struct mc_guest *guest, int slot, int64_t frame, uint64_t bytes)
 {
-    uint64_t bytes = me->how->bytes;
     if (bytes == MC_FRAME_BYTES)
-        return mc_frames_free(&me->guest->frames, me->slot, (uint64_t)frame, 0);
-    return (int)mc_frames_free_areas(&me->guest->frames, me->slot, (uint64_t)frame,
+        return mc_frames_free(&guest->frames, slot, (uint64_t)frame, 0);
+    return (int)mc_frames_free_areas(&guest->frames, slot, (uint64_t)frame,
                                      (uint32_t)(bytes / MC_AREA_BYTES));
 }
 
-static int malloc_samples(struct recycler *me)
+static INLINE int take_one(const struct recycler *me, int64_t *out, uint64_t bytes, uint64_t i)
 {
-    const struct mcb_recycling *how = me->how;
-    uint32_t at = 0, stride = STRIDE % how->live;
-    int status = MC_OK;
-    for (uint32_t s = 0; s < how->count && !status; s++) {
-        uint64_t start = mc_clock_ns();
-        for (uint32_t i = 0; i < how->ops && !status; i++) {
-            free((void *)(uintptr_t)me->held[at]);
-            status = malloc_take(&me->held[at], how->bytes, i);
-            at += stride;
-            at -= at < how->live ? 0 : how->live;
-        }
-        me->samples[s] = mc_clock_ns() - start;
-    }
-    return status;
+    return me->guest ? grant_take(me->guest, me->slot, out, bytes, i)
+                     : malloc_take(out, bytes, i);
 }
 
-static int grant_samples(struct recycler *me)
+static INLINE void give_one(const struct recycler *me, int64_t held, uint64_t bytes)
 {
-    const struct mcb_recycling *how = me->how;
-    uint32_t at = 0, stride = STRIDE % how->live;
-    int status = MC_OK;
-    for (uint32_t s = 0; s < how->count && status >= 0; s++) {
+    if (me->guest != NULL)
+        grant_give(me->guest, me->slot, held, bytes);
+    else
+        free((void *)(uintptr_t)held);
+}
+
+/* `is_grant` and `bytes` are constants where this is inlined: neither side pays for the other. */
+static INLINE int samples_of(struct recycler *me, int is_grant, uint64_t bytes)
+{
+    const struct mcb_recycling how = *me->how;
+    struct mc_guest *guest = me->guest;
+    int64_t *held = me->held;
+    uint32_t at = 0, stride = STRIDE % how.live;
+    int status = MC_OK, slot = me->slot;
+    for (uint32_t s = 0; s < how.count && status >= 0; s++) {
         uint64_t start = mc_clock_ns();
-        for (uint32_t i = 0; i < how->ops && status >= 0; i++) {
-            status = grant_give(me, me->held[at]);
-            if (status >= 0)
-                status = grant_take(me, &me->held[at], i);
+        for (uint32_t i = 0; i < how.ops && status >= 0; i++) {
+            if (is_grant) {
+                status = grant_give(guest, slot, held[at], bytes);
+                if (status >= 0)
+                    status = grant_take(guest, slot, &held[at], bytes, i);
+            } else {
+                free((void *)(uintptr_t)held[at]);
+                status = malloc_take(&held[at], bytes, i);
+            }
             at += stride;
-            at -= at < how->live ? 0 : how->live;
+            at -= at < how.live ? 0 : how.live;
         }
         me->samples[s] = mc_clock_ns() - start;
     }
     return status < 0 ? status : MC_OK;
+}
+
+static int recycler_samples(struct recycler *me)
+{
+    uint64_t bytes = me->how->bytes;
+    if (me->guest != NULL)
+        return bytes == MC_FRAME_BYTES ? samples_of(me, 1, MC_FRAME_BYTES)
+                                       : samples_of(me, 1, bytes);
+    return bytes == MC_FRAME_BYTES ? samples_of(me, 0, MC_FRAME_BYTES) : samples_of(me, 0, bytes);
 }
 
 /* Claim a slot and take the blocks that are to live; how many those are. */
@@ -137,8 +149,7 @@ static uint32_t recycler_begin(struct recycler *me)
         me->status = me->slot < 0 ? me->slot : MC_OK;
     }
     while (taken < me->how->live && !me->status) {
-        me->status = me->guest ? grant_take(me, &me->held[taken], taken)
-                               : malloc_take(&me->held[taken], me->how->bytes, taken);
+        me->status = take_one(me, &me->held[taken], me->how->bytes, taken);
         taken += !me->status;
     }
     return taken;
@@ -147,10 +158,7 @@ static uint32_t recycler_begin(struct recycler *me)
 static void recycler_end(struct recycler *me, uint32_t taken)
 {
     for (uint32_t i = 0; i < taken; i++)
-        if (me->guest != NULL)
-            grant_give(me, me->held[i]);
-        else
-            free((void *)(uintptr_t)me->held[i]);
+        give_one(me, me->held[i], me->how->bytes);
     if (me->guest != NULL && me->slot >= 0) {
         mc_slot_drain(&me->guest->frames, me->slot);
         mc_slot_release(&me->guest->frames, me->slot);
@@ -167,7 +175,7 @@ static void *recycler_run(void *argument)
         pthread_mutex_unlock(&me->gate->closed);
     }
     if (!me->status)
-        me->status = me->guest ? grant_samples(me) : malloc_samples(me);
+        me->status = recycler_samples(me);
     recycler_end(me, taken);
     return NULL;
 }

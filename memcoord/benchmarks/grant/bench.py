@@ -50,6 +50,7 @@ WARM_SAMPLES = 400
 SINGLE_SAMPLES = 4000
 PYTHON_SAMPLES = 300
 FRESH_SAMPLES = 6
+CREDIT_SAMPLES = 16
 KERNEL_SAMPLES = 4
 AREA_SAMPLES = 12
 HURRIED_SAMPLES = 24
@@ -59,6 +60,7 @@ IMPORT_SAMPLES = 2
 DONOR_AREAS = 48
 LOCAL_AREAS = 40
 CREDIT_AREAS = 64
+CREDIT_AHEAD_AREAS = 8  # granted ahead of need; its use is told once for half of it
 SLACK_AREAS = 2
 DONOR_REST_NS = 5_000_000  # between two passes of a donor's program over its memory
 WARM_BYTES = FRESH_SAMPLES * AREA_BYTES
@@ -269,16 +271,17 @@ class GrantBench(Rounds):
         call, add = self.subject.ask, self.sheet.add
         call("warm", size=WARM_BYTES)
         before_ns = int(lib.mcb_cpu_of(self._roomy.pid))
-        samples, dry, thrown, cpu_ns = call(
-            "grant_credit", key="credit", count=FRESH_SAMPLES, ops=AREA_FRAMES
+        samples, dry, thrown, cpu_ns, areas = call(
+            "grant_credit", key="credit", count=CREDIT_SAMPLES, ops=AREA_FRAMES
         )
         cpu_ns += int(lib.mcb_cpu_of(self._roomy.pid)) - before_ns
-        add("grant_cpu_4k", _one(cpu_ns), FRESH_SAMPLES * AREA_FRAMES)
+        if areas:  # the areas that came are those that were paid for
+            add("grant_cpu_4k", _one(cpu_ns // areas), AREA_FRAMES)
         if samples:
             row = add("grant_credit_4k", samples, AREA_FRAMES)
             _count(row, "credit_ran_dry", dry)
             _count(row, "samples_not_fresh", thrown)
-        samples, _, _, _ = call("grant_credit", key="credit", count=2, ops=1)
+        samples, *_ = call("grant_credit", key="credit", count=2, ops=1)
         if samples:
             add("grant_credit_4k single", samples, 1)
         call("give_back", key="credit")
@@ -336,7 +339,8 @@ def _roomy(pages: str, huge_dir: str) -> HypervisorConfig:
     frames, local = CREDIT_AREAS * AREA_FRAMES, LOCAL_AREAS * AREA_FRAMES
     domains = [DomainConfig(f"local{pages}", local, local, local, credit_areas=0)]
     if pages == SMALL:
-        domains.append(DomainConfig("credit", frames, 0, frames, credit_areas=1))
+        credit = DomainConfig("credit", frames, 0, frames, credit_areas=CREDIT_AHEAD_AREAS)
+        domains.append(credit)
     return _config(LOCAL_AREAS + CREDIT_AREAS + SLACK_AREAS + 2, pages, huge_dir, *domains)
 
 

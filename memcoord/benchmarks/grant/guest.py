@@ -106,16 +106,17 @@ class GrantGuest(Measured):
         return samples
 
     @operation
-    def grant_credit(self, key: str, count: int, ops: int) -> tuple[bytes, int, int, int]:
+    def grant_credit(self, key: str, count: int, ops: int) -> tuple[bytes, int, int, int, int]:
         """First touches, ``count`` areas of them, in samples of ``ops``; how often credit ran dry,
-        how many areas were thrown away because a frame in them had been touched before, and the
-        CPU time of this process."""
+        how many areas were thrown away because a frame in them had been touched before, the CPU
+        time of this process, and the areas that were granted and mapped meanwhile."""
         at, found, thrown = self._attached[key], array("Q"), 0
         each = AREA_FRAMES // ops
         samples, recycled = ffi.new("uint64_t[]", each), ffi.new("uint32_t *")
         ok(lib.mcb_hold_touched(at.guest, at.slot, HOLD_FRAMES_MAX, at.touched), "hold")
         self._await_credit(at)
-        dry, cpu_ns = int(at.guest.control.credit_dry), time.process_time_ns()
+        dry, mapped = int(at.guest.control.credit_dry), int(at.guest.mapped_areas)
+        cpu_ns = time.process_time_ns()
         for _ in range(count):
             status = lib.mcb_grant_fresh(
                 at.guest, at.slot, samples, each, ops, at.touched, recycled
@@ -127,7 +128,8 @@ class GrantGuest(Measured):
                 found.frombytes(bytes(ffi.buffer(samples)))
             self._await_credit(at)
         cpu_ns = time.process_time_ns() - cpu_ns
-        return found.tobytes(), int(at.guest.control.credit_dry) - dry, thrown, cpu_ns
+        dry, mapped = at.guest.control.credit_dry - dry, int(at.guest.mapped_areas) - mapped
+        return found.tobytes(), dry, thrown, cpu_ns, mapped
 
     def _await_credit(self, at: AttachedDomain) -> None:
         deadline = time.monotonic() + CREDIT_WAIT_S

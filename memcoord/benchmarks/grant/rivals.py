@@ -7,6 +7,7 @@ several. Used by: ``memcoord.benchmarks.grant.bench``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +40,13 @@ class Rival:
         return self.single.ask(op, **args)
 
 
-def start_rivals(lab: Lab, sheet: Sheet) -> list[Rival]:
-    """The allocators found on this machine; ``sheet`` is told which are not."""
+def start_rivals(lab: Lab, sheet: Sheet, names: Collection[str] = ()) -> list[Rival]:
+    """The allocators, or those of ``names``, found on this machine; ``sheet`` is told which are
+    not."""
     found = []
     for allocator in ALLOCATORS:
+        if names and allocator.name not in names:
+            continue
         library = allocator.library()
         if library is None:
             sheet.skip(allocator.name, ConfigError(allocator.name, "the library is not installed"))

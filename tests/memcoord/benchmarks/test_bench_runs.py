@@ -49,6 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WARM", "SINGLE", "PYTHON", "FRESH", "KERNEL", "AREA", "HURRIED", "SLOW",
                  "IMPORT"):  # fmt: skip
         monkeypatch.setattr(grant, f"{name}_SAMPLES", 2)
+    monkeypatch.setattr(grant, "CREDIT_SAMPLES", 8)  # its use is told at every fourth
     for name in ("SPIN", "SLEEP", "ZMQ", "BATCH"):
         monkeypatch.setattr(ring, f"{name}_SAMPLES", 5)
 
