@@ -10,8 +10,8 @@
 
 /* cdef-begin */
 /* One file of `bytes`, in pages of `kind` (enum mc_backing_kind), mapped twice as a domain's is:
- * touched through one mapping, mapped through the other, punched in one call. `directory` of a tmpfs
- * mounted huge=always, or "". 0 or a negative enum mc_status. */
+ * touched through one mapping, mapped through the other, punched in one call. `directory`: of a
+ * tmpfs mounted huge=always, or "". 0 or a negative enum mc_status. */
 int mcb_kernel_pages(const char *directory, int kind, uint64_t bytes, uint64_t *touch_ns,
                      uint64_t *punch_ns);
 /* Take 2 MiB of private memory, touch it, give it back, again and again: zeroing and nothing else.

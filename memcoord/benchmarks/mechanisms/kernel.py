@@ -1,4 +1,4 @@
-"""The kernel alone, beside the mechanisms: giving pages, taking them, and zeroing beside a bystander.
+"""The kernel alone: giving pages, taking them back, and zeroing beside a bystander.
 
 Owns: the rows named ``kernel``. No mechanism can be quicker than its part of them, and a bystander
 suffers from zeroing whoever asks for it. Used by: ``memcoord.benchmarks.mechanisms.bench``.
