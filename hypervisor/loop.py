@@ -262,6 +262,7 @@ class Hypervisor:
             self._endings.note(config.name, pid)
         self._promise()  # a mechanism may boot with less and leave the rest promised
         self._coordinator.domain_opened(domid, config)
+        self._plan()  # before its first put
         self._on_event("attached", {"domain": config.name, "domid": domid, "pid": pid})
         life = {"connection": connection.fileno(), "pidfd": pidfd}
         self._held.keep_below(_peer(domid), {what: fd for what, fd in life.items() if fd >= 0})
@@ -353,18 +354,12 @@ class Hypervisor:
 
     def _tick(self) -> None:
         self._note_leaving()
-        report = self._coordinator.tick()
+        self._plan()
         self._ticks += 1
         self._save()
         self._backend.beat()
         self._listener.expire()
         self._control.expire()
-        fault = "" if report.fault is None else str(report.fault)
-        if fault and fault != self._last_fault:  # once, though a policy may fail at every tick
-            self._on_event("policy-fault", {"why": fault})
-        self._last_fault = fault
-        for violation in report.violations:
-            self._on_event("violation", msgspec.to_builtins(violation))  # excess.c acts, not this
         for name in self._backend.haunted():
             self._on_event("violation", {"name": name, "gone": True})
             if self._config.on_violation == "kill" and self._admission.is_launched(name):
@@ -372,6 +367,15 @@ class Hypervisor:
         if self._config.tmem_compression:
             compress(self._backend)
         self._control.publish(self._publication())
+
+    def _plan(self) -> None:
+        report = self._coordinator.tick()
+        fault = "" if report.fault is None else str(report.fault)
+        if fault and fault != self._last_fault:  # once, though a policy may fail at every tick
+            self._on_event("policy-fault", {"why": fault})
+        self._last_fault = fault
+        for violation in report.violations:
+            self._on_event("violation", msgspec.to_builtins(violation))  # excess.c acts, not this
 
     def _publication(self) -> Publication:
         rows = self._statistics()

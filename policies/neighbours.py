@@ -1,12 +1,13 @@
 """The modules that lie beside a policy's file, which the file may import by their names.
 
-Owns: what of ``sys.path`` and ``sys.modules`` belongs to a policy's file (``shown``), and the list
-of the modules that such a file needs (``files_beside``), for a process that has to run a copy.
+Owns: what of ``sys.path``, ``sys.path_hooks`` and ``sys.modules`` belongs to a policy's file
+(``shown``), and the list of the modules that such a file needs (``files_beside``), for a process
+that has to run a copy.
 
 A file may import ``helper`` when ``helper.py`` or ``helper/`` lies in its folder; a module of that
 name that is installed comes first. The modules beside one file are forgotten when the next file is
-loaded: two policies of one process may each have a ``helper.py``. Called by ``policies.loader`` and
-by sweeps.
+loaded: two policies of one process may each have a ``helper.py``. No bytecode is written into the
+folder, whenever the file imports. Called by ``policies.loader`` and by sweeps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
+from typing import Any
 
 #: The most a policy's file may bring along; beyond, it should be an installed package.
 FILES_MAX, BYTES_MAX = 100, 4 << 20
@@ -25,6 +34,16 @@ FILES_MAX, BYTES_MAX = 100, 4 << 20
 
 class TooMany(ValueError):
     """A policy's file imports more from beside it than a copy may hold."""
+
+
+class _Unwritten(SourceFileLoader):
+    """Loads a module, and leaves no bytecode beside it."""
+
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Write nothing.
+
+        API: importlib calls it with the bytecode it has made.
+        """
 
 
 class _Beside:
@@ -39,14 +58,33 @@ class _Beside:
     def change_to(self, folder: Path) -> None:
         self.forget()
         self._folder, self._path = folder, [*sys.path]
+        self._drop_finders()
         self._known = frozenset(name.partition(".")[0] for name in [*sys.modules])
         sys.path.append(str(folder))
+        sys.path_hooks.insert(0, self._find_in)
         importlib.invalidate_caches()
+
+    def _find_in(self, path: str) -> FileFinder:
+        """As the interpreter finds modules, in the folder and in packages that lie in it alone."""
+        if self._folder is None or not Path(path).is_relative_to(self._folder):
+            raise ImportError(f"{path} is not beside a policy's file")
+        return FileFinder(
+            path, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Unwritten, SOURCE_SUFFIXES)
+        )
+
+    def _drop_finders(self) -> None:
+        """What the interpreter has found in the folder by a hook before."""
+        for path in [*sys.path_importer_cache]:
+            if self._folder is not None and Path(path).is_relative_to(self._folder):
+                del sys.path_importer_cache[path]
 
     def forget(self) -> None:
         if self._folder is None:
             return
         sys.path[:] = self._path  # the file may have changed it as well
+        if self._find_in in sys.path_hooks:
+            sys.path_hooks.remove(self._find_in)
+        self._drop_finders()
         for name, module in [*sys.modules.items()]:
             file = getattr(module, "__file__", None)
             ours = name.partition(".")[0] not in self._known

@@ -297,6 +297,7 @@ static int domain_boot_again(struct mc_host *host, struct mc_domain *domain)
 static int domain_restart(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
 {
     int status;
+    domain->is_unbooted = 1;
     mc_condemn_all(host, domain, 1);
     domain->config_bell++;      /* voids whatever the guest before said of its configuration */
     status = domain_format_meta(host, domain, boots);
@@ -304,6 +305,7 @@ static int domain_restart(struct mc_host *host, struct mc_domain *domain, uint32
         domain_restore_pinned(domain);
         status = mc_errand(host, domain, domain_boot_again, MC_REBOOT_NS_MAX);
     }
+    domain->is_unbooted = status != MC_OK;
     if (!status && host->tmem.open_client)
         status = (int)host->tmem.open_client(host->tmem.state, domain->domid);
     return status;

@@ -174,7 +174,8 @@ struct mc_domain {
     uint32_t kept_first;        /* number of the oldest, */
     uint32_t kept_end;          /* and of the next to come */
     uint32_t is_hungry;         /* its keeper rests and wants to know of memory that comes free */
-    uint32_t pad;
+    uint32_t is_unbooted;       /* taken from for a reboot that has not ended; its mechanism does
+                                 * not follow that */
     int (*errand)(struct mc_host *host, struct mc_domain *domain);  /* mc_errand, or NULL */
     int errand_status;
     int errand_runs;

@@ -78,7 +78,7 @@ static int validate_domain(struct mc_host *host, const struct mc_domain *domain,
     if (memcmp(counts, domain->counts, sizeof counts) || installed != domain->installed_frames ||
         pinned != domain->pinned_frames)
         return MC_EBROKEN;
-    if (domain->leaving)        /* its areas are taken away, which its mechanism does not follow */
+    if (domain->leaving || domain->is_unbooted)     /* areas go, and its mechanism cannot follow */
         return MC_OK;
     return domain->mechanism->validate ? domain->mechanism->validate(host, domain) : MC_OK;
 }

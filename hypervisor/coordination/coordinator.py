@@ -8,9 +8,13 @@ when that fails, a ``PolicyFault`` is reported and the last valid plan is used i
 then grows; 6. domains using more than they were granted are reported. Grants and puts never wait
 for a tick, so memory keeps flowing even while the policy fails.
 
+A newcomer is planned for when it attaches: its opener calls ``tick`` once more, before the domain
+can put a page. Until a plan is valid the newcomer may have an equal share of tmem, and no more than
+the limited targets of the others leave; a plan that sets no tmem targets then sets it free.
+
 The last valid plan is kept through faults: domains that left drop out. A domain the plan does not
 know is unlimited when the plan limits no domain (greedy), else the domain gets an equal share and
-all targets are scaled to capacity. Before the first valid plan every target stays as it was opened.
+all targets are scaled to capacity. Before the first valid plan every RAM target stays as opened.
 The carry of the last valid plan is shown in every view until another plan is valid.
 
 A domain that opted out is in no view: its targets stay as they were opened, or as the operator set
@@ -35,7 +39,7 @@ from hypervisor.coordination.policy_runner import Failed, Loading, Stalled
 from hypervisor.coordination.snapshot_view import Member, Present, view_of
 from hypervisor.coordination.violations import Violation, find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
-from hypervisor.public.errors import PolicyFault
+from hypervisor.public.errors import InternalError, MemcoordError, PolicyFault
 from hypervisor.public.units import DomId
 from policies import CheckedPlan, Plan, PlanError, Policy, View, check_plan
 from policies.base import name_of
@@ -103,8 +107,23 @@ class Coordinator:
         self._statistics = Statistics(policy=name_of(policy))
 
     def domain_opened(self, domid: DomId, config: DomainConfig) -> None:
-        """Coordinate ``domid`` from the next tick on; its targets stay as opened until then."""
-        self._members[domid] = Member(domid, config)
+        """Coordinate ``domid`` from the next tick on; until then its tmem is bounded."""
+        member = self._members[domid] = Member(domid, config)
+        if config.opt_out:
+            return
+        host = self._backend.snapshot()
+        opened = {now.domid: now.tmem_target_pages for now in host.domains}
+        target = opened.pop(domid, 0)
+        limited = sum(max(pages, 0) for pages in opened.values())
+        share = host.tmem_capacity_pages // max(len(self._members), len(self._config.domains))
+        share = max(min(share, host.tmem_capacity_pages - limited), 0)
+        if not 0 <= target <= share:
+            member.is_provisional = True
+            try:
+                self._backend.set_tmem_target(domid, share)
+            except MemcoordError as error:  # the tick that follows reports a refusal
+                if isinstance(error, InternalError):
+                    raise
 
     def domain_closed(self, domid: DomId) -> None:
         """Forget ``domid``; its last decisions can still be asked for. Unknown ones are ignored."""
@@ -233,6 +252,7 @@ class Coordinator:
             why = f"raised {describe_error(error)}"
         else:
             self._keep(plan, present)
+            self._set_free(plan, present)
             self._statistics.last_plan_tick = view.tick
             return plan, None, False
         fault = PolicyFault(self._statistics.policy, why[:FAULT_TEXT_MAX])
@@ -246,6 +266,13 @@ class Coordinator:
             self._kept_ram = dict(zip(domids, map(int, plan.ram), strict=True))
         for index, (member, _) in enumerate(present):
             member.carried = None if plan.carry is None else plan.carry[index]
+
+    def _set_free(self, plan: CheckedPlan, present: Present) -> None:
+        """The first valid plan ends the bounds of newcomers, also when it sets no tmem targets."""
+        for member, _ in present:
+            if member.is_provisional and plan.tmem is None:
+                self._backend.set_tmem_target(member.domid, member.config.tmem_max_pages)
+            member.is_provisional = False
 
     def _last_valid(self, view: View, present: Present) -> CheckedPlan:
         """The kept plan, made to fit the domains and the capacity there are now."""

@@ -26,6 +26,7 @@ class KeptMember(msgspec.Struct):
     carried: list[float] | None
     tmem: int | None
     ram: int | None
+    is_provisional: bool = False
 
 
 class KeptCoordination(msgspec.Struct):
@@ -48,6 +49,7 @@ def kept_of(member: Member, tmem: int | None, ram: int | None) -> KeptMember:
         carried=None if member.carried is None else member.carried.tolist(),
         tmem=tmem,
         ram=ram,
+        is_provisional=member.is_provisional,
     )
 
 
@@ -57,6 +59,7 @@ def member_of(kept: KeptMember, config: DomainConfig) -> Member:
         domid=DomId(kept.domid),
         config=config,
         age=kept.age,
+        is_provisional=kept.is_provisional,
         pinned_tmem_pages=kept.pinned_tmem_pages,
         pinned_ram_frames=kept.pinned_ram_frames,
         waiting_frames=kept.waiting_frames,

@@ -34,6 +34,7 @@ class Member:
     domid: DomId
     config: DomainConfig
     age: int = 0  # ticks attended
+    is_provisional: bool = False  # its tmem target is no plan's: the coordinator bounded it
     seen: DomainSnapshot | None = None  # at its last tick
     pinned_tmem_pages: int | None = None  # set by the operator, against the policy
     pinned_ram_frames: int | None = None
@@ -57,9 +58,9 @@ def view_of(
         return np.array([read(member, now) for member, now in present], dtype=np.float64)
 
     def target(member: Member, now: DomainSnapshot) -> int:
-        if now.tmem_target_pages >= 0:
-            return now.tmem_target_pages
-        return capacity // len(present) if member.age == 0 else capacity
+        if member.age == 0 and (member.is_provisional or now.tmem_target_pages < 0):
+            return capacity // len(present)
+        return now.tmem_target_pages if now.tmem_target_pages >= 0 else capacity
 
     def limits(member: Member, now: DomainSnapshot) -> tuple[int, int, int, int]:
         return _tmem_limits(member, capacity) + _ram_limits(member, granule_of(now))

@@ -184,7 +184,7 @@ class Keeper:
             self._heed(life, *heard)
 
     def _hear_the_rest(self, life: _Life) -> None:
-        """What it sent before its end, where a thread of it still holds the channel open."""
+        """What it has sent by now."""
         with contextlib.suppress(BlockingIOError):
             while (heard := life.line.receive(0.0)) is not None:
                 self._heed(life, *heard)
@@ -258,6 +258,8 @@ class Keeper:
 
     def _ask_to_end(self) -> None:
         if not self._stop_s:
+            if self._life is not None:  # it may have been born, and serve, since it was heard last
+                self._hear_the_rest(self._life)
             self._stop_s = time.monotonic() + STOP_S
             self._signal(signal.SIGTERM)
             if self._life is not None and not self._life.pid and not self._has_served:

@@ -113,7 +113,8 @@ class World:
         self._recorder = recorder
         self._notices: dict[str, None] = {}
         self._served_ticks = self._faulty_ticks = 0
-        seed = scenario.seed if seed is None else seed
+        self._moves_ram = False
+        seed = self._seed = scenario.seed if seed is None else seed
         config = to_hypervisor_config(scenario, scenario.policies[0])
         self.host = SimHost(
             total_frames=config.total_frames,
@@ -190,6 +191,8 @@ class World:
             policy_faults=self.coordinator.statistics().faults,
             error=results.policy_failure(self._faulty_ticks, self._served_ticks),
             notices=[*self._notices][:NOTICES_MAX],
+            seed=self._seed,
+            moves_ram=self._moves_ram,
         )
 
     # Coming and going
@@ -227,10 +230,14 @@ class World:
         return done >= int(when.done * len(other.stream.pages))
 
     def _arrive(self) -> None:
-        """Open every domain that is due."""
+        """Open every domain that is due, and have it planned for, as the hypervisor does."""
+        opened = False
         for domain in self.domains:
             if domain.start_ns < 0 and self._is_due(domain):
                 self._open(domain)
+                opened = True
+        if opened:
+            self._plan()
 
     def _open(self, domain: SimDomain) -> None:
         domain.start_ns = self.now_ns
@@ -307,17 +314,23 @@ class World:
         return made
 
     def tick(self) -> TickReport:
-        """Have the coordinator take a snapshot, plan and apply."""
-        report = self.coordinator.tick()
+        """The tick at the end of an interval."""
+        report = self._plan()
         self.ticks += 1
-        if report.fault is not None:
-            self._notices[str(report.fault)] = None
         self._served_ticks += bool(report.host.domains)
         self._faulty_ticks += bool(report.host.domains) and report.fault is not None
         if self.scenario.tmem_compression and self.host.tmem is not None:
             self.host.tmem.compress_step(COMPRESS_PAGES)
         if self._recorder is not None:
             self._recorder(self.now_ns / 1e9, report)
+        return report
+
+    def _plan(self) -> TickReport:
+        """Have the coordinator take a snapshot, plan and apply."""
+        report = self.coordinator.tick()
+        if report.fault is not None:
+            self._notices[str(report.fault)] = None
+        self._moves_ram |= any(one.kind == "ram" and one.new != one.old for one in report.decisions)
         return report
 
 

@@ -151,5 +151,6 @@ def holding(world: World, *areas: int) -> None:
             "target_frames": frames,
             "installed_frames": frames,
             "current_frames": frames,
+            "tmem_target_pages": 0,
         }
         world.open(index + 1, **held)

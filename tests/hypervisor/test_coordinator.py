@@ -26,7 +26,7 @@ from policies import Plan, View, load
 def test_domains_nobody_announced_are_left_alone() -> None:
     world = World(load("static-alloc"))
     world.host.domains[DomId(9)] = domain(9)
-    world.open(1)
+    world.open(1, tmem_target_pages=0)
     world.tick()
     assert world.host.calls == [("tmem", 1, TMEM)]
 
@@ -34,10 +34,12 @@ def test_domains_nobody_announced_are_left_alone() -> None:
 # The three policies, through the coordinator
 
 
-def test_greedy_sends_nothing() -> None:
+def test_greedy_sets_newcomers_free_and_sends_nothing_else() -> None:
     world = World(load("greedy"))
     world.open(1)
     world.open(2)
+    world.tick()
+    assert world.tmem() == [-1, -1]
     report = world.tick()
     assert (report.fault, world.host.calls, report.decisions) == (None, [], ())
 
@@ -181,8 +183,9 @@ def test_ram_moves_in_whole_areas_and_is_sent_once() -> None:
 
 def test_boot_memory_and_maxmem_bound_a_ram_target() -> None:
     world = World(Scripted([ram_areas(0, 40)]))
-    world.open(1, {"boot_frames": 512}, target_frames=1024, installed_frames=1024)
-    world.open(2, {"maxmem_frames": 2048}, target_frames=1024, installed_frames=1024)
+    held = {"target_frames": 1024, "installed_frames": 1024, "tmem_target_pages": 0}
+    world.open(1, {"boot_frames": 512}, **held)
+    world.open(2, {"maxmem_frames": 2048}, **held)
     world.tick()
     assert world.host.calls == [("ram", 1, 512), ("ram", 2, 2048)]
 
@@ -200,8 +203,8 @@ def test_a_backend_that_refuses_one_domain_still_serves_the_others() -> None:
 
 def test_a_broken_invariant_is_not_swallowed() -> None:
     world = World(Scripted([tmem(10)]))
-    world.host.refuses = InternalError
     world.open(1)
+    world.host.refuses = InternalError
     with pytest.raises(InternalError):
         world.tick()
 
@@ -288,12 +291,45 @@ def test_a_stall_is_reported_as_one() -> None:
     assert world.coordinator.statistics().stalls == 1
 
 
-def test_before_the_first_valid_plan_targets_stay_as_opened() -> None:
+def test_before_the_first_valid_plan_a_newcomer_has_an_equal_share_at_most() -> None:
     world = World(Scripted([raising(RuntimeError())]))
     world.open(1, tmem_target_pages=42)
     world.open(2)
+    world.open(3)
     world.tick()
-    assert world.tmem() == [42, -1]
+    assert world.tmem() == [42, TMEM // 2, TMEM // 3]
+
+
+def test_a_newcomer_gets_no_more_than_the_limits_of_others_leave() -> None:
+    world = World(Scripted([raising(RuntimeError())]))
+    world.open(1, tmem_target_pages=TMEM - 10)
+    world.open(2)
+    assert world.tmem() == [TMEM - 10, 10]
+
+
+def test_a_plan_of_ram_only_sets_a_newcomer_free() -> None:
+    world = World(Scripted([raising(RuntimeError()), ram_areas(0, 0)]))
+    world.open(1)
+    world.open(2, {"tmem_max_pages": 700})
+    world.tick()
+    assert world.tmem() == [TMEM, TMEM // 2 - TMEM // 2]
+    world.tick()
+    assert world.tmem() == [-1, 700]
+
+
+def test_a_first_view_shows_an_equal_share_whatever_the_bound_is() -> None:
+    policy = Scripted([lambda view: Plan(tmem=view.target)])
+    world = World(policy)
+    for domid in (1, 2, 3, 4):
+        world.open(domid)
+    world.tick()
+    assert policy.views[0].target.tolist() == [TMEM / 4] * 4
+
+
+def test_a_domain_that_opted_out_is_not_bounded() -> None:
+    world = World(load("static-alloc"))
+    world.open(1, {"opt_out": True})
+    assert world.tmem() == [-1]
 
 
 def test_a_newcomer_during_a_fault_gets_an_equal_share() -> None:

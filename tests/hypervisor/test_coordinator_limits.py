@@ -101,7 +101,7 @@ def test_growth_that_waits_is_served_by_priority() -> None:
     world.close(2)
     frames = 10 * AREA_FRAMES
     held = {"target_frames": frames, "installed_frames": frames, "current_frames": frames}
-    world.open(2, {"priority": 1}, **held)
+    world.open(2, {"priority": 1}, tmem_target_pages=0, **held)
     world.tick()  # 12 areas are free, vm2 wants 10 more and vm1 20
     assert world.host.calls[1:] == [("ram", 1, 12 * 512), ("ram", 2, 20 * 512)]
 

@@ -55,7 +55,10 @@ def write(tmp_path: Path) -> Write:
     return do
 
 
-def test_each_file_gets_the_modules_beside_it(write: Write, tmp_path: Path) -> None:
+def test_each_file_gets_the_modules_beside_it(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     half, quarter = write("a", 0.5), write("b", 0.25)
     before = [*sys.path]
     for text, share in ((half, 0.5), (quarter, 0.25), (half, 0.5)):

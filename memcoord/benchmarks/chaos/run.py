@@ -18,6 +18,7 @@ from typing import Any
 from hypervisor.public.errors import PeerGone
 from memcoord.benchmarks.chaos import leaks
 from memcoord.benchmarks.chaos.account import Account
+from memcoord.benchmarks.chaos.audit import left_over
 from memcoord.benchmarks.chaos.host import ChaosHost, Process, Stuck
 from memcoord.benchmarks.chaos.plan import VERB_EACH_S, VICTIMS, WITNESSES, Death, Plan
 from memcoord.testbed.runs.control_client import Refused
@@ -242,22 +243,7 @@ class PlanRun:
         except (Refused, PeerGone) as error:
             return str(error)
         self._found.validations += 1
-        host, domains = now["host"], now["domains"]
-        names = sorted(domain["name"] for domain in domains)
-        parts = [host[f"{part}_frames"] for part in ("free", "installed", "ready", "tmem")]
-        held = sum(domain["installed_frames"] for domain in domains)
-        used = sum(domain["tmem_used_pages"] for domain in domains)
-        if names != list(WITNESSES):
-            return f"still attached: {names}"
-        if sum(parts) != host["total_frames"]:
-            return f"the ledger has {sum(parts)} frames of {host['total_frames']}"
-        if host["installed_frames"] != held:
-            return f"{host['installed_frames']} frames are granted, {held} to the witnesses"
-        if host["tmem_used_pages"] != used:
-            return f"tmem has {host['tmem_used_pages']} pages, {used} of the witnesses"
-        if not (counted["is_whole"] and counted["is_exact"]):
-            return f"the pool is not at rest: {counted}"
-        return ""
+        return left_over(now, counted, WITNESSES)
 
     def _break(self, what: str) -> None:
         if len(self._found.broken) < BROKEN_MAX:

@@ -1,8 +1,9 @@
 """A domain's process: attach, hold a working set, replay a stream, answer in one line.
 
-``python -P -m memcoord.testbed.guests.replaying CONFIG`` with a ``GuestConfig`` as JSON. Prints a
-``GuestResult`` as one line of JSON on stdout and exits with 0; on failure one line on stderr says
-why, exit 1. Ends at once when stdin closes (its launcher is gone).
+``python -P -m memcoord.testbed.guests.replaying CONFIG`` with a ``GuestConfig`` as JSON. Stands at
+the gates of the start barrier (``gates``), then prints a ``GuestResult`` as one line of JSON on
+stdout and exits with 0; on failure one line on stderr says why, exit 1. Ends at once when stdin
+closes (its launcher is gone).
 Imports neither numba nor zmq: a domain starts as fast as Python and numpy do.
 """
 
@@ -20,18 +21,21 @@ from frontend.paging.swapfile import SwapFile
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests._content import lib
+from memcoord.testbed.guests.gates import MADE, READY, stand_at
 from memcoord.testbed.guests.replay import PROGRAM_VERSION, GuestConfig, GuestResult, Replay
 from memcoord.testbed.runs.launcher import end_with_parent
 from memcoord.testbed.streams import stream_of
 
+TAKEN_HERE = ("pages_verified", "run_s", "begin_s")
 #: Counters of a guest's memory that its result has too.
-COUNTED = [one for one in GuestResult.__struct_fields__ if one not in ("pages_verified", "run_s")]
+COUNTED = [one for one in GuestResult.__struct_fields__ if one not in TAKEN_HERE]
 
 
 def run(config: GuestConfig) -> GuestResult:
     """Do the domain's work; MemcoordError says what stopped it. Time counts from the first page."""
     stream = stream_of(config.workload, config.seed)
     program_pages = np.flatnonzero(stream.program).tolist()
+    stand_at(MADE)
     with (
         frontend.attach(config.directory, config.name, token=config.token) as domain,
         SwapFile(config.swap_file, stream.page_count) as swap,
@@ -49,15 +53,21 @@ def run(config: GuestConfig) -> GuestResult:
     ):
         _write_program(program, program_pages, domain, config.number)
         replay = Replay(
-            stream, memory, lib, name=config.name, number=config.number, base_address=domain.address
+            stream,
+            memory,
+            name=config.name,
+            number=config.number,
+            compute_ns=stream.compute_ns,
         )
-        begin_s = time.perf_counter()
+        stand_at(READY)
+        begin_s = time.monotonic()
         replay.run()
-        run_s = time.perf_counter() - begin_s
+        run_s = time.monotonic() - begin_s
         counted = memory.statistics()
         memory.validate()
     counts = {name: getattr(counted, name) for name in COUNTED}
-    return GuestResult(**counts, pages_verified=replay.pages_verified, run_s=run_s)
+    verified = replay.pages_verified
+    return GuestResult(**counts, pages_verified=verified, run_s=run_s, begin_s=begin_s)
 
 
 def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int) -> None:
@@ -67,7 +77,7 @@ def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int
         return
     frame = domain.alloc()
     for page in pages:
-        lib.mc_content_fill(domain.address + frame * FRAME_BYTES, number, page, PROGRAM_VERSION)
+        lib.mc_program_fill(domain.address + frame * FRAME_BYTES, number, page, PROGRAM_VERSION)
         file.write(page, domain.view(frame))
     domain.free(frame)
 

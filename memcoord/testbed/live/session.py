@@ -2,8 +2,10 @@
 
 Owns: the order of a run.
   1. hypervisor.json and a file per domain are written; the hypervisor starts and answers a ping.
-  2. domains start at their time; statistics are read until every domain has ended.
-  3. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
+  2. all processes of domains start; those that start together attach and wait for each other, the
+     late ones wait outside (``barrier``).
+  3. domains go at their time; statistics are read until every domain has ended.
+  4. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
 A domain that dies is noted and the run goes on. The hypervisor's death, a signal, or a run that
 stands still for STALL_S ends it. Called by ``memcoord.commands.run`` from the main thread.
 """
@@ -24,7 +26,7 @@ from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
-from memcoord.testbed.live import hypervisor, verdicts
+from memcoord.testbed.live import barrier, hypervisor, verdicts
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
@@ -34,6 +36,7 @@ from memcoord.testbed.runs import cgroups
 from memcoord.testbed.runs.cgroups import Slice
 from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
+from memcoord.testbed.runs.load import LoadMeter
 from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
 from memcoord.testbed.scenarios.workloads import files_of
@@ -45,6 +48,8 @@ TOLD, SWAP = "config.json", "swap"
 POLL_MS = 50
 #: No reference done and nothing ended for this long: the run is stuck.
 STALL_S = 60.0
+#: What domains get to make their streams and to attach.
+GATHER_S = 120.0
 #: What domains get to notice that the hypervisor died, and to say so.
 FAREWELL_S = 15.0
 #: Sockets of the running hypervisor that are linked in the run directory itself.
@@ -62,8 +67,9 @@ class RunInterrupted(RunBroken):
 class PolicyRun:
     """Run ``scenario`` under ``policy`` in ``directory``, a fresh directory inside the run's.
 
-    ``lengths``: the references of each domain's workload, by name. ``record``: a file for every
-    tmem operation of the run.
+    ``lengths``: the references of each domain's workload, by name. ``series``: where its ticks are
+    written, if anywhere. ``record``: a file for every tmem operation of the run. ``round_index``
+    counts the runs of this policy before it; ``label`` is its name in progress and events.
     """
 
     def __init__(
@@ -73,15 +79,18 @@ class PolicyRun:
         directory: Path,
         *,
         run: RunDir,
-        series: Series,
+        series: Series | None,
         progress: Progress,
         interrupts: Interrupts,
         lengths: dict[str, int],
         record: Path | None = None,
+        round_index: int = 0,
+        label: str = "",
     ) -> None:
         self._scenario, self._policy, self._directory = scenario, policy, directory
+        self._label = label or policy
         self._run, self._series, self._progress = run, series, progress
-        self._interrupts, self._record = interrupts, record
+        self._interrupts, self._record, self._round_index = interrupts, record, round_index
         self._domains = [
             RunningDomain(domain, number, lengths[domain.name])
             for number, domain in enumerate(scenario.domain, start=1)
@@ -91,9 +100,9 @@ class PolicyRun:
 
     def execute(self) -> PolicyResult:
         """Run to the end and leave no process; never raises for what a child does."""
-        begin_s = time.monotonic()
+        begin_s, meter = time.monotonic(), LoadMeter()
         error = ""
-        self._progress.begin(self._policy, self._total)
+        self._progress.begin(self._label, self._total)
         config = self._prepare()
         with (
             self._make_groups(config) as self._groups,
@@ -108,6 +117,7 @@ class PolicyRun:
             try:
                 self._wait_ready()
                 seen.subscribe()
+                self._gather()
                 self._drive()
             except (RunBroken, BadStatistics) as broken:
                 error = str(broken)
@@ -125,6 +135,11 @@ class PolicyRun:
             ticks=seen.ticks,
             policy_faults=seen.faults,
             error=error,
+            overlap=barrier.differences(self._domains),
+            seed=self._scenario.seed,
+            round_index=self._round_index,
+            moves_ram=any(domain.ram_moved for domain in self._domains),
+            load=meter.stop(),
             notices=self._hypervisor.notices() + verdicts.notices(self._directory / EVENTS),
         )
 
@@ -200,15 +215,31 @@ class PolicyRun:
 
     # During.
 
+    def _gather(self) -> None:
+        """Start the domains' processes, and wait until each stands where it is to wait."""
+        self._progress.note("starting the domains")
+        for domain in self._domains:
+            self._start_domain(domain)
+        barrier.attach_first(self._domains)
+        deadline_s = time.monotonic() + GATHER_S
+        while barrier.is_closed(self._domains):
+            if time.monotonic() > deadline_s:
+                raise RunBroken(f"the domains were not ready after {GATHER_S:.0f} s")
+            for _ in self._statistics.read(POLL_MS):
+                pass  # of the time before the start, which is in no series
+            self._check()
+
     def _drive(self) -> None:
         self._progress.note("running")
-        moved_s = time.monotonic()
+        moved_s = self._go_s = time.monotonic()
+        self._statistics.begin_s = self._go_s
         done_before = -1
         while any(domain.result is None for domain in self._domains):
             now_s = time.monotonic()
             for domain in self._domains:
-                if domain.child is None and self._is_due(domain):
-                    self._start_domain(domain)
+                if not domain.is_going and self._is_due(domain):
+                    barrier.go(domain)
+                    self._event("go", process=domain.spec.name)
                     moved_s = now_s
             self._read(POLL_MS)
             for domain in self._domains:
@@ -216,7 +247,9 @@ class PolicyRun:
             self._check()
             done = sum(domain.references for domain in self._domains)
             self._progress.advance(done, self._total)
-            waiting = any(domain.child is None for domain in self._domains)
+            waiting = any(
+                not domain.is_going and domain.spec.start_after_s > 0 for domain in self._domains
+            )
             if done != done_before or waiting:
                 done_before, moved_s = done, now_s
             elif now_s - moved_s > STALL_S:
@@ -247,10 +280,12 @@ class PolicyRun:
     def _read(self, wait_ms: int = 0) -> None:
         by_name = {domain.spec.name: domain for domain in self._domains}
         for publication in self._statistics.read(wait_ms):
-            self._series.add(self._policy, publication, self._statistics.elapsed_s)
+            if self._series is not None:
+                at_s, number = self._statistics.elapsed_s, self._round_index
+                self._series.add(self._policy, publication, at_s, number)
             for row in publication.domains:
                 if domain := by_name.get(row.get("name", "")):
-                    domain.statistics = row
+                    domain.note(row, time.monotonic())
 
     def _check(self) -> None:
         """Note processes that ended; RunBroken when the run cannot go on."""
@@ -281,7 +316,7 @@ class PolicyRun:
         """
         died = self._hypervisor.returncode is not None
         if died:  # the domains notice by themselves; their words belong in the report
-            children = [domain.child for domain in self._domains if domain.child]
+            children = [one.child for one in self._domains if one.child and one.is_going]
             self._launcher.wait(children, FAREWELL_S)
         for domain in self._domains:
             if domain.child is not None and domain.runs:
@@ -303,4 +338,4 @@ class PolicyRun:
             (self._run.path / name).unlink(missing_ok=True)
 
     def _event(self, event: str, **fields: Any) -> None:
-        self._run.event(self._policy, event, **fields)
+        self._run.event(self._label, event, **fields)

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from hypervisor.public.units import AREA_FRAMES, areas_of
+from memcoord.testbed.guests.gates import answer_of
 from memcoord.testbed.guests.replay import GuestResult
 from memcoord.testbed.report.results import CRASHED, DomainResult
 from memcoord.testbed.runs.launcher import Child
@@ -35,6 +37,11 @@ class RunningDomain:
     statistics: dict[str, Any] = field(default_factory=dict)
     result: DomainResult | None = None
     told_to_crash: bool = False  # it was killed because the scenario says so
+    is_going: bool = False  # it was let through the gates of its start
+    seen: list[tuple[float, int]] = field(default_factory=list)  # when, and references by then
+    ram_moved: bool = False  # it had another target of RAM than it booted with
+    begin_s: float | None = None  # of its first reference, as time.monotonic; once it is done
+    end_s: float | None = None  # of its last
 
     @property
     def references(self) -> int:
@@ -53,6 +60,14 @@ class RunningDomain:
     def runs(self) -> bool:
         """It was started and no verdict on it was given yet."""
         return self.child is not None and self.result is None
+
+    def note(self, row: dict[str, Any], time_s: float) -> None:
+        """Take the latest statistics, read at ``time_s``."""
+        self.statistics = row
+        self.seen.append((time_s, self.references))
+        booted = self.spec.ram.frames
+        unmoved = (booted, areas_of(booted) * AREA_FRAMES)
+        self.ram_moved |= row.get("target_frames", booted) not in unmoved
 
     def crash_if_due(self) -> None:
         """Kill its process when the scenario's ``crash_at`` has come: between two instructions."""
@@ -78,14 +93,14 @@ class RunningDomain:
 
     def _answer(self, path: Path) -> DomainResult:
         try:
-            answer = msgspec.json.decode(path.read_bytes(), type=GuestResult)
+            answer = msgspec.json.decode(answer_of(path.read_bytes()), type=GuestResult)
         except msgspec.DecodeError as error:
             return self.last_seen("failed", f"no result: {error}")
-        return DomainResult(
-            domain=self.spec.name,
-            workload=title_of(self.spec.workload),
-            **msgspec.structs.asdict(answer),
-        )
+        told = msgspec.structs.asdict(answer)
+        self.begin_s = told.pop("begin_s")
+        self.end_s = answer.begin_s + answer.run_s
+        title = title_of(self.spec.workload)
+        return DomainResult(domain=self.spec.name, workload=title, **told)
 
     def last_seen(self, state: str, reason: str) -> DomainResult:
         """A result made of the counts the hypervisor published last."""

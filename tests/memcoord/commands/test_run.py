@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands.run import run_command
+from memcoord.commands.run import RunOptions, run_command
 from policies.base import PolicyError
 
 LIMIT_S = 60.0
@@ -75,12 +75,18 @@ HYPERVISOR = """
 """
 GUEST = """
     import json, os, pathlib, sys, time
+    from memcoord.testbed.guests.gates import MADE, READY, stand_at
     from memcoord.testbed.runs.launcher import end_with_parent
 
     end_with_parent()
     config = json.loads(pathlib.Path(sys.argv[1]).read_text())
     name = config["name"]
     pathlib.Path(config["swap_file"]).touch()
+    if name == "slow":
+        time.sleep(600)
+    stand_at(MADE)
+    stand_at(READY)
+    begin_s = time.monotonic()
     if name == "wrong":
         sys.stderr.write("Traceback\\n\\nwrong content: domain wrong, page 3\\n")
         raise SystemExit(1)
@@ -91,10 +97,12 @@ GUEST = """
         time.sleep(600)
     if name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is to crash":
         time.sleep(600)
-    while not pathlib.Path(config["directory"], "published").exists():
+    is_quick = name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is over at once"
+    while not is_quick and not pathlib.Path(config["directory"], "published").exists():
         time.sleep(0.01)
     print(json.dumps(dict(references=4, faults=3, tmem_hits=2, swap_ins=1, swap_outs=1,
-                          failed_puts=1, pages_verified=2, run_s=0.25)))
+                          failed_puts=1, pages_verified=2, begin_s=begin_s,
+                          run_s=time.monotonic() - begin_s if is_quick else 0.25)))
 """
 
 Run = Callable[..., int]
@@ -129,13 +137,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             text += more.get(name, "")
         (tmp_path / "fake.toml").write_text(text)
         before = {child.pid for child in psutil.Process().children()}
-        code = run_command(
-            str(tmp_path / "fake.toml"),
-            list(policies),
-            options.pop("as_json", True),
-            str(tmp_path / "run"),
-            (),
+        made = RunOptions(
+            policies=policies,
+            as_json=options.pop("as_json", True),
+            run_dir=str(tmp_path / "run"),
+            alone=options.pop("alone", False),
+            **options,
         )
+        code = run_command(str(tmp_path / "fake.toml"), made)
         assert {child.pid for child in psutil.Process().children()} <= before
         return code
 
@@ -191,7 +200,8 @@ def test_a_good_run_reports_every_domain_under_every_policy(
         assert [domain["domain"] for domain in policy["domains"]] == ["vm1", "vm2"]
         assert all(domain["state"] == "done" for domain in policy["domains"])
         assert policy["notices"] == ["NaN for vm1"]
-    assert policies[1]["domains"][0]["gain_percent"] == 0.0
+    assert policies[1]["against_baseline"]["disk_reads"]["value"] == 1.0
+    assert policies[1]["against_baseline"]["disk_reads"]["verdict"] == "no difference shown"
     with (tmp_path / "run" / "series.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["policy"] for row in rows} == {"greedy", "smart-alloc:P=2"}
@@ -201,6 +211,44 @@ def test_a_good_run_reports_every_domain_under_every_policy(
     assert manifest["state"] == "finished"
     assert len(manifest["processes"]) == 1 + 2 * 3
     assert leftovers(tmp_path) == []
+
+
+def test_rounds_are_interleaved_and_domains_run_alone_beside_them(run: Run, tmp_path: Path) -> None:
+    policies = ("greedy", "smart-alloc:P=2")
+    assert run("vm1", "vm2", policies=policies, alone=True, repeat=2) == 0
+    ready = [e["source"] for e in events_in(tmp_path) if e["event"] == "ready"]
+    alone = ["vm1 alone", "vm2 alone"]
+    assert ready == [*policies, *alone, *reversed(policies), *alone]
+    report = report_in(tmp_path)
+    assert report["alone"] == {"vm1": 0.25, "vm2": 0.25}
+    for policy in report["policies"]:
+        assert policy["worst_slowdown"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 2}
+        assert policy["mean_slowdown"]["n"] == 2
+        assert policy["disk_reads"] == {"value": 2.0, "low": 2.0, "high": 2.0, "n": 2}
+        assert [domain["slowdown"] for domain in policy["domains"]] == [1.0, 1.0]
+        assert [one["round_index"] for one in policy["rounds"]] == [0, 1]
+        assert all(one["load"]["others_cpus"] >= 0 for one in policy["rounds"])
+        assert policy["moves_ram"] is False
+    with (tmp_path / "run" / "series.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["policy"], row["round"]) for row in rows} <= {
+        (name, number) for name in policies for number in "01"
+    }
+
+
+def test_a_domain_that_fails_alone_leaves_no_slowdown_and_fails_the_run(
+    run: Run, tmp_path: Path
+) -> None:
+    assert run("vm1", "wrong", alone=True) == 1
+    report = report_in(tmp_path)
+    assert "wrong alone: exit code 1" in report["notes"][0]
+    assert report["policies"][0]["worst_slowdown"]["value"] is None
+
+
+def test_seeds_make_rounds(run: Run, tmp_path: Path) -> None:
+    assert run("vm1", seeds="3,8") == 0
+    rounds = report_in(tmp_path)["policies"][0]["rounds"]
+    assert [(one["seed"], one["round_index"]) for one in rounds] == [(3, 0), (8, 1)]
 
 
 def test_a_pipe_gets_plain_lines(
@@ -340,7 +388,29 @@ def test_a_domain_starts_when_another_has_come_far_enough(run: Run, tmp_path: Pa
     assert run("vm1", "vm2", "vm3", more=later) == 0
     events = [(e["event"], e["process"]) for e in events_in(tmp_path) if e.get("process")]
     at = {event: place for place, event in enumerate(events)}
-    assert at["started", "vm1"] < at["started", "vm2"] < at["done", "vm2"] < at["started", "vm3"]
+    # All processes wait before the first goes, and a late one goes when its time has come.
+    assert max(at["started", name] for name in ("vm1", "vm2", "vm3")) < at["go", "vm1"]
+    assert at["go", "vm1"] < at["go", "vm2"] < at["done", "vm2"] < at["go", "vm3"]
+
+
+def test_a_domain_that_is_never_ready_ends_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memcoord.testbed.live.session.GATHER_S", 0.3)
+    assert run("vm1", "slow") == 1
+    policy = report_in(tmp_path)["policies"][0]
+    assert "were not ready" in policy["error"]
+    assert all(domain["state"] == "stopped" for domain in policy["domains"])
+
+
+def test_another_overlap_than_the_scenarios_is_reported(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = {"vm2": 'start_when = {domain = "vm1", done = 0.25}\n'}
+    assert run("vm1", "vm2", mode="vm1 is over at once", more=later, as_json=False) == 0
+    (text,) = report_in(tmp_path)["policies"][0]["overlap"]
+    assert text == "vm2 was to start with vm1 at 25%, and started with it at 100%"
+    assert text in capsys.readouterr().out
 
 
 def test_a_policy_that_never_decides_is_a_failed_run(

@@ -49,6 +49,18 @@ def test_memory_travels_and_comes_back(start: Callable[..., Host]) -> None:
     host.wait(lambda: all_is_back(host.ask("statistics")))
 
 
+def test_a_newcomer_is_planned_for_before_it_can_put(start: Callable[..., Host]) -> None:
+    host = start(policy="static-alloc", interval_ms=60_000)
+    with frontend.attach(host.run_dir, name="vm1", maxmem_frames=4 * AREA):
+        (alone,) = host.ask("statistics")["domains"]
+        assert alone["tmem_target_pages"] > 0
+        with frontend.attach(host.run_dir, name="vm2", maxmem_frames=4 * AREA):
+            first, second = host.ask("statistics")["domains"]
+            assert first["tmem_target_pages"] == second["tmem_target_pages"] > 0
+            assert first["tmem_target_pages"] < alone["tmem_target_pages"]
+    assert host.ask("ping")["ticks"] <= 1
+
+
 def test_a_killed_domain_leaves_nothing_and_the_others_notice_nothing(
     start: Callable[..., Host],
 ) -> None:

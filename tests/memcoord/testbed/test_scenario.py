@@ -59,7 +59,12 @@ def test_the_default_is_three_programs_short_of_memory() -> None:
     distinct_pages = 1_844 + 3_439 + 1_049
     resident = sum(domain.workload.resident.frames for domain in found.domain)
     assert 0 < tmem < distinct_pages - resident
-    assert found.domain[2].start_after_s > 0
+    assert found.domain[2].start_when is not None
+
+
+def test_no_shipped_scenario_starts_by_the_clock() -> None:
+    for name in schema.shipped():
+        assert all(domain.start_after_s == 0 for domain in schema.load(name).domain), name
 
 
 def test_sizes_become_frames() -> None:

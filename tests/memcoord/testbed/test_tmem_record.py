@@ -21,7 +21,7 @@ from service_calls import DESTROY_POOL, FLUSH_OBJECT, FLUSH_PAGE, GET, NEED_SLAB
 from tmem_model import page_of
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands.run import run_command
+from memcoord.commands.run import RunOptions, run_command
 from memcoord.testbed.live.tmem_record import Recorder
 from tmem import Code, Tmem
 from tmem.layout import AREA_PAGES
@@ -169,15 +169,11 @@ def test_what_cannot_be_recorded_is_said_before_anything_starts(
     tmp_path: Path, file: str, extra: str, wrong: str
 ) -> None:
     (tmp_path / "recorded.toml").write_text(SCENARIO)
+    options = RunOptions(
+        run_dir=str(tmp_path / "run"), overrides=[extra], record=str(tmp_path / file)
+    )
     with pytest.raises(ConfigError, match=wrong):
-        run_command(
-            str(tmp_path / "recorded.toml"),
-            [],
-            True,
-            str(tmp_path / "run"),
-            [extra],
-            str(tmp_path / file),
-        )
+        run_command(str(tmp_path / "recorded.toml"), options)
     assert not (tmp_path / "run").exists()
 
 
