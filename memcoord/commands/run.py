@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.coordination.policy_process import probe
-from hypervisor.public.errors import ConfigError
+from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
@@ -122,7 +122,10 @@ def _run_all(
                 lengths=lengths,
                 record=record,
             )
-            results.append(policy_run.execute())
+            try:
+                results.append(policy_run.execute())
+            except (MemcoordError, OSError) as error:  # the others may fare better
+                results.append(policy_run.broken(str(error)))
             if interrupts.received is not None:
                 break
     set_gains(results)

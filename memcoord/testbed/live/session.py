@@ -30,7 +30,7 @@ from memcoord.testbed.live import barrier, hypervisor, verdicts
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
-from memcoord.testbed.report.results import PolicyResult, policy_failure
+from memcoord.testbed.report.results import DomainResult, PolicyResult, policy_failure
 from memcoord.testbed.report.series import Series
 from memcoord.testbed.runs import cgroups
 from memcoord.testbed.runs.cgroups import Slice
@@ -94,7 +94,10 @@ class PolicyRun:
         self._statistics = StatisticsReader(directory)
 
     def execute(self) -> PolicyResult:
-        """Run to the end and leave no process; never raises for what a child does."""
+        """Run to the end and leave no process; never raises for what a child does.
+
+        OSError or MemcoordError when a process cannot be started or a file cannot be written.
+        """
         begin_s = time.monotonic()
         error = ""
         self._progress.begin(self._policy, self._total)
@@ -122,10 +125,7 @@ class PolicyRun:
         self._remove_scratch()
         return PolicyResult(
             policy=self._policy,
-            domains=[
-                domain.result or domain.last_seen("stopped", "the run ended before it started")
-                for domain in self._domains
-            ],
+            domains=self._results(),
             wall_s=time.monotonic() - begin_s,
             ticks=seen.ticks,
             policy_faults=seen.faults,
@@ -133,6 +133,17 @@ class PolicyRun:
             overlap=barrier.differences(self._domains),
             notices=self._hypervisor.notices() + verdicts.notices(self._directory / EVENTS),
         )
+
+    def broken(self, error: str) -> PolicyResult:
+        """What came of a run whose ``execute`` raised ``error``; its processes have ended."""
+        self._remove_scratch()
+        return PolicyResult(policy=self._policy, domains=self._results(), error=error)
+
+    def _results(self) -> list[DomainResult]:
+        return [
+            domain.result or domain.last_seen("stopped", "the run ended before it started")
+            for domain in self._domains
+        ]
 
     # Before.
 
