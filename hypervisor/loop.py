@@ -172,7 +172,8 @@ class Hypervisor:
         if self._held.is_kept:
             domains = [saved_domain(entry) for entry in self._domains]
             kept = self._coordinator.keep()
-            spent, leaving = sorted(self._admission.spent), dict(self._domains.leaving)
+            spent = sorted(self._admission.spent)
+            leaving = {int(domid): name for domid, name in self._domains.leaving.items()}
             token, calls = self._control.token, self._calls.keep()
             self._held.save(Saved(token, self._ticks, domains, spent, leaving, kept, calls))
 

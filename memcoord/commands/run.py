@@ -10,10 +10,11 @@ happens under one policy is the business of ``memcoord.testbed.live.session``. I
 """
 
 import contextlib
+import fcntl
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -67,8 +68,9 @@ def run_command(
         raise ConfigError("--policy", "one policy is named twice")
     for name in names:  # a user's file may print; stdout is the report's
         probe(name, MEASURED, lambda line: sys.stderr.write(f"{line}\n"))
-    recorded = None if record is None else _recorded(what, record)
-    with Interrupts() as interrupts:
+    with contextlib.ExitStack() as stack:
+        recorded = None if record is None else stack.enter_context(_recorded(what, record))
+        interrupts = stack.enter_context(Interrupts())
         plain = msgspec.to_builtins(what, enc_hook=int)
         run = rundir.create(what.name, path=run_dir, seed=what.seed, config=plain)
         state = "failed"
@@ -140,16 +142,23 @@ def _run_all(
     )
 
 
-def _recorded(what: Scenario, record: str) -> Path:
-    """The file to record in, made or emptied; ConfigError when that cannot be."""
+@contextlib.contextmanager
+def _recorded(what: Scenario, record: str) -> Iterator[Path]:
+    """The file to record in, emptied, and nobody else's meanwhile; ConfigError if it cannot be."""
     if what.tmem_dedup or what.tmem_compression:
         raise ConfigError("--record", "a stream cannot tell of dedup and compression")
     path = Path(record).resolve()
     try:
-        path.write_bytes(b"")
+        file = path.open("ab")
     except OSError as error:
         raise ConfigError("--record", f"{path}: {error.strerror}") from None
-    return path
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("--record", f"{path}: another run records in it") from None
+        file.truncate(0)
+        yield path
 
 
 def _label(index: int, policy: str) -> str:

@@ -156,9 +156,13 @@ def _sudden_death(held: Held) -> Iterator[None]:
         if not held.is_kept:
             raise
         if isinstance(error, MemcoordError) and not held.is_serving:
-            held.failed(error)
-            os._exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED)
-        traceback.print_exc()
+            if isinstance(error, ConfigError) or not held.begin.restarts:
+                held.failed(error)
+                os._exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED)
+            # A kernel that refuses memory now may give it to the next one.
+            sys.stderr.write(f"hypervisor: {error}\n")
+        else:
+            traceback.print_exc()
         os._exit(EXIT_CRASHED)
 
 

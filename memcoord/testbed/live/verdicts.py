@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from hypervisor.public.documents import UNREADABLE
 from memcoord.testbed.guests.gates import answer_of
 from memcoord.testbed.guests.replay import GuestResult
 from memcoord.testbed.report.results import CRASHED, DomainResult
@@ -89,7 +90,7 @@ class RunningDomain:
     def _answer(self, path: Path) -> DomainResult:
         try:
             answer = msgspec.json.decode(answer_of(path.read_bytes()), type=GuestResult)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return self.last_seen("failed", f"no result: {error}")
         told = msgspec.structs.asdict(answer)
         self.begin_s = told.pop("begin_s")
@@ -123,7 +124,7 @@ def notices(events: Path) -> list[str]:
     for line in events.read_text(encoding="utf-8").splitlines() if events.exists() else ():
         try:
             event = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue  # the last line of a hypervisor that was killed
         if event.get("event") in NOTABLE:
             fields = {k: v for k, v in event.items() if k not in ("time_ns", "source", "event")}

@@ -28,11 +28,14 @@ import frontend
 from frontend import handshake
 from frontend.domain import Domain, Handles
 from hypervisor.config import DomainConfig, HypervisorConfig
+from hypervisor.keeping.channel import Begin, pair
+from hypervisor.keeping.held import Held
 from hypervisor.public import messages
-from hypervisor.public.errors import MemcoordError, PeerGone
+from hypervisor.public.errors import ConfigError, InternalError, MemcoordError, PeerGone
 from hypervisor.public.messages import Attached
 from hypervisor.run_dir import LOCK_FILE, is_locked
 from memcoord.benchmarks.hostile.held_file import Holder, NotHere
+from memcoord.testbed.live.hypervisor_main import EXIT_CRASHED, _sudden_death
 from memcoord.testbed.live.statistics_reader import StatisticsReader
 
 pytestmark = pytest.mark.process
@@ -356,6 +359,33 @@ def read_ticks(reader: StatisticsReader, ticks: list[int]) -> int:
     """Append the ticks that were published meanwhile; how many there are by now."""
     ticks += [publication.tick for publication in reader.read(20)]
     return len(ticks)
+
+
+@pytest.mark.parametrize(
+    ("restarts", "error", "is_last"),
+    [(0, InternalError("no memory"), True), (3, InternalError("no memory"), False),
+     (3, ConfigError("books", "of another make"), True), (3, OSError("no memory"), False)],
+)  # fmt: skip
+def test_a_kernel_that_refuses_at_a_restart_is_asked_again(
+    restarts: int, error: Exception, is_last: bool
+) -> None:
+    """The next hypervisor may get what this one did not; domains and their memory wait."""
+    near, far = pair()
+    pid = os.fork()
+    if not pid:
+        near.send(Begin(restarts))
+        with _sudden_death(Held(far)):
+            raise error
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    far.close()
+    told = list[str]()
+    while (heard := near.receive(WAIT_S)) is not None:
+        told.append(type(heard[0]).__name__)
+        for fd in heard[1]:
+            os.close(fd)
+    near.close()
+    assert ("Failed" in told, code == EXIT_CRASHED) == (is_last, not is_last)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ real processes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -185,6 +186,18 @@ def test_what_cannot_be_recorded_is_said_before_anything_starts(
             str(tmp_path / file),
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_do_not_record_in_one_file(tmp_path: Path) -> None:
+    (tmp_path / "recorded.toml").write_text(SCENARIO)
+    stream, where = tmp_path / "stream", tmp_path / "run"
+    with stream.open("ab") as file:
+        file.write(b"rows")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another run records in it"):
+            run_command(str(tmp_path / "recorded.toml"), [], True, str(where), (), str(stream))
+    assert stream.read_bytes() == b"rows"
+    assert not where.exists()
 
 
 def test_rows_of_a_killed_process_are_there_once(tmp_path: Path) -> None:
