@@ -94,8 +94,14 @@ GUEST = """
     if name == "wrong":
         sys.stderr.write("Traceback\\n\\nwrong content: domain wrong, page 3\\n")
         raise SystemExit(1)
-    if name == "garbled":
-        print("{")
+    garbled = {
+        "cut": b"{",
+        "nested": b'{"x":' + b"[" * 100_000,
+        "binary": b'{"x": "\\xff"}',
+        "endless": b" " * (2 << 20) + b"{}",
+    }
+    if name in garbled:
+        sys.stdout.buffer.write(garbled[name])
         raise SystemExit(0)
     if name == "sleeper":
         time.sleep(600)
@@ -234,8 +240,10 @@ def test_a_domain_that_fails_is_named_with_its_last_line(run: Run, tmp_path: Pat
 
 
 def test_a_domain_without_a_result_failed(run: Run, tmp_path: Path) -> None:
-    assert run("garbled") == 1
-    assert report_in(tmp_path)["policies"][0]["domains"][0]["state"] == "failed"
+    assert run("cut", "nested", "binary", "endless", "vm1") == 1
+    domains = report_in(tmp_path)["policies"][0]["domains"]
+    assert [domain["state"] for domain in domains] == ["failed"] * 4 + ["done"]
+    assert all("no result: " in domain["reason"] for domain in domains[:4])
 
 
 def test_a_killed_domain_does_not_stop_the_run(run: Run, tmp_path: Path) -> None:
