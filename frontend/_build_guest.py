@@ -14,7 +14,7 @@ _ABI = ROOT / "frontend" / "abi"
 
 ffi = make_ffi(
     "frontend._guest",
-    [_ABI / "guest.h", _ABI / "fastcall.h", _ABI / "movable.h"],
+    [_ABI / "guest.h", _ABI / "fastcall.h", _ABI / "movable.h", _ABI / "paging.h"],
     sorted(_ABI.glob("*.c")),
 )
 

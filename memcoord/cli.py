@@ -37,6 +37,9 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
 ]
+Seeds = Annotated[
+    str | None, typer.Option(metavar="N|LIST", help="So many seeds, or these: 1,4,9.")
+]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
 
@@ -68,12 +71,22 @@ def run(
         str | None,
         typer.Option(metavar="FILE", help="Write the tmem operations here, for tmem-replay."),
     ] = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="Run everything N times, interleaved.")
+    ] = None,
+    seeds: Seeds = None,
+    alone: Annotated[
+        bool, typer.Option("--alone/--no-alone", help="Also run each domain alone: slowdowns.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Run a scenario under one or more policies and compare them."""
-    from memcoord.commands.run import run_command
+    from memcoord.commands.run import RunOptions, run_command
 
-    raise typer.Exit(run_command(scenario, policy or [], as_json, run_dir, set_ or [], record))
+    options = RunOptions(
+        policy or (), as_json, run_dir, set_ or (), record, repeat, seeds, alone=alone
+    )
+    raise typer.Exit(run_command(scenario, options))
 
 
 @app.command()
@@ -162,9 +175,13 @@ def sim(
             min=0, max=(1 << 63) - 1, help="The same seed gives the same run (the scenario's)."
         ),
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Run this many, and show the means.")
+    seeds: Seeds = None,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="The same as --seeds: a seed repeats exactly.")
     ] = None,
+    alone: Annotated[
+        bool, typer.Option("--alone/--no-alone", help="Also run each domain alone: slowdowns.")
+    ] = True,
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
@@ -181,7 +198,7 @@ def sim(
 ) -> None:
     """Run a scenario in virtual time, or count one trace's misses."""
     if trace is not None:
-        if scenario or policy or set_ or seed is not None or seeds is not None:
+        if scenario or policy or set_ or any(one is not None for one in (seed, seeds, repeat)):
             raise ConfigError("--trace", "takes no scenario, nor what is set of one")
         from memcoord.commands.trace import trace_command
 
@@ -197,9 +214,10 @@ def sim(
         raise typer.Exit(done)
     if cache_pages or mrc or shards or replacement != "lru":
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
-    from memcoord.commands.simulate import simulate_command
+    from memcoord.commands.simulate import SimulateOptions, simulate_command
 
-    raise typer.Exit(simulate_command(scenario, policy or [], as_json, set_ or [], seed, seeds))
+    options = SimulateOptions(policy or (), as_json, set_ or (), seed, seeds, repeat, alone=alone)
+    raise typer.Exit(simulate_command(scenario, options))
 
 
 @app.command()

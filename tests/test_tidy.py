@@ -19,7 +19,7 @@ FUNCTION_LINES_MAX = 60
 #: The command prints; reports and benches hand it what it prints, or print for it.
 MAY_PRINT = {
     "memcoord/cli.py",
-    "memcoord/testbed/report/results.py",
+    "memcoord/testbed/report/printed.py",
     "memcoord/commands/run.py",
     "memcoord/commands/bench.py",
 }

@@ -22,7 +22,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import NewType
 
-from frontend.tmem_client import DONE, INDEX_MAX, Oid, TmemBatch, TmemClient
+from frontend.tmem_client import DONE, INDEX_MAX, Oid, TmemClient
 from hypervisor.public.errors import ConfigError, NoMemory
 from hypervisor.public.units import PoolId
 
@@ -67,7 +67,10 @@ class Cleancache:
         return mounted
 
     def unmount(self, filesystem: FilesystemId) -> None:
-        """Forget a filesystem and its pages (``invalidate_fs``)."""
+        """Forget a filesystem and its pages (``invalidate_fs``).
+
+        API: for a guest whose filesystems come and go.
+        """
         pool = self._pool_of(filesystem)
         if pool is not None:
             self._tmem.destroy_pool(pool)
@@ -85,7 +88,7 @@ class Cleancache:
         """Fill ``frame``; False: the frame is untouched, and the caller reads the disk."""
         pool = self._pool_for(filesystem, index)
         answer = 0 if pool is None else self._tmem.get(pool, oid_of(inode), index, frame)
-        return self.settle_get(answer)
+        return self._settle(answer)
 
     def get_ahead(
         self, filesystem: FilesystemId, inode: int, index: int, frames: Sequence[int]
@@ -98,7 +101,7 @@ class Cleancache:
         answers = [0] * len(frames)
         if pool is not None:
             answers = self._tmem.get_ahead(pool, oid_of(inode), index, frames)
-        return [self.settle_get(answer) for answer in answers]
+        return [self._settle(answer) for answer in answers]
 
     def invalidate_page(self, filesystem: FilesystemId, inode: int, index: int) -> None:
         """Forget a page that has changed on disk, or that differs from the disk."""
@@ -114,25 +117,7 @@ class Cleancache:
             self._tmem.flush_object(pool, oid_of(inode))
             self.invalidates += 1
 
-    # For a caller that puts several operations into one batch of its own
-
-    def add_put(
-        self, batch: TmemBatch, filesystem: FilesystemId, inode: int, index: int, frame: int
-    ) -> None:
-        """Add a put; nobody needs its answer."""
-        pool = self._pool_for(filesystem, index)
-        if pool is not None:
-            batch.put(pool, oid_of(inode), index, frame)
-            self.puts += 1
-
-    def add_get(
-        self, batch: TmemBatch, filesystem: FilesystemId, inode: int, index: int, frame: int
-    ) -> int | None:
-        """Add a get; the place of its answer, which belongs to ``settle_get``, or None: a miss."""
-        pool = self._pool_for(filesystem, index)
-        return None if pool is None else batch.get(pool, oid_of(inode), index, frame)
-
-    def settle_get(self, answer: int) -> bool:
+    def _settle(self, answer: int) -> bool:
         """What ``get`` returns for tmem's answer."""
         hit = answer == DONE
         self.hits += hit

@@ -1,48 +1,64 @@
 """The guest memory manager: more virtual pages than the domain has frames.
 
-Owns: which pages are resident, in which frames, and which page leaves when another one comes. A
-page that is not resident was never touched, or is in one of the places of
-``frontend.paging.places``.
-
-A fault is one batch on the tmem ring: get the page into the spare frame, and put the victim, the
-least recently used page. The victim's frame is the next spare. So ``resident_frames`` pages need
-one frame more.
+Owns: the life of a ``struct mc_paging``, which does the work, and what its failures are called.
+``frontend/abi/paging.h`` says where a page can be and what a fault does; the pages that are used
+least recently, exactly, leave first.
 
 How many pages may be resident follows the domain's target::
 
     limit = min(resident_frames + max(target - boot_frames, 0), target - 1), at least 1
 
 A guest that boots with more than ``resident_frames`` gives the rest (the kernel's memory, in a real
-guest) up first. Memory above the size at boot is asked for when a page needs it.
+guest) up first. Memory above the size at boot is asked for when a page needs it. One frame above
+the limit is the spare into which the next page comes.
+
+A stream is replayed by ``run``, a piece at a time, without a line of Python for each reference;
+``access`` is a reference by itself.
 
 Rules: one thread; the manager owns the frames that it allocates from the domain. A frame belongs
-to its page until the next ``access``. After PeerGone the pages in tmem are lost and the manager is
-of no more use; after SwapError every page is still in its place.
+to its page until the next reference. After PeerGone the pages in tmem are lost and the manager is
+of no more use; after SwapError every page is still in its place. ``run`` holds no GIL, except while
+it calls a Python function that it was given.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from typing import Any, NamedTuple
 
+from frontend._guest import ffi, lib
 from frontend.domain import Domain
 from frontend.paging.frontswap import SelfShrink
-from frontend.paging.gather import gather
-from frontend.paging.idle_sampler import IdleSampler
-from frontend.paging.places import DEVICE, GuestMemoryStatistics, Places, ProgramFile
+from frontend.paging.statistics import GuestMemoryStatistics, ProgramFile
 from frontend.paging.swapfile import SwapError, SwapFile
-from hypervisor.public.errors import ConfigError, InternalError, NoMemory
-from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, RING_SLOTS
+from frontend.tmem_client import refused_record
+from hypervisor.public.errors import (
+    ConfigError,
+    InternalError,
+    MemcoordError,
+    NoMemory,
+    PeerGone,
+    error_of,
+)
 
 #: References between two looks at the target; a power of two.
-BALANCE_REFERENCES = 1024
+BALANCE_REFERENCES: int = lib.MC_PAGING_LOOK_REFERENCES
+#: Faults, and references, after which a run comes back to Python for signals.
+RUN_FAULTS, RUN_REFERENCES = 4096, 1 << 18
+#: Pages written to the swap file at once, and read: SWAP_CLUSTER_MAX and 2**page-cluster of Linux.
+CLUSTER_PAGES, AHEAD_PAGES = 32, 8
 
 _BALANCE_MASK = BALANCE_REFERENCES - 1
-_ZEROES = bytes(FRAME_BYTES)
+_NO_POOL = -1
 
-assert BALANCE_REFERENCES & _BALANCE_MASK == 0, "the look is timed by a mask"
+
+class RunEnd(NamedTuple):
+    """How far a run came: references made, and the answer other than 0 that ended it, or 0."""
+
+    done: int
+    answer: int
 
 
 class GuestMemory:
@@ -51,7 +67,8 @@ class GuestMemory:
 
     ``first_touch(page, frame)`` fills the frame of a page that was never touched; without it such
     a page is zeroes. ``program_pages`` are those mapped from ``program``. ``tmem=False`` swaps to
-    disk only. ConfigError for a wrong size.
+    disk only. ``cluster_pages`` are written to disk at once, at most ``ahead_pages`` read. A guest
+    of few frames does less of both. ConfigError for a wrong size, NoMemory when tmem has no pool.
     """
 
     def __init__(
@@ -66,32 +83,39 @@ class GuestMemory:
         program_pages: Collection[int] = (),
         boot_frames: int | None = None,
         tmem: bool = True,
+        cluster_pages: int = CLUSTER_PAGES,
+        ahead_pages: int = AHEAD_PAGES,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        if resident_frames < 1:
-            raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
-        if swap.pages < pages:
-            raise ConfigError("swap", f"holds {swap.pages} pages, {pages} are needed")
-        if program is None and program_pages:
-            raise ConfigError("program", "there are pages of it, and no file to read them from")
-        self.pages, self.resident_frames = pages, resident_frames
-        self.references = 0
-        self._domain, self._clock = domain, clock
-        self._boot_frames = domain.target_frames if boot_frames is None else boot_frames
-        self._places = Places(
-            domain, pages, swap, first_touch or self._zero, program, program_pages, tmem
-        )
-        self._counted = self._places.counted
-        self._resident: OrderedDict[int, int] = OrderedDict()  # page -> frame, oldest use first
-        #: The page table: the frame of every resident page but those whose use is being sampled.
-        self._table: dict[int, int] = {}
-        self._find, self._recent = self._table.get, self._resident.move_to_end
-        self._forget_disk = self._places.on_disk.discard
-        self._forget_file = self._places.file_pages.discard
-        self._idle = IdleSampler(self._table, self._resident)
-        self._spares: list[int] = []
-        self._limit = self._wanted_limit()
+        _check(pages, resident_frames, swap, program, program_pages)
+        for key, value in (("cluster_pages", cluster_pages), ("ahead_pages", ahead_pages)):
+            if not 1 <= value <= lib.MC_PAGING_CLUSTER_MAX:
+                raise ConfigError(key, f"{value}: must be 1 to {lib.MC_PAGING_CLUSTER_MAX}")
+        self.pages = pages
+        self._domain, self._swap, self._program = domain, swap, program
+        self._raised: BaseException | None = None
+        self._closed = False
+        options = self._options = ffi.new("struct mc_paging_options *")
+        options.pages, options.resident_frames = pages, resident_frames
+        options.boot_frames = domain.target_frames if boot_frames is None else boot_frames
+        options.swap_fd = swap.fileno()
+        options.cluster_pages, options.ahead_pages = cluster_pages, ahead_pages
+        self._callbacks = self._call_back(first_touch, clock)
+        options.frontswap_pool = options.cleancache_pool = _NO_POOL
+        if tmem:
+            self._make_pools()
+        options.slot = domain.claim_slot()
+        guest = ffi.cast("struct mc_guest *", domain.guest_address)
+        found = lib.mc_paging_open(guest, options)
+        if found == ffi.NULL:
+            domain.release_slot(options.slot)
+            raise NoMemory("the process has no memory for a page table")
+        self._paging: Any = ffi.gc(found, lib.mc_paging_free)
+        for page in program_pages:
+            lib.mc_paging_program(self._paging, page)
+        self._access = lib.mc_paging_access
         self._self_shrink = SelfShrink()
+        lib.mc_paging_look(self._paging)
 
     def __enter__(self) -> GuestMemory:
         return self
@@ -99,48 +123,69 @@ class GuestMemory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def resident_frames(self) -> int:
+        """Pages that may be resident at the target of boot."""
+        return int(self._paging.options.resident_frames)
+
+    @property
+    def references(self) -> int:
+        """References made so far."""
+        return int(self._paging.counted.references)
+
     def access(self, page: int, write: bool = False) -> int:
         """The frame that holds ``page`` until the next call; ``write``: it will be written to.
 
         Raises IndexError, SwapError, PeerGone, or NoMemory when there is not one frame.
         """
-        self.references += 1
-        if not self.references & _BALANCE_MASK:
+        paging = self._open()
+        if not (paging.counted.references + 1) & _BALANCE_MASK:
             self.balance()
-        frame = self._find(page)
-        if frame is None:
-            frame = self._miss(page)
-        else:
-            self._recent(page)
-        if write:  # the copies on disk and in the program's file are old now
-            self._forget_disk(page)
-            self._forget_file(page)
+        if not 0 <= page < self.pages:
+            raise IndexError(f"page {page} of {self.pages}")
+        frame: int = self._access(paging, page, write)
+        if frame < 0:
+            raise self._failed()
         return frame
+
+    def run(self, pages: Any, writes: Any, use: int = 0, context: int = 0) -> RunEnd:
+        """Refer to ``pages[i]``, written to where ``writes[i]`` is 1, one after the other.
+
+        ``pages`` is a buffer of int32, ``writes`` one of bytes. ``use`` is the address of a C
+        function of type ``mc_use_fn`` that is called for every reference, with ``context``; an
+        answer of its own other than 0 ends the run. Raises as ``access``: what was done is in
+        ``references``, and the reference that failed can be made again.
+        """
+        part = ffi.new("struct mc_paging_part *")
+        given = _buffer(pages, 4, "int32_t[]"), _buffer(writes, 1, "uint8_t[]")
+        if len(given[0]) != len(given[1]):
+            raise ValueError(f"{len(given[0])} pages, {len(given[1])} write flags")
+        part.pages, part.writes = given
+        part.use, part.context = ffi.cast("mc_use_fn", use), ffi.cast("void *", context)
+        part.faults_max = RUN_FAULTS
+        while part.done < len(given[0]):
+            part.count = min(part.done + RUN_REFERENCES, len(given[0]))
+            stop = lib.mc_paging_run(self._open(), part)
+            if stop == lib.MC_PAGING_RELEASE:
+                self._give_back()
+            elif stop == lib.MC_PAGING_USED:
+                return RunEnd(part.done, part.answer)
+            elif stop == lib.MC_PAGING_RANGE:
+                raise IndexError(f"page {part.pages[part.done]} of {self.pages}")
+            elif stop == lib.MC_PAGING_FAILED:
+                raise self._failed()
+        return RunEnd(part.done, 0)
 
     def balance(self) -> None:
         """Follow the domain's target, giving frames back if need be, and report what is used.
 
-        ``access`` calls it every BALANCE_REFERENCES; an idle guest calls it by itself. SwapError
+        References call it every BALANCE_REFERENCES; an idle guest calls it by itself. SwapError
         when a page that must leave cannot be written.
         """
-        self._limit = self._wanted_limit()
-        while len(self._resident) > self._limit:
-            self._evict(min(len(self._resident) - self._limit, RING_SLOTS))
-            self._free_spares()
-        domain = self._domain
-        excess = domain.current_frames - domain.target_frames
-        if excess >= AREA_FRAMES:
-            if len(self._resident) < self._limit:
-                self._free_spares()
-            if domain.granule_frames != 1:  # a balloon takes any frames
-                self._idle.stop()
-                self._counted.moved += gather(
-                    domain, self._resident, self._table, self._spares, excess
-                )
-            domain.drain()
-            domain.release(excess)
-        self._idle.look(self._clock())
-        self._report()
+        if lib.mc_paging_look(self._open()) < 0:
+            raise self._failed()
+        if self._paging.excess:
+            self._give_back()
 
     def resize(self, resident_frames: int) -> None:
         """Hold at most ``resident_frames`` pages at the target of boot from now on.
@@ -149,177 +194,157 @@ class GuestMemory:
         """
         if resident_frames < 1:
             raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
-        self.resident_frames = resident_frames
+        paging = self._open()
+        paging.options.resident_frames = resident_frames
         self.balance()
-        if len(self._resident) < self._limit:
-            self._free_spares()
+        if paging.resident_count < paging.limit:
+            lib.mc_paging_free_spares(paging)
 
     def shrink_tmem(self, target_pages: int) -> int:
         """Pull pages back from tmem until it holds ``target_pages`` anonymous ones.
 
         Returns how many came: none unless there is room for all of them.
         """
-        if self._places.frontswap is None:
+        paging = self._open()
+        wanted = min(paging.stored - target_pages, paging.stored)
+        if wanted <= 0 or paging.resident_count + wanted > paging.limit:
             return 0
-        return self._places.frontswap.shrink(target_pages, self._unuse, self._has_room)
+        came: int = lib.mc_paging_unuse(paging, wanted)
+        if came < 0:
+            raise self._failed()
+        return came
 
     def self_shrink(self) -> int:
         """Take pages back that a guest which does not swap any more left in tmem. Returns how many.
 
         API: for a guest to call every 5 s, as Linux's frontswap-selfshrinking does.
         """
-        if self._places.frontswap is None:
-            return 0
-        target = self._self_shrink.look(self._places.frontswap.stored_pages)
+        target = self._self_shrink.look(self._open().stored)
         return 0 if target is None else self.shrink_tmem(target)
 
     def statistics(self) -> GuestMemoryStatistics:
         """A copy of every counter, now."""
-        return replace(
-            self._counted,
-            references=self.references,
-            resident_frames=len(self._resident),
-        )
+        counted = self._paging.counted
+        names = (name for name, _ in ffi.typeof("struct mc_paging_counted").fields)
+        counts = {name: getattr(counted, name) for name in names}
+        return GuestMemoryStatistics(**counts, resident_frames=self._paging.resident_count)
 
     def validate(self) -> None:
         """InternalError if a page is in two places, or a frame holds two."""
-        frames, places = [*self._resident.values(), *self._spares], self._places
-        swapped = set(places.frontswap.offsets(DEVICE)) if places.frontswap is not None else set()
-        broken = {
-            "a page is resident and in tmem": swapped & self._resident.keys(),
-            "a page is in tmem and on disk": swapped & places.on_disk,
-            "a page of the file was swapped": places.file_pages & (swapped | places.on_disk),
-            "a frame holds two pages": len(frames) - len(set(frames)),
-            "the page table has another frame": self._table.items() - self._resident.items(),
-        }
-        for what, found in broken.items():
-            if found:
-                raise InternalError(f"guest memory: {what}: {found}")
+        page = ffi.new("uint32_t *")
+        line = lib.mc_paging_validate(self._paging, page)
+        if line:
+            raise InternalError(f"guest memory: page {page[0]}: paging_check.c:{line - 1}")
 
     def close(self) -> None:
         """Free the frames and the tmem pools; the swap file stays the caller's."""
-        self._report()
-        self._places.close()
-        self._domain.free_many([*self._resident.values(), *self._spares])
-        self._resident.clear()
-        self._table.clear()
-        self._spares.clear()
+        if self._closed:
+            return
+        self._closed = True
+        if self._domain.closed:
+            return
+        lib.mc_paging_report(self._paging)
+        with contextlib.suppress(PeerGone):  # then the pools died with the hypervisor
+            for pool in (self._options.frontswap_pool, self._options.cleancache_pool):
+                if pool != _NO_POOL:
+                    self._domain.tmem.destroy_pool(pool)
+        lib.mc_paging_close(self._paging)
 
-    def _wanted_limit(self) -> int:
-        target = self._domain.target_frames
-        more = max(target - self._boot_frames, 0)
-        # One frame of the target is the spare.
-        return max(min(self.resident_frames + more, target - 1), 1)
+    def _open(self) -> Any:
+        if self._closed:
+            raise ValueError("the guest memory is closed")
+        if self._domain.closed:
+            _ = self._domain.address  # raises what a closed domain, or a forked child's, does
+        return self._paging
 
-    def _miss(self, page: int) -> int:
-        """The frame of a page that is not in the page table."""
-        if self._idle.used(page):
-            self._recent(page)
-            return self._table[page]
-        if not 0 <= page < self.pages:
-            raise IndexError(f"page {page} of {self.pages}")
-        begin_ns, touched = self._clock(), self._counted.first_touches
-        full = len(self._resident) >= self._limit
-        frame = self._fault(page)
-        if full or self._counted.first_touches == touched:
-            self._counted.stall_ns += self._clock() - begin_ns
-        return frame
+    def _make_pools(self) -> None:
+        tmem, options = self._domain.tmem, self._options
+        options.frontswap_pool = tmem.new_pool(persistent=True)
+        if self._program is not None:
+            with contextlib.suppress(NoMemory):  # its pages are simply not cached
+                options.cleancache_pool = tmem.new_pool(persistent=False)
 
-    def _fault(self, page: int) -> int:
-        self._counted.faults += 1
-        frame, places = self._free_frame(), self._places
-        victim = next(iter(self._resident)) if len(self._resident) >= self._limit else None
-        load = places.add_load(page, frame)
-        store = None if victim is None else places.add_store(victim, self._resident[victim])
-        answers = places.submit()
-        try:
-            places.load(page, frame, None if load is None else answers[load])
-        except BaseException:
-            self._spares.append(frame)
-            raise
-        else:
-            # Before the victim is settled, which may fail: by now tmem has forgotten the page.
-            self._resident[page] = self._table[page] = frame
-        finally:
-            if victim is not None:
-                self._leave(victim, None if store is None else answers[store])
-        return frame
+    def _call_back(
+        self, first_touch: Callable[[int, int], None] | None, clock: Callable[[], int]
+    ) -> list[Any]:
+        """Tell C what it calls in Python; whoever holds the answer keeps that callable."""
+        options, program, made = self._options, self._program, []
+        options.program_fd = program.fileno() if isinstance(program, SwapFile) else -1
+        if first_touch is not None:
+            made.append(self._filler(first_touch))
+            options.first_touch = made[-1]
+        if program is not None and options.program_fd < 0:
+            view, read = self._domain.view, program.read
+            made.append(self._filler(lambda page, frame: read(page, view(frame))))
+            options.program_read = made[-1]
+        if clock is not time.monotonic_ns:
+            made.append(ffi.callback("mc_page_clock_fn", lambda _: clock()))
+            options.clock = made[-1]
+        return made
 
-    def _free_frame(self) -> int:
-        """A frame for the page to come; NoMemory when there is neither one nor a victim."""
-        if self._spares:
-            return self._spares.pop()
-        try:
-            return self._domain.alloc()
-        except NoMemory:
-            if not self._resident:
-                raise
-            # Asking again before the next look at the target would only cost time, so live within
-            # what there is: one page fewer, whose frame is the spare of the next fault.
-            self._limit = max(len(self._resident) - 1, 1)
-            self._evict(2)
-            return self._spares.pop()
-
-    def _evict(self, count: int) -> None:
-        """Evict the ``count`` (at most RING_SLOTS) least recently used pages; frames to spare."""
-        victims = [page for page, _ in zip(self._resident, range(count), strict=False)]
-        places = [self._places.add_store(page, self._resident[page]) for page in victims]
-        answers = self._places.submit()
-        failed: SwapError | None = None
-        for page, place in zip(victims, places, strict=True):
+    def _filler(self, fill: Callable[[int, int], None]) -> Any:
+        def call(_: Any, page: int, frame: int) -> int:
             try:
-                self._leave(page, None if place is None else answers[place])
-            except SwapError as error:  # the others have been put already
-                failed = error
-        if failed is not None:
-            raise failed
+                fill(page, frame)
+            except BaseException as error:
+                self._raised = error
+                return -1
+            return 0
 
-    def _leave(self, page: int, answer: int | None) -> None:
-        """Evict ``page``; ``answer`` is tmem's to the offer of it. Its frame is to spare."""
-        self._places.store(page, self._resident[page], answer)
-        self._idle.forget(page)
-        self._table.pop(page, None)
-        self._spares.append(self._resident.pop(page))
+        return ffi.callback("mc_page_fill_fn", call)
 
-    def _has_room(self, pages: int) -> bool:
-        return len(self._resident) + pages <= self._limit
+    def _give_back(self) -> None:
+        domain, excess = self._domain, self._paging.excess
+        if domain.granule_frames != 1:  # a balloon takes any frames
+            lib.mc_paging_gather(self._paging, excess)
+        domain.drain()
+        domain.release(excess)
 
-    def _unuse(self, device: int, page: int) -> bool:
-        """Pull a page back from tmem, as the next to be evicted; False when there is no frame."""
-        frontswap = self._places.frontswap
-        if frontswap is None:
-            return False
-        try:
-            frame = self._spares.pop() if self._spares else self._domain.alloc()
-        except NoMemory:
-            return False
-        try:
-            frontswap.load(device, page, frame)
-        except BaseException:
-            self._spares.append(frame)
-            raise
-        self._resident[page] = self._table[page] = frame
-        self._resident.move_to_end(page, last=False)
-        return True
+    def _failed(self) -> BaseException:
+        """What a failure in C is called in Python."""
+        failure, raised = self._paging.failure, self._raised
+        page, code = failure.page, failure.code
+        if failure.why == lib.MC_PAGING_CALLER and raised is not None:
+            self._raised = None
+            return raised
+        if failure.why == lib.MC_PAGING_SWAP_READ:
+            return SwapError(self._swap.path, code, f"read of page {page}")
+        if failure.why == lib.MC_PAGING_SWAP_WRITE:
+            return SwapError(self._swap.path, code, f"write of page {page}")
+        if failure.why == lib.MC_PAGING_PROGRAM_READ and isinstance(self._program, SwapFile):
+            return SwapError(self._program.path, code, f"read of page {page}")
+        if failure.why == lib.MC_PAGING_LOST:
+            return InternalError(f"tmem lost page {page}: it answered {code}")
+        if failure.why == lib.MC_PAGING_REFUSED:
+            return refused_record(code, failure.frame)
+        what: MemcoordError = error_of(code, "guest memory")
+        return what
 
-    def _free_spares(self) -> None:
-        """Free all spare frames but one."""
-        if len(self._spares) > 1:
-            self._domain.free_many(self._spares[1:])
-            del self._spares[1:]
 
-    def _zero(self, page: int, frame: int) -> None:
-        self._domain.view(frame)[:] = _ZEROES
+def _check(
+    pages: int,
+    resident_frames: int,
+    swap: SwapFile,
+    program: ProgramFile | None,
+    program_pages: Collection[int],
+) -> None:
+    if resident_frames < 1:
+        raise ConfigError("resident_frames", f"{resident_frames}: must be at least 1")
+    if not 1 <= pages <= lib.MC_MAX_AREAS * lib.MC_AREA_FRAMES:
+        raise ConfigError("pages", f"{pages}: out of range")
+    if swap.pages < pages:
+        raise ConfigError("swap", f"holds {swap.pages} pages, {pages} are needed")
+    if program is None and program_pages:
+        raise ConfigError("program", "there are pages of it, and no file to read them from")
+    if any(not 0 <= page < pages for page in program_pages):
+        raise ConfigError("program_pages", f"one is none of 0 to {pages - 1}")
+    if isinstance(program, SwapFile) and max(program_pages, default=0) >= program.pages:
+        raise ConfigError("program", f"{program.path} holds {program.pages} pages")
 
-    def _report(self) -> None:
-        counted = self._counted
-        self._domain.report(
-            used_frames=len(self._resident) + len(self._spares),
-            faults=counted.faults,
-            swap_ins=counted.swap_ins,
-            swap_outs=counted.swap_outs,
-            references=self.references,
-            committed_frames=counted.committed_frames,
-            stall_ns=counted.stall_ns,
-            idle_permille=self._idle.permille,
-        )
+
+def _buffer(data: Any, item_bytes: int, kind: str) -> Any:
+    """A C array over ``data``; ValueError for items of another size."""
+    view = memoryview(data)
+    if view.itemsize != item_bytes or not view.c_contiguous:
+        raise ValueError(f"items of {view.itemsize} bytes, {item_bytes} wanted, in a row")
+    return ffi.from_buffer(kind, data)

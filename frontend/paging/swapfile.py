@@ -1,7 +1,8 @@
 """The swap file: where a guest's pages go that tmem does not take.
 
-Owns: one sparse file with a place for every virtual page, page p at ``p * 4096``. The caller keeps
-track of which places hold a page. Reads and writes go past the host's page cache (O_DIRECT) where
+Owns: one sparse file with as many places as there are virtual pages. Its user keeps track of which
+places hold a page: ``frontend/abi/paging_swap.c`` by slots, of its fd; ``write`` and ``read`` put
+page p at ``p * 4096``. Reads and writes go past the host's page cache (O_DIRECT) where
 the filesystem allows it, as those of a guest's swap device do. Otherwise ``direct`` is False and
 the times are those of the page cache. Nothing is synced: swap need not survive the guest.
 Buffers are single frames of the domain's RAM, which are aligned as O_DIRECT wants them.
@@ -65,6 +66,12 @@ class SwapFile:
             raise SwapError(self.path, error.errno or errno.EIO, f"read of page {page}") from None
         if got != FRAME_BYTES:
             raise SwapError(self.path, errno.EIO, f"read of page {page}, {got} bytes")
+
+    def fileno(self) -> int:
+        """The fd; ValueError when the file is closed."""
+        if self._fd < 0:
+            raise ValueError(f"{self.path} is closed")
+        return self._fd
 
     def close(self) -> None:
         """Remove the file. May be called twice."""

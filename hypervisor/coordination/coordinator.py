@@ -49,7 +49,7 @@ FAULT_TEXT_MAX = 300
 OPTED_OUT = "opted out: no policy changes its targets"
 TAKEN_OVER = "taken over from a hypervisor that died: its policy's decisions are forgotten"
 #: Deeds of the operator that the next coordinator still knows, per domain.
-BY_HAND_MAX = 8
+BY_HAND_MAX, BY_HAND_CHARACTERS_MAX = 8, 120
 
 Runner = Callable[[Callable[[], object], float], object]
 
@@ -164,7 +164,9 @@ class Coordinator:
         if member is not None:
             tick, name = self._statistics.ticks, member.config.name
             target = -1 if member.seen is None else member.seen.tmem_target_pages
-            done = Decision(tick, self._clock(), name, "operator", target, target, what)
+            done = Decision(
+                tick, self._clock(), name, "operator", target, target, what[:BY_HAND_CHARACTERS_MAX]
+            )
             self._note_deed(member, done)
 
     def _note_deed(self, member: Member, deed: Decision) -> None:

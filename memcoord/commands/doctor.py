@@ -4,7 +4,6 @@ Owns: the list of checks. A check never raises and never changes the machine. ``
 ``warn`` (it works, but numbers differ from a better machine's) or ``bad`` (something will fail).
 """
 
-import ctypes
 import os
 import platform
 import resource
@@ -18,15 +17,13 @@ import msgspec
 
 from hypervisor.public import COMPILED
 from hypervisor.public.messages import SO_PEERPIDFD
-from memcoord.testbed.runs import cgroups, confine, facts, namespaces
+from memcoord.testbed.runs import cgroups, confine, facts, namespaces, userfaults
 from tmem import compiled_cache
 
 MIB = 1 << 20
 CORES_WANTED = 4
 NOFILE_WANTED = 1024
 MEMORY_WANTED = 512 * MIB
-SYS_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
-UFFD_USER_MODE_ONLY = 1
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -41,10 +38,16 @@ class Check(msgspec.Struct, frozen=True):
 def diagnose() -> list[Check]:
     """Every check, the most important first."""
     machine = (_python, _kernel, _cores, _load, _memory, _cgroup)
-    system = (_memfd, _shmem_thp, _anonymous_thp, _userfaultfd, _nofile, _memlock)
+    system = (_memfd, _shmem_thp, _anonymous_thp, _nofile, _memlock)
+    programs = (_userfaultfd, _userfault_features, _programs)
     isolation = (_landlock, _namespaces, _domains_cgroup, _tracing, _peer_pidfd)
     installed = (_compiler, _headers, _compiled, _numba_cache)
-    return [check() for check in (*machine, *system, *isolation, *installed)]
+    found = userfaults.probe()
+    return [
+        *(check() for check in (*machine, *system)),
+        *(check(found) for check in programs),
+        *(check() for check in (*isolation, *installed)),
+    ]
 
 
 def _python() -> Check:
@@ -132,17 +135,40 @@ def _anonymous_thp() -> Check:
     return Check("THP for malloc", setting, "ok", meaning)
 
 
-def _userfaultfd() -> Check:
-    number = SYS_USERFAULTFD.get(platform.machine())
-    if number is None:
-        return Check("userfaultfd", "not checked here", "warn", "unknown machine type")
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(number, os.O_CLOEXEC | UFFD_USER_MODE_ONLY)
-    if fd < 0:
-        why = os.strerror(ctypes.get_errno())
-        return Check("userfaultfd", why, "warn", "no paging of unmodified programs; the rest works")
-    os.close(fd)
-    return Check("userfaultfd", "works (user mode)", "ok", "unmodified programs could be paged")
+def _userfaultfd(found: userfaults.Userfaults) -> Check:
+    modes = {"full": found.full, "user mode": found.user_mode, userfaults.DEVICE: found.device}
+    given = [mode for mode, refused in modes.items() if not refused]
+    if not found.full:
+        meaning = "faults of a program can be served in its system calls, too"
+    elif not found.device:
+        meaning = f"faults of a program can be served, by way of {userfaults.DEVICE}"
+    else:
+        meaning = (
+            f"a system call into a page that is out would fail; {userfaults.SYSCTL_LINE}, or "
+            f"{userfaults.DEVICE_LINE}"
+        )
+    fine = not found.full or not found.device
+    return Check("userfaultfd", ", ".join(given) or "none", "ok" if fine else "warn", meaning)
+
+
+def _userfault_features(found: userfaults.Userfaults) -> Check:
+    parts = {
+        "MOVE": found.move,
+        "EVENT_FORK": found.fork,
+        "other events": found.events,
+        "PAGEMAP_SCAN": found.pagemap_scan,
+    }
+    given = [part for part, refused in parts.items() if not refused]
+    lacking = [f"{part}: {refused}" for part, refused in parts.items() if refused]
+    meaning = "; ".join(lacking) or "pages are taken out and put back while the program runs"
+    return Check("paging calls", ", ".join(given) or "none", "warn" if lacking else "ok", meaning)
+
+
+def _programs(found: userfaults.Userfaults) -> Check:
+    obstacle = found.obstacle()
+    if obstacle:
+        return Check("unmodified programs", "without limit", "warn", obstacle)
+    return Check("unmodified programs", "paged", "ok", "a domain may run any dynamic program")
 
 
 def _landlock() -> Check:

@@ -1,12 +1,14 @@
-"""``memcoord run``: one scenario under several policies, compared.
+"""``memcoord run``: one scenario under several policies, compared over rounds.
 
-Owns: the run directory of a run from creation to ``finish``, and the order of the policies. What
-happens under one policy is the business of ``memcoord.testbed.live.session``. In the directory:
+Owns: the run directory of a run from creation to ``finish``, and the order of its runs. A round has
+every policy once and every domain alone once; the next round begins one further on, so that no
+policy is always first. What happens under one policy is the business of
+``memcoord.testbed.live.session``. In the directory:
 
     manifest.json, events.jsonl     as ``rundir`` says
-    series.csv                      a row per policy, tick and domain
+    series.csv                      a row per policy, round, tick and domain
     report.txt, report.json         the report, as printed
-    1-greedy/, 2-.../               per policy: what each process was told, said and logged
+    1-greedy/, 2-.../               per run: what each process was told, said and logged
 """
 
 import contextlib
@@ -15,7 +17,9 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 
@@ -24,14 +28,15 @@ from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
-from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.report.comparison import merge, set_against
+from memcoord.testbed.report.headline import is_comparable
+from memcoord.testbed.report.metrics import alone
+from memcoord.testbed.report.printed import json_report, print_report, text_report
+from memcoord.testbed.report.progress import Progress, duration
 from memcoord.testbed.report.results import (
+    DONE,
     PolicyResult,
     RunReport,
-    json_report,
-    print_report,
-    set_gains,
-    text_report,
 )
 from memcoord.testbed.report.series import Series
 from memcoord.testbed.runs import rundir
@@ -39,51 +44,136 @@ from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import domain_seed, stream_of
+from memcoord.testbed.streams.seeds import seeds_of, varied
 
 EXIT_SIGNAL = 128
 POLICIES_MAX = 16
 LABEL_CHARACTERS_MAX = 24
+ROUNDS_MAX = 1000
+#: For the first line: what a run takes beside its references, and those on two quiet cores.
+START_S, REFERENCE_S = 2.0, 3e-6
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.=-]+")
 
 
-def run_command(
-    scenario: str | None,
-    policies: Sequence[str],
-    as_json: bool,
-    run_dir: str | None,
-    overrides: Sequence[str] = (),
-    record: str | None = None,
-) -> int:
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of the command line. ``alone``: also run every domain alone, for the slowdowns."""
+
+    policies: Sequence[str] = ()
+    as_json: bool = False
+    run_dir: str | None = None
+    overrides: Sequence[str] = ()
+    record: str | None = None
+    repeat: int | None = None
+    seeds: str | None = None
+    alone: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a round: all domains under ``policy``, or only ``domain``."""
+
+    scenario: Scenario
+    policy: str
+    round_index: int
+    domain: str = ""
+
+    @property
+    def label(self) -> str:
+        """What it is called while it runs."""
+        return f"{self.domain} alone" if self.domain else self.policy
+
+    def lengths(self) -> dict[str, int]:
+        """The references of each domain, by name."""
+        seed = self.scenario.seed
+        return {
+            one.name: len(stream_of(one.workload, domain_seed(seed, one.name)))
+            for one in self.scenario.domain
+        }
+
+
+@dataclass
+class Done:
+    """The results so far."""
+
+    runs: dict[str, list[PolicyResult]] = field(default_factory=dict)
+    alone: dict[int, dict[str, float]] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)  # of runs alone
+
+    def note(self, step: Step, result: PolicyResult) -> None:
+        """Keep the result of one step."""
+        if not step.domain:
+            self.runs.setdefault(step.policy, []).append(result)
+            return
+        (domain,) = result.domains
+        if result.good and domain.state == DONE:
+            self.alone.setdefault(step.round_index, {})[step.domain] = domain.run_s
+        else:
+            why = result.error or domain.reason or domain.state
+            self.troubles.append(f"{step.domain} alone: {why}")
+
+
+def run_command(scenario: str | None, options: RunOptions) -> int:
     """Run and report; returns the exit code: 0, 1 (something broke), 128 + signal.
 
-    ``record``: a file for every tmem operation of the run, one policy after the other.
     ConfigError or PolicyError, before anything is started, when an argument is wrong.
     """
-    what = load(scenario, overrides)
-    names = list(policies) or list(what.policies)
+    what = load(scenario, options.overrides)
+    names = list(options.policies) or list(what.policies)
     if len(names) > POLICIES_MAX:
         raise ConfigError("--policy", f"{len(names)} policies, at most {POLICIES_MAX}")
     if len(set(names)) != len(names):
         raise ConfigError("--policy", "one policy is named twice")
+    steps = steps_of(what, names, options)
     for name in names:  # a user's file may print; stdout is the report's
         probe(name, MEASURED, lambda line: sys.stderr.write(f"{line}\n"))
     with contextlib.ExitStack() as stack:
-        recorded = None if record is None else stack.enter_context(_recorded(what, record))
+        recorded = None
+        if options.record is not None:
+            recorded = stack.enter_context(_recorded(what, options.record))
         interrupts = stack.enter_context(Interrupts())
         plain = msgspec.to_builtins(what, enc_hook=int)
-        run = rundir.create(what.name, path=run_dir, seed=what.seed, config=plain)
+        run = rundir.create(what.name, path=options.run_dir, seed=what.seed, config=plain)
         state = "failed"
         try:
             with Series(run.path) as series:
-                report = _run_all(what, names, run, series, interrupts, recorded)
+                report = _run_all(what, steps, run, series, interrupts, recorded)
             _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
         finally:
             with contextlib.suppress(rundir.RunDirError):  # ``ls`` then calls it dead
                 run.finish(state)
-    print_report(report, series.samples, as_json)
+    print_report(report, series.samples, options.as_json)
     return report.exit_code
+
+
+def steps_of(what: Scenario, names: Sequence[str], options: RunOptions) -> list[Step]:
+    """Every run in its order: A B A B, each round begun one further on; ConfigError."""
+    repeat = what.repeat if options.repeat is None else options.repeat
+    seeds = [] if options.seeds is None else seeds_of(options.seeds, what.seed)
+    scenarios = [varied(what, seed) for seed in seeds] if len(seeds) > 1 else [what]
+    if len(seeds) == 1:
+        scenarios = [msgspec.structs.replace(what, seed=seeds[0])]
+    rounds = [one for one in scenarios for _ in range(repeat)]
+    if not 1 <= len(rounds) <= ROUNDS_MAX:
+        raise ConfigError("--repeat", f"{len(rounds)} rounds, must be 1 to {ROUNDS_MAX}")
+    steps = []
+    for number, one in enumerate(rounds):
+        turn = number % len(names)
+        steps += [Step(one, name, number) for name in [*names[turn:], *names[:turn]]]
+        if options.alone:
+            domains = [domain.name for domain in what.domain]
+            steps += [Step(alone(one, name), "greedy", number, name) for name in domains]
+    return steps
+
+
+def expected_s(steps: Sequence[Step]) -> float:
+    """About how long the steps take on two quiet cores."""
+    references: dict[str, int] = {}
+    for step in steps[: len({one.label for one in steps})]:  # the first round: all are alike
+        references[step.label] = sum(step.lengths().values())
+    return sum(START_S + references[step.label] * REFERENCE_S for step in steps)
 
 
 def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
@@ -97,48 +187,64 @@ def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
 
 def _run_all(
     what: Scenario,
-    names: list[str],
+    steps: list[Step],
     run: rundir.RunDir,
     series: Series,
     interrupts: Interrupts,
     record: Path | None,
 ) -> RunReport:
-    begin_s = time.monotonic()
-    lengths = {
-        domain.name: len(stream_of(domain.workload, domain_seed(what.seed, domain.name)))
-        for domain in what.domain
-    }
-    results: list[PolicyResult] = []
+    begin_s, done = time.monotonic(), Done()
     with Progress() as progress:
+        takes = duration(expected_s(steps))
+        progress.say(f"{what.name}: {len(steps)} runs, {takes} on two quiet cores")
         if lacks := lacking():
-            progress.note(f"not possible here: keeping domains from {'; from '.join(lacks)}")
-        for index, name in enumerate(names):
+            progress.say(f"not possible here: keeping domains from {'; from '.join(lacks)}")
+        for index, step in enumerate(steps):
             policy_run = PolicyRun(
-                what,
-                name,
-                run.path / _label(index, name),
+                step.scenario,
+                step.policy,
+                run.path / _label(index, step),
                 run=run,
-                series=series,
+                series=None if step.domain else series,
                 progress=progress,
                 interrupts=interrupts,
-                lengths=lengths,
-                record=record,
+                lengths=step.lengths(),
+                record=None if step.domain else record,
+                round_index=step.round_index,
+                label=step.label,
             )
             try:
-                results.append(policy_run.execute())
+                result = policy_run.execute()
             except (MemcoordError, OSError) as error:  # the others may fare better
-                results.append(policy_run.broken(str(error)))
+                result = policy_run.broken(str(error))
+            done.note(step, result)
             if interrupts.received is not None:
                 break
-    set_gains(results)
-    code = 0 if all(result.good for result in results) else EXIT_FAILED
+    code = EXIT_SIGNAL + interrupts.received if interrupts.received is not None else 0
+    return _report(what, run, series, done, code, time.monotonic() - begin_s)
+
+
+def _report(
+    what: Scenario, run: rundir.RunDir, series: Series, done: Done, code: int, wall_s: float
+) -> RunReport:
+    policies = [merge(runs, done.alone) for runs in done.runs.values()]
+    set_against(policies)
+    good = all(result.good for result in policies) and not done.troubles
+    alone_s = {
+        domain.name: fmean(times)
+        for domain in what.domain
+        if (times := [one[domain.name] for one in done.alone.values() if domain.name in one])
+    }
     return RunReport(
         scenario=what.name,
         run_dir=str(run.path),
-        exit_code=code if interrupts.received is None else EXIT_SIGNAL + interrupts.received,
-        wall_s=time.monotonic() - begin_s,
+        exit_code=code or (0 if good else EXIT_FAILED),
+        wall_s=wall_s,
         tmem_capacity_pages=series.capacity_pages,
-        policies=results,
+        policies=policies,
+        alone=alone_s,
+        times_comparable=is_comparable(policies),
+        notes=done.troubles,
     )
 
 
@@ -161,7 +267,11 @@ def _recorded(what: Scenario, record: str) -> Iterator[Path]:
         yield path
 
 
-def _label(index: int, policy: str) -> str:
-    """A directory's name: short, because sockets lie in it, and one of its own per policy."""
-    text = Path(policy).name if ".py" in policy else policy
+def _label(index: int, step: Step) -> str:
+    """A directory's name: short, because sockets lie in it, and one of its own per run."""
+    text = step.policy
+    if step.domain:
+        text = f"alone-{step.domain}"
+    elif ".py" in text:
+        text = Path(text).name
     return f"{index + 1}-{_UNSAFE.sub('-', text)[:LABEL_CHARACTERS_MAX]}"

@@ -1,78 +1,78 @@
 """``memcoord sim SCENARIO``: a scenario under several policies, in virtual time.
 
-Owns: the choice of policies and seeds, and the output, which is the table of ``memcoord run``. All
-times are virtual, so the same arguments give the same JSON. With several seeds every count and time
-is the mean over the seeds. Called by ``memcoord.cli``.
+Owns: the choice of policies and seeds, and the output, which is that of ``memcoord run``. All times
+are virtual, so the same arguments give the same JSON. With several seeds every count and time is a
+mean over the seeds, each of which has every domain alone beside it. Called by ``memcoord.cli``.
 """
 
 import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import fmean
-
-import msgspec
 
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED
-from memcoord.simulation.record import Track
-from memcoord.simulation.world import simulate
+from memcoord.testbed.report.comparison import merge, set_against
+from memcoord.testbed.report.metrics import alone
+from memcoord.testbed.report.printed import closing, print_report
+from memcoord.testbed.report.progress import Progress, duration
 from memcoord.testbed.report.results import (
     BASELINE,
     DONE,
     PolicyResult,
     RunReport,
-    closing,
-    print_report,
-    set_gains,
 )
-from memcoord.testbed.scenarios.schema import Scenario, load
+from memcoord.testbed.report.series import Sample
+from memcoord.testbed.scenarios.schema import SEEDS_MAX, Scenario, load
+from memcoord.testbed.streams import domain_seed, stream_of
+from memcoord.testbed.streams.seeds import has_randomness, seeds_of, varied
+from policies import loader
+from tmem import compiled_cache
 
 #: Compared unless the command line names policies, also when the scenario does not name them.
 ALWAYS = (BASELINE, "smart-alloc")
 POLICIES_MAX = 64
-SEEDS_MAX = 1000
 NOT_A_DIRECTORY = "none: nothing was started"
+#: For the first line: what a simulated reference takes, and compiling on two quiet cores.
+REFERENCE_S, COMPILE_S = 3e-7, 15.0
+NO_RANDOMNESS = "no randomness: seeds change nothing in this scenario, so it was run once"
 
 
-def simulate_command(
-    scenario: str | None,
-    policies: Sequence[str],
-    as_json: bool,
-    overrides: Sequence[str] = (),
-    seed: int | None = None,
-    seeds: int | None = None,
-) -> int:
+@dataclass(frozen=True)
+class SimulateOptions:
+    """Options of the command line; None is the scenario's. ``alone``: also each domain alone."""
+
+    policies: Sequence[str] = ()
+    as_json: bool = False
+    overrides: Sequence[str] = ()
+    seed: int | None = None
+    seeds: str | None = None
+    repeat: int | None = None
+    alone: bool = True
+
+
+def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
     """Simulate and report; 0, or 1 when a domain did not do its work.
 
-    ``seed`` (the first) and ``seeds`` (how many) replace the scenario's. ConfigError or PolicyError
-    when an argument is wrong.
+    ConfigError or PolicyError when an argument is wrong.
     """
-    what = load(scenario, overrides)
-    names = list(policies) or _default_policies(what)
+    what = load(scenario, options.overrides)
+    names = list(options.policies) or _default_policies(what)
     if len(set(names)) != len(names) or len(names) > POLICIES_MAX:
         raise ConfigError("--policy", f"name each policy once, at most {POLICIES_MAX}")
-    count = what.seeds if seeds is None else seeds
-    if not 1 <= count <= SEEDS_MAX:
-        raise ConfigError("--seeds", f"must be 1 to {SEEDS_MAX}")
-    first = what.seed if seed is None else seed
+    seeds, note = _seeds(what, options)
     begin_s = time.monotonic()
-    tracks = {name: Track(tuple(domain.name for domain in what.domain)) for name in names}
-    seeds_run = range(first, first + count)
-    with contextlib.redirect_stdout(sys.stderr):  # a user's policy may print
-        results = [_mean_of(what, name, seeds_run, tracks[name]) for name in names]
-    set_gains(results)
-    report = RunReport(
-        scenario=what.name,
-        run_dir=NOT_A_DIRECTORY,
-        exit_code=0 if all(result.good for result in results) else EXIT_FAILED,
-        wall_s=sum(result.wall_s for result in results),
-        tmem_capacity_pages=max(track.capacity_pages for track in tracks.values()),
-        policies=results,
-    )
-    samples = [sample for name, track in tracks.items() for sample in track.samples(name)]
+    with contextlib.redirect_stdout(sys.stderr), Progress() as progress:  # a policy may print
+        for name in names:
+            loader.load(name)
+        progress.say(_first_line(what, len(names) + options.alone, len(seeds)))
+        report, samples = _simulate_all(what, names, seeds, options.alone, progress)
+    report.notes += note
     took = f"{report.wall_s:.1f} s of virtual time in {time.monotonic() - begin_s:.1f} s"
-    print_report(report, samples, as_json, [*closing(report)[:-2], took])
+    print_report(report, samples, options.as_json, [*closing(report)[:-2], took])
     return report.exit_code
 
 
@@ -82,19 +82,89 @@ def _default_policies(what: Scenario) -> list[str]:
     return [*(name for name in ALWAYS if name not in kinds), *what.policies]
 
 
-def _mean_of(what: Scenario, policy: str, seeds: range, track: Track) -> PolicyResult:
-    """The mean result over ``seeds``; ``track`` records the run of the first seed."""
-    results = [
-        simulate(what, policy, seed=seed, recorder=track if seed == seeds[0] else None)
-        for seed in seeds
-    ]
-    mean = results[0]
-    for index, domain in enumerate(mean.domains):
-        all_of = [result.domains[index] for result in results]
-        for name, value in msgspec.structs.asdict(domain).items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                average = fmean(getattr(one, name) for one in all_of)
-                setattr(domain, name, round(average) if isinstance(value, int) else average)
-        domain.state = next((one.state for one in all_of if one.state != DONE), DONE)
-    mean.wall_s = fmean(result.wall_s for result in results)
-    return mean
+def _seeds(what: Scenario, options: SimulateOptions) -> tuple[list[int], list[str]]:
+    """The seeds to run, and what is to be said of them."""
+    if options.seeds is not None and options.repeat is not None:
+        raise ConfigError("--repeat", "is the same as --seeds here: a seed repeats exactly")
+    first = what.seed if options.seed is None else options.seed
+    count = what.seeds if options.repeat is None else options.repeat
+    if not 1 <= count <= SEEDS_MAX:
+        raise ConfigError("--repeat", f"must be 1 to {SEEDS_MAX}")
+    seeds = seeds_of(options.seeds or str(count), first)
+    if len(seeds) > 1 and not has_randomness(what, seeds):
+        return seeds[:1], [NO_RANDOMNESS]
+    return seeds, []
+
+
+def _first_line(what: Scenario, runs: int, seeds: int) -> str:
+    """What is about to be done, and how long it takes."""
+    references = sum(
+        len(stream_of(one.workload, domain_seed(what.seed, one.name))) for one in what.domain
+    )
+    expected_s = references * runs * seeds * REFERENCE_S
+    line = f"{what.name} in virtual time: {runs * seeds} simulations"
+    if is_compiled():
+        return f"{line}, {duration(expected_s)}"
+    return f"{line}, {duration(expected_s + COMPILE_S)}: the first start compiles kernels"
+
+
+def is_compiled() -> bool:
+    """Whether compiled kernels are kept on this machine, so that they need not be made again."""
+    spec = find_spec("memcoord.simulation.guest")
+    place = compiled_cache.directory(spec.origin or "") if spec is not None else None
+    return place is not None and next(place.rglob("*.nbi"), None) is not None
+
+
+def _simulate_all(
+    what: Scenario, names: list[str], seeds: list[int], with_alone: bool, progress: Progress
+) -> tuple[RunReport, list[Sample]]:
+    """Every policy and every domain alone with every seed."""
+    from memcoord.simulation.record import Track  # here: these compile
+    from memcoord.simulation.world import simulate
+
+    tracks = {name: Track(tuple(domain.name for domain in what.domain)) for name in names}
+    runs: dict[str, list[PolicyResult]] = {name: [] for name in names}
+    alone_s: dict[int, dict[str, float]] = {}
+    total = len(seeds) * (len(names) + with_alone)
+    progress.begin(what.name, total)
+    for number, seed in enumerate(seeds):
+        one = what if len(seeds) == 1 else varied(what, seed)
+        for name in names:
+            result = simulate(one, name, seed=seed, recorder=None if number else tracks[name])
+            result.round_index = number
+            runs[name].append(result)
+            progress.advance(sum(map(len, runs.values())) + len(alone_s), total, name)
+        if with_alone:
+            alone_s[number] = _alone(one, seed)
+            progress.advance(sum(map(len, runs.values())) + len(alone_s), total, "alone")
+    policies = [merge(runs[name], alone_s) for name in names]
+    set_against(policies)
+    report = RunReport(
+        scenario=what.name,
+        run_dir=NOT_A_DIRECTORY,
+        exit_code=0 if all(result.good for result in policies) else EXIT_FAILED,
+        wall_s=sum(result.wall_s for result in policies),
+        tmem_capacity_pages=max(track.capacity_pages for track in tracks.values()),
+        policies=policies,
+        world="sim",
+        alone=_means(alone_s),
+    )
+    return report, [one for name, track in tracks.items() for one in track.samples(name)]
+
+
+def _alone(what: Scenario, seed: int) -> dict[str, float]:
+    """The seconds of each domain that finishes when it has the host to itself."""
+    from memcoord.simulation.world import simulate
+
+    found = {}
+    for domain in what.domain:
+        (result,) = simulate(alone(what, domain.name), BASELINE, seed=seed).domains
+        if result.state == DONE:
+            found[domain.name] = result.run_s
+    return found
+
+
+def _means(alone_s: dict[int, dict[str, float]]) -> dict[str, float]:
+    """The mean over rounds for each domain."""
+    names = dict.fromkeys(name for one in alone_s.values() for name in one)
+    return {name: fmean(one[name] for one in alone_s.values() if name in one) for name in names}

@@ -113,7 +113,8 @@ class World:
         self._recorder = recorder
         self._notices: dict[str, None] = {}
         self._served_ticks = self._faulty_ticks = 0
-        seed = scenario.seed if seed is None else seed
+        self._moves_ram = False
+        seed = self._seed = scenario.seed if seed is None else seed
         config = to_hypervisor_config(scenario, scenario.policies[0])
         self.host = SimHost(
             total_frames=config.total_frames,
@@ -190,6 +191,8 @@ class World:
             policy_faults=self.coordinator.statistics().faults,
             error=results.policy_failure(self._faulty_ticks, self._served_ticks),
             notices=[*self._notices][:NOTICES_MAX],
+            seed=self._seed,
+            moves_ram=self._moves_ram,
         )
 
     # Coming and going
@@ -327,6 +330,7 @@ class World:
         report = self.coordinator.tick()
         if report.fault is not None:
             self._notices[str(report.fault)] = None
+        self._moves_ram |= any(one.kind == "ram" and one.new != one.old for one in report.decisions)
         return report
 
 

@@ -86,7 +86,7 @@ def _testbed(scenario: Scenario, policy: str) -> tuple[PolicyResult, Figures]:
     with tempfile.TemporaryDirectory(prefix="mc-") as folder:
         file, run_dir = Path(folder) / "scenario.toml", Path(folder) / "run"
         file.write_text(as_toml(scenario), encoding="utf-8")
-        command = ["-m", "memcoord", "run", str(file), "--json"]
+        command = ["-m", "memcoord", "run", str(file), "--json", "--no-alone"]
         process = start_python(
             *command, "--policy", policy, "--run-dir", str(run_dir),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

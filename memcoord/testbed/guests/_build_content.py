@@ -11,7 +11,10 @@ from hypervisor.public._cdef import ROOT, make_ffi
 _ABI = ROOT / "memcoord" / "testbed" / "guests" / "abi"
 
 ffi = make_ffi(
-    "memcoord.testbed.guests._content", [_ABI / "content.h"], [_ABI / "content.c"], abi_headers=()
+    "memcoord.testbed.guests._content",
+    [_ABI / "content.h", _ABI / "program.h"],
+    [_ABI / "content.c", _ABI / "program.c"],
+    abi_headers=(),
 )
 
 if __name__ == "__main__":

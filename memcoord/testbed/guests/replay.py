@@ -1,28 +1,27 @@
-"""Replay a stream over real memory and check every byte that comes back.
+"""Replay a stream over real memory and check every page that comes back.
 
-Owns: the version of each page, hence what the page must hold, and the verdict. Every reference is
-checked against the page's last version before anything else happens to it; a written page gets the
-next version. A page that tmem or the swap file lost, mixed up or returned old is found at its next
-reference, down to the word. Runs in the domain's process; never imports numba.
+Owns: the program of a domain (``memcoord/testbed/guests/abi/program.h``), what it must find in its
+pages, and the verdict. A reference to a page that had left memory is checked to the last word, any
+other by the word that was written last; a written page gets the next version. So a page that tmem
+or the swap file lost, mixed up or returned old is found at its next reference. After each reference
+the program works as long as the stream says, on the CPU. Runs in the domain's process, without a
+line of Python for each reference; never imports numba.
 """
 
 import itertools
 import time
-from array import array
 from collections.abc import Callable, Iterator
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
-import numpy as np
 
 from hypervisor.public.errors import MemcoordError
+from memcoord.testbed.guests._content import ffi, lib
 from memcoord.testbed.scenarios.workloads import Workload, decode_size
 from memcoord.testbed.streams import Stream
 
-#: Version of the pages of a program's file before the program runs.
+#: Version of the pages of a program's file before the program runs, as program.h says.
 PROGRAM_VERSION = 1
-#: References turned into Python numbers at a time; all of them would be a hundred megabytes.
-CHUNK_REFERENCES = 1 << 16
 #: A domain that pauses looks at its target this often.
 NAP_S = 0.02
 
@@ -87,76 +86,53 @@ class WrongContent(MemcoordError):
 class Memory(Protocol):
     """The holder of the pages: ``frontend.paging.manager.GuestMemory``, or a fake."""
 
-    def access(self, page: int, write: bool) -> int:
-        """The frame that holds ``page`` until the next call; ``write``: it will be written to."""
+    def run(self, pages: Any, writes: Any, use: int, context: int) -> tuple[int, int]:
+        """Refer to pages in order and call ``use``; references made, and what ended them or 0."""
 
     def balance(self) -> None:
         """Follow the target while nothing is referenced."""
 
 
-class Content(Protocol):
-    """Fills and checks pages: ``memcoord.testbed.guests._content.lib``, or a fake."""
-
-    def mc_content_fill(self, address: int, domain: int, page: int, version: int) -> None:
-        """Write the content of a version of a page."""
-
-    def mc_content_check(self, address: int, domain: int, page: int, version: int) -> int:
-        """The index of the first wrong word, or -1."""
-
-
 class Replay:
-    """One domain's workload. ``address_of`` frame f is ``base_address + f * 4096``.
+    """One domain's workload.
 
-    ``sleep`` spends the pauses.
+    ``number`` tells its pages from those of every other domain. After each reference the program
+    works for ``compute_ns`` of its CPU. ``sleep`` spends the pauses.
     """
 
     def __init__(
         self,
         stream: Stream,
         memory: Memory,
-        content: Content,
         *,
         name: str,
         number: int,
-        base_address: int,
+        compute_ns: int = 0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.pages_verified = 0
-        self._stream, self._memory, self._content = stream, memory, content
-        self._name, self._number, self._base = name, number, base_address
-        self._sleep = sleep
-        self._versions = array("Q", bytes(8 * stream.page_count))
-        for page in np.flatnonzero(stream.program).tolist():
-            self._versions[page] = PROGRAM_VERSION
+        self._stream, self._memory, self._name, self._sleep = stream, memory, name, sleep
+        self._program = ffi.new("struct mc_program *")
+        self._program.domain = number
+        self._program.work = lib.mc_program_steps(compute_ns) if compute_ns else 0
+
+    @property
+    def pages_verified(self) -> int:
+        """References so far to a page that had content."""
+        return int(self._program.verified)
 
     def run(self) -> None:
         """Replay the stream; WrongContent at the first wrong byte."""
-        for begin, end, pause_s in chunks(self._stream):
+        use = int(ffi.cast("uintptr_t", ffi.addressof(lib, "mc_program_use")))
+        program = int(ffi.cast("uintptr_t", self._program))
+        pages, writes = self._stream.pages, self._stream.writes
+        for begin, end, pause_s in pieces(self._stream):
             self._pause(pause_s)
-            self._replay(begin, end)
-
-    def _replay(self, begin: int, end: int) -> None:
-        # The hot loop: about a microsecond per reference, so everything it needs is a local.
-        access, versions = self._memory.access, self._versions
-        fill, check = self._content.mc_content_fill, self._content.mc_content_check
-        number, base = self._number, self._base
-        verified = 0
-        pages = self._stream.pages[begin:end].tolist()
-        writes = self._stream.writes[begin:end].tolist()
-        for page, written in zip(pages, writes, strict=True):
-            version = versions[page]
-            # A page without a version gets its first one now, also when the reference reads it.
-            writing = written or not version
-            address = base + (access(page, bool(writing)) << 12)
-            if version:
-                word = check(address, number, page, version)
-                if word >= 0:
-                    raise WrongContent(self._name, page, version, word)
-                verified += 1
-            if writing:
-                versions[page] = version + 1
-                fill(address, number, page, version + 1)
-        self.pages_verified += verified
+            _, wrong = self._memory.run(pages[begin:end], writes[begin:end], use, program)
+            if wrong:
+                found = self._program
+                raise WrongContent(
+                    self._name, found.wrong_page, found.wrong_version, found.wrong_word
+                )
 
     def _pause(self, pause_s: float) -> None:
         naps = int(pause_s / NAP_S)
@@ -166,10 +142,8 @@ class Replay:
         self._sleep(max(pause_s - naps * NAP_S, 0.0))
 
 
-def chunks(stream: Stream) -> Iterator[tuple[int, int, float]]:
-    """Pieces (begin, end, pause before in seconds) of at most CHUNK_REFERENCES, in order."""
+def pieces(stream: Stream) -> Iterator[tuple[int, int, float]]:
+    """Pieces (begin, end, pause before in seconds) between the pauses, in order."""
     pauses = dict(stream.pauses)
-    whole = range(0, len(stream), CHUNK_REFERENCES)
-    places = sorted({*whole, *pauses, len(stream)})
-    for begin, end in itertools.pairwise(places):
+    for begin, end in itertools.pairwise(sorted({0, *pauses, len(stream)})):
         yield begin, end, pauses.get(begin, 0.0)

@@ -53,7 +53,11 @@ def run(config: GuestConfig) -> GuestResult:
     ):
         _write_program(program, program_pages, domain, config.number)
         replay = Replay(
-            stream, memory, lib, name=config.name, number=config.number, base_address=domain.address
+            stream,
+            memory,
+            name=config.name,
+            number=config.number,
+            compute_ns=stream.compute_ns,
         )
         stand_at(READY)
         begin_s = time.monotonic()
@@ -73,7 +77,7 @@ def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int
         return
     frame = domain.alloc()
     for page in pages:
-        lib.mc_content_fill(domain.address + frame * FRAME_BYTES, number, page, PROGRAM_VERSION)
+        lib.mc_program_fill(domain.address + frame * FRAME_BYTES, number, page, PROGRAM_VERSION)
         file.write(page, domain.view(frame))
     domain.free(frame)
 

@@ -36,6 +36,7 @@ from memcoord.testbed.runs import cgroups
 from memcoord.testbed.runs.cgroups import Slice
 from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
+from memcoord.testbed.runs.load import LoadMeter
 from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
 from memcoord.testbed.scenarios.workloads import files_of
@@ -66,8 +67,9 @@ class RunInterrupted(RunBroken):
 class PolicyRun:
     """Run ``scenario`` under ``policy`` in ``directory``, a fresh directory inside the run's.
 
-    ``lengths``: the references of each domain's workload, by name. ``record``: a file for every
-    tmem operation of the run.
+    ``lengths``: the references of each domain's workload, by name. ``series``: where its ticks are
+    written, if anywhere. ``record``: a file for every tmem operation of the run. ``round_index``
+    counts the runs of this policy before it; ``label`` is its name in progress and events.
     """
 
     def __init__(
@@ -77,15 +79,18 @@ class PolicyRun:
         directory: Path,
         *,
         run: RunDir,
-        series: Series,
+        series: Series | None,
         progress: Progress,
         interrupts: Interrupts,
         lengths: dict[str, int],
         record: Path | None = None,
+        round_index: int = 0,
+        label: str = "",
     ) -> None:
         self._scenario, self._policy, self._directory = scenario, policy, directory
+        self._label = label or policy
         self._run, self._series, self._progress = run, series, progress
-        self._interrupts, self._record = interrupts, record
+        self._interrupts, self._record, self._round_index = interrupts, record, round_index
         self._domains = [
             RunningDomain(domain, number, lengths[domain.name])
             for number, domain in enumerate(scenario.domain, start=1)
@@ -98,9 +103,9 @@ class PolicyRun:
 
         OSError or MemcoordError when a process cannot be started or a file cannot be written.
         """
-        begin_s = time.monotonic()
+        begin_s, meter = time.monotonic(), LoadMeter()
         error = ""
-        self._progress.begin(self._policy, self._total)
+        self._progress.begin(self._label, self._total)
         config = self._prepare()
         with (
             self._make_groups(config) as self._groups,
@@ -131,13 +136,23 @@ class PolicyRun:
             policy_faults=seen.faults,
             error=error,
             overlap=barrier.differences(self._domains),
+            seed=self._scenario.seed,
+            round_index=self._round_index,
+            moves_ram=any(domain.ram_moved for domain in self._domains),
+            load=meter.stop(),
             notices=self._hypervisor.notices() + verdicts.notices(self._directory / EVENTS),
         )
 
     def broken(self, error: str) -> PolicyResult:
         """What came of a run whose ``execute`` raised ``error``; its processes have ended."""
         self._remove_scratch()
-        return PolicyResult(policy=self._policy, domains=self._results(), error=error)
+        return PolicyResult(
+            policy=self._policy,
+            domains=self._results(),
+            seed=self._scenario.seed,
+            round_index=self._round_index,
+            error=error,
+        )
 
     def _results(self) -> list[DomainResult]:
         return [
@@ -282,7 +297,9 @@ class PolicyRun:
     def _read(self, wait_ms: int = 0) -> None:
         by_name = {domain.spec.name: domain for domain in self._domains}
         for publication in self._statistics.read(wait_ms):
-            self._series.add(self._policy, publication, self._statistics.elapsed_s)
+            if self._series is not None:
+                at_s, number = self._statistics.elapsed_s, self._round_index
+                self._series.add(self._policy, publication, at_s, number)
             for row in publication.domains:
                 if domain := by_name.get(row.get("name", "")):
                     domain.note(row, time.monotonic())
@@ -338,4 +355,4 @@ class PolicyRun:
             (self._run.path / name).unlink(missing_ok=True)
 
     def _event(self, event: str, **fields: Any) -> None:
-        self._run.event(self._policy, event, **fields)
+        self._run.event(self._label, event, **fields)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from hypervisor.public.documents import UNREADABLE
+from hypervisor.public.units import AREA_FRAMES, areas_of
 from memcoord.testbed.guests.gates import answer_of
 from memcoord.testbed.guests.replay import GuestResult
 from memcoord.testbed.report.results import CRASHED, DomainResult
@@ -39,6 +40,7 @@ class RunningDomain:
     told_to_crash: bool = False  # it was killed because the scenario says so
     is_going: bool = False  # it was let through the gates of its start
     seen: list[tuple[float, int]] = field(default_factory=list)  # when, and references by then
+    ram_moved: bool = False  # it had another target of RAM than it booted with
     begin_s: float | None = None  # of its first reference, as time.monotonic; once it is done
     end_s: float | None = None  # of its last
 
@@ -64,6 +66,9 @@ class RunningDomain:
         """Take the latest statistics, read at ``time_s``."""
         self.statistics = row
         self.seen.append((time_s, self.references))
+        booted = self.spec.ram.frames
+        unmoved = (booted, areas_of(booted) * AREA_FRAMES)
+        self.ram_moved |= row.get("target_frames", booted) not in unmoved
 
     def crash_if_due(self) -> None:
         """Kill its process when the scenario's ``crash_at`` has come: between two instructions."""

@@ -60,9 +60,27 @@ def interval(values: ArrayLike, seed: int = SEED) -> Interval:
 
 
 def _widening(count: int) -> float:
-    degrees = count - 1
-    t = T_975[degrees - 1] if degrees <= len(T_975) else NORMAL_975 + 2.46 / degrees
-    return math.sqrt(count / degrees) * t / NORMAL_975
+    return math.sqrt(count / (count - 1)) * student_t(count - 1) / NORMAL_975
+
+
+def student_t(degrees: int) -> float:
+    """Student's t at 97.5 % for ``degrees`` of freedom, 1 and more."""
+    return T_975[degrees - 1] if degrees <= len(T_975) else NORMAL_975 + 2.46 / degrees
+
+
+def t_interval(values: ArrayLike) -> Interval:
+    """Mean of ``values`` with Student's interval; NaN values are left out.
+
+    For few values of one kind, such as repeats of a run. Bounds of one value are NaN, as of none.
+    """
+    known = np.asarray(values, dtype=np.float64).ravel()
+    known = known[~np.isnan(known)]
+    if known.size < 2:
+        mean = float(known[0]) if known.size else math.nan
+        return Interval(mean, math.nan, math.nan, int(known.size))
+    mean = float(known.mean())
+    reach = student_t(int(known.size) - 1) * float(known.std(ddof=1)) / math.sqrt(known.size)
+    return Interval(mean, mean - reach, mean + reach, int(known.size))
 
 
 def paired(ours: ArrayLike, theirs: ArrayLike, seed: int = SEED) -> Interval:

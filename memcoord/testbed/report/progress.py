@@ -13,6 +13,12 @@ from rich.console import Console
 PARTS = 10
 
 
+def duration(expected_s: float) -> str:
+    """About how long something takes, for its first line."""
+    minutes = expected_s / 60
+    return f"about {expected_s:.0f} s" if expected_s < 100 else f"about {minutes:.0f} min"
+
+
 class Progress:
     """One bar per title, the last one begun is at work. A context manager, for one thread."""
 
@@ -51,6 +57,10 @@ class Progress:
             self._line(what)
         elif self._task is not None:
             self._bars.update(self._task, what=what)
+
+    def say(self, text: str) -> None:
+        """A line of its own that stays, before the work or between parts of it."""
+        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, done: float, total: int, what: str = "") -> None:
         """``done`` of ``total`` steps are done; a bar also shows ``what`` was last."""

@@ -43,7 +43,7 @@ class Series:
         self.capacity_pages = 0  # most that tmem could hold at any tick seen
         self._file = (directory / FILE).open("w", newline="", encoding="ascii")
         self._writer = csv.writer(self._file)
-        header = ["policy", "tick", "time_s", "domain", *DOMAIN_COLUMNS]
+        header = ["policy", "round", "tick", "time_s", "domain", *DOMAIN_COLUMNS]
         self._writer.writerow([*header, *(f"host_{column}" for column in HOST_COLUMNS)])
 
     def __enter__(self) -> Self:
@@ -52,17 +52,19 @@ class Series:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, policy: str, publication: Publication, time_s: float) -> None:
-        """Append one tick, ``time_s`` after the start of the policy's run."""
+    def add(
+        self, policy: str, publication: Publication, time_s: float, round_index: int = 0
+    ) -> None:
+        """Append one tick, ``time_s`` after the start of the policy's run; charts show round 0."""
         host = [publication.host.get(column, "") for column in HOST_COLUMNS]
         capacity = publication.host.get("tmem_capacity_pages", 0)
         self.capacity_pages = max(self.capacity_pages, capacity)
         for domain in publication.domains:
             name = str(domain.get("name", "?"))
             values = [_number(domain, column) for column in DOMAIN_COLUMNS]
-            row = [policy, publication.tick, f"{time_s:.4f}", name, *values, *host]
+            row = [policy, round_index, publication.tick, f"{time_s:.4f}", name, *values, *host]
             self._writer.writerow(row)
-            if len(self.samples) < SAMPLES_MAX:
+            if round_index == 0 and len(self.samples) < SAMPLES_MAX:
                 used, target = domain.get("tmem_used_pages", 0), domain.get("tmem_target_pages", -1)
                 self.samples.append(Sample(policy, time_s, name, used, target))
         self._file.flush()  # a reader of the file during the run sees whole ticks

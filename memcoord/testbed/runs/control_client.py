@@ -20,8 +20,8 @@ from memcoord.testbed.runs.rundir import check_socket_path
 
 TIMEOUT_MS = 3000
 STRAY_REPLIES_MAX = 16
-#: Hypervisors that may die under one call: fewer than a keeper starts in a row (CRASHES_MAX), so that
-#: a call that ends a hypervisor does not end them all.
+#: Hypervisors that may die under one call: fewer than a keeper starts in a row (CRASHES_MAX), so
+#: that a call that ends a hypervisor does not end them all.
 RESENDS_MAX = 3
 ID_BYTES = 7
 

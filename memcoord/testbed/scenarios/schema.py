@@ -89,8 +89,8 @@ class Domain(DomainSettings, frozen=True):
 class Scenario(HostSettings, frozen=True):
     """One host, its domains, and the policies to compare on them.
 
-    Comparisons run ``seeds`` times, with ``seed`` and those after it. ``disk`` and ``costs`` are
-    the simulator's.
+    Simulations run ``seeds`` times, with ``seed`` and those after it, real runs ``repeat`` times.
+    ``disk`` and ``costs`` are the simulator's.
     """
 
     name: Annotated[str, Meta(min_length=1, description="must not be empty")]
@@ -98,6 +98,7 @@ class Scenario(HostSettings, frozen=True):
     domain: Annotated[tuple[Domain, ...], Meta(min_length=1)]
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
     seeds: Annotated[int, Meta(ge=1, le=SEEDS_MAX)] = 1
+    repeat: Annotated[int, Meta(ge=1, le=SEEDS_MAX)] = 1
     slack: Size = Size(2 * AREA_BYTES)
     tmem: Size | None = None  # None: all host memory that no domain has installed; 0: no tmem
     policies: Annotated[tuple[str, ...], Meta(min_length=1)] = ("greedy", "smart-alloc")

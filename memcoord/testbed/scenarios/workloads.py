@@ -28,6 +28,7 @@ PAGES_MAX = 1 << 20
 REFERENCES_MAX = 1 << 26
 REPEAT_MAX = 10_000
 
+Phase = Annotated[float, Meta(ge=0, lt=1, description="of a round")]
 Repeats = Annotated[int, Meta(ge=1, le=REPEAT_MAX)]
 References = Annotated[int, Meta(ge=1, le=REFERENCES_MAX, description="references")]
 Run = Annotated[int, Meta(ge=100, le=REFERENCES_MAX, description="references")]
@@ -72,13 +73,15 @@ class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
     """Replay a page-reference trace ``repeat`` times.
 
     With ``program_file`` the pages of the program itself are mapped from a file and cached in
-    cleancache; without, every page is anonymous and is swapped.
+    cleancache; without, every page is anonymous and is swapped. Rounds begin at ``phase``, a
+    fraction of the trace.
     """
 
     trace: str
     resident: Size
     repeat: Repeats = 1
     program_file: bool = False
+    phase: Phase = 0.0
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -158,11 +161,15 @@ class AnalyticsWorkload(msgspec.Struct, **_STRICT, tag="in-memory-analytics"):
 
 
 class LoopWorkload(msgspec.Struct, **_STRICT, tag="loop"):
-    """Read ``size`` from one end to the other, ``repeat`` times: the worst case of LRU."""
+    """Read ``size`` from one end to the other, ``repeat`` times: the worst case of LRU.
+
+    Rounds begin at ``phase``, a fraction of ``size``.
+    """
 
     size: Size
     resident: Size
     repeat: Repeats = 10
+    phase: Phase = 0.0
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""

@@ -23,7 +23,9 @@ def page_trace(work: PageTraceWorkload, seed: int) -> Stream:
     once = load_trace(work.trace)
     if len(once) * work.repeat > REFERENCES_MAX:
         raise ConfigError("workload.repeat", f"makes more than {REFERENCES_MAX} references")
-    pages, writes = np.tile(once.pages, work.repeat), np.tile(once.writes, work.repeat)
+    begin = -int(work.phase * len(once))
+    pages, writes = np.roll(once.pages, begin), np.roll(once.writes, begin)
+    pages, writes = np.tile(pages, work.repeat), np.tile(writes, work.repeat)
     program = once.program if work.program_file else np.zeros(once.page_count, dtype=np.bool_)
     return Stream(work.trace, pages, writes, once.page_count, program)
 

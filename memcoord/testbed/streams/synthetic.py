@@ -24,6 +24,7 @@ def loop(work: workloads.LoopWorkload, seed: int) -> Stream:
     """Read from one end to the other, again and again."""
     del seed
     pages, writes = joined([swept(0, work.size.frames, write=False)] * work.repeat)
+    pages = np.roll(pages, -int(work.phase * work.size.frames))
     return anonymous("loop", pages, writes, work.size.frames)
 
 

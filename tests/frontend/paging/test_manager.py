@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import resource
+import signal
 import struct
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,12 +17,12 @@ import pytest
 import frontend
 from frontend._guest import lib
 from frontend.domain import Domain
-from frontend.paging.idle_sampler import PERIOD_NS
 from frontend.paging.manager import BALANCE_REFERENCES, GuestMemory
 from frontend.paging.swapfile import SwapError, SwapFile
 from hypervisor.public.errors import ConfigError, InternalError, NoMemory, PeerGone
 
 AREA = 512
+PERIOD_NS = lib.MC_PAGING_PERIOD_NS
 STAMP = struct.Struct("<4Q")
 
 
@@ -319,29 +323,43 @@ def test_not_one_frame(domain: Domain, hypervisor: Any, swap: SwapFile) -> None:
         memory.validate()
 
 
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[bool], None]]:
+    """``full_disk(True)``: no file may be written to, until ``full_disk(False)``."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(is_full: bool) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0 if is_full else before[0], before[1]))
+
+    yield fill
+    fill(False)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("cluster", [1, 8])
 def test_a_full_disk_loses_no_page(
-    domain: Domain, hypervisor: Any, swap: SwapFile, monkeypatch: pytest.MonkeyPatch
+    domain: Domain,
+    hypervisor: Any,
+    swap: SwapFile,
+    full_disk: Callable[[bool], None],
+    cluster: int,
 ) -> None:
     hypervisor.tmem_capacity = 20
-    with GuestMemory(domain, 100, 10, swap) as memory:
+    with GuestMemory(domain, 1000, 64 * cluster, swap, cluster_pages=cluster) as memory:
         checked = Checked(memory, domain)
-        replay(checked, 100, 500, seed=8)
-        real = SwapFile.write
-
-        def full(self: SwapFile, page: int, frame: memoryview) -> None:
-            raise SwapError(self.path, 28, "write")
-
-        monkeypatch.setattr(SwapFile, "write", full)
+        replay(checked, 1000, 3000, seed=8)
+        full_disk(True)
         refused = 0
-        for page in range(100):
+        for page in range(1000):
             try:
                 memory.access(page)
-            except SwapError:
-                refused += 1
+            except SwapError as error:
+                refused += error.errno == errno.EFBIG
             memory.validate()
         assert refused > 0
-        monkeypatch.setattr(SwapFile, "write", real)
-        for page in range(100):
+        full_disk(False)
+        for page in range(1000):
             checked.reference(page, False)
         memory.validate()
 
@@ -371,7 +389,7 @@ def test_wrong_use_and_reports(domain: Domain, hypervisor: Any, swap: SwapFile) 
             memory.access(page)
         memory.balance()
         control = hypervisor.control
-        assert (control.used_frames, control.faults, control.references) == (4, 4, 7)
+        assert (control.used_frames, control.faults, control.references) == (4, 4, 5)
 
 
 def test_death_of_the_hypervisor_ends_it(domain: Domain, hypervisor: Any, swap: SwapFile) -> None:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands.run import run_command
+from memcoord.commands.run import RunOptions, run_command
 from memcoord.testbed.live import hypervisor
 from memcoord.testbed.live.statistics_reader import StatisticsReader
 from memcoord.testbed.runs.rundir import RunDirError
@@ -147,13 +147,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             text += more.get(name, "")
         (tmp_path / "fake.toml").write_text(text)
         before = {child.pid for child in psutil.Process().children()}
-        code = run_command(
-            str(tmp_path / "fake.toml"),
-            list(policies),
-            options.pop("as_json", True),
-            str(tmp_path / "run"),
-            (),
+        made = RunOptions(
+            policies=policies,
+            as_json=options.pop("as_json", True),
+            run_dir=str(tmp_path / "run"),
+            alone=options.pop("alone", False),
+            **options,
         )
+        code = run_command(str(tmp_path / "fake.toml"), made)
         assert {child.pid for child in psutil.Process().children()} <= before
         return code
 
@@ -209,7 +210,8 @@ def test_a_good_run_reports_every_domain_under_every_policy(
         assert [domain["domain"] for domain in policy["domains"]] == ["vm1", "vm2"]
         assert all(domain["state"] == "done" for domain in policy["domains"])
         assert policy["notices"] == ["NaN for vm1"]
-    assert policies[1]["domains"][0]["gain_percent"] == 0.0
+    assert policies[1]["against_baseline"]["disk_reads"]["value"] == 1.0
+    assert policies[1]["against_baseline"]["disk_reads"]["verdict"] == "no difference shown"
     with (tmp_path / "run" / "series.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["policy"] for row in rows} == {"greedy", "smart-alloc:P=2"}
@@ -219,6 +221,44 @@ def test_a_good_run_reports_every_domain_under_every_policy(
     assert manifest["state"] == "finished"
     assert len(manifest["processes"]) == 1 + 2 * 3
     assert leftovers(tmp_path) == []
+
+
+def test_rounds_are_interleaved_and_domains_run_alone_beside_them(run: Run, tmp_path: Path) -> None:
+    policies = ("greedy", "smart-alloc:P=2")
+    assert run("vm1", "vm2", policies=policies, alone=True, repeat=2) == 0
+    ready = [e["source"] for e in events_in(tmp_path) if e["event"] == "ready"]
+    alone = ["vm1 alone", "vm2 alone"]
+    assert ready == [*policies, *alone, *reversed(policies), *alone]
+    report = report_in(tmp_path)
+    assert report["alone"] == {"vm1": 0.25, "vm2": 0.25}
+    for policy in report["policies"]:
+        assert policy["worst_slowdown"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 2}
+        assert policy["mean_slowdown"]["n"] == 2
+        assert policy["disk_reads"] == {"value": 2.0, "low": 2.0, "high": 2.0, "n": 2}
+        assert [domain["slowdown"] for domain in policy["domains"]] == [1.0, 1.0]
+        assert [one["round_index"] for one in policy["rounds"]] == [0, 1]
+        assert all(one["load"]["others_cpus"] >= 0 for one in policy["rounds"])
+        assert policy["moves_ram"] is False
+    with (tmp_path / "run" / "series.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["policy"], row["round"]) for row in rows} <= {
+        (name, number) for name in policies for number in "01"
+    }
+
+
+def test_a_domain_that_fails_alone_leaves_no_slowdown_and_fails_the_run(
+    run: Run, tmp_path: Path
+) -> None:
+    assert run("vm1", "wrong", alone=True) == 1
+    report = report_in(tmp_path)
+    assert "wrong alone: exit code 1" in report["notes"][0]
+    assert report["policies"][0]["worst_slowdown"]["value"] is None
+
+
+def test_seeds_make_rounds(run: Run, tmp_path: Path) -> None:
+    assert run("vm1", seeds="3,8") == 0
+    rounds = report_in(tmp_path)["policies"][0]["rounds"]
+    assert [(one["seed"], one["round_index"]) for one in rounds] == [(3, 0), (8, 1)]
 
 
 def test_a_pipe_gets_plain_lines(
@@ -298,8 +338,9 @@ def test_after_a_policy_that_broke_the_others_run(
     monkeypatch.setattr(
         StatisticsReader, "subscribe", patched(StatisticsReader.subscribe, subscribe)
     )
-    assert run("vm1", policies=("greedy", "static-alloc")) == 1
+    assert run("vm1", policies=("greedy", "static-alloc"), alone=True) == 1
     broken, good = report_in(tmp_path)["policies"]
+    assert report_in(tmp_path)["alone"].keys() == {"vm1"}
     assert [broken["domains"][0]["state"], good["domains"][0]["state"]] == ["stopped", "done"]
     assert any(word in broken["error"] for word in ("SIGKILL", "no process", "No space"))
     assert good["error"] == ""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from hypervisor.config import HypervisorConfig
-from memcoord.commands.run import run_command
+from memcoord.commands.run import RunOptions, run_command
 from memcoord.testbed.live.hypervisor_main import serve
 from memcoord.testbed.report.results import DomainResult, PolicyResult
 from memcoord.testbed.runs.launcher import Interrupts
@@ -43,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("memcoord.commands.run.stream_of", lambda workload, seed: [0])
 
     def do(policy: str = "greedy", as_json: bool = True) -> int:
-        return run_command(None, [policy], as_json, str(tmp_path / "run"))
+        return run_command(None, RunOptions([policy], as_json, str(tmp_path / "run"), alone=False))
 
     return do
 
@@ -107,7 +107,8 @@ ram = "2 MiB"
 workload = {{ kind = "page-trace", trace = "{trace}", resident = "4 pages" }}
 """
     )
-    assert run_command(str(scenario), ["greedy"], True, str(tmp_path / "run")) == 0
+    options = RunOptions(["greedy"], as_json=True, run_dir=str(tmp_path / "run"), alone=False)
+    assert run_command(str(scenario), options) == 0
     domain = json.loads(capsys.readouterr().out)["policies"][0]["domains"][0]
     assert domain["state"] == "done"
     assert domain["pages_verified"] == 56

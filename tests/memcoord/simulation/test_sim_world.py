@@ -12,7 +12,8 @@ from sim_scenarios import contest, domain, loop, scenario
 from hypervisor.coordination.coordinator import TickReport
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES
-from memcoord.commands.simulate import simulate_command
+from memcoord.benchmarks.sweep.worlds import as_toml
+from memcoord.commands.simulate import SimulateOptions, simulate_command
 from memcoord.simulation import world
 from memcoord.simulation.record import Track
 from memcoord.simulation.world import World, simulate
@@ -311,9 +312,11 @@ def test_the_recorder_is_told_of_the_real_coordinators_ticks() -> None:
 
 
 def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate_command("main", ["greedy", "smart-alloc"], False) == 0
-    printed = capsys.readouterr().out
-    assert "gain over greedy" in printed
+    assert simulate_command("main", SimulateOptions(["greedy", "smart-alloc"])) == 0
+    printed, said = capsys.readouterr()
+    assert "one round, no interval" in printed
+    assert "moves RAM       the policy" in printed
+    assert said.startswith("main in virtual time: 3 simulations, about")
     assert "tmem under smart-alloc" in printed
     assert "of virtual time" in printed
 
@@ -321,13 +324,17 @@ def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_command_answers_the_same_json(capsys: pytest.CaptureFixture[str]) -> None:
     printed = []
     for _ in range(2):
-        assert simulate_command("main", [], True, ["domain[0].workload.repeat=1"], 5, 2) == 0
+        options = SimulateOptions((), True, ["domain[0].workload.repeat=1"], 5, "2")
+        assert simulate_command("main", options) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     policies = msgspec.json.decode(printed[0])["policies"]
     assert policies[0]["policy"] == "greedy"
     made = msgspec.convert(policies[0]["domains"][0], DomainResult)
-    assert made.gain_percent == 0
+    assert made.slowdown is not None
+    assert made.slowdown > 1
+    assert policies[0]["worst_slowdown"]["n"] == 2
+    assert policies[1]["against_baseline"]["disk_reads"]["n"] == 2
 
 
 def test_what_a_policy_prints_is_kept_out_of_the_json(
@@ -343,7 +350,8 @@ def test_what_a_policy_prints_is_kept_out_of_the_json(
         "        print('hello')\n"
         "        return Plan(tmem=[0] * len(view))\n"
     )
-    simulate_command("main", [f"{file}:Talker"], True, ["domain[0].workload.repeat=1"])
+    options = SimulateOptions([f"{file}:Talker"], True, ["domain[0].workload.repeat=1"])
+    simulate_command("main", options)
     printed = capsys.readouterr()
     assert len(msgspec.json.decode(printed.out)["policies"]) == 1
     assert "hello" in printed.err
@@ -351,6 +359,24 @@ def test_what_a_policy_prints_is_kept_out_of_the_json(
 
 def test_the_command_names_a_wrong_argument() -> None:
     with pytest.raises(ConfigError, match="once"):
-        simulate_command("main", ["greedy", "greedy"], False)
+        simulate_command("main", SimulateOptions(["greedy", "greedy"]))
     with pytest.raises(ConfigError, match="seeds"):
-        simulate_command("main", [], False, [], 1, 0)
+        simulate_command("main", SimulateOptions(seeds="0"))
+    with pytest.raises(ConfigError, match="repeat"):
+        simulate_command("main", SimulateOptions(seeds="2", repeat=2))
+
+
+def test_a_scenario_without_randomness_says_so_and_is_run_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "even.toml"
+    file.write_text(as_toml(scenario(domain("vm1", usemem()), domain("vm2", usemem()))))
+    assert simulate_command(str(file), SimulateOptions(seeds="3")) == 0
+    printed = capsys.readouterr().out
+    assert "no randomness: seeds change nothing" in printed
+    assert "one round" in printed
+
+
+def usemem() -> dict[str, Any]:
+    steps = {"step": "1 MiB", "most": "2 MiB", "sweeps": 1}
+    return {"kind": "usemem", "resident": "200 pages", **steps}

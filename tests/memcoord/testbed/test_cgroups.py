@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from memcoord.commands.run import run_command
+from memcoord.commands.run import RunOptions, run_command
 from memcoord.testbed.runs import cgroups, confine, namespaces
 from memcoord.testbed.runs.cgroups import Place, Slice
 from memcoord.testbed.runs.confine import Rights
@@ -143,7 +143,8 @@ def test_a_run_goes_on_without_a_group_and_says_so_once(
         'maxmem = "2 MiB"\nram = "2 MiB"\nworkload = { kind = "usemem", step = "1 MiB", '
         'most = "1 MiB", resident = "200 pages", sweeps = 1 }\n'
     )
-    assert run_command(str(scenario), ["greedy"], True, str(tmp_path / "run")) == 0
+    options = RunOptions(["greedy"], as_json=True, run_dir=str(tmp_path / "run"), alone=False)
+    assert run_command(str(scenario), options) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["policies"][0]["domains"][0]["state"] == "done"
     assert printed.err.count("control group of the domains") == 1

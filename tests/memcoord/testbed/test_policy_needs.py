@@ -11,7 +11,7 @@ import pytest
 from hypervisor.config import HypervisorConfig
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES
-from memcoord.commands.run import run_command
+from memcoord.commands.run import RunOptions, run_command
 from memcoord.testbed.live import hypervisor_main
 from policies import PolicyError, load
 from policies.base import MRC_POINTS, NEEDS, needs_of
@@ -58,7 +58,7 @@ def test_a_need_that_real_processes_cannot_meet_is_refused_before_anything_start
     tmp_path: Path,
 ) -> None:
     with pytest.raises(PolicyError, match=r"far-memory: needs 'ages' .* not measured here"):
-        run_command("main", ["greedy", "far-memory"], False, str(tmp_path / "run"))
+        run_command("main", RunOptions(["greedy", "far-memory"], run_dir=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
     config = HypervisorConfig(total_frames=8 * AREA_FRAMES, policy="far-memory:warmup_ticks=1")
     before = signal.getsignal(signal.SIGINT)

@@ -6,13 +6,15 @@ import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from frontend._guest import lib as guest
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks._loops import ffi, lib
-from memcoord.testbed.guests.replay import CHUNK_REFERENCES, NAP_S, Replay, WrongContent, chunks
+from memcoord.testbed.guests._content import ffi, lib
+from memcoord.testbed.guests.replay import NAP_S, Replay, WrongContent, pieces
 from memcoord.testbed.scenarios.workloads import SHIPPED_TRACES
 from memcoord.testbed.streams.page_trace import load_trace, parse_trace
 from memcoord.testbed.streams.stream import Stream, anonymous
@@ -25,49 +27,58 @@ FRAMES = 3
 class FakeMemory:
     """FRAMES frames, FIFO; evicted pages go to a dict, and so does every chance to go wrong."""
 
-    def __init__(self, buffer: mmap.mmap) -> None:
-        self.buffer = buffer
+    def __init__(self, buffer: mmap.mmap, base: int) -> None:
+        self.buffer, self.base = buffer, base
         self.resident: dict[int, int] = {}
         self.swap: dict[int, bytes] = {}
-        self.written: set[int] = set()
-        self.balanced = self.accesses = 0
+        self.versions: dict[int, Any] = {}
+        self.balanced = self.references = 0
         self.on_swap_in: Callable[[int, bytes], bytes] = lambda page, data: data
 
     def balance(self) -> None:
         self.balanced += 1
 
-    def access(self, page: int, write: bool) -> int:
-        self.accesses += 1
-        if write:
-            self.written.add(page)
+    def run(self, pages: Any, writes: Any, use: int, context: int) -> tuple[int, int]:
+        call = ffi.cast("int64_t (*)(void *, uint64_t, uint64_t *, uint32_t, uint32_t)", use)
+        for done, (page, write) in enumerate(zip(pages.tolist(), writes.tolist(), strict=True)):
+            how = guest.MC_USE_WRITE * write | self._bring(page)
+            self.references += 1
+            address = self.base + self.resident[page] * PAGE_BYTES
+            version = self.versions.setdefault(page, ffi.new("uint64_t *"))
+            answer = call(ffi.cast("void *", context), address, version, page, how)
+            if answer:
+                return done + 1, answer
+        return len(pages), 0
+
+    def _bring(self, page: int) -> int:
         if page in self.resident:
-            return self.resident[page]
+            return 0
         frame = len(self.resident)
         if frame == FRAMES:
             victim = next(iter(self.resident))
             frame = self.resident.pop(victim)
-            if victim in self.written:
-                self.swap[victim] = self.buffer[frame * PAGE_BYTES : (frame + 1) * PAGE_BYTES]
-                self.written.discard(victim)
+            self.swap[victim] = self.buffer[frame * PAGE_BYTES : (frame + 1) * PAGE_BYTES]
         self.resident[page] = frame
         data = self.swap.get(page, b"\xdb" * PAGE_BYTES)
         self.buffer[frame * PAGE_BYTES : (frame + 1) * PAGE_BYTES] = self.on_swap_in(page, data)
-        return frame
+        is_new = page not in self.swap and page not in self.of_program
+        return int(guest.MC_USE_CAME | guest.MC_USE_FIRST * is_new)
+
+    of_program: frozenset[int] = frozenset()
 
 
 @pytest.fixture
 def memory() -> Iterator[FakeMemory]:
     buffer = mmap.mmap(-1, FRAMES * PAGE_BYTES)
-    yield FakeMemory(buffer)
+    view = ffi.from_buffer(buffer)
+    yield FakeMemory(buffer, int(ffi.cast("uintptr_t", view)))
+    ffi.release(view)
     buffer.close()
 
 
 @pytest.fixture
-def replay(memory: FakeMemory) -> Iterator[Callable[[Stream], Replay]]:
-    view = ffi.from_buffer(memory.buffer)
-    base = int(ffi.cast("uintptr_t", view))
-    yield lambda trace: Replay(trace, memory, lib, name="vm7", number=7, base_address=base)
-    ffi.release(view)
+def replay(memory: FakeMemory) -> Callable[[Stream], Replay]:
+    return lambda trace: Replay(trace, memory, name="vm7", number=7)
 
 
 def trace_of(*references: tuple[int, int]) -> Stream:
@@ -93,11 +104,23 @@ def test_every_reference_but_the_first_of_a_page_is_verified(
     assert work.pages_verified == 5 * 8 - 8
 
 
-def test_first_touch_counts_as_a_write_even_when_it_reads(
+def test_a_page_that_is_read_first_has_content_from_then_on(
     memory: FakeMemory, replay: Callable[[Stream], Replay]
 ) -> None:
-    replay(trace_of((0, 0), (1, 0), (0, 0))).run()
-    assert memory.written == {0, 1}
+    work = replay(trace_of((0, 0), (1, 0), (2, 1), (0, 0), (3, 0), (0, 0), (1, 0)))
+    work.run()
+    assert work.pages_verified == 3
+    assert [memory.versions[page][0] for page in range(4)] == [1, 1, 1, 1]
+
+
+def test_how_a_page_came_has_the_same_numbers_on_both_sides() -> None:
+    assert (guest.MC_USE_WRITE, guest.MC_USE_CAME, guest.MC_USE_FIRST) == (1, 2, 4)
+
+
+def test_the_program_works_between_references(replay: Callable[[Stream], Replay]) -> None:
+    steps = lib.mc_program_steps(1000)
+    assert 10 <= steps <= 100_000
+    assert lib.mc_program_steps(0) == 0
 
 
 @pytest.mark.parametrize("writes", [0, 1], ids=["before a read", "before a write"])
@@ -173,6 +196,7 @@ def test_a_program_is_what_is_executed_and_never_written() -> None:
 def test_pages_of_the_program_are_verified_from_the_start(
     memory: FakeMemory, replay: Callable[[Stream], Replay]
 ) -> None:
+    memory.of_program = frozenset({2})
     trace = replace(SWEEP, program=np.arange(8) == 2)
     with pytest.raises(WrongContent) as caught:
         replay(trace).run()  # this memory has no program file
@@ -211,27 +235,19 @@ def test_a_broken_archive_is_refused(tmp_path: Path) -> None:
 
 def test_a_pause_is_slept_in_naps_that_follow_the_target(memory: FakeMemory) -> None:
     slept: list[tuple[float, int]] = []
-    view = ffi.from_buffer(memory.buffer)
     work = Replay(
         replace(SWEEP, pauses=((0, 0.01), (5, NAP_S * 2.5))),
         memory,
-        lib,
         name="vm7",
         number=7,
-        base_address=int(ffi.cast("uintptr_t", view)),
-        sleep=lambda seconds: slept.append((seconds, memory.accesses)),
+        sleep=lambda seconds: slept.append((seconds, memory.references)),
     )
     work.run()
-    ffi.release(view)
     assert sum(seconds for seconds, _ in slept) == pytest.approx(0.01 + NAP_S * 2.5)
     assert [done for seconds, done in slept if seconds] == [0, 5, 5, 5]
     assert memory.balanced == 2
 
 
-def test_a_long_stream_is_replayed_whole(memory: FakeMemory) -> None:
-    count = 2 * CHUNK_REFERENCES + 3
-    stream = anonymous("long", np.arange(count) % 2, np.zeros(count), 2, ((7, 0.0),))
-    pieces = list(chunks(stream))
-    assert [begin for begin, _, _ in pieces[1:]] == [end for _, end, _ in pieces[:-1]]
-    assert (pieces[0][0], pieces[-1][1]) == (0, count)
-    assert max(end - begin for begin, end, _ in pieces) <= CHUNK_REFERENCES
+def test_a_stream_is_replayed_whole(memory: FakeMemory) -> None:
+    stream = anonymous("long", np.arange(100) % 2, np.zeros(100), 2, ((7, 0.0), (50, 1.0)))
+    assert list(pieces(stream)) == [(0, 7, 0.0), (7, 50, 0.0), (50, 100, 1.0)]

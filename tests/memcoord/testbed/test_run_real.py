@@ -80,7 +80,16 @@ class Job:
         options = [option for policy in policies for option in ("--policy", policy)]
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "memcoord", "run", str(scenario), "--json"),
+                *(
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "memcoord",
+                    "run",
+                    str(scenario),
+                    "--json",
+                    "--no-alone",
+                ),
                 *("--run-dir", str(self.directory), *options),
             ],
             stdout=subprocess.PIPE,

@@ -26,7 +26,7 @@ from tmem_model import page_of
 
 from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord import control
-from memcoord.commands.run import run_command
+from memcoord.commands.run import RunOptions, run_command
 from memcoord.testbed.live.row_buffer import RowBuffer
 from memcoord.testbed.live.tmem_record import Recorder
 from tmem import Code, Tmem
@@ -176,15 +176,11 @@ def test_what_cannot_be_recorded_is_said_before_anything_starts(
     tmp_path: Path, file: str, extra: str, wrong: str
 ) -> None:
     (tmp_path / "recorded.toml").write_text(SCENARIO)
+    options = RunOptions(
+        run_dir=str(tmp_path / "run"), overrides=[extra], record=str(tmp_path / file)
+    )
     with pytest.raises(ConfigError, match=wrong):
-        run_command(
-            str(tmp_path / "recorded.toml"),
-            [],
-            True,
-            str(tmp_path / "run"),
-            [extra],
-            str(tmp_path / file),
-        )
+        run_command(str(tmp_path / "recorded.toml"), options)
     assert not (tmp_path / "run").exists()
 
 
@@ -194,8 +190,9 @@ def test_two_runs_do_not_record_in_one_file(tmp_path: Path) -> None:
     with stream.open("ab") as file:
         file.write(b"rows")
         fcntl.flock(file, fcntl.LOCK_EX)
+        options = RunOptions(run_dir=str(where), record=str(stream))
         with pytest.raises(ConfigError, match="another run records in it"):
-            run_command(str(tmp_path / "recorded.toml"), [], True, str(where), (), str(stream))
+            run_command(str(tmp_path / "recorded.toml"), options)
     assert stream.read_bytes() == b"rows"
     assert not where.exists()
 
@@ -241,6 +238,7 @@ def test_a_run_whose_hypervisor_is_killed_can_be_replayed(tmp_path: Path) -> Non
     scenario.write_text(SCENARIO.replace("repeat = 1", "repeat = 4"))
     command = [
         *(sys.executable, "-m", "memcoord", "run", str(scenario), "--json", "--policy", "greedy"),
+        "--no-alone",
         *("--run-dir", str(where), "--record", str(stream)),
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -1,0 +1,195 @@
+/* paging.c: see paging.h. Opening and closing, and the loop over a stream's references. */
+#include "paging_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HIT_FLAGS (MC_PAGE_RESIDENT | MC_PAGE_AHEAD | MC_PAGE_FRESH)
+#define PREFETCH 16         /* references between looking a page up and using it */
+
+static void *zeroed(uint64_t count, uint64_t bytes)
+{
+    return calloc(count ? count : 1, bytes);
+}
+
+static int paging_allocate(struct mc_paging *paging)
+{
+    uint64_t pages = paging->options.pages;
+    struct mc_paging_private *own = paging->own = zeroed(1, sizeof *own);
+    if (own == NULL)
+        return 0;
+    own->maxmem_frames = (uint64_t)paging->guest->frames.area_count * MC_AREA_FRAMES;
+    paging->table = zeroed(pages, sizeof *paging->table);
+    own->resident = zeroed(pages, sizeof *own->resident);
+    own->spares = zeroed(own->maxmem_frames, sizeof *own->spares);
+    own->ages = zeroed(pages, sizeof *own->ages);
+    own->scratch = zeroed(pages, sizeof *own->scratch);
+    own->slots = zeroed(pages / 64 + 1, sizeof *own->slots);
+    own->slot_pages = zeroed(pages, sizeof *own->slot_pages);
+    own->gap = aligned_alloc(MC_FRAME_BYTES, MC_FRAME_BYTES);
+    if (!paging->table || !own->resident || !own->spares || !own->ages || !own->scratch ||
+        !own->slots || !own->slot_pages || !own->gap)
+        return 0;
+    memset(own->slot_pages, 0xff, pages * sizeof *own->slot_pages);     /* MC_NO_PAGE */
+    own->back_tick = paging->tick = MC_FIRST_TICK;
+    own->ahead_slot = MC_NO_PAGE - 1;
+    return 1;
+}
+
+struct mc_paging *mc_paging_open(struct mc_guest *guest, const struct mc_paging_options *options)
+{
+    struct mc_paging *paging = zeroed(1, sizeof *paging);
+    if (paging == NULL)
+        return NULL;
+    paging->options = *options;
+    paging->guest = guest;
+    paging->idle_permille = -1;
+    paging->limit = 1;
+    MC_CHECK(options->cluster_pages >= 1 && options->cluster_pages <= MC_PAGING_CLUSTER_MAX &&
+             options->ahead_pages >= 1 && options->ahead_pages <= MC_PAGING_CLUSTER_MAX,
+             "%u pages a write, %u pages a read", options->cluster_pages, options->ahead_pages);
+    if (paging_allocate(paging))
+        return paging;
+    mc_paging_free(paging);
+    return NULL;
+}
+
+void mc_paging_program(struct mc_paging *paging, uint32_t page)
+{
+    if (page < paging->options.pages)
+        paging->table[page].flags = MC_PAGE_FILE | MC_PAGE_UNREAD;
+}
+
+void mc_paging_close(struct mc_paging *paging)
+{
+    struct mc_paging_private *own = paging->own;
+    struct mc_frames *frames = &paging->guest->frames;
+    while (paging->resident_count > 0) {
+        uint32_t page = own->resident[paging->resident_count - 1];
+        mc_order_remove(paging, page);
+        mc_frames_free(frames, paging->options.slot, paging->table[page].frame, 0);
+    }
+    while (paging->spare_count > 0)
+        mc_frames_free(frames, paging->options.slot, own->spares[--paging->spare_count], 0);
+    mc_slot_release(frames, paging->options.slot);
+}
+
+void mc_paging_free(struct mc_paging *paging)
+{
+    struct mc_paging_private *own = paging->own;
+    if (own != NULL) {
+        free(own->resident);
+        free(own->spares);
+        free(own->ages);
+        free(own->scratch);
+        free(own->slots);
+        free(own->slot_pages);
+        free(own->gap);
+    }
+    free(paging->table);
+    free(own);
+    free(paging);
+}
+
+/* What a hit leaves out: the fault, or the note that reading ahead was right. Its `how`, or
+ * MC_PAGING_FAILED. */
+static __attribute__((noinline)) int refer_slowly(struct mc_paging *paging, uint32_t page)
+{
+    struct mc_page *entry = &paging->table[page];
+    int status = entry->flags & MC_PAGE_RESIDENT ? MC_OK : mc_fault(paging, page);
+    if (status != MC_OK)
+        return status;
+    if (entry->flags & MC_PAGE_AHEAD) {
+        paging->own->ahead_hits++;
+        paging->counted.ahead_hits++;
+    }
+    int how = entry->flags & MC_PAGE_FRESH ? MC_USE_CAME | MC_USE_FIRST : MC_USE_CAME;
+    entry->flags &= ~(uint32_t)(MC_PAGE_AHEAD | MC_PAGE_FRESH);
+    return how;
+}
+
+/* The copies on disk and in the program's file are old now. */
+static inline void note_write(struct mc_paging *paging, struct mc_page *entry)
+{
+    if (entry->flags & (MC_PAGE_ON_DISK | MC_PAGE_FILE)) {
+        mc_swap_forget(paging, entry);
+        entry->flags &= ~(uint32_t)MC_PAGE_FILE;
+    }
+}
+
+/* One reference to a page that is one. Its `how` but for the write, or MC_PAGING_FAILED. */
+static inline int refer(struct mc_paging *paging, struct mc_page *entry, uint32_t page)
+{
+    int how = 0;
+    paging->counted.references++;
+    if (__builtin_expect((entry->flags & HIT_FLAGS) != MC_PAGE_RESIDENT, 0)) {
+        how = refer_slowly(paging, page);
+        if (how < 0)
+            return how;
+    }
+    entry->used = ++paging->tick;
+    return how;
+}
+
+int64_t mc_paging_access(struct mc_paging *paging, uint32_t page, int write)
+{
+    if (page >= paging->options.pages)
+        return MC_EINDEX;
+    struct mc_page *entry = &paging->table[page];
+    int how = refer(paging, entry, page);
+    if (how < 0)
+        return how;
+    if (write)
+        note_write(paging, entry);
+    return entry->frame;
+}
+
+/* Before every MC_PAGING_LOOK_REFERENCES-th reference, once. */
+static inline int look_is_due(struct mc_paging *paging)
+{
+    int64_t next = paging->counted.references + 1;
+    if (next & (MC_PAGING_LOOK_REFERENCES - 1) || paging->own->looked == next)
+        return 0;
+    paging->own->looked = next;
+    return 1;
+}
+
+int mc_paging_run(struct mc_paging *paging, struct mc_paging_part *part)
+{
+    const int64_t faults_end = paging->counted.faults + (int64_t)part->faults_max;
+    const uint32_t pages = paging->options.pages;
+    struct mc_page *table = paging->table;
+    while (part->done < part->count) {
+        uint64_t at = part->done;
+        uint32_t page = (uint32_t)part->pages[at];
+        if (page >= pages)
+            return MC_PAGING_RANGE;
+        if (at + PREFETCH < part->count && (uint32_t)part->pages[at + PREFETCH] < pages)
+            __builtin_prefetch(&table[part->pages[at + PREFETCH]], 1);
+        if (__builtin_expect(look_is_due(paging), 0)) {
+            if (mc_paging_look(paging) != MC_OK)
+                return MC_PAGING_FAILED;
+            if (paging->excess)
+                return MC_PAGING_RELEASE;
+        }
+        struct mc_page *entry = &table[page];
+        int how = refer(paging, entry, page);
+        if (how < 0)
+            return how;
+        if (part->writes[at]) {
+            note_write(paging, entry);
+            how |= MC_USE_WRITE;
+        }
+        part->done = at + 1;
+        if (part->use) {
+            part->answer = part->use(part->context, mc_frame_address(paging, entry->frame),
+                                     &entry->own, page, (uint32_t)how);
+            if (part->answer != 0)
+                return MC_PAGING_USED;
+        }
+        if (how & MC_USE_CAME && paging->counted.faults >= faults_end)
+            return MC_PAGING_FAULTS;
+    }
+    return MC_PAGING_DONE;
+}

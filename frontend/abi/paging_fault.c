@@ -1,0 +1,135 @@
+/* paging_fault.c: a page that is not resident becomes so, in one batch on the tmem ring. */
+#include "paging_private.h"
+
+#include <string.h>
+
+#define NOT_ASKED UINT32_MAX
+
+/* Ask tmem for the page, where tmem may have it; the place of the answer. */
+static uint32_t add_load(struct mc_paging *paging, struct mc_batch *batch, uint32_t page,
+                         uint32_t frame)
+{
+    uint32_t flags = paging->table[page].flags, place = batch->count;
+    if (flags & MC_PAGE_FILE ? paging->options.cleancache_pool < 0 : !(flags & MC_PAGE_IN_TMEM))
+        return NOT_ASKED;
+    mc_tmem_add_get(paging, batch, page, frame);
+    return place;
+}
+
+static int load_file(struct mc_paging *paging, uint32_t page, uint32_t frame)
+{
+    struct mc_paging_counted *counted = &paging->counted;
+    struct mc_page *entry = &paging->table[page];
+    if (paging->options.program_fd >= 0) {
+        int failed = mc_file_read(paging->options.program_fd, (uint64_t)page << MC_FRAME_SHIFT,
+                                  mc_frame_address(paging, frame));
+        if (failed)
+            return mc_paging_fail(paging, MC_PAGING_PROGRAM_READ, page, failed, frame);
+    } else {
+        int64_t failed = paging->options.program_read(paging->options.context, page, frame);
+        if (failed)
+            return mc_paging_fail(paging, MC_PAGING_CALLER, page, failed, frame);
+    }
+    counted->file_reads++;
+    counted->committed_frames += (entry->flags & MC_PAGE_UNREAD) != 0;
+    entry->flags &= ~(uint32_t)MC_PAGE_UNREAD;
+    return MC_OK;
+}
+
+static int load_first(struct mc_paging *paging, uint32_t page, uint32_t frame)
+{
+    if (paging->options.first_touch) {
+        int64_t failed = paging->options.first_touch(paging->options.context, page, frame);
+        if (failed)
+            return mc_paging_fail(paging, MC_PAGING_CALLER, page, failed, frame);
+    } else {
+        memset((void *)(uintptr_t)mc_frame_address(paging, frame), 0, MC_FRAME_BYTES);
+    }
+    paging->table[page].flags |= MC_PAGE_FRESH;
+    paging->counted.first_touches++;
+    paging->counted.committed_frames++;
+    return MC_OK;
+}
+
+/* Fill the frame from the page's place, if tmem has not done so. */
+static int load(struct mc_paging *paging, uint32_t page, uint32_t frame, int asked,
+                int64_t answer)
+{
+    struct mc_page *entry = &paging->table[page];
+    if (entry->flags & MC_PAGE_FILE) {
+        if (!asked || answer != 1)
+            return load_file(paging, page, frame);
+        paging->counted.tmem_hits++;
+        return MC_OK;
+    }
+    if (asked) {
+        if (answer != 1)
+            return mc_paging_fail(paging, MC_PAGING_LOST, page, answer, frame);
+        entry->flags &= ~(uint32_t)MC_PAGE_IN_TMEM;
+        paging->stored--;
+        paging->counted.tmem_hits++;
+        return MC_OK;
+    }
+    if (!(entry->flags & MC_PAGE_ON_DISK))
+        return load_first(paging, page, frame);
+    int status = mc_ahead_read(paging, page, frame);
+    paging->counted.swap_ins += status == MC_OK;
+    return status;
+}
+
+/* The page into `frame`, and the oldest page out when the limit is reached. */
+static int exchange(struct mc_paging *paging, uint32_t page, uint32_t frame)
+{
+    struct mc_leaving leaving = {.count = 0};
+    struct mc_batch batch;
+    batch.count = 0;
+    uint32_t place = add_load(paging, &batch, page, frame);
+    if (paging->resident_count >= paging->limit)
+        mc_leave_begin(paging, &leaving, &batch);
+    int status = mc_tmem_submit(paging, &batch);
+    if (status != MC_OK)
+        return status;          /* the frame is used no more: a late answer may write it */
+    int asked = place != NOT_ASKED;
+    status = load(paging, page, frame, asked, asked ? batch.records[place].status : 0);
+    /* Before the victim is settled, which may fail: by now tmem has forgotten the page. */
+    if (status == MC_OK)
+        mc_order_add(paging, page, frame, ++paging->tick);
+    else
+        paging->own->spares[paging->spare_count++] = frame;
+    struct mc_paging_failure failure = paging->failure;
+    int left = leaving.count ? mc_leave_end(paging, &leaving, &batch) : MC_OK;
+    if (status != MC_OK)
+        paging->failure = failure;
+    return status == MC_OK ? left : status;
+}
+
+/* Make room beforehand for the neighbours that a read from disk brings. */
+static int make_room(struct mc_paging *paging, uint32_t page)
+{
+    const struct mc_page *entry = &paging->table[page];
+    if (!(entry->flags & MC_PAGE_ON_DISK) || paging->options.ahead_pages < 2)
+        return MC_OK;
+    uint64_t wanted = mc_ahead_window(paging, entry->slot);
+    uint64_t after = paging->resident_count + wanted;
+    if (wanted < 2 || after <= paging->limit)
+        return MC_OK;
+    return mc_evict(paging, (uint32_t)(after - paging->limit));
+}
+
+int mc_fault(struct mc_paging *paging, uint32_t page)
+{
+    uint64_t begin_ns = mc_paging_now(paging);
+    int64_t touched = paging->counted.first_touches;
+    paging->counted.faults++;
+    int full = paging->resident_count >= paging->limit;
+    int status = make_room(paging, page);
+    if (status != MC_OK)
+        return status;
+    int64_t frame = mc_free_frame(paging, page);
+    if (frame < 0)
+        return (int)frame;
+    status = exchange(paging, page, (uint32_t)frame);
+    if (status == MC_OK && (full || paging->counted.first_touches == touched))
+        paging->counted.stall_ns += (int64_t)(mc_paging_now(paging) - begin_ns);
+    return status;
+}
