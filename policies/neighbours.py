@@ -40,7 +40,10 @@ class _Unwritten(SourceFileLoader):
     """Loads a module, and leaves no bytecode beside it."""
 
     def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
-        """Write nothing."""
+        """Write nothing.
+
+        API: importlib calls it with the bytecode it has made.
+        """
 
 
 class _Beside:

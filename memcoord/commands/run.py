@@ -28,6 +28,7 @@ from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
+from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
 from memcoord.testbed.report.headline import is_comparable
 from memcoord.testbed.report.metrics import alone
@@ -235,6 +236,7 @@ def _report(
         for domain in what.domain
         if (times := [one[domain.name] for one in done.alone.values() if domain.name in one])
     }
+    comparable = is_comparable(policies)
     return RunReport(
         scenario=what.name,
         run_dir=str(run.path),
@@ -243,8 +245,9 @@ def _report(
         tmem_capacity_pages=series.capacity_pages,
         policies=policies,
         alone=alone_s,
-        times_comparable=is_comparable(policies),
-        notes=done.troubles,
+        times_comparable=comparable,
+        claims=verdicts(what.claim, policies, comparable),
+        notes=[*done.troubles, *what.see_also],
     )
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -48,6 +48,20 @@ class StartWhen(msgspec.Struct, **_STRICT):
 
     domain: str
     done: Share
+
+
+class Claim(msgspec.Struct, **_STRICT):
+    """A sentence that a run of the scenario is to show, and what decides it.
+
+    It is shown when ``figure`` of ``domain`` (of the whole run without one) under ``policy`` is
+    ``verdict`` than under greedy, by its interval.
+    """
+
+    says: str
+    policy: str
+    verdict: Literal["better", "worse"]
+    domain: str = ""
+    figure: Literal["worst_slowdown", "mean_slowdown", "disk_reads", "seconds"] = "disk_reads"
 
 
 class Disk(msgspec.Struct, **_STRICT):
@@ -89,8 +103,9 @@ class Domain(DomainSettings, frozen=True):
 class Scenario(HostSettings, frozen=True):
     """One host, its domains, and the policies to compare on them.
 
-    Simulations run ``seeds`` times, with ``seed`` and those after it, real runs ``repeat`` times.
-    ``disk`` and ``costs`` are the simulator's.
+    Simulations run ``seeds`` times, with ``seed`` and those after it, real runs ``repeat``
+    times. ``disk`` and ``costs`` are the simulator's. A report says of every ``claim`` whether
+    the run shows it, and ends with ``see_also``.
     """
 
     name: Annotated[str, Meta(min_length=1, description="must not be empty")]
@@ -104,6 +119,8 @@ class Scenario(HostSettings, frozen=True):
     policies: Annotated[tuple[str, ...], Meta(min_length=1)] = ("greedy", "smart-alloc")
     disk: Disk = Disk()
     costs: Costs = Costs()
+    claim: tuple[Claim, ...] = ()
+    see_also: tuple[str, ...] = ()
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
@@ -145,6 +162,14 @@ def check(scenario: Scenario) -> None:
         _wants(domain.name not in names, f"domain[{index}].name", f"{domain.name!r} is taken")
         _check_start(f"domain[{index}].start_when", domain, names)
         names.add(domain.name)
+    for index, claim in enumerate(scenario.claim):
+        _wants(claim.domain in {"", *names}, f"claim[{index}].domain", "no such domain")
+        figures = ("disk_reads", "seconds")
+        _wants(
+            not claim.domain or claim.figure in figures,
+            f"claim[{index}].figure",
+            "of one domain: disk_reads or seconds",
+        )
     check_options(scenario.domain, "domain")
     try:
         config.check(to_hypervisor_config(scenario, scenario.policies[0]))
