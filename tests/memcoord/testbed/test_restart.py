@@ -334,6 +334,7 @@ def test_a_call_that_was_carried_out_is_not_carried_out_by_the_next_hypervisor(
 
         first = ask()
         assert first.error == ""
+        assert host.ask("why", domain="vm1")[-1]["rule"] == "detached by the operator"
         one.close()
         with frontend.attach(host.run_dir, "vm1", 4 * AREA, timeout_s=60.0):
             host.kill()
