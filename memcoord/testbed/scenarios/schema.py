@@ -244,7 +244,8 @@ def _read(source: str) -> str:
             raise ConfigError(source, f"no such file; shipped scenarios: {', '.join(shipped())}")
         path = Path(str(resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"))
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(source, error.strerror or str(error)) from None
     if len(data) > FILE_BYTES_MAX:
