@@ -33,16 +33,19 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.average import Step, moving_average
 from policies.base import Column, Plan, PolicyParams, View
-from policies.ram_targets import needed_frames, within
+from policies.ram_targets import (
+    AREA_FRAMES,
+    HEADROOM_PAGES,
+    alphabet,
+    needed_frames,
+    whole_areas,
+    within,
+)
 from policies.water import water_fill
 
-AREA_FRAMES = 512
-#: Pages counted as wanted by everybody, so that one that begins to grow finds some.
-HEADROOM_PAGES = 32
 #: Columns of the carry: stall on average and at its worst of late, of puts the part asked
 #: for again, idle fraction.
 AVERAGE, WORST, AGAIN, IDLE = range(4)
@@ -86,7 +89,7 @@ class Fallow:
         need = np.clip(need, low, high)
         areas = view.ram_capacity // AREA_FRAMES
         if need.sum() <= areas - self.params.left:
-            ram, rule = _whole_areas(view, areas, need, high), np.zeros(len(view), dtype=np.intp)
+            ram, rule = whole_areas(view, areas, need, high), np.zeros(len(view), dtype=np.intp)
         else:
             ram = self._one_after_the_other(view, areas - self.params.left, low, need, seen)
             rule = np.where(ram >= need, 1, np.where(ram > low, 2, 3))
@@ -122,7 +125,7 @@ class Fallow:
         content = seen[:, AVERAGE] < self.params.content
         lent = held * self.params.lend * seen[:, IDLE]
         modest = np.where(content, np.clip(np.ceil(held - lent), low, need), need)
-        ram, names = low, _alphabet(view)
+        ram, names = low, alphabet(view)
         for want in (modest, need):
             lacks = want - np.minimum(held + view.used / AREA_FRAMES, want)
             key = lacks * (1 - self.params.stall * seen[:, WORST]) / view.weight
@@ -132,22 +135,6 @@ class Fallow:
             ram = ram.copy()
             ram[order] += np.clip(spare - (np.cumsum(more) - more), 0, more)
         return ram
-
-
-def _whole_areas(view: View, areas: int, floor: Column, ceiling: Column) -> Column:
-    """Water filling in whole areas; the largest fractions are rounded up."""
-    level = water_fill(areas, view.weight, floor, ceiling)
-    ram = np.floor(level + 1e-6)
-    part = np.round(level - ram, 3)
-    order = np.lexsort((_alphabet(view), -view.ram_current, -part))
-    order = order[: max(round(level.sum() - ram.sum()), 0)]
-    ram[order] = np.minimum(ram + 1, ceiling)[order]
-    return ram
-
-
-def _alphabet(view: View) -> NDArray[np.intp]:
-    """The place of each name among all names: breaks ties in the same way for any domain order."""
-    return np.argsort(np.argsort(np.array(view.names, dtype=np.str_)))
 
 
 def _tmem(view: View, goal: Column, need: Column) -> Column:

@@ -21,7 +21,7 @@ from memcoord.benchmarks.figures import Figure
 from memcoord.benchmarks.policies import summary, views
 from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
-from memcoord.benchmarks.sweep.cell import WORLDS, Cell
+from memcoord.benchmarks.sweep.cell import BEST_STATIC, WORLDS, Cell
 from memcoord.benchmarks.sweep.grid import cross, scenario_text, seeds_of, split_policy
 from memcoord.benchmarks.sweep.misreport import FACTORS
 from memcoord.benchmarks.sweep.run import Run, run_cells, runner
@@ -85,7 +85,7 @@ class PolicyBenchPlan:
             if not options.quick:
                 factors = FACTORS if options.full else FACTORS[-1:]
                 sim += _lies(sim, factors) + _isolated(sim)
-            cells[summary.SIM] = sim
+            cells[summary.SIM] = sim + _best_static(sim)
         if options.world in (summary.TESTBED, "both"):
             some, few = split, texts
             if not (options.full or options.policies or options.world == summary.TESTBED):
@@ -94,7 +94,8 @@ class PolicyBenchPlan:
                 few = {name: text for name, text in texts.items() if name in TESTBED_SCENARIOS}
             real = seeds if options.seeds else seeds[:1]
             cells[summary.TESTBED] = _with_optimal(cross(some, few, [()], real, (summary.TESTBED,)))
-        return cls(policies, tuple(scenarios), seeds, cells)
+            cells[summary.TESTBED] += _best_static(cells[summary.TESTBED])
+        return cls((*policies, BEST_STATIC), tuple(scenarios), seeds, cells)
 
 
 def _with_optimal(cells: list[Cell]) -> list[Cell]:
@@ -102,6 +103,12 @@ def _with_optimal(cells: list[Cell]) -> list[Cell]:
     as_optimal = {"kind": "optimal", "policy": summary.BASELINE, "params": (), "policy_file": ""}
     made = {situation(cell): replace(cell, **as_optimal, domain="") for cell in cells}
     return [*cells, *made.values()]
+
+
+def _best_static(cells: Sequence[Cell]) -> list[Cell]:
+    """And each situation under the best split of RAM that never changes."""
+    runs = [cell for cell in cells if cell.kind == "run" and cell.policy == summary.BASELINE]
+    return [replace(cell, policy=BEST_STATIC) for cell in runs]
 
 
 def _lies(cells: Sequence[Cell], factors: Sequence[float]) -> list[Cell]:

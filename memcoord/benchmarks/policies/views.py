@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import Axis, Figure, Line
 from memcoord.benchmarks.policies.summary import SIM, SLOWDOWNS, TESTBED, Found, frontier, points
+from memcoord.benchmarks.sweep.cell import BEST_STATIC
 from memcoord.benchmarks.sweep.grid import scenario_text
 from memcoord.benchmarks.sweep.table import number
 from memcoord.benchmarks.tables import Cell, Part, Table
@@ -52,7 +53,9 @@ def is_best(found: Found, world: str, scenario: str, policy: str, name: str) -> 
     means = {
         entry["policy"]: number(entry["figures"].get(name, {}).get("mean"))
         for entry in found["rows"].values()
-        if entry["world"] == world and entry["scenario"] == scenario
+        if entry["world"] == world
+        and entry["scenario"] == scenario
+        and entry["policy"] != BEST_STATIC  # a bound, which nobody can be
     }
     known = [mean for mean in means.values() if not math.isnan(mean)]
     own = means.get(policy, math.nan)

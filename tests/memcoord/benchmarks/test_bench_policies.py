@@ -18,9 +18,9 @@ from memcoord.benchmarks.figures import svg
 from memcoord.benchmarks.policies import views
 from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions, PolicyBenchPlan
 from memcoord.benchmarks.policies.speeds import TARGETS, verdicts
-from memcoord.benchmarks.policies.summary import frontier
+from memcoord.benchmarks.policies.summary import frontier, points
 from memcoord.benchmarks.runner import fill_page, run_bench
-from memcoord.benchmarks.sweep.cell import Cell, Result
+from memcoord.benchmarks.sweep.cell import BEST_STATIC, Cell, Result
 from memcoord.benchmarks.sweep.local import Outcome, Outcomes
 from memcoord.benchmarks.sweep.run import Run
 from memcoord.commands.bench import bench
@@ -31,7 +31,7 @@ PAGE = "\n".join(
     ["# A page", *(f(n) for n in PARTS for f in (tables.begin, tables.end)), "The end."]
 )
 POLICIES = ("static-alloc", "smart-alloc:P=2")
-SLOWDOWN = {"greedy": 3.0, "static-alloc": 2.0, "smart-alloc": 1.5}
+SLOWDOWN = {"greedy": 3.0, "static-alloc": 2.0, "smart-alloc": 1.5, BEST_STATIC: 1.0}
 
 
 def result_of(cell: Cell) -> Result:
@@ -83,7 +83,7 @@ def found(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_rows_are_means_over_seeds(found: dict[str, Any]) -> None:
-    assert len(found["rows"]) == 2 * 3
+    assert len(found["rows"]) == 2 * 4
     row = found["rows"]["sim/main/smart-alloc:P=2"]
     mean = row["figures"]["mean_slowdown"]
     assert (mean["count"], mean["mean"]) == (3, pytest.approx((1.5 / 2 + 1.5) / 2))
@@ -94,8 +94,16 @@ def test_the_rows_are_means_over_seeds(found: dict[str, Any]) -> None:
 
 
 def test_both_worlds_are_ranked_and_correlated(found: dict[str, Any]) -> None:
-    assert list(found["overall"]["sim"]) == ["smart-alloc:P=2", "static-alloc", "greedy"]
+    order = [BEST_STATIC, "smart-alloc:P=2", "static-alloc", "greedy"]
+    assert list(found["overall"]["sim"]) == order
     assert found["rank_correlation"] == {"main": 1, "overall": 1}
+
+
+def test_the_best_static_split_is_a_row_and_never_the_best(found: dict[str, Any]) -> None:
+    assert found["rows"][f"sim/main/{BEST_STATIC}"]["figures"]["mean_slowdown"]["mean"] < 1
+    assert not views.is_best(found, "sim", "main", BEST_STATIC, "mean_slowdown")
+    assert views.is_best(found, "sim", "main", "smart-alloc:P=2", "mean_slowdown")
+    assert BEST_STATIC not in points(found)
 
 
 def test_a_stopped_bench_goes_on(tmp_path: Path) -> None:
