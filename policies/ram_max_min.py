@@ -27,6 +27,7 @@ class RamMaxMin:
 
     name = "ram-max-min"
     settles = True
+    truthful = True
 
     class Params(PolicyParams):
         """``margin`` over the pages committed; ``left``: areas that tmem keeps."""

@@ -19,8 +19,6 @@ AREA_FRAMES = 512
 SOURCE_HOST_FRAMES = 16 * 1024 * FRAMES_PER_MIB
 #: RAM targets are put into force in areas of so many frames, rounded down.
 ROUNDING_FRAMES_MAX = AREA_FRAMES
-#: Pages counted as wanted by everybody, so that one that begins to grow finds some.
-HEADROOM_PAGES = 32
 
 
 def host_frames(view: View) -> int:
@@ -107,15 +105,15 @@ def alphabet(view: View) -> NDArray[np.intp]:
 def left_for_tmem(view: View, goal: Column, need: Column) -> Column:
     """Tmem pages for each, when RAM is to be ``goal`` and the programs want ``need`` frames.
 
-    RAM comes first: what it still has to grow by is no longer tmem's, less what free memory gives
-    at once. Each domain keeps the pages it holds, as nothing is pulled back from tmem; on a shrink
-    the largest targets are cut first. The rest is in proportion to pages that are nowhere.
+    RAM comes first: what it still has to grow by is no longer tmem's. Each domain keeps the pages
+    it holds, as nothing is pulled back from tmem; on a shrink the largest targets are cut first.
+    The rest is filled by water up to the pages that are nowhere, and what nobody needs is shared.
     """
     growth = np.maximum(goal - view.ram_current, 0).sum()
     budget = max(view.capacity - growth, 0)
-    over = budget - view.used.sum()
+    over, even = budget - view.used.sum(), np.ones(len(view))
     if over < 0:
-        return water_fill(budget, np.ones(len(view)), np.zeros(len(view)), view.used)
-    nowhere = np.maximum(need - np.maximum(view.ram_current, goal) - view.used, 0) + HEADROOM_PAGES
-    pages: Column = view.used + nowhere * (over / max(nowhere.sum(), 1))
-    return pages
+        return water_fill(budget, even, 0 * even, view.used)
+    nowhere = np.maximum(need - np.maximum(view.ram_current, goal) - view.used, 0)
+    more = water_fill(over, even, 0 * even, nowhere)
+    return view.used + more + (over - more.sum()) / max(len(view), 1)

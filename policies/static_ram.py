@@ -29,6 +29,7 @@ class StaticRam:
 
     name = "static-ram"
     settles = True
+    truthful = True
 
     class Params(PolicyParams):
         """``areas``: of 2 MiB, by domain, as ``vm1=3+vm2=4``; a domain not named gets a share."""

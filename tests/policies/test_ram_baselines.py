@@ -16,8 +16,12 @@ def view_of(**columns: Any) -> View:
     """Domains that hold an area of 12 each, unless told otherwise."""
     held = np.array(columns.pop("areas", np.ones(len(columns["committed"])))) * AREA_FRAMES
     free = int(AREAS * AREA_FRAMES - held.sum())
-    defaults = {"ram_current": held, "ram_target": held, "ram_minimum": 0 * held + AREA_FRAMES}
-    host = {"ram_capacity": AREAS * AREA_FRAMES, "host_free_frames": free}
+    defaults: dict[str, Any] = {
+        "ram_current": held,
+        "ram_target": held,
+        "ram_minimum": 0 * held + AREA_FRAMES,
+    }
+    host: dict[str, Any] = {"ram_capacity": AREAS * AREA_FRAMES, "host_free_frames": free}
     return View.of(capacity=free, **host, **defaults, **columns)
 
 

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.figures import Figure
-from memcoord.benchmarks.policies import summary, views
+from memcoord.benchmarks.policies import split, summary, views
 from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
 from memcoord.benchmarks.sweep.cell import BEST_STATIC, WORLDS, Cell
@@ -65,7 +65,6 @@ class PolicyBenchPlan:
     @classmethod
     def of(cls, options: PolicyBenchOptions) -> PolicyBenchPlan:
         """The plan ``options`` ask for; ConfigError or PolicyError when they are wrong."""
-        from memcoord.testbed.scenarios.schema import shipped
         from policies.loader import available
 
         if options.world not in (*WORLDS, "both"):
@@ -74,20 +73,21 @@ class PolicyBenchPlan:
             raise ConfigError("--quick", "either --quick or --full")
         names = options.policies or tuple(available())
         policies = tuple(dict.fromkeys((summary.BASELINE, *names)))
-        scenarios = options.scenarios or (QUICK_SCENARIOS if options.quick else tuple(shipped()))
+        every = QUICK_SCENARIOS if options.quick else split.default_scenarios()
+        scenarios = options.scenarios or every
         texts = {name: scenario_text(name) for name in scenarios}
         default = SEEDS_QUICK if options.quick else SEEDS_FULL if options.full else SEEDS
         seeds = seeds_of(options.seeds or default)
-        split = [split_policy(policy) for policy in policies]
+        apart = [split_policy(policy) for policy in policies]
         cells: dict[str, list[Cell]] = {}
         if options.world in (summary.SIM, "both"):
-            sim = _with_optimal(cross(split, texts, [()], seeds, (summary.SIM,)))
+            sim = _with_optimal(cross(apart, texts, [()], seeds, (summary.SIM,)))
             if not options.quick:
                 factors = FACTORS if options.full else FACTORS[-1:]
                 sim += _lies(sim, factors) + _isolated(sim)
             cells[summary.SIM] = sim + _best_static(sim)
         if options.world in (summary.TESTBED, "both"):
-            some, few = split, texts
+            some, few = apart, texts
             if not (options.full or options.policies or options.world == summary.TESTBED):
                 some = [split_policy(name) for name in policies if name in TESTBED_POLICIES]
             if not (options.full or options.scenarios or options.world == summary.TESTBED):
@@ -164,6 +164,7 @@ class PolicyBench(Bench):
         rows = rows_of(results)
         write_tables(directory, rows)
         summaries = summary.summarise(rows)
+        splits = split.by_split(plan.scenarios)
         return {
             "bench": "policies",
             "machine": {**machine, "versions": facts.versions()},
@@ -171,7 +172,12 @@ class PolicyBench(Bench):
             "policies": list(plan.policies),
             "scenarios": list(plan.scenarios),
             "rows": summaries,
+            "splits": splits,
             "overall": summary.overall(summaries),
+            "overall_by_split": {
+                part: summary.overall(summary.only(summaries, names))
+                for part, names in splits.items()
+            },
             "rank_correlation": summary.rank_correlation(summaries),
             "gain_from_lying": summary.lying(results),
             "isolation": summary.isolations(results),

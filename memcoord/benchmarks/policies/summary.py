@@ -99,6 +99,11 @@ def overall(summaries: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[st
     return found
 
 
+def only(summaries: dict[str, dict[str, Any]], scenarios: Sequence[str]) -> dict[str, Any]:
+    """Those of some scenarios."""
+    return {key: entry for key, entry in summaries.items() if entry["scenario"] in scenarios}
+
+
 def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Spearman's between the two worlds' orders, per scenario, and "overall" of their means."""
     pairs: dict[str, list[tuple[float, float]]] = {}

@@ -15,7 +15,7 @@ import pytest
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import svg
-from memcoord.benchmarks.policies import views
+from memcoord.benchmarks.policies import split, views
 from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions, PolicyBenchPlan
 from memcoord.benchmarks.policies.speeds import TARGETS, verdicts
 from memcoord.benchmarks.policies.summary import frontier, points
@@ -25,6 +25,7 @@ from memcoord.benchmarks.sweep.local import Outcome, Outcomes
 from memcoord.benchmarks.sweep.run import Run
 from memcoord.commands.bench import bench
 from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.scenarios.schema import shipped
 
 PARTS = ("policies", "scenarios", "table")
 PAGE = "\n".join(
@@ -104,6 +105,25 @@ def test_the_best_static_split_is_a_row_and_never_the_best(found: dict[str, Any]
     assert not views.is_best(found, "sim", "main", BEST_STATIC, "mean_slowdown")
     assert views.is_best(found, "sim", "main", "smart-alloc:P=2", "mean_slowdown")
     assert BEST_STATIC not in points(found)
+
+
+def test_every_shipped_scenario_is_in_one_part_of_the_split() -> None:
+    parts = split.by_split([*split.default_scenarios(), "mine.toml"])
+    assert set(parts) == {split.TUNED, split.UNSEEN, split.OTHER}
+    assert parts[split.TUNED] == shipped()
+    assert len(parts[split.UNSEEN]) >= 12
+    assert parts[split.OTHER] == ["mine.toml"]
+
+
+def test_each_part_of_the_split_has_tables_and_an_order_of_its_own(tmp_path: Path) -> None:
+    found = measured(tmp_path, scenarios=("main", "unseen/pair"), world="sim")
+    assert set(found["overall_by_split"]) == {split.TUNED, split.UNSEEN}
+    titles = [table.title for table in views.slowdown_tables(json.loads(json.dumps(found)))]
+    assert [title.split(", ")[:2] for title in titles] == [
+        [kind, part]
+        for part in (split.TUNED, split.UNSEEN)
+        for kind in ("Mean slowdown", "Slowdown of the worst domain")
+    ]
 
 
 def test_a_stopped_bench_goes_on(tmp_path: Path) -> None:
