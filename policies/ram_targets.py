@@ -116,4 +116,5 @@ def left_for_tmem(view: View, goal: Column, need: Column) -> Column:
         return water_fill(budget, even, 0 * even, view.used)
     nowhere = np.maximum(need - np.maximum(view.ram_current, goal) - view.used, 0)
     more = water_fill(over, even, 0 * even, nowhere)
-    return view.used + more + (over - more.sum()) / max(len(view), 1)
+    pages: Column = view.used + more + (over - more.sum()) / max(len(view), 1)
+    return pages
