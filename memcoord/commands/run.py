@@ -45,7 +45,7 @@ from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import Scenario, load
-from memcoord.testbed.streams import domain_seed, stream_of
+from memcoord.testbed.streams import lengths_of
 from memcoord.testbed.streams.seeds import seeds_of, varied
 
 EXIT_SIGNAL = 128
@@ -86,14 +86,6 @@ class Step:
     def label(self) -> str:
         """What it is called while it runs."""
         return f"{self.domain} alone" if self.domain else self.policy
-
-    def lengths(self) -> dict[str, int]:
-        """The references of each domain, by name."""
-        seed = self.scenario.seed
-        return {
-            one.name: len(stream_of(one.workload, domain_seed(seed, one.name)))
-            for one in self.scenario.domain
-        }
 
 
 @dataclass
@@ -180,7 +172,7 @@ def expected_s(steps: Sequence[Step]) -> float:
     """About how long the steps take on two quiet cores."""
     references: dict[str, int] = {}
     for step in steps[: len({one.label for one in steps})]:  # the first round: all are alike
-        references[step.label] = sum(step.lengths().values())
+        references[step.label] = sum(lengths_of(step.scenario).values())
     return sum(START_S + references[step.label] * REFERENCE_S for step in steps)
 
 
@@ -216,7 +208,7 @@ def _run_all(
                 series=None if step.domain else series,
                 progress=progress,
                 interrupts=interrupts,
-                lengths=step.lengths(),
+                lengths=lengths_of(step.scenario),
                 record=None if step.domain else record,
                 round_index=step.round_index,
                 label=step.label,

@@ -29,7 +29,7 @@ from memcoord.testbed.report.results import (
 from memcoord.testbed.report.series import Sample
 from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import SEEDS_MAX, Scenario, load
-from memcoord.testbed.streams import domain_seed, stream_of
+from memcoord.testbed.streams import lengths_of
 from memcoord.testbed.streams.seeds import has_randomness, seeds_of, varied
 from policies import loader
 from tmem import compiled_cache
@@ -101,10 +101,7 @@ def _seeds(what: Scenario, options: SimulateOptions) -> tuple[list[int], list[st
 
 def _first_line(what: Scenario, runs: int, seeds: int) -> str:
     """What is about to be done, and how long it takes."""
-    references = sum(
-        len(stream_of(one.workload, domain_seed(what.seed, one.name))) for one in what.domain
-    )
-    expected_s = references * runs * seeds * REFERENCE_S
+    expected_s = sum(lengths_of(what).values()) * runs * seeds * REFERENCE_S
     line = f"{what.name} in virtual time: {runs * seeds} simulations"
     if is_compiled():
         return f"{line}, {duration(expected_s)}"

@@ -7,7 +7,7 @@ not depend on the other domains, so that a domain does the same alone as in comp
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memcoord.testbed.scenarios import workloads
 from memcoord.testbed.streams.block_trace import block_trace
@@ -17,7 +17,10 @@ from memcoord.testbed.streams.sparse import graph_analytics, in_memory_analytics
 from memcoord.testbed.streams.stream import Stream
 from memcoord.testbed.streams.synthetic import junk, loop, quiet, usemem
 
-__all__ = ["Stream", "domain_seed", "stream_of"]
+if TYPE_CHECKING:
+    from memcoord.testbed.scenarios.schema import Scenario
+
+__all__ = ["Stream", "domain_seed", "lengths_of", "stream_of"]
 
 _MAKERS: dict[type, Callable[[Any, int], Stream]] = {
     workloads.PageTraceWorkload: page_trace,
@@ -36,6 +39,15 @@ _MAKERS: dict[type, Callable[[Any, int], Stream]] = {
 def stream_of(workload: workloads.Workload, seed: int) -> Stream:
     """The references of ``workload``; ConfigError when a file of its cannot be read."""
     return _MAKERS[type(workload)](workload, seed)
+
+
+def lengths_of(scenario: "Scenario") -> dict[str, int]:
+    """The references of each domain of a scenario, by name."""
+    seed = scenario.seed
+    return {
+        one.name: len(stream_of(one.workload, domain_seed(seed, one.name)))
+        for one in scenario.domain
+    }
 
 
 def domain_seed(seed: int, domain: str) -> int:
