@@ -11,7 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hypervisor.public._cdef import ROOT, make_ffi
 
 _ABI = ROOT / "backend" / "abi"
-_HEADERS = ("host", "books", "ledger", "banks", "mechanism", "recover", "keeper", "reap", "excess")
+_HEADERS = (
+    "host", "books", "ledger", "banks", "mechanism", "recover", "keeper", "reap", "excess",
+    "balloon_areas",
+)  # fmt: skip
 
 ffi = make_ffi(
     "backend._service",

@@ -338,6 +338,11 @@ class HostBackend(TmemVerbs):
         """Keep ``frames`` of host memory for domains that have not come yet."""
         lib.mc_host_promise(self._host, areas_of(frames) * AREA_FRAMES)
 
+    @property
+    def address(self) -> int:
+        """Of its ``struct mc_host``, for another compiled module."""
+        return int(ffi.cast("uintptr_t", self._host))
+
     def set_target(self, domid: DomId, frames: int) -> None:
         """Set the RAM target in frames, rounded up to the mechanism's granule; InternalError."""
         _check(lib.mc_domain_set_target(self._host, domid, frames), "set target")

@@ -80,6 +80,7 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain)
     control->granule_frames = domain->granule_frames;
     control->backing = (uint32_t)host->backing;
     control->boot_areas = domain->boot_areas;
+    control->credit_areas = domain->credit_areas;
     memcpy(control->options, domain->options, sizeof control->options);
     atomic_store(&control->config_bell, domain->config_bell);
     atomic_store(&control->target_frames, domain->target_frames);

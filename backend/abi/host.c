@@ -388,12 +388,30 @@ static int host_gives_huge(const char *directory, int collapse)
     return huge;
 }
 
+/* 1 when a touch of a memfd gives no more than a page of 4 KiB. */
+static int host_touch_is_small(void)
+{
+    int fd = mc_memfd("memcoord-small", MC_AREA_BYTES), is_small = 0;
+    int64_t address = fd < 0 ? -1 : mc_map(fd, MC_AREA_BYTES);
+    if (address > 0) {
+        is_small = !mc_populate_write((uint64_t)address, MC_FRAME_BYTES) &&
+                   mc_resident_bytes(fd) <= MC_FRAME_BYTES;
+        mc_unmap((uint64_t)address, MC_AREA_BYTES);
+    }
+    if (fd >= 0)
+        close(fd);
+    return is_small;
+}
+
 int mc_host_set_backing(struct mc_host *host, int kind, const char *directory)
 {
     if (kind < MC_BACKING_ANY || kind > MC_BACKING_2M || host->attached ||
         strlen(directory) >= sizeof host->directory || (directory[0] && kind != MC_BACKING_2M))
         return MC_EINDEX;
-    host->collapse = kind == MC_BACKING_2M && !host_gives_huge(directory, 0);
+    host->touch_is_huge = kind == MC_BACKING_2M && host_gives_huge(directory, 0);
+    host->is_small = kind == MC_BACKING_4K ||
+                     (kind == MC_BACKING_ANY && host_touch_is_small());
+    host->collapse = kind == MC_BACKING_2M && !host->touch_is_huge;
     if (host->collapse && (directory[0] || !host_gives_huge(directory, 1)))
         return MC_EKERNEL;
     host->backing = kind;

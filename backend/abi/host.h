@@ -227,6 +227,8 @@ struct mc_host {
     struct mc_bank banks[MC_BANKS_MAX];
     int backing;                /* enum mc_backing_kind, of every domain's ram */
     int collapse;               /* 1: 2 MiB pages are made by MADV_COLLAPSE */
+    int is_small;               /* 1: a touch gives 4 KiB, so pages are given by mc_write_zeroes */
+    int touch_is_huge;          /* 1: a touch gives 2 MiB, so a guest may do it itself */
     char directory[MC_DIRECTORY_BYTES];        /* of a tmpfs mounted huge=always; empty: memfds */
     uint32_t error_budget;
     uint32_t stop;              /* atomic */

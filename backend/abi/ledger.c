@@ -291,10 +291,19 @@ static int ledger_give_pages(const struct mc_host *host, const struct mc_domain 
 {
     uint64_t address = mc_area_address(domain, area);
     const struct mc_bank *bank = &host->banks[domain->banks[area]];
+    int status;
     if (bank->node >= 0)        /* a wish: memory is charged to the bank wherever it lands */
         mc_bind_node(address, MC_AREA_BYTES, bank->node);
-    return host->collapse ? mc_populate_huge(address, MC_AREA_BYTES)
-                          : mc_populate_write(address, MC_AREA_BYTES);
+    if (host->collapse)
+        return mc_populate_huge(address, MC_AREA_BYTES);
+    if (!host->is_small)
+        return mc_populate_write(address, MC_AREA_BYTES);
+    status = mc_write_zeroes(domain->ram_fd, mc_area_offset(area), MC_AREA_BYTES);
+    /* A page that tmem is going to copy must be in the hypervisor's mapping: a fault of the service
+     * thread would hold up everybody. */
+    if (!status && domain->rings[MC_RING_TMEM].req_cons)
+        status = mc_populate_read(address, MC_AREA_BYTES);
+    return status;
 }
 
 /* An area that the kernel has no memory for goes back to the state it had. The kernel may have

@@ -2,7 +2,8 @@
  *
  *   set target   writes num_pages for the guest's driver. The driver decides what to do about it.
  *   INFLATE      makes holes of the frames of an array. They are punched one by one, as QEMU does
- *                where pages are 4 KiB, or neighbours together (option merge), as Firecracker does.
+ *                where pages are 4 KiB, or neighbours together (option merge), as Firecracker does;
+ *                or whole areas (option huge).
  *   DEFLATE      charges holes again. Their pages come when the guest touches them.
  *   REPORT       punches free areas, which stay the guest's (free page reporting).
  *
@@ -14,8 +15,8 @@
  * evicted until the driver has put them into its balloon.
  * Ten times a second the keeper looks for pages in the balloon.
  */
+#include "balloon_areas.h"
 #include "books.h"
-#include "mechanism.h"
 
 #include "balloon.h"
 
@@ -42,12 +43,24 @@ static struct mc_balloon *balloon_of(const struct mc_domain *domain)
     return domain->device;
 }
 
+/* Frames that an entry of an array stands for. */
+static uint32_t balloon_unit(const struct mc_domain *domain)
+{
+    return domain->options[MC_BALLOON_HUGE] ? MC_AREA_FRAMES : 1;
+}
+
+static int balloon_open(struct mc_host *host, struct mc_domain *domain)
+{
+    (void)host;
+    domain->granule_frames = balloon_unit(domain);
+    return MC_OK;
+}
+
 /* An area with pins keeps its holes over a reboot. The new driver knows of none: fill them. */
 static int balloon_fill_area(struct mc_host *host, struct mc_domain *domain, uint32_t area)
 {
     uint32_t frames[MC_AREA_FRAMES], bad, filled, holes = domain->hole_counts[area];
-    for (uint32_t i = 0; i < MC_AREA_FRAMES; i++)
-        frames[i] = area * MC_AREA_FRAMES + i;
+    mc_balloon_frames_of(area, frames);
     filled = mc_holes_fill(host, domain, frames, MC_AREA_FRAMES, 1, &bad);
     MC_CHECK_IN(domain, filled == holes || filled + bad < MC_AREA_FRAMES,
                 "area %u: %u holes counted, %u filled", area, holes, filled);
@@ -166,7 +179,8 @@ static void balloon_answer(const struct mc_domain *domain, struct mc_balloon *de
     memset(&request->arg[1], 0, 4 * sizeof request->arg[0]);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t frame = device->pfns[i];
-        if (frame < mc_maxmem_frames(domain) && mc_is_hole(domain, frame) == hole)
+        if (frame < mc_maxmem_frames(domain) && frame % balloon_unit(domain) == 0 &&
+            mc_is_hole(domain, frame) == hole)
             done++;
         else
             request->arg[1 + i / 64] |= 1ull << i % 64;
@@ -183,8 +197,10 @@ static void balloon_punch_again(struct mc_host *host, struct mc_domain *domain,
     for (uint32_t i = 0; i < count; i++)
         if (device->pfns[i] < mc_maxmem_frames(domain) && mc_is_hole(domain, device->pfns[i]))
             holes[made++] = device->pfns[i];
-    if (made)
+    if (made && balloon_unit(domain) == 1)
         mc_holes_punch(host, domain, holes, made);
+    if (made && balloon_unit(domain) > 1)
+        mc_balloon_punch_areas(host, domain, holes, made);
 }
 
 static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
@@ -195,7 +211,10 @@ static void balloon_inflate(struct mc_host *host, struct mc_domain *domain,
     uint64_t refused = domain->counters.refused_dma;
     if (mc_is_memory_again(domain, &device->request))
         balloon_punch_again(host, domain, device);
-    for (uint32_t i = 0; i < count && mc_phase_of(domain) == MC_ACTIVE; i += step) {
+    if (balloon_unit(domain) > 1)
+        wrong = mc_balloon_make_areas(host, domain, device->pfns, count);
+    for (uint32_t i = 0; balloon_unit(domain) == 1 && i < count &&
+                         mc_phase_of(domain) == MC_ACTIVE; i += step) {
         mc_holes_make(host, domain, device->pfns + i, step, &bad);
         wrong += bad;
     }
@@ -213,18 +232,13 @@ static void balloon_choose_banks(struct mc_host *host, struct mc_domain *domain,
 {
     uint32_t count = balloon_array_count(device);
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t area = device->pfns[i] / MC_AREA_FRAMES, bank;
+        uint32_t area = device->pfns[i] / MC_AREA_FRAMES;
         if (area >= domain->areas || domain->hole_counts[area] != MC_AREA_FRAMES)
             continue;
         if (!MC_CHECK_DOMAIN(host, domain, domain->states[area] == MC_A_INSTALLED,
-                             "area %u of state %u is a hole", area, domain->states[area]))
+                             "area %u of state %u is a hole", area, domain->states[area]) ||
+            mc_balloon_choose_bank(host, domain, area, count))
             return;
-        bank = mc_bank_pick(host, count, domain->banks[area]);
-        if (bank == MC_NO_BANK)
-            return;
-        domain->banks[area] = (uint8_t)bank;
-        if (host->banks[bank].node >= 0)
-            mc_bind_node(mc_area_address(domain, area), MC_AREA_BYTES, host->banks[bank].node);
     }
 }
 
@@ -259,9 +273,16 @@ static void balloon_deflate(struct mc_host *host, struct mc_domain *domain,
 {
     uint64_t count = balloon_array_count(device), size = domain->installed_frames;
     uint64_t room = domain->target_frames > size ? domain->target_frames - size : 0;
+    uint32_t wrong = 0;
+    room /= balloon_unit(domain);
     if (!domain->options[MC_BALLOON_OOM] && count > room)
         count = room;
-    balloon_fill_array(host, domain, device, (uint32_t)count);
+    if (balloon_unit(domain) > 1)
+        wrong = mc_balloon_fill_areas(host, domain, device->pfns, (uint32_t)count);
+    else
+        balloon_fill_array(host, domain, device, (uint32_t)count);
+    if (wrong && !mc_is_memory_again(domain, &device->request))
+        mc_count_bad(domain);
     balloon_answer(domain, device, 0, count ? MC_ENOMEM : MC_ETARGET);
     domain->counters.refused += device->request.status < balloon_array_count(device);
 }
@@ -365,7 +386,7 @@ static enum mc_served balloon_request(struct mc_host *host, struct mc_domain *do
         return mc_answered(record, MC_ESTATE);
     device->request = *record;
     memcpy(device->pfns, mc_balloon_array(domain->control), record->arg[0] * sizeof *device->pfns);
-    if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping ||
+    if (record->op != MC_OP_BALLOON_DEFLATE || device->sweeping || balloon_unit(domain) > 1 ||
         !mc_has_free(host, record->arg[0])) {
         MC_BOOKED();
         device->array_waits = 1;
@@ -398,8 +419,10 @@ const struct mc_mechanism mc_balloon = {
     .options = {[MC_BALLOON_MERGE] = {"merge", 0, 0, 1},
                 [MC_BALLOON_OOM] = {"deflate_on_oom", 0, 0, 1},
                 [MC_BALLOON_REPORT_MS] = {"report_ms", 0, 0, 600000},
-                [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000}},
-    .device_bytes = sizeof(struct mc_balloon), .boot = balloon_boot, .target = balloon_tell_target,
+                [MC_BALLOON_STATS_MS] = {"stats_ms", 1000, 0, 600000},
+                [MC_BALLOON_HUGE] = {"huge", 0, 0, 1}},
+    .device_bytes = sizeof(struct mc_balloon), .open = balloon_open, .boot = balloon_boot,
+    .target = balloon_tell_target,
     .offer = balloon_offer_target, .request = balloon_request,
     .jobs = {[MC_JOB_TAKE] = balloon_serve_array}, .timer = balloon_watch,
     .recover = balloon_recover,

@@ -3,7 +3,8 @@
  *
  *   set target   free areas above it are taken at once, the others as they are freed (reclaim).
  *   GROW         grants a ready area. The keeper makes the next one ready meanwhile. When none is
- *                ready the keeper populates one, out of what supply.c finds, and answers.
+ *                ready the keeper populates one, out of what supply.c finds, and answers. Where a
+ *                touch gives a page of 2 MiB, an area without its page is granted instead.
  *   credit       wholly free areas that the keeper grants ahead of need.
  *   INSTALL      backing again for an area that was taken softly, for another domain.
  *   RELEASE      free areas the guest offers.
@@ -123,6 +124,20 @@ static int direct_populate_one(struct mc_host *host, struct mc_domain *domain, i
     return area < 0 ? MC_ENOMEM : mc_populate(host, domain, (uint32_t)area, MC_A_READY);
 }
 
+/* Service thread, where a touch gives a page of 2 MiB: an area without its page, which the guest
+ * populates in the time that it would have waited, on its own CPU (mc_prepare does it before a
+ * frame of the area is handed out). 0, or MC_LATER. */
+static int direct_plug(struct mc_host *host, struct mc_domain *domain, int *path)
+{
+    int64_t area = mc_find_state(domain, MC_A_HARD);
+    if (!host->touch_is_huge || area < 0 || mc_domain_held(domain) >= domain->target_areas ||
+        mc_supply_find_now(host, domain, path) || mc_plug_found(host, domain, (uint32_t)area))
+        return MC_LATER;
+    domain->counters.grants[*path]++;
+    mc_work(host, domain);
+    return MC_OK;
+}
+
 /* One area for a domain that asked: 0, or a status; MC_LATER when none is ready and `is_keeper`
  * is 0. */
 static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path, int is_keeper)
@@ -140,7 +155,7 @@ static int direct_grow(struct mc_host *host, struct mc_domain *domain, int *path
     } else if (is_keeper) {
         status = direct_populate_one(host, domain, path);
     } else {
-        return MC_LATER;
+        return direct_plug(host, domain, path);
     }
     return status ? status : direct_grant(host, domain, *path);
 }

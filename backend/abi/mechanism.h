@@ -197,6 +197,8 @@ int mc_is_punch_due(const struct mc_domain *domain);
  * taken away from somebody. 0, or MC_ENOMEM. Releases the lock while donors punch, for
  * MC_SUPPLY_NS_MAX at most. */
 int mc_supply_find(struct mc_host *host, struct mc_domain *domain, int *path);
+/* Any thread. The same without waiting: 0, or MC_LATER when that takes a wait. Keeps the lock. */
+int mc_supply_find_now(struct mc_host *host, struct mc_domain *domain, int *path);
 /* Any thread. 1 when somebody gave an area: a donor that can spare it (from_donor: a ready one
  * too); tmem. */
 /* 1 when what is about to be punched makes one area more free than slack and promise. */

@@ -242,6 +242,21 @@ static int supply_wait_for_transit(struct mc_host *host, struct mc_domain *domai
     return supply_has_area(host) ? MC_OK : MC_ENOMEM;
 }
 
+int mc_supply_find_now(struct mc_host *host, struct mc_domain *domain, int *path)
+{
+    MC_CHECK_LOCKED(host);
+    if (mc_has_free(host, MC_AREA_FRAMES))
+        return MC_OK;
+    if (!supply_has_area(host))         /* even the slack is gone until something is punched */
+        return MC_LATER;
+    if (mc_supply_is_coming(host))
+        return MC_OK;
+    if (!mc_supply_take_from_donor(host, domain))
+        return MC_LATER;
+    *path = MC_PATH_TRANSFER;
+    return MC_OK;
+}
+
 int mc_supply_find(struct mc_host *host, struct mc_domain *domain, int *path)
 {
     uint64_t until_ns = domain->supply_until_ns ? domain->supply_until_ns

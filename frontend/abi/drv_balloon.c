@@ -27,17 +27,48 @@ struct balloon {
     int slot;
     int pressed;                /* deflated on OOM since the host asked last */
     uint32_t bell;              /* config_bell when the host asked last */
-    uint64_t total;             /* frames of the domain, the stack's room */
-    uint64_t count;             /* frames in the balloon: stack[0] and up */
-    uint64_t refused;           /* frames the host refused: stack[total - 1] and down */
+    uint32_t unit;              /* frames of an entry of stack and array: 1, or an area's */
+    uint64_t total;             /* entries that the domain has, the stack's room */
+    uint64_t count;             /* entries in the balloon: stack[0] and up */
+    uint64_t refused;           /* entries the host refused: stack[total - 1] and down */
     uint32_t *stack;
     uint8_t *reported;          /* balloon_report.h; NULL when the host does not want reports */
     uint64_t report_ns;         /* when the next reports are due */
 };
 
-static uint64_t balloon_wanted(const struct mc_guest *guest)
+/* Entries that the balloon shall hold. */
+static uint64_t balloon_wanted(const struct mc_guest *guest, const struct balloon *balloon)
 {
-    return __atomic_load_n(&guest->control->config[MC_BALLOON_NUM_PAGES], __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&guest->control->config[MC_BALLOON_NUM_PAGES], __ATOMIC_ACQUIRE) /
+           balloon->unit;
+}
+
+/* Up to `most` entries out of the allocator: how many. */
+static int64_t balloon_take(struct mc_guest *guest, const struct balloon *balloon, uint32_t *out,
+                            uint64_t most)
+{
+    int64_t taken = 0;
+    if (balloon->unit == 1)
+        return mc_frames_alloc_many(&guest->frames, balloon->slot, out, most);
+    for (; (uint64_t)taken < most; taken++) {
+        int64_t first = mc_frames_alloc_areas(&guest->frames, balloon->slot, 1);
+        if (first < 0)
+            break;
+        out[taken] = (uint32_t)first;
+    }
+    return taken;
+}
+
+/* Entries for the allocator. */
+static void balloon_give(struct mc_guest *guest, const struct balloon *balloon,
+                         const uint32_t *entries, uint64_t count)
+{
+    int status;
+    if (balloon->unit == 1)
+        mc_frames_free_many(&guest->frames, balloon->slot, entries, count, &status);
+    for (uint64_t i = 0; i < count && balloon->unit > 1; i++)
+        mc_frames_free_areas(&guest->frames, balloon->slot, entries[i], 1);
+    mc_slot_drain(&guest->frames, balloon->slot);
 }
 
 static void balloon_set_word(struct mc_guest *guest, int word, uint64_t value)
@@ -47,17 +78,17 @@ static void balloon_set_word(struct mc_guest *guest, int word, uint64_t value)
 
 static void balloon_set_actual(struct mc_guest *guest, const struct balloon *balloon)
 {
-    balloon_set_word(guest, MC_BALLOON_ACTUAL, balloon->count);
+    balloon_set_word(guest, MC_BALLOON_ACTUAL, balloon->count * balloon->unit);
 }
 
-/* Frames taken (> 0), or a status. Frames of an array that got no answer count as in the balloon:
+/* Entries taken (> 0), or a status. Entries of an array that got no answer count as in the balloon:
  * deflating tells the host of them in any case. */
 static int64_t balloon_inflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
 {
     uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX];
     uint64_t not_done[MC_BALLOON_BITS];
     most = most < MC_BALLOON_ARRAY_PFNS_MAX ? most : MC_BALLOON_ARRAY_PFNS_MAX;
-    int64_t taken = mc_frames_alloc_many(&guest->frames, balloon->slot, frames, most);
+    int64_t taken = balloon_take(guest, balloon, frames, most);
     if (taken <= 0)
         return balloon->refused ? MC_EPERM : MC_ESTATE;
     int64_t done = mc_balloon_tell(guest, MC_OP_BALLOON_INFLATE, frames, (uint32_t)taken, not_done);
@@ -70,12 +101,11 @@ static int64_t balloon_inflate(struct mc_guest *guest, struct balloon *balloon, 
     return done < 0 ? done : taken;
 }
 
-/* Frames gained (> 0), or a status. */
+/* Entries gained (> 0), or a status. */
 static int64_t balloon_deflate(struct mc_guest *guest, struct balloon *balloon, uint64_t most)
 {
     uint32_t frames[MC_BALLOON_ARRAY_PFNS_MAX], given = 0;
     uint64_t not_done[MC_BALLOON_BITS];
-    int status;
     most = most < MC_BALLOON_ARRAY_PFNS_MAX ? most : MC_BALLOON_ARRAY_PFNS_MAX;
     uint32_t count = (uint32_t)(most < balloon->count ? most : balloon->count);
     if (count == 0)
@@ -90,8 +120,7 @@ static int64_t balloon_deflate(struct mc_guest *guest, struct balloon *balloon, 
             balloon->stack[balloon->count++] = frames[i];
         else
             frames[given++] = frames[i];
-    mc_frames_free_many(&guest->frames, balloon->slot, frames, given, &status);
-    mc_slot_drain(&guest->frames, balloon->slot);
+    balloon_give(guest, balloon, frames, given);
     balloon_set_actual(guest, balloon);
     return given ? (int64_t)given : MC_ENOMEM;
 }
@@ -106,11 +135,11 @@ static void balloon_note_bell(struct mc_guest *guest, struct balloon *balloon)
     balloon->pressed = 0;
 }
 
-/* Move one array of frames towards the size asked for: how many were moved; 0 when the size is
+/* Move one array towards the size asked for: how many entries were moved; 0 when the size is
  * reached; or a status. */
 static int64_t balloon_approach(struct mc_guest *guest, struct balloon *balloon)
 {
-    uint64_t wanted = balloon_wanted(guest);
+    uint64_t wanted = balloon_wanted(guest, balloon);
     balloon_note_bell(guest, balloon);
     if (wanted > balloon->total)
         wanted = balloon->total;
@@ -123,12 +152,9 @@ static int64_t balloon_approach(struct mc_guest *guest, struct balloon *balloon)
 
 static void balloon_give_refused(struct mc_guest *guest, struct balloon *balloon)
 {
-    int status;
-    mc_frames_free_many(&guest->frames, balloon->slot,
-                        balloon->stack + balloon->total - balloon->refused, balloon->refused,
-                        &status);
+    balloon_give(guest, balloon, balloon->stack + balloon->total - balloon->refused,
+                 balloon->refused);
     balloon->refused = 0;
-    mc_slot_drain(&guest->frames, balloon->slot);
 }
 
 /* 0 after a reboot of the domain: this guest's slot does not exist any more. */
@@ -179,7 +205,7 @@ static void balloon_report_statistics(struct mc_guest *guest, const struct ballo
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MINFLT, counted.prepares);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMFREE, free_frames * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_MEMTOT,
-                     (balloon->total - held) * MC_FRAME_BYTES);
+                     (balloon->total * balloon->unit - held) * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_AVAIL,
                      (free_frames + file_frames) * MC_FRAME_BYTES);
     balloon_set_word(guest, MC_BALLOON_STATS + MC_BALLOON_S_CACHES, file_frames * MC_FRAME_BYTES);
@@ -228,14 +254,16 @@ static int balloon_step(struct mc_guest *guest, uint64_t now_ns, uint64_t *next_
 static int64_t balloon_more(struct mc_guest *guest, uint32_t areas, int *path)
 {
     struct balloon *balloon = guest->own->device;
-    uint64_t most = (uint64_t)areas * MC_AREA_FRAMES, wanted = balloon_wanted(guest), gained = 0;
+    uint64_t most = (uint64_t)areas * MC_AREA_FRAMES / balloon->unit, gained = 0;
+    uint64_t wanted = balloon_wanted(guest, balloon);
     int64_t got = 1;
     int pressed = 0;
     *path = MC_PATH_RING;
     pthread_mutex_lock(&balloon->lock);
     balloon_note_bell(guest, balloon);
     if (balloon->count <= wanted) {
-        most = MC_BALLOON_ARRAY_PFNS_MAX;       /* as Linux does, VIRTIO_BALLOON_OOM_NR_PAGES */
+        /* As Linux does, VIRTIO_BALLOON_OOM_NR_PAGES. */
+        most = balloon->unit == 1 ? MC_BALLOON_ARRAY_PFNS_MAX : 1;
         pressed = guest->control->options[MC_BALLOON_OOM] != 0;
         got = pressed ? 1 : MC_ETARGET;
     } else if (balloon->count - wanted < most) {
@@ -249,6 +277,7 @@ static int64_t balloon_more(struct mc_guest *guest, uint32_t areas, int *path)
     if (balloon->pressed)
         atomic_store(&guest->control->driver_status, MC_ESTATE);
     pthread_mutex_unlock(&balloon->lock);
+    gained *= balloon->unit;
     return gained ? (int64_t)((gained + MC_AREA_FRAMES - 1) / MC_AREA_FRAMES) : got;
 }
 
@@ -260,16 +289,14 @@ static void balloon_begin_inflated(struct mc_guest *guest, struct balloon *ballo
     const union mc_area_word evicted = {.evicted = 1};
     mc_prepare_fn prepare = guest->frames.prepare;
     guest->frames.prepare = NULL;           /* which would ask the host to install them */
-    int64_t taken = mc_frames_alloc_many(&guest->frames, balloon->slot, balloon->stack,
-                                         balloon->total);
+    int64_t taken = balloon_take(guest, balloon, balloon->stack, balloon->total);
     for (int64_t i = 0; i < taken; i++) {
         uint32_t frame = balloon->stack[i];
         if (mc_word(&guest->frames, frame / MC_AREA_FRAMES).evicted)
             balloon->stack[balloon->count++] = frame;
         else
-            mc_frames_free(&guest->frames, balloon->slot, frame, 0);
+            balloon_give(guest, balloon, &frame, 1);
     }
-    mc_slot_drain(&guest->frames, balloon->slot);
     for (uint64_t i = 0; i < balloon->count; i++)
         __atomic_fetch_and(&guest->frames.areas[balloon->stack[i] / MC_AREA_FRAMES],
                            ~evicted.bits, __ATOMIC_RELAXED);
@@ -283,7 +310,8 @@ static int balloon_open(struct mc_guest *guest)
         return MC_ENOMEM;
     guest->own->device = balloon;
     pthread_mutex_init(&balloon->lock, NULL);
-    balloon->total = (uint64_t)guest->frames.area_count * MC_AREA_FRAMES;
+    balloon->unit = guest->control->options[MC_BALLOON_HUGE] ? MC_AREA_FRAMES : 1;
+    balloon->total = (uint64_t)guest->frames.area_count * MC_AREA_FRAMES / balloon->unit;
     balloon->stack = malloc(balloon->total * sizeof *balloon->stack);
     balloon->slot = mc_slot_claim(&guest->frames, SLOT_OWNER);
     if (balloon->stack == NULL || balloon->slot < 0)

@@ -2,21 +2,24 @@
 
 Owns: the arithmetic of every bench and the shape of its JSON. Nothing here measures.
 Rules: a sample is nanoseconds per operation, over ``ops_per_sample`` operations timed together. All
-rows of a bench are measured once in every round, in the same order (A B A B ...), so that a slow
-minute of the machine falls on both sides of a ratio. A ratio is the median over the rounds of A's
-round medians, divided by the same median of B. Only the bench's own process imports this module,
-because it loads numpy, which a measured process must not.
+rows of a bench are measured once in every round, so that a slow minute of the machine falls on both
+sides of a ratio; the order may change from round to round. A ratio is the median over the rounds of
+A's round medians, divided by the same median of B. Beside a median stands its interval, out of the
+rounds. A quantile is left out (None) where fewer than one sample lies beyond it. Only the bench's
+own process imports this module, because it loads numpy, which a measured process must not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from memcoord.testbed.report.intervals import median_interval
 
 ROUNDS_MIN = 5
 ROUNDS_DEFAULT = 11
@@ -25,6 +28,8 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 DIGITS = 3
 
 Samples = NDArray[np.float64]
+#: Nearest rank is not exact in binary: 1000 * (1 - 0.999) is a little less than 1.
+RANK_TOLERANCE = 1e-9
 #: A ratio that is no quotient of two rows' medians; None when a row it needs was not measured.
 Formula = Callable[["Sheet"], float | None]
 
@@ -64,23 +69,43 @@ class Row:
         """Every sample of every round, in the order measured."""
         return np.concatenate(self.rounds)
 
+    def round_medians(self) -> list[float]:
+        """The median of each round."""
+        return [float(np.median(samples)) for samples in self.rounds]
+
+    def round_means(self) -> list[float]:
+        """The mean of each round."""
+        return [float(np.mean(samples)) for samples in self.rounds]
+
     def median_ns(self) -> float:
         """The median over the rounds of the rounds' medians."""
-        return float(np.median([np.median(samples) for samples in self.rounds]))
+        return float(np.median(self.round_medians()))
 
     def quantile(self, share: float) -> float:
         """The sample below which ``share`` of all samples lie (nearest rank)."""
         return float(np.quantile(self.samples(), share, method="inverted_cdf"))
 
+    def carries(self, share: float) -> bool:
+        """Whether the row has enough samples for a quantile: one of them lies beyond it."""
+        count = sum(samples.size for samples in self.rounds)
+        return share <= 0.5 or count * (1.0 - share) >= 1.0 - RANK_TOLERANCE
+
+    def _carried(self, share: float) -> float | None:
+        return round(self.quantile(share), DIGITS) if self.carries(share) else None
+
     def summary(self) -> dict[str, Any]:
         """The row as the JSON shows it. A quantile is a sample that was measured (nearest rank)."""
         samples = self.samples()
-        quantiles = np.quantile(samples, list(QUANTILES.values()), method="inverted_cdf")
-        names, values = ("min", *QUANTILES, "max"), (samples.min(), *quantiles, samples.max())
+        low, high = median_interval(self.round_medians())
         return {
             "unit": "ns",
             "count": int(samples.size),
-            **{name: round(float(v), DIGITS) for name, v in zip(names, values, strict=True)},
+            "min": round(float(samples.min()), DIGITS),
+            **{name: self._carried(share) for name, share in QUANTILES.items()},
+            "max": round(float(samples.max()), DIGITS),
+            "mean": round(float(samples.mean()), DIGITS),
+            "p50_low": round(low, DIGITS),
+            "p50_high": round(high, DIGITS),
             "ops_per_sample": self.ops_per_sample,
             "rounds": len(self.rounds),
             **({"note": self.note} if self.note else {}),
@@ -145,6 +170,19 @@ class Sheet:
                 found[key] = round(value, DIGITS + 1)
         return found
 
+    def ratio_intervals(self) -> dict[str, tuple[float, float]]:
+        """For the ratios of two rows: the interval of the rounds' own ratios."""
+        found = {}
+        for key in [*self.plan.targets, *self.plan.also]:
+            over, _, under = key.partition("/")
+            rows = self.rows_of(over, under)
+            if rows is None or key in self.plan.formulas:
+                continue
+            pairs = zip(rows[0].round_medians(), rows[1].round_medians(), strict=False)
+            low, high = median_interval([a / b for a, b in pairs if b > 0])
+            found[key] = round(low, DIGITS + 1), round(high, DIGITS + 1)
+        return found
+
     def verdicts(self) -> dict[str, dict[str, Any]]:
         """Each target beside the ratio: reached "aim" or "must", "missed", "unmeasured"."""
         ratios = self.ratios()
@@ -166,6 +204,7 @@ class Sheet:
             "machine": {**machine, **self.facts},
             "rows": {name: row.summary() for name, row in self.rows.items()},
             "ratios": self.ratios(),
+            "ratio_intervals": self.ratio_intervals(),
             "targets": self.verdicts(),
             **({"skipped": list(self.skipped)} if self.plan.skippable else {}),
         }
@@ -183,7 +222,13 @@ class Sheet:
             np.save(directory / f"{self.plan.bench}-{name}.npy", table)
 
 
-def of_rows(over: str, under: str, figure: Callable[[Row, Row], float]) -> Formula:
+def rotated(items: Sequence[Any], by: int) -> list[Any]:
+    """The items in their order, beginning with number ``by``: another one in every round."""
+    by %= len(items)
+    return [*items[by:], *items[:by]]
+
+
+def of_rows(over: str, under: str, figure: Callable[[Row, Row], float | None]) -> Formula:
     """The formula: a figure of two rows."""
 
     def formula(sheet: Sheet) -> float | None:
@@ -194,8 +239,17 @@ def of_rows(over: str, under: str, figure: Callable[[Row, Row], float]) -> Formu
 
 
 def quantile_ratio(over: str, above: float, under: str, below: float) -> Formula:
-    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``."""
-    return of_rows(over, under, lambda a, b: a.quantile(above) / b.quantile(below))
+    """The formula: a quantile of the row ``over``, divided by a quantile of the row ``under``.
+
+    None when either row has too few samples for its quantile.
+    """
+
+    def figure(a: Row, b: Row) -> float | None:
+        if not (a.carries(above) and b.carries(below)):
+            return None
+        return a.quantile(above) / b.quantile(below)
+
+    return of_rows(over, under, figure)
 
 
 def verdict(ratio: float | None, target: Target) -> str:

@@ -26,8 +26,15 @@ from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.tables import MISSING, Table
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import rundir
+from memcoord.testbed.runs.facts import load as load_now
 
 FEW_ROUNDS = f"fewer than {ROUNDS_MIN} rounds: a look, not a measurement"
+#: Above this load before the bench its times are not comparable with those of other runs.
+LOAD_BEFORE_MAX = 0.5
+LOADED = (
+    "load {load} before the bench, above {most}: its times cannot be compared with other runs; "
+    "ratios and counts within the run stay"
+)
 TERMINAL_COLUMNS = 200  # where stdout is no terminal
 COLUMNS = ("min", *QUANTILES, "max")
 
@@ -185,6 +192,10 @@ class RoundsBench(Bench):
         facts = cpus.describe(placement)
         if self._rounds < ROUNDS_MIN:
             facts["warnings"].append(FEW_ROUNDS)
+        load = facts["load_before_1m"]
+        if load > LOAD_BEFORE_MAX:
+            facts["warnings"].append(LOADED.format(load=load, most=LOAD_BEFORE_MAX))
+        loads: list[float] = []
         sheet = Sheet(self._plan)
 
         def done(index: int, share: float) -> None:
@@ -195,8 +206,10 @@ class RoundsBench(Bench):
             run = self._start(Setting(lab, sheet, placement, self._rounds))
             for index in range(self._rounds):
                 run.round(index, partial(done, index))
+                loads.append(load_now())
                 done(index, 1.0)
             run.finish()
+        facts["load_by_round_1m"] = loads
         facts["warnings"] += [f"skipped {name}: {why}" for name, why in sheet.skipped.items()]
         sheet.save(where.path)
         return sheet.result(cpus.finish(facts))
@@ -217,17 +230,19 @@ class RoundsBench(Bench):
             return {"measured": ""}
         machine = result["machine"]
         cpu, kernel = f"{machine['cpu']}, {machine['cores']} cores", machine["kernel"]
-        load = machine["load_before_1m"]
-        text = [f"Measured on: {cpu}, Linux {kernel}; load before the run {load}."]
+        loads = machine["load_before_1m"], machine["load_after_1m"]
+        load = f"load {loads[0]} before the run, {loads[1]} after it"
+        text = [f"Measured on: {cpu}, Linux {kernel}; {load}."]
         for table in self._tables(result):
             text += ["", *tables.markdown(table)]
         measured = [
-            [key, tables.short(target["measured"]), f"{target['must']:g}", f"{target['aim']:g}"]
+            [key, tables.short(target["measured"]), f"{target['must']:g}", f"{target['aim']:g}",
+             target["reached"]]
             for key, target in result["targets"].items()
             if target["measured"] is not None
-        ]
+        ]  # fmt: skip
         if measured:
-            head = ["ratio", "measured", "must", "aim"]
+            head = ["ratio", "measured", "must", "aim", "reached"]
             text += ["", *tables.markdown(Table("ratios", head, measured))]
         if result.get("skipped"):
             text += ["", f"Left out: {', '.join(result['skipped'])}."]
@@ -240,11 +255,16 @@ class RoundsBench(Bench):
 
 def _rows_table(result: Result) -> Iterator[Table]:
     lines = [
-        [name, f"{row['count']:,}", *(_short_ns(row[column]) for column in COLUMNS)]
+        [
+            name,
+            f"{row['count']:,}",
+            f"{row['ops_per_sample']}",
+            *(_short_ns(row[column]) for column in COLUMNS),
+        ]
         for name, row in result["rows"].items()
     ]
     title = f"bench {result['bench']}, nanoseconds per operation"
-    yield Table(title, ["row", "count", *COLUMNS], lines)
+    yield Table(title, ["row", "samples", "ops/sample", *COLUMNS], lines)
 
 
 def _ratios_table(result: Result) -> Table:
@@ -261,7 +281,8 @@ def _ratios_table(result: Result) -> Table:
 
 def _notes(result: Result) -> list[str]:
     """Per row, its note and the facts that only its own bench knows."""
-    common = {"unit", "count", "rounds", "ops_per_sample", "note", *COLUMNS}
+    common = {"unit", "count", "rounds", "ops_per_sample", "note", "mean", *COLUMNS}
+    common |= {"p50_low", "p50_high"}
     found = []
     for name, row in result["rows"].items():
         notes = [row["note"]] if "note" in row else []
@@ -271,5 +292,7 @@ def _notes(result: Result) -> list[str]:
     return found
 
 
-def _short_ns(value_ns: float) -> str:
+def _short_ns(value_ns: float | None) -> str:
+    if value_ns is None:  # more than the samples can carry
+        return MISSING
     return f"{value_ns:,.0f}" if value_ns >= tables.WHOLE_FROM else f"{value_ns:.1f}"

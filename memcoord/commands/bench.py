@@ -21,6 +21,7 @@ from memcoord.benchmarks.bursts import bench as bursts
 from memcoord.benchmarks.bursts import views as bursts_views
 from memcoord.benchmarks.chaos.bench import ChaosBench, ChaosOptions
 from memcoord.benchmarks.grant import bench as grant
+from memcoord.benchmarks.grant import views as grant_views
 from memcoord.benchmarks.harness import BenchPlan
 from memcoord.benchmarks.hostile.bench import CheatsBench
 from memcoord.benchmarks.interference import bench as interference
@@ -34,7 +35,7 @@ from memcoord.benchmarks.tmem import bench as tmem
 #: By name: the plan, the bench, and its own tables and figure, if it has any.
 ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigure | None]] = {
     "bursts": (bursts.PLAN, bursts.BurstsBench, bursts_views.tables, bursts_views.figure),
-    "grant": (grant.PLAN, grant.GrantBench, None, None),
+    "grant": (grant.PLAN, grant.GrantBench, grant_views.tables, None),
     "interference": (
         interference.PLAN,
         interference.InterferenceBench,

@@ -432,3 +432,40 @@ def test_the_host_gets_its_memory_back_from_a_flood_of_arrays(backend: HostBacke
     backend.validate()
     for guest in (flood, other):
         guest.close()
+
+
+def test_a_balloon_of_areas_holds_whole_ones_and_gives_them_back(backend: HostBackend) -> None:
+    with attached(backend.open(VM, spec(boot=6, target=6, huge=1))) as domain:
+        assert backend.settle(VM, WAIT_S).state == "reached"
+        held = domain.alloc_many(AREA // 2)
+        touch(domain, held)
+        assert resize(backend, 2 * AREA + 1) == ("reached", "", 3 * AREA)  # the next whole area
+        assert backend.snapshot().domains[0].resident_frames <= 3 * AREA
+        assert all(domain.memory[f * FRAME_BYTES] == 1 + f % 255 for f in held)
+        assert resize(backend, 8 * AREA) == ("reached", "", 8 * AREA)
+        others = domain.alloc_many(8 * AREA - AREA // 2)
+        assert all(domain.memory[f * FRAME_BYTES] == 0 for f in others)
+    backend.validate()
+
+
+def test_a_balloon_of_areas_leaves_what_is_pinned(backend: HostBackend) -> None:
+    with attached(backend.open(VM, spec(boot=4, target=4, maxmem=4, huge=1))) as domain:
+        (frame,) = domain.alloc_many(1)
+        backend.pin_dma(VM, frame, 1)
+        domain.free_many([frame])
+        domain.drain()
+        state, _, plugged = resize(backend, 0)
+        assert (state, plugged) == ("partial", AREA)
+        backend.validate()
+
+
+@pytest.mark.parametrize("array", [[1], [AREA + 1], [8 * AREA], [1 << 31]])
+def test_an_entry_that_names_no_area_is_not_done(backend: HostBackend, array: list[int]) -> None:
+    guest = GuestDouble(backend.open(VM, spec(huge=1)))
+    words = ffi.cast("uint32_t *", guest.meta + ARRAY_OFFSET)
+    for index, frame in enumerate(array):
+        words[index] = frame
+    status, args = guest.send(INFLATE, len(array))
+    assert (status, args[1]) == (0, 1)
+    assert backend.snapshot().domains[0].current_frames == 8 * AREA
+    guest.close()

@@ -43,6 +43,31 @@ for _file, _name, _call in (
     ("supply.c", "mc_supply_take_spare", lambda at: lib.mc_supply_take_spare(*at)),
     ("supply.c", "mc_supply_tmem_give", lambda at: lib.mc_supply_tmem_give(at[0])),
     ("supply.c", "mc_supply_find", lambda at: lib.mc_supply_find(*at, ffi.new("int *"))),
+    (
+        "supply.c",
+        "mc_supply_find_now",
+        lambda at: lib.mc_supply_find_now(*at, ffi.new("int *")),
+    ),
+    (
+        "balloon_areas.c",
+        "mc_balloon_punch_areas",
+        lambda at: lib.mc_balloon_punch_areas(*at, ffi.NULL, 0),
+    ),
+    (
+        "balloon_areas.c",
+        "mc_balloon_choose_bank",
+        lambda at: lib.mc_balloon_choose_bank(*at, 0, 1),
+    ),
+    (
+        "balloon_areas.c",
+        "mc_balloon_make_areas",
+        lambda at: lib.mc_balloon_make_areas(*at, ffi.NULL, 0),
+    ),
+    (
+        "balloon_areas.c",
+        "mc_balloon_fill_areas",
+        lambda at: lib.mc_balloon_fill_areas(*at, ffi.NULL, 0),
+    ),
 ):
     FAULTS.unlocked(
         _file, _name, lambda lab, call=_call: (lab.open(), call((lab.host, lab.pointer())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from backend.host import HostBackend
 from frontend._guest import lib
 from hypervisor.public.errors import NoMemory, Status
 from hypervisor.public.units import AREA_FRAMES, DomId
+from memcoord.benchmarks.mechanisms.huge_mount import HugeMount
 
 AREA = AREA_FRAMES
 
@@ -378,3 +380,41 @@ def test_who_has_most_to_spare_and_cannot_give_hides_nobody(backend: HostBackend
     assert now.domains[0].current_frames == 8 * AREA
     for guest in guests:
         guest.close()
+
+
+@pytest.fixture
+def huge_backend() -> Iterator[HostBackend]:
+    """A host where a touch gives a page of 2 MiB: eight areas, one of them slack."""
+    try:
+        mount = HugeMount().__enter__()
+    except OSError:
+        pytest.skip("a tmpfs with huge=always needs CAP_SYS_ADMIN")
+    made = HostBackend(
+        total_frames=8 * AREA, slack_frames=AREA, spin_ns=0, tmem_max_frames=0, backing="2m",
+        huge_dir=mount.directory,
+    )  # fmt: skip
+    yield made
+    made.validate()
+    made.stop()
+    mount.__exit__()
+
+
+def test_where_a_touch_gives_2_mib_an_area_is_granted_without_its_page(
+    huge_backend: HostBackend,
+) -> None:
+    guest = GuestDouble(huge_backend.open(DomId(0), spec("vm1")))
+    assert guest.grow() == (1, lib.MC_PATH_RING)  # nothing was ready, nobody populated it
+    assert huge_backend.snapshot().domains[0].installed_frames == AREA
+    frame = guest.alloc(9)
+    guest.bytes_of(frame)[:1] = b"x"
+    assert huge_backend.snapshot().domains[0].resident_frames >= AREA
+    guest.close()
+
+
+def test_without_a_page_as_well_memory_comes_from_a_donor(huge_backend: HostBackend) -> None:
+    donor = GuestDouble(huge_backend.open(DomId(0), spec("donor", maxmem=7, boot=7)))
+    receiver = GuestDouble(huge_backend.open(DomId(1), spec("receiver")))
+    assert receiver.grow() == (1, lib.MC_PATH_TRANSFER)
+    settle(huge_backend, lambda s: s.domains[0].resident_frames <= 6 * AREA)
+    donor.close()
+    receiver.close()

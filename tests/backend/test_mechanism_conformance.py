@@ -17,6 +17,7 @@ SUBJECTS = [
     Subject("direct"),
     Subject("balloon"),
     Subject("balloon", {"merge": 1, "report_ms": 5}),
+    Subject("balloon", {"huge": 1}),
     Subject("virtio-mem", unit_areas=2),
     Subject("virtio-mem", {"block_areas": 1}),
     Subject("sections", {"section_areas": 4}, unit_areas=4),

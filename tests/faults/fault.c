@@ -14,9 +14,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
-enum call { MADVISE, FALLOCATE, MMAP, MEMFD_CREATE, EVENTFD, MBIND, CALLS };
+enum call { MADVISE, FALLOCATE, MMAP, MEMFD_CREATE, EVENTFD, MBIND, PWRITEV, CALLS };
 
 static _Atomic int armed = -1, error_given;
 static _Atomic long seen, first_failing, last_failing, refused;
@@ -75,6 +76,11 @@ static int fails(enum call call, void *caller)
 int madvise(void *start, size_t bytes, int advice)
 {
     return fails(MADVISE, CALLER) ? -1 : REAL(madvise)(start, bytes, advice);
+}
+
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset)
+{
+    return fails(PWRITEV, CALLER) ? -1 : REAL(pwritev)(fd, parts, count, offset);
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t bytes)

@@ -34,7 +34,7 @@ from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, DomId
 from memcoord.testbed.guests.obedient import domain_of
 
-CALLS = ("madvise", "fallocate", "mmap", "memfd_create", "eventfd", "mbind")
+CALLS = ("madvise", "fallocate", "mmap", "memfd_create", "eventfd", "mbind", "pwritev")
 #: As COUNT: the call fails from the Nth time on, until the script is at its end.
 LAST_OF_ALL = 1 << 30
 CHILDREN_MAX = 64

@@ -33,6 +33,7 @@ ONCE_FOR_ALL = {
     "eventfd": ("EMFILE",),
     "mmap": ("ENOMEM",),
     "mbind": ("EPERM",),
+    "pwritev": ("ENOMEM", "ENOSPC"),
 }
 OF_EACH = {"madvise": "ENOMEM", "fallocate": "ENOSPC"}
 WALKS = [

@@ -50,6 +50,7 @@ class FakeHypervisor:
         self.control.target_frames = self.control.current_frames
         self.control.state = lib.MC_STATE_OPEN
         self.bell_fd = lib.mc_eventfd(1)
+        self.rung = 0  # times that the guest rang it
         self._stop_fd = lib.mc_eventfd(1)
         self.connection: socket.socket | None = None
         self.answer: Answer = FakeHypervisor.accept
@@ -181,7 +182,7 @@ class FakeHypervisor:
             if self._stop_fd in ready:
                 return
             if self.bell_fd in ready:
-                os.eventfd_read(self.bell_fd)
+                self.rung += os.eventfd_read(self.bell_fd)
 
     def _serve(self, ring: int) -> bool:
         back = ffi.addressof(self.backs, ring)

@@ -215,6 +215,18 @@ def test_a_refused_install_is_out_of_memory(domain: Domain, hypervisor: Any) -> 
     domain.alloc()
 
 
+def test_the_use_of_credit_rings_once_for_half_of_it(domain: Domain, hypervisor: Any) -> None:
+    hypervisor.control.credit_areas = 4
+    hypervisor.grant(2)
+    hypervisor.ring_credit()
+    mapped(domain, 3)
+    before = hypervisor.rung
+    domain.alloc_many(3 * AREA)
+    wait_for(lambda: hypervisor.rung > before)
+    assert hypervisor.rung == before + 1
+    assert hypervisor.control.credit_taken == 3
+
+
 def test_credit_is_mapped_in_the_background_and_its_use_is_told(
     domain: Domain, hypervisor: Any
 ) -> None:

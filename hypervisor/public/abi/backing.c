@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_READ
@@ -187,6 +188,26 @@ int mc_populate_write(uint64_t address, uint64_t bytes)
 int mc_populate_read(uint64_t address, uint64_t bytes)
 {
     return backing_populate(address, bytes, MADV_POPULATE_READ, page_touch_read);
+}
+
+int mc_write_zeroes(int fd, uint64_t offset, uint64_t bytes)
+{
+    static const uint8_t zeroes[MC_FRAME_BYTES];        /* one page, which stays in the cache */
+    struct iovec parts[MC_AREA_FRAMES];
+    for (int i = 0; i < MC_AREA_FRAMES; i++)
+        parts[i] = (struct iovec){(void *)(uintptr_t)zeroes, sizeof zeroes};
+    for (int i = 0; i < RETRIES_MAX && bytes > 0; i++) {
+        uint64_t frames = bytes / MC_FRAME_BYTES;
+        int count = (int)(frames < MC_AREA_FRAMES ? frames : MC_AREA_FRAMES);
+        ssize_t wrote = pwritev(fd, parts, count, (off_t)offset);
+        if (wrote < 0 && errno != EINTR)
+            return -errno;
+        if (wrote > 0) {
+            uint64_t whole = (uint64_t)wrote & ~(uint64_t)(MC_FRAME_BYTES - 1);
+            offset += whole, bytes -= whole;    /* a page that was cut short is written again */
+        }
+    }
+    return bytes == 0 ? 0 : -EAGAIN;
 }
 
 /* MADV_COLLAPSE works on an area with all of its pages, and on one with its first page only. So one

@@ -9,8 +9,9 @@
  *        shrink it, and a process that then copies from the mapping dies of SIGBUS. Such ram is for
  *        trusted guests: the hypervisor touches it by madvise alone, which returns an error
  *        instead, and serves it no tmem.
- *        Populate by MADV_POPULATE_WRITE through the hypervisor's mapping: fallocate would leave
- *        the zeroing of the pages to the first fault, which is the guest's.
+ *        Small pages are given by writing zeroes to the file, others by MADV_POPULATE_WRITE
+ *        through the hypervisor's mapping: fallocate would leave the zeroing of the pages to the
+ *        first fault, which is the guest's.
  * Each function returns >= 0, or minus errno.
  */
 #ifndef MC_BACKING_H
@@ -33,6 +34,10 @@ int mc_unmap(uint64_t address, uint64_t bytes);
 int64_t mc_map_anonymous(uint64_t bytes);
 /* Give and zero the pages of [address, address + bytes). */
 int mc_populate_write(uint64_t address, uint64_t bytes);
+/* As mc_populate_write, through the file: pages of a memfd or file that reads as zeroes afterwards,
+ * whatever was there. Half the time of faults, and no mapping gets the pages yet. The kernel takes
+ * the lock of the file's inode, as for a punch. */
+int mc_write_zeroes(int fd, uint64_t offset, uint64_t bytes);
 /* As mc_populate_write, for whole aligned areas: make each one page of 2 MiB where it is not yet.
  * An area for which the kernel has no huge page keeps small ones, which is a success too. */
 int mc_populate_huge(uint64_t address, uint64_t bytes);

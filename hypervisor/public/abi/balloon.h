@@ -19,6 +19,8 @@
  *                                                 OOM
  *   REPORT    first frames of free areas,         not done: pinned for DMA. The guest may touch the
  *             at most 32                          areas and is charged for them; their pages go
+ *   With option huge the numbers are first frames of areas, and stand for the whole area (as the
+ *   balloon of 2 MiB pages in the artifact of Wrenger et al., EuroSys 2025).
  *   EINDEX for a count out of range, ESTATE while the host works on an earlier array.
  */
 #ifndef MC_BALLOON_H
@@ -39,7 +41,8 @@ enum mc_balloon_option {
     MC_BALLOON_MERGE = 0,               /* punch neighbours of an array in one call */
     MC_BALLOON_OOM = 1,                 /* VIRTIO_BALLOON_F_DEFLATE_ON_OOM */
     MC_BALLOON_REPORT_MS = 2,           /* delay of VIRTIO_BALLOON_F_REPORTING; 0: off */
-    MC_BALLOON_STATS_MS = 3             /* between two statistics; 0: after a resize only */
+    MC_BALLOON_STATS_MS = 3,            /* between two statistics; 0: after a resize only */
+    MC_BALLOON_HUGE = 4                 /* 1: arrays of whole areas */
 };
 
 enum mc_balloon_config { MC_BALLOON_NUM_PAGES = 0, MC_BALLOON_REPORTED = 1, MC_BALLOON_SWEEPS = 2 };

@@ -148,7 +148,9 @@ struct mc_control {
     uint32_t backing;                   /* enum mc_backing_kind: how ram is to be mapped */
     uint32_t boot_areas;                /* as many areas, from area 0 on, are granted at boot */
     uint64_t options[MC_OPTIONS_MAX];   /* of the mechanism, in the order it declares them */
-    uint64_t pad3[6];
+    uint32_t credit_areas;              /* areas that it keeps granted ahead of need */
+    uint32_t pad4;
+    uint64_t pad3[5];
     /* [hypervisor writes at any time] its configuration: any change raises config_bell */
     _Atomic uint32_t config_bell;       /* futex */
     _Atomic uint32_t boots;             /* times the domain was rebooted */

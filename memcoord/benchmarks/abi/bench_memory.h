@@ -20,24 +20,16 @@
 /* The floor: the same loop and the same two clock reads around nothing. */
 int mcb_empty(uint64_t *samples, uint32_t count, uint32_t ops);
 
-/* malloc(bytes), touch one byte, free: the allocator recycles one block. */
-int mcb_malloc_warm(uint64_t *samples, uint32_t count, uint32_t ops, uint64_t bytes);
-/* malloc(bytes), touch every page; all blocks of the call are held to its end, then freed and the
- * heap trimmed, so that the next call begins on fresh pages again. *faults: the page faults the
- * kernel counted inside the samples, which prove it. */
-int mcb_malloc_fresh(uint64_t *samples, uint32_t count, uint32_t ops, uint64_t bytes,
-                     uint64_t *faults);
-
-/* alloc, touch one byte, free, of memory the slot holds. */
-int mcb_grant_local(struct mc_guest *guest, int slot, uint64_t *samples, uint32_t count,
-                    uint32_t ops);
 /* alloc_many(64), touch one byte of each, free_many(64); one sample per batch. */
 int mcb_grant_batch(struct mc_guest *guest, int slot, uint64_t *samples, uint32_t count,
                     uint8_t *touched);
-/* One sample: `ops` (at most 512) times alloc and first touch, held. `touched` has a byte per frame
- * of the domain; *recycled counts frames marked before, which make the sample worthless. */
-int mcb_grant_fresh(struct mc_guest *guest, int slot, uint64_t *sample, uint32_t ops,
-                    uint8_t *touched, uint32_t *recycled);
+/* One malloc of as many pages, touch one byte of each, free. */
+int mcb_malloc_batch(uint64_t *samples, uint32_t count);
+/* `ops` times alloc and first touch a sample, held; count * ops at most 512. `touched` has a byte
+ * per frame of the domain; *recycled counts frames marked before, which make the samples
+ * worthless. */
+int mcb_grant_fresh(struct mc_guest *guest, int slot, uint64_t *samples, uint32_t count,
+                    uint32_t ops, uint8_t *touched, uint32_t *recycled);
 /* Mark the row the slot holds: a loop that recycles has touched some of it. */
 void mcb_mark_slot(const struct mc_guest *guest, int slot, uint8_t *touched);
 /* Take and hold frames, at most `limit`, until an area's worth in sequence had no mark. Then no
@@ -47,14 +39,32 @@ int mcb_hold_touched(struct mc_guest *guest, int slot, uint32_t limit, uint8_t *
 /* Areas that are whole, free, backed and mapped: credit that an allocation meets. */
 int mcb_credit_areas(const struct mc_guest *guest);
 
-/* One sample: GROW one area on the ring, take a whole area, touch its 512 frames; held.
- * *path: enum mc_path of the grant. */
-int mcb_grant_area(struct mc_guest *guest, int slot, uint64_t *sample, int *path);
-/* Donor: take and touch every area there is (at most `limit`), then free them. Returns how many. */
-int mcb_touch_and_free(struct mc_guest *guest, int slot, uint32_t limit);
+struct mcb_growth {
+    uint32_t count;
+    uint64_t pause_ns;          /* before each; 0: back to back */
+};
 
-/* One sample each: populate 2 MiB of a memfd, then map them through a second mapping. */
-int mcb_populate(uint64_t *write_sample, uint64_t *read_sample);
+/* A sample each: GROW one area on the ring, take a whole area, touch its 512 frames; held. paths[]:
+ * enum mc_path of each. How many were granted; fewer when one was refused, whose time is the sample
+ * after the last that is counted. */
+int64_t mcb_grant_areas(struct mc_guest *guest, int slot, const struct mcb_growth *how,
+                        uint64_t *samples, int *paths);
+/* Take and touch up to `limit` areas, asking for more if `asks`, and hold them: how many. */
+int mcb_hold_areas(struct mc_guest *guest, int slot, uint32_t limit, int64_t *firsts, int asks);
+int mcb_free_areas(struct mc_guest *guest, int slot, const int64_t *firsts, uint32_t count);
+/* Be busy: touch these areas, rest, and again, until *stop. How often. */
+int64_t mcb_use_areas(struct mc_guest *guest, const int64_t *firsts, uint32_t count,
+                      uint64_t rest_ns, const uint32_t *stop);
+/* Free every frame and every single area that is handed out, whoever holds it. */
+int mcb_free_held(struct mc_guest *guest, int slot);
+/* Frames of the domain that have pages, by the kernel's word (mincore). */
+int64_t mcb_resident(const struct mc_guest *guest);
+/* Give every free area back to the host: how many. */
+int mcb_give_back(struct mc_guest *guest, int slot);
+
+/* One sample each, of 2 MiB of a memfd in small pages: have the kernel give them, map them through
+ * a second mapping, have the kernel take them back. What the kernel alone needs. */
+int mcb_populate(uint64_t *write_sample, uint64_t *read_sample, uint64_t *punch_sample);
 /* cdef-end */
 
 #endif

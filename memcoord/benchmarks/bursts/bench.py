@@ -30,7 +30,7 @@ from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks import cpus
 from memcoord.benchmarks.bursts.demand import EXCERPT, PEAK_AREAS, SERIES, Step, demand, excerpt
-from memcoord.benchmarks.harness import BenchPlan, Formula, Row, Sheet
+from memcoord.benchmarks.harness import BenchPlan, Formula, Row, Sheet, rotated
 from memcoord.benchmarks.mechanisms.bench import VARIANTS
 from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
 from memcoord.benchmarks.runner import Rounds, Setting
@@ -179,7 +179,7 @@ class BurstsBench(Rounds):
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Every mechanism against the same series; another seed every round."""
-        steps = list(itertools.product(SERIES, CANDIDATES))
+        steps = rotated(list(itertools.product(SERIES, CANDIDATES)), index)
         for step, (series, candidate) in enumerate(steps, start=1):
             if candidate.name not in self._sheet.skipped:
                 try:

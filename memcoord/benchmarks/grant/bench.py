@@ -1,10 +1,11 @@
 """``memcoord bench grant``: the cost of memory from the hypervisor beside malloc.
 
-Owns: the rows, their order within a round, the hosts they need, and the targets.
-Two hypervisors run. The roomy one has free memory for every request of the bench. It serves the
-domains ``credit`` (memory is granted ahead of need) and ``ring`` (no credit: the domain asks each
-time). The full one has given all its memory but the slack to an idle donor, and serves ``taker``.
-One process is attached to all three domains, so that every grant stands beside the same malloc.
+Owns: the hosts, the processes, and the order of the rows within a round, which rotates from round
+to round. What the rows are called and what is compared stands in ``grant.plan``.
+Four hypervisors run, two of pages of 4 KiB and two of 2 MiB. The roomy ones serve ``local``, which
+keeps what it has, and ``credit``, whose memory is granted ahead of need. The full ones have a
+``donor`` that holds all memory but the slack, and a ``taker`` that grows at the donor's expense.
+One process is attached to all domains but the donors; each malloc has processes of its own.
 """
 
 from __future__ import annotations
@@ -12,178 +13,308 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks import cpus
-from memcoord.benchmarks.harness import BenchPlan, Row, Target
-from memcoord.benchmarks.lab import BenchError, Host
+from memcoord.benchmarks._loops import lib
+from memcoord.benchmarks.grant.malloc_guest import ALLOCATORS
+from memcoord.benchmarks.grant.plan import (
+    BUSY_SHARES,
+    CELLS,
+    FRESH,
+    HUGE,
+    PAUSES_MS,
+    PLAN,
+    SMALL,
+    malloc,
+    recycled,
+    transfer,
+)  # fmt: skip
+from memcoord.benchmarks.grant.rivals import Rival, start_rivals
+from memcoord.benchmarks.harness import Row, rotated
+from memcoord.benchmarks.lab import BenchError, Lab
+from memcoord.benchmarks.mechanisms.huge_mount import HugeMount
 from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.testbed.runs.facts import read_text
 from memcoord.testbed.runs.launcher import start_python
 
-PLAN = BenchPlan(
-    bench="grant",
-    targets={
-        "grant_local_4k/malloc_warm_4k": Target(0.6, 0.3),
-        "grant_credit_4k/malloc_fresh_4k": Target(0.3, 0.1),
-        "grant_batch64_4k/malloc_warm_4k": Target(0.1, 0.03),
-        "python_grant_4k/python_bytearray_4k": Target(0.6, 0.4),
-        "grant_transfer_2m/malloc_fresh_2m": Target(2.0, 1.0),
-        "import_frontend/import_zmq_msgpack": Target(1.5, 1.1),
-    },
-    also=(
-        "grant_local_4k/malloc_warm_4k_single_threaded",
-        "grant_batch64_4k/malloc_warm_4k_single_threaded",
-        "grant_ring_2m/malloc_fresh_2m", "grant_ring_2m_back_to_back/malloc_fresh_2m",
-        "grant_transfer_2m_back_to_back/malloc_fresh_2m",
-        "python_grant_4k/python_numpy_4k", "populate_4k/malloc_fresh_4k",
-    ),
-    notes={
-        "empty_loop": "the loop and two clock reads around nothing",
-        "malloc_warm_4k": "glibc, in the domain's process, whose threads make malloc lock",
-        "malloc_warm_4k_single_threaded": "glibc, in a process of one thread",
-        "malloc_fresh_4k": "glibc; held to the end of the round, then freed and malloc_trim(0)",
-        "malloc_fresh_2m": "glibc; held to the end of the round, then freed and malloc_trim(0)",
-        "grant_batch64_4k": "per page",
-        "grant_credit_4k": "granted during this run, never touched before, held",
-        "populate_4k": "per page: the hypervisor's work ahead of need",
-        "map_4k": "per page: the work of the domain's mapper thread ahead of need",
-        "grant_ring_2m": "20 ms between grants, in which the host prepares one area",
-        "grant_ring_2m_back_to_back": "no pause: the host populates while the domain waits",
-        "grant_transfer_2m": "20 ms between grants, in which the host prepares one area",
-        "grant_transfer_2m_back_to_back": "no pause: the host populates while the domain waits",
-        "import_nothing": "whole: python -c 'pass'",
-        "import_frontend": "whole: python -c 'import frontend'",
-        "import_zmq_msgpack": "whole: python -c 'import zmq, msgpack'",
-    },
-)  # fmt: skip
+__all__ = ["PLAN", "GrantBench"]
 
 GUEST = "memcoord.benchmarks.grant.guest"
 WARM_OPS = 64
-WARM_SAMPLES = 4000
-PYTHON_SAMPLES = 500
-FRESH_OPS = AREA_FRAMES
-FRESH_SAMPLES = 8
-POPULATE_SAMPLES = 4
-AREA_SAMPLES = 6
-HURRIED_SAMPLES = 3
-PAUSE_S = 0.02
-WARM_UP_TRANSFERS = 3
-IMPORT_SAMPLES = 3
-SPARE_AREAS = 8
+WARM_SAMPLES = 400
+SINGLE_SAMPLES = 4000
+PYTHON_SAMPLES = 300
+FRESH_SAMPLES = 6
+CREDIT_SAMPLES = 16
+KERNEL_SAMPLES = 4
+AREA_SAMPLES = 12
+HURRIED_SAMPLES = 24
+SLOW_SAMPLES = 4
+FRAME_AREAS = 4
+IMPORT_SAMPLES = 2
+DONOR_AREAS = 48
+LOCAL_AREAS = 40
+CREDIT_AREAS = 64
+CREDIT_AHEAD_AREAS = 8  # granted ahead of need; its use is told once for half of it
 SLACK_AREAS = 2
-HELD_AREAS_PER_ROUND = 3  # held so that only frames never touched are left
-DONOR_WAIT_S = 5.0
-DONOR_POLL_S = 0.02
+DONOR_REST_NS = 5_000_000  # between two passes of a donor's program over its memory
+WARM_BYTES = FRESH_SAMPLES * AREA_BYTES
+SETTLE_S = 5.0
+POLL_S = 0.01
 PATH_NAMES = ("local", "credit", "ring", "transfer")
 IMPORTS = {
     "import_nothing": "pass", "import_frontend": "import frontend",
     "import_zmq_msgpack": "import zmq, msgpack",
 }  # fmt: skip
+PYTHON = ("nothing", "free_list", "bytearray", "numpy", "grant")
+
+Step = Callable[[], None]
+
+
+class Pages:
+    """The two hosts of one size of pages: the full one's donor and taker, the roomy one's local."""
+
+    def __init__(self, bench: GrantBench, lab: Lab, pages: str, huge_dir: str) -> None:
+        self.pages, self._bench = pages, bench
+        self.host = lab.host(f"full{pages}", _full(pages, huge_dir))
+        self._donor = lab.remote(f"donor{pages}", GUEST)
+        self._donor.ask("attach", run_dir=str(self.host.run_dir), name="donor")
+        self.local, self.taker = f"local{pages}", f"taker{pages}"
+        self.roomy = lab.host(f"roomy{pages}", _roomy(pages, huge_dir))
+        bench.subject.ask("attach", run_dir=str(self.host.run_dir), name=self.taker)
+        bench.subject.ask("attach", run_dir=str(self.roomy.run_dir), name=self.local)
+
+    def steps(self) -> list[Step]:
+        """The rows of this host, each a step of the round."""
+        found: list[Step] = [self._of_host, self._frames]
+        found += [partial(self._transfers, pause_ms=pause_ms) for pause_ms in PAUSES_MS]
+        found += [partial(self._transfers, share=share) for share in BUSY_SHARES]
+        return found
+
+    def _empty(self) -> None:
+        """Take all memory from donor and taker."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            left = self._bench.subject.ask("give_back", key=self.taker)
+            left += self._donor.ask("give_back", key="donor")
+            if not left or time.monotonic() > deadline:
+                return
+            time.sleep(POLL_S)
+
+    def _fill(self) -> int:
+        """All memory is the donor's, used once and free in its allocator: frames with pages."""
+        self._empty()
+        held = self._donor.ask("fill", key="donor", areas=DONOR_AREAS)
+        if held < DONOR_AREAS:
+            raise BenchError(f"the donor got {held} of {DONOR_AREAS} areas")
+        return self._resident()
+
+    def _resident(self) -> int:
+        return int(self._donor.ask("resident", key="donor"))
+
+    def _of_host(self) -> None:
+        self._empty()
+        self._bench.subject.ask("warm", size=HURRIED_SAMPLES * AREA_BYTES)
+        name = f"host_2m {self.pages}"
+        self._bench.area(name, self.taker, HURRIED_SAMPLES, 0.0)
+
+    def _frames(self) -> None:
+        """Single frames, all first touches, of which one in 512 waits for a transfer."""
+        if self.pages == SMALL:
+            self._fill()
+            samples = self._bench.subject.ask("grant_frames", key=self.taker, areas=FRAME_AREAS)
+            self._bench.sheet.add("transfer_4k", samples, 1)
+
+    def _transfers(self, pause_ms: float = 0.0, share: float = 0.0) -> None:
+        before, name = self._fill(), transfer(self.pages, pause_ms, share)
+        busy = round(share * DONOR_AREAS)
+        if busy:
+            self._donor.ask("be_busy", key="donor", areas=busy, rest_ns=DONOR_REST_NS)
+        # What the donor does not use, or, when it uses all, a few more than the host has spare.
+        count = min(_samples_of(pause_ms), DONOR_AREAS - busy) or 2 * SLACK_AREAS
+        moved = self._bench.area(name, self.taker, count, pause_ms)
+        self._check_loss(name, before, moved)
+        self._donor.ask("be_idle")
+
+    def _check_loss(self, name: str, before: int, moved: int) -> None:
+        """BenchError when the donor has not really lost the memory."""
+        least = max(moved - SLACK_AREAS - 2, 0) * AREA_FRAMES
+        deadline = time.monotonic() + SETTLE_S
+        while (gone := before - self._resident()) < least:
+            if time.monotonic() > deadline:
+                raise BenchError(f"{name}: of {moved} areas the donor lost {gone} frames")
+            time.sleep(POLL_S)
 
 
 class GrantBench(Rounds):
     """One run of the bench; ``round`` measures every row once more."""
 
     def __init__(self, setting: Setting) -> None:
-        lab, rounds = setting.lab, setting.rounds
-        self._sheet = setting.sheet
-        self._transfers = 0
-        grown = rounds * (AREA_SAMPLES + HURRIED_SAMPLES) + WARM_UP_TRANSFERS + SPARE_AREAS
-        credit = rounds * (FRESH_SAMPLES + HELD_AREAS_PER_ROUND) + SPARE_AREAS
-        _check_memory((credit + 2 * grown) * AREA_BYTES)
-        roomy = lab.host("h0", _roomy(credit, grown))
-        self._full = lab.host("h1", _full(grown))
-        self._donor = lab.remote("donor", GUEST)
-        self._subject = lab.remote("subject", GUEST)
-        self._plain = lab.remote("plain", GUEST, "--single-threaded")
-        self._start(roomy, grown, setting.placement)
+        lab, self.sheet, self._placement = setting.lab, setting.sheet, setting.placement
+        _check_memory(setting.rounds)
+        self.subject = lab.remote("subject", GUEST)
+        self._pages = [Pages(self, lab, SMALL, "")]
+        self._roomy = self._pages[0].roomy
+        self.subject.ask("attach", run_dir=str(self._roomy.run_dir), name="credit")
+        huge_dir = self._huge_dir(lab)
+        if huge_dir is not None:
+            self._pages.append(Pages(self, lab, HUGE, huge_dir))
+        self._rivals = start_rivals(lab, self.sheet)
+        for host in (host for pages in self._pages for host in (pages.host, pages.roomy)):
+            cpus.place(host.pid, setting.placement.serving_cpu)
+        self.subject.ask("python", row="of_numpy", count=1, ops=1)  # loads numpy
 
-    def _start(self, roomy: Host, grown: int, placement: cpus.Placement) -> None:
-        self._donor.ask("attach", run_dir=str(self._full.run_dir), name="donor")
-        self._donor.ask("touch_and_free", key="donor", areas=grown)
-        for name, host in (("credit", roomy), ("ring", roomy), ("taker", self._full)):
-            self._subject.ask("attach", run_dir=str(host.run_dir), name=name)
-        for host in (roomy, self._full):
-            cpus.place(host.pid, placement.serving_cpu)
-        self._subject.ask("place", cpu=placement.domain_cpu)
-        self._plain.ask("place", cpu=placement.domain_cpu)
-        self._subject.ask("python", row="of_numpy", count=1, ops=1)  # loads numpy
-        self._donor_before = self._donor_frames()
-        self._subject.ask("grant_area", key="taker", count=WARM_UP_TRANSFERS, pause_s=PAUSE_S)
-        self._transfers += WARM_UP_TRANSFERS
+    def _huge_dir(self, lab: Lab) -> str | None:
+        """Where the host of huge pages gets its files; "": memfds, if the kernel collapses them."""
+        try:
+            return lab.enter(HugeMount()).directory_for_children
+        except OSError as error:
+            if lib.mc_shmem_thp() == 1:
+                return ""
+            self.sheet.skipped[HUGE] = f"no tmpfs with huge=always: {error.strerror}"
+        return None
 
     def round(self, index: int, done: Callable[[float], None]) -> None:
-        """Measure every row once."""
-        self._warm()
-        self._python()
-        self._fresh()
-        self._areas()
-        self._imports()
+        """Measure every row once, beginning with another one than last time."""
+        steps: list[Step] = [partial(self._recycled, index, cell) for cell in CELLS]
+        steps += [partial(self._single, index), partial(self._whole, index), self._python]
+        steps += [partial(self._fresh, index), self._credit, self._kernel, self._imports]
+        steps += [step for pages in self._pages for step in pages.steps()]
+        for at, step in enumerate(rotated(steps, index), start=1):
+            self._stand_still(1)
+            step()
+            done(at / len(steps))
 
     def finish(self) -> None:
-        """Report the transfers; BenchError when the donor has not really lost the memory."""
-        gone = self._await_donor()
-        if gone < (self._transfers - SLACK_AREAS) * AREA_FRAMES:
-            raise BenchError(
-                f"{self._transfers} areas were transferred, but the donor lost {gone} frames "
-                "(st_blocks): rows of transfer cannot be reported"
-            )
-        for name in ("grant_transfer_2m", "grant_transfer_2m_back_to_back"):
-            self._sheet.rows[name].extra |= {
-                "transfers": self._transfers,
-                "donor_frames_before": self._donor_before,
-                "donor_frames_after": self._donor_before - gone,
-            }
+        """Nothing is left to do."""
 
-    def _warm(self) -> None:
-        warm = {"count": WARM_SAMPLES, "ops": WARM_OPS}
-        add, call = self._sheet.add, self._subject.ask
-        add("empty_loop", call("empty", **warm), WARM_OPS)
-        add("malloc_warm_4k", call("malloc_warm", **warm, size=FRAME_BYTES), WARM_OPS)
-        add("grant_local_4k", call("grant_local", key="credit", **warm), WARM_OPS)
-        add("grant_batch64_4k", call("grant_batch", key="credit", count=WARM_SAMPLES), WARM_OPS)
-        alone = self._plain.ask("malloc_warm", **warm, size=FRAME_BYTES)
-        add("malloc_warm_4k_single_threaded", alone, WARM_OPS)
+    def _stand_still(self, threads: int) -> None:
+        """Put a single measuring thread on its CPU; several may use all."""
+        placement = self._placement
+        one, other = placement.domain_cpu, placement.serving_cpu
+        self.subject.ask("place_all", cpus=[one] if threads == 1 else [one, other])
+        for rival in self._rivals:
+            rival.of(threads).ask("place_all", cpus=[one] if threads == 1 else [one, other])
+
+    def _recycled(self, index: int, cell: tuple[int, int]) -> None:
+        threads, live = cell
+        self._stand_still(threads)
+        how = {"count": WARM_SAMPLES, "ops": WARM_OPS, "live": live, "threads": threads}
+        for rival in rotated([None, *self._rivals], index):
+            if rival is None:
+                samples = self.subject.ask("recycled", key="local4k", **how, size=FRAME_BYTES)
+            else:
+                samples = rival.of(threads).ask("recycled", **how, size=FRAME_BYTES)
+            who = "grant_local" if rival is None else f"malloc {rival.name}"
+            self.sheet.add(recycled(who, threads, live), samples, WARM_OPS)
+
+    def _single(self, index: int) -> None:
+        """Single operations of recycled memory: 4 KiB, 2 MiB, and the read of the clock."""
+        one = {"ops": 1, "live": 1, "threads": 1}
+        self.sheet.add("clock", self.subject.ask("empty", count=SINGLE_SAMPLES, ops=1), 1)
+        for rival in rotated([None, *self._rivals], index):
+            small = {**one, "count": SINGLE_SAMPLES, "size": FRAME_BYTES}
+            large = {**one, "count": AREA_SAMPLES * 10, "size": AREA_BYTES}
+            if rival is None:
+                add = self.sheet.add
+                add(
+                    "grant_local_4k single", self.subject.ask("recycled", key="local4k", **small), 1
+                )
+                for of in self._pages:
+                    samples = self.subject.ask("recycled", key=of.local, **large)
+                    add(f"grant_local_2m {of.pages}", samples, 1)
+            else:
+                self._of_malloc(rival, "single_4k", rival.ask("recycled", **small), 1)
+                self._of_malloc(rival, "recycled_2m", rival.ask("recycled", **large), 1)
+
+    def _of_malloc(self, rival: Rival, what: str, samples: bytes, ops: int) -> Row:
+        return self.sheet.add(malloc(what, rival.name), samples, ops)
+
+    def _whole(self, index: int) -> None:
+        """64 pages at a time."""
+        for rival in rotated([None, *self._rivals], index):
+            if rival is None:
+                samples = self.subject.ask("grant_batch", key="local4k", count=WARM_SAMPLES)
+                self.sheet.add("grant_batch64_4k", samples, WARM_OPS)
+            else:
+                self._of_malloc(rival, "256k", rival.ask("batch", count=WARM_SAMPLES), WARM_OPS)
+
+    def _fresh(self, index: int) -> None:
+        """Memory that the kernel has to give first, and a heap that it has given already."""
+        pages = {"count": FRESH_SAMPLES, "ops": AREA_FRAMES, "size": FRAME_BYTES}
+        areas = {"count": FRESH_SAMPLES, "ops": 1, "size": AREA_BYTES}
+        for rival in rotated(self._rivals, index):
+            keeps = not rival.allocator.gives_back
+            samples, faults = rival.ask("prefaulted", **pages)
+            row = self._of_malloc(rival, "prefaulted_4k", samples, AREA_FRAMES)
+            _keep_lowest(row, "page_faults_per_page", faults)
+            for what, how, ops in (("fresh_4k", pages, AREA_FRAMES), ("fresh_2m", areas, 1)):
+                rival.ask("warm", size=WARM_BYTES)
+                samples, faults, cpu_ns = rival.ask("malloc_fresh", **how, keeps=keeps)
+                _keep_lowest(self._of_malloc(rival, what, samples, ops), "page_faults_per_page",
+                             faults)  # fmt: skip
+                if rival.name == FRESH[SMALL] and what == "fresh_4k":
+                    ops = FRESH_SAMPLES * AREA_FRAMES
+                    self.sheet.add("malloc_fresh_cpu_4k", _one(cpu_ns), ops)
+            if rival.name == FRESH[SMALL]:
+                rival.ask("warm", size=WARM_BYTES)
+                single = {"count": AREA_FRAMES * 2, "ops": 1, "size": FRAME_BYTES}
+                samples, _, _ = rival.ask("malloc_fresh", **single, keeps=False)
+                self._of_malloc(rival, "fresh_4k_single", samples, 1)
+
+    def _credit(self) -> None:
+        call, add = self.subject.ask, self.sheet.add
+        call("warm", size=WARM_BYTES)
+        before_ns = int(lib.mcb_cpu_of(self._roomy.pid))
+        samples, dry, thrown, cpu_ns, areas = call(
+            "grant_credit", key="credit", count=CREDIT_SAMPLES, ops=AREA_FRAMES
+        )
+        cpu_ns += int(lib.mcb_cpu_of(self._roomy.pid)) - before_ns
+        if areas:  # the areas that came are those that were paid for
+            add("grant_cpu_4k", _one(cpu_ns // areas), AREA_FRAMES)
+        if samples:
+            row = add("grant_credit_4k", samples, AREA_FRAMES)
+            _count(row, "credit_ran_dry", dry)
+            _count(row, "samples_not_fresh", thrown)
+        samples, *_ = call("grant_credit", key="credit", count=2, ops=1)
+        if samples:
+            add("grant_credit_4k single", samples, 1)
+        call("give_back", key="credit")
+
+    def _kernel(self) -> None:
+        """What the kernel alone needs for a transfer, in one process."""
+        self.subject.ask("warm", size=WARM_BYTES)
+        names = "kernel_populate_2m", "kernel_map_2m", "kernel_punch_2m"
+        found = self.subject.ask("populate", count=KERNEL_SAMPLES)
+        for name, samples in zip(names, found, strict=True):
+            self.sheet.add(name, samples, 1)
+
+    def area(self, name: str, key: str, count: int, pause_ms: float) -> int:
+        """Add a row of areas asked for; how many were granted."""
+        how: dict[str, Any] = {"count": count, "pause_ns": round(pause_ms * 1e6)}
+        samples, paths, refused = self.subject.ask("grant_areas", key=key, **how)
+        if refused:
+            row = self.sheet.add(f"{name} refused", _one(refused[0]), 1)
+            _count(row, "refused", 1)
+        if paths:
+            row = self.sheet.add(name, samples, 1)
+            for path in paths:
+                _count(row, f"path_{PATH_NAMES[path]}", 1)
+        return len(paths)
 
     def _python(self) -> None:
         warm = {"count": PYTHON_SAMPLES, "ops": WARM_OPS}
-        add, call = self._sheet.add, self._subject.ask
-        add("python_empty_loop", call("python", row="nothing", **warm), WARM_OPS)
-        add("python_bytearray_4k", call("python", row="of_bytearray", **warm), WARM_OPS)
-        add("python_grant_4k", call("python", row="grant", key="credit", **warm), WARM_OPS)
-        add("python_numpy_4k", call("python", row="of_numpy", **warm), WARM_OPS)
-
-    def _fresh(self) -> None:
-        add, call = self._sheet.add, self._subject.ask
-        samples, faults = call("malloc_fresh", count=FRESH_SAMPLES, ops=FRESH_OPS, size=FRAME_BYTES)
-        _keep_lowest(add("malloc_fresh_4k", samples, FRESH_OPS), "page_faults_per_page", faults)
-        samples, dry, thrown = call("grant_credit", key="credit", count=FRESH_SAMPLES)
-        if samples:
-            row = add("grant_credit_4k", samples, FRESH_OPS)
-            _count(row, "credit_ran_dry", dry)
-            _count(row, "samples_not_fresh", thrown)
-        writes, reads = call("populate", count=POPULATE_SAMPLES)
-        add("populate_4k", writes, FRESH_OPS)
-        add("map_4k", reads, FRESH_OPS)
-
-    def _areas(self) -> None:
-        add, call = self._sheet.add, self._subject.ask
-        samples, faults = call("malloc_fresh", count=AREA_SAMPLES, ops=1, size=AREA_BYTES)
-        _keep_lowest(add("malloc_fresh_2m", samples, 1), "page_faults_per_page", faults)
-        for key, name in (("ring", "grant_ring_2m"), ("taker", "grant_transfer_2m")):
-            self._area(key, name, AREA_SAMPLES, PAUSE_S)
-            self._area(key, f"{name}_back_to_back", HURRIED_SAMPLES, 0.0)
-
-    def _area(self, key: str, name: str, count: int, pause_s: float) -> None:
-        samples, paths = self._subject.ask("grant_area", key=key, count=count, pause_s=pause_s)
-        row = self._sheet.add(name, samples, 1)
-        for path in paths:
-            _count(row, f"path_{PATH_NAMES[path]}", 1)
-        if key == "taker":
-            self._transfers += count
+        for what in PYTHON:
+            row = what if what in ("nothing", "grant") else f"of_{what}"
+            key = {"key": "local4k"} if what == "grant" else {}
+            samples = self.subject.ask("python", row=row, **warm, **key)
+            name = "python_empty_loop" if what == "nothing" else f"python_{what}_4k"
+            self.sheet.add(name, samples, WARM_OPS)
 
     def _imports(self) -> None:
         samples = {name: array("Q") for name in IMPORTS}
@@ -191,45 +322,50 @@ class GrantBench(Rounds):
             for name, code in IMPORTS.items():
                 samples[name].append(_run_python(code))
         for name, times_ns in samples.items():
-            self._sheet.add(name, times_ns.tobytes(), 1)
-
-    def _donor_frames(self) -> int:
-        return int(self._full.domain("donor")["resident_frames"])
-
-    def _await_donor(self) -> int:
-        """Frames the kernel took from the donor, once that stands still as expected."""
-        deadline = time.monotonic() + DONOR_WAIT_S
-        while True:
-            gone = self._donor_before - self._donor_frames()
-            if gone >= self._transfers * AREA_FRAMES or time.monotonic() > deadline:
-                return gone
-            time.sleep(DONOR_POLL_S)
+            self.sheet.add(name, times_ns.tobytes(), 1)
 
 
-def _roomy(credit: int, ring: int) -> HypervisorConfig:
-    domains = _domain("credit", credit, credit_areas=1), _domain("ring", ring)
-    return _config(credit + ring + SLACK_AREAS + SPARE_AREAS, *domains)
+def _samples_of(pause_ms: float) -> int:
+    if not pause_ms:
+        return HURRIED_SAMPLES
+    return AREA_SAMPLES if pause_ms < PAUSES_MS[-1] else SLOW_SAMPLES
 
 
-def _full(grown: int) -> HypervisorConfig:
+def _one(value_ns: int) -> bytes:
+    return array("Q", [value_ns]).tobytes()
+
+
+def _roomy(pages: str, huge_dir: str) -> HypervisorConfig:
+    frames, local = CREDIT_AREAS * AREA_FRAMES, LOCAL_AREAS * AREA_FRAMES
+    domains = [DomainConfig(f"local{pages}", local, local, local, credit_areas=0)]
+    if pages == SMALL:
+        credit = DomainConfig("credit", frames, 0, frames, credit_areas=CREDIT_AHEAD_AREAS)
+        domains.append(credit)
+    return _config(LOCAL_AREAS + CREDIT_AREAS + SLACK_AREAS + 2, pages, huge_dir, *domains)
+
+
+def _full(pages: str, huge_dir: str) -> HypervisorConfig:
     # Two areas more than the donor's and the slack: the taker's first, and the one populated ahead
     # of its next need. From then on the host is full.
-    frames = grown * AREA_FRAMES
-    donor = DomainConfig("donor", frames, frames, frames, credit_areas=0)
-    return _config(grown + SLACK_AREAS + 2, donor, _domain("taker", grown))
+    frames = DONOR_AREAS * AREA_FRAMES
+    names = "donor", f"taker{pages}"
+    domains = (DomainConfig(name, frames, 0, frames, credit_areas=0) for name in names)
+    return _config(DONOR_AREAS + SLACK_AREAS + 2, pages, huge_dir, *domains)
 
 
-def _config(areas: int, *domains: DomainConfig) -> HypervisorConfig:
-    total, slack = areas * AREA_FRAMES, SLACK_AREAS * AREA_FRAMES
-    return HypervisorConfig(total_frames=total, slack_frames=slack, domains=domains)
+def _config(areas: int, pages: str, huge_dir: str, *domains: DomainConfig) -> HypervisorConfig:
+    return HypervisorConfig(
+        total_frames=areas * AREA_FRAMES, slack_frames=SLACK_AREAS * AREA_FRAMES,
+        tmem_max_pages=0, backing="2m" if pages == HUGE else "4k", huge_dir=huge_dir,
+        domains=domains,
+    )  # fmt: skip
 
 
-def _domain(name: str, areas: int, credit_areas: int = 0) -> DomainConfig:
-    frames = areas * AREA_FRAMES
-    return DomainConfig(name, frames, 0, frames, credit_areas=credit_areas)
-
-
-def _check_memory(wanted_bytes: int) -> None:
+def _check_memory(rounds: int) -> None:
+    """ConfigError when the bench and what allocators keep do not fit into free memory."""
+    keepers = sum(not allocator.gives_back for allocator in ALLOCATORS)
+    areas = 2 * (DONOR_AREAS + LOCAL_AREAS) + CREDIT_AREAS + rounds * keepers * 2 * FRESH_SAMPLES
+    wanted_bytes = 2 * areas * AREA_BYTES
     for line in read_text("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:") and int(line.split()[1]) * 1024 < wanted_bytes:
             why = f"needs {wanted_bytes >> 20} MiB of free memory: ask for fewer rounds"

@@ -27,7 +27,7 @@ from hypervisor.public.units import AREA_FRAMES
 from memcoord.benchmarks import cpus
 from memcoord.benchmarks.bursts.bench import waits
 from memcoord.benchmarks.bursts.demand import Step
-from memcoord.benchmarks.harness import BenchPlan, Formula, Target, quantile_ratio
+from memcoord.benchmarks.harness import BenchPlan, Formula, Target, quantile_ratio, rotated
 from memcoord.benchmarks.mechanisms.bench import VARIANTS
 from memcoord.benchmarks.mechanisms.stage import Stage, StagedGuest, Variant
 from memcoord.benchmarks.mechanisms.transfer import BASE_AREAS, SLACK_AREAS, Full
@@ -35,7 +35,7 @@ from memcoord.benchmarks.neighbours import Neighbours, how_to_prefer, place_hype
 from memcoord.benchmarks.runner import Rounds, Setting
 
 GUEST = "memcoord.benchmarks.bursts.guest"
-ROUNDS = 3
+ROUNDS = 5
 COUNTS = (0, 1, 2, 4, 8)
 COMPARED = 4  # neighbours with which protections are compared
 SAMPLES = 40  # of one row in one round; a full host's asker has room for 50
@@ -158,6 +158,7 @@ class InterferenceBench(Rounds):
     def round(self, index: int, done: Callable[[float], None]) -> None:
         """Measure every path under every protection."""
         self._round, steps = index, list(itertools.product(PROTECTIONS, PATHS))
+        steps = rotated(steps, index)
         for step, (protection, path) in enumerate(steps, start=1):
             is_wanted = not protection.helps or path.name in protection.helps
             if is_wanted and not {protection.name, path.name} & set(self._sheet.skipped):

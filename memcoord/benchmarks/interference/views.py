@@ -34,7 +34,9 @@ def _cell(result: Mapping[str, Any], path: str, protection: str, count: int) -> 
     return " / ".join(_us(row[quantile]) for quantile in ("p50", "p99"))
 
 
-def _us(value_ns: float) -> str:
+def _us(value_ns: float | None) -> str:
+    if value_ns is None:  # more than the samples can carry
+        return MISSING
     value = value_ns / 1e3
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -48,7 +50,7 @@ def figure(result: Mapping[str, Any]) -> Figure:
                 (index, result["rows"].get(bench.row_name(path.name, protection, count)))
                 for index, count in enumerate(bench.COUNTS)
             ]
-            points = [(index, row["p99"] / 1e3) for index, row in found if row is not None]
+            points = [(index, row["p99"] / 1e3) for index, row in found if row and row["p99"]]
             if points:
                 name = path.name if protection == "plain" else f"{path.name}, {protection}"
                 lines.append(Line(name, points, number, protection != "plain"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from array import array
 from typing import Any
 
 from hypervisor.public.errors import NoMemory
@@ -24,12 +23,6 @@ from memcoord.testbed.runs.remote import operation
 SAMPLES_MAX = 1 << 16
 EXHAUST_TRIES = 500
 EXHAUST_REST_S = 0.002
-#: The job, like a build: each step takes a share of the domain, holds it, and keeps a part as cache
-JOB_STEPS = 4
-JOB_TAKES = 0.3
-JOB_KEEPS = 0.3
-JOB_HOLD_S = 0.03
-JOB_REST_S = 0.02
 
 
 class AdoptedDomain:
@@ -166,35 +159,6 @@ class MechanismGuest(Measured):
         else:
             taken = lib.mcb_churn(guest.guest, guest.slot, run_ns, samples, SAMPLES_MAX)
         return began_ns, bytes(ffi.buffer(samples, 8 * ok(taken, what)))
-
-    @operation
-    def job(self, key: str, asks: bool) -> tuple[bytes, list[tuple[int, int]]]:
-        """A build, in small: steps that take, use, and free most, then the end, cache dropped.
-
-        Its nanoseconds, and (when, frames in use) at every change.
-        """
-        guest = self._adopted[key]
-        step = int(guest.domain.maxmem_frames * JOB_TAKES)
-        began_ns, used = time.monotonic_ns(), []
-
-        def note(frames: int) -> None:
-            guest.domain.report(used_frames=frames)
-            used.append((time.monotonic_ns(), frames))
-
-        for _ in range(JOB_STEPS):
-            wanted = min(step, int(guest.domain.maxmem_frames * 0.9) - guest.held)
-            note(guest.held + wanted)
-            guest.wait(wanted, asks, -1)
-            time.sleep(JOB_HOLD_S)
-            guest.give(int(wanted * (1 - JOB_KEEPS)))
-            note(guest.held)
-            time.sleep(JOB_REST_S)
-        guest.give(guest.held)
-        note(0)
-        time.sleep(JOB_HOLD_S)
-        elapsed = array("Q", [time.monotonic_ns() - began_ns])
-        note(0)
-        return elapsed.tobytes(), used
 
 
 if __name__ == "__main__":

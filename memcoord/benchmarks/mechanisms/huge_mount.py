@@ -28,6 +28,7 @@ class HugeMount:
         finally:
             os.close(filesystem)
         self.directory = f"/proc/self/fd/{self._fd}"  # for this process
+        self.directory_for_children = f"/proc/{os.getpid()}/fd/{self._fd}"
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -8,16 +8,14 @@ runs on the domain's CPU, all of it, as a machine of one CPU would; the backend 
 
 from __future__ import annotations
 
-import itertools
 import mmap
-import os
 import time
 from array import array
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,14 +35,12 @@ FIRST_AREAS = 8
 FIRST_SAMPLES = 3
 FIRST_S = 10.0
 REST_S = 0.004
-CALM_S = 0.06
-LOOP_S = 0.16
-BUSY_S = 0.12
-POLICY_S = 0.02
-SAMPLE_S = 0.002
+CALM_S = 0.2
+LOOP_S = 0.5
+BUSY_S = 0.4
+BUSY_BATCHES_MAX = 64  # of transfers beside one loop
 SAMPLES_MIN = 10
 MADV_POPULATE_WRITE = 23
-GIB_MIN = float(1 << 30) * 60
 CHUNK_FRAMES = int(lib.MCB_CHUNK_FRAMES)
 CHURN_FRAMES = int(lib.MCB_CHURN_FRAMES * lib.MCB_CHURN_TIMES)
 
@@ -97,7 +93,7 @@ class Rows:
     def resize(self) -> None:
         """Grow, shrink without having used it, grow and use, shrink after use; first frame."""
         cpus.place(self._donor_vm.pid, self._scene.placement.domain_cpu)
-        _warm_up()
+        warm_up()
         with self._stage(SIZE_AREAS + SPARE_AREAS) as stage:
             vm = stage.guest(self._donor_vm, self._spec("vm1", SIZE_AREAS, self._base))
             base, size = self._base * AREA_FRAMES, SIZE_AREAS * AREA_FRAMES
@@ -177,44 +173,50 @@ class Rows:
         with self._full(self._bystander_vm) as full:
             for role, guest in (("bystander", full.bystander), ("donor", full.donor)):
                 for what in ("stream", "churn"):
-                    full.reset()
                     self._loop(full, f"{role} {what}", guest, what)
 
     def _loop(self, full: Full, row: str, vm: StagedGuest, what: str) -> None:
-        loop = {"what": what, "frames": full.loop_frames}
+        """Undisturbed, and beside transfers. A donor that is measured has one batch to give; beside
+        a bystander it is given its memory back between two batches, which does not count."""
+        loop, windows = {"what": what, "frames": full.loop_frames}, []
+        full.reset()
         _, calm = vm.ask("loop", **loop, run_s=CALM_S)
-        running = vm.start("loop", **loop, run_s=LOOP_S)
-        times = full.transfers(0.0, BUSY_S)
+        running, until = vm.start("loop", **loop, run_s=LOOP_S), time.monotonic() + BUSY_S
+        for _ in range(1 if vm is full.donor else BUSY_BATCHES_MAX):
+            times = full.transfers(0.0, until - time.monotonic())
+            if times:
+                windows.append((times[0][0], times[-1][1]))
+            if vm is full.donor or time.monotonic() >= until:
+                break
+            cpus.place(self._donor_vm.pid, self._scene.placement.serving_cpu)
+            full.reset()
+            cpus.place(self._donor_vm.pid, self._scene.placement.domain_cpu)
         began_ns, samples = running.result()
         ops = CHUNK_FRAMES if what == "stream" else CHURN_FRAMES
         self._add(f"{row} undisturbed", calm, ops)
-        within = _within(began_ns, samples, times[0][0], times[-1][1])
-        self._add(f"{row} resizing", within, ops)
+        self._add(f"{row} resizing", _within(began_ns, samples, windows), ops)
+
+    def beside_zeroing(self, zeroes: Callable[[Pages, float], None]) -> None:
+        """What a bystander gets done beside ``zeroes`` alone, on the CPU of the backend."""
+        cpus.place(self._bystander_vm.pid, self._scene.placement.domain_cpu)
+        with self._full(self._bystander_vm) as full:
+            for what in ("stream", "churn"):
+                loop = {"what": what, "frames": full.loop_frames}
+                _, calm = full.bystander.ask("loop", **loop, run_s=CALM_S)
+                running = full.bystander.start("loop", **loop, run_s=BUSY_S)
+                zeroes(self._pages, BUSY_S)
+                _, samples = running.result()
+                ops = CHUNK_FRAMES if what == "stream" else CHURN_FRAMES
+                for state, found in (("undisturbed", calm), ("resizing", samples)):
+                    row = f"kernel bystander {what} {state} {self._pages.backing}"
+                    self._scene.sheet.add(row, found, ops)
 
     def _full(self, bystander: Remote | None = None) -> Full:
         vms = (self._donor_vm, self._asker_vm, bystander)
         return Full(self._variant, self._spec, self._stage, *vms)
 
-    # A job
 
-    def job(self) -> None:
-        """Footprint of a build-like job under a policy that follows the use the guest reports."""
-        cpus.place(self._donor_vm.pid, self._scene.placement.domain_cpu)
-        with self._stage(SIZE_AREAS + SPARE_AREAS) as stage:
-            spec = self._spec("vm1", SIZE_AREAS, self._base, **self._variant.by_itself)
-            vm = stage.guest(self._donor_vm, spec)
-            running = vm.start("job", asks=self._variant.asks)
-            resident = _follow(stage, vm, running)
-            elapsed, used = running.result()
-        self._add("job", elapsed, 1)
-        wide = SIZE_AREAS * AREA_BYTES * int.from_bytes(elapsed, "little") / 1e9 / GIB_MIN
-        used_bytes = [(at, frames * FRAME_BYTES) for at, frames in used]
-        self._note("job", "gib_min", _integral(resident))
-        self._note("job", "gib_min_used", _integral(used_bytes))
-        self._note("job", "gib_min_static", wide)
-
-
-def _warm_up() -> None:
+def warm_up() -> None:
     """Use as much memory as will be measured, and free it, before any clock runs.
 
     A machine that is virtual itself may have given that memory back to its own host (free page
@@ -232,32 +234,12 @@ def _ns(value: int) -> bytes:
     return array("Q", [value]).tobytes()
 
 
-def _within(began_ns: int, samples: bytes, first_ns: int, last_ns: int) -> bytes:
-    """The samples that began between two times; all of them when that is hardly any."""
+def _within(began_ns: int, samples: bytes, windows: list[tuple[int, int]]) -> bytes:
+    """The samples that began within one of these times; all when that is hardly any."""
     times = np.frombuffer(samples, np.uint64)
     begins = began_ns + np.cumsum(times) - times
-    found = times[(begins >= first_ns) & (begins < last_ns)]
+    inside = np.zeros(times.size, dtype=bool)
+    for first_ns, last_ns in windows:
+        inside |= (begins >= first_ns) & (begins < last_ns)
+    found = times[inside]
     return (found if found.size >= SAMPLES_MIN else times).tobytes()
-
-
-def _follow(stage: Stage, vm: StagedGuest, running: Future[Any]) -> list[tuple[int, int]]:
-    """Have the target follow use, an eighth above it; (when, resident bytes) all the while."""
-    base, size = BASE_AREAS * AREA_FRAMES, SIZE_AREAS * AREA_FRAMES
-    resident, next_s, target = [], 0.0, base
-    while not running.done():
-        resident.append((time.monotonic_ns(), os.fstat(vm.ram_fd).st_blocks * 512))
-        if time.monotonic() >= next_s:
-            next_s = time.monotonic() + POLICY_S
-            used = vm.now().guest_used_frames
-            wanted = min(max(used + used // 8 + AREA_FRAMES, base), size)
-            if wanted != target:
-                stage.backend.set_target(vm.domid, wanted)
-            target = wanted
-        time.sleep(SAMPLE_S)
-    return resident
-
-
-def _integral(series: list[tuple[int, int]]) -> float:
-    """GiB times minutes of bytes over nanoseconds, each value until the next."""
-    pairs = itertools.pairwise(series)
-    return sum(value * (after - at) / 1e9 for (at, value), (after, _) in pairs) / GIB_MIN

@@ -1,10 +1,11 @@
 """One host and its domains, as benches of mechanisms set them up again and again.
 
 Owns: a ``HostBackend`` in the bench's own process, domains of that host in measured processes, and
-the resizing by hand: targets are set at the moment at which a policy that knew all would set them.
-Rules: the main thread drives the backend. A call into a guest that must run meanwhile runs on a
-thread of the pool. A step that does not end as it should is a ``StepError``, with the reason the
-backend gives.
+the resizing by hand: targets are set at the moment at which a policy that knew all would set them,
+between donor and asker by a compiled loop.
+Rules: the main thread, or that loop in its stead, drives the backend. A call into a guest that must
+run meanwhile runs on a thread of the pool. A step that does not end as it should is a
+``StepError``, with the reason the backend gives.
 Used by: the benches ``mechanisms``, ``bursts`` and ``interference``.
 """
 
@@ -19,16 +20,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from backend._service import ffi as backend_ffi
+from backend._service import lib as service
 from backend.host import HostBackend
 from hypervisor.public.backend import DomainSnapshot, DomainSpec, Settled
-from hypervisor.public.errors import MemcoordError
+from hypervisor.public.errors import MemcoordError, error_of
 from hypervisor.public.units import AREA_FRAMES, DomId
+from memcoord.benchmarks._loops import ffi, lib
 from memcoord.testbed.guests.obedient import hand_over
 from memcoord.testbed.runs.remote import Remote
 
 SETTLE_S = 20.0
 SETTLE_POLL_S = 0.0001
 PLEA_POLL_MS = 20
+ORCHESTRA_S = 30.0
 SPIN_NS = 50_000
 
 
@@ -77,6 +82,14 @@ class Resize(NamedTuple):
     cpu_ns: int
     moved_frames: int
     beyond_frames: int
+
+
+@dataclass
+class Orchestra:
+    """The state of the compiled loop that resizes by hand, and the call that runs it."""
+
+    c: Any
+    playing: Future[int] | None = None
 
 
 class StagedGuest:
@@ -186,6 +199,36 @@ class Stage:
         moved = max(abs(settled.target_frames - before), 1)
         return Resize(max(now.reached_ns - now.set_ns, 1), max(cpu_ns, 1), moved, beyond)
 
+    def orchestrate(self, waiting: Future[Any], parts: Orchestra) -> Any:
+        """Move memory from a donor to an asker at each plea, until ``waiting`` is done; its result.
+
+        StepError when a target could not be set, or a donor did not come to its own.
+        """
+        parts.playing = self.pool.submit(lib.mcb_orchestrate, parts.c)
+        try:
+            result = waiting.result()
+        finally:
+            parts.c.stop = 1
+            status = parts.playing.result(ORCHESTRA_S)
+        if status < 0:
+            raise StepError(str(error_of(status, "resizing by hand")))
+        return result
+
+    def orchestra(self, donor: StagedGuest, asker: StagedGuest, step_frames: int) -> Orchestra:
+        """What ``orchestrate`` needs, from the targets that both have now."""
+        targets = donor.now().target_frames, asker.now().target_frames
+        return Orchestra(ffi.new(
+            "struct mcb_orchestra *",
+            {
+                "host": ffi.cast("void *", self.backend.address),
+                "set_target": _address("mc_domain_set_target"),
+                "reach": _address("mc_domain_reach"),
+                "plea_fd": self.plea_fd, "donor": donor.domid, "asker": asker.domid,
+                "donor_frames": targets[0], "asker_frames": targets[1],
+                "step_frames": step_frames,
+            },
+        ))  # fmt: skip
+
     def serve(self, waiting: Future[Any], answer: Callable[[], None]) -> Any:
         """Answer pleas until ``waiting`` is done; its result."""
         poll = select.poll()
@@ -195,6 +238,11 @@ class Stage:
                 os.eventfd_read(self.plea_fd)
                 answer()
         return waiting.result()
+
+
+def _address(function: str) -> int:
+    """Of a function of the backend's module, for a call from another module."""
+    return int(backend_ffi.cast("uintptr_t", backend_ffi.addressof(service, function)))
 
 
 def _others_cpu_ns() -> int:

@@ -1,8 +1,9 @@
 """A host whose memory is all with a donor that does not need it, and a domain that does.
 
 Owns: the setting of every transfer that a bench measures, and its repetition. A guest that can ask
-its mechanism for memory asks. For the other mechanisms the bench resizes by hand: it shrinks the
-donor the moment the asker wants memory, and grows the asker the moment the host has it.
+its mechanism for memory asks. For the other mechanisms the bench resizes by hand, in a compiled
+loop: it shrinks the donor the moment the asker wants memory, and grows the asker the moment the
+host has it.
 Used by: the benches ``mechanisms`` and ``interference``.
 """
 
@@ -79,22 +80,14 @@ class Full:
 
     def transfers(self, rest_s: float, run_s: float = TRANSFERS_S) -> list[tuple[int, int]]:
         """Beginning and end of each transfer, after a ``reset``; the asker keeps the memory."""
-        backend, donor, asker = self.stage.backend, self.donor, self.asker
-        targets = [self._donor_areas * AREA_FRAMES, self._base * AREA_FRAMES]
-
-        def answer() -> None:
-            targets[0] -= self._step
-            targets[1] += self._step
-            self.stage.resize(donor, targets[0])
-            backend.set_target(asker.domid, targets[1])
-
-        asks = self._variant.asks
+        stage, asker, asks = self.stage, self.asker, self._variant.asks
         asker.ask("exhaust")
+        parts = stage.orchestra(self.donor, asker, self._step)
         if asks:
-            backend.set_target(asker.domid, self._most * AREA_FRAMES)
+            stage.backend.set_target(asker.domid, self._most * AREA_FRAMES)
         count = TRANSFERS * AREA_FRAMES // self._step
         often = {"frames": AREA_FRAMES, "count": count, "rest_s": rest_s, "run_s": run_s}
         plea_fd = -1 if asks else self._plea
         running = asker.start("transfers", **often, asks=asks, plea_fd=plea_fd)
-        times: list[tuple[int, int]] = self.stage.serve(running, answer)
+        times: list[tuple[int, int]] = stage.orchestrate(running, parts)
         return times

@@ -30,7 +30,7 @@ PLAN = BenchPlan(
     also=(
         "rtt_sleep_eventfd_same_cpu/eventfd_rtt_same_cpu",
         "rtt_sleep_zmq/zmq_req_rep_rtt",
-        "rtt_spin/unix_socket_rtt",
+        "rtt_sleep_eventfd/unix_socket_rtt",  # both ends asleep, as a socket's are
     ),
     notes={
         "rtt_spin": "no pause; each end spins up to 20 us before it sleeps",

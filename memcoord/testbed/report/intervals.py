@@ -59,6 +59,23 @@ def interval(values: ArrayLike, seed: int = SEED) -> Interval:
     return Interval(mean, float(low), float(high), int(known.size))
 
 
+def median_interval(values: ArrayLike) -> tuple[float, float]:
+    """Bounds that hold the median with probability LEVEL, whatever the distribution.
+
+    They are two of the values (order statistics, by the binomial distribution). With fewer than
+    six values no two are far enough apart: then the least and the greatest. NaN without a value.
+    """
+    row = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    if row.size == 0:
+        return math.nan, math.nan
+    count, cut, below = int(row.size), 0, 0.5**row.size
+    while below <= (1.0 - LEVEL) / 2.0 and cut < count // 2:
+        cut += 1
+        below += math.comb(count, cut) * 0.5**count
+    cut = max(cut - 1, 0)
+    return float(row[cut]), float(row[count - 1 - cut])
+
+
 def _widening(count: int) -> float:
     return math.sqrt(count / (count - 1)) * student_t(count - 1) / NORMAL_975
 

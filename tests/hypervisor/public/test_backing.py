@@ -213,3 +213,19 @@ def test_huge_pages_are_found_out_by_trying(loops: Any) -> None:
     with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", encoding="ascii") as knob:
         if "[never]" in knob.read():
             assert found == 0
+
+
+def test_zeroes_are_written_over_whatever_is_there(loops: Any, memfd: int) -> None:
+    with mapped(loops, memfd, 4 * AREA) as (_, memory):
+        memory[AREA : AREA + 4] = memory[2 * AREA - 4 : 2 * AREA] = b"dirt"
+        memory[0:4] = memory[2 * AREA : 2 * AREA + 4] = b"kept"
+        assert loops.lib.mc_write_zeroes(memfd, AREA, AREA) == 0
+        assert bytes(memory[AREA : 2 * AREA]) == bytes(AREA)
+        assert bytes(memory[0:4]) == bytes(memory[2 * AREA : 2 * AREA + 4]) == b"kept"
+        assert loops.lib.mc_resident_bytes(memfd) == AREA + 2 * FRAME
+
+
+def test_a_file_that_cannot_be_written_says_so(loops: Any, memfd: int) -> None:
+    readable = os.open(f"/proc/self/fd/{memfd}", os.O_RDONLY)
+    assert loops.lib.mc_write_zeroes(readable, 0, AREA) == -errno.EBADF
+    os.close(readable)

@@ -42,6 +42,20 @@ def test_quantiles_are_samples_that_were_measured() -> None:
     assert figures == [1, 500, 900, 990, 999, 1000]
 
 
+@pytest.mark.parametrize(("count", "shown"), [(9, 0), (10, 1), (99, 1), (100, 2), (1000, 3)])
+def test_a_quantile_needs_a_sample_beyond_it(count: int, shown: int) -> None:
+    row = Sheet(PLAN).add("ours", ns(*range(count)), 1).summary()
+    quantiles = [row[name] for name in ("p90", "p99", "p999")]
+    assert [value is not None for value in quantiles] == [index < shown for index in range(3)]
+
+
+def test_medians_and_ratios_have_intervals_out_of_the_rounds() -> None:
+    sheet = sheet_of([ns(10), ns(20), ns(30)], [ns(10), ns(10), ns(10)])
+    row = sheet.rows["ours"].summary()
+    assert (row["p50_low"], row["p50"], row["p50_high"]) == (10, 20, 30)
+    assert sheet.ratio_intervals()["ours/theirs"] == (1.0, 3.0)
+
+
 def test_a_ratio_is_of_medians_of_round_medians() -> None:
     # Round medians 10, 20, 30 -> 20, and 40, 40, 1000 -> 40. Pooled samples would say 20 / 40 only
     # by chance: the last round of "theirs" has most of all samples.
@@ -79,11 +93,13 @@ def test_a_verdict_counts_the_limit_as_reached(ratio: float | None, word: str) -
 
 def test_the_result_has_the_documented_shape() -> None:
     result = sheet_of([ns(50)], [ns(100)]).result({"cpu": "none"})
-    assert list(result) == ["bench", "machine", "rows", "ratios", "targets"]
+    shape = ["bench", "machine", "rows", "ratios", "ratio_intervals", "targets"]
+    assert list(result) == shape
     assert result["bench"] == "sample"
     assert result["rows"]["ours"] == {
-        "unit": "ns", "count": 1, "min": 50, "p50": 50, "p90": 50, "p99": 50, "p999": 50,
-        "max": 50, "ops_per_sample": 1, "rounds": 1, "note": "a note",
+        "unit": "ns", "count": 1, "min": 50, "p50": 50, "p90": None, "p99": None, "p999": None,
+        "max": 50, "mean": 50, "p50_low": 50, "p50_high": 50, "ops_per_sample": 1, "rounds": 1,
+        "note": "a note",
     }  # fmt: skip
     assert result["targets"]["ours/theirs"] == {
         "must": 0.6, "aim": 0.3, "measured": 0.5, "reached": "must",

@@ -25,18 +25,17 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
 
 ROWS = (
     "grow", "shrink untouched", "grow and touch", "shrink touched", "first frame", "transfer",
-    "cpu shrink touched", "cpu grow and touch", "job", "donor stream resizing",
+    "cpu shrink touched", "cpu grow and touch", "donor stream resizing",
     "donor churn undisturbed", "bystander stream undisturbed", "bystander churn resizing",
 )  # fmt: skip
 WANTED = {
     "direct/balloon shrink touched": (3, 50),
     "direct/virtio-mem shrink touched": (1.0, 2),
-    "direct/balloon shrink untouched": (300, 300),
+    "direct/balloon 2 MiB shrink touched": (1.0, 1.0),
     "direct/hyperalloc shrink touched": (1.0, 1.0),
-    "direct/hyperalloc shrink untouched": (1.0, 1.0),
     "direct transfer p50/malloc_fresh_2m": (1.5, 1.5),
     "direct transfer p999/p50": (10, 10),
-    "bystander resizing/undisturbed": (0.9, 0.9),
+    "bystander resizing/undisturbed": (0.9, 0.85),
     "cmm dom0/cmm hypervisor transfer p99 4 neighbours": (2, 2),
 }
 
@@ -90,9 +89,9 @@ def test_every_mechanism_is_measured_on_every_kind_of_pages(
     for key in result["targets"]:
         assert (result["targets"][key]["measured"] is None) == (key not in result["ratios"])
     assert result["ratios"]["direct transfer p50/malloc_fresh_2m 4k"] > 0
-    job = result["rows"]["direct job 4k"]
-    assert job["gib_min"][0] > 0
-    assert job["gib_min_used"][0] < job["gib_min_static"][0]
+    # What is one store with some mechanisms has no ratio.
+    assert not [key for key in result["ratios"] if "untouched" in key or " grow 4k" in key]
+    assert {"malloc_fresh_2m 4k"} <= set(result["rows"])
     assert result["rows"]["direct shrink touched 4k"]["granule_kib"] == 2048
     assert_left_clean(out)
     check_tables(result, tmp_path)
@@ -103,7 +102,8 @@ def check_tables(result: dict[str, Any], tmp_path: Path) -> None:
     assert "direct" in table.head
     by_head = {str(line[0]): dict(zip(table.head, line, strict=True)) for line in table.lines}
     assert by_head["granule, KiB"]["direct"] == "2,048"
-    assert tables.MISSING not in [cells["direct"] for cells in by_head.values()]
+    shown = {head: cells["direct"] for head, cells in by_head.items() if "p99" not in head}
+    assert tables.MISSING not in shown.values()  # few transfers carry no p99
     (tmp_path / "r.json").write_bytes((tmp_path / "m" / "mechanisms.json").read_bytes())
     document = tmp_path / "d.md"
     document.write_text(f"a\n{tables.begin('measured')}\nold\n{tables.end('measured')}\nb\n")
@@ -166,7 +166,7 @@ def test_the_ratios_are_of_rates_quantiles_and_throughput() -> None:
     for name, value in (("direct", 100), ("balloon", 700)):
         sheet.add(f"{name} shrink touched 4k", ns(value), 1)
     sheet.add("direct transfer 4k", ns(*range(1, 1001)), 1)
-    sheet.add("malloc_fresh_2m", ns(250), 1)
+    sheet.add("malloc_fresh_2m 4k", ns(250), 1)
     for loop, busy in (("stream", 200), ("churn", 125)):
         sheet.add(f"direct bystander {loop} undisturbed 4k", ns(100, 100), 1)
         sheet.add(f"direct bystander {loop} resizing 4k", ns(busy, busy), 1)
@@ -178,17 +178,11 @@ def test_the_ratios_are_of_rates_quantiles_and_throughput() -> None:
     assert "direct/balloon shrink touched 2m" not in ratios
 
 
-def test_a_footprint_is_an_integral() -> None:
-    minute_ns = 60 * 10**9
-    series = [(0, 1 << 30), (minute_ns, 2 << 30), (3 * minute_ns, 0)]
-    assert mechanism_rows._integral(series) == 5
-
-
 def test_only_samples_begun_within_the_window_count() -> None:
     samples = ns(*[10] * 100)
-    kept = mechanism_rows._within(1000, samples, 1100, 1300)
+    kept = mechanism_rows._within(1000, samples, [(1100, 1200), (1400, 1500)])
     assert len(kept) == 8 * 20
-    assert mechanism_rows._within(1000, samples, 1100, 1110) == samples
+    assert mechanism_rows._within(1000, samples, [(1100, 1110)]) == samples
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount needs root")

@@ -15,6 +15,7 @@ from memcoord.testbed.report.intervals import (
     RESAMPLES,
     SEED,
     interval,
+    median_interval,
     paired,
     ranks,
     spearman,
@@ -94,3 +95,14 @@ def test_spearman_of_what_has_no_order_is_unknown() -> None:
 @given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=20, unique=True))
 def test_spearman_sees_order_only(values: list[int]) -> None:
     assert spearman(values, [value**3 for value in values]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"), [(1, 1, 1), (5, 1, 5), (6, 1, 6), (11, 2, 10), (100, 40, 61)]
+)
+def test_bounds_of_a_median_are_order_statistics(count: int, low: int, high: int) -> None:
+    assert median_interval(range(count, 0, -1)) == (low, high)
+
+
+def test_no_value_has_no_bounds() -> None:
+    assert all(math.isnan(bound) for bound in median_interval([]))
