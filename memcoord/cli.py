@@ -40,6 +40,9 @@ Changes = Annotated[
 Seeds = Annotated[
     str | None, typer.Option(metavar="N|LIST", help="So many seeds, or these: 1,4,9.")
 ]
+Scale = Annotated[
+    float | None, typer.Option(metavar="F", help="A part of its full size, for a look: 0.1.")
+]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
 
@@ -78,13 +81,14 @@ def run(
     alone: Annotated[
         bool, typer.Option("--alone/--no-alone", help="Also run each domain alone: slowdowns.")
     ] = True,
+    scale: Scale = None,
     as_json: Json = False,
 ) -> None:
     """Run a scenario under one or more policies and compare them."""
     from memcoord.commands.run import RunOptions, run_command
 
     options = RunOptions(
-        policy or (), as_json, run_dir, set_ or (), record, repeat, seeds, alone=alone
+        policy or (), as_json, run_dir, set_ or (), record, repeat, seeds, alone, scale
     )
     raise typer.Exit(run_command(scenario, options))
 
@@ -116,7 +120,8 @@ def bench(
     which: Annotated[
         str,
         typer.Argument(
-            help="grant, ring, tmem, policies, mechanisms, cheats, interference, bursts, chaos."
+            help="grant, ring, tmem, policies, smartmem, mechanisms, cheats, interference, bursts, "
+            "chaos."
         ),
     ],
     as_json: Json = False,
@@ -165,6 +170,23 @@ def bench(
 
 
 @app.command()
+def claims(
+    claim: Annotated[
+        str | None, typer.Argument(help="One claim, as M6, or those of one work, as M.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Ten minutes on two cores.")] = False,
+    as_json: Json = False,
+    markdown: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Fill the page's table.")
+    ] = None,
+) -> None:
+    """Judge what the works this builds on claim, each by a run of the benches it needs."""
+    from memcoord.commands.claims import claims_command
+
+    raise typer.Exit(claims_command(claim, quick, as_json, markdown))
+
+
+@app.command()
 def sim(
     scenario: ScenarioFile = None,
     policy: Policies = None,
@@ -182,6 +204,7 @@ def sim(
     alone: Annotated[
         bool, typer.Option("--alone/--no-alone", help="Also run each domain alone: slowdowns.")
     ] = True,
+    scale: Scale = None,
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
@@ -216,7 +239,7 @@ def sim(
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
     from memcoord.commands.simulate import SimulateOptions, simulate_command
 
-    options = SimulateOptions(policy or (), as_json, set_ or (), seed, seeds, repeat, alone=alone)
+    options = SimulateOptions(policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale)
     raise typer.Exit(simulate_command(scenario, options))
 
 

@@ -27,6 +27,8 @@ from memcoord.testbed.scenarios.overrides import apply
 from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size
 
 DEFAULT = "main"
+#: Folders of shipped scenarios: ``unseen`` are those that no policy was tuned on.
+FOLDERS = ("smartmem", "unseen")
 FILE_BYTES_MAX = 1 << 20
 SEEDS_MAX = 1000
 #: Files of a run directory are named after its processes.
@@ -119,6 +121,7 @@ class Scenario(HostSettings, frozen=True):
     policies: Annotated[tuple[str, ...], Meta(min_length=1)] = ("greedy", "smart-alloc")
     disk: Disk = Disk()
     costs: Costs = Costs()
+    scale: Annotated[float, Meta(gt=0, le=1024)] = 1.0
     claim: tuple[Claim, ...] = ()
     see_also: tuple[str, ...] = ()
 
@@ -142,11 +145,16 @@ def parse(raw: dict[str, Any]) -> Scenario:
     return scenario
 
 
-def shipped() -> list[str]:
-    """Names of the scenarios inside the package."""
-    folder = resources.files("memcoord.testbed") / "scenarios"
-    files = (entry.name for entry in folder.iterdir())
+def shipped(folder: str = "") -> list[str]:
+    """Names of the scenarios inside the package; of those in ``folder``, which their names tell."""
+    where = resources.files("memcoord.testbed") / "scenarios" / folder
+    files = (f"{folder}/{entry.name}" if folder else entry.name for entry in where.iterdir())
     return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+
+
+def all_shipped() -> list[str]:
+    """The names of all of them, those of FOLDERS last."""
+    return [*shipped(), *(name for folder in FOLDERS for name in shipped(folder))]
 
 
 def check(scenario: Scenario) -> None:
@@ -240,7 +248,7 @@ def _wants(holds: bool, key: str, why: str) -> None:
 def _read(source: str) -> str:
     path = Path(source)
     if path.suffix != ".toml" and not path.exists():
-        if source not in shipped():
+        if source not in all_shipped():
             raise ConfigError(source, f"no such file; shipped scenarios: {', '.join(shipped())}")
         path = Path(str(resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"))
     try:
