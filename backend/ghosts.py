@@ -110,8 +110,14 @@ class Ghosts:
             self._number = _number_of(key)
 
     def adopt(self, file: Leaver) -> None:
-        """Keep an eye on the file of a domain whose memory was taken back."""
+        """Keep an eye on the file of a domain whose memory was taken back.
+
+        A process that was killed in between may have watched it already.
+        """
         if file.fd < 0:
+            return
+        if any(os.path.sameopenfile(file.fd, ghost.file.fd) for ghost in self._ghosts):
+            os.close(file.fd)
             return
         self._number += 1
         ghost = Ghost(file, f"{self._number}/{file.name}")

@@ -104,6 +104,37 @@ def test_memory_of_a_domain_that_is_gone_is_taken_back(strict: HostBackend) -> N
     guest.close()
 
 
+def test_the_next_process_watches_what_was_kept() -> None:
+    kept: dict[str, int] = {}
+
+    def keep(key: str, fd: int) -> None:
+        kept[key] = os.dup(fd)
+
+    files = [lib.mc_memfd(b"ghost", 4096) for _ in range(2)]
+    before = Ghosts(keep=keep)
+    for number, fd in enumerate(files):
+        before.adopt(Leaver.of(f"vm{number}", fd, 4096))
+    before.close()  # as the kernel closes the fds of a killed process
+    assert [key.partition("/")[2] for key in kept] == ["vm0", "vm1"]
+    ghosts, dropped = Ghosts(kept, keep=keep, drop=lambda key: dropped.append(key)), list[str]()
+    ghosts.adopt(Leaver.of("vm1", files[1], 4096))  # killed before it had said that this is done
+    for fd in files:
+        os.pwrite(fd, b"x", 0)
+    assert ghosts.look() == ["vm0", "vm1"]
+    assert len(kept) == 2
+    oldest = next(iter(kept))
+    more = [lib.mc_memfd(b"ghost", 4096) for _ in range(GHOSTS_MAX - 1)]
+    for fd in more:
+        ghosts.adopt(Leaver.of("more", fd, 4096))
+    assert dropped == [oldest]
+    ghosts.close()
+    for key, fd in kept.items():
+        if key.endswith("more"):
+            os.close(fd)
+    for fd in (*files, *more):
+        os.close(fd)
+
+
 def test_only_the_last_files_are_kept() -> None:
     ghosts = Ghosts()
     fds = [lib.mc_memfd(b"ghost", 4096) for _ in range(GHOSTS_MAX + 1)]

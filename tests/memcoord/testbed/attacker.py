@@ -4,6 +4,7 @@ Run by ``test_isolation`` as the launcher runs domains: attaches by its token, m
 once and prints a JSON object, attempt -> "no: ..." or "YES: ...".
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -26,6 +27,13 @@ from memcoord.testbed.runs.launcher import end_with_parent
 SECRET = b"the secret bytes"
 PTRACE_SEIZE, PIDFD_GETFD = 0x4206, 438
 CROWD, FORKS = 400, 1000
+#: Values nested beyond any decoder's depth, text that is no UTF-8, no message at all.
+NONSENSE = (
+    b"\x82\xa4type\xa8TakeOver\xa1x" + b"\x91" * 60_000,
+    b"\x82\xa4type\xa8TakeOver\xa5token\xa1\xff",
+    b"\x91" * 60_000,
+    b"\xc1",
+)
 CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -107,6 +115,25 @@ def crowd(run: Path) -> str:
         for peer in peers:
             peer.close()
     raise No("who asks is heard at once")
+
+
+def nonsense(run: Path, name: str) -> str:
+    """What no decoder may stumble over, to a socket that takes whole messages."""
+    before = call(run, "ping")["pid"]
+    for said in NONSENSE:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+            line.connect(str(run / name))
+            line.send(said)
+            line.settimeout(5)
+            with contextlib.suppress(OSError):
+                line.recv(1)  # refused, or let go of
+    try:
+        after = call(run, "ping")["pid"]
+    except MemcoordError as error:
+        return f"nobody serves any more: {error}"
+    if after == before:
+        raise No("the same hypervisor serves")
+    return "another hypervisor serves"
 
 
 def end_init() -> str:
@@ -201,6 +228,10 @@ def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
             run, "attacker", token=told["token"]
         ),
         "attach under a name of its own": lambda: frontend.attach(run, "sybil", 512),
+        **{
+            f"nonsense to {name}": (lambda name=name: nonsense(run, name))
+            for name in (messages.KEEPER_SOCKET, messages.ATTACH_SOCKET)
+        },
         "keep others from attaching": lambda: crowd(run),
         **own_walls(Path(told["groups"])),
     }
