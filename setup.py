@@ -4,6 +4,7 @@ from setuptools import setup
 
 setup(
     cffi_modules=[
+        "tmem/_build_calls.py:ffi",
         "frontend/_build_guest.py:ffi",
         "backend/_build_service.py:ffi",
         "memcoord/testbed/guests/_build_content.py:ffi",

@@ -20,7 +20,7 @@ from hypervisor.public.errors import Status, error_of
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId
 
 if TYPE_CHECKING:
-    from tmem.rebuild import Recovered
+    from tmem.recovery import Recovered
 
 #: Fields of a domain's snapshot, and the counters of its tmem client that each is the sum of.
 COUNTERS = {

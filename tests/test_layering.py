@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: Folder of C -> where the headers may lie that its files include.
 INCLUDES = {
+    "tmem": {"tmem"},
     "hypervisor/public/abi": {"hypervisor/public/abi"},
     "frontend/abi": {"frontend/abi", "hypervisor/public/abi"},
     "backend/abi": {"backend/abi", "hypervisor/public/abi"},

@@ -74,6 +74,12 @@ class PoolFlag(IntFlag):
     VERSION = 1 << 24
 
 
+RELINQUISH, FLUSH_TO_HOST = range(2)  # what dom0 asks of a pool
+#: How a request is executed, a sum; ``tmem.serve.Entries`` says what each means.
+MAY_ASK, AGAIN = 1, 2
+INDEX_MAX = (1 << 32) - 1
+
+
 class TmemError(Exception):
     """tmem was used wrongly: a bad argument or a buffer that is not a page."""
 

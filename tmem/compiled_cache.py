@@ -1,10 +1,12 @@
 """Where compiled kernels are kept, so that only the first start on a machine compiles.
 
 Owns: the choice of the cache directory, ``$XDG_CACHE_HOME`` or ``~/.cache``, then
-``memcoord/numba-<hash>``. The hash covers numba's version, every source of this package and every
-source beside the module that declares the kernels (any package may declare some), because numba
-looks at one file only and would miss a change in a function that a kernel calls. The environment of
-the process is not changed. Used by the modules that declare entries.
+``memcoord/kernels-<hash>``. The hash covers the versions of numba and llvmlite, the processor,
+every source of this package and every source beside the module that declares the kernels (any
+package may declare some). Two kinds of files lie there: the objects of ``tmem.compiled``, and
+numba's own. While ``cached_kernels`` lasts numba's directory is ours, because numba looks at one
+file only and would miss a change in a function that a kernel calls. The environment of the process
+is not changed.
 
 No state of the directory keeps a process from starting. Each file in it ends with a digest; a file
 that is cut, empty or damaged counts as missing, its kernel is compiled again and the file replaced
@@ -20,6 +22,7 @@ import functools
 import hashlib
 import io
 import os
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +32,9 @@ from pathlib import Path
 from typing import Any
 
 DIGEST_CHARS = 16
+COMPILERS = ("numba", "llvmlite")
+#: Lines of /proc/cpuinfo that say which instructions a processor has, on any architecture.
+OF_PROCESSOR = ("model", "flags", "Features", "CPU", "isa")
 #: At the end of every file in the cache, of the bytes before it.
 SEAL_BYTES = 16
 
@@ -44,7 +50,7 @@ def directory(module: str = __file__) -> Path | None:
     """The directory for the kernels of a module (its ``__file__``), made if need be; None where
     nothing can be written."""
     try:
-        wanted = home() / f"numba-{_digest(Path(module).parent)}"
+        wanted = home() / f"kernels-{_digest(Path(module).parent)}"
         _make(wanted)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
         _cannot_keep(error)
@@ -154,6 +160,39 @@ def _sealed(files: Any) -> Any:
     return SealedFiles
 
 
+def kept(file: Path, *, quiet: bool = False) -> bytes | None:
+    """The content of a file that ``keep`` wrote; None when it is missing or damaged."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _compiled_again(file.name, error)
+        return None
+    if _seal(content[:-SEAL_BYTES]) == content[-SEAL_BYTES:]:
+        return content[:-SEAL_BYTES]
+    if not quiet:
+        _compiled_again(file.name, "damaged")
+    return None
+
+
+def keep(file: Path | None, content: bytes) -> None:
+    """Write a file with its digest, in one step for whoever reads it; says so when it cannot."""
+    if file is None:
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as new:
+            try:
+                new.write(content + _seal(content))
+                new.close()
+                os.replace(new.name, file)
+            except BaseException:
+                os.unlink(new.name)
+                raise
+    except OSError as error:
+        _cannot_keep(error)
+
+
 def _seal(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=SEAL_BYTES).digest()
 
@@ -187,8 +226,18 @@ def _tell(kind: str, line: str) -> None:
 
 
 def _digest(package: Path) -> str:
-    seen = hashlib.sha256(metadata.version("numba").encode())
+    seen = hashlib.sha256(repr([metadata.version(one) for one in COMPILERS]).encode())
+    seen.update(_processor())
     for place in sorted({Path(__file__).parent, package}):
         for source in sorted(place.glob("*.py")):
             seen.update(source.read_bytes())
     return seen.hexdigest()[:DIGEST_CHARS]
+
+
+def _processor() -> bytes:
+    """What the kernel says of the processor: its model, and the instructions it has."""
+    known = [platform.machine()]
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").partition("\n\n")[0].splitlines()
+        known += [line for line in lines if line.startswith(OF_PROCESSOR)]
+    return "\n".join(known).encode()

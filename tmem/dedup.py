@@ -8,42 +8,24 @@ stranger that somebody else has it. ``dedup_across`` gives that up.
 
 The hash is XXH3_64bits of the xxHash library, whose address is in the state. It has no secret, so a
 guest can make contents collide. Therefore contents are compared in full, no chain gets longer than
-``CHAIN_MAX``, and contents that would be beyond are not shared. Used by ``tmem.store``;
-``hash_address`` by ``tmem.pool``.
+``CHAIN_MAX``, and contents that would be beyond are not shared. Used by ``tmem.store``.
 """
 
 from __future__ import annotations
 
-import ctypes
-
-import xxhash._xxhash
 from numba import int64, uint64
 
 from tmem import layout
-from tmem.codes import TmemError
 from tmem.index import free_cell, object_of, take_cell
 from tmem.kept import barrier
 from tmem.raw_memory import call, kernel, words_at
 from tmem.slab import frame_address
 
-# The first chooses its code by the CPU at run time: with AVX-512 a page takes 65 to 77 ns, not 180.
-HASH_FUNCTIONS = ("XXH3_64bits_dispatch", "XXH3_64bits")
 CHAIN_MAX = 16  # frames looked at for one content
 SCOPE_MIX = 0x9E3779B97F4A7C15
 PAGE_WORDS = layout.PAGE_BYTES // 8
 STEP = 8  # words compared together
 NONE, NO_ROOM = -1, -2  # of find_same
-
-
-def hash_address() -> int:
-    """The address of XXH3_64bits (pointer, size_t), the variant for this CPU where the library has
-    one; TmemError when it has none at all."""
-    file = xxhash._xxhash.__file__
-    library = ctypes.CDLL(file)
-    for name in HASH_FUNCTIONS:
-        if hasattr(library, name):
-            return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
-    raise TmemError(f"dedup needs XXH3_64bits, which {file} lacks: pip install -U xxhash")
 
 
 @kernel

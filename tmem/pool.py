@@ -15,21 +15,19 @@ from __future__ import annotations
 import mmap
 import random
 import secrets
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from tmem import batch, layout, serve, statistics, validate
+from tmem import batch, curves, layout, serve, statistics, validate
 from tmem.codes import Code, Op, PoolFlag, TmemError
+from tmem.content_hash import hash_address
 from tmem.control import Control
-from tmem.dedup import hash_address
 from tmem.record import RECORD
 from tmem.recount import Recount
+from tmem.recovery import Recovered, recover_state
 from tmem.state import State, bytes_needed
-
-if TYPE_CHECKING:
-    from tmem.rebuild import Recovered
 
 RESERVE_PAGES = 256  # Xen's: 1 MiB
 SMALLER = 2  # pages per frame expected of same-content pages and of compression
@@ -124,18 +122,14 @@ class Tmem(Control):
         #: what was found, when this pool was recovered
         self.recovered: Recovered | None = None
         if recover:
-            from tmem import rebuild  # here only: who never recovers need not compile it
-
-            self.recovered = rebuild.rebuild(self._state)
+            self.recovered = recover_state(self._state)
         self._state.header["dedup_across"] = dedup_across_clients
         self._state.header["compression"] = compression
         self._estimators: npt.NDArray[np.void] | None = None
         if mrc:
-            from tmem import shards  # here only: it takes a second to compile
-
-            self._estimators = shards.estimators(max_pages)
+            self._estimators = curves.estimators(max_pages)
             self._state.header["shards"] = self._estimators.ctypes.data
-            self._state.header["note"] = shards.note_address
+            self._state.header["note"] = curves.note_address()
         for area in range(-(-pages // layout.AREA_PAGES)):
             self.grow(area)
         self._state.header["heap_free"] = self._state.header["free_frames"]
@@ -172,9 +166,7 @@ class Tmem(Control):
         """
         if self._estimators is None:
             raise TmemError("a pool made without mrc=True has no miss ratios")
-        from tmem import shards
-
-        return shards.miss_ratios(self._estimators[client], np.asarray(sizes, dtype=np.float64))
+        return curves.miss_ratios(self._estimators[client], np.asarray(sizes, dtype=np.float64))
 
     def open_client(self, client: int) -> int:
         """Make a client: 0; EEXIST when it is open already, EPERM for a number beyond 0 to 63."""

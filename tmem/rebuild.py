@@ -9,22 +9,17 @@ and a save under way are dropped. ``validate`` holds afterwards.
 It may be killed as well: it changes none of the words it reads, except that it finishes what the
 dead process had begun (a pool being closed, a page being compressed), each with a last store of one
 word. So the next process begins again. Nothing here comes from a guest; what contradicts itself is
-damage, and TmemBroken says where. Used by ``tmem.pool``; also by whoever wants it compiled early.
+damage. ``tmem.recovery`` calls it and says so.
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-
 import numpy as np
-from numba import int64, njit
 
 from tmem import layout
-from tmem.codes import TmemBroken
-from tmem.compiled_cache import cached_kernels
 from tmem.compressed import all_used, head_of, open_frame, slot_in
 from tmem.dedup import is_packed, remember
+from tmem.entry import entry
 from tmem.index import (
     append,
     chain,
@@ -39,45 +34,12 @@ from tmem.lz4 import decompress
 from tmem.pools import first_sharer
 from tmem.raw_memory import array_at, kernel, record_at
 from tmem.slab import frame_address
-from tmem.state import State
 
 state_at, marks_at = record_at(layout.STATE), array_at(np.uint8)
 
 # What a cell is, as found out here.
 FREE, PAGE, OBJECT, CONTENT = range(4)
 HOLDER_MARKS = layout.FRAME_FREE | layout.FRAME_SHARED | layout.FRAME_PACKED
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """What a rebuild found."""
-
-    pages: int  # persistent ones, all there
-    ephemeral_pages: int  # dropped
-    clients: tuple[int, ...]  # open
-    areas: tuple[int, ...]  # of the slab, held: all others hold nothing
-    seconds: float
-
-
-def rebuild(state: State) -> Recovered:
-    """Make the pool in this state whole. TmemBroken when its words contradict each other."""
-    start = time.perf_counter()
-    header = state.header
-    ephemeral = int(header["ephemeral_pages"])
-    cells = np.zeros(len(state.cells), np.uint8)
-    frames = np.zeros(len(state.frames), np.uint8)
-    for buckets in (state.page_buckets, state.object_buckets, state.hash_buckets):
-        buckets[:] = 0
-    broken = int(_rebuild(state.address, cells.ctypes.data, frames.ctypes.data))
-    if broken:
-        raise TmemBroken(f"the pool to recover is damaged: cell {broken} contradicts another")
-    return Recovered(
-        int(header["pages"]),
-        ephemeral,
-        tuple(np.flatnonzero(state.clients["is_open"]).tolist()),
-        tuple(np.flatnonzero(state.areas["size"]).tolist()),
-        time.perf_counter() - start,
-    )
 
 
 # Clients and pools
@@ -370,7 +332,10 @@ def settle_areas(state, frames):
     state.host_taken = 0
 
 
-def _rebuild_at(address, cell_marks, frame_marks):
+@entry
+def rebuild(address, cell_marks, frame_marks):
+    """Make the pool in this state whole: 0, or a cell that contradicts another. The marks are
+    bytes of 0, one per cell and per frame."""
     state, cells, frames = state_at(address), marks_at(cell_marks), marks_at(frame_marks)
     mend_clients_and_pools(state)
     forget_all(state)
@@ -381,7 +346,3 @@ def _rebuild_at(address, cell_marks, frame_marks):
     free_cells(state, cells)
     settle_areas(state, frames)
     return 0
-
-
-with cached_kernels() as _cache:
-    _rebuild = njit(int64(int64, int64, int64), cache=_cache)(_rebuild_at)

@@ -26,46 +26,30 @@ do not fit, the rate is halved; once KEYS keys at that rate stand for more pages
 the oldest quarter is dropped instead. A sampled reference counts 1/rate times at distance/rate.
 All gets are counted, and the difference to the sampled ones goes to distance 0 (SHARDS-adj). All
 counts are halved every WINDOW references, so the curve is of the recent past.
-Used by ``tmem.pool``; the kernels call ``_note`` by its address in the state.
+The kernels of a pool call ``note`` by its address in the state. ``tmem.curves`` is the half that
+needs no compiler: the estimators as memory, and the curve itself.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-from numba import cfunc, int64, uint64
+from numba import int64, uint64
 
 from tmem import layout
-from tmem.compiled_cache import cached_kernels
+from tmem.curves import (
+    BUCKETS,
+    ESTIMATOR,
+    KEYS,
+    ONE,
+    POSITIONS,
+    SHIFT_MAX,
+    TABLE,
+    WINDOW,
+    WORD_BITS,
+)
+from tmem.entry import entry
 from tmem.index import Name, hash_page_name
-from tmem.layout import I64, U64
 from tmem.raw_memory import array_at, clear_record, kernel, ones, record_at
 
-KEYS = 2048
-TABLE = 2 * KEYS  # slots, a power of two
-POSITIONS = 4 * KEYS
-WORD_BITS = 64
-BUCKETS = 1024
-WINDOW = 1 << 16
-SHIFT_MAX = 32
-#: What a reference counts at rate 1, so that halving it a few times leaves something.
-ONE = 1 << 8
-
-ESTIMATOR = layout.record(
-    ("pages", I64),  # of the pool: deeper is not looked at
-    ("width", I64),  # pages per bucket
-    ("shift", I64),  # the rate is 2 ** -shift
-    ("count", I64),  # keys
-    ("now", I64),  # the next position; higher ones are higher on the stack
-    ("gets", I64),  # all of them, times ONE
-    ("sampled", I64),  # those sampled, times ONE / rate
-    ("wait", I64),  # references until all counts are halved
-    ("buckets", I64, BUCKETS + 1),  # references by distance; the last is for all beyond
-    ("bits", U64, POSITIONS // WORD_BITS),  # one per position: a key is there
-    ("hash", U64, TABLE),  # per slot: 0 when free
-    ("name", I64, TABLE),  # per slot: pool, refused, index
-    ("place", I64, TABLE),  # per slot: position
-)
 state_at, estimators_at = record_at(layout.STATE), array_at(ESTIMATOR)
 
 REFUSED = 1 << 32
@@ -255,9 +239,11 @@ def _reset(it):
     it.wait = WINDOW
 
 
-def _note(address, kind, client, pool, oid0, oid1, oid2, index):
-    state = state_at(address)
-    it, name = estimators_at(state.shards)[client], Name(pool, (oid0, oid1, oid2), index)
+@entry
+def note(address, kind, client, pool, oid0, oid1, oid2, index):
+    """Take notice of an operation: 1 when its key is sampled, else 0."""
+    state, oid = state_at(address), (uint64(oid0), uint64(oid1), uint64(oid2))
+    it, name = estimators_at(state.shards)[client], Name(pool, oid, index)
     if kind in (layout.NOTE_GET, layout.NOTE_TAKE):
         it.gets += ONE
         _pass(it)
@@ -279,54 +265,3 @@ def _note(address, kind, client, pool, oid0, oid1, oid2, index):
     else:
         _note_get(it, mixed, kind == layout.NOTE_TAKE)
     return 1
-
-
-_ARGUMENTS = (*(int64,) * 4, *(uint64,) * 3, int64)
-with cached_kernels() as _cache:
-    #: ``kernels.note`` calls it by its address: 1 when the key is sampled, else 0.
-    note_pointer = cfunc(int64(*_ARGUMENTS), nopython=True, cache=_cache)(_note)
-
-note_address = int(note_pointer.address or 0)
-
-
-def estimators(pages: int) -> npt.NDArray[np.void]:
-    """Estimators for every client of a pool of ``pages``: ESTIMATOR, shape (MAX_CLIENTS,)."""
-    made = np.zeros(layout.MAX_CLIENTS, ESTIMATOR)
-    made["pages"] = pages
-    made["width"] = max(-(-pages // BUCKETS), 1)
-    made["wait"] = WINDOW
-    return made
-
-
-def miss_ratios(estimator: np.void, sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The miss ratio at each of ``sizes`` (pages, ascending), float64 of the same shape.
-
-    It never rises and is 1 at no pages; ones before the first reference. May be called while the
-    service thread runs: a count that is one reference behind does no harm.
-    """
-    counts = estimator["buckets"].astype(np.float64)
-    counts[0] = max(counts[0] + estimator["gets"] - estimator["sampled"], 0.0)
-    total = counts.sum()
-    if total <= 0:
-        return np.ones(len(sizes))
-    hits = np.concatenate([[0.0], np.cumsum(counts[:BUCKETS])])
-    edges = np.arange(BUCKETS + 1) * float(estimator["width"])
-    return np.clip(1.0 - np.interp(sizes, edges, hits) / total, 0.0, 1.0)
-
-
-def validate(estimator: np.void) -> None:
-    """AssertionError unless the table, the stack and the counts agree."""
-    hashes = estimator["hash"]
-    used = np.flatnonzero(hashes)
-    places = estimator["place"][used]
-    bits = np.unpackbits(estimator["bits"].view(np.uint8), bitorder="little")
-    assert len(used) == estimator["count"] <= KEYS, "the count of keys"
-    assert sorted(places) == np.flatnonzero(bits).tolist(), "a bit per key"
-    assert not len(places) or places.max() < estimator["now"] <= POSITIONS, "positions given out"
-    mask = np.uint64((1 << int(estimator["shift"])) - 1)
-    assert not np.any(hashes[used] & mask), "keys are sampled"
-    homes = (hashes[used] >> np.uint64(SHIFT_MAX)) & np.uint64(TABLE - 1)
-    for slot, home in zip(used.tolist(), homes.tolist(), strict=True):
-        gap = np.arange(home, home + (slot - home) % TABLE) % TABLE
-        assert np.all(hashes[gap] != 0), "a key can be found from its home"
-    assert np.all(estimator["buckets"] >= 0), "counts"

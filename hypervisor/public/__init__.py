@@ -8,6 +8,7 @@ from __future__ import annotations
 #: Every module that is compiled at installation. A file of the same name with the ending .py stands
 #: in where nothing is compiled, and says what to do.
 COMPILED = (
+    "tmem._calls",
     "frontend._guest",
     "backend._service",
     "memcoord.testbed.guests._content",

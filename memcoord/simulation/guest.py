@@ -30,17 +30,17 @@ from numba import int64, njit
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.simulation import layout as L
 from memcoord.simulation.ledger import NOBODY, grow_ram, grow_tmem, release, spare_areas
-from tmem.codes import Code
+from tmem.codes import Code, Op
 from tmem.compiled_cache import cached_kernels
 from tmem.raw_memory import address_of, call, kernel, words_at
-from tmem.serve import FLUSH_PAGE, GET, NEED_SLAB, PUT
 
 #: Virtual time a domain runs before the next domain gets its turn.
 SLICE_NS = 1_000_000
 BALANCE_MASK = 1023  # references between two looks at the target, as frontend.paging.manager
 BATCH_PAGES = 64  # pages evicted between two returns of frames, RING_SLOTS
 NO_MEMORY_EVICTIONS = 2  # pages evicted by a guest that gets no frame, as frontend.paging.manager
-DONE = int(Code.DONE)
+DONE, NEED_SLAB = int(Code.DONE), int(Code.NEED_SLAB)
+PUT, GET, FLUSH_PAGE = int(Op.PUT), int(Op.GET), int(Op.FLUSH_PAGE)
 FRONTSWAP, CLEANCACHE = 0, 1  # slots of a domain's pools, in the order they are made
 DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.paging.frontswap
 INDEX_SHIFT = 32  # of a page's index in the first argument of a record, above the pool's slot

@@ -29,6 +29,7 @@ PLAIN_DECORATORS = {
         "dataclass",
         "override",
         "kernel",
+        "entry",
         "njit",
         "cached_kernels",
         "runtime_checkable",

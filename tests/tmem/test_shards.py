@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tmem import Code, PoolFlag, Tmem, TmemError, shards
+from tmem import Code, PoolFlag, Tmem, TmemError, curves
 
 CLIENT = 3
 PAGE = bytes(4096)
@@ -37,7 +37,7 @@ def pool_of(flags: int, *, pages: int = 1024, target: int = -1, seed: int = 1) -
 def estimator(tmem: Tmem) -> np.void:
     assert tmem._estimators is not None
     row: np.void = tmem._estimators[CLIENT]
-    shards.validate(row)
+    curves.validate(row)
     return row
 
 
@@ -115,7 +115,7 @@ def test_pages_put_and_never_read_are_no_reason_for_memory() -> None:
     for page in range(20_000):
         put(tmem, slot, page)
     assert tmem.miss_ratios(CLIENT, [0, 100, 4096]).tolist() == [1, 1, 1]
-    assert 0 < estimator(tmem)["count"] <= shards.KEYS
+    assert 0 < estimator(tmem)["count"] <= curves.KEYS
 
 
 def zipf(references: int, page_count: int, seed: int) -> NDArray[np.int64]:
@@ -143,10 +143,10 @@ def test_a_sampled_curve_is_near_the_exact_one(seed: int) -> None:
 
 def test_the_curve_forgets() -> None:
     tmem, slot = pool_of(EPHEMERAL)
-    for page in range(shards.WINDOW * 3):
+    for page in range(curves.WINDOW * 3):
         get(tmem, slot, page)
     before = tmem.miss_ratios(CLIENT, [1024])[0]
-    for _ in range(shards.WINDOW * 2):
+    for _ in range(curves.WINDOW * 2):
         put(tmem, slot, 1)
         get(tmem, slot, 1)
     assert (before, tmem.miss_ratios(CLIENT, [1024])[0] < 0.3) == (1, True)

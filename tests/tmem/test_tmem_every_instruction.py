@@ -19,7 +19,7 @@ from single_step import every_state, is_permitted
 
 from tmem import Code, PoolFlag, Tmem, layout
 from tmem.layout import AREA_BYTES
-from tmem.rebuild import rebuild
+from tmem.recovery import recover_state
 
 AREAS = 2
 RECOVERY_SAMPLE = 3  # one of so many states of a recovery is looked at
@@ -226,7 +226,7 @@ def test_a_recovery_that_is_killed_is_begun_again() -> None:
     assert header["packing"]
     looked = 0
     bench.check(bench.recovered(bench.state))
-    recovering = every_state(bench.state, lambda: rebuild(bench.tmem._state))
+    recovering = every_state(bench.state, lambda: recover_state(bench.tmem._state))
     for number, state in enumerate(recovering):
         if number % RECOVERY_SAMPLE == 0:
             bench.check(bench.recovered(state))

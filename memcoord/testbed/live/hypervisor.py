@@ -22,7 +22,7 @@ from memcoord.testbed.runs import control_client, rundir
 from memcoord.testbed.runs.launcher import ASK_S, Child, Launcher
 
 MODULE = "memcoord.testbed.live.keeper_main"
-#: The first start on a machine compiles every numba kernel.
+#: The first start on a machine compiles the kernels of tmem.
 READY_S = 300.0
 PING_MS = 500
 POLL_S = 0.05
@@ -66,7 +66,7 @@ class Hypervisor:
     attach; without any, every process of this user may, under any name. ``run_dir``: where sockets
     and logs are to be; without, a new directory that ``memcoord ls`` lists.
 
-    Entering waits until the hypervisor serves; the first start on a machine compiles for minutes.
+    Entering waits until the hypervisor serves; the first start on a machine compiles first.
     Raises ConfigError when an argument is wrong, RunDirError when the directory cannot be written,
     MemcoordError when the hypervisor ends instead of serving, or has ended badly by the time the
     block is left.

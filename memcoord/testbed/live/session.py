@@ -41,6 +41,9 @@ from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
 from memcoord.testbed.scenarios.workloads import files_of
 from memcoord.testbed.streams import domain_seed
+from tmem import TmemError
+from tmem.compiled import prepare
+from tmem.units import ALL
 
 GUEST_MODULE = "memcoord.testbed.guests.replaying"
 #: In the folder of a domain: what its process is told, where it swaps.
@@ -106,6 +109,7 @@ class PolicyRun:
         begin_s, meter = time.monotonic(), LoadMeter()
         error = ""
         self._progress.begin(self._label, self._total)
+        self._compile()
         config = self._prepare()
         with (
             self._make_groups(config) as self._groups,
@@ -161,6 +165,16 @@ class PolicyRun:
         ]
 
     # Before.
+
+    def _compile(self) -> None:
+        """Have tmem's kernels compiled now, where the work can be seen; once on a machine."""
+
+        def tell(done: int, total: int) -> None:
+            self._progress.note(f"compiling kernels, once on this machine: {done} of {total}")
+
+        if self._scenario.tmem:
+            with contextlib.suppress(TmemError):  # the hypervisor will fail, and say why
+                prepare(ALL, tell)
 
     def _prepare(self) -> HypervisorConfig:
         """Write every domain's file, name what ``clean`` may remove; the configuration."""
@@ -221,7 +235,7 @@ class PolicyRun:
         self._event("started", process=name, pid=child.pid)
 
     def _wait_ready(self) -> None:
-        self._progress.note("starting the hypervisor (the first run compiles its kernels)")
+        self._progress.note("starting the hypervisor")
         deadline_s = time.monotonic() + hypervisor.READY_S
         while time.monotonic() < deadline_s:
             self._check()
