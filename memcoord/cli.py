@@ -37,6 +37,16 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the scenario."),
 ]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=(1 << 63) - 1, help="The same seed gives the same run (the scenario's)."
+    ),
+]
+Costs = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="A cost set: testbed, kernel-like or a file."),
+]
 Seeds = Annotated[
     str | None, typer.Option(metavar="N|LIST", help="So many seeds, or these: 1,4,9.")
 ]
@@ -191,12 +201,7 @@ def sim(
     scenario: ScenarioFile = None,
     policy: Policies = None,
     set_: Changes = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=(1 << 63) - 1, help="The same seed gives the same run (the scenario's)."
-        ),
-    ] = None,
+    seed: Seed = None,
     seeds: Seeds = None,
     repeat: Annotated[
         int | None, typer.Option(min=1, help="The same as --seeds: a seed repeats exactly.")
@@ -205,6 +210,7 @@ def sim(
         bool, typer.Option("--alone/--no-alone", help="Also run each domain alone: slowdowns.")
     ] = True,
     scale: Scale = None,
+    costs: Costs = None,
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
@@ -221,7 +227,8 @@ def sim(
 ) -> None:
     """Run a scenario in virtual time, or count one trace's misses."""
     if trace is not None:
-        if scenario or policy or set_ or any(one is not None for one in (seed, seeds, repeat)):
+        of_scenario = (seed, seeds, repeat, costs)
+        if scenario or policy or set_ or any(one is not None for one in of_scenario):
             raise ConfigError("--trace", "takes no scenario, nor what is set of one")
         from memcoord.commands.trace import trace_command
 
@@ -239,8 +246,23 @@ def sim(
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
     from memcoord.commands.simulate import SimulateOptions, simulate_command
 
-    options = SimulateOptions(policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale)
+    options = SimulateOptions(
+        policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale, costs or ""
+    )
     raise typer.Exit(simulate_command(scenario, options))
+
+
+@app.command()
+def calibrate(
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write it here (default: costs.toml).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure this machine and write a cost set for sim --costs."""
+    from memcoord.commands.calibrate import calibrate_command
+
+    show(as_json, *calibrate_command(out))
 
 
 @app.command()

@@ -86,6 +86,7 @@ def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
         for pattern in (
             "memcoord/templates/*.py",
             "memcoord/testbed/data/*",
+            "memcoord/simulation/cost_sets/*.toml",
             "memcoord/testbed/scenarios/*.toml",
             "**/*.pyi",
             "*/py.typed",

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import fmean
 
+import msgspec
+
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED
+from memcoord.simulation.costs import costs_of
 from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
 from memcoord.testbed.report.metrics import alone
@@ -55,6 +58,7 @@ class SimulateOptions:
     repeat: int | None = None
     alone: bool = True
     scale: float | None = None
+    costs: str = ""
 
 
 def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
@@ -63,6 +67,8 @@ def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
     ConfigError or PolicyError when an argument is wrong.
     """
     what, size = at_scale(load(scenario, options.overrides), options.scale)
+    what = msgspec.structs.replace(what, cost_set=options.costs or what.cost_set)
+    costs_of(what)
     names = list(options.policies) or _default_policies(what)
     if len(set(names)) != len(names) or len(names) > POLICIES_MAX:
         raise ConfigError("--policy", f"name each policy once, at most {POLICIES_MAX}")

@@ -1,16 +1,28 @@
-"""How long a fault, a page moved to or from tmem, and a disk transfer take in virtual time.
+"""What a simulated machine costs in virtual time: its processors, its disk, a fault, a page moved.
 
-Owns: ``Costs``. The defaults are those of the testbed's own guest, a Python program that references
-a resident page in about 1 us and serves a fault in about 20 us. They come from run times of
-``memcoord run main`` on two cores and are right to a factor of two. A scenario's ``[disk]`` and
-``[costs]`` tables override them. Pure.
+Owns: ``Costs``, and where one comes from. A *cost set* is a TOML file: one that is shipped in
+``cost_sets/``, or a user's, such as ``memcoord calibrate`` writes. Its keys are those of ``Costs``
+with ``_us`` for ``_ns``. A list of ``disk_read_us`` or ``disk_write_us`` is a distribution whose
+values are equally likely. A scenario names its set (``cost_set``); its ``[disk]`` and ``[costs]``
+tables override the set. Without a set a reference never waits for a processor, and the defaults
+below hold. Pure, but for reading the file.
 """
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from hypervisor.public.documents import decode_toml
+from hypervisor.public.errors import ConfigError
+
 NS_PER_US = 1000
+#: Values a distribution is kept as: quantiles of as many equal parts.
+QUANTILES = 16
+CPUS_MAX = 64
+SHIPPED = Path(__file__).parent / "cost_sets"
+SUFFIX = ".toml"
+DISTRIBUTIONS = ("disk_read_us", "disk_write_us")
 
 
 class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,20 +32,99 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_touch_ns: int = 0
     tmem_get_ns: int = 4_000
     tmem_put_ns: int = 4_000
-    disk_read_ns: int = 100_000
+    disk_read_ns: int = 100_000  # the mean, where a distribution is given
     disk_write_ns: int = 50_000
     disk_shared: bool = False  # all domains use one disk and wait for each other
+    cpus: int = 0  # that domains share; 0: each has one of its own
+    quantum_ns: int = 1_000_000  # a domain runs so long before the next gets its processor
 
 
-def costs_of(scenario: Any) -> Costs:
-    """The costs of a scenario: its ``[disk]`` and ``[costs]`` (in us) over the defaults."""
-    found: dict[str, int] = {}
+class CostSet(msgspec.Struct, frozen=True):
+    """Costs, and the distributions of the disk: QUANTILES values each."""
+
+    costs: Costs = Costs()
+    reads_ns: tuple[int, ...] = (Costs().disk_read_ns,) * QUANTILES
+    writes_ns: tuple[int, ...] = (Costs().disk_write_ns,) * QUANTILES
+
+
+def constant(costs: Costs) -> CostSet:
+    """A disk whose every transfer takes its mean."""
+    return CostSet(costs, (costs.disk_read_ns,) * QUANTILES, (costs.disk_write_ns,) * QUANTILES)
+
+
+def shipped() -> list[str]:
+    """The names of the cost sets that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob(f"*{SUFFIX}"))
+
+
+def costs_of(scenario: Any) -> CostSet:
+    """The costs of a scenario: its ``[disk]`` and ``[costs]`` (in us) over its set, or the
+    defaults. ConfigError when the set is none, or wrong."""
+    name = getattr(scenario, "cost_set", "")
+    found = _read(name) if name else {}
     for table, prefix in (("disk", "disk_"), ("costs", "")):
         for key, value in _items(getattr(scenario, table, None)):
-            name = f"{prefix}{key.removesuffix('_us')}_ns" if key.endswith("_us") else prefix + key
             if value is not None:
-                found[name] = round(value * NS_PER_US) if key.endswith("_us") else value
-    return msgspec.convert(found, Costs)
+                found[f"{prefix}{key}"] = value
+    return _made(found, name)
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = SHIPPED / f"{name}{SUFFIX}" if name in shipped() else Path(name)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as error:
+        have = ", ".join(shipped())
+        why = f"{name}: {error.strerror}; a file, or one of {have}"
+        raise ConfigError("costs", why) from None
+    found = decode_toml(content, str(path))
+    found.pop("description", None)
+    return found
+
+
+def _made(found: dict[str, Any], name: str) -> CostSet:
+    """Costs of the keys of a set; ConfigError names the one that is wrong."""
+    plain: dict[str, Any] = {}
+    lists: dict[str, tuple[int, ...]] = {}
+    for key, value in found.items():
+        if key in DISTRIBUTIONS and isinstance(value, list):
+            lists[key] = quantiles([_ns(f"{key}[]", one) for one in value], key)
+            plain[f"{key.removesuffix('_us')}_ns"] = round(sum(lists[key]) / QUANTILES)
+        elif key.endswith("_us"):
+            plain[f"{key.removesuffix('_us')}_ns"] = _ns(key, value)
+        else:
+            plain[key] = value
+    try:
+        costs = msgspec.convert(plain, Costs)
+    except msgspec.ValidationError as error:
+        raise ConfigError("costs", f"{name or 'the scenario'}: {error}") from None
+    if not 0 <= costs.cpus <= CPUS_MAX:
+        raise ConfigError("costs.cpus", f"{costs.cpus}: 0 to {CPUS_MAX}")
+    if costs.quantum_ns < 1:
+        raise ConfigError("costs.quantum_us", "must be above 0")
+    same = constant(costs)
+    reads = lists.get("disk_read_us", same.reads_ns)
+    return CostSet(costs, reads, lists.get("disk_write_us", same.writes_ns))
+
+
+def _ns(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e9:
+        raise ConfigError(f"costs.{key}", f"{value!r}: microseconds, 0 to 1e9")
+    return round(value * NS_PER_US)
+
+
+def quantiles(values: list[int], key: str) -> tuple[int, ...]:
+    """QUANTILES values that are as likely as each other and spread as ``values`` are.
+
+    Each is the mean of its part of the values in order, so that the mean stays what it is.
+    ConfigError when there are none.
+    """
+    if not values:
+        raise ConfigError(f"costs.{key}", "a distribution has values")
+    ordered = sorted(values) * QUANTILES if len(values) % QUANTILES else sorted(values)
+    ordered.sort()
+    part = len(ordered) // QUANTILES
+    return tuple(round(sum(ordered[at * part : (at + 1) * part]) / part) for at in range(QUANTILES))
 
 
 def _items(table: Any) -> list[tuple[str, Any]]:

@@ -14,8 +14,9 @@ addresses that the hypervisor's C service uses, so the simulator runs the same c
 page carries its name in its first word; a get that brings another page ends the run.
 
 Domains take turns: the domain whose clock is furthest behind runs for SLICE_NS. So the order in
-which two domains reach the pool is wrong by one slice at most. Called by
-``memcoord.simulation.host``.
+which two domains reach the pool is wrong by one slice at most. Where the costs have processors, it
+runs for a quantum on the one that is free first, and gives it up when it waits for the disk.
+Called by ``memcoord.simulation.host``.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -25,7 +26,7 @@ which two domains reach the pool is wrong by one slice at most. Called by
 
 from typing import Any
 
-from numba import int64, njit
+from numba import int64, njit, uint64
 
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.simulation import layout as L
@@ -41,6 +42,7 @@ BATCH_PAGES = 64  # pages evicted between two returns of frames, RING_SLOTS
 NO_MEMORY_EVICTIONS = 2  # pages evicted by a guest that gets no frame, as frontend.paging.manager
 DONE, NEED_SLAB = int(Code.DONE), int(Code.NEED_SLAB)
 PUT, GET, FLUSH_PAGE = int(Op.PUT), int(Op.GET), int(Op.FLUSH_PAGE)
+QUANTILE_BITS = 4  # of costs.QUANTILES
 FRONTSWAP, CLEANCACHE = 0, 1  # slots of a domain's pools, in the order they are made
 DEVICE_OBJECTS = 16  # objects of a swap device, as frontend.paging.frontswap
 INDEX_SHIFT = 32  # of a page's index in the first argument of a record, above the pool's slot
@@ -51,11 +53,24 @@ DOMAIN_SHIFT = 32  # of a domain's number in the name a page carries
 
 
 @kernel
-def wait_disk(world, domain, cost_ns):
+def drawn(world, latencies):
+    """One of the latencies of a transfer, each as likely (Marsaglia's xorshift)."""
+    mixed = uint64(world.random)
+    mixed ^= mixed << uint64(13)
+    mixed ^= mixed >> uint64(7)
+    mixed ^= mixed << uint64(17)
+    world.random = int64(mixed)
+    return latencies[int64(mixed >> uint64(64 - QUANTILE_BITS))]
+
+
+@kernel
+def wait_disk(world, domain, latencies):
     """Let a domain wait for one transfer, which begins when the disk is done with the last one."""
+    cost_ns, begin_ns = drawn(world, latencies), domain.clock_ns
     free_ns = world.disk_free_ns if world.costs.disk_shared else domain.disk_free_ns
     end_ns = max(free_ns, domain.clock_ns) + cost_ns
     domain.clock_ns = end_ns
+    domain.waited_ns += end_ns - begin_ns
     domain.disk_free_ns = end_ns
     world.disk_free_ns = max(end_ns, world.disk_free_ns)
 
@@ -142,7 +157,7 @@ def evict(world, domain, page):
     else:
         domain.failed_puts += domain.has_frontswap
         if not flags & L.ON_DISK:
-            wait_disk(world, domain, world.costs.disk_write_ns)
+            wait_disk(world, domain, world.disk_writes)
             domain.swap_outs += 1
             flags |= L.ON_DISK
     node.flags = flags & ~L.RESIDENT
@@ -212,7 +227,7 @@ def load(world, domain, page, flags):
         if domain.has_cleancache and get(world, domain, CLEANCACHE, page):
             domain.tmem_hits += 1
         else:
-            wait_disk(world, domain, world.costs.disk_read_ns)
+            wait_disk(world, domain, world.disk_reads)
             domain.file_reads += 1
     elif flags & L.SWAPPED:
         if not get(world, domain, FRONTSWAP, page):
@@ -221,7 +236,7 @@ def load(world, domain, page, flags):
         domain.tmem_hits += 1
         domain.swapped -= 1
     elif flags & L.ON_DISK:
-        wait_disk(world, domain, world.costs.disk_read_ns)
+        wait_disk(world, domain, world.disk_reads)
         domain.swap_ins += 1
     else:
         domain.clock_ns += world.costs.first_touch_ns
@@ -271,11 +286,15 @@ def advance(world, domain, end_ns):
     """Run a domain until its clock reaches ``end_ns``, its references stop, or it has no frame."""
     references, nodes, pauses = domain.references, domain.nodes, domain.pauses
     anchor, hit_ns, first_edge = domain.pages, domain.hit_ns, world.edges[0]
-    number, stop = domain.next, domain.stop
+    number, stop, waited_ns = domain.next, domain.stop, domain.waited_ns
+    gives_way = world.costs.cpus > 0  # the processor, when it waits
     while number < stop and domain.clock_ns < end_ns:
         if number == pauses[domain.pause].reference:
             domain.clock_ns += pauses[domain.pause].duration_ns
+            domain.waited_ns += pauses[domain.pause].duration_ns
             domain.pause += 1
+            if gives_way:
+                break
             continue
         word = references[number]
         page = word & L.PAGE_MASK
@@ -299,6 +318,8 @@ def advance(world, domain, end_ns):
         if word & L.WRITTEN:
             node.flags &= ~(L.ON_DISK | L.FILE)
         domain.clock_ns += hit_ns
+        if gives_way and domain.waited_ns != waited_ns:
+            break
     domain.next = number
 
 
@@ -313,6 +334,37 @@ def whose_turn(world, until_ns):
     return best
 
 
+@kernel
+def free_cpu(world):
+    """The processor that is free first."""
+    best = 0
+    for cpu in range(1, world.costs.cpus):
+        if world.cpu_free_ns[cpu] < world.cpu_free_ns[best]:
+            best = cpu
+    return best
+
+
+@kernel
+def run_slice(world, domain, until_ns):
+    """Let the domain whose turn it is run; False when no processor is free before ``until_ns``.
+
+    It runs from when a processor is free to the end of its quantum, or until it waits for
+    something else. Who is ready first runs first, so domains take turns.
+    """
+    if world.costs.cpus == 0:
+        advance(world, domain, min(until_ns, domain.clock_ns + SLICE_NS))
+        return True
+    cpu = free_cpu(world)
+    begin_ns = max(domain.clock_ns, world.cpu_free_ns[cpu])
+    if begin_ns >= until_ns:
+        return False
+    domain.clock_ns = begin_ns
+    waited_ns = domain.waited_ns
+    advance(world, domain, min(until_ns, begin_ns + world.costs.quantum_ns))
+    world.cpu_free_ns[cpu] = domain.clock_ns - (domain.waited_ns - waited_ns)
+    return True
+
+
 def _run(address, until_ns):
     """Run every domain until ``until_ns``; the slot that came to its stop before, or NOBODY."""
     world = L.world_at(address)
@@ -321,7 +373,8 @@ def _run(address, until_ns):
         if slot == NOBODY:
             return slot
         domain = world.domains[slot]
-        advance(world, domain, min(until_ns, domain.clock_ns + SLICE_NS))
+        if not run_slice(world, domain, until_ns):
+            return NOBODY
         if domain.state != L.RUNNING:
             return slot
         if domain.next >= domain.stop:

@@ -17,7 +17,7 @@ from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId, areas_of
 from memcoord.simulation import guest
 from memcoord.simulation import layout as L
-from memcoord.simulation.costs import Costs
+from memcoord.simulation.costs import CostSet
 from memcoord.testbed.streams import Stream
 from policies.base import AGE_EDGES_S
 from tmem import PoolFlag, Tmem
@@ -62,7 +62,7 @@ class SimHost:
         total_frames: int,
         slack_frames: int,
         tmem_max_frames: int = -1,
-        costs: Costs | None = None,
+        costs: CostSet | None = None,
         mrc_points: int = 0,
         seed: int = 0,
         tmem_options: dict[str, bool] | None = None,
@@ -83,7 +83,7 @@ class SimHost:
         areas = min(areas, self._total)
         self._slab_used = np.zeros(max(areas, 1), np.int64)
         self.tmem: Tmem | None = None
-        self._fill(areas, slack_frames, costs or Costs())
+        self._fill(areas, slack_frames, costs or CostSet(), seed)
         if areas > 0:
             options: dict[str, Any] = {"mrc": mrc_points > 1, **(tmem_options or {})}
             self.tmem = Tmem(max_areas=areas, seed=seed, reserve_pages=0, **options)
@@ -92,7 +92,7 @@ class SimHost:
             for name in ("execute", "grow", "shrink"):
                 self._world[name] = getattr(entries, name)
 
-    def _fill(self, areas: int, slack_frames: int, costs: Costs) -> None:
+    def _fill(self, areas: int, slack_frames: int, costs: CostSet, seed: int) -> None:
         world = self._world
         world["free_areas"] = self._total
         world["slack_areas"] = areas_of(slack_frames)
@@ -100,7 +100,9 @@ class SimHost:
         world["slab_used"] = self._slab_used.ctypes.data
         world["page_out"], world["page_in"] = (page.ctypes.data for page in self._pages)
         world["edges"] = _EDGES.ctypes.data
-        world["costs"] = msgspec.structs.astuple(costs)
+        world["costs"] = msgspec.structs.astuple(costs.costs)
+        world["disk_reads"], world["disk_writes"] = costs.reads_ns, costs.writes_ns
+        world["random"] = np.random.default_rng(seed).integers(1, 1 << 62)
 
     # The Backend protocol
 

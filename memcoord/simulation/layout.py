@@ -9,7 +9,7 @@ counts areas of 2 MiB or frames of 4 KiB. ``array_of`` fields hold the address o
 
 import numpy as np
 
-from memcoord.simulation.costs import Costs
+from memcoord.simulation.costs import CPUS_MAX, QUANTILES, Costs
 from tmem.layout import I64, U32, array_of
 from tmem.raw_memory import record_at
 from tmem.record import RECORD
@@ -56,6 +56,7 @@ DOMAIN = np.dtype(
         ("has_frontswap", I64),
         ("has_cleancache", I64),
         ("disk_free_ns", I64),  # when its disk is done with all transfers so far
+        ("waited_ns", I64),  # time it has waited for a disk, or paused, without a processor
         ("stalled_ns", I64),  # time it stood still for want of memory
         *((counter, I64) for counter in ("faults", "first_touches", "tmem_hits", "swap_ins")),
         *((counter, I64) for counter in ("swap_outs", "file_reads", "puts", "failed_puts")),
@@ -86,6 +87,10 @@ WORLD = np.dtype(
         ("edges", array_of(I64)),  # ages the policies ask for, in ticks, and one never reached
         ("disk_free_ns", I64),  # when the disk that all share is done with all transfers
         ("costs", COSTS),
+        ("disk_reads", I64, (QUANTILES,)),  # ns; each as likely
+        ("disk_writes", I64, (QUANTILES,)),
+        ("random", I64),  # that the next of them is drawn with
+        ("cpu_free_ns", I64, (CPUS_MAX,)),  # when each processor is done with what it runs
         ("domains", DOMAIN, (SLOTS,)),
     ]
 )

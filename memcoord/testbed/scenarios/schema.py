@@ -67,10 +67,11 @@ class Claim(msgspec.Struct, **_STRICT):
 
 
 class Disk(msgspec.Struct, **_STRICT):
-    """Latency of the simulator's disk per page; the testbed has a real one."""
+    """Latency of the simulator's disk per page; None: that of its cost set. The testbed has a real
+    one."""
 
-    read_us: CostUs = 100.0
-    write_us: CostUs = 50.0
+    read_us: CostUs | None = None
+    write_us: CostUs | None = None
 
 
 class Costs(msgspec.Struct, **_STRICT):
@@ -106,8 +107,8 @@ class Scenario(HostSettings, frozen=True):
     """One host, its domains, and the policies to compare on them.
 
     Simulations run ``seeds`` times, with ``seed`` and those after it, real runs ``repeat``
-    times. ``disk`` and ``costs`` are the simulator's. A report says of every ``claim`` whether
-    the run shows it, and ends with ``see_also``.
+    times. ``disk``, ``costs`` and ``cost_set`` are the simulator's. A report says of every
+    ``claim`` whether the run shows it, and ends with ``see_also``.
     """
 
     name: Annotated[str, Meta(min_length=1, description="must not be empty")]
@@ -124,6 +125,7 @@ class Scenario(HostSettings, frozen=True):
     scale: Annotated[float, Meta(gt=0, le=1024)] = 1.0
     claim: tuple[Claim, ...] = ()
     see_also: tuple[str, ...] = ()
+    cost_set: str = ""  # a shipped one, or a file; "": the simulator's defaults
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:

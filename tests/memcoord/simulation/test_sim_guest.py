@@ -12,7 +12,7 @@ from hypervisor.public.backend import DomainSpec
 from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, DomId
 from memcoord.simulation import layout
-from memcoord.simulation.costs import Costs
+from memcoord.simulation.costs import Costs, constant
 from memcoord.simulation.host import SimHost
 from memcoord.testbed.streams import Stream
 
@@ -110,7 +110,7 @@ def test_the_clock_is_the_sum_of_what_was_done() -> None:
         disk_read_ns=10_000,
         disk_write_ns=100_000,
     )
-    host = make_host(2, tmem=1, costs=costs)
+    host = make_host(2, tmem=1, costs=constant(costs))
     work = make_stream(np.tile(np.arange(900), 3), 1)
     domid = open_domain(host, work, resident=100)
     assert host.run(FOREVER) == domid
@@ -146,7 +146,7 @@ def test_a_shared_disk_makes_domains_wait_for_each_other() -> None:
     ends = []
     for shared in (False, True):
         costs = Costs(disk_shared=shared, disk_read_ns=10**6, disk_write_ns=10**6)
-        host = make_host(2, tmem=0, costs=costs)
+        host = make_host(2, tmem=0, costs=constant(costs))
         for domid in (0, 1):
             open_domain(host, make_stream(np.tile(np.arange(40), 5), 1), resident=20, domid=domid)
         for _ in range(2):
