@@ -81,6 +81,7 @@ def run(argv: Sequence[str], domain: Domain, family: Family) -> Outcome:
         _serve(child, domain, family)
     wall_s = time.monotonic() - begin_s
     figures = family.figures()
+    family.step(0)  # the program's own connection has hung up
     left = family.end()
     deadline_s = time.monotonic() + END_S
     while family.processes and time.monotonic() < deadline_s:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ Exec = Callable[..., tuple[subprocess.CompletedProcess[str], dict[str, Any]]]
 Words = Callable[[list[str], str], list[str]]
 
 PAGES_MIB = 256
+#: Of a changing control value: how often it changes, and between two changes.
+TURNS_MAX, TURN_S = 100, 0.7
+#: What tmem takes of a domain that is to swap.
+FEW_PAGES = 300
 #: Of a process, beside what is managed: its stacks, its loader's pages, the pager's tables.
 UNMANAGED_KIB = 4096
 #: What may be held above the limit, beside pages by force: a window of one fault.
@@ -151,29 +155,45 @@ def test_the_random_mapper_reads_what_it_wrote(
     assert figures["forks"] > 0
 
 
-def test_the_random_mapper_under_a_moving_target(
-    paged: Exec, mapper: Path, served: Hypervisor
-) -> None:
+@contextlib.contextmanager
+def controlled(
+    served: Hypervisor, op: str, domain: str, key: str, values: list[int]
+) -> Iterator[None]:
+    """Within the block: set one value after the other, again and again, once it attaches."""
     stop = threading.Event()
 
-    def squeeze() -> None:
-        sizes = (10, 60, 20, 120)
-        for turn in range(100):
-            frames = sizes[turn % len(sizes)] * PAGES_MIB
+    def turn() -> None:
+        for count in range(TURNS_MAX):
             with contextlib.suppress(MemcoordError):  # the domain has not attached yet
-                served.control("mem-set", domain="wide", target_frames=frames)
-            if stop.wait(0.7):
+                served.control(op, domain=domain, **{key: values[count % len(values)]})
+            if stop.wait(TURN_S):
                 return
 
-    thread = threading.Thread(target=squeeze)
+    thread = threading.Thread(target=turn)
     thread.start()
     try:
-        done, said = paged([str(mapper), "9", "8", "2", "24000"], "wide")
+        yield
     finally:
         stop.set()
         thread.join()
+
+
+def test_the_random_mapper_under_a_moving_target(
+    paged: Exec, mapper: Path, served: Hypervisor
+) -> None:
+    sizes = [mib * PAGES_MIB for mib in (10, 60, 20, 120)]
+    with controlled(served, "mem-set", "wide", "target_frames", sizes):
+        done, said = paged([str(mapper), "9", "8", "2", "24000"], "wide")
     assert done.returncode == 0, done.stderr
     assert said["figures"]["tmem_pages_in"] + said["figures"]["disk_pages_in"] > 0
+
+
+def test_the_random_mapper_on_a_swap_file(paged: Exec, mapper: Path, served: Hypervisor) -> None:
+    with controlled(served, "tmem-set", "small", "target_pages", [FEW_PAGES]):
+        done, said = paged([str(mapper), "21", "5", "2", "9000"], "small")
+    assert done.returncode == 0, done.stderr
+    assert said["figures"]["disk_pages_in"] > 0
+    assert said["figures"]["refused_pages"] > 0
 
 
 def test_what_cannot_be_served_runs_and_is_told(paged: Exec, tmp_path: Path, mapper: Path) -> None:
