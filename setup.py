@@ -1,8 +1,16 @@
-"""cffi's build hook; everything else stands in pyproject.toml."""
+"""cffi's build hook, and the pager's library; everything else stands in pyproject.toml."""
+
+import sys
+from pathlib import Path
 
 from setuptools import setup
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from frontend.pager._build_pager import PAGER
+
 setup(
+    ext_modules=[PAGER],
     cffi_modules=[
         "tmem/_build_calls.py:ffi",
         "frontend/_build_guest.py:ffi",
@@ -10,5 +18,5 @@ setup(
         "memcoord/testbed/guests/_build_content.py:ffi",
         "memcoord/testbed/streams/_build_table.py:ffi",
         "memcoord/benchmarks/_build_loops.py:ffi",
-    ]
+    ],
 )

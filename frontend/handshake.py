@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from frontend.domain import Domain, Handles
@@ -43,15 +44,23 @@ def join(
     timeout_s: float,
     wait: bool,
     token: str,
+    mechanism: str = "",
+    lend: Callable[[Handles], None] = lambda _: None,
 ) -> Domain:
-    """See ``frontend.attach``."""
+    """See ``frontend.attach``.
+
+    ``mechanism``: how a domain that is not in the configuration is to be resized. ``lend`` is
+    called with the descriptors before the domain owns them; it may duplicate them.
+    """
     if doorbell not in DOORBELLS:
         raise ConfigError("doorbell", f"{doorbell!r} is none of {', '.join(DOORBELLS)}")
     if os.path.isdir(path) or os.path.basename(path) != messages.ATTACH_SOCKET:
         path = os.path.join(path, messages.ATTACH_SOCKET)
     deadline = time.monotonic() + timeout_s
     name = name or f"vm{os.getpid()}"
-    request = messages.AttachRequest(messages.VERSION, name, maxmem_frames, doorbell, token)
+    request = messages.AttachRequest(
+        messages.VERSION, name, maxmem_frames, doorbell, token, mechanism
+    )
     connection, answer, fds = _ask(path, request, deadline, wait)
     try:
         relay = None
@@ -63,6 +72,7 @@ def join(
                 os.close(fds[2])  # not this way
                 fds[2] = relay.bell_fd
             handles = Handles(ram=fds[0], meta=fds[1], bell=fds[2])
+            lend(handles)
             return Domain(answer, handles, connection, relay)
         except BaseException:
             if relay is not None:

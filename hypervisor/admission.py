@@ -13,9 +13,10 @@ import socket
 
 from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
 from hypervisor.domains import DomainTable
+from hypervisor.public.constants import MechanismId
 from hypervisor.public.errors import AttachRefused
 from hypervisor.public.messages import SO_PEERPIDFD, AttachRequest
-from hypervisor.public.settings import check_name
+from hypervisor.public.settings import MECHANISMS, check_name
 from hypervisor.public.units import AREA_FRAMES, MAX_AREAS
 
 #: Domains of one process that are not in the configuration: one process must not take the table.
@@ -55,11 +56,15 @@ class Admission:
             )
         if not AREA_FRAMES <= request.maxmem_frames <= MAX_AREAS * AREA_FRAMES:
             raise AttachRefused("maxmem", f"must be {AREA_FRAMES} to {MAX_AREAS * AREA_FRAMES}")
+        mechanism = request.mechanism or MECHANISMS[MechanismId.DIRECT]
+        if mechanism not in MECHANISMS:
+            raise AttachRefused("mechanism", f"must be one of {', '.join(MECHANISMS)}")
         return DomainConfig(
             name=request.name,
             maxmem_frames=request.maxmem_frames,
             boot_frames=0,
             target_frames=request.maxmem_frames,
+            mechanism=mechanism,
         )
 
     def is_launched(self, name: str) -> bool:

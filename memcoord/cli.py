@@ -125,6 +125,35 @@ def hypervisor(
     raise typer.Exit(host_command(config, run_dir, typer.echo))
 
 
+@app.command("exec", context_settings={"allow_interspersed_args": False})
+def exec_(
+    program: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
+    name: Annotated[str, typer.Option(help="The domain's name.")] = "vm1",
+    ram: Annotated[str, typer.Option(help="What the domain has at first.")] = "256MiB",
+    max_: Annotated[
+        str | None, typer.Option("--max", help="What it may have at most (default: as --ram).")
+    ] = None,
+    run_dir: Annotated[
+        str | None,
+        typer.Option("--run-dir", metavar="DIR", help="Of a running hypervisor to attach to."),
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Of a hypervisor of its own: RAM and tmem.")
+    ] = None,
+    swap_dir: Annotated[
+        str | None, typer.Option("--swap-dir", metavar="DIR", help="Where the swap file is.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="At the end, one JSON object on standard error.")
+    ] = False,
+) -> None:
+    """Run any program in a domain, unmodified, and say what memory it used and waited for."""
+    from memcoord.commands.exec_program import Options, exec_command
+
+    options = Options(name, ram, max_, run_dir, memory, swap_dir)
+    raise typer.Exit(exec_command(program, options, as_json))
+
+
 @app.command()
 def bench(
     which: Annotated[

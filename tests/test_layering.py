@@ -45,6 +45,7 @@ INCLUDES = {
     "tmem": {"tmem"},
     "hypervisor/public/abi": {"hypervisor/public/abi"},
     "frontend/abi": {"frontend/abi", "hypervisor/public/abi"},
+    "frontend/pager/abi": {"frontend/pager/abi", "hypervisor/public/abi"},
     "backend/abi": {"backend/abi", "hypervisor/public/abi"},
     "memcoord/testbed/guests/abi": {"memcoord/testbed/guests/abi", "hypervisor/public/abi"},
     "memcoord/testbed/streams/abi": {"memcoord/testbed/streams/abi", "hypervisor/public/abi"},

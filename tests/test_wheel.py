@@ -20,6 +20,8 @@ from hypervisor.public import COMPILED as MODULES
 from memcoord.commands.packages import ROOTS
 
 COMPILED = tuple(name.replace(".", "/") for name in MODULES)
+#: Compiled, shipped, and no module: it is loaded into programs.
+PAGER = "frontend/pager/_pager"
 BUILD_TIMEOUT_S = 600
 #: Hidden directories, and what a build in the checkout leaves.
 LEFT_OUT = shutil.ignore_patterns(
@@ -75,7 +77,7 @@ def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
     roots = {name.split("/")[0] for name in names}
     assert {root for root in roots if not root.endswith(".dist-info")} == {*ROOTS}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    assert {f"{name}{suffix}" for name in COMPILED} <= set(names)
+    assert {f"{name}{suffix}" for name in (*COMPILED, PAGER)} <= set(names)
 
 
 @pytest.mark.slow

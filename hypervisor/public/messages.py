@@ -55,12 +55,16 @@ class _Message(msgspec.Struct, **_SHAPE):
 
 
 class AttachRequest(_Message, tag="attach"):
-    """Domain to hypervisor. ``maxmem_frames`` 0 means: as the hypervisor's configuration says."""
+    """Domain to hypervisor. ``maxmem_frames`` 0 means: as the hypervisor's configuration says.
+
+    ``mechanism``: the one that a domain which is not in the configuration asks for; empty: direct.
+    """
 
     name: str
     maxmem_frames: int
     doorbell: str = "futex"
     token: str = ""
+    mechanism: str = ""
 
 
 class Attached(_Message, tag="attached"):

@@ -1,9 +1,9 @@
 """What this machine lets a process do with page faults of its own: ``probe``.
 
-Owns: trying each facility once, in a process of its own, and the line that enables one which is
-refused. Nothing is changed. Used by: ``memcoord doctor``, and ``memcoord exec`` before it starts a
-program. The numbers are the kernel's (``linux/userfaultfd.h``, ``linux/fs.h``): the headers of a
-distribution may be older than its kernel.
+Owns: trying each facility once, and the line that enables one which is refused. Nothing is changed.
+Used by: ``memcoord doctor``, and ``memcoord exec`` before it starts a program. The numbers are the
+kernel's (``linux/userfaultfd.h``, ``linux/fs.h``): the headers of a distribution may be older than
+its kernel.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import ctypes
 import mmap
 import os
 import platform
-import subprocess
-import sys
 from typing import Any
 
 import msgspec
@@ -27,7 +25,6 @@ API_IOCTL = 0xC018AA3F
 PAGEMAP_SCAN = 0xC0606610
 EVENT_FORK, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP, MOVE = 1 << 1, 1 << 2, 1 << 3, 1 << 6, 1 << 16
 EVENTS = EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP
-PROBE_S = 10.0
 SYSCTL_LINE = "sudo sysctl vm.unprivileged_userfaultfd=1"
 DEVICE_LINE = f"sudo setfacl -m u:$USER:rw {DEVICE}"
 FORK_LINE = "run as root, or with CAP_SYS_PTRACE"
@@ -59,17 +56,7 @@ class Userfaults(msgspec.Struct, frozen=True):
 
 
 def probe() -> Userfaults:
-    """Try everything, in a child: a process that has opened a userfaultfd is not as before."""
-    command = [sys.executable, "-P", "-m", "memcoord.testbed.runs.userfaults"]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=PROBE_S, check=True)
-        return msgspec.json.decode(done.stdout, type=Userfaults)
-    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
-        why = f"not known: {type(error).__name__}"
-        return Userfaults(*[why] * len(Userfaults.__struct_fields__))
-
-
-def _here() -> Userfaults:
+    """Try everything, at once; each descriptor is closed again."""
     number = SYS_USERFAULTFD.get(platform.machine())
     if number is None:
         why = f"not known on {platform.machine()}"
@@ -140,7 +127,3 @@ def _pagemap_scan(libc: Any) -> str:
         del holder
     os.close(fd)
     return why
-
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(msgspec.json.encode(_here()))

@@ -1,0 +1,15 @@
+/* adopt.h: what a forked process makes of its copy of the parent's books.
+ *
+ * Owns:  the pages that are common to the two, and the scan that finds those that are no more.
+ * Rules: the child's pager alone. A common page is charged to the parent. Once its frame is mapped
+ *        in one place only, it is charged to the process that has it, and may be taken out.
+ */
+#ifndef MCP_ADOPT_H
+#define MCP_ADOPT_H
+
+/* All that is there is common; every known mapping is tracked from now on. */
+void mcp_adopt_all(void);
+/* One step of the scan. */
+void mcp_adopt_more(void);
+
+#endif

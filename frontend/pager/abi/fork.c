@@ -1,0 +1,248 @@
+/* fork.c: see fork.h. The child's half of the books is adopt.c's. */
+#include "fork.h"
+
+#include "adopt.h"
+#include "connect.h"
+#include "events.h"
+#include "fault.h"
+#include "kernel.h"
+#include "notes.h"
+#include "page_table.h"
+#include "pager.h"
+#include "ranges.h"
+#include "say.h"
+#include "slots.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#define POLL_MS 5
+#define CHANGING_NS 2000000000ull   /* for other threads to leave their calls */
+#define STEP_NS 20000
+#define MESSAGES 16
+#define STRAYS_MAX 64
+#define SHARED_FDS 4                /* what a child gets: uffd, connection, swap file, bell */
+
+static void (*start_thread)(void);
+static int sockets[2];              /* parent's pager, child; in the program's descriptors */
+static _Atomic uint32_t has_returned;
+static int strays[STRAYS_MAX], stray_count;
+
+static void close_fd(int fd)
+{
+    mcp_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+}
+
+/* ---- the forking thread ---- */
+
+static void before_fork(void)
+{
+    if (!atomic_load(&mcp_self.is_on))
+        return;
+    uint32_t state = MCP_RUNNING;
+    while (!atomic_compare_exchange_strong(&mcp_self.frozen, &state, MCP_WANTED)) {
+        mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, STEP_NS);
+        state = MCP_RUNNING;
+    }
+    for (uint64_t end_ns = mcp_now_ns() + CHANGING_NS;
+         atomic_load(&mcp_self.changing) && mcp_now_ns() < end_ns;)
+        mcp_sleep_ns(STEP_NS);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+        mcp_die("no descriptors for a fork:", -errno);
+    sockets[0] = mcp_fd_high(sockets[0]);
+    sockets[1] = mcp_fd_high(sockets[1]);
+    atomic_store(&has_returned, 0);
+    atomic_store(&mcp_self.frozen, MCP_READY);
+    mcp_pager_wake();
+    while ((state = atomic_load(&mcp_self.frozen)) != MCP_FROZEN)
+        mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, MCP_CALL_NS);
+}
+
+static void in_parent(void)
+{
+    if (!atomic_load(&mcp_self.is_on))
+        return;
+    close_fd(sockets[0]);
+    close_fd(sockets[1]);
+    atomic_store(&has_returned, 1);
+}
+
+static void in_child(void)
+{
+    int row, fds[SHARED_FDS];
+    if (!atomic_load(&mcp_self.is_on))
+        return;
+    close_fd(sockets[0]);
+    close_fd(mcp_self.uffd);        /* the parent's, of the parent's memory */
+    close_fd(mcp_self.wake_fd);
+    int status = mcp_receive_fds(sockets[1], &row, fds, SHARED_FDS);
+    if (status < 0)
+        mcp_die("a forked process cannot take over its memory:", status);
+    mcp_self.uffd = mcp_fd_high(fds[0]);
+    mcp_self.connection = mcp_fd_high(fds[1]);
+    mcp_self.swap_fd = mcp_fd_high(fds[2]);
+    mcp_self.member.bell_fd = mcp_fd_high(fds[3]);
+    mcp_self.member.row = mcp_self.child_row;
+    mcp_self.fork_socket = sockets[1];
+    mcp_self.wake_fd = mcp_fd_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    mcp_pager_open_stage();
+    mcp_notes_reset();
+    mcp_events_forget();
+    stray_count = 0;
+    mcp_self.is_child = 1;
+    atomic_store(&mcp_self.changing, 0);
+    atomic_store(&mcp_self.frozen, MCP_RUNNING);
+    start_thread();
+}
+
+void mcp_fork_open(void (*start)(void))
+{
+    start_thread = start;
+    pthread_atfork(before_fork, in_parent, in_child);
+}
+
+/* ---- the parent's pager ---- */
+
+/* A descriptor of the program's: the pager has a table of its own. */
+static int taken_over(int fd)
+{
+    long self = mcp_syscall(SYS_pidfd_open, mcp_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0,
+                            0);
+    long ours = self < 0 ? self : mcp_syscall(SYS_pidfd_getfd, self, fd, 0, 0, 0, 0);
+    if (self >= 0)
+        close_fd((int)self);
+    if (ours < 0)
+        mcp_die("a fork cannot be prepared:", ours);
+    return (int)ours;
+}
+
+static void share_all(int row)
+{
+    for (int i = 0; i < mcp_ranges_count(); i++) {
+        uint64_t end = mcp_range_at(i)->end >> MCP_PAGE_SHIFT;
+        uint64_t page = mcp_table_next(mcp_range_at(i)->start >> MCP_PAGE_SHIFT, end);
+        for (; page < end; page = mcp_table_next(page + 1, end))
+            if (mcp_is_outside(mcp_table_at(page)))
+                mcp_slot_share(&mcp_self.member, mcp_slot_of(mcp_table_at(page)), row);
+    }
+}
+
+static void serve_child(int child)
+{
+    struct uffd_msg messages[MESSAGES];
+    long got = mcp_syscall(SYS_read, child, (long)messages, sizeof messages, 0, 0, 0);
+    for (long i = 0; i < got / (long)sizeof *messages; i++)
+        if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+            mcp_fault_serve_frozen(child, messages[i].arg.pagefault.address);
+}
+
+/* Its memory is gone: a copy says so, whatever the address. */
+static int is_dead(int child)
+{
+    return mcp_uffd_copy(child, 0, mcp_self.zeroes, MCP_PAGE_BYTES) == -ESRCH;
+}
+
+/* Until the child's own pager runs, the child is dead, or the fork has failed. */
+static void see_through(int socket, const struct mcp_handed *handed)
+{
+    int child = -1, said;
+    for (uint64_t end_ns = mcp_now_ns() + MCP_CALL_NS;;) {
+        struct pollfd fds[3] = {{mcp_self.uffd, POLLIN, 0}, {child, POLLIN, 0},
+                                {socket, POLLIN, 0}};
+        int failed = atomic_load(&has_returned);    /* unless its event is read below */
+        poll(fds, 3, POLL_MS);
+        while (mcp_events_read() > 0)
+            ;
+        mcp_events_serve_frozen();
+        if (child < 0 && (child = mcp_events_child()) >= 0) {
+            int gifts[SHARED_FDS] = {child, handed->connection, handed->swap, handed->bell};
+            if (mcp_send_fds(socket, gifts, SHARED_FDS) < 0 && !is_dead(child))
+                mcp_die("a forked process cannot be given its memory", 0);
+        }
+        if (child >= 0)
+            serve_child(child);
+        if (recv(socket, &said, sizeof said, MSG_DONTWAIT) >= 0 || (child < 0 && failed) ||
+            (child >= 0 && is_dead(child)))
+            break;
+        if (mcp_now_ns() > end_ns)
+            mcp_die("a forked process does not take over its memory", 0);
+    }
+    if (child >= 0)
+        close_fd(child);
+}
+
+void mcp_fork_stand_still(void)
+{
+    struct mcp_handed handed;
+    if (atomic_load(&mcp_self.frozen) != MCP_READY)
+        return;
+    int socket = taken_over(sockets[0]);
+    int status = mcp_connect(&handed);
+    if (status < 0)
+        mcp_die("no row for a forked process:", status);
+    close_fd(handed.family);
+    close_fd(handed.ram);
+    close_fd(handed.meta);
+    do
+        mcp_events_serve();
+    while (mcp_events_read() > 0);
+    mcp_slots_settle(&mcp_self.member);
+    mcp_self.child_row = handed.row;
+    share_all(handed.row);
+    atomic_store(&mcp_self.frozen, MCP_FROZEN);
+    mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAKE, 1000, 0);
+    see_through(socket, &handed);
+    mcp_events_thaw();
+    close_fd(handed.connection);
+    close_fd(handed.swap);
+    close_fd(handed.bell);
+    close_fd(socket);
+    mcp_count(&mcp_self.member, MCP_FORKS, 1);
+    atomic_store(&mcp_self.frozen, MCP_RUNNING);
+    mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAKE, 1000, 0);
+}
+
+/* ---- the child's pager ---- */
+
+void mcp_fork_adopt(void)
+{
+    int done = 1;
+    mcp_adopt_all();
+    (void)!send(mcp_self.fork_socket, &done, sizeof done, MSG_NOSIGNAL);
+    close_fd(mcp_self.fork_socket);
+    mcp_self.fork_socket = -1;
+    mcp_self.is_child = 0;
+}
+
+/* ---- either, when idle ---- */
+
+static void tend_strays(void)
+{
+    struct uffd_msg message;
+    int child = mcp_events_child();
+    if (child >= 0 && stray_count == STRAYS_MAX)
+        mcp_die("too many processes that were forked past the pager", 0);
+    if (child >= 0)
+        strays[stray_count++] = child;
+    for (int i = 0; i < stray_count; i++) {
+        if (mcp_syscall(SYS_read, strays[i], (long)&message, sizeof message, 0, 0, 0) > 0 &&
+            message.event == UFFD_EVENT_PAGEFAULT) {
+            mcp_say("a process forked by a system call of its own is ended:",
+                    message.arg.pagefault.feat.ptid);
+            mcp_syscall(SYS_tkill, message.arg.pagefault.feat.ptid, SIGKILL, 0, 0, 0, 0);
+        }
+        if (is_dead(strays[i])) {
+            close_fd(strays[i]);
+            strays[i--] = strays[--stray_count];
+        }
+    }
+}
+
+void mcp_fork_tend(void)
+{
+    tend_strays();
+    mcp_adopt_more();
+}

@@ -1,0 +1,229 @@
+"""The programs of one domain, seen from the command that started the first of them.
+
+Owns: the memory that they share (``abi/family.h``), the socket at which each becomes a process of
+the domain, the rows, and the domain's frames as licences: a page that a program holds is backed by
+a frame that the domain was granted and does not touch. Only the staging frames are touched.
+Rules: one thread. ``step`` often: programs that start wait for it. A row is a connection; when it
+hangs up, its process has ended or executes another program, and what it had is freed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import socket
+import struct
+import tempfile
+from array import array
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from frontend.domain import Domain, Handles
+from frontend.pager import library
+from hypervisor.public.errors import MemcoordError, NoMemory
+
+ROWS = 63
+STAGING_ORDER = 6  # 64 frames
+#: Frames that become licences, or are given up, by one call.
+CHUNK_FRAMES = 16384
+#: Frames of a domain that never become licences: room for what the allocator keeps to itself.
+SPARE_FRAMES = 64
+SWAP_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
+_ROW = struct.Struct("i")
+
+
+class Lent(NamedTuple):
+    """Copies of a domain's descriptors, for its programs."""
+
+    ram: int
+    meta: int
+    bell: int
+
+    @classmethod
+    def of(cls, handles: Handles) -> Lent:
+        """Duplicates, which the caller closes."""
+        return cls(*(os.dup(fd) for fd in (handles.ram, handles.meta, handles.bell)))
+
+
+class Family:
+    """A context manager; leaving it ends every program of the domain that still runs."""
+
+    def __init__(self, domain: Domain, lent: Lent, slots: int, swap_dir: str) -> None:
+        self._domain, self._lent = domain, lent
+        self._lib: Any = library.load()
+        self._licences = array("I")
+        self._rows: dict[int, int] = {}  # connection's fd -> row
+        self._connections: dict[int, socket.socket] = {}
+        with contextlib.ExitStack() as undo:
+            self._directory = tempfile.mkdtemp(prefix="memcoord-")
+            undo.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            #: A name without blanks and colons, which LD_PRELOAD takes for ends of names.
+            self.preload = os.path.join(self._directory, "pager.so")
+            os.symlink(library.path(), self.preload)
+            self._swap = _swap_file(swap_dir)
+            undo.callback(os.close, self._swap)
+            self._memfd = os.memfd_create("memcoord-family", os.MFD_CLOEXEC)
+            undo.callback(os.close, self._memfd)
+            os.ftruncate(self._memfd, self._lib.mcp_command_family_bytes(slots))
+            self._staging = domain.alloc(STAGING_ORDER)
+            pool = domain.tmem.new_pool(persistent=True)
+            status = self._lib.mcp_command_open(
+                self._memfd, lent.ram, lent.meta, lent.bell,
+                os.fstat(lent.meta).st_size, slots, self._staging, pool,
+            )  # fmt: skip
+            if status < 0:
+                raise NoMemory(f"the memory that programs share: {os.strerror(-status)}")
+            undo.callback(self._lib.mcp_command_close)
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._listener.close)
+            self.address = os.path.join(self._directory, "s")
+            self._listener.bind(self.address)
+            self._listener.listen(ROWS)
+            self._listener.setblocking(False)
+            self._poll = select.poll()
+            self._poll.register(self._listener, select.POLLIN)
+            self._undo = undo.pop_all()
+
+    def __enter__(self) -> Family:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        for connection in self._connections.values():
+            connection.close()
+        self._undo.close()
+
+    def end(self) -> int:
+        """Have every program that still runs end at once; how many there were."""
+        self._lib.mcp_command_gone()
+        return len(self._rows)
+
+    @property
+    def processes(self) -> int:
+        """Processes of the domain now."""
+        return len(self._rows)
+
+    @contextlib.contextmanager
+    def watching(self, fd: int) -> Iterator[None]:
+        """Have ``step`` return when ``fd`` can be read, within the ``with`` block."""
+        self._poll.register(fd, select.POLLIN)
+        try:
+            yield
+        finally:
+            self._poll.unregister(fd)
+
+    def step(self, timeout_s: float) -> None:
+        """Serve those who come and go, waiting at most that long for the first."""
+        for fd, _ in self._poll.poll(timeout_s * 1000):
+            if fd == self._listener.fileno():
+                self._accept()
+            elif fd in self._rows:
+                self._leave(fd)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the other end is gone already, or is not ours
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            free = set(range(ROWS)) - set(self._rows.values())
+            if _user_of(connection) != os.getuid() or not free:
+                connection.close()
+                return
+            row = min(free)
+            fds = [self._memfd, self._lent.ram, self._lent.meta, self._lent.bell, self._swap]
+            try:
+                socket.send_fds(connection, [_ROW.pack(row)], fds)
+            except OSError:
+                connection.close()
+                return
+            self._rows[connection.fileno()] = row
+            self._connections[connection.fileno()] = connection
+            self._poll.register(connection, 0)  # a hang-up is told unasked
+
+    def _leave(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        self._connections.pop(fd).close()
+        self._lib.mcp_command_bury(self._rows.pop(fd))
+
+    # The domain's frames
+
+    def follow_target(self) -> None:
+        """Have what the programs may hold follow what the domain was granted, and its target.
+
+        When the target falls the limit falls first; licences are freed, for the driver to give
+        back, as far as the programs have come down.
+        """
+        domain = self._domain
+        excess = domain.current_frames - domain.target_frames
+        if excess > 0:
+            used = self.figures()["used_pages"]
+            free = domain.statistics().free_frames
+            limit = max(len(self._licences) - max(excess - free, 0), 0)
+            self._lib.mcp_command_limit(limit)
+            surplus = min(len(self._licences) - max(limit, used), CHUNK_FRAMES)
+            if surplus > 0:
+                # Between the look and the release a program may charge no more than `limit`.
+                given = self._licences[-surplus:]
+                del self._licences[-surplus:]
+                domain.free_many(given)
+                domain.drain()
+            return
+        while (wanted := domain.statistics().free_frames - SPARE_FRAMES) > 0:
+            try:
+                self._licences.extend(domain.alloc_many(min(wanted, CHUNK_FRAMES)))
+            except NoMemory:
+                break
+        self._lib.mcp_command_limit(len(self._licences))
+
+    # What there is to tell
+
+    def _counted(self) -> Iterator[tuple[str, int]]:
+        name = ctypes.c_char_p()
+        for index in range(1 << 10):
+            value = self._lib.mcp_command_figure(index, ctypes.byref(name))
+            if name.value is None:
+                return
+            yield name.value.decode(), value
+
+    def figures(self) -> dict[str, int]:
+        """Every counter of ``enum mcp_figure``, and what is held, was held at most, and is out."""
+        return dict(self._counted())
+
+    def wait_ns(self, permille: int) -> int:
+        """What a fault waited at most, in that many of 1000 cases."""
+        return int(self._lib.mcp_command_wait_ns(permille))
+
+    def report(self) -> None:
+        """Publish the figures for the policy."""
+        now = self.figures()
+        self._domain.report(
+            used_frames=now["used_pages"] + (1 << STAGING_ORDER),
+            committed_frames=now["used_pages"] + now["outside_pages"],
+            faults=now["faults"],
+            swap_ins=now["disk_pages_in"],
+            swap_outs=now["disk_pages_out"],
+            stall_ns=now["wait_ns"],
+        )
+
+
+def _user_of(connection: socket.socket) -> int:
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", found)[1])
+
+
+def _swap_file(directory: str) -> int:
+    """A new file there without a name, past the page cache where the file system can do that."""
+    name = os.path.join(directory, f".memcoord-swap-{os.getpid()}")
+    for flags in (SWAP_FLAGS | os.O_DIRECT, SWAP_FLAGS):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        try:
+            fd = os.open(name, flags, 0o600)
+        except OSError as error:
+            failed = error
+            continue
+        os.unlink(name)
+        return fd
+    raise MemcoordError(f"no swap file in {directory}: {failed.strerror}")

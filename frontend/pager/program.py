@@ -1,0 +1,169 @@
+"""A program and its domain, from start to end: ``run``.
+
+Owns: the child process, its environment, the signals passed on to it, and what is said of it at the
+end. The program has the caller's terminal, standard files, directory and rights; nothing of the
+hypervisor's is handed to it but its own domain's memory.
+Rules: signals are handled in the main thread. ``run`` ends when the program does; what the program
+has started and left behind ends then, because its memory does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import msgspec
+
+from frontend.domain import Domain
+from frontend.pager import library
+from frontend.pager.family import Family
+from hypervisor.public.errors import PeerGone
+from hypervisor.public.units import FRAME_BYTES
+
+STEP_S = 0.02
+REPORT_S = 0.1
+#: For what a program left behind to end, once told.
+END_S = 2.0
+EXIT_SIGNAL = 128
+#: Sent on to the program. Those of the keyboard reach it by itself: it is in the same group.
+FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+KEYBOARD = (signal.SIGINT, signal.SIGQUIT)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a program ended, what memory it had, where its faults were served, what waiting cost.
+
+    ``limited``: empty, or why the program had no limit; then no figure is known but the times.
+    """
+
+    exit_code: int
+    wall_s: float
+    limited: str
+    left_behind: int
+    figures: dict[str, int]
+    wait_p50_ns: int
+    wait_p99_ns: int
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if self.limited:
+            return [f"ran {self.wall_s:.2f} s without a limit: {self.limited}"]
+        now = self.figures
+        mib = {key: now[key] * FRAME_BYTES / (1 << 20) for key in now if key.endswith("_pages")}
+        ins = f"tmem {now['tmem_pages_in']}, swap file {now['disk_pages_in']}, "
+        ins += f"fresh {now['zero_pages_in']}"
+        found = [
+            f"ran {self.wall_s:.2f} s; held at most {mib['peak_pages']:.1f} MiB "
+            f"of {mib['limit_pages']:.1f}; {now['processes'] + now['forks']} processes",
+            f"faults {now['faults']}; pages in: {ins}; out: tmem {now['tmem_pages_out']}, "
+            f"swap file {now['disk_pages_out']}, zeroes {now['zero_pages_out']}",
+            f"waited {now['wait_ns'] / 1e9:.2f} s for pages: p50 {self.wait_p50_ns / 1000:.1f} us, "
+            f"p99 {self.wait_p99_ns / 1000:.1f} us",
+        ]
+        if now["forced_pages"]:
+            found.append(f"{now['forced_pages']} pages were held above the limit for a time")
+        if self.left_behind:
+            found.append(f"{self.left_behind} processes that it left behind were ended")
+        return found
+
+
+def run(argv: Sequence[str], domain: Domain, family: Family) -> Outcome:
+    """Run ``argv`` in ``domain`` to its end; OSError when it cannot be started."""
+    begin_s = time.monotonic()
+    family.follow_target()
+    preloaded = environment(os.environ, family)
+    with subprocess.Popen(argv, env=preloaded) as child, _passed_on(child):
+        _serve(child, domain, family)
+    wall_s = time.monotonic() - begin_s
+    figures = family.figures()
+    family.step(0)  # the program's own connection has hung up
+    left = family.end()
+    deadline_s = time.monotonic() + END_S
+    while family.processes and time.monotonic() < deadline_s:
+        family.step(STEP_S)
+    return Outcome(
+        exit_code=_exit_code(child.returncode),
+        wall_s=wall_s,
+        limited="" if figures["processes"] else "the pager was not loaded into it",
+        left_behind=left,
+        figures=figures,
+        wait_p50_ns=family.wait_ns(500),
+        wait_p99_ns=family.wait_ns(990),
+    )
+
+
+def run_without_limit(argv: Sequence[str], why: str) -> Outcome:
+    """Run ``argv`` as it would run by itself; OSError when it cannot be started."""
+    begin_s = time.monotonic()
+    with subprocess.Popen(argv) as child, _passed_on(child):
+        code = child.wait()
+    return Outcome(
+        exit_code=_exit_code(code),
+        wall_s=time.monotonic() - begin_s,
+        limited=why,
+        left_behind=0,
+        figures={},
+        wait_p50_ns=0,
+        wait_p99_ns=0,
+    )
+
+
+def environment(outer: Mapping[str, str], family: Family) -> dict[str, str]:
+    """What a program gets: everything, the pager first among what is loaded before it."""
+    before = outer.get("LD_PRELOAD", "")
+    preload = f"{family.preload} {before}".strip()
+    return {**outer, "LD_PRELOAD": preload, library.DOMAIN_VARIABLE: family.address}
+
+
+def _serve(child: subprocess.Popen[bytes], domain: Domain, family: Family) -> None:
+    """Until the program has ended. PeerGone, with the program dead, when the hypervisor is."""
+    report_s = 0.0
+    with _pidfd(child.pid) as pidfd, family.watching(pidfd):
+        while child.poll() is None:
+            family.step(STEP_S)
+            if not domain.alive:
+                family.end()
+                child.kill()
+                raise PeerGone("the hypervisor is gone, and memory of the program with it")
+            family.follow_target()
+            if time.monotonic() - report_s > REPORT_S:
+                report_s = time.monotonic()
+                family.report()
+
+
+@contextmanager
+def _pidfd(pid: int) -> Iterator[int]:
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _passed_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Signals go to the program; the keyboard's go there by themselves, and end us not."""
+
+    def forward(number: int, _: FrameType | None) -> None:
+        child.send_signal(number)
+
+    def wait(number: int, _: FrameType | None) -> None:
+        if not os.isatty(0):  # then it came from a process, to us alone
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    before |= {number: signal.signal(number, wait) for number in KEYBOARD}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_code(returncode: int) -> int:
+    return returncode if returncode >= 0 else EXIT_SIGNAL - returncode
