@@ -116,6 +116,7 @@ def test_ring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["rows"]["record_batch32"]["ops_per_sample"] == 32
     two_cpus = len(os.sched_getaffinity(0)) > 1
     assert ("eventfd_rtt_same_cpu" in result["rows"]) == two_cpus
+    assert ("flag_rtt" in result["rows"]) == two_cpus
     assert_left_clean(out)
 
 
