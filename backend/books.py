@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend._service import ffi, lib
+from backend.ghosts import Ghosts, Leaver
 from backend.tmem_pool import TmemPool
 from hypervisor.public.errors import ConfigError, Status, error_of
 from hypervisor.public.units import DomId
@@ -41,19 +42,25 @@ class Books:
 
     ``keep(name, fd)`` is called for each memfd when it is made. ``on_domain(domid, fds)`` is called
     when a domain was opened, before its guest is told, with the fds "ram", "meta" and "bell";
-    ``on_gone(domid)`` when nothing of the domain is left.
+    ``on_gone(domid)`` when nothing of the domain is left but its file, which is watched
+    (``ghosts.py``): it was handed to ``keep`` before, as "ghost/KEY"; ``drop(name)`` takes that
+    back. ``ghosts``: those of the process before, by key.
     """
 
     def __init__(
         self,
         fds: Mapping[str, int] | None = None,
         *,
+        ghosts: Mapping[str, int] | None = None,
         keep: Callable[[str, int], None] | None = None,
+        drop: Callable[[str], None] | None = None,
         on_domain: Callable[[DomId, Mapping[str, int]], None] | None = None,
         on_gone: Callable[[DomId], None] | None = None,
     ) -> None:
         self.fds = {name: fd for name, fd in (fds or {}).items() if name in FILES}
-        self._keep, self._on_domain, self._on_gone = keep, on_domain, on_gone
+        self._keep, self._drop = keep, drop
+        self._on_domain, self._on_gone = on_domain, on_gone
+        self._kept_ghosts = dict(ghosts or {})
 
     def file(self, name: str, size: int) -> int:
         """The memfd ``name``, of ``size`` bytes; made unless the process before had it.
@@ -75,6 +82,19 @@ class Books:
             raise ConfigError("recover", why)
         return self.fds[name]
 
+    def ghosts(self) -> Ghosts:
+        """The files of closed domains that are watched, those of the process before first."""
+        kept, self._kept_ghosts = self._kept_ghosts, {}
+        return Ghosts(kept, keep=self._keep_ghost, drop=self._drop_ghost)
+
+    def _keep_ghost(self, key: str, fd: int) -> None:
+        if self._keep is not None:
+            self._keep(f"ghost/{key}", fd)
+
+    def _drop_ghost(self, key: str) -> None:
+        if self._drop is not None:
+            self._drop(f"ghost/{key}")
+
     def tell_domain(self, domid: DomId, fds: Mapping[str, int]) -> None:
         """A domain was opened: whoever keeps fds is to keep these."""
         if self._on_domain is not None:
@@ -87,9 +107,9 @@ class Books:
 
     def close(self) -> None:
         """Close the memfds; idempotent. No host lies in them any more."""
-        for fd in self.fds.values():
+        for fd in (*self.fds.values(), *self._kept_ghosts.values()):
             os.close(fd)
-        self.fds = {}
+        self.fds, self._kept_ghosts = {}, {}
 
 
 def mapping_error(error: int) -> str:
@@ -122,11 +142,14 @@ def open_host(books: Books | None, areas: int, slack_areas: int, spin_ns: int) -
     return out[0]
 
 
-def recover_host(books: Books, kept: Mapping[DomId, KeptDomain]) -> tuple[Any, Recovery]:
+def recover_host(
+    books: Books, kept: Mapping[DomId, KeptDomain], ghosts: Ghosts
+) -> tuple[Any, Recovery]:
     """The ``struct mc_host *`` that lies in the books; the fds in ``kept`` become its own.
 
-    Those of domains that were not open any more are closed, and the books say so. Raises as
-    ``open_host``, and ConfigError for books of another layout; InternalError for broken ones.
+    Those of domains that were not open any more are closed, and the books say so; their files are
+    watched from now on. Raises as ``open_host``, and ConfigError for books of another layout;
+    InternalError for broken ones.
     """
     out, found = ffi.new("struct mc_host **"), ffi.new("struct mc_recovery *")
     fds = [(d, k.fds["ram"], k.fds["meta"], k.fds["bell"]) for d, k in kept.items()]
@@ -135,6 +158,8 @@ def recover_host(books: Books, kept: Mapping[DomId, KeptDomain]) -> tuple[Any, R
     _check(lib.mc_host_recover(out, books_fd, given, len(fds), found), "recover host")
     for domid in kept:
         if not found.kept >> domid & 1:
+            ram_fd = kept[domid].fds["ram"]
+            ghosts.adopt(Leaver.of(kept[domid].name, ram_fd, os.fstat(ram_fd).st_size))
             for fd in kept[domid].fds.values():
                 os.close(fd)
             books.tell_gone(domid)

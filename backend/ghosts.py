@@ -1,9 +1,10 @@
 """Files of domains that were closed, which another process may still have mapped.
 
-Owns: one fd per file, of the last ``GHOSTS_MAX`` domains that were closed. If memory appears in the
-file of a closed domain, some process still has the file mapped. The next tick reports it and frees
-the memory. Nothing here bounds how much that process writes between two ticks: on a machine where
-that matters, domains belong into a cgroup.
+Owns: one fd per file, of the last ``GHOSTS_MAX`` domains that were closed; where the host has books
+they are kept for the next process, each under a name that says all there is to know of it. If
+memory appears in the file of a closed domain, some process still has the file mapped. The next tick
+reports it and frees the memory. Nothing here bounds how much that process writes between two ticks:
+on a machine where that matters, domains belong into a cgroup.
 Rules: the main thread only, which never waits here. A punch may wait for a lock that the other
 process holds on the file, so it runs on a thread of its own, one per file, and the fd of a file
 is closed by whoever uses it last.
@@ -15,6 +16,7 @@ import contextlib
 import os
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from backend._service import lib
@@ -41,10 +43,13 @@ class Leaver:
 
 
 class Ghost:
-    """A file that a thread empties now and then. The fd is closed once nobody uses it any more."""
+    """A file that a thread empties now and then. The fd is closed once nobody uses it any more.
 
-    def __init__(self, file: Leaver) -> None:
-        self.file = file
+    ``key``: the name under which another process may find it, "NUMBER/DOMAIN".
+    """
+
+    def __init__(self, file: Leaver, key: str) -> None:
+        self.file, self.key = file, key
         self._lock = threading.Lock()  # held for a moment only
         self._is_busy = self._is_dropped = False
 
@@ -78,19 +83,44 @@ class Ghost:
                 os.close(self.file.fd)
 
 
-class Ghosts:
-    """The files of the domains that were closed last."""
+def _nothing(*_: object) -> None:
+    pass
 
-    def __init__(self) -> None:
+
+class Ghosts:
+    """The files of the domains that were closed last; ``kept``, by key, by a process before.
+
+    ``keep(key, fd)`` is called for each new one, ``drop(key)`` when it is watched no more.
+    """
+
+    def __init__(
+        self,
+        kept: Mapping[str, int] | None = None,
+        *,
+        keep: Callable[[str, int], None] = _nothing,
+        drop: Callable[[str], None] = _nothing,
+    ) -> None:
+        self._keep, self._drop = keep, drop
         self._ghosts: deque[Ghost] = deque()
+        self._number = 0
+        for key in sorted(kept or {}, key=_number_of):
+            fd = (kept or {})[key]
+            file = Leaver(key.partition("/")[2], fd, os.fstat(fd).st_size)
+            self._ghosts.append(Ghost(file, key))
+            self._number = _number_of(key)
 
     def adopt(self, file: Leaver) -> None:
         """Keep an eye on the file of a domain whose memory was taken back."""
         if file.fd < 0:
             return
-        self._ghosts.append(Ghost(file))
+        self._number += 1
+        ghost = Ghost(file, f"{self._number}/{file.name}")
+        self._keep(ghost.key, file.fd)
+        self._ghosts.append(ghost)
         if len(self._ghosts) > GHOSTS_MAX:
-            self._ghosts.popleft().drop()
+            oldest = self._ghosts.popleft()
+            self._drop(oldest.key)
+            oldest.drop()
 
     def look(self) -> list[str]:
         """Free the memory of files that have any; the names of the domains they were of."""
@@ -108,3 +138,7 @@ class Ghosts:
         """Let go of all files."""
         while self._ghosts:
             self._ghosts.popleft().drop()
+
+
+def _number_of(key: str) -> int:
+    return int(key.partition("/")[0])

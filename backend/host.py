@@ -45,6 +45,7 @@ from hypervisor.public.errors import (
     ConfigError,
     DomainBusy,
     InternalError,
+    MemcoordError,
     NoMemory,
     Status,
     error_of,
@@ -63,7 +64,7 @@ BACKINGS = {"": BackingKind.BACKING_ANY, "4k": BackingKind.BACKING_4K, "2m": Bac
 _BROKEN = {
     Status.EPERM: "error budget spent",
     Status.EFOREIGN: EXCESS,
-    Status.EGONE: "it was being rebooted when the hypervisor was killed",
+    Status.EGONE: "it was being closed when the hypervisor was killed",
     Status.ETIMEOUT: STUCK,
     Status.EBROKEN: "its state in the hypervisor is broken; stderr has the report",
 }
@@ -121,7 +122,7 @@ class HostBackend(TmemVerbs):
         self._threads: list[threading.Thread] = []
         self._books = books
         self._pool: TmemPool | None = None
-        self._ghosts = Ghosts()
+        self._ghosts = Ghosts() if books is None else books.ghosts()
         self._leaving: dict[DomId, Leaver] = {}
         self._is_stuck = False  # keepers were left behind, in calls that do not return
         self.recovery: Recovery | None = None
@@ -148,6 +149,7 @@ class HostBackend(TmemVerbs):
             self.banks = Banks(self._host, self._names, self.settle)
             self.event_fd, self.relay_fd = int(self._host.event_fd), int(self._host.relay_fd)
             self._start_threads(stop_excess, undo)
+            self._reboot_again()
             self._undo = undo.pop_all()
 
     def _open_host(
@@ -162,7 +164,7 @@ class HostBackend(TmemVerbs):
             undo.callback(lib.mc_host_close, self._host)
             return
         assert self._books is not None, "domains were kept without books"
-        self._host, self.recovery = recover_host(self._books, kept)
+        self._host, self.recovery = recover_host(self._books, kept, self._ghosts)
         self._host.spin_ns = self.spin_ns
         self._beats = time.monotonic_ns() // 1_000_000  # more than any before
         undo.callback(self._close_recovered)
@@ -171,7 +173,7 @@ class HostBackend(TmemVerbs):
             if domain.leaving:
                 self._leaving[domid] = Leaver.of(name, domain.ram_fd, domain.areas * AREA_BYTES)
             else:
-                self._names[domid], self._tmem_targets[domid] = name, -1
+                self._names[domid], self._tmem_targets[domid] = name, domain.tmem_target_pages
 
     def _close_recovered(self) -> None:
         if not self._host.attached:  # else this process ends, and the next one recovers
@@ -187,7 +189,16 @@ class HostBackend(TmemVerbs):
         kept, dropped = recover_tmem(self._host, pool, found.domains)
         self.recovery = dataclasses.replace(found, tmem_pages=kept, dropped_pages=dropped)
         for domid in self._names:
-            self._tmem_targets[domid] = int(pool.tmem.clients["mm_target"][domid])
+            if not self._host.domains[domid].is_rebooting:  # of which tmem may know nothing
+                self._tmem_targets[domid] = int(pool.tmem.clients["mm_target"][domid])
+
+    def _reboot_again(self) -> None:
+        """Carry out the reboots that another process had begun; ``broken`` tells of those that
+        fail."""
+        for domid in list(self._names):
+            if self._host.domains[domid].is_rebooting:
+                with contextlib.suppress(MemcoordError):
+                    self.reboot(domid)
 
     def _set_memory(self, backing: str, huge_dir: str, banks: Sequence[BankSpec]) -> None:
         if backing not in BACKINGS:
@@ -377,6 +388,7 @@ class HostBackend(TmemVerbs):
         if self._pool is not None:
             self._pool.tmem.clients["mm_target"][domid] = pages
         self._tmem_targets[domid] = pages
+        self._host.domains[domid].tmem_target_pages = pages
         control = self._host.domains[domid].control
         control.tmem_target_pages = pages & 0xFFFFFFFFFFFFFFFF
 

@@ -2,23 +2,27 @@
 
 Owns: the sockets ``control.ipc``, ``stats.ipc`` and ``doorbell.ipc`` in the run directory, and the
 operator's token: without it a client is told nothing but that the hypervisor lives.
-Rules: main thread only; nothing here blocks. A message that does not decode to a known request, or
-lacks the token, is counted, logged once by the caller (``bad`` rises), and answered only if it
-carried a request id. A peer at the doorbells is let in under an identity that was given out and
-that no other peer has.
+Rules: main thread only; nothing here blocks. A call that changed something is not carried out again
+when it comes again under its number (``keeping/calls.py``). A message that does not decode to a
+known request, or lacks the token, is counted, logged once by the caller (``bad`` rises), and
+answered only if it carried a request id. A peer at the doorbells is let in under an identity that
+was given out and that no other peer has.
 """
 
 import hmac
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hypervisor.door import Listen, listen
+from hypervisor.keeping.calls import Calls
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.messages import (
     CONTROL_SOCKET,
     DOORBELL_SOCKET,
     OPEN_OPS,
+    PLAIN_OPS,
     STATS_SOCKET,
     TOKEN_FILE,
     VERSION,
@@ -36,6 +40,8 @@ from hypervisor.zmtp import Line, ZmtpServer
 #: Of a message: an envelope, which comes back with the answer, and the request.
 FRAMES_PER_MESSAGE_MAX = 3
 SUBSCRIBE = b"\x01"
+#: Publications that a subscriber gets who comes later: after a restart, until it is there again.
+BACKLOG_MAX = 64
 NO_TOKEN = f"refused: the operator's token is needed ({TOKEN_FILE} in the run directory)"
 
 #: Carry out an operation: its name and checked arguments -> a result msgpack can carry.
@@ -45,13 +51,24 @@ Serve = Callable[[str, dict[str, Any]], Any]
 class ControlPlane:
     """Serve requests in ``run_dir`` by calling ``serve``; ConfigError when it cannot be served.
 
-    ``token`` is the operator's where there is one already.
+    ``token`` is the operator's where there is one already. ``save`` is called after each change,
+    before it is answered. With ``backlog`` nobody misses a publication: who comes gets the last.
     """
 
     def __init__(
-        self, run_dir: Path, serve: Serve, *, token: str = "", listen: Listen = listen
+        self,
+        run_dir: Path,
+        serve: Serve,
+        *,
+        calls: Calls | None = None,
+        save: Callable[[], None] = lambda: None,
+        token: str = "",
+        backlog: bool = False,
+        listen: Listen = listen,
     ) -> None:
-        self._serve = serve
+        self._serve, self._save = serve, save
+        self._calls = calls or Calls()
+        self._backlog: deque[list[bytes]] = deque(maxlen=BACKLOG_MAX if backlog else 0)
         self._token_path = run_dir / TOKEN_FILE
         self.token = make_token(run_dir, token)
         self._token = self.token.encode()
@@ -99,15 +116,27 @@ class ControlPlane:
         if error:
             self.bad += 1
         else:
-            try:
-                result = self._serve(request.op, request.args)
-            except MemcoordError as refusal:
-                error = str(refusal)
+            error, result = self._carry_out(request)
         self._control.send(line, [*frames[:-1], _reply(request.request_id, error, result)])
+
+    def _carry_out(self, request: Request) -> tuple[str, Any]:
+        """The error and the result of a call, now or when it was carried out before."""
+        if (before := self._calls.find(request.request_id, request.op)) is not None:
+            return "", before.result
+        self._calls.begin(request.request_id, request.op)
+        try:
+            result = self._serve(request.op, request.args)
+        except MemcoordError as refusal:
+            return str(refusal), None
+        if request.op not in PLAIN_OPS:
+            self._calls.done(result)
+            self._save()
+        return "", result
 
     def publish(self, publication: Publication) -> None:
         """Send statistics to those who subscribed with the token; the slow lose messages."""
         message = [self._token, encode(publication)]
+        self._backlog.append(message)
         for line in self._stats.lines:
             if line.is_known:
                 self._stats.send(line, message)
@@ -115,6 +144,8 @@ class ControlPlane:
     def _subscribe(self, line: Line, frames: list[bytes]) -> None:
         if frames[0][:1] == SUBSCRIBE and self._is_token(frames[0][1:]):
             line.is_known = True
+            for message in self._backlog:
+                self._stats.send(line, message)
 
     def _is_token(self, given: bytes) -> bool:
         return hmac.compare_digest(given, self._token)

@@ -4,7 +4,8 @@ A domain may have forked, and whoever got a copy of its memory's file keeps the 
 control group of the domain is killed where its launcher made one, else the init of the domain's PID
 namespace, and only where it has neither, the one process that attached.
 
-Owns: the pidfds of those inits, at most one per name. Main thread only; called by the loop.
+Owns: the pidfds of those inits, at most one per name, which are kept for the next hypervisor: a
+domain that has ended may have left processes. Main thread only; called by the loop.
 Rules: only domains that a launcher started (their names are configured, with tokens) are ended as
 a whole: the namespace of any other may be a container with other work in it.
 """
@@ -12,6 +13,7 @@ a whole: the namespace of any other may be a container with other work in it.
 import contextlib
 import os
 import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 #: A chain of parents that is longer is not followed.
@@ -20,11 +22,15 @@ _KILL_FILE = "cgroup.kill"
 
 
 class Endings:
-    """``cgroup``: a control group with a child for each launched domain, by name, or empty."""
+    """``cgroup``: a control group with a child for each launched domain, by name, or empty.
 
-    def __init__(self, cgroup: str) -> None:
-        self._cgroup = cgroup
-        self._inits: dict[str, int] = {}
+    ``inits``: those that the hypervisor before noted, by name; ``keep(name, fd)`` keeps one.
+    """
+
+    def __init__(
+        self, cgroup: str, inits: Mapping[str, int], keep: Callable[[str, int], None]
+    ) -> None:
+        self._cgroup, self._inits, self._keep = cgroup, dict(inits), keep
 
     def note(self, name: str, pid: int) -> None:
         """The process ``pid`` attached as ``name``, which a launcher started."""
@@ -32,6 +38,7 @@ class Endings:
         init = init_of(pid)
         if init >= 0:
             self._inits[name] = init
+            self._keep(f"init/{name}", init)
 
     def kill(self, name: str, pidfd: int = -1) -> None:
         """End all of ``name``, which may have ended; ``pidfd``: of the process that attached."""

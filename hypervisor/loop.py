@@ -26,13 +26,15 @@ from hypervisor.admission import Admission, pidfd_of
 from hypervisor.attach import AttachListener, hand_over
 from hypervisor.config import HypervisorConfig
 from hypervisor.control import ControlPlane
+from hypervisor.coordination.by_hand import MemoryControl
 from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.coordination.decisions import Decision
 from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.ending import Endings
+from hypervisor.keeping.calls import Calls
 from hypervisor.keeping.held import Held
 from hypervisor.keeping.saved import Saved, entry_of, saved_domain
-from hypervisor.public.backend import EXCESS, STANDING, STUCK, Backend, DomainSpec, not_reached
+from hypervisor.public.backend import EXCESS, STUCK, Backend, DomainSpec, not_reached
 from hypervisor.public.errors import (
     AttachRefused,
     ConfigError,
@@ -40,6 +42,7 @@ from hypervisor.public.errors import (
     MemcoordError,
 )
 from hypervisor.public.messages import (
+    PLAIN_OPS,
     VERSION,
     Attached,
     AttachRequest,
@@ -56,6 +59,8 @@ GRACE_S = 0.5
 #: A closed domain whose memory is not back after this time is reported.
 LINGER_S = 2.0
 DOORBELL_ID_BYTES = 16
+#: Operations that the coordinator notes by the target that they set.
+TARGET_OPS = ("mem-set", "tmem-set")
 
 #: Write one event of the run: what happened, and its fields.
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -79,12 +84,21 @@ class Hypervisor:
         self._config, self._backend, self._coordinator = config, backend, coordinator
         self._on_event, self._clock, self._watch_fd = on_event, clock, watch_fd
         self._domains = DomainTable()
-        self._endings = Endings(config.cgroup)
-        self._admission = Admission(config, self._domains)
         self._held = held = held or Held()
+        self._endings = Endings(config.cgroup, held.take_below("init"), held.keep)
+        self._admission = Admission(config, self._domains)
         saved = held.saved
-        token = "" if saved is None else saved.token
-        self._control = ControlPlane(run_dir, self._serve, token=token, listen=held.listen)
+        self._calls = Calls(() if saved is None else saved.calls)
+        self._memory = MemoryControl(config, backend, coordinator)
+        self._control = ControlPlane(
+            run_dir,
+            self._serve,
+            calls=self._calls,
+            save=self._save,
+            token="" if saved is None else saved.token,
+            backlog=held.begin.restarts > 0,
+            listen=held.listen,
+        )
         self._listener = AttachListener(run_dir, self._admit, self._told, listen=held.listen)
         self._stopping = False
         self._bad_logged = 0
@@ -95,6 +109,8 @@ class Hypervisor:
             self._resume(saved)
         self._promise()
         self._save()
+        if saved is not None:  # the one before may have died before it did
+            self._control.publish(self._publication())
 
     def run(self) -> None:
         """Serve until ``shutdown`` is asked for or the watch fd ends."""
@@ -157,7 +173,9 @@ class Hypervisor:
             domains = [saved_domain(entry) for entry in self._domains]
             kept = self._coordinator.keep()
             spent = sorted(self._admission.spent)
-            self._held.save(Saved(self._control.token, self._ticks, domains, spent, kept))
+            leaving = {int(domid): name for domid, name in self._domains.leaving.items()}
+            token, calls = self._control.token, self._calls.keep()
+            self._held.save(Saved(token, self._ticks, domains, spent, leaving, kept, calls))
 
     def _poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         poller = select.poll()
@@ -312,6 +330,14 @@ class Hypervisor:
                 self._on_event("detach-failed", {"domid": entry.domid, "why": str(error)})
         self._save()
 
+    def _detach_for(self, entry: DomainEntry) -> None:
+        """Detach a domain for an operator: that it is off the list is one save with the answer."""
+        self._coordinator.note(entry.domid, "detached by the operator")
+        self._domains.remove(entry.domid)
+        self._calls.done(None)
+        self._save()
+        self._detach(entry, "asked for")
+
     def _close_memory(self, entry: DomainEntry, reason: str) -> None:
         """Tell a domain that lives before its memory goes; its domid stays taken until that."""
         is_dead = entry.pidfd >= 0 and _has_input(entry.pidfd)
@@ -394,6 +420,21 @@ class Hypervisor:
         return entry
 
     def _serve(self, op: str, args: dict[str, Any]) -> Any:
+        result = self._carry_out(op, args)
+        if op not in PLAIN_OPS:
+            self._note_by_hand(op, args)
+        return result
+
+    def _note_by_hand(self, op: str, args: dict[str, Any]) -> None:
+        """Tell ``why`` of what no target shows."""
+        if op in TARGET_OPS:
+            return
+        what = ", ".join(f"{name} {value}" for name, value in args.items() if name != "domain")
+        for entry in self._domains:
+            if args.get("domain") in ("", entry.name):
+                self._coordinator.note(entry.domid, f"{op} by the operator; {what}".rstrip("; "))
+
+    def _carry_out(self, op: str, args: dict[str, Any]) -> Any:
         if op in TMEM_OPS:
             return serve(self._backend, self._domains, op, args)
         match op:
@@ -416,15 +457,16 @@ class Hypervisor:
             case "why":
                 return self._why(args["domain"])
             case "mem-set":
-                return self._mem_set(self._entry_named(args["domain"]), args["target_frames"])
+                entry = self._entry_named(args["domain"])
+                return self._memory.mem_set(entry, args["target_frames"])
             case "mem-pin" | "mem-unpin":
-                return self._pin(
-                    op, self._entry_named(args["domain"]), args["frame"], args["count"]
-                )
+                entry = self._entry_named(args["domain"])
+                return self._memory.pin(op, entry, args["frame"], args["count"])
             case "tmem-set":
-                return self._tmem_set(self._entry_named(args["domain"]), args["target_pages"])
+                entry = self._entry_named(args["domain"])
+                return self._memory.tmem_set(entry, args["target_pages"])
             case "detach":
-                return self._detach(self._entry_named(args["domain"]), "asked for")
+                return self._detach_for(self._entry_named(args["domain"]))
             case "shutdown":
                 return self.shutdown()
         raise InternalError(f"op {op} is checked but not served")
@@ -434,56 +476,12 @@ class Hypervisor:
         decisions = self._coordinator.why(name)
         entry = self._entry_named(name) if not decisions else self._domains.named(name)
         if entry is not None:
-            now = self._standing(entry)
+            now = self._memory.standing(entry)
             if said := not_reached(now):
                 target = now["target_frames"]
                 time_ns = self._coordinator.now_ns()
                 decisions.append(Decision(self._ticks, time_ns, name, "ram", target, target, said))
         return msgspec.to_builtins(decisions)
-
-    def _standing(self, entry: DomainEntry) -> dict[str, Any]:
-        """Where a domain is on its way to its targets."""
-        domains = self._backend.snapshot().domains
-        now = next(domain for domain in domains if domain.domid == entry.domid)
-        return {name: getattr(now, name) for name in STANDING}
-
-    def _mem_set(self, entry: DomainEntry, target_frames: int) -> dict[str, Any]:
-        """Pin the RAM target against the policy; -1 lets the policy set it again. How far it is."""
-        if not -1 <= target_frames <= entry.config.maxmem_frames:
-            raise ConfigError(
-                "target", f"must be 0 to {entry.config.maxmem_frames} frames (maxmem)"
-            )
-        released = target_frames < 0
-        self._backend.set_target(
-            entry.domid, entry.config.target_frames if released else target_frames
-        )
-        self._coordinator.pin(entry.domid, ram_frames=target_frames)
-        self._save()
-        return self._standing(entry)
-
-    def _pin(self, op: str, entry: DomainEntry, frame: int, count: int) -> None:
-        """Pin frames as targets of DMA, or let go of them."""
-        if not (0 <= frame < frame + count <= entry.config.maxmem_frames):
-            raise ConfigError(
-                "frame", f"must be 0 to {entry.config.maxmem_frames - 1} (maxmem), count 1 or more"
-            )
-        work = self._backend.pin_dma if op == "mem-pin" else self._backend.unpin_dma
-        try:
-            work(entry.domid, frame, count)
-        except InternalError:
-            what = f"{count} frames from {frame} on are not all memory of {entry.name} now"
-            raise ConfigError("frame", f"{what}: ask for frames it has been granted") from None
-
-    def _tmem_set(self, entry: DomainEntry, target_pages: int) -> dict[str, Any]:
-        """Pin the tmem target against the policy; below 0 lets the policy set it again. How far."""
-        total = self._config.total_frames
-        if target_pages > total:
-            raise ConfigError("target", f"must be 0 to {total} pages (all host memory)")
-        pages = max(target_pages, -1)
-        self._backend.set_tmem_target(entry.domid, pages)
-        self._coordinator.pin(entry.domid, tmem_pages=pages)
-        self._save()
-        return self._standing(entry)
 
 
 def _peer(domid: DomId) -> str:

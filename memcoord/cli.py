@@ -116,7 +116,8 @@ def bench(
     which: Annotated[
         str,
         typer.Argument(
-            help="grant, ring, tmem, policies, mechanisms, cheats, interference, bursts, chaos."
+            help="grant, ring, tmem, policies, smartmem, mechanisms, cheats, interference, bursts, "
+            "chaos."
         ),
     ],
     as_json: Json = False,
@@ -162,6 +163,23 @@ def bench(
     }
     given = {name: value for name, value in options.items() if value}
     raise typer.Exit(bench_command(which, as_json, rounds, out, given))
+
+
+@app.command()
+def claims(
+    claim: Annotated[
+        str | None, typer.Argument(help="One claim, as M6, or those of one work, as M.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Ten minutes on two cores.")] = False,
+    as_json: Json = False,
+    markdown: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Fill the page's table.")
+    ] = None,
+) -> None:
+    """Judge what the works this builds on claim, each by a run of the benches it needs."""
+    from memcoord.commands.claims import claims_command
+
+    raise typer.Exit(claims_command(claim, quick, as_json, markdown))
 
 
 @app.command()

@@ -200,7 +200,7 @@ class Policy(Protocol):
     """The whole plug-in interface. A class may also say, as attributes:
 
     ``name``, for reports; ``needs``, those of ``NEEDS`` that it cannot decide anything without;
-    and promises the conformance kit tries: ``monotone``, ``settles``, ``vectors``.
+    and promises the conformance kit tries: ``monotone``, ``truthful``, ``settles``, ``vectors``.
     """
 
     def plan(self, view: View) -> Plan:

@@ -49,6 +49,7 @@ CLAUSES = {
     "nonsense": "empty, huge and impossible views have valid plans too",
     "speed": f"a plan for 10,000 domains comes within {KIT_DEADLINE_S:g} s",
     "monotone": "more demand never gets less memory (if the class says monotone = True)",
+    "truthful": "a claim above its need gets a domain nothing it can use (truthful = True)",
     "settles": "shown its own plan it comes to rest (settles = True, or a number of ticks)",
     "vectors": "the examples in the class's vectors come out as they say",
 }
@@ -65,6 +66,7 @@ _SMALL_VIEWS: dict[str, Clause] = {
     "unknown": clauses.unknown,
     "quiet": clauses.quiet,
     "monotone": clauses.monotone,
+    "truthful": clauses.truthful,
     "settles": clauses.settles,
 }
 
@@ -126,7 +128,9 @@ def examine(
 def _is_tried(name: str, kind: type, timed: bool) -> bool:
     if name == "speed":
         return timed
-    return name not in ("monotone", "settles", "vectors") or bool(getattr(kind, name, False))
+    return name not in ("monotone", "truthful", "settles", "vectors") or bool(
+        getattr(kind, name, False)
+    )
 
 
 def _try_view(subject: Subject, view: View, tried: list[str], failures: dict[str, Failure]) -> None:

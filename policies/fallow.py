@@ -1,48 +1,49 @@
-"""fallow: whole working sets first, in RAM; idle memory goes to domains that can use it.
+"""fallow: most of an equal share of RAM for everybody; the rest makes working sets whole.
 
-Sources: the balance set of Denning (CACM 1968; Working Sets Past and Present, TSE 1980), which
-admits a working set to memory whole or lets it wait; idle memory put to use, after Waldspurger
-(OSDI 2002). The combination is this project's own. RAM moves in areas, so targets are whole areas:
+Sources: max-min fairness (Bertsekas and Gallager, Data Networks, 6.5.2) for the share; for the rest
+the balance set of Denning (CACM 1968; Working Sets Past and Present, TSE 1980), which admits a
+working set to memory whole or lets it wait; idle memory put to use, after Waldspurger (OSDI 2002).
+The combination is this project's own. RAM moves in areas, so targets are whole areas:
 
 1. need = pages committed and 2 % more, in areas, between minimum and maximum
-2. if the needs fit and leave one area: each domain gets its need; the rest goes to the domains that
-   have least
-3. else: all memory but one area, which tmem keeps, is dealt out in the order of
-   need * (1 - part of the need that is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least
-   first, higher priority before lower, up to the need. The need of a domain that hardly stalls is
-   the memory it holds, less half of the idle part, until the other domains have enough
-4. tmem gets the memory that RAM does not take now, less an area for as long as RAM has to grow.
-   Each domain keeps the tmem pages it holds. Remaining tmem is divided in proportion to pages that
-   are neither in RAM nor in tmem; on a shrink the largest targets are cut first
+2. if the needs fit: each domain gets its need; the rest goes to the domains that have least
+3. else: each domain has the part ``share`` of what max-min would give it; the rest is dealt out in
+   the order of (need - what is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least first,
+   higher priority before lower, up to the need. The need of a domain that hardly stalls is the
+   memory it holds, less half of the idle part, until the other domains have enough
+4. tmem gets the memory that RAM does not take; each domain keeps the tmem pages it holds
 
 stall = pressure * (hits + swap-ins) / puts: a page put away and never asked for again is no reason
 to get more memory. In rule 3 stall rises at once and falls slowly, so an admitted domain stays in.
-Why: a page costs 1 in RAM, 20 in tmem, over 100 on disk, and many a miss-ratio curve has a cliff
-where the working set fits: then domains that run one after the other end sooner than domains that
-share the host and swap to disk. A domain that claims more than it needs has the larger need and is
-admitted later. Memory already held counts in favour of its domain, so that memory does not wander:
-every page moved must be written and read again. Signals: pages committed (where not measured: used,
-and failed puts), pressure, idle fraction, hits, swap-ins, puts. Time constant: need at once, one
-area per interval and domain where tmem must make room; 5 intervals until a domain counts as
-content, 20 until a stall has faded. Bad at: where a curve has no cliff an equal share is kinder to
-the worst domain; the last domain in the order waits for as long as the others work; pages committed
-and never used again count while their owner stalls.
+Why: many a miss-ratio curve has a cliff where the working set fits, and of two domains that share
+memory for one, both may gain as little as if they had none. Where no curve has a cliff an equal
+share is kinder, and nobody may be starved: hence rule 3 begins with one. A domain that claims more
+than it needs lacks more and comes later. Memory already held counts in favour of its domain, so
+that memory does not wander: every page moved must be written and read again. Signals: pages
+committed (where not measured: used, and failed puts), pressure, idle fraction, hits, swap-ins,
+puts. Time constant: need at once; 5 intervals until a domain counts as content, 20 until a stall
+has faded. Bad at: pages committed and never used again count while their owner stalls; who lacks
+most waits with its share for as long as the others work; a domain that stands still on purpose is
+taken for one that stalls.
 """
 
 from typing import Annotated
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.average import Step, moving_average
 from policies.base import Column, Plan, PolicyParams, View
-from policies.ram_targets import needed_frames, within
+from policies.ram_targets import (
+    AREA_FRAMES,
+    alphabet,
+    left_for_tmem,
+    needed_frames,
+    whole_areas,
+    within,
+)
 from policies.water import water_fill
 
-AREA_FRAMES = 512
-#: Pages counted as wanted by everybody, so that one that begins to grow finds some.
-HEADROOM_PAGES = 32
 #: Columns of the carry: stall on average and at its worst of late, of puts the part asked
 #: for again, idle fraction.
 AVERAGE, WORST, AGAIN, IDLE = range(4)
@@ -51,13 +52,14 @@ Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Fallow:
-    """Whole working sets in RAM, and tmem for the rest."""
+    """Most of an equal share of RAM, and the rest where it completes a working set."""
 
     name = "fallow"
     settles = True
+    truthful = True
 
     class Params(PolicyParams):
-        """``margin`` over the pages committed; ``left``: areas for tmem when memory is short.
+        """``margin`` over the pages committed; ``share``: part of an equal share that is kept.
 
         ``stall``: its weight in the order; below ``content`` it is none; ``lend``: part of what is
         idle that is lent; steps: ``step`` of the average, ``fade`` of the worst, ``trust`` of the
@@ -65,7 +67,7 @@ class Fallow:
         """
 
         margin: Part = 0.02
-        left: Annotated[int, msgspec.Meta(ge=0)] = 1
+        share: Part = 0.7
         stall: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.7
         content: Part = 0.25
         lend: Part = 0.5
@@ -85,16 +87,17 @@ class Fallow:
         need = np.ceil(needed_frames(view) * (1 + self.params.margin) / AREA_FRAMES)
         need = np.clip(need, low, high)
         areas = view.ram_capacity // AREA_FRAMES
-        if need.sum() <= areas - self.params.left:
-            ram, rule = _whole_areas(view, areas, need, high), np.zeros(len(view), dtype=np.intp)
+        if need.sum() <= areas:
+            ram, rule = whole_areas(view, areas, need, high), np.zeros(len(view), dtype=np.intp)
         else:
-            ram = self._one_after_the_other(view, areas - self.params.left, low, need, seen)
-            rule = np.where(ram >= need, 1, np.where(ram > low, 2, 3))
+            equal = water_fill(areas, view.weight, low, need)
+            own = np.maximum(low, np.floor(self.params.share * equal))
+            ram = self._completed(view, areas, own, need, seen)
+            rule = np.where(ram >= need, 1, np.where(ram > own, 2, 3))
         goal = np.clip(ram * AREA_FRAMES, view.ram_minimum, view.ram_maximum)
         goal = within(view, goal)
-        return Plan(
-            tmem=_tmem(view, goal, need * AREA_FRAMES), ram=goal, why=_RULES[rule], carry=seen
-        )
+        tmem = left_for_tmem(view, goal, need * AREA_FRAMES)
+        return Plan(tmem=tmem, ram=goal, why=_RULES[rule], carry=seen)
 
     def _watch(self, view: View) -> Column:
         """The carry, one array per column."""
@@ -114,15 +117,13 @@ class Fallow:
         idle = np.minimum(idle, moving_average(before[:, IDLE], idle, self.params.doze))
         return np.column_stack((average, worst, again, idle))
 
-    def _one_after_the_other(
-        self, view: View, areas: int, low: Column, need: Column, seen: Column
-    ) -> Column:
-        """Rule 3: areas for each."""
+    def _completed(self, view: View, areas: int, own: Column, need: Column, seen: Column) -> Column:
+        """Rule 3: areas for each, at least ``own``."""
         held = np.ceil(view.ram_current / AREA_FRAMES)
         content = seen[:, AVERAGE] < self.params.content
         lent = held * self.params.lend * seen[:, IDLE]
-        modest = np.where(content, np.clip(np.ceil(held - lent), low, need), need)
-        ram, names = low, _alphabet(view)
+        modest = np.where(content, np.clip(np.ceil(held - lent), own, need), need)
+        ram, names = own, alphabet(view)
         for want in (modest, need):
             lacks = want - np.minimum(held + view.used / AREA_FRAMES, want)
             key = lacks * (1 - self.params.stall * seen[:, WORST]) / view.weight
@@ -134,43 +135,11 @@ class Fallow:
         return ram
 
 
-def _whole_areas(view: View, areas: int, floor: Column, ceiling: Column) -> Column:
-    """Water filling in whole areas; the largest fractions are rounded up."""
-    level = water_fill(areas, view.weight, floor, ceiling)
-    ram = np.floor(level + 1e-6)
-    part = np.round(level - ram, 3)
-    order = np.lexsort((_alphabet(view), -view.ram_current, -part))
-    order = order[: max(round(level.sum() - ram.sum()), 0)]
-    ram[order] = np.minimum(ram + 1, ceiling)[order]
-    return ram
-
-
-def _alphabet(view: View) -> NDArray[np.intp]:
-    """The place of each name among all names: breaks ties in the same way for any domain order."""
-    return np.argsort(np.argsort(np.array(view.names, dtype=np.str_)))
-
-
-def _tmem(view: View, goal: Column, need: Column) -> Column:
-    """Rule 4: pages for each."""
-    promised = np.maximum(view.ram_target - view.ram_current, 0).sum()
-    growth = np.maximum(goal - np.maximum(view.ram_target, view.ram_current), 0).sum()
-    free = max(view.capacity - view.used.sum() - promised, 0)
-    now = min(free // AREA_FRAMES * AREA_FRAMES, growth)
-    kept = AREA_FRAMES if growth > now else 0
-    budget = max(view.capacity - promised - now - kept, 0)
-    over = budget - view.used.sum()
-    if over < 0:
-        return water_fill(budget, np.ones(len(view)), np.zeros(len(view)), view.used)
-    nowhere = np.maximum(need - view.ram_current - view.used, 0) + HEADROOM_PAGES
-    pages: Column = view.used + nowhere * (over / max(nowhere.sum(), 1))
-    return pages
-
-
 _RULES = np.array(
     [
         "memory for all: its need, and a share of the rest",
-        "memory is short: in, with all it needs",
-        "memory is short: in with a part, or lends idle memory",
-        "memory is short: waits, with its minimum and tmem",
+        "memory is short: all it needs",
+        "memory is short: its share, and a part of the rest",
+        "memory is short: its share, and tmem",
     ]
 )

@@ -28,7 +28,7 @@ from policies.kit_views import (
     is_scarce,
     reordered,
 )
-from policies.ram_targets import ROUNDING_FRAMES_MAX
+from policies.ram_targets import ROUNDING_FRAMES_MAX, needed_frames
 
 #: Plans in a row of the clause "carry"; what each carries is in the view of the next.
 KIT_SEQUENCE = 50
@@ -40,6 +40,8 @@ KIT_REST_PAGES = 2
 KIT_REST_OF_CAPACITY = 0.001
 #: Plans in a row of the clause "unknown".
 KIT_UNKNOWN_PLANS = 60
+#: What a domain of the clause "truthful" multiplies its need by.
+KIT_LIES = (2.0, 4.0)
 PRINTED_CHARACTERS_MAX = 100
 
 
@@ -230,6 +232,48 @@ def monotone(subject: Subject, view: View) -> str:
                         f"{what} {new:.0f}, without {old:.0f}"
                     )
     return ""
+
+
+def truthful(subject: Subject, view: View) -> str:
+    """A domain that claims more than it needs gets no more that it can use.
+
+    It exaggerates what tells of its need, all at once; not how long it stands still for memory, as
+    a guest can really do that and pays for it. Memory is of use up to the need it would have told;
+    a rounding of RAM targets is no gain.
+    """
+    before = _ask(subject.make(), copy_of(view))
+    if before is None:
+        return ""
+    for index in range(min(len(view), SHOWN_DOMAINS_MAX)):
+        honest = _useful(before, view, index)
+        for factor in KIT_LIES:
+            after = _ask(subject.make(), _exaggerated(view, index, factor))
+            if after is not None and _useful(after, view, index) > honest + ROUNDING_FRAMES_MAX:
+                return (
+                    f"{view.names[index]} can use {_useful(after, view, index):.0f} pages when it "
+                    f"claims {factor} times its need, {honest:.0f} when it tells the truth"
+                )
+    return ""
+
+
+def _useful(plan: CheckedPlan, view: View, index: int) -> float:
+    """Pages of RAM and tmem that ``index`` is given and, by what it tells in ``view``, needs."""
+    if plan.ram is None:
+        return min(_target(plan, "tmem", index), float(view.demand[index]))
+    need = float(needed_frames(view)[index])
+    ram = min(float(plan.ram[index]), need)
+    return ram + min(_target(plan, "tmem", index), need - ram)
+
+
+def _exaggerated(view: View, index: int, factor: float) -> View:
+    """``view`` with all that tells of the need of domain ``index`` so many times as large."""
+    told: dict[str, Any] = {}
+    for name in ("puts", "failed_puts", "failed_puts_total", "swap_ins", "committed"):
+        told[name] = getattr(view, name).copy()
+        told[name][index] *= factor
+    told["ram_used"] = view.ram_used.copy()
+    told["ram_used"][index] = min(view.ram_used[index] * factor, view.ram_current[index])
+    return copy_of(replace(view, **told))
 
 
 def settles(subject: Subject, view: View) -> str:

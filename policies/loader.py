@@ -52,6 +52,8 @@ BUILT_IN: dict[str, str] = {
     "self-balloon": "policies.self_balloon:SelfBalloon",
     "senpai": "policies.senpai:Senpai",
     "far-memory": "policies.far_memory:FarMemory",
+    "static-ram": "policies.static_ram:StaticRam",
+    "ram-max-min": "policies.ram_max_min:RamMaxMin",
     "fallow": "policies.fallow:Fallow",
 }
 

@@ -24,6 +24,7 @@ class MaxMin:
     name = "max-min"
     monotone = True
     settles = 1
+    truthful = True
 
     class Params(PolicyParams):
         """``floor``: the least of every domain; ``rest``: keep or share pages without demand."""

@@ -1,7 +1,7 @@
 """Arithmetic that policies of RAM share: units of their sources, needs, targets that fit the host.
 
-Owns: the scale between a source's absolute numbers and this host, and ``within``. Pure. Called by
-the policies that set RAM targets.
+Owns: the scale between a source's absolute numbers and this host, ``within``, and what RAM leaves
+to tmem. Pure. Called by the policies that set RAM targets.
 
 The sources were written for hosts of many GiB: a step of 100 MiB says nothing on a host of 64 MiB.
 Their absolute numbers are parameters in pages with the source's own value, multiplied by ``scale``:
@@ -9,13 +9,16 @@ Their absolute numbers are parameters in pages with the source's own value, mult
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.base import Column, View
+from policies.water import water_fill
 
 FRAMES_PER_MIB = 256
+AREA_FRAMES = 512
 SOURCE_HOST_FRAMES = 16 * 1024 * FRAMES_PER_MIB
 #: RAM targets are put into force in areas of so many frames, rounded down.
-ROUNDING_FRAMES_MAX = 512
+ROUNDING_FRAMES_MAX = AREA_FRAMES
 
 
 def host_frames(view: View) -> int:
@@ -81,3 +84,37 @@ def within(view: View, wanted: Column) -> Column:
     if excess > 0 and spare.any():
         fit = fit - spare * min(excess / spare.sum(), 1.0)
     return fit
+
+
+def whole_areas(view: View, areas: float, floor: Column, ceiling: Column) -> Column:
+    """Water filling in whole areas; the largest fractions are rounded up."""
+    level = water_fill(areas, view.weight, floor, ceiling)
+    ram = np.floor(level + 1e-6)
+    part = np.round(level - ram, 3)
+    order = np.lexsort((alphabet(view), -view.ram_current, -part))
+    order = order[: max(round(level.sum() - ram.sum()), 0)]
+    ram[order] = np.minimum(ram + 1, ceiling)[order]
+    return ram
+
+
+def alphabet(view: View) -> NDArray[np.intp]:
+    """The place of each name among all names: breaks ties in the same way for any domain order."""
+    return np.argsort(np.argsort(np.array(view.names, dtype=np.str_)))
+
+
+def left_for_tmem(view: View, goal: Column, need: Column) -> Column:
+    """Tmem pages for each, when RAM is to be ``goal`` and the programs want ``need`` frames.
+
+    RAM comes first: what it still has to grow by is no longer tmem's. Each domain keeps the pages
+    it holds, as nothing is pulled back from tmem; on a shrink the largest targets are cut first.
+    The rest is filled by water up to the pages that are nowhere, and what nobody needs is shared.
+    """
+    growth = np.maximum(goal - view.ram_current, 0).sum()
+    budget = max(view.capacity - growth, 0)
+    over, even = budget - view.used.sum(), np.ones(len(view))
+    if over < 0:
+        return water_fill(budget, even, 0 * even, view.used)
+    nowhere = np.maximum(need - np.maximum(view.ram_current, goal) - view.used, 0)
+    more = water_fill(over, even, 0 * even, nowhere)
+    pages: Column = view.used + more + (over - more.sum()) / max(len(view), 1)
+    return pages

@@ -17,6 +17,7 @@ class StaticAlloc:
     name = "static-alloc"
     monotone = True
     settles = True
+    truthful = True
 
     def plan(self, view: View) -> Plan:
         """An equal share for everybody."""

@@ -54,7 +54,7 @@ static int domain_make_memory(struct mc_host *host, struct mc_domain *domain, ui
 
 /* Lay out meta, at first and at every reboot. A rise of `boots` tells threads of the guest before
  * the reboot that they are gone. */
-static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
+static int domain_format_meta(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_control *control = (struct mc_control *)domain->meta;
     struct mc_ring *rings[2];
@@ -75,7 +75,7 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain, ui
     domain->kept_first = domain->kept_end = 0;
     memset(domain->is_unfinished, 0, sizeof domain->is_unfinished);
     domain->credit_seen = 0;
-    atomic_store(&control->boots, boots);
+    atomic_store(&control->boots, domain->boots);
     control->mechanism = domain->mechanism->id;
     control->granule_frames = domain->granule_frames;
     control->backing = (uint32_t)host->backing;
@@ -203,7 +203,7 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
                 domain->mechanism->name, domain->boot_areas, domain->areas);
     if (!status) {
         domain_note_target(domain, spec->target_frames);
-        status = domain_format_meta(host, domain, 0);
+        status = domain_format_meta(host, domain);
     }
     return status;
 }
@@ -294,13 +294,13 @@ static int domain_boot_again(struct mc_host *host, struct mc_domain *domain)
 }
 
 /* Under the lock: take all but the pinned areas, and boot. */
-static int domain_restart(struct mc_host *host, struct mc_domain *domain, uint32_t boots)
+static int domain_restart(struct mc_host *host, struct mc_domain *domain)
 {
     int status;
     domain->is_unbooted = 1;
     mc_condemn_all(host, domain, 1);
     domain->config_bell++;      /* voids whatever the guest before said of its configuration */
-    status = domain_format_meta(host, domain, boots);
+    status = domain_format_meta(host, domain);
     if (!status) {
         domain_restore_pinned(domain);
         status = mc_errand(host, domain, domain_boot_again, MC_REBOOT_NS_MAX);
@@ -311,28 +311,40 @@ static int domain_restart(struct mc_host *host, struct mc_domain *domain, uint32
     return status;
 }
 
+/* From here on the reboot is to be carried out, by whoever goes on with the books. */
+static void domain_begin_reboot(struct mc_domain *domain)
+{
+    domain->boots++;
+    MC_BOOKED();
+    domain->is_rebooting = 1;
+    MC_BOOKED();
+}
+
 int mc_domain_reboot(struct mc_host *host, uint32_t domid)
 {
     int status;
     struct mc_domain *domain = mc_domain_at(host, domid, &status);
-    uint32_t boots;
     if (status)
         return status;
-    if (mc_phase_of(domain) != MC_ACTIVE)
+    if (mc_phase_of(domain) != MC_ACTIVE &&
+        (mc_phase_of(domain) == MC_BROKEN || domain->leaving || !domain->is_rebooting))
         return MC_ESTATE;
-    boots = atomic_load(&domain->control->boots);
     mc_host_lock(host);
+    domain_begin_reboot(domain);
     status = mc_domain_quiesce(host, domain, MC_REBOOT_NS_MAX);
     if (!status) {
         mc_domain_detach(host, domain);
         domain->broken_status = 0;
-        status = domain_restart(host, domain, boots + 1);
+        status = domain_restart(host, domain);
         domain_note_target(domain, domain->target_frames);
         domain_activate(host, domain);
     }
     if (status)                 /* without its boot memory: the main thread is to close it */
         mc_phase_set(domain, MC_BROKEN);
     domain->broken_status = (uint32_t)-status;
+    MC_BOOKED();
+    domain->is_rebooting = 0;
+    MC_BOOKED();
     atomic_store(&domain->control->state, status ? MC_STATE_BROKEN : MC_STATE_OPEN);
     mc_host_unlock(host);
     mc_eventfd_ring(status ? host->event_fd : host->kick_fd);

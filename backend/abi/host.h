@@ -174,6 +174,10 @@ struct mc_domain {
     uint32_t kept_first;        /* number of the oldest, */
     uint32_t kept_end;          /* and of the next to come */
     uint32_t is_hungry;         /* its keeper rests and wants to know of memory that comes free */
+    uint32_t boots;             /* times a reboot began; the guest is told in control->boots */
+    uint32_t is_rebooting;      /* a reboot has begun and not ended; a process that goes on with
+                                 * the books is to call mc_domain_reboot again */
+    int64_t tmem_target_pages;  /* for such a process; below 0: no limit */
     uint32_t is_unbooted;       /* taken from for a reboot that has not ended; its mechanism does
                                  * not follow that */
     int (*errand)(struct mc_host *host, struct mc_domain *domain);  /* mc_errand, or NULL */
@@ -304,7 +308,8 @@ int mc_domain_close(struct mc_host *host, uint32_t domid, uint64_t grace_ns);
 int mc_domain_is_gone(struct mc_host *host, uint32_t domid);
 /* The guest starts anew: its meta is formatted, its memory is the memory it boots with. Target,
  * pins and fds stay. The guest's own threads must have ended or let go of it. As open; MC_ETIMEOUT
- * when file or threads do not let go within MC_REBOOT_NS_MAX: the domain is broken then. */
+ * when file or threads do not let go within MC_REBOOT_NS_MAX: the domain is broken then. A reboot
+ * that a killed process had begun is carried out anew. */
 int mc_domain_reboot(struct mc_host *host, uint32_t domid);
 /* Keep this many frames free for domains to come; no domain that is open gets them. */
 void mc_host_promise(struct mc_host *host, uint64_t frames);

@@ -72,7 +72,8 @@ static int recover_map(struct mc_host *host, struct mc_domain *domain,
 }
 
 /* What the process before had of its own in the domain. One that was being closed goes on so. One
- * that was being rebooted is broken: the main thread is to close it. */
+ * that was being rebooted is served by nobody until the main thread has rebooted it: of its rings
+ * and of its mechanism's device nothing is left then. */
 static void recover_phase(struct mc_domain *domain)
 {
     enum mc_phase phase = mc_phase_of(domain);
@@ -85,6 +86,9 @@ static void recover_phase(struct mc_domain *domain)
     domain->errand_runs = 0;
     if (domain->leaving) {
         domain->leaving = 1;            /* nothing is lost by condemning its areas twice */
+        phase = MC_CLOSING;
+    } else if (domain->is_rebooting && phase != MC_BROKEN) {
+        domain->is_unbooted = 1;
         phase = MC_CLOSING;
     } else if (phase != MC_ACTIVE && phase != MC_BROKEN) {
         domain->broken_status = domain->broken_status ? domain->broken_status
@@ -227,7 +231,8 @@ static void recover_serve(struct mc_host *host, struct mc_recovery *report)
              report->gone);
     __atomic_store_n(&host->attached, report->kept, __ATOMIC_RELEASE);
     for (uint64_t mask = report->kept; (domain = mc_next(host, &mask));)
-        recover_rings(host, domain, report);
+        if (!domain->is_rebooting)
+            recover_rings(host, domain, report);
     for (uint64_t mask = report->kept; (domain = mc_next(host, &mask));)
         if (mc_phase_of(domain) == MC_ACTIVE)
             recover_offer(host, domain);

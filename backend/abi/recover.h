@@ -14,6 +14,7 @@
  *   sums     are counted anew: domains, banks, host.
  *   rings    what was written as a response is published. A record that was taken and is neither
  *            answered nor kept is executed again (mc_is_again).
+ *   reboots  that had begun are carried out anew, once the threads run: mc_domain_reboot.
  *   devices  mechanism->recover mends what the mechanism keeps, mechanism->target asks anew.
  */
 #ifndef MC_RECOVER_H

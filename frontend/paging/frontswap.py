@@ -155,7 +155,8 @@ class Frontswap:
 
         Takes the first device for whose pages ``has_room(pages)``, slots in ascending order. Stops
         when ``unuse(device, offset)`` says so. ``unuse`` may free the slot and store another page
-        there. Returns the number of pages pulled back.
+        there, and free other slots, which are not pulled back then. Returns the number of pages
+        pulled back.
         """
         surplus = self.stored_pages - target_pages
         for number, device in self._devices.items():
@@ -166,14 +167,20 @@ class Frontswap:
 
     def _pull(self, number: int, device: _Device, wanted: int, unuse: Unuse) -> int:
         pulled = 0
-        for offset in list(device.offsets())[:wanted]:
-            self._pulled, self._is_refilled = (number, offset), False
-            if not unuse(number, offset):
-                break
-            if not self._is_refilled:
-                self.invalidate_page(number, offset)  # in case the caller did not
-            pulled += 1
-        self._pulled = None
+        try:
+            for offset in list(device.offsets())[:wanted]:
+                if self._devices.get(number) is not device:  # swapped off meanwhile
+                    break
+                if not device.held[offset]:  # freed meanwhile
+                    continue
+                self._pulled, self._is_refilled = (number, offset), False
+                if not unuse(number, offset):
+                    break
+                if self._devices.get(number) is device and not self._is_refilled:
+                    self.invalidate_page(number, offset)  # in case the caller did not
+                pulled += 1
+        finally:
+            self._pulled = None
         return pulled
 
     # For a caller that puts several operations into one batch of its own

@@ -47,7 +47,9 @@ from policies.checked import describe_error
 
 FAULT_TEXT_MAX = 300
 OPTED_OUT = "opted out: no policy changes its targets"
-TAKEN_OVER = "taken over from a hypervisor that died: decisions before are forgotten"
+TAKEN_OVER = "taken over from a hypervisor that died: its policy's decisions are forgotten"
+#: Deeds of the operator that the next coordinator still knows, per domain.
+BY_HAND_MAX, BY_HAND_CHARACTERS_MAX = 8, 120
 
 Runner = Callable[[Callable[[], object], float], object]
 
@@ -154,7 +156,23 @@ class Coordinator:
         rule = "set by the operator" if pinned >= 0 else "given back to the policy by the operator"
         tick, name = self._statistics.ticks, member.config.name
         new = pinned if pinned >= 0 else old
-        self._journal.add(Decision(tick, self._clock(), name, kind, old, new, rule))
+        self._note_deed(member, Decision(tick, self._clock(), name, kind, old, new, rule))
+
+    def note(self, domid: DomId, what: str) -> None:
+        """A line for ``why``: something other than a target was changed by hand. May be unknown."""
+        member = self._members.get(domid)
+        if member is not None:
+            tick, name = self._statistics.ticks, member.config.name
+            target = -1 if member.seen is None else member.seen.tmem_target_pages
+            done = Decision(
+                tick, self._clock(), name, "operator", target, target, what[:BY_HAND_CHARACTERS_MAX]
+            )
+            self._note_deed(member, done)
+
+    def _note_deed(self, member: Member, deed: Decision) -> None:
+        self._journal.add(deed)
+        member.by_hand.append(deed)
+        del member.by_hand[:-BY_HAND_MAX]
 
     def keep(self) -> KeptCoordination:
         """What the next coordinator needs to go on as this one would."""
@@ -182,6 +200,8 @@ class Coordinator:
                 self._kept_tmem[domid] = one.tmem
             if one.ram is not None:
                 self._kept_ram[domid] = one.ram
+            for deed in member.by_hand:
+                self._journal.add(deed)
             tick, target = self._statistics.ticks, now.tmem_target_pages
             note = Decision(tick, self._clock(), now.name, "policy", target, target, TAKEN_OVER)
             self._journal.add(note)

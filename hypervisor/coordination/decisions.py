@@ -20,7 +20,7 @@ class Decision:
     tick: int
     time_ns: int
     domain: str
-    kind: Literal["tmem", "ram", "policy"]
+    kind: Literal["tmem", "ram", "policy", "operator"]
     old: int  # target before, -1: unlimited
     new: int  # target after
     rule: str  # which branch of the policy, or which rule of the coordinator

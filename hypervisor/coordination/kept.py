@@ -1,8 +1,8 @@
 """What the coordinator knows and the coordinator of the next hypervisor must know as well.
 
 Owns: ``KeptCoordination`` and how it is made of members and targets. Called by the coordinator.
-Not kept: the journal behind ``why``, and the snapshot that differences are taken from; the next
-coordinator begins with one of its own.
+Of the journal behind ``why``, what an operator did is kept, and no more. Not kept: the snapshot
+that differences are taken from; the next coordinator begins with one of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from hypervisor.config import DomainConfig
+from hypervisor.coordination.decisions import Decision
 from hypervisor.coordination.snapshot_view import Member
 from hypervisor.public.units import DomId
 
@@ -24,6 +25,7 @@ class KeptMember(msgspec.Struct):
     pinned_ram_frames: int | None
     waiting_frames: int
     carried: list[float] | None
+    by_hand: list[Decision]
     tmem: int | None
     ram: int | None
     is_provisional: bool = False
@@ -47,6 +49,7 @@ def kept_of(member: Member, tmem: int | None, ram: int | None) -> KeptMember:
         pinned_ram_frames=member.pinned_ram_frames,
         waiting_frames=member.waiting_frames,
         carried=None if member.carried is None else member.carried.tolist(),
+        by_hand=member.by_hand,
         tmem=tmem,
         ram=ram,
         is_provisional=member.is_provisional,
@@ -64,4 +67,5 @@ def member_of(kept: KeptMember, config: DomainConfig) -> Member:
         pinned_ram_frames=kept.pinned_ram_frames,
         waiting_frames=kept.waiting_frames,
         carried=None if kept.carried is None else np.array(kept.carried, dtype=np.float64),
+        by_hand=kept.by_hand,
     )

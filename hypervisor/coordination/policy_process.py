@@ -28,6 +28,7 @@ import numpy as np
 
 from hypervisor.coordination.policy_runner import Failed, Loading, Stalled
 from hypervisor.public.constants import MAX_DOMAINS
+from hypervisor.public.documents import UNREADABLE
 from policies import confine, crossing
 from policies.base import NEEDS, Plan, PolicyError, View
 
@@ -207,7 +208,7 @@ class PolicyProcess:
             answer = msgspec.msgpack.decode(data, type=crossing.Answer)
         except OSError:
             raise self._gone(child) from None
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             raise self._fail(child, "its process answered no message of ours") from None
         if answer.number != child.pending:
             raise self._fail(child, "its process answered what it was not asked")
@@ -231,7 +232,7 @@ class PolicyProcess:
             case "plan":
                 try:
                     plan = crossing.taken(self._plans, answer, view)
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
                     raise self._fail(
                         child, f"its process answered no plan: {_line(str(error))}"
                     ) from None

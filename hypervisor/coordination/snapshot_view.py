@@ -13,12 +13,13 @@ all. A domain that opted out is not in the view, nor is its memory in the capaci
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.config import DomainConfig
+from hypervisor.coordination.decisions import Decision
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
 from policies import View
@@ -41,6 +42,7 @@ class Member:
     waiting_frames: int = 0  # RAM growth planned but not there yet
     excess_ticks: int = 0  # consecutive ticks with more memory than was granted
     carried: NDArray[np.float64] | None = None  # its row in the carry of the last valid plan
+    by_hand: list[Decision] = field(default_factory=list)  # what the operator did last
 
 
 Present = Sequence[tuple[Member, DomainSnapshot]]

@@ -4,6 +4,7 @@ Owns: ``Held``. Names of what is kept:
   state                          what Python knows (``saved.py``)
   attach.sock, control.ipc, ...  listening sockets: who connects while no hypervisor serves, waits
   peer/DOMID/connection, pidfd   a domain's connection, and its process
+  init/NAME                      of the PID namespace that a launched domain is or was in
   anything else                  the backend's: the caller of ``keep`` and ``taken`` says
 Rules: the hypervisor's main thread only. What is handed to a domain is kept first. A hypervisor
 without a keeper has a ``Held`` all the same, which keeps nothing and remembers nothing.

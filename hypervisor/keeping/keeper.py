@@ -19,6 +19,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -192,9 +193,7 @@ class Keeper:
     def _heed(self, life: _Life, message: channel.Message, fds: list[int]) -> None:
         match message:
             case channel.Keep(names):
-                for name, fd in zip(names, fds, strict=True):
-                    self._drop(name)
-                    self._held[name] = fd
+                self._keep(names, fds)
             case channel.Drop(name):
                 for held in [one for one in self._held if f"{one}/".startswith(f"{name}/")]:
                     self._drop(held)
@@ -211,6 +210,20 @@ class Keeper:
                 life.is_ending = True
             case Failed():
                 life.failed = message
+
+    def _keep(self, names: tuple[str, ...], fds: list[int]) -> None:
+        """All of them, or none where this process has no file descriptors left."""
+        if len(fds) == len(names):
+            for name, fd in zip(names, fds, strict=True):
+                self._drop(name)
+                self._held[name] = fd
+            return
+        for fd in fds:
+            os.close(fd)
+        sys.stderr.write(
+            f"memcoord: note: the keeper has no file descriptors left (ulimit -n), so {names[0]} "
+            "ends with the hypervisor\n"
+        )
 
     def _drop(self, name: str) -> None:
         fd = self._held.pop(name, -1)

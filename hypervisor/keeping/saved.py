@@ -13,10 +13,11 @@ import msgspec
 from hypervisor.config import DomainConfig
 from hypervisor.coordination.kept import KeptCoordination
 from hypervisor.domains import DomainEntry
+from hypervisor.keeping.calls import DoneCall
 from hypervisor.public.errors import InternalError
 from hypervisor.public.units import DomId
 
-LAYOUT = 1
+LAYOUT = 2
 
 
 class SavedDomain(msgspec.Struct):
@@ -31,13 +32,18 @@ class SavedDomain(msgspec.Struct):
 
 
 class Saved(msgspec.Struct):
-    """All of it. ``token`` is the operator's, ``spent`` are names whose own token was used."""
+    """All of it. ``token`` is the operator's, ``spent`` are names whose own token was used.
+
+    ``leaving``: names of detached domains whose memory is not all back, by domid.
+    """
 
     token: str
     ticks: int
     domains: list[SavedDomain]
     spent: list[str]
+    leaving: dict[int, str]
     coordination: KeptCoordination
+    calls: list[DoneCall]
 
 
 def saved_domain(entry: DomainEntry) -> SavedDomain:

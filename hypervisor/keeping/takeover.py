@@ -15,6 +15,7 @@ import msgspec
 
 from hypervisor.door import Door, Peer
 from hypervisor.keeping.channel import MESSAGE_BYTES_MAX, Message, Taken, TakeOver
+from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.messages import KEEPER_SOCKET, TOKEN_FILE
 
@@ -59,7 +60,7 @@ class TakeOvers:
             request = msgspec.msgpack.decode(data, type=Message) if data else None
         except BlockingIOError:
             return
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *UNREADABLE):
             request = None
         if peer is self._asking or not isinstance(request, TakeOver):
             self._door.drop(peer)  # whoever asked waits no longer; the request is carried out
@@ -94,7 +95,7 @@ def ask(run_dir: Path, token: str, python: str, packages: str) -> int:
         except (FileNotFoundError, ConnectionRefusedError):
             why = f"no keeper serves {run_dir}: its memory is gone, start another hypervisor"
             raise ConfigError("--recover", why) from None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise MemcoordError(f"the keeper of {run_dir} does not answer: {error}") from None
     if not isinstance(answer, Taken) or answer.refusal:
         why = answer.refusal if isinstance(answer, Taken) else type(answer).__name__

@@ -15,8 +15,13 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from hypervisor.public.errors import ConfigError
 
+#: What msgspec raises for bytes that somebody else sent or wrote; also for text that is no UTF-8,
+#: and for values that are nested too deep.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 INT_MIN, INT_MAX = -(1 << 63), (1 << 64) - 1
 #: Digits of a number that are read: more than any bound has, fewer than Python refuses.
 DIGITS_MAX = 1000

@@ -86,7 +86,10 @@ class Refused(_Message, tag="refused"):
 
 
 class Request(_Message, tag="request"):
-    """Client to hypervisor: ``op`` is one of ``OPS``, ``args`` its arguments by name."""
+    """Client to hypervisor: ``op`` is one of ``OPS``, ``args`` its arguments by name.
+
+    ``request_id`` names the call: sent again, it is carried out once.
+    """
 
     request_id: int
     op: str
@@ -134,6 +137,10 @@ OPS: dict[str, dict[str, type]] = {
     "detach": {"domain": str},
     "shutdown": {},
 }
+#: Operations that change nothing, or the end of it all: they may be carried out again.
+PLAIN_OPS = frozenset(
+    ("ping", "list", "statistics", "validate", "why", "tmem-list", "tmem-freeable", "shutdown")
+)
 #: Operations that need no token: whether a hypervisor is there at all.
 OPEN_OPS = ("ping",)
 

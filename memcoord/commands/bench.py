@@ -47,7 +47,9 @@ ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigur
     "tmem": (tmem.PLAN, tmem.TmemBench, None, None),
 }
 #: These are not made of rounds.
-CHAOS, CHEATS, POLICIES = "chaos", "cheats", "policies"
+CHAOS, CHEATS, POLICIES, SMARTMEM = "chaos", "cheats", "policies", "smartmem"
+#: Options that the bench of policies shares.
+OF_SMARTMEM = frozenset(("quick", "world", "scenarios", "seeds"))
 OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
 
 
@@ -75,7 +77,7 @@ def bench_of(
     options = options or {}
     for name in options:
         owner = CHAOS if name in OF_CHAOS else POLICIES
-        if which != owner:
+        if which != owner and not (which == SMARTMEM and name in OF_SMARTMEM):
             raise ConfigError(f"--{name.replace('_', '-')}", f"only for bench {owner}")
     if which == POLICIES:
         from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions
@@ -83,12 +85,18 @@ def bench_of(
         if rounds is not None:
             raise ConfigError("--rounds", f"not for bench {POLICIES}: its rounds are --seeds")
         return PolicyBench(PolicyBenchOptions(**options))
+    if which == SMARTMEM:
+        from memcoord.benchmarks.smartmem.bench import SmartmemBench, SmartmemOptions
+
+        if rounds is not None:
+            raise ConfigError("--rounds", f"not for bench {SMARTMEM}: its rounds are --seeds")
+        return SmartmemBench(SmartmemOptions(**options))
     if which == CHAOS:
         return ChaosBench(ChaosOptions(**options))
     if which == CHEATS:
         return CheatsBench()
     if which not in ROUNDS_BENCHES:
-        known = " or ".join([*ROUNDS_BENCHES, CHEATS, CHAOS, POLICIES])
+        known = " or ".join([*ROUNDS_BENCHES, CHEATS, CHAOS, POLICIES, SMARTMEM])
         raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     return RoundsBench(*ROUNDS_BENCHES[which], rounds)
 

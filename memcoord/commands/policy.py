@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import ConfigError
 from memcoord.commands.packages import ROOTS
 from policies import available, confine, describe
@@ -136,7 +137,7 @@ def _verdict(text: str) -> Verdict:
                 return _dead(f"the kit was not done after {CHECK_S:.0f} s")
         except TimeoutError:
             return _dead(f"it was not heard of for {QUIET_S:.0f} s")
-        except (OSError, msgspec.MsgspecError, subprocess.TimeoutExpired) as error:
+        except (OSError, *UNREADABLE, subprocess.TimeoutExpired) as error:
             return _dead(f"its process gave no verdict: {error}")
         finally:
             confine.kill(process)

@@ -12,10 +12,11 @@ policy is always first. What happens under one policy is the business of
 """
 
 import contextlib
+import fcntl
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -23,10 +24,11 @@ from statistics import fmean
 import msgspec
 
 from hypervisor.coordination.policy_process import probe
-from hypervisor.public.errors import ConfigError
+from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
+from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
 from memcoord.testbed.report.headline import is_comparable
 from memcoord.testbed.report.metrics import alone
@@ -127,8 +129,11 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
     steps = steps_of(what, names, options)
     for name in names:  # a user's file may print; stdout is the report's
         probe(name, MEASURED, lambda line: sys.stderr.write(f"{line}\n"))
-    recorded = None if options.record is None else _recorded(what, options.record)
-    with Interrupts() as interrupts:
+    with contextlib.ExitStack() as stack:
+        recorded = None
+        if options.record is not None:
+            recorded = stack.enter_context(_recorded(what, options.record))
+        interrupts = stack.enter_context(Interrupts())
         plain = msgspec.to_builtins(what, enc_hook=int)
         run = rundir.create(what.name, path=options.run_dir, seed=what.seed, config=plain)
         state = "failed"
@@ -209,7 +214,11 @@ def _run_all(
                 round_index=step.round_index,
                 label=step.label,
             )
-            done.note(step, policy_run.execute())
+            try:
+                result = policy_run.execute()
+            except (MemcoordError, OSError) as error:  # the others may fare better
+                result = policy_run.broken(str(error))
+            done.note(step, result)
             if interrupts.received is not None:
                 break
     code = EXIT_SIGNAL + interrupts.received if interrupts.received is not None else 0
@@ -227,6 +236,7 @@ def _report(
         for domain in what.domain
         if (times := [one[domain.name] for one in done.alone.values() if domain.name in one])
     }
+    comparable = is_comparable(policies)
     return RunReport(
         scenario=what.name,
         run_dir=str(run.path),
@@ -235,21 +245,29 @@ def _report(
         tmem_capacity_pages=series.capacity_pages,
         policies=policies,
         alone=alone_s,
-        times_comparable=is_comparable(policies),
-        notes=done.troubles,
+        times_comparable=comparable,
+        claims=verdicts(what.claim, policies, comparable),
+        notes=[*done.troubles, *what.see_also],
     )
 
 
-def _recorded(what: Scenario, record: str) -> Path:
-    """The file to record in, made or emptied; ConfigError when that cannot be."""
+@contextlib.contextmanager
+def _recorded(what: Scenario, record: str) -> Iterator[Path]:
+    """The file to record in, emptied, and nobody else's meanwhile; ConfigError if it cannot be."""
     if what.tmem_dedup or what.tmem_compression:
         raise ConfigError("--record", "a stream cannot tell of dedup and compression")
     path = Path(record).resolve()
     try:
-        path.write_bytes(b"")
+        file = path.open("ab")
     except OSError as error:
         raise ConfigError("--record", f"{path}: {error.strerror}") from None
-    return path
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("--record", f"{path}: another run records in it") from None
+        file.truncate(0)
+        yield path
 
 
 def _label(index: int, step: Step) -> str:

@@ -15,6 +15,7 @@ from statistics import fmean
 
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED
+from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
 from memcoord.testbed.report.metrics import alone
 from memcoord.testbed.report.printed import closing, print_report
@@ -148,6 +149,8 @@ def _simulate_all(
         policies=policies,
         world="sim",
         alone=_means(alone_s),
+        claims=verdicts(what.claim, policies, times_comparable=True),
+        notes=list(what.see_also),
     )
     return report, [one for name, track in tracks.items() for one in track.samples(name)]
 

@@ -404,7 +404,7 @@ def test_where_a_touch_gives_2_mib_an_area_is_granted_without_its_page(
 ) -> None:
     guest = GuestDouble(huge_backend.open(DomId(0), spec("vm1")))
     assert guest.grow() == (1, lib.MC_PATH_RING)  # nothing was ready, nobody populated it
-    assert huge_backend.snapshot().domains[0].installed_frames == AREA
+    assert huge_backend.snapshot().domains[0].current_frames == AREA
     frame = guest.alloc(9)
     guest.bytes_of(frame)[:1] = b"x"
     assert huge_backend.snapshot().domains[0].resident_frames >= AREA

@@ -95,7 +95,7 @@ def test_a_file_that_its_guest_can_shrink_is_no_danger_to_the_host(huge_dir: str
     os.ftruncate(handles.ram_fd, 0)
     status = guest.send(abi.MC_OP_PUT, pool, 1, 2, 3, frame, tmem=True)[0]
     assert status == abi.MC_TMEM_BAD + Status.EPERM
-    assert guest.grow()[0] < 0
+    assert guest.grow()[0] == 1  # without its page: the guest's own touch would end the guest
     assert guest.send(abi.MC_OP_NOP)[0] == 0
     close_domain(backend, VM1)
     backend.validate()

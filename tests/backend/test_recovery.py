@@ -64,5 +64,29 @@ def test_a_killed_hypervisor_loses_no_frame(mechanism: str) -> None:
     kill_under((mechanism, mechanism), KILLS, tmem=False)
 
 
+def reboot_some(host: HostBackend, chance: random.Random) -> None:
+    """Domain 0 has pins, which outlive its reboots."""
+    domid = DomId(chance.randrange(2))
+    if domid == 0:
+        host.pin_dma(domid, 5, 3)
+    host.set_tmem_target(domid, 77 + domid)
+    host.reboot(domid)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_reboot_that_was_cut_off_is_carried_out_by_the_next(mechanism: str) -> None:
+    with Keeper(
+        specs(mechanism, mechanism),
+        reboot_some,
+        total_frames=24 * AREA,
+        slack_frames=SLACK * AREA,
+        tmem_max_frames=0,
+        spin_ns=0,
+    ) as keeper:
+        keeper.start()
+        keeper.kill_again_and_again(KILLS, 3)  # a domain that is broken fails here
+        keeper.check()
+
+
 def test_a_killed_hypervisor_loses_no_page_of_tmem() -> None:
     kill_under(("direct", "direct", "hyperalloc", "virtio-mem"), KILLS, tmem=True)

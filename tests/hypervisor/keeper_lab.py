@@ -19,6 +19,8 @@ from hypervisor.keeping.keeper import Installation, Keeper
 from hypervisor.public.errors import ConfigError, MemcoordError
 
 PAGE = 4096
+#: Of file descriptors, where there are few.
+LIMIT = 64
 
 
 def read(path: Path, default: str = "") -> str:
@@ -43,8 +45,13 @@ def hypervisor(run_dir: Path, channel: Channel) -> int:
         return 2
     if orders == "crash":
         return 70
+    if orders == "too much" and not held.begin.restarts:
+        for number in range(LIMIT):
+            held.keep_below(f"more/{number}", {"a": count_fd, "b": count_fd})
     held.serving()
     left = sorted({*held.take_below("gone"), *(["goner"] if held.take("goner") >= 0 else [])})
+    more = held.take_below("more")
+    assert all(f"{name[:-1]}b" in more for name in more if name.endswith("a")), "half of a pair"
     life = {"pid": os.getpid(), "begin": held.begin.restarts, "died": held.begin.died}
     with (run_dir / "lives").open("a", encoding="utf-8") as lives:
         lives.write(json.dumps({**life, "count": size, "left": left}) + "\n")

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from hypervisor.control import ControlPlane
+from hypervisor.keeping.calls import CALLS_MAX, Calls, DoneCall
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import (
     CONTROL_SOCKET,
@@ -216,6 +217,31 @@ def test_an_answer_that_is_no_unicode_is_refused_and_survived(plane: Plane) -> N
     asked = plane.request("why", domain="unprintable")
     assert "UnicodeEncodeError" in plane.ask(asked).error
     assert plane.ask(request("ping")).error == ""
+
+
+def test_a_call_that_comes_again_is_carried_out_once(plane: Plane) -> None:
+    call = encode(Request(VERSION, 7, "mem-set", {"domain": "a", "target_frames": 1}, plane.token))
+    first, served = plane.ask(call), plane.served
+    plane.client.send(call)
+    plane.wait(lambda: plane.client.poll(0))
+    assert decode(plane.client.recv()) == first
+    assert plane.served == served
+    other = encode(Request(VERSION, 8, "mem-set", {"domain": "a", "target_frames": 1}, plane.token))
+    plane.ask(other)
+    assert plane.served == served + 1
+
+
+def test_only_the_last_calls_are_known() -> None:
+    calls = Calls()
+    for number in range(1, CALLS_MAX + 2):
+        calls.begin(number, "mem-set")
+        calls.done({"n": number})
+    kept = Calls(calls.keep())
+    assert kept.find(1, "mem-set") is None
+    assert [kept.find(number, "mem-set") for number in (2, CALLS_MAX + 1)] == [
+        DoneCall(2, "mem-set", {"n": 2}),
+        DoneCall(CALLS_MAX + 1, "mem-set", {"n": CALLS_MAX + 1}),
+    ]
 
 
 def test_a_refusal_is_an_answer(plane: Plane) -> None:

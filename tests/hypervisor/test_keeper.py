@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,12 +31,12 @@ STEP_S = 0.01
 class Lab:
     """One keeper."""
 
-    def __init__(self, run_dir: Path, orders: str = "") -> None:
+    def __init__(self, run_dir: Path, orders: str = "", **more: Any) -> None:
         self.run_dir = run_dir
         self.order(orders)
         pipe = subprocess.PIPE
         command = [sys.executable, "-P", keeper_lab.__file__, "keep", str(run_dir)]
-        self.keeper = subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True)
+        self.keeper = subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True, **more)
 
     def order(self, word: str) -> None:
         draft = self.run_dir / "draft"
@@ -66,8 +69,8 @@ class Lab:
 def start(short_path: Path) -> Iterator[Callable[..., Lab]]:
     labs: list[Lab] = []
 
-    def make(orders: str = "") -> Lab:
-        labs.append(Lab(short_path, orders))
+    def make(orders: str = "", **more: Any) -> Lab:
+        labs.append(Lab(short_path, orders, **more))
         return labs[-1]
 
     yield make
@@ -99,6 +102,44 @@ def test_the_next_hypervisor_has_what_the_killed_one_held(start: Callable[..., L
     assert is_gone(last["pid"])
     left = {entry.name for entry in lab.run_dir.iterdir()}
     assert left.isdisjoint({LOCK_FILE, KEEPER_SOCKET})
+
+
+def test_a_keeper_without_file_descriptors_goes_on(start: Callable[..., Lab]) -> None:
+    """What it cannot hold it says, and holds none of what belongs together."""
+    few = (keeper_lab.LIMIT, keeper_lab.LIMIT)
+    lab = start("too much", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, few))
+    for life in range(2):
+        os.kill(lab.life(life)["pid"], signal.SIGKILL)
+    assert lab.life(2)["count"] == 2 * len("x")
+    lab.order("end")
+    code, said = lab.end()
+    assert code == 7
+    assert "no file descriptors left" in said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x82\xa4type\xa8TakeOver\xa1x" + b"\x91" * 60_000,
+        b"\x82\xa4type\xa8TakeOver\xa5token\xa1\xff",
+        b"\xc1",
+        b"\x91" * 60_000,
+    ],
+)
+def test_what_anybody_says_to_a_keeper_does_not_end_it(
+    start: Callable[..., Lab], said: bytes
+) -> None:
+    """Also a confined domain can connect."""
+    lab = start()
+    lab.life(0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+        stranger.settimeout(WAIT_S)
+        stranger.connect(str(lab.run_dir / KEEPER_SOCKET))
+        stranger.send(said)
+        with contextlib.suppress(OSError):
+            assert stranger.recv(1) == b"", "it is let go"
+    os.kill(lab.life(0)["pid"], signal.SIGKILL)
+    assert lab.life(1)["begin"] == 1
 
 
 def test_one_that_says_none_can_serve_is_the_last(start: Callable[..., Lab]) -> None:

@@ -129,6 +129,16 @@ def test_its_plans_are_those_of_the_policy(text: str, domains: int) -> None:
             "its process answered no message of ours",
         ),
         (
+            "[o.send(b'\\x97\\x01\\xa5ready\\xa0\\x90\\x90\\x90' + b'\\x91' * 9999)"
+            " for o in gc.get_objects() if isinstance(o, socket.socket)]",
+            "its process answered no message of ours",
+        ),
+        (
+            "[o.send(b'\\x96\\x01\\xa1\\xff\\xa0\\x90\\x90\\x90')"
+            " for o in gc.get_objects() if isinstance(o, socket.socket)]",
+            "its process answered no message of ours",
+        ),
+        (
             "[o.send(b'x' * 99999) for o in gc.get_objects() if isinstance(o, socket.socket)]",
             "its process answered no message of ours",
         ),

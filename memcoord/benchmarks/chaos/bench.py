@@ -30,6 +30,7 @@ KILLS, HYPERVISOR_KILLS, SEED = 300, 15, 1
 #: The host that every machine can have; it gets the kills of those that this machine cannot.
 EVERYWHERE = next(iter(VARIANTS))
 HOUR_S = 3600.0
+SOAK_HOURS_MAX = 10_000
 #: Of which a sum above 0 is a failure.
 FAILURES = ("lost_frames", "lost_pages", "wrong_pages", "broken_invariants")
 
@@ -62,6 +63,8 @@ class ChaosBench(Bench):
         """ConfigError for numbers that ask for nothing."""
         kills = (options.kills or 0, options.hypervisor_kills or 0)
         asked = (*kills, options.records, options.soak)
+        if not 0 <= options.soak <= SOAK_HOURS_MAX:  # nor NaN
+            raise ConfigError("--soak", f"must be 0 to {SOAK_HOURS_MAX} hours")
         if min(asked) < 0 or (options.kills == 0 and not any(asked)):
             raise ConfigError("--kills", "nothing is asked for: say how many")
         self._options = options

@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.figures import Figure
-from memcoord.benchmarks.policies import summary, views
+from memcoord.benchmarks.policies import split, summary, views
 from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
-from memcoord.benchmarks.sweep.cell import WORLDS, Cell
+from memcoord.benchmarks.sweep.cell import BEST_STATIC, WORLDS, Cell
 from memcoord.benchmarks.sweep.grid import cross, scenario_text, seeds_of, split_policy
 from memcoord.benchmarks.sweep.misreport import FACTORS
 from memcoord.benchmarks.sweep.run import Run, run_cells, runner
@@ -65,7 +65,6 @@ class PolicyBenchPlan:
     @classmethod
     def of(cls, options: PolicyBenchOptions) -> PolicyBenchPlan:
         """The plan ``options`` ask for; ConfigError or PolicyError when they are wrong."""
-        from memcoord.testbed.scenarios.schema import shipped
         from policies.loader import available
 
         if options.world not in (*WORLDS, "both"):
@@ -74,27 +73,29 @@ class PolicyBenchPlan:
             raise ConfigError("--quick", "either --quick or --full")
         names = options.policies or tuple(available())
         policies = tuple(dict.fromkeys((summary.BASELINE, *names)))
-        scenarios = options.scenarios or (QUICK_SCENARIOS if options.quick else tuple(shipped()))
+        every = QUICK_SCENARIOS if options.quick else split.default_scenarios()
+        scenarios = options.scenarios or every
         texts = {name: scenario_text(name) for name in scenarios}
         default = SEEDS_QUICK if options.quick else SEEDS_FULL if options.full else SEEDS
         seeds = seeds_of(options.seeds or default)
-        split = [split_policy(policy) for policy in policies]
+        apart = [split_policy(policy) for policy in policies]
         cells: dict[str, list[Cell]] = {}
         if options.world in (summary.SIM, "both"):
-            sim = _with_optimal(cross(split, texts, [()], seeds, (summary.SIM,)))
+            sim = _with_optimal(cross(apart, texts, [()], seeds, (summary.SIM,)))
             if not options.quick:
                 factors = FACTORS if options.full else FACTORS[-1:]
                 sim += _lies(sim, factors) + _isolated(sim)
-            cells[summary.SIM] = sim
+            cells[summary.SIM] = sim + _best_static(sim)
         if options.world in (summary.TESTBED, "both"):
-            some, few = split, texts
+            some, few = apart, texts
             if not (options.full or options.policies or options.world == summary.TESTBED):
                 some = [split_policy(name) for name in policies if name in TESTBED_POLICIES]
             if not (options.full or options.scenarios or options.world == summary.TESTBED):
                 few = {name: text for name, text in texts.items() if name in TESTBED_SCENARIOS}
             real = seeds if options.seeds else seeds[:1]
             cells[summary.TESTBED] = _with_optimal(cross(some, few, [()], real, (summary.TESTBED,)))
-        return cls(policies, tuple(scenarios), seeds, cells)
+            cells[summary.TESTBED] += _best_static(cells[summary.TESTBED])
+        return cls((*policies, BEST_STATIC), tuple(scenarios), seeds, cells)
 
 
 def _with_optimal(cells: list[Cell]) -> list[Cell]:
@@ -102,6 +103,12 @@ def _with_optimal(cells: list[Cell]) -> list[Cell]:
     as_optimal = {"kind": "optimal", "policy": summary.BASELINE, "params": (), "policy_file": ""}
     made = {situation(cell): replace(cell, **as_optimal, domain="") for cell in cells}
     return [*cells, *made.values()]
+
+
+def _best_static(cells: Sequence[Cell]) -> list[Cell]:
+    """And each situation under the best split of RAM that never changes."""
+    runs = [cell for cell in cells if cell.kind == "run" and cell.policy == summary.BASELINE]
+    return [replace(cell, policy=BEST_STATIC) for cell in runs]
 
 
 def _lies(cells: Sequence[Cell], factors: Sequence[float]) -> list[Cell]:
@@ -157,6 +164,7 @@ class PolicyBench(Bench):
         rows = rows_of(results)
         write_tables(directory, rows)
         summaries = summary.summarise(rows)
+        splits = split.by_split(plan.scenarios)
         return {
             "bench": "policies",
             "machine": {**machine, "versions": facts.versions()},
@@ -164,7 +172,12 @@ class PolicyBench(Bench):
             "policies": list(plan.policies),
             "scenarios": list(plan.scenarios),
             "rows": summaries,
+            "splits": splits,
             "overall": summary.overall(summaries),
+            "overall_by_split": {
+                part: summary.overall(summary.only(summaries, names))
+                for part, names in splits.items()
+            },
             "rank_correlation": summary.rank_correlation(summaries),
             "gain_from_lying": summary.lying(results),
             "isolation": summary.isolations(results),

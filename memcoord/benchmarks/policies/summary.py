@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from memcoord.benchmarks.sweep.cell import WORLDS, Cell, Result
+from memcoord.benchmarks.sweep.cell import BEST_STATIC, WORLDS, Cell, Result
 from memcoord.benchmarks.sweep.table import RunRow, number, run_times, situation
 from memcoord.testbed.report.intervals import interval, paired, spearman
 from memcoord.testbed.report.metrics import gain_from_lying, isolation
@@ -99,6 +99,11 @@ def overall(summaries: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[st
     return found
 
 
+def only(summaries: dict[str, dict[str, Any]], scenarios: Sequence[str]) -> dict[str, Any]:
+    """Those of some scenarios."""
+    return {key: entry for key, entry in summaries.items() if entry["scenario"] in scenarios}
+
+
 def rank_correlation(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Spearman's between the two worlds' orders, per scenario, and "overall" of their means."""
     pairs: dict[str, list[tuple[float, float]]] = {}
@@ -164,9 +169,16 @@ def isolations(results: Sequence[tuple[Cell, Result]]) -> dict[str, float]:
 
 
 def points(found: Found) -> dict[str, tuple[float, float]]:
-    """Per policy, mean and worst slowdown over all scenarios; simulated, if there are such."""
+    """Per policy, mean and worst slowdown over all scenarios; simulated, if there are such.
+
+    Without best-static, which nobody can be.
+    """
     means = found["overall"].get(SIM) or found["overall"].get(TESTBED) or {}
-    pairs = {p: (number(m[RANKED]), number(m["worst_slowdown"])) for p, m in means.items()}
+    pairs = {
+        policy: (number(of[RANKED]), number(of["worst_slowdown"]))
+        for policy, of in means.items()
+        if policy != BEST_STATIC
+    }
     return {p: pair for p, pair in pairs.items() if all(map(math.isfinite, pair))}
 
 

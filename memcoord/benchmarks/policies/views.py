@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import Axis, Figure, Line
+from memcoord.benchmarks.policies import split
 from memcoord.benchmarks.policies.summary import SIM, SLOWDOWNS, TESTBED, Found, frontier, points
+from memcoord.benchmarks.sweep.cell import BEST_STATIC
 from memcoord.benchmarks.sweep.grid import scenario_text
 from memcoord.benchmarks.sweep.table import number
 from memcoord.benchmarks.tables import Cell, Part, Table
@@ -52,7 +54,9 @@ def is_best(found: Found, world: str, scenario: str, policy: str, name: str) -> 
     means = {
         entry["policy"]: number(entry["figures"].get(name, {}).get("mean"))
         for entry in found["rows"].values()
-        if entry["world"] == world and entry["scenario"] == scenario
+        if entry["world"] == world
+        and entry["scenario"] == scenario
+        and entry["policy"] != BEST_STATIC  # a bound, which nobody can be
     }
     known = [mean for mean in means.values() if not math.isnan(mean)]
     own = means.get(policy, math.nan)
@@ -65,27 +69,30 @@ def _worlds(found: Found) -> list[str]:
 
 
 def slowdown_tables(found: Found, with_legend: bool = False) -> Iterator[Table]:
-    """Policies x scenarios, a table per slowdown; the simulator's cell first."""
+    """Policies x scenarios, a table per slowdown and part of the split; the simulator's cell
+    first."""
     worlds = _worlds(found)
-    for name in SLOWDOWNS:
+    legend = _legend(found) if with_legend else " above ".join(worlds)
+    for (part, scenarios), name in itertools.product(found["splits"].items(), SLOWDOWNS):
         lines: list[list[Cell]] = []
         for policy in policy_order(found):
             cells: list[Cell] = [policy]
-            for scenario in found["scenarios"]:
+            for scenario in scenarios:
                 parts = []
                 for world in worlds:
                     place = (world, scenario, policy, name)
                     text = cell_text(found, *place)
                     parts.append(Part(text, bool(text) and is_best(found, *place)))
                 cells.append(parts)
-            cells.append([Part(_overall(found, world, policy, name)) for world in worlds])
+            cells.append([Part(_overall(found, part, world, policy, name)) for world in worlds])
             lines.append(cells)
-        title = f"{TITLES[name]} {_legend(found) if with_legend else ' above '.join(worlds)}"
-        yield Table(title, ["policy", *found["scenarios"], "all"], lines)
+        heads = [scenario.rpartition("/")[2] for scenario in scenarios]
+        yield Table(f"{TITLES[name]}, {part}, {legend}", ["policy", *heads, "all"], lines)
 
 
-def _overall(found: Found, world: str, policy: str, name: str) -> str:
-    mean = number(found["overall"].get(world, {}).get(policy, {}).get(name))
+def _overall(found: Found, part: str, world: str, policy: str, name: str) -> str:
+    means = found["overall_by_split"].get(part, {}).get(world, {})
+    mean = number(means.get(policy, {}).get(name))
     return "" if math.isnan(mean) else f"{mean:.2f}"
 
 
@@ -184,12 +191,11 @@ def policy_list() -> str:
 
 
 def scenario_list() -> str:
-    """Every shipped scenario with the comment at its top."""
-    from memcoord.testbed.scenarios.schema import shipped
-
+    """Every shipped scenario with its part of the split and the comment at its top."""
     lines = []
-    for name in shipped():
+    for name in split.default_scenarios():
         text = scenario_text(name).splitlines()
         comment = itertools.takewhile(lambda line: line.startswith("#"), text)
-        lines.append(f"- **{name}**: {' '.join(line.strip('# ') for line in comment)}")
+        told = " ".join(line.strip("# ") for line in comment)
+        lines.append(f"- **{name}** ({split.split_of(name)}): {told}")
     return "\n".join(lines) + "\n"

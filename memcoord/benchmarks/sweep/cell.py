@@ -29,6 +29,9 @@ SCHEMA = 2
 KEY_CHARACTERS = 32
 WORLDS = ("sim", "testbed")
 
+#: Stands for ``static-ram`` with the areas that are best for the cell's scenario and seed.
+BEST_STATIC = "best-static"
+
 Kind = Literal["run", "alone", "without", "lie", "optimal"]
 Result = dict[str, Any]
 
@@ -109,6 +112,12 @@ def policy_of(cell: Cell) -> Iterator[str]:
     """The text that names the policy here; within the block, the policy's file exists."""
     with contextlib.ExitStack() as stack:
         policy = cell.policy_text
+        if cell.policy == BEST_STATIC:
+            from memcoord.benchmarks.sweep.optimal import best_areas
+            from policies.static_ram import areas_text
+
+            areas = best_areas(scenario_of(cell), cell.seed)
+            policy = f"static-ram:areas={areas_text(areas)}"
         if cell.policy_file:
             from policies.loader import file_in
 

@@ -143,10 +143,10 @@ def cross(
 
 def scenario_text(source: str) -> str:
     """The text of the scenario ``source``, a file or the name of a shipped one; ConfigError."""
-    from memcoord.testbed.scenarios.schema import load, shipped
+    from memcoord.testbed.scenarios.schema import all_shipped, load
 
     load(source)  # raises when it is missing or wrong
-    if source in shipped() and not Path(source).is_file():
+    if source in all_shipped() and not Path(source).is_file():
         shipped_file = resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"
         return shipped_file.read_text(encoding="utf-8")
     return Path(source).read_text(encoding="utf-8")

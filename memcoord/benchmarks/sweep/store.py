@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from hypervisor.public.documents import UNREADABLE
+
 FOLDER = "cells"
 
 
@@ -28,7 +30,7 @@ class Store:
         """The result of the cell ``key``; None when there is none, or not a whole one."""
         try:
             record = msgspec.json.decode(self._path(key).read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             return None
         result = record.get("result")
         if not isinstance(result, dict) or record.get("digest") != _digest(key, result):

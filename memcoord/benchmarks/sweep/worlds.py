@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.report.metrics import TimeSeries, control_figures, failed_put_ratio
 from memcoord.testbed.report.results import PolicyResult, RunReport
@@ -98,7 +99,7 @@ def _testbed(scenario: Scenario, policy: str) -> tuple[PolicyResult, Figures]:
                 raise
         try:
             report = msgspec.json.decode(said, type=RunReport)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             lines = wrong.decode("utf-8", "replace").strip().splitlines()
             why = lines[-1] if lines else f"exit code {process.returncode}"
             raise RunFailed(why) from None

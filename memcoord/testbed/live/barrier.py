@@ -49,7 +49,7 @@ def _open(domain: RunningDomain, count: int) -> None:
 
 
 def _stands_at(domain: RunningDomain, gate: str) -> bool:
-    return domain.child is not None and gates.reached(domain.child.stdout_path.read_bytes(), gate)
+    return domain.child is not None and gates.reached(domain.child.output(), gate)
 
 
 def differences(domains: Sequence[RunningDomain]) -> list[str]:

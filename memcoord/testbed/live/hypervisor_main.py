@@ -125,7 +125,8 @@ def _compose(
     books, kept = _books(held)
     if books is not None:
         stack.callback(books.close)
-    backend = _backend(config, stack, mrc_points=points, books=books, kept=kept)
+    entries = _recorded(config, stack, held)
+    backend = _backend(config, stack, entries, mrc_points=points, books=books, kept=kept)
     coordinator = Coordinator(backend, policy, config=config)
     host = Hypervisor(config, run_dir, backend, coordinator, on_event, watch_fd=watch_fd, held=held)
     stack.callback(host.close)
@@ -155,9 +156,13 @@ def _sudden_death(held: Held) -> Iterator[None]:
         if not held.is_kept:
             raise
         if isinstance(error, MemcoordError) and not held.is_serving:
-            held.failed(error)
-            os._exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED)
-        traceback.print_exc()
+            if isinstance(error, ConfigError) or not held.begin.restarts:
+                held.failed(error)
+                os._exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED)
+            # A kernel that refuses memory now may give it to the next one.
+            sys.stderr.write(f"hypervisor: {error}\n")
+        else:
+            traceback.print_exc()
         os._exit(EXIT_CRASHED)
 
 
@@ -208,19 +213,23 @@ def _books(held: Held) -> tuple[Books | None, dict[DomId, KeptDomain] | None]:
     for name, fd in held.take_below("domain").items():
         domid, _, what = name.partition("/")
         kept.setdefault(DomId(int(domid)), {})[what] = fd
+    ghosts = held.take_below("ghost")
     if held.saved is None:
-        for fd in files.values():
+        for fd in (*files.values(), *ghosts.values()):
             os.close(fd)
         files.clear()
+        ghosts.clear()
     books = Books(
         files,
+        ghosts=ghosts,
         keep=held.keep,
+        drop=held.drop,
         on_domain=lambda domid, fds: held.keep_below(f"domain/{domid}", fds),
         on_gone=lambda domid: held.drop(f"domain/{domid}"),
     )
     if held.saved is None:
         return books, None
-    names = {one.domid: one.config.name for one in held.saved.domains}
+    names = held.saved.leaving | {one.domid: one.config.name for one in held.saved.domains}
     return books, {
         domid: KeptDomain(names.get(domid, f"domain {domid}"), fds) for domid, fds in kept.items()
     }
@@ -236,9 +245,23 @@ def _check_record(path: str) -> None:
         raise ConfigError("tmem_record", f"{path}: {error.strerror}") from None
 
 
+def _recorded(config: HypervisorConfig, stack: contextlib.ExitStack, held: Held) -> Any:
+    """The entries of tmem that record its operations, or None when they are not recorded."""
+    if not config.tmem_record:
+        return None
+    from memcoord.testbed.live.tmem_record import Recorder
+
+    kept_fd = held.take("record")
+    recorder = Recorder(Path(config.tmem_record), config.total_frames, kept_fd)
+    if kept_fd < 0:
+        held.keep("record", recorder.fd)
+    return stack.enter_context(recorder).entries
+
+
 def _backend(
     config: HypervisorConfig,
     stack: contextlib.ExitStack,
+    entries: Any = None,
     *,
     mrc_points: int = 0,
     books: Books | None = None,
@@ -247,12 +270,6 @@ def _backend(
     """The host's memory, served from now until ``stack`` unwinds."""
     from backend.host import HostBackend
 
-    entries = None
-    if config.tmem_record:
-        from memcoord.testbed.live.tmem_record import Recorder
-
-        recorder = Recorder(Path(config.tmem_record), config.total_frames)
-        entries = stack.enter_context(recorder).entries
     backend = HostBackend(
         total_frames=config.total_frames,
         slack_frames=config.slack_frames,

@@ -30,7 +30,7 @@ from memcoord.testbed.live import barrier, hypervisor, verdicts
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
-from memcoord.testbed.report.results import PolicyResult, policy_failure
+from memcoord.testbed.report.results import DomainResult, PolicyResult, policy_failure
 from memcoord.testbed.report.series import Series
 from memcoord.testbed.runs import cgroups
 from memcoord.testbed.runs.cgroups import Slice
@@ -99,7 +99,10 @@ class PolicyRun:
         self._statistics = StatisticsReader(directory)
 
     def execute(self) -> PolicyResult:
-        """Run to the end and leave no process; never raises for what a child does."""
+        """Run to the end and leave no process; never raises for what a child does.
+
+        OSError or MemcoordError when a process cannot be started or a file cannot be written.
+        """
         begin_s, meter = time.monotonic(), LoadMeter()
         error = ""
         self._progress.begin(self._label, self._total)
@@ -127,10 +130,7 @@ class PolicyRun:
         self._remove_scratch()
         return PolicyResult(
             policy=self._policy,
-            domains=[
-                domain.result or domain.last_seen("stopped", "the run ended before it started")
-                for domain in self._domains
-            ],
+            domains=self._results(),
             wall_s=time.monotonic() - begin_s,
             ticks=seen.ticks,
             policy_faults=seen.faults,
@@ -142,6 +142,23 @@ class PolicyRun:
             load=meter.stop(),
             notices=self._hypervisor.notices() + verdicts.notices(self._directory / EVENTS),
         )
+
+    def broken(self, error: str) -> PolicyResult:
+        """What came of a run whose ``execute`` raised ``error``; its processes have ended."""
+        self._remove_scratch()
+        return PolicyResult(
+            policy=self._policy,
+            domains=self._results(),
+            seed=self._scenario.seed,
+            round_index=self._round_index,
+            error=error,
+        )
+
+    def _results(self) -> list[DomainResult]:
+        return [
+            domain.result or domain.last_seen("stopped", "the run ended before it started")
+            for domain in self._domains
+        ]
 
     # Before.
 

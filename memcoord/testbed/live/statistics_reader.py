@@ -25,7 +25,10 @@ class BadStatistics(MemcoordError):
 
 
 class StatisticsReader:
-    """The publications of the hypervisor in ``directory``; subscribe once it answers a ping."""
+    """The publications of the hypervisor in ``directory``; subscribe once it answers a ping.
+
+    Each tick comes once, also over a restart of the hypervisor.
+    """
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
@@ -33,6 +36,7 @@ class StatisticsReader:
         self.ticks = self.served_ticks = 0  # all, and those with domains
         self.faults = self.faulty_ticks = 0  # of the policy; ticks with domains and a new one
         self._clock = clock
+        self._last_tick = 0
         self.begin_s = clock()
 
     def __enter__(self) -> Self:
@@ -69,6 +73,9 @@ class StatisticsReader:
                 raise BadStatistics(f"statistics cannot be read: {error}") from None
             if not isinstance(message, messages.Publication):
                 raise BadStatistics(f"statistics hold a {type(message).__name__}")
+            if message.tick <= self._last_tick:
+                continue  # of the hypervisor before, which had published it
+            self._last_tick = message.tick
             faults = message.host.get("policy_faults", 0)
             self.ticks += 1
             self.served_ticks += bool(message.domains)

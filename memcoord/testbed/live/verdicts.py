@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
+from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.units import AREA_FRAMES, areas_of
 from memcoord.testbed.guests.gates import answer_of
 from memcoord.testbed.guests.replay import GuestResult
 from memcoord.testbed.report.results import CRASHED, DomainResult
-from memcoord.testbed.runs.launcher import Child
+from memcoord.testbed.runs.launcher import OUTPUT_BYTES_MAX, Child
 from memcoord.testbed.scenarios.schema import Domain
 from memcoord.testbed.scenarios.workloads import title_of
 
@@ -86,15 +87,17 @@ class RunningDomain:
         if stopped:
             return self.last_seen("stopped", "the run ended before it")
         if code == 0:
-            return self._answer(self.child.stdout_path)
+            return self._answer(self.child.output())
         if self.told_to_crash and code == -signal.SIGKILL:
             return self.last_seen(CRASHED, "")
         return self.last_seen("killed" if code is not None and code < 0 else "failed", how)
 
-    def _answer(self, path: Path) -> DomainResult:
+    def _answer(self, output: bytes) -> DomainResult:
+        if len(output) > OUTPUT_BYTES_MAX:
+            return self.last_seen("failed", f"no result: more than {OUTPUT_BYTES_MAX} bytes")
         try:
-            answer = msgspec.json.decode(answer_of(path.read_bytes()), type=GuestResult)
-        except msgspec.DecodeError as error:
+            answer = msgspec.json.decode(answer_of(output), type=GuestResult)
+        except UNREADABLE as error:
             return self.last_seen("failed", f"no result: {error}")
         told = msgspec.structs.asdict(answer)
         self.begin_s = told.pop("begin_s")
@@ -128,7 +131,7 @@ def notices(events: Path) -> list[str]:
     for line in events.read_text(encoding="utf-8").splitlines() if events.exists() else ():
         try:
             event = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue  # the last line of a hypervisor that was killed
         if event.get("event") in NOTABLE:
             fields = {k: v for k, v in event.items() if k not in ("time_ns", "source", "event")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from memcoord.testbed.report import claims
 from memcoord.testbed.report.results import Against, Estimate, PolicyResult, RunReport
 from memcoord.testbed.runs.load import OTHERS_CPUS_MAX
 
@@ -89,7 +90,8 @@ def remarks(report: RunReport) -> list[str]:
     lines = [] if rounds > 1 or not report.policies else [NO_INTERVAL]
     if rounds > 1:
         lines.append(f"{rounds} rounds: every policy once in each, in rotated order")
-    return [*lines, *load_lines(report), *who_pays(report), *report.notes]
+    said = [*lines, *load_lines(report), *who_pays(report), *claims.lines(report.claims)]
+    return [*said, *report.notes]
 
 
 def who_pays(report: RunReport) -> list[str]:

@@ -117,6 +117,14 @@ def policy_failure(faulty_ticks: int, served_ticks: int) -> str:
     return f"the policy failed at every one of {served_ticks} ticks"
 
 
+class ClaimVerdict(msgspec.Struct, frozen=True):
+    """Whether the run shows a claim of its scenario; ``why``: the ratio, or what forbids to say."""
+
+    says: str
+    is_shown: bool
+    why: str
+
+
 class RunReport(msgspec.Struct, kw_only=True):
     """One ``memcoord run`` or ``sim``; the object that ``--json`` prints.
 
@@ -135,4 +143,5 @@ class RunReport(msgspec.Struct, kw_only=True):
     world: str = "testbed"
     alone: dict[str, float] = msgspec.field(default_factory=dict)
     times_comparable: bool = True
+    claims: list[ClaimVerdict] = msgspec.field(default_factory=list)
     notes: list[str] = msgspec.field(default_factory=list)

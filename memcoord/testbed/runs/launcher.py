@@ -36,6 +36,8 @@ KILL_S = 10.0
 POLL_S = 0.01
 
 STDERR_TAIL_BYTES = 8192
+#: A domain may write what it likes; so much of it is read.
+OUTPUT_BYTES_MAX = 1 << 20
 CHECK_REPORT = "memcoord: check failed: "  # check.c
 FOR_USER = "memcoord: note: "  # tmem.compiled_cache
 EXIT_ORPHANED = 70
@@ -85,6 +87,11 @@ class Child:
     def returncode(self) -> int | None:
         """None while it runs (as last looked at), negative when a signal ended it."""
         return self.process.returncode
+
+    def output(self) -> bytes:
+        """What it wrote to stdout; of more than OUTPUT_BYTES_MAX, one byte more than that."""
+        with self.stdout_path.open("rb") as file:
+            return file.read(OUTPUT_BYTES_MAX + 1)
 
     def last_stderr_line(self) -> str:
         """The last line it wrote to stderr that is not blank, or an empty string."""

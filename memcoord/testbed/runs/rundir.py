@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX, SOCKETS
 from hypervisor.run_dir import drop_lock, is_locked, take_lock
@@ -222,7 +223,7 @@ def read_manifest(path: Path) -> Manifest:
         raise RunDirError(path, f"{MANIFEST} is larger than {MANIFEST_BYTES_MAX} bytes")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise RunDirError(path, f"{MANIFEST}: {error}") from None
     if manifest.schema != SCHEMA:
         raise RunDirError(path, f"{MANIFEST} has schema {manifest.schema}, this is {SCHEMA}")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,8 @@ from memcoord.testbed.scenarios.overrides import apply
 from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size
 
 DEFAULT = "main"
+#: Folders of shipped scenarios: ``unseen`` are those that no policy was tuned on.
+FOLDERS = ("smartmem", "unseen")
 FILE_BYTES_MAX = 1 << 20
 SEEDS_MAX = 1000
 #: Files of a run directory are named after its processes.
@@ -48,6 +50,20 @@ class StartWhen(msgspec.Struct, **_STRICT):
 
     domain: str
     done: Share
+
+
+class Claim(msgspec.Struct, **_STRICT):
+    """A sentence that a run of the scenario is to show, and what decides it.
+
+    It is shown when ``figure`` of ``domain`` (of the whole run without one) under ``policy`` is
+    ``verdict`` than under greedy, by its interval.
+    """
+
+    says: str
+    policy: str
+    verdict: Literal["better", "worse"]
+    domain: str = ""
+    figure: Literal["worst_slowdown", "mean_slowdown", "disk_reads", "seconds"] = "disk_reads"
 
 
 class Disk(msgspec.Struct, **_STRICT):
@@ -89,8 +105,9 @@ class Domain(DomainSettings, frozen=True):
 class Scenario(HostSettings, frozen=True):
     """One host, its domains, and the policies to compare on them.
 
-    Simulations run ``seeds`` times, with ``seed`` and those after it, real runs ``repeat`` times.
-    ``disk`` and ``costs`` are the simulator's.
+    Simulations run ``seeds`` times, with ``seed`` and those after it, real runs ``repeat``
+    times. ``disk`` and ``costs`` are the simulator's. A report says of every ``claim`` whether
+    the run shows it, and ends with ``see_also``.
     """
 
     name: Annotated[str, Meta(min_length=1, description="must not be empty")]
@@ -104,6 +121,8 @@ class Scenario(HostSettings, frozen=True):
     policies: Annotated[tuple[str, ...], Meta(min_length=1)] = ("greedy", "smart-alloc")
     disk: Disk = Disk()
     costs: Costs = Costs()
+    claim: tuple[Claim, ...] = ()
+    see_also: tuple[str, ...] = ()
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
@@ -125,11 +144,16 @@ def parse(raw: dict[str, Any]) -> Scenario:
     return scenario
 
 
-def shipped() -> list[str]:
-    """Names of the scenarios inside the package."""
-    folder = resources.files("memcoord.testbed") / "scenarios"
-    files = (entry.name for entry in folder.iterdir())
+def shipped(folder: str = "") -> list[str]:
+    """Names of the scenarios inside the package; of those in ``folder``, which their names tell."""
+    where = resources.files("memcoord.testbed") / "scenarios" / folder
+    files = (f"{folder}/{entry.name}" if folder else entry.name for entry in where.iterdir())
     return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+
+
+def all_shipped() -> list[str]:
+    """The names of all of them, those of FOLDERS last."""
+    return [*shipped(), *(name for folder in FOLDERS for name in shipped(folder))]
 
 
 def check(scenario: Scenario) -> None:
@@ -145,6 +169,14 @@ def check(scenario: Scenario) -> None:
         _wants(domain.name not in names, f"domain[{index}].name", f"{domain.name!r} is taken")
         _check_start(f"domain[{index}].start_when", domain, names)
         names.add(domain.name)
+    for index, claim in enumerate(scenario.claim):
+        _wants(claim.domain in {"", *names}, f"claim[{index}].domain", "no such domain")
+        figures = ("disk_reads", "seconds")
+        _wants(
+            not claim.domain or claim.figure in figures,
+            f"claim[{index}].figure",
+            "of one domain: disk_reads or seconds",
+        )
     check_options(scenario.domain, "domain")
     try:
         config.check(to_hypervisor_config(scenario, scenario.policies[0]))
@@ -215,11 +247,12 @@ def _wants(holds: bool, key: str, why: str) -> None:
 def _read(source: str) -> str:
     path = Path(source)
     if path.suffix != ".toml" and not path.exists():
-        if source not in shipped():
+        if source not in all_shipped():
             raise ConfigError(source, f"no such file; shipped scenarios: {', '.join(shipped())}")
         path = Path(str(resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"))
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(source, error.strerror or str(error)) from None
     if len(data) > FILE_BYTES_MAX:

@@ -9,7 +9,7 @@ as gigabytes do.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,13 @@ SHIPPED_TRACES = {
     "sort": "sort_k64.csv.xz",
     "cc1": "cc1_k256.csv.xz",
     "sqlite": "sqlite_k128.csv.xz",
+}
+#: The same for block traces.
+SHIPPED_BLOCK_TRACES = {
+    "cscope": "lirs_cs.csv.xz",
+    "multi3": "lirs_multi3.csv.xz",
+    "sprite": "lirs_sprite_60k.csv.xz",
+    "nt": "arc_p6_60k.csv.xz",
 }
 TRACE_SUFFIXES = (".csv", ".csv.xz", ".csv.zst")
 SIZE_MAX = 1 << 62
@@ -90,7 +97,7 @@ class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
 
 
 class BlockTraceWorkload(msgspec.Struct, **_STRICT, tag="block-trace"):
-    """Read file pages in the order of any CSV file with a column ``page``.
+    """Read file pages in the order of a shipped trace or any CSV file with a column ``page``.
 
     All pages are clean and cached in cleancache. ``references`` 0 is the whole file.
     """
@@ -102,7 +109,7 @@ class BlockTraceWorkload(msgspec.Struct, **_STRICT, tag="block-trace"):
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
-        problem = _check_file(self.file)
+        problem = "" if self.file in SHIPPED_BLOCK_TRACES else _check_file(self.file)
         yield "file", not problem, problem
 
 
@@ -216,7 +223,7 @@ class BurstsWorkload(msgspec.Struct, **_STRICT, tag="bursts"):
 
 
 class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
-    """The working set follows a real VM's: a day of VM ``vm`` of the shipped excerpt.
+    """The working set follows a real VM's: a day of VM ``vm`` of the shipped excerpt ``source``.
 
     Its largest sample is ``peak``; ``references`` are spread evenly over ``samples`` from
     ``start`` on.
@@ -231,6 +238,7 @@ class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
     references: References = 300_000
     start: Annotated[int, Meta(ge=0, le=SAMPLES - 1)] = 0
     samples: int = 288
+    source: Literal["bitbrains", "bitbrains-day2", "google"] = "bitbrains"
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""

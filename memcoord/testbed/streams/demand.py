@@ -14,6 +14,12 @@ from memcoord.testbed.streams.stream import Stream, anonymous, skewed
 from memcoord.testbed.streams.table import shipped_table
 
 EXCERPT = "bitbrains_excerpt.csv.xz"
+#: By the ``source`` of a workload.
+EXCERPTS = {
+    "bitbrains": EXCERPT,
+    "bitbrains-day2": "bitbrains_day2.csv.xz",
+    "google": "google_2011.csv.xz",
+}
 WRITTEN = 0.3
 
 
@@ -35,16 +41,16 @@ def bursts(work: BurstsWorkload, seed: int) -> Stream:
 def demand_series(work: DemandSeriesWorkload, seed: int) -> Stream:
     """As many references to each sample of the series."""
     rng = np.random.default_rng(seed)
-    share = excerpt()[work.vm, work.start : work.start + work.samples]
+    share = excerpt(work.source)[work.vm, work.start : work.start + work.samples]
     sizes = np.maximum((share * work.peak.frames).astype(np.int64), 1)
     sample = np.arange(work.references) * work.samples // work.references
     return _follow("demand-series", rng, sizes[sample], int(sizes.max()))
 
 
 @functools.cache
-def excerpt() -> NDArray[np.float64]:
-    """Memory in use of the shipped VMs, VMS x SAMPLES, as a fraction of each one's peak."""
-    permille = shipped_table(EXCERPT).column("permille")
+def excerpt(source: str = "bitbrains") -> NDArray[np.float64]:
+    """Memory in use of the VMs of ``source``, VMS x SAMPLES, as a fraction of each one's peak."""
+    permille = shipped_table(EXCERPTS[source]).column("permille")
     shape = (DemandSeriesWorkload.VMS, DemandSeriesWorkload.SAMPLES)
     values: NDArray[np.float64] = permille.reshape(shape) / 1000
     values.setflags(write=False)

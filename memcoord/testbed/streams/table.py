@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.errors import ConfigError
-from memcoord.testbed.scenarios.workloads import SHIPPED_TRACES
+from memcoord.testbed.scenarios.workloads import SHIPPED_BLOCK_TRACES, SHIPPED_TRACES
 from memcoord.testbed.streams._table import ffi, lib
 
 #: The largest number of a table where nothing lower is asked for.
@@ -24,6 +24,7 @@ NUMBER_MAX = 1 << 63
 XZ_MAGIC = b"\xfd7zXZ\x00"
 ZSTD_MAGIC = b"(\xb5/\xfd"
 SHOWN_CHARACTERS = 40
+_SHIPPED = SHIPPED_TRACES | SHIPPED_BLOCK_TRACES
 
 
 class Table:
@@ -68,8 +69,8 @@ def read_table(source: str, key: str) -> Table:
     """The table in the file ``source``, or of the shipped trace of that name; ConfigError."""
     path = Path(source)
     try:
-        if source in SHIPPED_TRACES:
-            return shipped_table(SHIPPED_TRACES[source], key)
+        if source in _SHIPPED:
+            return shipped_table(_SHIPPED[source], key)
         return Table(path.name, _unpacked(path.read_bytes()), key)
     except OSError as error:
         raise ConfigError(key, f"{source}: {error.strerror or error}") from None

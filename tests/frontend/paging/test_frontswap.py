@@ -203,6 +203,38 @@ def test_a_page_stored_in_the_slot_that_is_pulled_back_stays(
     assert number_in(domain, frame) == 7
 
 
+def test_slots_that_go_while_others_are_pulled_back_are_left_alone(
+    domain: Domain, hypervisor: Any, swap: Frontswap
+) -> None:
+    frame, asked = domain.alloc(), list[int]()
+    for offset in (3, 4, 5):
+        assert swap.store(0, offset, frame)
+
+    def unuse(device: int, offset: int) -> bool:
+        asked.append(offset)
+        swap.invalidate_page(device, 4)  # the process that had both pages ends
+        return swap.load(device, offset, frame)
+
+    assert swap.shrink(0, unuse) == 2
+    assert asked == [3, 5]
+
+
+def test_a_device_may_be_swapped_off_while_it_is_pulled_back(
+    domain: Domain, hypervisor: Any, swap: Frontswap
+) -> None:
+    frame = domain.alloc()
+    for offset in (3, 4):
+        assert swap.store(0, offset, frame)
+
+    def unuse(device: int, offset: int) -> bool:
+        swap.swapoff(device)
+        swap.swapon(device, SLOTS)
+        return swap.store(device, 4, frame)
+
+    assert swap.shrink(0, unuse) == 1
+    assert swap.holds(0, 4)
+
+
 def test_self_shrink_waits_and_then_gives_a_twentieth_back() -> None:
     shrink = SelfShrink()
     assert [shrink.look(pages) for pages in (0, 400)] == [None, None]

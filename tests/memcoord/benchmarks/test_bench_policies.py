@@ -15,23 +15,24 @@ import pytest
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import svg
-from memcoord.benchmarks.policies import views
+from memcoord.benchmarks.policies import split, views
 from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions, PolicyBenchPlan
 from memcoord.benchmarks.policies.speeds import TARGETS, verdicts
-from memcoord.benchmarks.policies.summary import frontier
+from memcoord.benchmarks.policies.summary import frontier, points
 from memcoord.benchmarks.runner import fill_page, run_bench
-from memcoord.benchmarks.sweep.cell import Cell, Result
+from memcoord.benchmarks.sweep.cell import BEST_STATIC, Cell, Result
 from memcoord.benchmarks.sweep.local import Outcome, Outcomes
 from memcoord.benchmarks.sweep.run import Run
 from memcoord.commands.bench import bench
 from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.scenarios.schema import shipped
 
 PARTS = ("policies", "scenarios", "table")
 PAGE = "\n".join(
     ["# A page", *(f(n) for n in PARTS for f in (tables.begin, tables.end)), "The end."]
 )
 POLICIES = ("static-alloc", "smart-alloc:P=2")
-SLOWDOWN = {"greedy": 3.0, "static-alloc": 2.0, "smart-alloc": 1.5}
+SLOWDOWN = {"greedy": 3.0, "static-alloc": 2.0, "smart-alloc": 1.5, BEST_STATIC: 1.0}
 
 
 def result_of(cell: Cell) -> Result:
@@ -83,7 +84,7 @@ def found(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_rows_are_means_over_seeds(found: dict[str, Any]) -> None:
-    assert len(found["rows"]) == 2 * 3
+    assert len(found["rows"]) == 2 * 4
     row = found["rows"]["sim/main/smart-alloc:P=2"]
     mean = row["figures"]["mean_slowdown"]
     assert (mean["count"], mean["mean"]) == (3, pytest.approx((1.5 / 2 + 1.5) / 2))
@@ -94,8 +95,35 @@ def test_the_rows_are_means_over_seeds(found: dict[str, Any]) -> None:
 
 
 def test_both_worlds_are_ranked_and_correlated(found: dict[str, Any]) -> None:
-    assert list(found["overall"]["sim"]) == ["smart-alloc:P=2", "static-alloc", "greedy"]
+    order = [BEST_STATIC, "smart-alloc:P=2", "static-alloc", "greedy"]
+    assert list(found["overall"]["sim"]) == order
     assert found["rank_correlation"] == {"main": 1, "overall": 1}
+
+
+def test_the_best_static_split_is_a_row_and_never_the_best(found: dict[str, Any]) -> None:
+    assert found["rows"][f"sim/main/{BEST_STATIC}"]["figures"]["mean_slowdown"]["mean"] < 1
+    assert not views.is_best(found, "sim", "main", BEST_STATIC, "mean_slowdown")
+    assert views.is_best(found, "sim", "main", "smart-alloc:P=2", "mean_slowdown")
+    assert BEST_STATIC not in points(found)
+
+
+def test_every_shipped_scenario_is_in_one_part_of_the_split() -> None:
+    parts = split.by_split([*split.default_scenarios(), "mine.toml"])
+    assert set(parts) == {split.TUNED, split.UNSEEN, split.OTHER}
+    assert parts[split.TUNED] == shipped()
+    assert len(parts[split.UNSEEN]) >= 12
+    assert parts[split.OTHER] == ["mine.toml"]
+
+
+def test_each_part_of_the_split_has_tables_and_an_order_of_its_own(tmp_path: Path) -> None:
+    found = measured(tmp_path, scenarios=("main", "unseen/pair"), world="sim")
+    assert set(found["overall_by_split"]) == {split.TUNED, split.UNSEEN}
+    titles = [table.title for table in views.slowdown_tables(json.loads(json.dumps(found)))]
+    assert [title.split(", ")[:2] for title in titles] == [
+        [kind, part]
+        for part in (split.TUNED, split.UNSEEN)
+        for kind in ("Mean slowdown", "Slowdown of the worst domain")
+    ]
 
 
 def test_a_stopped_bench_goes_on(tmp_path: Path) -> None:

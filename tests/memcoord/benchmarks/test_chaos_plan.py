@@ -109,6 +109,12 @@ def test_any_loss_is_a_failure(word: str) -> None:
     assert ChaosBench(ChaosOptions()).status(healthy | {word: 1}) == 1
 
 
+@pytest.mark.parametrize("hours", [float("nan"), float("inf"), -1.0])
+def test_a_soak_has_an_end(hours: float) -> None:
+    with pytest.raises(ConfigError, match="--soak: must be 0 to"):
+        ChaosBench(ChaosOptions(soak=hours))
+
+
 def test_options_of_chaos_are_of_chaos_alone() -> None:
     with pytest.raises(ConfigError, match="only for bench chaos"):
         bench("ring", True, None, None, {"hypervisor_kills": 3})

@@ -6,6 +6,7 @@ The stand-ins behave as their names tell; the real processes are in test_run_rea
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,9 @@ import pytest
 
 from hypervisor.public.errors import ConfigError
 from memcoord.commands.run import RunOptions, run_command
+from memcoord.testbed.live import hypervisor
+from memcoord.testbed.live.statistics_reader import StatisticsReader
+from memcoord.testbed.runs.rundir import RunDirError
 from policies.base import PolicyError
 
 LIMIT_S = 60.0
@@ -90,8 +94,14 @@ GUEST = """
     if name == "wrong":
         sys.stderr.write("Traceback\\n\\nwrong content: domain wrong, page 3\\n")
         raise SystemExit(1)
-    if name == "garbled":
-        print("{")
+    garbled = {
+        "cut": b"{",
+        "nested": b'{"x":' + b"[" * 100_000,
+        "binary": b'{"x": "\\xff"}',
+        "endless": b" " * (2 << 20) + b"{}",
+    }
+    if name in garbled:
+        sys.stdout.buffer.write(garbled[name])
         raise SystemExit(0)
     if name == "sleeper":
         time.sleep(600)
@@ -270,8 +280,10 @@ def test_a_domain_that_fails_is_named_with_its_last_line(run: Run, tmp_path: Pat
 
 
 def test_a_domain_without_a_result_failed(run: Run, tmp_path: Path) -> None:
-    assert run("garbled") == 1
-    assert report_in(tmp_path)["policies"][0]["domains"][0]["state"] == "failed"
+    assert run("cut", "nested", "binary", "endless", "vm1") == 1
+    domains = report_in(tmp_path)["policies"][0]["domains"]
+    assert [domain["state"] for domain in domains] == ["failed"] * 4 + ["done"]
+    assert all("no result: " in domain["reason"] for domain in domains[:4])
 
 
 def test_a_killed_domain_does_not_stop_the_run(run: Run, tmp_path: Path) -> None:
@@ -300,6 +312,47 @@ def test_a_killed_hypervisor_ends_the_run_and_its_domains(
     assert policy["error"] == "the hypervisor died: killed by SIGKILL"
     assert policy["domains"][0]["state"] == "stopped"
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", ["killed", "cannot start", "full disk"])
+def test_after_a_policy_that_broke_the_others_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    begin, made = hypervisor.start, list[Any]()
+
+    def start(launcher: Any, *rest: Any) -> Any:
+        if not made and how == "cannot start":
+            made.append(None)
+            raise OSError(errno.EAGAIN, "no process to be had")
+        child = begin(launcher, *rest)
+        if not made and how == "killed":
+            child.process.kill()
+        made.append(child)
+        return child
+
+    def subscribe(*_: Any) -> None:
+        if len(made) == 1 and how == "full disk":
+            raise RunDirError(tmp_path, "No space left on device")
+
+    monkeypatch.setattr(hypervisor, "start", start)
+    monkeypatch.setattr(
+        StatisticsReader, "subscribe", patched(StatisticsReader.subscribe, subscribe)
+    )
+    assert run("vm1", policies=("greedy", "static-alloc"), alone=True) == 1
+    broken, good = report_in(tmp_path)["policies"]
+    assert report_in(tmp_path)["alone"].keys() == {"vm1"}
+    assert [broken["domains"][0]["state"], good["domains"][0]["state"]] == ["stopped", "done"]
+    assert any(word in broken["error"] for word in ("SIGKILL", "no process", "No space"))
+    assert good["error"] == ""
+    assert leftovers(tmp_path) == []
+
+
+def patched(method: Callable[..., Any], first: Callable[..., None]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        first(*arguments)
+        return method(*arguments)
+
+    return call
 
 
 def test_a_hypervisor_that_refuses_to_start_says_why(run: Run, tmp_path: Path) -> None:

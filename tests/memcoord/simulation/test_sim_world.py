@@ -312,7 +312,7 @@ def test_the_recorder_is_told_of_the_real_coordinators_ticks() -> None:
 
 
 def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate_command("main", SimulateOptions(["greedy", "smart-alloc"])) == 0
+    assert simulate_command("main", SimulateOptions(["greedy", "smart-alloc"], seeds="1")) == 0
     printed, said = capsys.readouterr()
     assert "one round, no interval" in printed
     assert "moves RAM       the policy" in printed
@@ -335,6 +335,23 @@ def test_the_command_answers_the_same_json(capsys: pytest.CaptureFixture[str]) -
     assert made.slowdown > 1
     assert policies[0]["worst_slowdown"]["n"] == 2
     assert policies[1]["against_baseline"]["disk_reads"]["n"] == 2
+
+
+def test_the_default_demo_shows_what_it_claims(capsys: pytest.CaptureFixture[str]) -> None:
+    policies = ["greedy", "smart-alloc:P=2"]
+    assert simulate_command(None, SimulateOptions(policies, True, seeds="4", alone=False)) == 0
+    report = msgspec.json.decode(capsys.readouterr().out)
+    assert [claim["is_shown"] for claim in report["claims"]] == [True, True], report["claims"]
+    assert any("usemem" in note for note in report["notes"])
+
+
+def test_smart_alloc_does_not_help_where_the_demo_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    policies = ["greedy", "smart-alloc:P=2"]
+    assert simulate_command("usemem", SimulateOptions(policies, True, seeds="4", alone=False)) == 0
+    _, smart = msgspec.json.decode(capsys.readouterr().out)["policies"]
+    assert smart["against_baseline"]["disk_reads"]["verdict"] == "worse"
 
 
 def test_what_a_policy_prints_is_kept_out_of_the_json(

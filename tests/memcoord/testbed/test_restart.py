@@ -21,16 +21,22 @@ from typing import Any
 
 import lasting_guest
 import pytest
+import zmq
 from hypervisor_host import AREA, WAIT_S, Host, all_is_back
 
 import frontend
 from frontend import handshake
 from frontend.domain import Domain, Handles
 from hypervisor.config import DomainConfig, HypervisorConfig
-from hypervisor.public.errors import MemcoordError, PeerGone
+from hypervisor.keeping.channel import Begin, pair
+from hypervisor.keeping.held import Held
+from hypervisor.public import messages
+from hypervisor.public.errors import ConfigError, InternalError, MemcoordError, PeerGone
 from hypervisor.public.messages import Attached
 from hypervisor.run_dir import LOCK_FILE, is_locked
 from memcoord.benchmarks.hostile.held_file import Holder, NotHere
+from memcoord.testbed.live.hypervisor_main import EXIT_CRASHED, _sudden_death
+from memcoord.testbed.live.statistics_reader import StatisticsReader
 
 pytestmark = pytest.mark.process
 KILLS = 6
@@ -153,7 +159,8 @@ def test_what_operator_and_policy_set_is_as_it_was(
 ) -> None:
     policy = tmp_path / "counting.py"
     policy.write_text(POLICY, encoding="utf-8")
-    host = start(policy=f"{policy}:Counting", domains=(domain("vm1"), domain("vm2")))
+    names = ("vm1", "vm2")
+    host = start(policy=f"{policy}:Counting", domains=tuple(map(domain, names)))
     with (
         frontend.attach(host.run_dir, "vm1", timeout_s=60.0) as one,
         frontend.attach(host.run_dir, "vm2", timeout_s=60.0) as two,
@@ -187,6 +194,11 @@ def test_what_operator_and_policy_set_is_as_it_was(
             carried = plans()
             assert columns(host, "tmem_target_pages")["vm1"] == (1234,)
         assert (host.run_dir / "control.token").read_text() == token
+        told = {name: [one["rule"] for one in host.ask("why", domain=name)] for name in names}
+        assert told["vm1"].count("set by the operator") == 2
+        assert "tmem-freeze by the operator" in told["vm1"]
+        assert "tmem-weight by the operator; weight 77" in told["vm2"]
+        assert "tmem-quota by the operator; pages 55" in told["vm2"]
         assert not host.events("policy-fault")
         pool = two.tmem.new_pool(persistent=True)
         frame = two.alloc()
@@ -260,25 +272,16 @@ def test_domains_see_the_end_of_a_keeper(start: Callable[..., KeptHost]) -> None
 
 
 def test_a_thread_that_the_kernel_does_not_let_go_of_holds_up_no_restart(
-    start: Callable[..., KeptHost], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., KeptHost], files: list[int]
 ) -> None:
-    files: list[int] = []
-
-    def keep_file(answer: Attached, handles: Handles, *rest: Any) -> Domain:
-        files.append(os.dup(handles.ram))
-        return Domain(answer, handles, *rest)
-
-    monkeypatch.setattr(handshake, "Domain", keep_file)
     host = start()
     with contextlib.ExitStack() as stack:
         attacker = stack.enter_context(
             frontend.attach(host.run_dir, "attacker", 4 * AREA, timeout_s=60.0)
         )
-        stack.callback(os.close, files[0])
         neighbour = stack.enter_context(
             frontend.attach(host.run_dir, "neighbour", 4 * AREA, timeout_s=60.0)
         )
-        stack.callback(os.close, files[1])
         pool, frame = neighbour.tmem.new_pool(persistent=True), neighbour.alloc()
         attacker.free_many(attacker.alloc_many(3 * AREA))
         try:
@@ -290,6 +293,134 @@ def test_a_thread_that_the_kernel_does_not_let_go_of_holds_up_no_restart(
         host.wait(lambda: is_waiting(pid))
         host.kill()
         assert neighbour.tmem.put(pool, (1, 2, 3), 1, frame) == 1
+
+
+def test_a_call_under_way_is_answered_by_the_next_hypervisor(
+    start: Callable[..., KeptHost],
+) -> None:
+    host, told = start(), list[Any]()
+    with frontend.attach(host.run_dir, "vm1", 4 * AREA, timeout_s=60.0):
+        pid = host.pid
+        os.kill(pid, signal.SIGSTOP)
+        asking = threading.Thread(
+            target=lambda: told.append(host.ask("tmem-weight", domain="vm1", weight=77))
+        )
+        asking.start()
+        time.sleep(0.3)  # its request lies in the socket of the stopped one
+        os.kill(pid, signal.SIGKILL)
+        asking.join(WAIT_S)
+        assert told == [None]
+        (client,) = host.ask("tmem-list", domain="vm1")["clients"]
+        assert client["weight"] == 77
+
+
+def test_a_call_that_was_carried_out_is_not_carried_out_by_the_next_hypervisor(
+    start: Callable[..., KeptHost],
+) -> None:
+    """A domain is detached once, whoever has come under its name meanwhile."""
+    host = start()
+    token = (host.run_dir / "control.token").read_text()
+    call = messages.encode(
+        messages.Request(messages.VERSION, 7, "detach", {"domain": "vm1"}, token)
+    )
+    one = frontend.attach(host.run_dir, "vm1", 4 * AREA, timeout_s=60.0)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as client:
+        client.linger, client.rcvtimeo = 0, 60_000
+        client.connect(f"ipc://{host.run_dir / messages.CONTROL_SOCKET}")
+
+        def ask() -> Any:
+            client.send(call)
+            return messages.decode(client.recv())
+
+        first = ask()
+        assert first.error == ""
+        assert host.ask("why", domain="vm1")[-1]["rule"] == "detached by the operator"
+        one.close()
+        with frontend.attach(host.run_dir, "vm1", 4 * AREA, timeout_s=60.0):
+            host.kill()
+            assert ask() == first
+            assert [row["name"] for row in host.ask("list")] == ["vm1"]
+
+
+def test_every_tick_is_published_once_over_restarts(start: Callable[..., KeptHost]) -> None:
+    host, ticks = start(), list[int]()
+    with StatisticsReader(host.run_dir) as reader:
+        reader.subscribe()
+        for _ in range(3):
+            seen = len(ticks) + 5
+            host.wait(lambda: read_ticks(reader, ticks) >= seen)  # noqa: B023
+            host.kill()
+        last = host.ask("ping")["ticks"] + 3
+        host.wait(lambda: read_ticks(reader, ticks) > 0 and ticks[-1] >= last)
+    assert ticks == list(range(ticks[0], ticks[-1] + 1))
+    assert reader.ticks == len(ticks)
+
+
+def read_ticks(reader: StatisticsReader, ticks: list[int]) -> int:
+    """Append the ticks that were published meanwhile; how many there are by now."""
+    ticks += [publication.tick for publication in reader.read(20)]
+    return len(ticks)
+
+
+@pytest.mark.parametrize(
+    ("restarts", "error", "is_last"),
+    [(0, InternalError("no memory"), True), (3, InternalError("no memory"), False),
+     (3, ConfigError("books", "of another make"), True), (3, OSError("no memory"), False)],
+)  # fmt: skip
+def test_a_kernel_that_refuses_at_a_restart_is_asked_again(
+    restarts: int, error: Exception, is_last: bool
+) -> None:
+    """The next hypervisor may get what this one did not; domains and their memory wait."""
+    near, far = pair()
+    pid = os.fork()
+    if not pid:
+        near.send(Begin(restarts))
+        with _sudden_death(Held(far)):
+            raise error
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    far.close()
+    told = list[str]()
+    while (heard := near.receive(WAIT_S)) is not None:
+        told.append(type(heard[0]).__name__)
+        for fd in heard[1]:
+            os.close(fd)
+    near.close()
+    assert ("Failed" in told, code == EXIT_CRASHED) == (is_last, not is_last)
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A duplicate of the file of each domain that this process becomes."""
+    found: list[int] = []
+
+    def keep_file(answer: Attached, handles: Handles, *rest: Any) -> Domain:
+        found.append(os.dup(handles.ram))
+        return Domain(answer, handles, *rest)
+
+    monkeypatch.setattr(handshake, "Domain", keep_file)
+    yield found
+    for fd in found:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_file_of_a_closed_domain_is_watched_by_the_next_hypervisor(
+    start: Callable[..., KeptHost], files: list[int], is_gone: bool
+) -> None:
+    """Also when the domain was on its way out: then the next one takes it down under its name."""
+    host = start()
+    frontend.attach(host.run_dir, "vm1", 4 * AREA, timeout_s=60.0).close()
+    if is_gone:
+        host.wait(lambda: all_is_back(host.ask("statistics")))
+    host.kill()
+    host.kill()
+    host.wait(lambda: all_is_back(host.ask("statistics")))
+    os.pwrite(files[0], b"\xa5", 4096)
+    host.wait(lambda: bool(host.events("violation")))
+    told = host.events("violation")[0]
+    assert (told["name"], told["gone"]) == ("vm1", True)
+    host.wait(lambda: os.pread(files[0], 1, 4096) == b"\0")
 
 
 def is_waiting(pid: int) -> bool:

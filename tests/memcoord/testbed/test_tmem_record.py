@@ -6,12 +6,16 @@ real processes.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,15 @@ import service_calls
 from service_calls import DESTROY_POOL, FLUSH_OBJECT, FLUSH_PAGE, GET, NEED_SLAB, NEW_POOL, PUT
 from tmem_model import page_of
 
-from hypervisor.public.errors import ConfigError
+from hypervisor.public.errors import ConfigError, MemcoordError
+from memcoord import control
 from memcoord.commands.run import RunOptions, run_command
+from memcoord.testbed.live.row_buffer import RowBuffer
 from memcoord.testbed.live.tmem_record import Recorder
 from tmem import Code, Tmem
 from tmem.layout import AREA_PAGES
 from tmem.replay import lines_of, replay
+from tmem.serve import AGAIN
 
 GUEST_ROWS = ("new_pool", "destroy_pool", "put", "get", "flush_page", "flush_object")
 LIMIT_S = 100.0
@@ -175,6 +182,90 @@ def test_what_cannot_be_recorded_is_said_before_anything_starts(
     with pytest.raises(ConfigError, match=wrong):
         run_command(str(tmp_path / "recorded.toml"), options)
     assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_do_not_record_in_one_file(tmp_path: Path) -> None:
+    (tmp_path / "recorded.toml").write_text(SCENARIO)
+    stream, where = tmp_path / "stream", tmp_path / "run"
+    with stream.open("ab") as file:
+        file.write(b"rows")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        options = RunOptions(run_dir=str(where), record=str(stream))
+        with pytest.raises(ConfigError, match="another run records in it"):
+            run_command(str(tmp_path / "recorded.toml"), options)
+    assert stream.read_bytes() == b"rows"
+    assert not where.exists()
+
+
+def test_rows_of_a_killed_process_are_there_once(tmp_path: Path) -> None:
+    path, rows = tmp_path / "rows", [f"{number}\n".encode() * 200 for number in range(3000)]
+    first = RowBuffer(path, 2)
+    assert first.is_empty
+    for begin in range(0, len(rows), 900):
+        pid = os.fork()
+        if not pid:  # ends without a word, as if killed
+            buffer = RowBuffer(path, 2, os.dup(first.fd))
+            for number, row in enumerate(rows[begin : begin + 900], begin):
+                buffer.append(row, {1: number})
+            with path.open("ab") as file:
+                file.write(b"a part that does not count")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert first.words.tolist() == [0, min(begin + 900, len(rows)) - 1]
+    RowBuffer(path, 2, os.dup(first.fd)).close()
+    first.close()
+    assert path.read_bytes() == b"".join(rows)
+
+
+def test_an_operation_that_is_executed_again_has_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, page = tmp_path / "stream", page_of(3)
+    live = Recorded(path, monkeypatch)
+    live.service.open_client(0)
+    live.record(NEW_POOL, 0, 1 << 24 | 1)
+    live.record(PUT, 0, 0, 0, 0, 0)
+    for how, seq in ((0, 9), (AGAIN, 9), (AGAIN, 10)):  # of the last one nobody has a row yet
+        assert live.service.record(PUT, 0, (0, 0, 0, 0), page, how, seq) == 1
+    live.recorder.close()
+    assert [row[0] for row, _ in replayed(path)].count("put") == 3
+
+
+@pytest.mark.process
+def test_a_run_whose_hypervisor_is_killed_can_be_replayed(tmp_path: Path) -> None:
+    """Every operation is there once: what a guest got back, a replay gets back."""
+    scenario, stream, where = (tmp_path / name for name in ("recorded.toml", "stream", "run"))
+    scenario.write_text(SCENARIO.replace("repeat = 1", "repeat = 4"))
+    command = [
+        *(sys.executable, "-m", "memcoord", "run", str(scenario), "--json", "--policy", "greedy"),
+        "--no-alone",
+        *("--run-dir", str(where), "--record", str(stream)),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
+        for kill in range(2):
+            os.kill(_serving(run, where / "1-greedy", restarts=kill), signal.SIGKILL)
+        out, _ = run.communicate(timeout=LIMIT_S)
+    (policy,) = json.loads(out)["policies"]
+    assert policy["error"] == ""
+    told = replayed(stream)
+    assert not [answer for _, answer in told if answer[0] == "error"]
+    hits = [answer for row, answer in told if row[0] == "get" and answer[0] == 1]
+    assert len(hits) == policy["domains"][0]["tmem_hits"] > 0
+
+
+def _serving(run: subprocess.Popen[bytes], where: Path, restarts: int) -> int:
+    """The process id of the hypervisor that has so many before it, once its domain uses tmem."""
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        with contextlib.suppress(MemcoordError):
+            now, pid = control(where, "statistics"), int(control(where, "ping")["pid"])
+            used = [domain["puts"] > 200 for domain in now["domains"]]
+            if now["control"]["restarts"] == restarts and any(used):
+                return pid
+        assert run.poll() is None, "the run is over"
+        time.sleep(0.02)
+    raise AssertionError("no domain used tmem")
 
 
 @pytest.mark.process

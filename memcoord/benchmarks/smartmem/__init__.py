@@ -1,0 +1,1 @@
+"""``memcoord bench smartmem``: the situations of SmarTmem, who gains and who pays."""
