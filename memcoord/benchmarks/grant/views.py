@@ -24,8 +24,8 @@ from memcoord.benchmarks.grant.plan import (
 from memcoord.benchmarks.tables import MISSING, Table, short
 
 FIRST = (
-    "What memory costs: median of the rounds' medians [its interval] / p99 of single operations, each of "
-    "which contains one read of the clock"
+    "What memory costs: median of the rounds' medians [its interval] / p99 of single operations, "
+    "each of which contains one read of the clock"
 )
 PLACES = ("inside the domain", "from the host", "from another domain", "malloc, recycled",
           "malloc, fresh")  # fmt: skip
