@@ -40,6 +40,9 @@ Changes = Annotated[
 Seeds = Annotated[
     str | None, typer.Option(metavar="N|LIST", help="So many seeds, or these: 1,4,9.")
 ]
+Scale = Annotated[
+    float | None, typer.Option(metavar="F", help="A part of its full size, for a look: 0.1.")
+]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
 
@@ -78,13 +81,14 @@ def run(
     alone: Annotated[
         bool, typer.Option("--alone/--no-alone", help="Also run each domain alone: slowdowns.")
     ] = True,
+    scale: Scale = None,
     as_json: Json = False,
 ) -> None:
     """Run a scenario under one or more policies and compare them."""
     from memcoord.commands.run import RunOptions, run_command
 
     options = RunOptions(
-        policy or (), as_json, run_dir, set_ or (), record, repeat, seeds, alone=alone
+        policy or (), as_json, run_dir, set_ or (), record, repeat, seeds, alone, scale
     )
     raise typer.Exit(run_command(scenario, options))
 
@@ -200,6 +204,7 @@ def sim(
     alone: Annotated[
         bool, typer.Option("--alone/--no-alone", help="Also run each domain alone: slowdowns.")
     ] = True,
+    scale: Scale = None,
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
@@ -234,7 +239,7 @@ def sim(
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
     from memcoord.commands.simulate import SimulateOptions, simulate_command
 
-    options = SimulateOptions(policy or (), as_json, set_ or (), seed, seeds, repeat, alone=alone)
+    options = SimulateOptions(policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale)
     raise typer.Exit(simulate_command(scenario, options))
 
 

@@ -5,7 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HIT_FLAGS (MC_PAGE_RESIDENT | MC_PAGE_AHEAD | MC_PAGE_FRESH)
+#define HIT_FLAGS (MC_PAGE_RESIDENT | MC_PAGE_AHEAD | MC_PAGE_FRESH | UNSETTLED)
+#define UNSETTLED (MC_PAGE_LEAVING | MC_PAGE_IN_FLIGHT)
 #define PREFETCH 16         /* references between looking a page up and using it */
 
 static void *zeroed(uint64_t count, uint64_t bytes)
@@ -47,8 +48,10 @@ struct mc_paging *mc_paging_open(struct mc_guest *guest, const struct mc_paging_
     paging->idle_permille = -1;
     paging->limit = 1;
     MC_CHECK(options->cluster_pages >= 1 && options->cluster_pages <= MC_PAGING_CLUSTER_MAX &&
-             options->ahead_pages >= 1 && options->ahead_pages <= MC_PAGING_CLUSTER_MAX,
-             "%u pages a write, %u pages a read", options->cluster_pages, options->ahead_pages);
+             options->ahead_pages >= 1 && options->ahead_pages <= MC_PAGING_CLUSTER_MAX &&
+             options->depth >= 1 && options->depth <= MC_PAGING_DEPTH_MAX,
+             "%u pages a write, %u a read, %u faults", options->cluster_pages,
+             options->ahead_pages, options->depth);
     if (paging_allocate(paging))
         return paging;
     mc_paging_free(paging);
@@ -67,8 +70,10 @@ void mc_paging_close(struct mc_paging *paging)
     struct mc_frames *frames = &paging->guest->frames;
     while (paging->resident_count > 0) {
         uint32_t page = own->resident[paging->resident_count - 1];
+        const struct mc_page *entry = &paging->table[page];
         mc_order_remove(paging, page);
-        mc_frames_free(frames, paging->options.slot, paging->table[page].frame, 0);
+        if (!(entry->flags & MC_PAGE_IN_FLIGHT))    /* a late answer may write that frame */
+            mc_frames_free(frames, paging->options.slot, entry->frame, 0);
     }
     while (paging->spare_count > 0)
         mc_frames_free(frames, paging->options.slot, own->spares[--paging->spare_count], 0);
@@ -109,15 +114,6 @@ static __attribute__((noinline)) int refer_slowly(struct mc_paging *paging, uint
     return how;
 }
 
-/* The copies on disk and in the program's file are old now. */
-static inline void note_write(struct mc_paging *paging, struct mc_page *entry)
-{
-    if (entry->flags & (MC_PAGE_ON_DISK | MC_PAGE_FILE)) {
-        mc_swap_forget(paging, entry);
-        entry->flags &= ~(uint32_t)MC_PAGE_FILE;
-    }
-}
-
 /* One reference to a page that is one. Its `how` but for the write, or MC_PAGING_FAILED. */
 static inline int refer(struct mc_paging *paging, struct mc_page *entry, uint32_t page)
 {
@@ -141,7 +137,7 @@ int64_t mc_paging_access(struct mc_paging *paging, uint32_t page, int write)
     if (how < 0)
         return how;
     if (write)
-        note_write(paging, entry);
+        mc_note_write(paging, entry);
     return entry->frame;
 }
 
@@ -155,41 +151,84 @@ static inline int look_is_due(struct mc_paging *paging)
     return 1;
 }
 
+/* A reference to a page that is not simply there: 1 when its fault is under way now, 0 when it is
+ * to be made by itself, or MC_PAGING_FAILED. */
+static __attribute__((noinline)) int refer_in_flight(struct mc_paging *paging,
+                                                     struct mc_paging_part *part, uint32_t page,
+                                                     int write)
+{
+    struct mc_flight *flight = &paging->own->flight;
+    if (paging->own->depth < 2 && flight->count == 0)
+        return 0;
+    int status = MC_OK;
+    if (paging->table[page].flags & UNSETTLED)
+        status = mc_flight_land(paging, part);
+    if (status != MC_OK || paging->table[page].flags & MC_PAGE_RESIDENT)
+        return status;
+    if (flight->count >= paging->own->depth || !mc_load_may_ask(paging, page))
+        status = mc_flight_land(paging, part);
+    if (status != MC_OK || !mc_load_may_ask(paging, page))
+        return status;
+    if (mc_flight_add(paging, page, write)) {
+        paging->counted.references++;
+        return 1;
+    }
+    return mc_flight_land(paging, part);
+}
+
+/* The end of a run: nothing stays under way. */
+static int run_end(struct mc_paging *paging, struct mc_paging_part *part, int stop)
+{
+    if (stop != MC_PAGING_FAILED && mc_flight_land(paging, part) != MC_OK)
+        return MC_PAGING_FAILED;
+    return stop != MC_PAGING_FAILED && part->answer ? MC_PAGING_USED : stop;
+}
+
+/* What a look at the target, when one is due, means for a run. */
+static int run_look(struct mc_paging *paging, struct mc_paging_part *part)
+{
+    if (mc_flight_land(paging, part) != MC_OK || mc_paging_look(paging) != MC_OK)
+        return MC_PAGING_FAILED;
+    return paging->excess ? MC_PAGING_RELEASE : MC_PAGING_DONE;
+}
+
 int mc_paging_run(struct mc_paging *paging, struct mc_paging_part *part)
 {
     const int64_t faults_end = paging->counted.faults + (int64_t)part->faults_max;
     const uint32_t pages = paging->options.pages;
     struct mc_page *table = paging->table;
-    while (part->done < part->count) {
+    part->answer = 0;
+    while (part->done < part->count && part->answer == 0) {
         uint64_t at = part->done;
         uint32_t page = (uint32_t)part->pages[at];
+        int how = 0, write = part->writes[at] != 0;
         if (page >= pages)
-            return MC_PAGING_RANGE;
+            return run_end(paging, part, MC_PAGING_RANGE);
         if (at + PREFETCH < part->count && (uint32_t)part->pages[at + PREFETCH] < pages)
             __builtin_prefetch(&table[part->pages[at + PREFETCH]], 1);
-        if (__builtin_expect(look_is_due(paging), 0)) {
-            if (mc_paging_look(paging) != MC_OK)
-                return MC_PAGING_FAILED;
-            if (paging->excess)
-                return MC_PAGING_RELEASE;
-        }
+        if (__builtin_expect(look_is_due(paging), 0) &&
+            (how = run_look(paging, part)) != MC_PAGING_DONE)
+            return run_end(paging, part, how);
         struct mc_page *entry = &table[page];
-        int how = refer(paging, entry, page);
+        if (__builtin_expect((entry->flags & HIT_FLAGS) != MC_PAGE_RESIDENT, 0)) {
+            if (paging->counted.faults >= faults_end)
+                return run_end(paging, part, MC_PAGING_FAULTS);
+            how = refer_in_flight(paging, part, page, write);
+            part->done += how == 1;
+            if (how < 0)
+                return run_end(paging, part, how);
+            if (how == 1 || part->answer)
+                continue;
+        }
+        how = refer(paging, entry, page);
         if (how < 0)
-            return how;
-        if (part->writes[at]) {
-            note_write(paging, entry);
-            how |= MC_USE_WRITE;
-        }
+            return run_end(paging, part, how);
+        if (write)
+            mc_note_write(paging, entry);
         part->done = at + 1;
-        if (part->use) {
+        if (part->use)
             part->answer = part->use(part->context, mc_frame_address(paging, entry->frame),
-                                     &entry->own, page, (uint32_t)how);
-            if (part->answer != 0)
-                return MC_PAGING_USED;
-        }
-        if (how & MC_USE_CAME && paging->counted.faults >= faults_end)
-            return MC_PAGING_FAULTS;
+                                     &entry->own, page, (uint32_t)(how | write * MC_USE_WRITE));
     }
-    return MC_PAGING_DONE;
+    return run_end(paging, part, MC_PAGING_DONE);
 }

@@ -15,7 +15,8 @@
  * A fault is one batch on the tmem ring: get and flush the page, put the least recently used page.
  * A victim that tmem refuses is written to disk; the next least recently used pages then go with
  * it, as many as cluster_pages says, in one write to slots that lie together. A page that is read
- * from disk may bring its neighbours there (paging_ahead.c).
+ * from disk may bring its neighbours there (paging_ahead.c). A run may have several faults under
+ * way (paging_flight.c).
  */
 #ifndef MC_PAGING_H
 #define MC_PAGING_H
@@ -25,6 +26,7 @@
 /* cdef-begin */
 #define MC_PAGING_LOOK_REFERENCES 1024  /* between two looks at the target; a power of two */
 #define MC_PAGING_CLUSTER_MAX 32        /* pages written, or read, at once */
+#define MC_PAGING_DEPTH_MAX 16          /* faults under way at once */
 #define MC_PAGING_SHARE 64              /* a cluster is at most this part of the limit */
 #define MC_PAGING_SAMPLE_PAGES 100      /* for the share of idle memory, as ESX samples */
 #define MC_PAGING_PERIOD_NS 100000000   /* of such a sample */
@@ -34,7 +36,8 @@ enum mc_page_flag {
     MC_PAGE_RESIDENT = 1, MC_PAGE_FILE = 2, MC_PAGE_UNREAD = 4, MC_PAGE_IN_TMEM = 8,
     MC_PAGE_ON_DISK = 16, MC_PAGE_LEAVING = 32, MC_PAGE_SAMPLED = 64,
     MC_PAGE_AHEAD = 128,        /* read ahead, and not used yet */
-    MC_PAGE_FRESH = 256         /* touched first, and not given to `use` yet */
+    MC_PAGE_FRESH = 256,        /* touched first, and not given to `use` yet */
+    MC_PAGE_IN_FLIGHT = 512     /* asked of tmem: paging_flight.c */
 };
 
 /* An entry of the page table. */
@@ -107,6 +110,7 @@ struct mc_paging_options {
     int32_t program_fd;         /* -1: none; then program_read, if there are pages of a program */
     uint32_t cluster_pages;     /* 1 to MC_PAGING_CLUSTER_MAX */
     uint32_t ahead_pages;       /* the same */
+    uint32_t depth;             /* 1 to MC_PAGING_DEPTH_MAX */
     mc_page_fill_fn first_touch;    /* NULL: zeroes */
     mc_page_fill_fn program_read;
     mc_page_clock_fn clock;     /* NULL: the machine's */
@@ -147,9 +151,9 @@ enum mc_paging_stop {
     MC_PAGING_DONE = 0,
     MC_PAGING_FAULTS = 1,       /* faults_max were served */
     MC_PAGING_RELEASE = 2,      /* excess frames are to be given back: mc_paging_gather, release */
-    MC_PAGING_USED = 3,         /* `use` said so; that reference is done */
+    MC_PAGING_USED = 3,         /* `use` said so; that reference is done, some after it may be */
     MC_PAGING_RANGE = 4,        /* pages[done] is no page */
-    MC_PAGING_FAILED = -1000    /* see failure; the reference can be tried again */
+    MC_PAGING_FAILED = -1000    /* see failure; pages[done] can be tried again */
 };
 
 /* NULL without memory. Nothing is touched of the guest before the first reference. */

@@ -19,7 +19,7 @@ static uint32_t power_above(uint32_t number)
 uint32_t mc_ahead_window(struct mc_paging *paging, uint32_t slot)
 {
     struct mc_paging_private *own = paging->own;
-    uint32_t most = mc_paging_share(paging, paging->options.ahead_pages), pages = 2;
+    uint32_t most = mc_paging_share(paging->limit, paging->options.ahead_pages), pages = 2;
     if (own->ahead_hits)
         pages = power_above(own->ahead_hits + 2);
     else if (slot != own->ahead_slot + 1 && slot + 1 != own->ahead_slot)
@@ -35,15 +35,6 @@ static int may_come(const struct mc_paging *paging, uint32_t slot)
     uint32_t page = paging->own->slot_pages[slot];
     return page != MC_NO_PAGE && !(paging->table[page].flags & MC_PAGE_RESIDENT) &&
            paging->table[page].flags & MC_PAGE_ON_DISK;
-}
-
-/* A frame that costs no eviction and no question, or -1. */
-static int64_t frame_at_hand(struct mc_paging *paging)
-{
-    if (paging->spare_count > 0)
-        return paging->own->spares[--paging->spare_count];
-    int64_t frame = mc_frames_alloc(&paging->guest->frames, paging->options.slot, 0);
-    return frame >= 0 && frame < (int64_t)paging->own->maxmem_frames ? frame : -1;
 }
 
 static void come_along(struct mc_paging *paging, uint32_t slot, uint32_t frame)
@@ -73,7 +64,7 @@ int mc_ahead_read(struct mc_paging *paging, uint32_t page, uint32_t frame)
     for (uint32_t at = first; at < end; at++) {
         frames[at - first] = at == slot ? (int64_t)frame : -1;
         if (at != slot && room > 0 && may_come(paging, at) &&
-            (frames[at - first] = frame_at_hand(paging)) >= 0)
+            (frames[at - first] = mc_frame_at_hand(paging)) >= 0)
             room--;
         buffers[at - first] = frames[at - first] < 0
             ? own->gap

@@ -22,7 +22,8 @@ static int check_page(const struct mc_paging *paging, uint32_t page, uint64_t *f
         return __LINE__;        /* in tmem, and on disk */
     if (flags & MC_PAGE_FILE && flags & (MC_PAGE_IN_TMEM | MC_PAGE_ON_DISK))
         return __LINE__;        /* of the file, and swapped */
-    if (flags & MC_PAGE_LEAVING || (!resident && flags & (MC_PAGE_AHEAD | MC_PAGE_SAMPLED)))
+    if (flags & (MC_PAGE_LEAVING | MC_PAGE_IN_FLIGHT) ||
+        (!resident && flags & (MC_PAGE_AHEAD | MC_PAGE_SAMPLED)))
         return __LINE__;        /* a flag that no page at rest has */
     if (flags & MC_PAGE_ON_DISK && paging->own->slot_pages[entry->slot] != page)
         return __LINE__;        /* its slot is another's */

@@ -103,7 +103,7 @@ int mc_leave_end(struct mc_paging *paging, struct mc_leaving *leaving,
     int more = MC_OK, status = leave_settle(paging, leaving, batch, writes, &count);
     if (count == 0)
         return status;
-    uint32_t cluster = mc_paging_share(paging, paging->options.cluster_pages);
+    uint32_t cluster = mc_paging_share(paging->limit, paging->options.cluster_pages);
     if (count < cluster && paging->resident_count > cluster)
         more = leave_more(paging, cluster - count, writes, &count);
     int written = leave_write(paging, writes, count);
@@ -134,6 +134,14 @@ static int64_t frame_allocate(struct mc_paging *paging)
         frame = drained >= 0 ? drained : frame;
     }
     return frame < (int64_t)paging->own->maxmem_frames ? frame : MC_EBROKEN;
+}
+
+int64_t mc_frame_at_hand(struct mc_paging *paging)
+{
+    if (paging->spare_count > 0)
+        return paging->own->spares[--paging->spare_count];
+    int64_t frame = mc_frames_alloc(&paging->guest->frames, paging->options.slot, 0);
+    return frame >= 0 && frame < (int64_t)paging->own->maxmem_frames ? frame : -1;
 }
 
 int64_t mc_free_frame(struct mc_paging *paging, uint32_t page)

@@ -3,15 +3,19 @@
 
 #include <string.h>
 
-#define NOT_ASKED UINT32_MAX
-
-/* Ask tmem for the page, where tmem may have it; the place of the answer. */
-static uint32_t add_load(struct mc_paging *paging, struct mc_batch *batch, uint32_t page,
-                         uint32_t frame)
+int mc_load_may_ask(const struct mc_paging *paging, uint32_t page)
 {
-    uint32_t flags = paging->table[page].flags, place = batch->count;
-    if (flags & MC_PAGE_FILE ? paging->options.cleancache_pool < 0 : !(flags & MC_PAGE_IN_TMEM))
-        return NOT_ASKED;
+    uint32_t flags = paging->table[page].flags;
+    return flags & MC_PAGE_FILE ? paging->options.cleancache_pool >= 0
+                                : (flags & MC_PAGE_IN_TMEM) != 0;
+}
+
+uint32_t mc_load_begin(struct mc_paging *paging, struct mc_batch *batch, uint32_t page,
+                       uint32_t frame)
+{
+    uint32_t place = batch->count;
+    if (!mc_load_may_ask(paging, page))
+        return MC_NOT_ASKED;
     mc_tmem_add_get(paging, batch, page, frame);
     return place;
 }
@@ -51,10 +55,11 @@ static int load_first(struct mc_paging *paging, uint32_t page, uint32_t frame)
     return MC_OK;
 }
 
-/* Fill the frame from the page's place, if tmem has not done so. */
-static int load(struct mc_paging *paging, uint32_t page, uint32_t frame, int asked,
-                int64_t answer)
+int mc_load_end(struct mc_paging *paging, uint32_t page, uint32_t frame, uint32_t place,
+                const struct mc_batch *batch)
 {
+    int asked = place != MC_NOT_ASKED;
+    int64_t answer = asked ? batch->records[place].status : 0;
     struct mc_page *entry = &paging->table[page];
     if (entry->flags & MC_PAGE_FILE) {
         if (!asked || answer != 1)
@@ -83,14 +88,13 @@ static int exchange(struct mc_paging *paging, uint32_t page, uint32_t frame)
     struct mc_leaving leaving = {.count = 0};
     struct mc_batch batch;
     batch.count = 0;
-    uint32_t place = add_load(paging, &batch, page, frame);
+    uint32_t place = mc_load_begin(paging, &batch, page, frame);
     if (paging->resident_count >= paging->limit)
         mc_leave_begin(paging, &leaving, &batch);
     int status = mc_tmem_submit(paging, &batch);
     if (status != MC_OK)
         return status;          /* the frame is used no more: a late answer may write it */
-    int asked = place != NOT_ASKED;
-    status = load(paging, page, frame, asked, asked ? batch.records[place].status : 0);
+    status = mc_load_end(paging, page, frame, place, &batch);
     /* Before the victim is settled, which may fail: by now tmem has forgotten the page. */
     if (status == MC_OK)
         mc_order_add(paging, page, frame, ++paging->tick);

@@ -66,7 +66,9 @@ int mc_paging_look(struct mc_paging *paging)
 {
     uint64_t target = word_of(&paging->guest->control->target_frames, paging->own->maxmem_frames);
     uint64_t now_ns = mc_clock_ns();
-    paging->limit = limit_at(paging, target);
+    uint64_t limit = limit_at(paging, target);
+    paging->own->depth = mc_paging_share(limit, paging->options.depth);
+    paging->limit = limit - (paging->own->depth - 1);   /* frames for pages under way */
     while (paging->resident_count > paging->limit) {
         uint64_t over = paging->resident_count - paging->limit;
         int status = mc_evict(paging, over < MC_RING_SLOTS ? (uint32_t)over : MC_RING_SLOTS);

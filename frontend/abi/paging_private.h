@@ -5,6 +5,7 @@
 #include "paging.h"
 
 #define MC_NO_PAGE UINT32_MAX
+#define MC_NOT_ASKED UINT32_MAX
 #define MC_FIRST_TICK (1ull << 62)      /* pages that were pulled back are older than all others */
 
 struct mc_age {
@@ -15,6 +16,33 @@ struct mc_age {
 struct mc_sampled {
     uint64_t used;
     uint32_t page;                      /* MC_NO_PAGE: it has left memory */
+};
+
+/* Pages on their way out of memory, and the records of one batch. */
+struct mc_leaving {
+    uint32_t count;
+    uint32_t pages[MC_RING_SLOTS];
+    int64_t answers[MC_RING_SLOTS];     /* places of tmem's in the batch, or unasked */
+};
+
+struct mc_batch {
+    uint32_t count;
+    struct mc_record records[MC_RING_SLOTS];
+};
+
+struct mc_in_flight {
+    uint32_t page;
+    uint32_t place;                     /* of tmem's answer in the batch */
+    int write;
+    int came;
+};
+
+/* Faults under way at once. */
+struct mc_flight {
+    uint32_t count;
+    struct mc_in_flight faults[MC_PAGING_DEPTH_MAX];
+    struct mc_leaving leaving;
+    struct mc_batch batch;
 };
 
 struct mc_paging_private {
@@ -44,21 +72,12 @@ struct mc_paging_private {
     uint32_t sample_size;               /* pages that the sample says something about */
     uint64_t sample_end_ns;
     uint64_t random;
+    /* paging_flight.c */
+    uint32_t depth;                     /* faults that may be under way */
+    struct mc_flight flight;
     /* paging_look.c */
     uint64_t release_ns;                /* not before */
     uint64_t release_target;
-};
-
-/* Pages on their way out of memory, and the records of one batch. */
-struct mc_leaving {
-    uint32_t count;
-    uint32_t pages[MC_RING_SLOTS];
-    int64_t answers[MC_RING_SLOTS];     /* tmem's; MC_LEAVING_UNASKED */
-};
-
-struct mc_batch {
-    uint32_t count;
-    struct mc_record records[MC_RING_SLOTS];
 };
 
 static inline uint64_t mc_frame_address(const struct mc_paging *paging, uint32_t frame)
@@ -82,9 +101,9 @@ static inline int mc_paging_fail(struct mc_paging *paging, enum mc_paging_fault 
 }
 
 /* At most a small part of the limit, so that a small guest keeps what it uses. */
-static inline uint32_t mc_paging_share(const struct mc_paging *paging, uint32_t pages)
+static inline uint32_t mc_paging_share(uint64_t limit, uint32_t pages)
 {
-    uint64_t share = paging->limit / MC_PAGING_SHARE;
+    uint64_t share = limit / MC_PAGING_SHARE;
     return share >= pages ? pages : share > 1 ? (uint32_t)share : 1;
 }
 
@@ -102,6 +121,14 @@ int mc_swap_write(struct mc_paging *paging, const uint32_t *pages, uint32_t coun
 /* Read slots `first` on into `count` buffers; 0, or an errno. */
 int mc_swap_read(struct mc_paging *paging, uint32_t first, void *const *buffers, uint32_t count);
 void mc_swap_forget(struct mc_paging *paging, struct mc_page *page);
+/* The copies of a page on disk and in the program's file are old now. */
+static inline void mc_note_write(struct mc_paging *paging, struct mc_page *page)
+{
+    if (page->flags & (MC_PAGE_ON_DISK | MC_PAGE_FILE)) {
+        mc_swap_forget(paging, page);
+        page->flags &= ~(uint32_t)MC_PAGE_FILE;
+    }
+}
 int mc_file_read(int fd, uint64_t offset, uint64_t address);
 
 /* paging_tmem.c */
@@ -122,8 +149,24 @@ int mc_leave_end(struct mc_paging *paging, struct mc_leaving *leaving,
 /* A frame for a page to come: its number, or MC_PAGING_FAILED. */
 int64_t mc_free_frame(struct mc_paging *paging, uint32_t page);
 
+/* A frame that costs no eviction and no question, or -1. */
+int64_t mc_frame_at_hand(struct mc_paging *paging);
+
 /* paging_fault.c: make a page resident. 0, or MC_PAGING_FAILED. */
 int mc_fault(struct mc_paging *paging, uint32_t page);
+/* Whether tmem may have the page. */
+int mc_load_may_ask(const struct mc_paging *paging, uint32_t page);
+/* Ask tmem for the page, where it may have it; the place of its answer, or MC_NOT_ASKED. */
+uint32_t mc_load_begin(struct mc_paging *paging, struct mc_batch *batch, uint32_t page,
+                       uint32_t frame);
+/* After the batch: fill the frame from the page's place, if tmem has not done so. 0, or
+ * MC_PAGING_FAILED. */
+int mc_load_end(struct mc_paging *paging, uint32_t page, uint32_t frame, uint32_t place,
+                const struct mc_batch *batch);
+/* paging_flight.c. 1; 0 when the fault must be served by itself. */
+int mc_flight_add(struct mc_paging *paging, uint32_t page, int write);
+/* Send what is under way and do what waits for it. 0, or MC_PAGING_FAILED. */
+int mc_flight_land(struct mc_paging *paging, struct mc_paging_part *part);
 /* paging_ahead.c: read a page that is ON_DISK into `frame`, and its neighbours into frames that are
  * found for them. 0, or MC_PAGING_FAILED. */
 int mc_ahead_read(struct mc_paging *paging, uint32_t page, uint32_t frame);

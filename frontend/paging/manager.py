@@ -67,8 +67,10 @@ class GuestMemory:
 
     ``first_touch(page, frame)`` fills the frame of a page that was never touched; without it such
     a page is zeroes. ``program_pages`` are those mapped from ``program``. ``tmem=False`` swaps to
-    disk only. ``cluster_pages`` are written to disk at once, at most ``ahead_pages`` read. A guest
-    of few frames does less of both. ConfigError for a wrong size, NoMemory when tmem has no pool.
+    disk only. ``cluster_pages`` are written to disk at once, at most ``ahead_pages`` read. A run
+    has up to ``depth`` faults under way that tmem serves, as a guest of so many threads has. A
+    guest of few frames does less of all three. ConfigError for a wrong size, NoMemory when tmem
+    has no pool.
     """
 
     def __init__(
@@ -85,12 +87,17 @@ class GuestMemory:
         tmem: bool = True,
         cluster_pages: int = CLUSTER_PAGES,
         ahead_pages: int = AHEAD_PAGES,
+        depth: int = 1,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         _check(pages, resident_frames, swap, program, program_pages)
-        for key, value in (("cluster_pages", cluster_pages), ("ahead_pages", ahead_pages)):
-            if not 1 <= value <= lib.MC_PAGING_CLUSTER_MAX:
-                raise ConfigError(key, f"{value}: must be 1 to {lib.MC_PAGING_CLUSTER_MAX}")
+        for key, value, most in (
+            ("cluster_pages", cluster_pages, lib.MC_PAGING_CLUSTER_MAX),
+            ("ahead_pages", ahead_pages, lib.MC_PAGING_CLUSTER_MAX),
+            ("depth", depth, lib.MC_PAGING_DEPTH_MAX),
+        ):
+            if not 1 <= value <= most:
+                raise ConfigError(key, f"{value}: must be 1 to {most}")
         self.pages = pages
         self._domain, self._swap, self._program = domain, swap, program
         self._raised: BaseException | None = None
@@ -100,6 +107,7 @@ class GuestMemory:
         options.boot_frames = domain.target_frames if boot_frames is None else boot_frames
         options.swap_fd = swap.fileno()
         options.cluster_pages, options.ahead_pages = cluster_pages, ahead_pages
+        options.depth = depth
         self._callbacks = self._call_back(first_touch, clock)
         options.frontswap_pool = options.cleancache_pool = _NO_POOL
         if tmem:

@@ -43,6 +43,7 @@ from memcoord.testbed.report.series import Series
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
+from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import domain_seed, stream_of
 from memcoord.testbed.streams.seeds import seeds_of, varied
@@ -69,6 +70,7 @@ class RunOptions:
     repeat: int | None = None
     seeds: str | None = None
     alone: bool = True
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class Done:
     alone: dict[int, dict[str, float]] = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)  # of runs alone
 
+    def can_go_on(self, step: Step) -> bool:
+        """False when the first policy of another round failed as all of the first did."""
+        return step.round_index == 0 or any(one.good for runs in self.runs.values() for one in runs)
+
     def note(self, step: Step, result: PolicyResult) -> None:
         """Keep the result of one step."""
         if not step.domain:
@@ -120,7 +126,7 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
 
     ConfigError or PolicyError, before anything is started, when an argument is wrong.
     """
-    what = load(scenario, options.overrides)
+    what, size = at_scale(load(scenario, options.overrides), options.scale)
     names = list(options.policies) or list(what.policies)
     if len(names) > POLICIES_MAX:
         raise ConfigError("--policy", f"{len(names)} policies, at most {POLICIES_MAX}")
@@ -140,6 +146,7 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
         try:
             with Series(run.path) as series:
                 report = _run_all(what, steps, run, series, interrupts, recorded)
+            report.notes += [size] if size else []
             _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
         finally:
@@ -219,7 +226,7 @@ def _run_all(
             except (MemcoordError, OSError) as error:  # the others may fare better
                 result = policy_run.broken(str(error))
             done.note(step, result)
-            if interrupts.received is not None:
+            if interrupts.received is not None or not done.can_go_on(step):
                 break
     code = EXIT_SIGNAL + interrupts.received if interrupts.received is not None else 0
     return _report(what, run, series, done, code, time.monotonic() - begin_s)

@@ -27,6 +27,7 @@ from memcoord.testbed.report.results import (
     RunReport,
 )
 from memcoord.testbed.report.series import Sample
+from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import SEEDS_MAX, Scenario, load
 from memcoord.testbed.streams import domain_seed, stream_of
 from memcoord.testbed.streams.seeds import has_randomness, seeds_of, varied
@@ -38,7 +39,7 @@ ALWAYS = (BASELINE, "smart-alloc")
 POLICIES_MAX = 64
 NOT_A_DIRECTORY = "none: nothing was started"
 #: For the first line: what a simulated reference takes, and compiling on two quiet cores.
-REFERENCE_S, COMPILE_S = 3e-7, 15.0
+REFERENCE_S, COMPILE_S = 1e-6, 15.0
 NO_RANDOMNESS = "no randomness: seeds change nothing in this scenario, so it was run once"
 
 
@@ -53,6 +54,7 @@ class SimulateOptions:
     seeds: str | None = None
     repeat: int | None = None
     alone: bool = True
+    scale: float | None = None
 
 
 def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
@@ -60,7 +62,7 @@ def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
 
     ConfigError or PolicyError when an argument is wrong.
     """
-    what = load(scenario, options.overrides)
+    what, size = at_scale(load(scenario, options.overrides), options.scale)
     names = list(options.policies) or _default_policies(what)
     if len(set(names)) != len(names) or len(names) > POLICIES_MAX:
         raise ConfigError("--policy", f"name each policy once, at most {POLICIES_MAX}")
@@ -71,7 +73,7 @@ def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
             loader.load(name)
         progress.say(_first_line(what, len(names) + options.alone, len(seeds)))
         report, samples = _simulate_all(what, names, seeds, options.alone, progress)
-    report.notes += note
+    report.notes += [*note, *([size] if size else [])]
     took = f"{report.wall_s:.1f} s of virtual time in {time.monotonic() - begin_s:.1f} s"
     print_report(report, samples, options.as_json, [*closing(report)[:-2], took])
     return report.exit_code

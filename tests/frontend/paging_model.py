@@ -27,8 +27,9 @@ class Model:
         ahead: int,
         program: Iterable[int],
         tmem: bool,
+        depth: int,
     ) -> None:
-        self.pages, self.limit, self.tmem_is_on = pages, resident, tmem
+        self.pages, self.tmem_is_on, self.depth_max = pages, tmem, depth
         self.cluster_max, self.ahead_max = cluster, ahead
         self.capacity = 0
         self.counted: Counter[str] = Counter()
@@ -41,6 +42,20 @@ class Model:
         self.came_ahead: set[int] = set()
         self.spares = self.slot_next = self.ahead_hits = self.ahead_last = 0
         self.ahead_slot = -2
+        self.flight: dict[int, tuple[bool, bool]] = {}  # page -> tmem had it, it is written to
+        self.leaving: dict[int, bool | None] = {}  # victims of those -> tmem took them
+        self._limit(resident)
+
+    def refer(self, references: Iterable[tuple[int, bool]]) -> None:
+        """A run over references, with faults that tmem serves under way at once."""
+        for page, write in references:
+            if page in self.flight or page in self.leaving:
+                self._land()
+            if page in self.lru or not self._take_off(page, write):
+                if page not in self.lru:
+                    self._land()
+                self.reference(page, write)
+        self._land()
 
     def reference(self, page: int, write: bool) -> None:
         """One reference."""
@@ -59,7 +74,7 @@ class Model:
 
     def resize(self, resident: int) -> None:
         """Hold at most so many pages."""
-        self.limit = resident
+        self._limit(resident)
         while len(self.lru) > self.limit:
             self._evict(min(len(self.lru) - self.limit, 64))
             self.spares = min(self.spares, 1)
@@ -79,7 +94,42 @@ class Model:
             self.lru.move_to_end(page, last=False)
         return wanted
 
+    def _limit(self, resident: int) -> None:
+        self.depth = max(min(self.depth_max, resident // lib.MC_PAGING_SHARE), 1)
+        self.limit = resident - (self.depth - 1)
+
+    # Faults under way
+
+    def _take_off(self, page: int, write: bool) -> bool:
+        if self.depth < 2 or not self._may_have(page):
+            return False
+        if len(self.flight) == self.depth:
+            self._land()
+        if len(self.lru) < 4 * lib.MC_PAGING_DEPTH_MAX:
+            return False
+        self.counted["references"] += 1
+        self.counted["faults"] += 1
+        self.spares = max(self.spares - 1, 0)
+        found = self._get(page)
+        if len(self.lru) >= self.limit:
+            (victim,) = self._oldest(1, but=self.leaving)
+            self.leaving[victim] = self._put(victim)
+        self.lru[page] = None
+        self.flight[page] = found, write
+        return True
+
+    def _land(self) -> None:
+        flight, leaving = self.flight, self.leaving
+        self.flight, self.leaving = {}, {}
+        for page, (found, _) in flight.items():
+            self._load(page, found)
+        self.file -= {page for page, (_, write) in flight.items() if write}
+        self._leave(list(leaving.items()))
+
     # tmem
+
+    def _may_have(self, page: int) -> bool:
+        return self.tmem_is_on and (page in self.file or (SWAP_POOL, page) in self.stored)
 
     def _name(self, page: int) -> Name:
         return FILE_POOL if page in self.file else SWAP_POOL, page
@@ -169,8 +219,7 @@ class Model:
             if wanted > 1 and len(self.lru) + wanted > self.limit:
                 self._evict(len(self.lru) + wanted - self.limit)
         self.spares = max(self.spares - 1, 0)
-        may_have = self.tmem_is_on and (page in self.file or (SWAP_POOL, page) in self.stored)
-        found = may_have and self._get(page)
+        found = self._may_have(page) and self._get(page)
         victims = self._oldest(1) if len(self.lru) >= self.limit else []
         offered = [(victim, self._put(victim)) for victim in victims]
         self._load(page, found)

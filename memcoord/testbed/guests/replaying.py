@@ -27,6 +27,9 @@ from memcoord.testbed.runs.launcher import end_with_parent
 from memcoord.testbed.streams import stream_of
 
 TAKEN_HERE = ("pages_verified", "run_s", "begin_s")
+#: Faults served by tmem that wait at once for one doorbell, as in a program of so many threads.
+FAULTS_UNDER_WAY = 16
+
 #: Counters of a guest's memory that its result has too.
 COUNTED = [one for one in GuestResult.__struct_fields__ if one not in TAKEN_HERE]
 
@@ -49,6 +52,7 @@ def run(config: GuestConfig) -> GuestResult:
             program_pages=program_pages,
             boot_frames=config.boot_frames,
             tmem=config.tmem,
+            depth=FAULTS_UNDER_WAY,
         ) as memory,
     ):
         _write_program(program, program_pages, domain, config.number)

@@ -14,7 +14,7 @@ from memcoord.testbed.guests import gates
 from memcoord.testbed.live.verdicts import RunningDomain
 
 #: Beyond this part of a program's references, or of its run time, a start is not the scenario's.
-OVERLAP_TOLERANCE = 0.05
+OVERLAP_TOLERANCE = 0.1
 
 
 def is_late(domain: RunningDomain) -> bool:

@@ -11,6 +11,8 @@ from memcoord.testbed.report.results import Against, ClaimVerdict, PolicyResult
 from memcoord.testbed.scenarios.schema import Claim
 
 COUNTS = ("disk_reads",)
+#: Ratios beyond this are only said to be.
+RATIO_MAX = 999.0
 
 
 def verdicts(
@@ -41,7 +43,7 @@ def _verdict(
         return ClaimVerdict(claim.says, False, "too much load beside the run to compare times")
     if against.low is None or against.high is None:
         return ClaimVerdict(claim.says, False, f"x{against.value:.2f}, but one round shows nothing")
-    why = f"x{against.value:.2f} [{against.low:.2f}, {against.high:.2f}]"
+    why = f"x{bound(against.value)} [{bound(against.low)}, {bound(against.high)}]"
     return ClaimVerdict(claim.says, against.verdict == claim.verdict, why)
 
 
@@ -50,6 +52,11 @@ def _against(claim: Claim, policy: PolicyResult) -> Against | None:
         return policy.against_baseline.get(claim.figure)
     found = (one for one in policy.domains if one.domain == claim.domain)
     return next((one.against_baseline.get(claim.figure) for one in found), None)
+
+
+def bound(ratio: float) -> str:
+    """A ratio, or an end of its interval, as it is shown."""
+    return f"{ratio:.2f}" if ratio <= RATIO_MAX else f">{RATIO_MAX:.0f}"
 
 
 def lines(found: Sequence[ClaimVerdict]) -> list[str]:

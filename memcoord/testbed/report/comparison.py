@@ -45,7 +45,12 @@ LOG_MAX = 700.0
 def merge(runs: Sequence[PolicyResult], alone: Alone) -> PolicyResult:
     """The runs of one policy, a round each, as one result: means, slowdowns and their intervals."""
     rounds = [_round(run, alone.get(run.round_index, {})) for run in runs]
-    made = msgspec.structs.replace(runs[0], domains=_domains(runs))
+    whole = [run for run in runs if run.good] or runs  # what broke off has no counts to compare
+    made = msgspec.structs.replace(runs[0], domains=_domains(whole))
+    for index, domain in enumerate(made.domains):
+        others = (run.domains[index] for run in runs)
+        worst = next((one for one in others if one.state != DONE), domain)
+        domain.state, domain.reason = worst.state, worst.reason
     made.wall_s = fmean(run.wall_s for run in runs)
     made.rounds = rounds
     made.moves_ram = any(run.moves_ram for run in runs)
@@ -55,10 +60,10 @@ def merge(runs: Sequence[PolicyResult], alone: Alone) -> PolicyResult:
     made.overlap = list(dict.fromkeys(text for run in runs for text in run.overlap))
     made.worst_slowdown = estimate([one.worst_slowdown for one in rounds])
     made.mean_slowdown = estimate([one.mean_slowdown for one in rounds])
-    made.disk_reads = estimate([float(one.disk_reads) for one in rounds], is_count=True)
+    made.disk_reads = estimate([one.disk_reads for one in rounds], is_count=True)
     made.seconds = estimate([one.seconds for one in rounds])
     for index, domain in enumerate(made.domains):
-        values = [run.domains[index].slowdown for run in runs]
+        values = [run.domains[index].slowdown for run in whole]
         known = [value for value in values if value is not None]
         domain.slowdown = estimate(known).value if domain.state == DONE else None
     return made
@@ -77,7 +82,7 @@ def _round(run: PolicyResult, alone_s: Mapping[str, float]) -> RoundResult:
         round_index=run.round_index,
         worst_slowdown=max(slow) if is_whole else None,
         mean_slowdown=fmean(slow) if is_whole else None,
-        disk_reads=sum(map(disk_reads, run.domains)),
+        disk_reads=float(sum(map(disk_reads, run.domains))) if run.good else None,
         seconds=fmean(domain.run_s for domain in done) if run.good and done else None,
         load=run.load,
         domains={
@@ -91,7 +96,7 @@ def _round(run: PolicyResult, alone_s: Mapping[str, float]) -> RoundResult:
 
 
 def _domains(runs: Sequence[PolicyResult]) -> list[DomainResult]:
-    """Every domain with the means of its counts and times, and the worst of its states."""
+    """Every domain with the means of its counts and times."""
     made = [msgspec.structs.replace(domain) for domain in runs[0].domains]
     for index, domain in enumerate(made):
         all_of = [run.domains[index] for run in runs]
@@ -99,8 +104,6 @@ def _domains(runs: Sequence[PolicyResult]) -> list[DomainResult]:
             if isinstance(value, int | float) and name != "slowdown":
                 mean = fmean(getattr(one, name) for one in all_of)
                 setattr(domain, name, round(mean) if isinstance(value, int) else mean)
-        worst = next((one for one in all_of if one.state != DONE), all_of[0])
-        domain.state, domain.reason = worst.state, worst.reason
     return made
 
 

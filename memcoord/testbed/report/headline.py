@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from memcoord.testbed.report import claims
+from memcoord.testbed.report.claims import bound
 from memcoord.testbed.report.results import Against, Estimate, PolicyResult, RunReport
 from memcoord.testbed.runs.load import OTHERS_CPUS_MAX
 
@@ -77,10 +78,10 @@ def _value(value: Estimate, is_count: bool) -> str:
 def _ratio(against: Against, comparable: bool) -> str:
     if against.value is None:
         return "-"
-    text = f"x{against.value:.2f}"
+    text = f"x{bound(against.value)}"
     if against.low is None or against.high is None:
         return text if comparable else f"{text} {NOT_COMPARABLE}"
-    text += f" [{against.low:.2f}, {against.high:.2f}]"
+    text += f" [{bound(against.low)}, {bound(against.high)}]"
     return f"{text} {against.verdict if comparable else NOT_COMPARABLE}"
 
 
@@ -113,7 +114,9 @@ def who_pays(report: RunReport) -> list[str]:
 
 
 def _short(name: str, against: Against) -> str:
-    return f"{name} (x{against.value:.2f} [{against.low:.2f}, {against.high:.2f}])"
+    assert against.value is not None
+    ends = ", ".join(bound(end) for end in (against.low, against.high) if end is not None)
+    return f"{name} (x{bound(against.value)} [{ends}])"
 
 
 def load_lines(report: RunReport) -> list[str]:

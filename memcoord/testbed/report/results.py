@@ -66,7 +66,7 @@ class RoundResult(msgspec.Struct, frozen=True, kw_only=True):
     round_index: int
     worst_slowdown: float | None
     mean_slowdown: float | None
-    disk_reads: int
+    disk_reads: float | None
     seconds: float | None
     load: Load | None
     domains: dict[str, dict[str, float | None]] = {}

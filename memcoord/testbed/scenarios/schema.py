@@ -121,6 +121,7 @@ class Scenario(HostSettings, frozen=True):
     policies: Annotated[tuple[str, ...], Meta(min_length=1)] = ("greedy", "smart-alloc")
     disk: Disk = Disk()
     costs: Costs = Costs()
+    scale: Annotated[float, Meta(gt=0, le=1024)] = 1.0
     claim: tuple[Claim, ...] = ()
     see_also: tuple[str, ...] = ()
 

@@ -72,8 +72,7 @@ class Both:
         end = self.memory.run(pages, writes, self.program.address)
         assert self.program.wrong == []
         assert end == (len(references), 0)
-        for page, write in references:
-            self.model.reference(page, write)
+        self.model.refer(references)
 
     def step(self, kind: str, what: Any) -> None:
         if kind == "refer":
@@ -106,7 +105,14 @@ class Both:
 
 @contextmanager
 def both(
-    hypervisor: Any, domain: Domain, pages: int, resident: int, *, program: list[int], tmem: bool
+    hypervisor: Any,
+    domain: Domain,
+    pages: int,
+    resident: int,
+    *,
+    program: list[int],
+    tmem: bool,
+    depth: int = 1,
 ) -> Iterator[Both]:
     hypervisor.pools, hypervisor.tmem_capacity = 0, 0
     work = Program(program)
@@ -120,9 +126,10 @@ def both(
             cluster_pages=8,
             ahead_pages=8,
             tmem=tmem,
+            depth=depth,
         ) as memory,
     ):
-        model = Model(pages, resident, 8, 8, program, tmem)
+        model = Model(pages, resident, 8, 8, program, tmem, depth)
         yield Both(hypervisor, memory, model, work)
 
 
@@ -181,17 +188,18 @@ def test_a_small_guest_does_what_the_model_does(
     check()
 
 
-@pytest.mark.parametrize("tmem", [True, False])
-def test_clusters_and_pages_read_ahead_are_those_of_the_model(
-    domain: Domain, hypervisor: Any, tmem: bool
+@pytest.mark.parametrize(("tmem", "depth"), [(True, 1), (True, 16), (False, 16)])
+def test_clusters_pages_read_ahead_and_faults_under_way_are_those_of_the_model(
+    domain: Domain, hypervisor: Any, tmem: bool, depth: int
 ) -> None:
     @HERE
-    @given(steps(LARGE, 300, 200))
-    def check(todo: list[tuple[str, Any]]) -> None:
-        with both(hypervisor, domain, LARGE, 300, program=[], tmem=tmem) as pair:
-            pair.step("capacity", 20)
-            for first in (0, 0):
-                pair.step("refer", [(page, True) for page in range(first, LARGE)])
+    @given(steps(LARGE, 300, 200), st.integers(0, LARGE), st.integers(0, 100))
+    def check(todo: list[tuple[str, Any]], capacity: int, file_pages: int) -> None:
+        program = list(range(file_pages))
+        with both(hypervisor, domain, LARGE, 300, program=program, tmem=tmem, depth=depth) as pair:
+            pair.step("capacity", capacity)
+            for _ in range(2):
+                pair.step("refer", [(page, page % 3 > 0) for page in range(LARGE)])
             for kind, what in todo:
                 pair.step(kind, what)
 

@@ -349,7 +349,8 @@ def test_smart_alloc_does_not_help_where_the_demo_says_so(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     policies = ["greedy", "smart-alloc:P=2"]
-    assert simulate_command("usemem", SimulateOptions(policies, True, seeds="4", alone=False)) == 0
+    options = SimulateOptions(policies, True, seeds="4", alone=False, scale=1 / 16)
+    assert simulate_command("usemem", options) == 0
     _, smart = msgspec.json.decode(capsys.readouterr().out)["policies"]
     assert smart["against_baseline"]["disk_reads"]["verdict"] == "worse"
 

@@ -58,7 +58,9 @@ def test_counts_and_states_are_merged() -> None:
     runs[1].domains[1].state = "killed"
     runs[1].domains[1].reason = "killed by SIGKILL"
     made = merge(runs, ALONE)
-    assert [domain.swap_ins for domain in made.domains] == [2, 4]
+    # The round in which one was killed says nothing of counts either.
+    assert [domain.swap_ins for domain in made.domains] == [1, 2]
+    assert made.disk_reads.n == 1
     assert made.domains[1].state == "killed"
     assert made.domains[0].slowdown == pytest.approx(2.0)
     assert made.domains[1].slowdown is None
@@ -115,6 +117,24 @@ def test_student_t_is_right_in_and_beyond_the_table() -> None:
 def test_no_reads_at_all_can_be_compared() -> None:
     assert ratio([0.0, 0.0], [99.0, 99.0], is_count=True).value == pytest.approx(0.01)
     assert estimate([0.0, 4.0], is_count=True).low == 0.0
+
+
+def test_the_counts_of_rounds_are_averaged() -> None:
+    runs = [run("p", 0, (4.0, 3.0), reads=(1, 2)), run("p", 1, (4.0, 3.0), reads=(3, 6))]
+    made = merge(runs, ALONE)
+    assert [domain.swap_ins for domain in made.domains] == [2, 4]
+    assert made.disk_reads.value == pytest.approx(6.0)
+
+
+def test_an_interval_that_says_nothing_is_not_printed_in_twenty_digits() -> None:
+    made = []
+    for name, counts in (("greedy", (0, 10)), ("p", (100_000, 10))):
+        runs = [run(name, n, (1.0, 1.0), reads=(count, 0)) for n, count in enumerate(counts)]
+        made.append(merge(runs, {}))
+    set_against(made)
+    lines = table(report_of(*made))
+    assert all(len(line) < 100 for line in lines)
+    assert any(">999" in line for line in lines)
 
 
 def test_one_domain_can_be_held_against_itself() -> None:

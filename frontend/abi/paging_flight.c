@@ -1,0 +1,93 @@
+/* paging_flight.c: several faults that tmem serves, for one doorbell.
+ *
+ * A guest whose threads fault at the same time has as many requests under way. A run over a stream
+ * goes on to the next references while up to `depth` faults wait in one batch: each adds get, flush
+ * and the put of its victim, in the order in which single faults would send them. The batch is
+ * sent, and what the program does with those pages is done, when it is full, when a reference needs
+ * a page that comes or goes in it, before a fault that tmem cannot serve, and at the end of a run.
+ * A guest of depth d has d - 1 pages fewer resident, whose frames the pages to come get.
+ */
+#include "paging_private.h"
+
+#define RESIDENT_MIN (4 * MC_PAGING_DEPTH_MAX)  /* so that no page under way is a victim */
+
+int mc_flight_add(struct mc_paging *paging, uint32_t page, int write)
+{
+    struct mc_flight *flight = &paging->own->flight;
+    MC_CHECK(flight->count < MC_PAGING_DEPTH_MAX, "%u faults are under way", flight->count);
+    int64_t frame = paging->resident_count < RESIDENT_MIN ? -1 : mc_frame_at_hand(paging);
+    if (frame < 0)
+        return 0;
+    struct mc_in_flight *fault = &flight->faults[flight->count++];
+    fault->page = page;
+    fault->write = write;
+    fault->place = mc_load_begin(paging, &flight->batch, page, (uint32_t)frame);
+    if (paging->resident_count >= paging->limit)
+        mc_leave_begin(paging, &flight->leaving, &flight->batch);
+    paging->counted.faults++;
+    /* In the order of use from now on; it is far from being the oldest page. */
+    mc_order_add(paging, page, (uint32_t)frame, ++paging->tick);
+    paging->table[page].flags |= MC_PAGE_IN_FLIGHT;
+    return 1;
+}
+
+/* The pages into their frames; those that cannot come leave the resident set again. */
+static int flight_load(struct mc_paging *paging)
+{
+    struct mc_flight *flight = &paging->own->flight;
+    int status = MC_OK;
+    for (uint32_t i = 0; i < flight->count; i++) {
+        struct mc_in_flight *fault = &flight->faults[i];
+        struct mc_page *entry = &paging->table[fault->page];
+        entry->flags &= ~(uint32_t)MC_PAGE_IN_FLIGHT;
+        fault->came = mc_load_end(paging, fault->page, entry->frame, fault->place,
+                                  &flight->batch) == MC_OK;
+        if (fault->came)
+            continue;
+        status = MC_PAGING_FAILED;
+        mc_order_remove(paging, fault->page);
+        paging->own->spares[paging->spare_count++] = entry->frame;
+    }
+    return status;
+}
+
+static void flight_use(struct mc_paging *paging, struct mc_paging_part *part)
+{
+    const struct mc_flight *flight = &paging->own->flight;
+    for (uint32_t i = 0; i < flight->count; i++) {
+        const struct mc_in_flight *fault = &flight->faults[i];
+        struct mc_page *entry = &paging->table[fault->page];
+        if (!fault->came)
+            continue;
+        if (fault->write)
+            mc_note_write(paging, entry);
+        if (!part->use)
+            continue;
+        int64_t answer = part->use(part->context, mc_frame_address(paging, entry->frame),
+                                   &entry->own, fault->page,
+                                   MC_USE_CAME | (fault->write ? MC_USE_WRITE : 0));
+        part->answer = part->answer ? part->answer : answer;
+    }
+}
+
+int mc_flight_land(struct mc_paging *paging, struct mc_paging_part *part)
+{
+    struct mc_flight *flight = &paging->own->flight;
+    if (flight->count == 0)
+        return MC_OK;
+    uint64_t begin_ns = mc_paging_now(paging);
+    int status = mc_tmem_submit(paging, &flight->batch);
+    if (status != MC_OK)
+        return status;          /* the frames are used no more: late answers may write them */
+    status = flight_load(paging);
+    struct mc_paging_failure failure = paging->failure;
+    paging->counted.stall_ns += (int64_t)(mc_paging_now(paging) - begin_ns);
+    flight_use(paging, part);
+    begin_ns = mc_paging_now(paging);
+    int left = mc_leave_end(paging, &flight->leaving, &flight->batch);
+    paging->counted.stall_ns += (int64_t)(mc_paging_now(paging) - begin_ns);
+    if (status != MC_OK)
+        paging->failure = failure;
+    flight->count = flight->leaving.count = flight->batch.count = 0;
+    return status == MC_OK ? left : status;
+}
