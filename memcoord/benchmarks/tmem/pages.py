@@ -118,7 +118,10 @@ class RingStore(Store):
         self._frame = int(domain.alloc())
         self._view = domain.view(self._frame)
         number = int(pages.walk.object)
-        self._calls = [((1, number, 0), p, pages.block[p % BLOCK_PAGES]) for p in pages.order]
+        self._calls = [
+            ((1, number, 0), index, pages.block[position % BLOCK_PAGES])
+            for position, index in enumerate(pages.order)
+        ]
 
     def put(self, start: int, stop: int) -> None:
         """One call a page."""
