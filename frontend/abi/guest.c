@@ -213,6 +213,7 @@ static int guest_bind(struct mc_guest *guest)
         return MC_ENOMEM;
     guest->frames.prepare = mc_prepare;
     guest->frames.prepare_context = guest;
+    guest->frames.ram = guest->ram;
     mc_front_bind(&guest->rings[MC_RING_MEMORY],
                   (struct mc_ring *)(meta + guest->control->memory_ring_offset));
     mc_front_bind(&guest->rings[MC_RING_TMEM],

@@ -104,6 +104,7 @@ class Row:
             **{name: self._carried(share) for name, share in QUANTILES.items()},
             "max": round(float(samples.max()), DIGITS),
             "mean": round(float(samples.mean()), DIGITS),
+            "median": round(self.median_ns(), DIGITS),  # of the rounds' medians: the bounds are its
             "p50_low": round(low, DIGITS),
             "p50_high": round(high, DIGITS),
             "ops_per_sample": self.ops_per_sample,

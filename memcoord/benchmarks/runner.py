@@ -281,7 +281,7 @@ def _ratios_table(result: Result) -> Table:
 
 def _notes(result: Result) -> list[str]:
     """Per row, its note and the facts that only its own bench knows."""
-    common = {"unit", "count", "rounds", "ops_per_sample", "note", "mean", *COLUMNS}
+    common = {"unit", "count", "rounds", "ops_per_sample", "note", "mean", "median", *COLUMNS}
     common |= {"p50_low", "p50_high"}
     found = []
     for name, row in result["rows"].items():

@@ -76,6 +76,7 @@ struct mc_frames {
     uint32_t pad;
     mc_prepare_fn prepare;      /* may be NULL */
     void *prepare_context;
+    uint8_t *ram;               /* of this process, where frames lie; or NULL, which warms none */
 };
 
 struct mc_frames_statistics {

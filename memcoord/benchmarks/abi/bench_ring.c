@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define MESSAGE_BYTES_MAX 64
+#define FLAG_LOOKS 4096
 
 void mcb_rest(uint64_t rest_ns)
 {
@@ -77,4 +78,38 @@ int mcb_fd_echo(int read_fd, int write_fd, uint32_t bytes)
         if (status < 0)
             return status;
     }
+}
+
+/* Until the flag has this value: 0, or MC_ETIMEOUT. */
+static int flag_await(const uint32_t *flag, uint32_t value)
+{
+    uint64_t until_ns = mc_clock_ns() + MCB_FLAG_NS_MAX;
+    for (uint32_t looks = 1; __atomic_load_n(flag, __ATOMIC_ACQUIRE) != value; looks++) {
+        if (looks % FLAG_LOOKS == 0 && mc_clock_ns() > until_ns)
+            return MC_ETIMEOUT;
+        mc_cpu_relax();
+    }
+    return MC_OK;
+}
+
+int mcb_flag_call(struct mcb_flags *flags, uint64_t *samples, uint32_t count, uint32_t first)
+{
+    for (uint32_t s = 0; s < count; s++) {
+        uint64_t start = mc_clock_ns();
+        __atomic_store_n(&flags->call, first + s + 1, __ATOMIC_RELEASE);
+        if (flag_await(&flags->answer, first + s + 1))
+            return MC_ETIMEOUT;
+        samples[s] = mc_clock_ns() - start;
+    }
+    return MC_OK;
+}
+
+int mcb_flag_echo(struct mcb_flags *flags, uint32_t count, uint32_t first)
+{
+    for (uint32_t s = 0; s < count; s++) {
+        if (flag_await(&flags->call, first + s + 1))
+            return MC_ETIMEOUT;
+        __atomic_store_n(&flags->answer, first + s + 1, __ATOMIC_RELEASE);
+    }
+    return MC_OK;
 }

@@ -23,6 +23,21 @@ int mcb_fd_call(int read_fd, int write_fd, uint32_t bytes, uint64_t *samples, ui
 void mcb_rest(uint64_t rest_ns);
 /* The other end: echo until end of file or an error. */
 int mcb_fd_echo(int read_fd, int write_fd, uint32_t bytes);
+
+/* Two flags in a page that two processes share, each polled by the other end: the floor of a round
+ * trip whose ends are both awake. */
+struct mcb_flags {
+    uint32_t call;              /* messages so far; a cache line of its own */
+    uint32_t pad0[15];
+    uint32_t answer;
+    uint32_t pad1[15];
+};
+
+/* Messages number first + 1 to first + count; the echo answers as many. MC_ETIMEOUT when the other
+ * end has not moved for MCB_FLAG_NS_MAX. */
+#define MCB_FLAG_NS_MAX 2000000000
+int mcb_flag_call(struct mcb_flags *flags, uint64_t *samples, uint32_t count, uint32_t first);
+int mcb_flag_echo(struct mcb_flags *flags, uint32_t count, uint32_t first);
 /* cdef-end */
 
 #endif

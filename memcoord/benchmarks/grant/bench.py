@@ -50,7 +50,7 @@ WARM_SAMPLES = 400
 SINGLE_SAMPLES = 4000
 PYTHON_SAMPLES = 300
 FRESH_SAMPLES = 6
-CREDIT_SAMPLES = 16
+CREDIT_SAMPLES = 16  # areas; as many are faulted in before on the side of malloc
 KERNEL_SAMPLES = 4
 AREA_SAMPLES = 12
 HURRIED_SAMPLES = 24
@@ -59,8 +59,8 @@ FRAME_AREAS = 4
 IMPORT_SAMPLES = 2
 DONOR_AREAS = 48
 LOCAL_AREAS = 40
-CREDIT_AREAS = 64
-CREDIT_AHEAD_AREAS = 8  # granted ahead of need; its use is told once for half of it
+CREDIT_AREAS = 80
+CREDIT_AHEAD_AREAS = 16  # granted ahead of need; its use is told once for half of it
 SLACK_AREAS = 2
 DONOR_REST_NS = 5_000_000  # between two passes of a donor's program over its memory
 WARM_BYTES = FRESH_SAMPLES * AREA_BYTES
@@ -250,7 +250,8 @@ class GrantBench(Rounds):
         areas = {"count": FRESH_SAMPLES, "ops": 1, "size": AREA_BYTES}
         for rival in rotated(self._rivals, index):
             keeps = not rival.allocator.gives_back
-            samples, faults = rival.ask("prefaulted", **pages)
+            before = {**pages, "count": CREDIT_SAMPLES}
+            samples, faults = rival.ask("prefaulted", **before)
             row = self._of_malloc(rival, "prefaulted_4k", samples, AREA_FRAMES)
             _keep_lowest(row, "page_faults_per_page", faults)
             for what, how, ops in (("fresh_4k", pages, AREA_FRAMES), ("fresh_2m", areas, 1)):

@@ -139,7 +139,7 @@ PLAN = BenchPlan(
         "clock": "one read of the clock, which every sample of one operation contains",
         "malloc_256k": "one block of 64 pages, per page",
         "grant_batch64_4k": "64 frames at a time, per page",
-        "grant_credit_4k": "of 8 areas granted ahead of need, never touched before, held",
+        "grant_credit_4k": "of 16 areas granted ahead of need, never touched before, held",
         "grant_cpu_4k": "CPU of all threads of domain and hypervisor, per page of credit",
         "malloc_fresh_cpu_4k": "CPU of the process, per page of fresh memory",
         "kernel_populate_2m": "the kernel's part of a transfer: giving pages (MADV_POPULATE_WRITE)",

@@ -24,12 +24,12 @@ from memcoord.benchmarks.grant.plan import (
 from memcoord.benchmarks.tables import MISSING, Table, short
 
 FIRST = (
-    "What memory costs: p50 [interval of the rounds' medians] / p99 of single operations, each of "
-    "which contains one read of the clock"
+    "What memory costs: median of the rounds' medians [its interval] / p99 of single operations, "
+    "each of which contains one read of the clock"
 )
 PLACES = ("inside the domain", "from the host", "from another domain", "malloc, recycled",
           "malloc, fresh")  # fmt: skip
-SPAN = "p50 [interval] of medians"
+SPAN = "median of the rounds' medians [its interval]"
 UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 
 Result = Mapping[str, Any]
@@ -57,7 +57,7 @@ def _row(result: Result, name: str) -> Mapping[str, Any] | None:
 
 
 def _span(row: Mapping[str, Any]) -> str:
-    return f"{_time(row['p50'])} [{_time(row['p50_low'])} .. {_time(row['p50_high'])}]"
+    return f"{_time(row['median'])} [{_time(row['p50_low'])} .. {_time(row['p50_high'])}]"
 
 
 def _tail(row: Mapping[str, Any]) -> str:
@@ -75,7 +75,7 @@ def _cell(result: Result, many: str, single: str = "") -> str:
 def _quickest(result: Result, what: str) -> str:
     """The allocator whose row ``what`` has the least median; "" when none was measured."""
     rows = {name: row for name in NAMES if (row := _row(result, malloc(what, name)))}
-    return min(rows, key=lambda name: rows[name]["p50"]) if rows else ""
+    return min(rows, key=lambda name: rows[name]["median"]) if rows else ""
 
 
 def _of_quickest(result: Result, what: str, many: str = "") -> str:
@@ -152,7 +152,7 @@ def _transfers(result: Result) -> Table:
         ])  # fmt: skip
     head = [""]
     for pages in (SMALL, HUGE):
-        head += [f"{pages}: p50 [interval]", "p99", "mean", "n", "refused after"]
+        head += [f"{pages}: median [interval]", "p99", "mean", "n", "refused after"]
     title = "2 MiB from another domain, touched; the pause before each; one operation a sample"
     return Table(title, head, lines)
 

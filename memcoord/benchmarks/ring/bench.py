@@ -31,11 +31,13 @@ PLAN = BenchPlan(
         "rtt_sleep_eventfd_same_cpu/eventfd_rtt_same_cpu",
         "rtt_sleep_zmq/zmq_req_rep_rtt",
         "rtt_sleep_eventfd/unix_socket_rtt",  # both ends asleep, as a socket's are
+        "rtt_spin/flag_rtt",  # both awake
     ),
     notes={
         "rtt_spin": "no pause; each end spins up to 20 us before it sleeps",
         "record_batch32": "per record, 32 under one doorbell; spinning as rtt_spin",
         "rtt_sleep_eventfd": "to the hypervisor by eventfd, back by futex",
+        "flag_rtt": "two flags in a shared page, each polled by the other end",
         "eventfd_rtt": "8 bytes, compiled at both ends",
         "unix_socket_rtt": "64 bytes, compiled at both ends",
         "rtt_sleep_zmq": "64 bytes; a thread at each end relays between ZeroMQ and the ring",
@@ -72,6 +74,7 @@ class RingBench(Rounds):
         self._subject.ask("attach", run_dir=str(self._sleeping.run_dir), name="zmq", doorbell="zmq")
         for key in ("sleep", "zmq"):
             self._subject.ask("spin", key=key, spin_ns=0)
+        self._flags, self._flag_calls = self._share_flags(), 0
         self._endpoint = f"ipc://{lab.socket_path('echo.ipc')}"
         self._peer.ask("serve_zmq", endpoint=self._endpoint)
         self._floors = _connect(self._subject, self._peer)
@@ -90,7 +93,28 @@ class RingBench(Rounds):
             cpus.place(process.pid, serving_cpu)
         self._subject.ask("place", cpu=self._placement.domain_cpu)
 
+    def _share_flags(self) -> tuple[int, int]:
+        """A page of both measured processes; its fd in either."""
+        fd = os.memfd_create("flags")
+        os.ftruncate(fd, os.sysconf("SC_PAGE_SIZE"))
+        near, far = (remote.hand("keep_fds", [fd])[0] for remote in (self._subject, self._peer))
+        os.close(fd)
+        return near, far
+
+    def _flag(self) -> None:
+        """Two CPUs only: on one, an end that polls keeps the other from running."""
+        if self._placement.one_cpu:
+            return
+        near, far = self._flags
+        count, first = SPIN_SAMPLES, self._flag_calls
+        self._peer.tell("serve_flag", fd=far, count=count, first=first)
+        samples = self._subject.ask("call_flag", fd=near, count=count, first=first)
+        self._peer.answer()
+        self._flag_calls += count
+        self._sheet.add("flag_rtt", samples, 1)
+
     def _spin(self) -> None:
+        self._flag()
         self._ring_row("rtt_spin", "spin", SPIN_SAMPLES)
         self._ring_row("record_batch32", "spin", BATCH_SAMPLES, BATCH_RECORDS)
 

@@ -7,14 +7,15 @@ Called by: ``memcoord.benchmarks.ring.bench``.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import time
 from array import array
 from typing import Any
 
 import zmq
 
-from memcoord.benchmarks._loops import lib
-from memcoord.benchmarks.measured import Measured, on_thread, run, timed
+from memcoord.benchmarks._loops import ffi, lib
+from memcoord.benchmarks.measured import Measured, ok, on_thread, run, timed
 from memcoord.testbed.runs.remote import operation
 
 
@@ -24,6 +25,7 @@ class RingGuest(Measured):
     def __init__(self, stack: contextlib.ExitStack) -> None:
         super().__init__(stack)
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._pages: dict[int, Any] = {}  # shared with the other end, by fd
 
     @operation
     def ring(self, key: str, count: int, batch: int, rest_ns: int = 0) -> tuple[bytes, float]:
@@ -43,6 +45,21 @@ class RingGuest(Measured):
     def serve_fds(self, read_fd: int, write_fd: int, size: int) -> None:
         """Echo on a thread, until the other end closes."""
         on_thread(lib.mcb_fd_echo, read_fd, write_fd, size)
+
+    @operation
+    def call_flag(self, fd: int, count: int, first: int) -> bytes:
+        """Round trips over two polled flags in a shared page."""
+        return timed("flag round trip", lib.mcb_flag_call, (self._flags(fd),), count, first)
+
+    @operation
+    def serve_flag(self, fd: int, count: int, first: int) -> None:
+        """Answer as many."""
+        ok(lib.mcb_flag_echo(self._flags(fd), count, first), "flag echo")
+
+    def _flags(self, fd: int) -> Any:
+        if fd not in self._pages:
+            self._pages[fd] = ffi.from_buffer(mmap.mmap(fd, mmap.PAGESIZE))
+        return ffi.cast("struct mcb_flags *", self._pages[fd])
 
     @operation
     def call_zmq(self, endpoint: str, size: int, count: int, rest_ns: int) -> bytes:

@@ -21,7 +21,7 @@ from memcoord.benchmarks._loops import ffi, lib
 from memcoord.benchmarks.measured import Measured, on_thread, run, timed
 from memcoord.benchmarks.tmem import pages as page_sets
 from memcoord.benchmarks.tmem import peers
-from memcoord.benchmarks.tmem.pages import BLOCK_PAGES, CLIENT, SEED, PageSet, TmemStore
+from memcoord.benchmarks.tmem.pages import BLOCK_PAGES, CLIENT, SEED, PageSet, RingStore, TmemStore
 from memcoord.testbed.runs.remote import operation
 from tmem import PoolFlag, Tmem, serve
 
@@ -140,14 +140,20 @@ class TmemGuest(Measured):
         return samples.tobytes(), {"compressed": round(packed / (count * ops), 4)}
 
     @operation
-    def open_store(self, name: str, pages: str, pool: str = "", path: str = "") -> None:
-        """Connect to a rival, or to the embedded ``pool``; put every page once and look at some."""
+    def open_store(
+        self, name: str, pages: str, pool: str = "", path: str = "", key: str = ""
+    ) -> None:
+        """Connect to a rival, the embedded ``pool``, or that of domain ``key``'s hypervisor; put
+        every page once and look at some."""
         page_set = self._sets[pages]
         views = [page_set.block[p % BLOCK_PAGES] for p in range(page_set.pages)]
         store: peers.Store
         if pool:
             tmem, at = self._pools[pool]
             store = TmemStore(page_set, tmem, int(at.slot))
+        elif key:
+            domain = self._attached[key].domain
+            store = RingStore(page_set, domain, int(domain.tmem.new_pool(persistent=True)))
         else:
             store = peers.STORES[name](views, Path(path))
         self._stack.callback(store.close)

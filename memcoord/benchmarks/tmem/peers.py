@@ -73,7 +73,7 @@ class DictStore(Store):
 
 
 class LmdbStore(Store):
-    """LMDB without any sync; a transaction for each page, so that a killed process loses none."""
+    """LMDB without any sync; the pages of a call are put in one transaction."""
 
     def __init__(self, pages: Pages, where: Path) -> None:
         import lmdb  # here only: it may not be installed
@@ -83,10 +83,9 @@ class LmdbStore(Store):
         self._env: Any = lmdb.open(str(where), map_size=LMDB_MAP_BYTES, **unsafe)
 
     def put(self, start: int, stop: int) -> None:
-        """One write transaction a page."""
-        begin = self._env.begin
-        for key, page in self._work[start:stop]:
-            with begin(write=True) as transaction:
+        """One write transaction for all of them."""
+        with self._env.begin(write=True) as transaction:
+            for key, page in self._work[start:stop]:
                 transaction.put(key, page)
 
     def get(self, start: int, stop: int) -> bytes:

@@ -98,8 +98,8 @@ def test_the_result_has_the_documented_shape() -> None:
     assert result["bench"] == "sample"
     assert result["rows"]["ours"] == {
         "unit": "ns", "count": 1, "min": 50, "p50": 50, "p90": None, "p99": None, "p999": None,
-        "max": 50, "mean": 50, "p50_low": 50, "p50_high": 50, "ops_per_sample": 1, "rounds": 1,
-        "note": "a note",
+        "max": 50, "mean": 50, "median": 50, "p50_low": 50, "p50_high": 50,
+        "ops_per_sample": 1, "rounds": 1, "note": "a note",
     }  # fmt: skip
     assert result["targets"]["ours/theirs"] == {
         "must": 0.6, "aim": 0.3, "measured": 0.5, "reached": "must",

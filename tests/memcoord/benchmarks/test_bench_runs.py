@@ -84,7 +84,7 @@ def test_grant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_quantile_that_the_samples_cannot_carry_is_not_shown() -> None:
-    row = {"p50": 10.0, "p50_low": 9.0, "p50_high": 12.0, "p99": None, "count": 4, "mean": 11.0}
+    row = {"median": 10.0, "p50_low": 9.0, "p50_high": 12.0, "p99": None, "count": 4, "mean": 11.0}
     result = {"rows": {"transfer_2m 4k back to back": row}}
     lines = {line[0]: line for table in grant_views.tables(result) for line in table.lines}
     assert lines["back to back"][1:4] == ["10 ns [9 ns .. 12 ns]", "-", "11 ns"]
@@ -116,6 +116,7 @@ def test_ring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["rows"]["record_batch32"]["ops_per_sample"] == 32
     two_cpus = len(os.sched_getaffinity(0)) > 1
     assert ("eventfd_rtt_same_cpu" in result["rows"]) == two_cpus
+    assert ("flag_rtt" in result["rows"]) == two_cpus
     assert_left_clean(out)
 
 

@@ -25,8 +25,9 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.process]
 
 OUR_ROWS = {
     "memcpy_4k", "get_hot", "put_hot", "put", "get", "python_put", "python_get", "dict_put",
-    "dict_get", "ring_put", "ring_put_batch32", "ring_get_sleep", "futex_rtt", "put_compressed",
-    "put_64k_pages", "put_2m_pages", "recover_1m_pages",
+    "python_ring_put", "python_ring_get", "dict_get", "ring_put", "ring_put_batch32",
+    "ring_get_sleep", "futex_rtt", "put_compressed", "put_64k_pages",
+    "put_2m_pages", "recover_1m_pages",
 }  # fmt: skip
 RIVAL_ROWS = {
     "lmdb": {"lmdb_put", "lmdb_get"},
