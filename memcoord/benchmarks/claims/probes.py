@@ -33,7 +33,8 @@ TRIES, TRIES_QUICK = 10, 2
 CHEAT_FOR_S = 0.3
 OVERUSE = "uses more than its grant"
 #: Of a fragmented domain: areas it has, and areas it is to be shrunk to. It fills FILLED of its
-#: memory with frames that can be moved, gives every GIVEN_STRIDE-th back, and scatters UNMOVABLE.
+#: memory with frames that can be moved, UNMOVABLE others among them, and gives every
+#: GIVEN_STRIDE-th back.
 FULL_AREAS, LOW_AREAS = 32, 16
 FILLED, GIVEN_STRIDE, UNMOVABLE = 0.75, 2, 16
 UNPLUG_S = 5.0
@@ -150,9 +151,11 @@ def unplug(quick: bool) -> Found:
             spec = DomainSpec("vm1", full, full, full, mechanism=mechanism, options=options)
             handles = backend.open(DomId(0), spec)
             with contextlib.closing(GuestProcess(handles, "vm1", 0)) as guest:
-                taken = guest.take("movable", int(full * FILLED))
+                taken = 0
+                for _ in range(UNMOVABLE):  # one that cannot be moved among many that can
+                    taken += guest.take("movable", int(full * FILLED) // UNMOVABLE)
+                    guest.take("frames", 1)
                 guest.give("movable", taken // GIVEN_STRIDE, GIVEN_STRIDE)
-                guest.take("frames", UNMOVABLE)
                 backend.set_target(DomId(0), LOW_AREAS * AREA_FRAMES)
                 settled = backend.settle(DomId(0), UNPLUG_S)
             gone = full - settled.plugged_frames
