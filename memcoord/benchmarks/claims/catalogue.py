@@ -20,7 +20,6 @@ from memcoord.benchmarks.claims.claim import (
     entry,
     of_rows,
     ratio,
-    saved,
 )
 
 ANY = math.inf
@@ -241,6 +240,9 @@ _HYPERALLOC = (
             Figure("balloon over direct, the same", "mechanisms",
                    of_rows("balloon shrink touched 2m", "direct shrink touched 2m"),
                    "362, less 25 %", (271, ANY), (5, 271)),
+            Figure("a balloon of 2 MiB over hyperalloc, the same", "mechanisms",
+                   of_rows("balloon 2 MiB shrink touched 2m", "hyperalloc shrink touched 2m"),
+                   "2.5, less 25 %", (1.9, ANY), (1.05, 1.9)),
         ),
         "memcoord bench mechanisms",
         "2 MiB at once against 4 KiB, as in the paper; its balloon of 2 MiB is 2.5 times slower",
@@ -257,11 +259,11 @@ _HYPERALLOC = (
     Claim(
         "H3", HYPERALLOC, "Automatic reclaim lowers the footprint of a build by 17 %.",
         (
-            Figure("below the balloon's reporting, GiB x min, 4 KiB pages", "mechanisms",
-                   saved("hyperalloc job 4k", "balloon job 4k", "gib_min"),
-                   "17 %, at least 12.5 %", (12.5, ANY), (3, 12.5), "%"),
+            Figure("below the balloon's reporting of free pages, GiB x s", "footprint",
+                   entry("percent_below_balloon"), "17 %, at least 12.5 %", (12.5, ANY),
+                   (3, 12.5), "%"),
         ),
-        "memcoord bench mechanisms", "a program that allocates as a build does, not a build",
+        "memcoord claims H3", "a job whose memory goes up and down, not a build of clang",
     ),
     Claim(
         "H4", HYPERALLOC, "It is safe with devices that write to memory (DMA).",

@@ -145,16 +145,6 @@ def of_rows(over: str, under: str, figure: str = "p50") -> Read:
     return read
 
 
-def saved(row: str, beside: str, figure: str) -> Read:
-    """By how many percent a figure of ``row`` is below that of ``beside``."""
-
-    def read(found: Mapping[str, Any]) -> Value:
-        own, other = float(found["rows"][row][figure]), float(found["rows"][beside][figure])
-        return 100.0 * (1.0 - own / other), math.nan, math.nan
-
-    return read
-
-
 def entry(*path: str) -> Read:
     """A number, or a {"value", "low", "high"}, that stands at ``path``."""
 

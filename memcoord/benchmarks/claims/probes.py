@@ -2,16 +2,19 @@
 
 Owns: the checks of the conformance kit on every mechanism, the time until a domain that uses what
 it was not given is noticed, how much of a fragmented domain can be unplugged, refusals by target in
-tmem, and facts of the machine. ``python -m memcoord.benchmarks.claims.probes NAME [--quick]`` runs
-one, in a process of its own because it forks guests and pins threads.
+tmem, the memory that a job of many phases occupies, and facts of the machine. ``python -m
+memcoord.benchmarks.claims.probes NAME [--quick]`` runs one, in a process of its own because it
+forks guests and pins threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import platform
+import random
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,16 +27,27 @@ from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 Found = dict[str, Any]
 
 NODES = Path("/sys/devices/system/node")
-MIB = 1 << 20
+MIB, GIB = 1 << 20, 1 << 30
 #: How often a domain that takes what it was not given is tried, per mechanism.
 TRIES, TRIES_QUICK = 10, 2
 CHEAT_FOR_S = 0.3
 OVERUSE = "uses more than its grant"
 #: Of a fragmented domain: areas it has, and areas it is to be shrunk to. It fills FILLED of its
-#: memory with frames that can be moved, gives every GIVEN_STRIDE-th back, and scatters UNMOVABLE.
+#: memory with frames that can be moved, UNMOVABLE others among them, and gives every
+#: GIVEN_STRIDE-th back.
 FULL_AREAS, LOW_AREAS = 32, 16
 FILLED, GIVEN_STRIDE, UNMOVABLE = 0.75, 2, 16
 UNPLUG_S = 5.0
+#: The job of ``footprint``: phases, in each of which memory goes to another size; looks at it.
+PHASES, PHASES_QUICK = 60, 20
+LOOKS, LOOK_S = 10, 0.02
+MOST_USED = 0.9
+#: Mechanisms that take back by themselves, with delays in the scale of the job.
+RECLAIMING = {
+    "hyperalloc": ("hyperalloc", {"period_ms": 50}),
+    "balloon": ("balloon", {"report_ms": 20}),
+    "virtio-mem": ("virtio-mem", {}),
+}
 #: Name in the result -> mechanism and options. A DIMM is unplugged whole or not at all.
 UNPLUGGED = {
     "virtio-mem 4 MiB": ("virtio-mem", {}),
@@ -137,9 +151,11 @@ def unplug(quick: bool) -> Found:
             spec = DomainSpec("vm1", full, full, full, mechanism=mechanism, options=options)
             handles = backend.open(DomId(0), spec)
             with contextlib.closing(GuestProcess(handles, "vm1", 0)) as guest:
-                taken = guest.take("movable", int(full * FILLED))
+                taken = 0
+                for _ in range(UNMOVABLE):  # one that cannot be moved among many that can
+                    taken += guest.take("movable", int(full * FILLED) // UNMOVABLE)
+                    guest.take("frames", 1)
                 guest.give("movable", taken // GIVEN_STRIDE, GIVEN_STRIDE)
-                guest.take("frames", UNMOVABLE)
                 backend.set_target(DomId(0), LOW_AREAS * AREA_FRAMES)
                 settled = backend.settle(DomId(0), UNPLUG_S)
             gone = full - settled.plugged_frames
@@ -164,12 +180,49 @@ def refusals(quick: bool) -> Found:
     return {"refused": refused, "domains_refused": sum(count > 0 for count in refused.values())}
 
 
+def footprint(quick: bool) -> Found:
+    """GiB x seconds that a job occupies whose memory goes up and down, by mechanism.
+
+    Nobody resizes the domain: what is given back is what its mechanism takes back by itself.
+    """
+    from backend.host import HostBackend
+    from hypervisor.public.backend import DomainSpec
+    from memcoord.testbed.guests.obedient import GuestProcess
+
+    full, gib_s = FULL_AREAS * AREA_FRAMES, {}
+    for name, (mechanism, options) in RECLAIMING.items():
+        drawn, held, occupied = random.Random(1), 0, 0.0
+        backend = HostBackend(
+            total_frames=full + 8 * AREA_FRAMES, slack_frames=0, tmem_max_frames=0
+        )
+        try:
+            spec = DomainSpec("vm1", full, full, full, mechanism=mechanism, options=options)
+            handles = backend.open(DomId(0), spec)
+            with contextlib.closing(GuestProcess(handles, "vm1", 0)) as guest:
+                for _ in range(PHASES_QUICK if quick else PHASES):
+                    goal = int(full * MOST_USED * drawn.random() ** 2)
+                    if goal > held:
+                        held += guest.take("frames", goal - held)
+                    else:
+                        held -= guest.give("frames", held - goal)
+                    for _ in range(LOOKS):
+                        time.sleep(LOOK_S)
+                        (domain,) = backend.snapshot().domains
+                        occupied += domain.resident_frames * LOOK_S
+        finally:
+            backend.stop()
+        gib_s[name] = occupied * FRAME_BYTES / GIB
+    below = 100.0 * (1.0 - gib_s["hyperalloc"] / gib_s["balloon"])
+    return {"gib_s": gib_s, "percent_below_balloon": below}
+
+
 PROBES: dict[str, Callable[[bool], Found]] = {
     "host": host,
     "kit": kit,
     "detection": detection,
     "unplug": unplug,
     "refusals": refusals,
+    "footprint": footprint,
 }
 
 

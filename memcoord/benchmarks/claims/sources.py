@@ -61,6 +61,7 @@ SOURCES: dict[str, Source] = {
     "host": _probe("host", 1, 1),
     "unplug": _probe("unplug", 10, 10),
     "refusals": _probe("refusals", 5, 5),
+    "footprint": _probe("footprint", 15, 45),
     "detection": _probe("detection", 25, 60),
     "grant": _bench("grant", ("--rounds", "5"), 90, 200),
     "smartmem": _bench("smartmem", ("--quick",), 60, 300),

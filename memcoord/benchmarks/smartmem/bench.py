@@ -48,7 +48,7 @@ SITUATIONS = {
     "idle-then-busy": "smartmem/idle-then-busy",
     "cold-early": "smartmem/cold-early",
 }
-SEEDS, SEEDS_QUICK = 5, 2
+SEEDS, SEEDS_QUICK = 5, 3
 START_S_MAX, DONE_MAX = 0.1, 0.05
 WHERE_OF_BOTH = "both"
 
@@ -135,7 +135,7 @@ class SmartmemBench(Bench):
     name = "smartmem"
 
     def __init__(self, options: SmartmemOptions, *, run: Run | None = None) -> None:
-        self.plan = SmartmemPlan.of(options)
+        self.plan, self._is_quick = SmartmemPlan.of(options), options.quick
         self._run = run
 
     def directory(self, out: str | None) -> contextlib.AbstractContextManager[RunDir | Path]:
@@ -159,6 +159,7 @@ class SmartmemBench(Bench):
             rows |= summarise(sweep.results)
         return {
             "bench": self.name,
+            "quick": self._is_quick,
             "machine": {**machine, "versions": facts.versions()},
             "seeds": list(self.plan.seeds),
             "policies": list(self.plan.policies),

@@ -93,7 +93,8 @@ def markdown(found: Found) -> str:
     """All tables, and the machine."""
     machine, seeds = found["machine"], len(found["seeds"])
     load = machine.get("load_before_1m", machine.get("load_1m", "not recorded"))
-    text = [f"Made by `memcoord bench smartmem`: {seeds} seeds; load before the run {load}."]
+    command = f"memcoord bench smartmem{' --quick' if found['quick'] else ''}"
+    text = [f"Made by `{command}`: {seeds} seeds; load before the run {load}."]
     for table in tables_of(found):
         text += ["", *tables.markdown(table)]
     return "\n".join([*text, "", *(f"- {line}" for line in closing_lines(found))]) + "\n"

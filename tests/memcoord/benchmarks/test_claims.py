@@ -77,7 +77,6 @@ def test_figures_are_read_by_key_with_their_intervals() -> None:
     assert c.of_rows("a", "b", "gib")(found) == pytest.approx(
         (0.8, math.nan, math.nan), nan_ok=True
     )
-    assert c.saved("a", "b", "gib")(found) == pytest.approx((20, math.nan, math.nan), nan_ok=True)
     assert c.entry("n", "m")(found) == pytest.approx((5, math.nan, math.nan), nan_ok=True)
     assert c.entry("v")({"v": {"value": 1, "low": 0, "high": 2}}) == (1, 0, 2)
 
@@ -176,6 +175,14 @@ def test_fragmented_domains_give_back_by_their_granule() -> None:
     assert set(percent) == set(probes.UNPLUGGED)
     assert all(0 <= value <= 100 for value in percent.values())
     assert percent["balloon"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_job_occupies_less_where_unused_memory_is_taken_back() -> None:
+    gib_s = probes.footprint(True)["gib_s"]
+    assert set(gib_s) == set(probes.RECLAIMING)
+    assert 0 < gib_s["hyperalloc"] < gib_s["virtio-mem"]
 
 
 def test_a_verdict_without_interval_is_shown_without() -> None:
