@@ -45,7 +45,7 @@ def best_areas(scenario: Scenario, seed: int) -> dict[str, int]:
     from memcoord.simulation.costs import costs_of
     from policies.hull import best_split
 
-    costs = costs_of(scenario)
+    costs = costs_of(scenario).costs
     least = [areas_of((domain.ram_min or domain.ram).frames) for domain in scenario.domain]
     most = [areas_of((domain.ram_max or domain.maxmem).frames) for domain in scenario.domain]
     all_areas = (scenario.memory.frames - scenario.slack.frames) // AREA_FRAMES
