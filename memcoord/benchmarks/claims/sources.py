@@ -67,7 +67,7 @@ SOURCES: dict[str, Source] = {
     "smartmem": _bench("smartmem", ("--quick",), 60, 300),
     "mechanisms": _bench("mechanisms", ("--rounds", "1"), 120, 600),
     "kit": _probe("kit", 60, 60),
-    "interference": _bench("interference", ("--rounds", "1"), 60, 300),
+    "interference": _bench("interference", ("--rounds", "3"), 60, 300),
     "bursts": _bench("bursts", ("--rounds", "1"), 90, 200),
 }
 
