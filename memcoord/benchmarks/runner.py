@@ -122,9 +122,12 @@ def fill_page(bench: Bench, result: Result | None, page: Path) -> None:
 
 
 def draw(bench: Bench, result: Result, directory: Path) -> None:
-    """Draw the bench's figure, if it has one; without matplotlib, say so in a line."""
+    """Draw the bench's figure, if it has one; without matplotlib, or data, say so in a line."""
     figure = bench.figure(result) if bench.figure_file else None
     if figure is None:
+        return
+    if not figure.lines:
+        sys.stderr.write(f"{bench.figure_file} is left out: too few samples for what it shows\n")
         return
     try:
         (directory / bench.figure_file).write_text(figures.svg(figure), encoding="utf-8")
