@@ -31,6 +31,7 @@ from guest_double import GuestDouble  # noqa: E402
 STEPS_MAX = 40
 INPUT_BYTES_MAX = 1024
 BREAK_S = 10.0
+CLOSE_S = 20.0
 POLL_S = 0.0002
 DOMAIN = DomId(0)
 SPEC = DomainSpec("vm1", 4 * AREA_FRAMES, AREA_FRAMES, 3 * AREA_FRAMES, credit_areas=1)
@@ -68,6 +69,7 @@ class Lab:
         """Close the guest; everything it had must be the host's again."""
         self.backend.close(DOMAIN)
         self.guest.close()
+        assert self.backend.wait_closed(CLOSE_S), "a domain does not go"
         self.check()
         assert self.backend.tmem.statistics().used_pages == 0
 

@@ -14,7 +14,7 @@ import pytest
 from policies import loader
 from policies.base import View
 
-TEST_COMMAND = "python -m pip install tox && tox"
+TEST_COMMAND = "python -m pip install tox && tox run-parallel -p 2 -o"
 RUN_COMMAND = "python -m pip install . && memcoord run"
 
 
