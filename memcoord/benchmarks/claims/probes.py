@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,34 +134,40 @@ def detection(quick: bool) -> Found:
     }
 
 
-def unplug(quick: bool) -> Found:
-    """Percent of what was asked back that is unplugged from a domain with scattered frames."""
-    del quick
+@contextlib.contextmanager
+def _full_domain(mechanism: str, options: dict[str, int]) -> Iterator[Any]:
+    """A host whose one domain has FULL_AREAS, and the process of its guest."""
     from backend.host import HostBackend
     from hypervisor.public.backend import DomainSpec
     from memcoord.testbed.guests.obedient import GuestProcess
 
+    full = FULL_AREAS * AREA_FRAMES
+    backend = HostBackend(total_frames=full + 8 * AREA_FRAMES, slack_frames=0, tmem_max_frames=0)
+    try:
+        spec = DomainSpec("vm1", full, full, full, mechanism=mechanism, options=options)
+        handles = backend.open(DomId(0), spec)
+        with contextlib.closing(GuestProcess(handles, "vm1", 0)) as guest:
+            yield backend, guest
+    finally:
+        backend.stop()
+
+
+def unplug(quick: bool) -> Found:
+    """Percent of what was asked back that is unplugged from a domain with scattered frames."""
+    del quick
     percent = {}
     full = FULL_AREAS * AREA_FRAMES
     for name, (mechanism, options) in UNPLUGGED.items():
-        backend = HostBackend(
-            total_frames=full + 8 * AREA_FRAMES, slack_frames=0, tmem_max_frames=0
-        )
-        try:
-            spec = DomainSpec("vm1", full, full, full, mechanism=mechanism, options=options)
-            handles = backend.open(DomId(0), spec)
-            with contextlib.closing(GuestProcess(handles, "vm1", 0)) as guest:
-                taken = 0
-                for _ in range(UNMOVABLE):  # one that cannot be moved among many that can
-                    taken += guest.take("movable", int(full * FILLED) // UNMOVABLE)
-                    guest.take("frames", 1)
-                guest.give("movable", taken // GIVEN_STRIDE, GIVEN_STRIDE)
-                backend.set_target(DomId(0), LOW_AREAS * AREA_FRAMES)
-                settled = backend.settle(DomId(0), UNPLUG_S)
-            gone = full - settled.plugged_frames
-            percent[name] = 100.0 * gone / (full - LOW_AREAS * AREA_FRAMES)
-        finally:
-            backend.stop()
+        with _full_domain(mechanism, options) as (backend, guest):
+            taken = 0
+            for _ in range(UNMOVABLE):  # one that cannot be moved among many that can
+                taken += guest.take("movable", int(full * FILLED) // UNMOVABLE)
+                guest.take("frames", 1)
+            guest.give("movable", taken // GIVEN_STRIDE, GIVEN_STRIDE)
+            backend.set_target(DomId(0), LOW_AREAS * AREA_FRAMES)
+            settled = backend.settle(DomId(0), UNPLUG_S)
+        gone = full - settled.plugged_frames
+        percent[name] = 100.0 * gone / (full - LOW_AREAS * AREA_FRAMES)
     best = max(value for name, value in percent.items() if name.startswith("virtio-mem"))
     return {"percent": percent, "over hotplug": best - percent["hotplug in sections of 16 MiB"],
             "over balloon": best - percent["balloon"]}  # fmt: skip
@@ -185,32 +191,20 @@ def footprint(quick: bool) -> Found:
 
     Nobody resizes the domain: what is given back is what its mechanism takes back by itself.
     """
-    from backend.host import HostBackend
-    from hypervisor.public.backend import DomainSpec
-    from memcoord.testbed.guests.obedient import GuestProcess
-
     full, gib_s = FULL_AREAS * AREA_FRAMES, {}
     for name, (mechanism, options) in RECLAIMING.items():
         drawn, held, occupied = random.Random(1), 0, 0.0
-        backend = HostBackend(
-            total_frames=full + 8 * AREA_FRAMES, slack_frames=0, tmem_max_frames=0
-        )
-        try:
-            spec = DomainSpec("vm1", full, full, full, mechanism=mechanism, options=options)
-            handles = backend.open(DomId(0), spec)
-            with contextlib.closing(GuestProcess(handles, "vm1", 0)) as guest:
-                for _ in range(PHASES_QUICK if quick else PHASES):
-                    goal = int(full * MOST_USED * drawn.random() ** 2)
-                    if goal > held:
-                        held += guest.take("frames", goal - held)
-                    else:
-                        held -= guest.give("frames", held - goal)
-                    for _ in range(LOOKS):
-                        time.sleep(LOOK_S)
-                        (domain,) = backend.snapshot().domains
-                        occupied += domain.resident_frames * LOOK_S
-        finally:
-            backend.stop()
+        with _full_domain(mechanism, options) as (backend, guest):
+            for _ in range(PHASES_QUICK if quick else PHASES):
+                goal = int(full * MOST_USED * drawn.random() ** 2)
+                if goal > held:
+                    held += guest.take("frames", goal - held)
+                else:
+                    held -= guest.give("frames", held - goal)
+                for _ in range(LOOKS):
+                    time.sleep(LOOK_S)
+                    (domain,) = backend.snapshot().domains
+                    occupied += domain.resident_frames * LOOK_S
         gib_s[name] = occupied * FRAME_BYTES / GIB
     below = 100.0 * (1.0 - gib_s["hyperalloc"] / gib_s["balloon"])
     return {"gib_s": gib_s, "percent_below_balloon": below}

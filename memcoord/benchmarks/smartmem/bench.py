@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks.harness import rotated
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
 from memcoord.benchmarks.smartmem import views
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell
@@ -91,17 +92,11 @@ class SmartmemPlan:
                 _cell(world, situation, policy, seed)
                 for situation in situations
                 for seed in seeds
-                for policy in _rotated(policies, seed)
+                for policy in rotated(policies, seed)
             ]
             for world in worlds
         }
         return cls(seeds, policies, situations, cells)
-
-
-def _rotated(policies: Sequence[str], seed: int) -> Sequence[str]:
-    """In another order for each seed, so that none always comes first."""
-    at = seed % len(policies)
-    return [*policies[at:], *policies[:at]]
 
 
 def _cell(world: str, situation: str, policy: str, seed: int) -> Cell:
