@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 
 import pytest
+from guest_page import PAGE_BYTES, Page
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memcoord.testbed.guests._content import ffi, lib
+from memcoord.testbed.guests._content import lib
 
-PAGE_BYTES = 4096
-WORDS = 512
 U64 = st.integers(0, 2**64 - 1)
-
-
-class Page:
-    def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, PAGE_BYTES)
-        self._view = ffi.from_buffer(self.memory)
-        self.address = int(ffi.cast("uintptr_t", self._view))
-
-    def release(self) -> None:
-        ffi.release(self._view)
-        self.memory.close()
 
 
 @pytest.fixture(scope="module")
