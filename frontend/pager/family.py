@@ -26,6 +26,7 @@ from frontend.pager import library
 from hypervisor.public.errors import MemcoordError, NoMemory
 
 ROWS = 63
+REFUSED_ROW = -1
 STAGING_ORDER = 6  # 64 frames
 #: Frames that become licences, or are given up, by one call.
 CHUNK_FRAMES = 16384
@@ -129,6 +130,8 @@ class Family:
             connection.setblocking(False)
             free = set(range(ROWS)) - set(self._rows.values())
             if _user_of(connection) != os.getuid() or not free:
+                with contextlib.suppress(OSError):
+                    connection.send(_ROW.pack(REFUSED_ROW))  # a mere end says: the domain has gone
                 connection.close()
                 return
             row = min(free)

@@ -38,7 +38,7 @@ RUN = {
         "tests/frontend/test_movable.py",
     ),
     "corruption": ("tests/backend/test_hostile_guest.py",),
-    "cheats": ("tests/memcoord/benchmarks/test_cheats.py",),
+    "cheats": ("tests/cheats/test_cheats.py",),
 }
 
 

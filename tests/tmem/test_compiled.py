@@ -133,7 +133,7 @@ def test_processes_that_fill_an_empty_cache_at_once_all_succeed(tmp_path: Path) 
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": path, "XDG_CACHE_HOME": str(tmp_path)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-P", "-c", code], env=environment, stdout=subprocess.PIPE, text=True
         )
         for _ in range(4)
     ]

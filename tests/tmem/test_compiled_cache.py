@@ -109,14 +109,12 @@ def test_a_damaged_file_is_compiled_again_and_replaced(
 ) -> None:
     declare()
     (file,) = cache.glob(f"memcoord/*/*/*.{kind}")
-    whole = file.stat().st_size
     assert declare() == (42, 1, 0)
     DAMAGES[damage](file)
     assert declare() == (42, 0, 1)
     (line,) = capsys.readouterr().err.splitlines()
     assert "compiled again" in line
     assert file.name in line
-    assert file.stat().st_size == whole
     assert declare() == (42, 1, 0)
     assert not capsys.readouterr().err
 

@@ -15,8 +15,10 @@
 #include "say.h"
 #include "serve.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #define VARIABLE "MEMCOORD_DOMAIN"  /* the command's socket */
 #define FEATURES                                                                           \
@@ -51,6 +53,19 @@ static int open_faults(void)
                 : -ENOMEM;
 }
 
+/* The domain's command has been killed, or is being: it takes its programs along. A process that
+ * executes another program just then has nobody but itself to end it. */
+static int is_gone(int status)
+{
+    return status == -ECONNREFUSED || status == -ECONNRESET;
+}
+
+static void end(void)
+{
+    mcp_say("ends: its domain has gone, errno", ECONNRESET);
+    mcp_syscall(SYS_kill, getpid(), SIGKILL, 0, 0, 0, 0);
+}
+
 __attribute__((constructor)) static void begin(void)
 {
     const char *path = getenv(VARIABLE);
@@ -61,6 +76,8 @@ __attribute__((constructor)) static void begin(void)
         status = open_faults();
     if (status == 0)
         status = join();
+    if (is_gone(status))
+        end();
     if (status < 0) {
         mcp_say("runs without a limit: it cannot be served, errno", -status);
         mcp_pager_close_private();

@@ -231,6 +231,33 @@ def test_a_command_that_is_killed_takes_the_program_along(words: Words, tmp_path
         time.sleep(0.05)
 
 
+OUTLIVES_ITS_COMMAND = """
+import os, signal, subprocess, sys, time
+os.kill(os.getppid(), signal.SIGKILL)
+time.sleep(0.5)
+os.environ["LD_PRELOAD"] = os.path.dirname(os.environ["MEMCOORD_DOMAIN"]) + "/pager.so"
+done = subprocess.run(["sh", "-c", "echo ran"], capture_output=True, text=True)
+with open(sys.argv[1] + ".part", "w") as file:
+    file.write(f"{done.returncode} {done.stdout}")
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+"""
+
+
+def test_a_program_that_starts_once_its_command_was_killed_ends(
+    words: Words, tmp_path: Path
+) -> None:
+    """What ``exec`` loads then finds nobody at its domain's socket, and would have no limit."""
+    mark = tmp_path / "mark"
+    outside = ["env", "-u", "LD_PRELOAD", sys.executable]
+    child = subprocess.Popen(words([*outside, "-c", OUTLIVES_ITS_COMMAND, str(mark)], "small"))
+    assert child.wait(60) == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert mark.read_text() == f"{-signal.SIGKILL} "
+
+
 def test_memory_is_within_the_limit_seen_from_outside(paged: Exec) -> None:
     source = (
         "b = [bytes([i % 251]) * 4096 for i in range(9000)]\nprint(sum(x[7] for x in b))\n"

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.process
 def begin(tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     """Start the scenario; the process and its run directory."""
     (tmp_path / "tide.py").write_text(TIDE)
-    command = [sys.executable, "-m", "memcoord", "run", "mechanisms", "--json"]
+    command = [sys.executable, "-m", "memcoord", "run", "mechanisms", "--json", "--no-alone"]
     command += ["--set", "tmem=2 MiB"]  # or it would hold what the growers are to get
     command += ["--policy", f"{tmp_path}/tide.py:Tide", "--run-dir", f"{tmp_path}/r"]
     pipe = subprocess.PIPE
