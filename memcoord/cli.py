@@ -159,8 +159,8 @@ def bench(
     which: Annotated[
         str,
         typer.Argument(
-            help="grant, ring, tmem, policies, smartmem, mechanisms, cheats, interference, bursts, "
-            "chaos."
+            help="grant, ring, tmem, policies, smartmem, agreement, mechanisms, cheats, "
+            "interference, bursts, chaos."
         ),
     ],
     as_json: Json = False,
@@ -172,6 +172,8 @@ def bench(
     scenario: Annotated[list[str] | None, typer.Option(help="policies: only these.")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="policies: these and greedy.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="policies: seeds 1 to N.")] = None,
+    scale: Scale = None,
+    costs: Costs = None,
     markdown: Annotated[
         str | None, typer.Option(metavar="FILE", help="policies: fill the page's table.")
     ] = None,
@@ -197,6 +199,8 @@ def bench(
         "scenarios": tuple(scenario or ()),
         "policies": tuple(policy or ()),
         "seeds": seeds,
+        "scale": scale,
+        "costs": costs,
         "markdown": markdown,
         "kills": kills,
         "hypervisor_kills": hypervisor_kills,

@@ -46,10 +46,14 @@ ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigur
     "ring": (ring.PLAN, ring.RingBench, None, None),
     "tmem": (tmem.PLAN, tmem.TmemBench, None, None),
 }
-#: These are not made of rounds.
-CHAOS, CHEATS, POLICIES, SMARTMEM = "chaos", "cheats", "policies", "smartmem"
-#: Options that the bench of policies shares.
-OF_SMARTMEM = frozenset(("quick", "world", "scenarios", "seeds"))
+#: These are not made of rounds, or have a seed for each.
+AGREEMENT, CHAOS, CHEATS = "agreement", "chaos", "cheats"
+POLICIES, SMARTMEM = "policies", "smartmem"
+#: Options that others share with the bench of policies.
+SHARED = {
+    SMARTMEM: frozenset(("quick", "world", "scenarios", "seeds")),
+    AGREEMENT: frozenset(("quick", "scenarios", "policies", "seeds", "scale", "costs")),
+}
 OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
 
 
@@ -60,9 +64,8 @@ def bench(
     """Run the bench named ``which`` and print it; the exit code is 0 for a missed target too.
 
     ``out`` is a new directory for samples and JSON, by default one below the runs' directory.
-    ``own``: ``markdown``, a page to fill, and the options that only the bench of policies or of
-    chaos has, the fields of its ``PolicyBenchOptions`` or ``ChaosOptions``; empty ones are left
-    out.
+    ``own``: ``markdown``, a page to fill, and the options that only some benches have, the fields
+    of their ``...Options``; empty ones are left out.
     ConfigError for an unknown bench, a bad number of rounds, an unusable directory or page.
     """
     options = dict(own or {})
@@ -76,9 +79,11 @@ def bench_of(
     """The bench named ``which``; errors as ``bench``."""
     options = options or {}
     for name in options:
-        owner = CHAOS if name in OF_CHAOS else POLICIES
-        if which != owner and not (which == SMARTMEM and name in OF_SMARTMEM):
+        owner = CHAOS if name in OF_CHAOS else AGREEMENT if name == "scale" else POLICIES
+        if which != owner and name not in SHARED.get(which, ()):
             raise ConfigError(f"--{name.replace('_', '-')}", f"only for bench {owner}")
+    if which == AGREEMENT:
+        return _agreement(rounds, dict(options))
     if which == POLICIES:
         from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions
 
@@ -96,9 +101,20 @@ def bench_of(
     if which == CHEATS:
         return CheatsBench()
     if which not in ROUNDS_BENCHES:
-        known = " or ".join([*ROUNDS_BENCHES, CHEATS, CHAOS, POLICIES, SMARTMEM])
+        known = " or ".join([*ROUNDS_BENCHES, CHEATS, CHAOS, POLICIES, SMARTMEM, AGREEMENT])
         raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     return RoundsBench(*ROUNDS_BENCHES[which], rounds)
+
+
+def _agreement(rounds: int | None, options: dict[str, Any]) -> Bench:
+    """The bench of both worlds; a round of it has a seed of its own."""
+    from memcoord.benchmarks.agreement.bench import AgreementBench, AgreementOptions
+
+    if rounds is not None and "seeds" in options:
+        raise ConfigError("--rounds", "is the same as --seeds here: each round has its own")
+    if rounds is not None:
+        options["seeds"] = rounds
+    return AgreementBench(AgreementOptions(**options))
 
 
 def write_page(result_path: Path, page: Path) -> None:

@@ -33,7 +33,7 @@ from memcoord.testbed.report.comparison import merge, set_against
 from memcoord.testbed.report.headline import is_comparable
 from memcoord.testbed.report.metrics import alone
 from memcoord.testbed.report.printed import json_report, print_report, text_report
-from memcoord.testbed.report.progress import Progress, duration
+from memcoord.testbed.report.progress import Progress, duration, expected_real_s
 from memcoord.testbed.report.results import (
     DONE,
     PolicyResult,
@@ -52,8 +52,6 @@ EXIT_SIGNAL = 128
 POLICIES_MAX = 16
 LABEL_CHARACTERS_MAX = 24
 ROUNDS_MAX = 1000
-#: For the first line: what a run takes beside its references, and those on two quiet cores.
-START_S, REFERENCE_S = 2.0, 3e-6
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.=-]+")
 
@@ -173,7 +171,7 @@ def expected_s(steps: Sequence[Step]) -> float:
     references: dict[str, int] = {}
     for step in steps[: len({one.label for one in steps})]:  # the first round: all are alike
         references[step.label] = sum(lengths_of(step.scenario).values())
-    return sum(START_S + references[step.label] * REFERENCE_S for step in steps)
+    return sum(expected_real_s(references[step.label]) for step in steps)
 
 
 def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:

@@ -22,7 +22,7 @@ from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
 from memcoord.testbed.report.metrics import alone
 from memcoord.testbed.report.printed import closing, print_report
-from memcoord.testbed.report.progress import Progress, duration
+from memcoord.testbed.report.progress import Progress, duration, expected_sim_s
 from memcoord.testbed.report.results import (
     BASELINE,
     DONE,
@@ -41,8 +41,8 @@ from tmem import compiled_cache
 ALWAYS = (BASELINE, "smart-alloc")
 POLICIES_MAX = 64
 NOT_A_DIRECTORY = "none: nothing was started"
-#: For the first line: what a simulated reference takes, and compiling on two quiet cores.
-REFERENCE_S, COMPILE_S = 1e-6, 15.0
+#: For the first line: compiling on two quiet cores.
+COMPILE_S = 15.0
 NO_RANDOMNESS = "no randomness: seeds change nothing in this scenario, so it was run once"
 
 
@@ -107,7 +107,7 @@ def _seeds(what: Scenario, options: SimulateOptions) -> tuple[list[int], list[st
 
 def _first_line(what: Scenario, runs: int, seeds: int) -> str:
     """What is about to be done, and how long it takes."""
-    expected_s = sum(lengths_of(what).values()) * runs * seeds * REFERENCE_S
+    expected_s = runs * seeds * expected_sim_s(sum(lengths_of(what).values()))
     line = f"{what.name} in virtual time: {runs * seeds} simulations"
     if is_compiled():
         return f"{line}, {duration(expected_s)}"

@@ -6,24 +6,19 @@ directory is the sweep's memory: the same command after a kill runs only the mis
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from hypervisor.public.errors import ConfigError, MemcoordError
-from memcoord.benchmarks.sweep.cell import Cell, scenario_of
+from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.sweep.grid import cells_of, read_grid
-from memcoord.benchmarks.sweep.run import Sweep, run_cells, runner
+from memcoord.benchmarks.sweep.run import Sweep, expected_s, run_cells, runner
 from memcoord.benchmarks.sweep.store import Store
 from memcoord.benchmarks.sweep.table import rows_of, write_tables
 from memcoord.benchmarks.sweep.worker import RUNNER
-from memcoord.commands import run, simulate
 from memcoord.testbed.report.progress import Progress, duration
 from memcoord.testbed.runs import facts
-from memcoord.testbed.streams import lengths_of
 
 ERRORS_SHOWN = 5
 WORKERS_MAX = 256
@@ -55,24 +50,6 @@ def sweep_command(
     files = write_tables(directory, rows_of(sweep.results))
     _report(sweep, len(cells), files, as_json)
     return 1 if sweep.errors else 0
-
-
-def expected_s(cells: Sequence[Cell], workers: int) -> float:
-    """About how long ``cells`` take on quiet cores."""
-    known: dict[object, int] = {}
-    total_s = 0.0
-    for cell in cells:
-        if cell.kind == "optimal":
-            continue
-        key = (cell.text, cell.overrides, cell.kind, cell.domain)
-        if key not in known:
-            known[key] = 0
-            with contextlib.suppress(MemcoordError):  # it will be told when the cell is run
-                known[key] = sum(lengths_of(scenario_of(cell)).values())
-        total_s += known[key] * simulate.REFERENCE_S
-        if cell.world == "testbed":
-            total_s += run.START_S + known[key] * run.REFERENCE_S
-    return total_s / workers
 
 
 def _report(sweep: Sweep, total: int, files: list[Path], as_json: bool) -> None:

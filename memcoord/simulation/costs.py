@@ -57,6 +57,12 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob(f"*{SUFFIX}"))
 
 
+def named(name: str) -> str:
+    """A set's name as a scenario can have it wherever it is run; ConfigError when there is none."""
+    _read(name)
+    return name if name in shipped() else str(Path(name).resolve())
+
+
 def costs_of(scenario: Any) -> CostSet:
     """The costs of a scenario: its ``[disk]`` and ``[costs]`` (in us) over its set, or the
     defaults. ConfigError when the set is none, or wrong."""

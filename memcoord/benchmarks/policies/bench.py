@@ -22,12 +22,14 @@ from memcoord.benchmarks.policies import split, summary, views
 from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
 from memcoord.benchmarks.sweep.cell import BEST_STATIC, WORLDS, Cell
+from memcoord.benchmarks.sweep.cell import Result as CellResult
 from memcoord.benchmarks.sweep.grid import cross, scenario_text, seeds_of, split_policy
 from memcoord.benchmarks.sweep.misreport import FACTORS
 from memcoord.benchmarks.sweep.run import Run, run_cells, runner
 from memcoord.benchmarks.sweep.store import Store
 from memcoord.benchmarks.sweep.table import rows_of, situation, write_tables
 from memcoord.benchmarks.tables import Table
+from memcoord.simulation.costs import named
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.rundir import RunDir
@@ -37,6 +39,8 @@ SEEDS, SEEDS_QUICK, SEEDS_FULL = 2, 1, 5
 TESTBED_POLICIES = ("greedy", "static-alloc", "smart-alloc", "fallow")
 TESTBED_SCENARIOS = ("graph", "loop", "usemem")
 QUICK_SCENARIOS = ("graph", "loop", "usemem")
+#: Shipped cost sets, each of which has tables of its own, and the key of a scenario that names one.
+COST_SETS, COST_SET = ("testbed", "kernel-like"), "cost_set"
 #: The scenario in which gains from lying are looked for.
 LIE_SCENARIO = "mixed"
 
@@ -49,17 +53,20 @@ class PolicyBenchOptions:
     policies: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = ()
     seeds: int | None = None
+    costs: str = ""
     quick: bool = False
     full: bool = False
 
 
 @dataclass(frozen=True)
 class PolicyBenchPlan:
-    """The cells of a bench, by world, and the names in the order asked for."""
+    """The cells of a bench, by world, and the names in the order asked for. The simulator runs all
+    of its cells with each of ``costs``."""
 
     policies: tuple[str, ...]
     scenarios: tuple[str, ...]
     seeds: tuple[int, ...]
+    costs: tuple[str, ...]
     cells: dict[str, list[Cell]]
 
     @classmethod
@@ -79,9 +86,12 @@ class PolicyBenchPlan:
         default = SEEDS_QUICK if options.quick else SEEDS_FULL if options.full else SEEDS
         seeds = seeds_of(options.seeds or default)
         apart = [split_policy(policy) for policy in policies]
+        few_costs = COST_SETS[:1] if options.quick else COST_SETS
+        costs = (named(options.costs),) if options.costs else few_costs
+        settings = [((COST_SET, name),) for name in costs]
         cells: dict[str, list[Cell]] = {}
         if options.world in (summary.SIM, "both"):
-            sim = _with_optimal(cross(apart, texts, [()], seeds, (summary.SIM,)))
+            sim = _with_optimal(cross(apart, texts, settings, seeds, (summary.SIM,)))
             if not options.quick:
                 factors = FACTORS if options.full else FACTORS[-1:]
                 sim += _lies(sim, factors) + _isolated(sim)
@@ -95,7 +105,7 @@ class PolicyBenchPlan:
             real = seeds if options.seeds else seeds[:1]
             cells[summary.TESTBED] = _with_optimal(cross(some, few, [()], real, (summary.TESTBED,)))
             cells[summary.TESTBED] += _best_static(cells[summary.TESTBED])
-        return cls((*policies, BEST_STATIC), tuple(scenarios), seeds, cells)
+        return cls((*policies, BEST_STATIC), tuple(scenarios), seeds, costs, cells)
 
 
 def _with_optimal(cells: list[Cell]) -> list[Cell]:
@@ -161,34 +171,27 @@ class PolicyBench(Bench):
             sweep = run_cells(cells, store, run, progress.advance)
             results += sweep.results
             errors += [f"{cell.label}: {error}" for cell, error in sweep.errors]
-        rows = rows_of(results)
-        write_tables(directory, rows)
-        summaries = summary.summarise(rows)
+        write_tables(directory, rows_of(results))
         splits = split.by_split(plan.scenarios)
+        by_costs = {name: _summary(results, name, splits) for name in plan.costs}
         return {
             "bench": "policies",
             "machine": {**machine, "versions": facts.versions()},
             "seeds": list(plan.seeds),
             "policies": list(plan.policies),
             "scenarios": list(plan.scenarios),
-            "rows": summaries,
             "splits": splits,
-            "overall": summary.overall(summaries),
-            "overall_by_split": {
-                part: summary.overall(summary.only(summaries, names))
-                for part, names in splits.items()
-            },
-            "rank_correlation": summary.rank_correlation(summaries),
-            "gain_from_lying": summary.lying(results),
-            "isolation": summary.isolations(results),
+            **by_costs[plan.costs[0]],
+            "by_costs": by_costs,
             "ratios": ratios,
             "targets": verdicts(ratios),
             "errors": errors,
         }
 
     def tables(self, result: Result) -> Iterator[Table]:
-        """Policies x scenarios, a table per slowdown."""
-        return views.slowdown_tables(result)
+        """Policies x scenarios, a table per slowdown and cost set."""
+        for found in views.by_costs(result):
+            yield from views.slowdown_tables(found)
 
     def lines(self, result: Result) -> list[str]:
         """The orders, the frontier, the speeds, the failures."""
@@ -206,3 +209,25 @@ class PolicyBench(Bench):
     def status(self, result: Result) -> int:
         """1 when a run failed."""
         return int(bool(result["errors"]))
+
+
+def _summary(
+    results: Sequence[tuple[Cell, CellResult]], costs: str, splits: dict[str, list[str]]
+) -> dict[str, Any]:
+    """The summary of the real runs and of those simulated with ``costs``."""
+    mine = [
+        (cell, result)
+        for cell, result in results
+        if cell.world == summary.TESTBED or (COST_SET, costs) in cell.overrides
+    ]
+    rows = summary.summarise(rows_of(mine))
+    return {
+        "rows": rows,
+        "overall": summary.overall(rows),
+        "overall_by_split": {
+            part: summary.overall(summary.only(rows, names)) for part, names in splits.items()
+        },
+        "rank_correlation": summary.rank_correlation(rows),
+        "gain_from_lying": summary.lying(mine),
+        "isolation": summary.isolations(mine),
+    }

@@ -36,7 +36,7 @@ def summarise(rows: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
     """
     groups: dict[tuple[str, str, str], dict[str, RunRow]] = {}
     for row in rows:
-        key = str(row["world"]), str(row["scenario"]), _policy(row)
+        key = str(row["world"]), str(row["scenario"]), policy_of(row)
         groups.setdefault(key, {})[str(row["seed"])] = row
     found = {}
     for (world, scenario, policy), by_seed in groups.items():
@@ -60,7 +60,8 @@ def summarise(rows: Sequence[RunRow]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _policy(row: RunRow) -> str:
+def policy_of(row: RunRow) -> str:
+    """The policy of a row with its parameters, as ``--policy`` takes it."""
     name = str(row["policy"])
     given = [f"{key[len(name) + 1 :]}={row[key]}" for key in row if key.startswith(f"{name}.")]
     return f"{name}:{','.join(given)}" if given else name

@@ -63,6 +63,17 @@ def is_best(found: Found, world: str, scenario: str, policy: str, name: str) -> 
     return bool(known) and own <= min(known) + CLOSE
 
 
+def by_costs(found: Found) -> list[Found]:
+    """The result once for each cost set, with the figures of that set."""
+    parts = found.get("by_costs", {})
+    return [{**found, **part, "costs": name} for name, part in parts.items()] or [found]
+
+
+def _costs_said(found: Found) -> str:
+    """The cost set, where anything was simulated with it."""
+    return f", costs {found['costs']}" if "costs" in found and SIM in _worlds(found) else ""
+
+
 def _worlds(found: Found) -> list[str]:
     there = {entry["world"] for entry in found["rows"].values()}
     return [world for world in (SIM, TESTBED) if world in there]
@@ -87,7 +98,8 @@ def slowdown_tables(found: Found, with_legend: bool = False) -> Iterator[Table]:
             cells.append([Part(_overall(found, part, world, policy, name)) for world in worlds])
             lines.append(cells)
         heads = [scenario.rpartition("/")[2] for scenario in scenarios]
-        yield Table(f"{TITLES[name]}, {part}, {legend}", ["policy", *heads, "all"], lines)
+        title = f"{TITLES[name]}, {part}{_costs_said(found)}, {legend}"
+        yield Table(title, ["policy", *heads, "all"], lines)
 
 
 def _overall(found: Found, part: str, world: str, policy: str, name: str) -> str:
@@ -98,13 +110,17 @@ def _overall(found: Found, part: str, world: str, policy: str, name: str) -> str
 
 def closing_lines(found: Found) -> list[str]:
     """The order in both worlds, their correlation, the frontier, the speeds, the failures."""
-    lines = [f"order in {world}: {', '.join(means)}" for world, means in found["overall"].items()]
-    correlations = _correlations(found)
-    if correlations:
-        lines.append(f"rank correlation (Spearman): {correlations}")
-    front = frontier(points(found))
-    if front:
-        lines.append(f"on the frontier of mean and worst slowdown: {', '.join(front)}")
+    lines = []
+    for one in by_costs(found):
+        of = _costs_said(one)
+        orders = one["overall"].items()
+        lines += [f"order in {world}{of}: {', '.join(means)}" for world, means in orders]
+        correlations = _correlations(one)
+        if correlations:
+            lines.append(f"rank correlation (Spearman){of}: {correlations}")
+        front = frontier(points(one))
+        if front:
+            lines.append(f"on the frontier of mean and worst slowdown{of}: {', '.join(front)}")
     for name, target in found["targets"].items():
         measured = number(target["measured"])
         if not math.isnan(measured):
@@ -118,16 +134,18 @@ def _correlations(found: Found) -> str:
 
 
 def markdown(found: Found) -> str:
-    """Both tables, the other figures, and the origin of the numbers."""
+    """The tables of each cost set, the other figures, and the origin of the numbers."""
     lines = [_made_by(found)]
-    for table in slowdown_tables(found, with_legend=True):
-        lines += ["", *tables.markdown(table)]
-    correlations = _correlations(found)
-    if correlations:
-        lines += ["", f"Rank correlation of the two worlds (Spearman): {correlations}."]
+    for one in by_costs(found):
+        of = _costs_said(one)
+        for table in slowdown_tables(one, with_legend=True):
+            lines += ["", *tables.markdown(table)]
+        correlations = _correlations(one)
+        if correlations:
+            lines += ["", f"Rank correlation of the two worlds (Spearman){of}: {correlations}."]
+        front = frontier(points(one))
+        lines += ["", f"On the frontier of mean and worst slowdown{of}: {', '.join(front)}."]
     lines += ["", *tables.markdown(_figure_table(found))]
-    front = frontier(points(found))
-    lines += ["", f"On the frontier of mean and worst slowdown: {', '.join(front)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -154,7 +172,8 @@ def _figure_table(found: Found) -> Table:
         lie, isolated = found["gain_from_lying"].get(policy), found["isolation"].get(policy)
         lines.append([*cells, _mean([number(lie)]), _mean([number(isolated)])])
     head = ["policy", *FIGURES.values(), "gain from lying", "isolation"]
-    return Table("Other figures, means over the scenarios, simulated", head, lines)
+    of = _costs_said(by_costs(found)[0])
+    return Table(f"Other figures, means over the scenarios, simulated{of}", head, lines)
 
 
 def _mean(values: Sequence[float]) -> str:

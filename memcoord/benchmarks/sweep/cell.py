@@ -138,9 +138,12 @@ def policy_of(cell: Cell) -> Iterator[str]:
 
 
 def _plain(result: PolicyResult, figures: dict[str, float]) -> Result:
-    """All of a result but the wall-clock time, which differs from run to run."""
+    """All of a result but the wall-clock time, which differs from run to run; of a real run also
+    the load beside it, and where its domains did not overlap as the scenario says."""
     domains = [msgspec.to_builtins(domain) for domain in result.domains]
     for domain in domains:
         domain.pop("slowdown", None)  # known only beside the cells of the domains alone
     told = {"ticks": result.ticks, "error": result.error, "notices": result.notices}
+    if result.load is not None:
+        told |= {"load": msgspec.to_builtins(result.load), "overlap": result.overlap}
     return {"domains": domains, "figures": figures, **told}

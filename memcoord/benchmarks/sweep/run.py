@@ -10,11 +10,14 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from memcoord.benchmarks.sweep.cell import Cell, Result
+from hypervisor.public.errors import MemcoordError
+from memcoord.benchmarks.sweep.cell import Cell, Result, scenario_of
 from memcoord.benchmarks.sweep.cluster import run_on_cluster
 from memcoord.benchmarks.sweep.local import Outcomes, run_local
 from memcoord.benchmarks.sweep.store import Store
 from memcoord.benchmarks.sweep.worker import RUNNER
+from memcoord.testbed.report.progress import expected_real_s, expected_sim_s
+from memcoord.testbed.streams import lengths_of
 
 
 @dataclass
@@ -48,6 +51,23 @@ def run_cells(cells: Sequence[Cell], store: Store, run: Run, progress: Advance) 
                 progress(len(known) + len(sweep.errors), len(cells), outcome.cell.label)
     sweep.results = [(cell, known[cell.key]) for cell in cells if cell.key in known]
     return sweep
+
+
+def expected_s(cells: Sequence[Cell], workers: int) -> float:
+    """About how long ``cells`` take on quiet cores; seeds are taken to be as long as the first."""
+    known: dict[object, int] = {}
+    total_s = 0.0
+    for cell in cells:
+        if cell.kind == "optimal":
+            continue
+        key = (cell.scenario, cell.overrides, cell.kind, cell.domain)
+        if key not in known:
+            known[key] = 0
+            with contextlib.suppress(MemcoordError):  # it will be told when the cell is run
+                known[key] = sum(lengths_of(scenario_of(cell)).values())
+        is_real = cell.world == "testbed"
+        total_s += expected_real_s(known[key]) if is_real else expected_sim_s(known[key])
+    return total_s / workers
 
 
 def runner(dask: str | None, workers: int, name: str = RUNNER) -> Run:

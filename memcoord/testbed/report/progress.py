@@ -11,12 +11,25 @@ from rich.console import Console
 
 #: In a pipe, a line is written whenever another part of this many has been done.
 PARTS = 10
+#: For a first line: what a real run takes beside its references, and those, real and simulated, on
+#: two quiet cores.
+START_S, REFERENCE_S, SIM_REFERENCE_S = 2.0, 3e-6, 1e-6
 
 
 def duration(expected_s: float) -> str:
     """About how long something takes, for its first line."""
     minutes = expected_s / 60
     return f"about {expected_s:.0f} s" if expected_s < 100 else f"about {minutes:.0f} min"
+
+
+def expected_real_s(references: int) -> float:
+    """About how long a run of real processes takes that refer to so many pages in all."""
+    return START_S + references * REFERENCE_S
+
+
+def expected_sim_s(references: int) -> float:
+    """The same for a simulated run, on one core."""
+    return references * SIM_REFERENCE_S
 
 
 class Progress:

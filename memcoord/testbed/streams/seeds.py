@@ -39,7 +39,8 @@ def seeds_of(text: str, first: int) -> list[int]:
 def varied(scenario: Scenario, seed: int) -> Scenario:
     """The scenario of ``seed``."""
     rng = np.random.default_rng([seed, zlib.crc32(scenario.name.encode())])
-    domains = tuple(_varied(domain, *rng.random(2)) for domain in scenario.domain)
+    # Floats of Python's own: those of numpy are no numbers to who writes a scenario down.
+    domains = tuple(_varied(domain, *rng.random(2).tolist()) for domain in scenario.domain)
     return replace(scenario, seed=seed, domain=domains)
 
 

@@ -16,7 +16,12 @@ from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import svg
 from memcoord.benchmarks.policies import split, views
-from memcoord.benchmarks.policies.bench import PolicyBench, PolicyBenchOptions, PolicyBenchPlan
+from memcoord.benchmarks.policies.bench import (
+    COST_SETS,
+    PolicyBench,
+    PolicyBenchOptions,
+    PolicyBenchPlan,
+)
 from memcoord.benchmarks.policies.speeds import TARGETS, verdicts
 from memcoord.benchmarks.policies.summary import frontier, points
 from memcoord.benchmarks.runner import fill_page, run_bench
@@ -126,6 +131,33 @@ def test_each_part_of_the_split_has_tables_and_an_order_of_its_own(tmp_path: Pat
     ]
 
 
+def test_every_cost_set_has_tables_and_an_order_of_its_own(tmp_path: Path) -> None:
+    def by_costs(cells: Sequence[Cell]) -> Outcomes:
+        for cell in cells:
+            found = result_of(cell)
+            if cell.overrides == (("cost_set", "kernel-like"),) and cell.policy == "greedy":
+                for entry in found["domains"]:
+                    entry["run_s"] /= 1 if cell.kind == "alone" else 2.5
+            yield Outcome(cell, found)
+
+    found = json.loads(json.dumps(measured(tmp_path, by_costs, world="sim")))
+    orders = [list(one["overall"]["sim"]) for one in views.by_costs(found)]
+    assert [order.index("greedy") for order in orders] == [3, 1]
+    text = views.markdown(found)
+    for name in COST_SETS:
+        assert f"Slowdown of the worst domain, {split.TUNED}, costs {name}," in text
+    assert found["rows"] == found["by_costs"]["testbed"]["rows"]
+
+
+def test_one_cost_set_can_be_asked_for() -> None:
+    cells = plan(costs="kernel-like", world="sim").cells["sim"]
+    assert {cell.overrides for cell in cells} == {(("cost_set", "kernel-like"),)}
+    real = plan(costs="kernel-like", world="testbed").cells["testbed"]
+    assert {cell.overrides for cell in real} == {()}
+    with pytest.raises(ConfigError, match="no-such-set"):
+        plan(costs="no-such-set")
+
+
 def test_a_stopped_bench_goes_on(tmp_path: Path) -> None:
     counted: list[Cell] = []
 
@@ -169,7 +201,7 @@ def test_a_failed_run_is_told_of(tmp_path: Path) -> None:
                 yield Outcome(cell, result_of(cell))
 
     found = measured(tmp_path, broken, world="sim")
-    assert len(found["errors"]) == 3
+    assert len(found["errors"]) == 3 * len(COST_SETS)
     assert all("told to fail" in error for error in found["errors"])
     assert "static-alloc" not in found["overall"]["sim"]
 
@@ -187,7 +219,7 @@ def test_the_page_is_filled_between_its_markers(
     written = page.read_text(encoding="utf-8")
     assert written.startswith("# A page\n")
     assert written.endswith("The end.")
-    assert written.count("| smart-alloc:P=2 |") == 3
+    assert written.count("| smart-alloc:P=2 |") == 2 * len(COST_SETS) + 1
     assert "**1.50 ±0.00** / **1.50 ±0.00**" in written
     assert "- **greedy**" in written
     assert "- **usemem**" in written

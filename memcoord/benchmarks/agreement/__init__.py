@@ -1,0 +1,1 @@
+"""``memcoord bench agreement``: whether simulator and testbed tell the same of policies."""
