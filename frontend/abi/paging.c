@@ -176,12 +176,20 @@ static __attribute__((noinline)) int refer_in_flight(struct mc_paging *paging,
     return mc_flight_land(paging, part);
 }
 
-/* The end of a run: nothing stays under way. */
+/* The end of a run: nothing stays under way, unless it goes on. */
 static int run_end(struct mc_paging *paging, struct mc_paging_part *part, int stop)
 {
+    if (!part->answer && (stop == MC_PAGING_FAULTS || (stop == MC_PAGING_DONE && part->more)))
+        return stop;
     if (stop != MC_PAGING_FAILED && mc_flight_land(paging, part) != MC_OK)
         return MC_PAGING_FAILED;
     return stop != MC_PAGING_FAILED && part->answer ? MC_PAGING_USED : stop;
+}
+
+int mc_paging_land(struct mc_paging *paging, struct mc_paging_part *part)
+{
+    part->answer = part->more = 0;
+    return run_end(paging, part, MC_PAGING_DONE);
 }
 
 /* What a look at the target, when one is due, means for a run. */

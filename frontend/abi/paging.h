@@ -145,6 +145,8 @@ struct mc_paging_part {
     mc_use_fn use;
     void *context;
     int64_t answer;             /* of `use`, when it ended the run */
+    uint32_t more;              /* the next run goes on with `use`: faults may stay under way */
+    uint32_t pad;
 };
 
 enum mc_paging_stop {
@@ -167,8 +169,12 @@ void mc_paging_free(struct mc_paging *paging);
 
 /* One reference without a look at the target: its frame, MC_PAGING_FAILED, or MC_EINDEX. */
 int64_t mc_paging_access(struct mc_paging *paging, uint32_t page, int write);
-/* References until the part is done or something else is: enum mc_paging_stop. */
+/* References until the part is done or something else is: enum mc_paging_stop. How a stream is cut
+ * into parts changes nothing that happens to a page: where the part says so, and after
+ * MC_PAGING_FAULTS, faults stay under way, and the next call must be this one again or land. */
 int mc_paging_run(struct mc_paging *paging, struct mc_paging_part *part);
+/* Let nothing stay under way of a run that is not gone on with: MC_PAGING_DONE, USED or FAILED. */
+int mc_paging_land(struct mc_paging *paging, struct mc_paging_part *part);
 /* Follow the target as far as no whole area is to be given back, and report what is used. 0, or
  * MC_PAGING_FAILED when a page that must leave cannot be written. `excess` is set anew. */
 int mc_paging_look(struct mc_paging *paging);

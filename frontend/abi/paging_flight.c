@@ -4,8 +4,8 @@
  * goes on to the next references while up to `depth` faults wait in one batch: each adds get, flush
  * and the put of its victim, in the order in which single faults would send them. The batch is
  * sent, and what the program does with those pages is done, when it is full, when a reference needs
- * a page that comes or goes in it, before a fault that tmem cannot serve, and at the end of a run.
- * A guest of depth d has d - 1 pages fewer resident, whose frames the pages to come get.
+ * a page that comes or goes in it, before a fault that tmem cannot serve, and at the end of a
+ * stream. A guest of depth d has d - 1 pages fewer resident, whose frames the pages to come get.
  */
 #include "paging_private.h"
 

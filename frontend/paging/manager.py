@@ -102,6 +102,7 @@ class GuestMemory:
         self._domain, self._swap, self._program = domain, swap, program
         self._raised: BaseException | None = None
         self._closed = False
+        self._part: Any = None  # of the run that may have faults under way
         options = self._options = ffi.new("struct mc_paging_options *")
         options.pages, options.resident_frames = pages, resident_frames
         options.boot_frames = domain.target_frames if boot_frames is None else boot_frames
@@ -137,6 +138,11 @@ class GuestMemory:
         return int(self._paging.options.resident_frames)
 
     @property
+    def address(self) -> int:
+        """The address of its ``struct mc_paging``, for compiled code of this process."""
+        return int(ffi.cast("uintptr_t", self._paging))
+
+    @property
     def references(self) -> int:
         """References made so far."""
         return int(self._paging.counted.references)
@@ -156,13 +162,17 @@ class GuestMemory:
             raise self._failed()
         return frame
 
-    def run(self, pages: Any, writes: Any, use: int = 0, context: int = 0) -> RunEnd:
+    def run(
+        self, pages: Any, writes: Any, use: int = 0, context: int = 0, *, more: bool = False
+    ) -> RunEnd:
         """Refer to ``pages[i]``, written to where ``writes[i]`` is 1, one after the other.
 
         ``pages`` is a buffer of int32, ``writes`` one of bytes. ``use`` is the address of a C
         function of type ``mc_use_fn`` that is called for every reference, with ``context``; an
         answer of its own other than 0 ends the run. Raises as ``access``: what was done is in
-        ``references``, and the reference that failed can be made again.
+        ``references``, and the reference that failed can be made again. A stream may come in
+        parts: ``more`` says that the next call goes on with it. Then faults may be under way in
+        between, as if it had come in one part; whatever else is called waits for them first.
         """
         part = ffi.new("struct mc_paging_part *")
         given = _buffer(pages, 4, "int32_t[]"), _buffer(writes, 1, "uint8_t[]")
@@ -171,9 +181,14 @@ class GuestMemory:
         part.pages, part.writes = given
         part.use, part.context = ffi.cast("mc_use_fn", use), ffi.cast("void *", context)
         part.faults_max = RUN_FAULTS
-        while part.done < len(given[0]):
+        before = self._part
+        if before is not None and (before.use, before.context) != (part.use, part.context):
+            self._open()
+        self._part, stop = part, -1
+        while stop != lib.MC_PAGING_DONE or part.done < len(given[0]):
             part.count = min(part.done + RUN_REFERENCES, len(given[0]))
-            stop = lib.mc_paging_run(self._open(), part)
+            part.more = more or part.count < len(given[0])
+            stop = lib.mc_paging_run(self._alive(), part)
             if stop == lib.MC_PAGING_RELEASE:
                 self._give_back()
             elif stop == lib.MC_PAGING_USED:
@@ -182,6 +197,8 @@ class GuestMemory:
                 raise IndexError(f"page {part.pages[part.done]} of {self.pages}")
             elif stop == lib.MC_PAGING_FAILED:
                 raise self._failed()
+        if not more:
+            self._part = None
         return RunEnd(part.done, 0)
 
     def balance(self) -> None:
@@ -258,12 +275,23 @@ class GuestMemory:
                     self._domain.tmem.destroy_pool(pool)
         lib.mc_paging_close(self._paging)
 
-    def _open(self) -> Any:
+    def _alive(self) -> Any:
         if self._closed:
             raise ValueError("the guest memory is closed")
         if self._domain.closed:
             _ = self._domain.address  # raises what a closed domain, or a forked child's, does
         return self._paging
+
+    def _open(self) -> Any:
+        """What C works on, with nothing under way of a stream that did not go on."""
+        paging = self._alive()
+        part, self._part = self._part, None
+        stop = lib.MC_PAGING_DONE if part is None else lib.mc_paging_land(paging, part)
+        if stop == lib.MC_PAGING_FAILED:
+            raise self._failed()
+        if stop == lib.MC_PAGING_USED:
+            raise InternalError(f"guest memory: a program answered {part.answer} after its run")
+        return paging
 
     def _make_pools(self) -> None:
         tmem, options = self._domain.tmem, self._options

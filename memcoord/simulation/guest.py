@@ -283,20 +283,25 @@ def count_ages(counts, edges, idle_ticks):
 
 @kernel
 def advance(world, domain, end_ns):
-    """Run a domain until its clock reaches ``end_ns``, its references stop, or it has no frame."""
-    references, nodes, pauses = domain.references, domain.nodes, domain.pauses
+    """Run a domain until its clock reaches ``end_ns``, its references stop, or it has no frame.
+
+    Or until it needs the next part of its references: its turn is not over then.
+    """
+    part, part_begin, nodes, pauses = domain.part, domain.part_begin, domain.nodes, domain.pauses
     anchor, hit_ns, first_edge = domain.pages, domain.hit_ns, world.edges[0]
-    number, stop, waited_ns = domain.next, domain.stop, domain.waited_ns
+    number, stop, waited_ns = domain.next, min(domain.stop, domain.part_end), domain.waited_ns
     gives_way = world.costs.cpus > 0  # the processor, when it waits
+    gave_way = False
     while number < stop and domain.clock_ns < end_ns:
         if number == pauses[domain.pause].reference:
             domain.clock_ns += pauses[domain.pause].duration_ns
             domain.waited_ns += pauses[domain.pause].duration_ns
             domain.pause += 1
             if gives_way:
+                gave_way = True
                 break
             continue
-        word = references[number]
+        word = part[number - part_begin]
         page = word & L.PAGE_MASK
         node = nodes[page]
         number += 1
@@ -319,13 +324,22 @@ def advance(world, domain, end_ns):
             node.flags &= ~(L.ON_DISK | L.FILE)
         domain.clock_ns += hit_ns
         if gives_way and domain.waited_ns != waited_ns:
+            gave_way = True
             break
     domain.next = number
+    if number == stop < domain.stop and domain.clock_ns < end_ns and not gave_way:
+        domain.state = L.PART_READ
+        world.unfinished, world.turn_end_ns = domain.number + 1, end_ns
 
 
 @kernel
 def whose_turn(world, until_ns):
-    """The slot whose clock is furthest behind; NOBODY when all clocks have reached ``until_ns``."""
+    """The slot whose clock is furthest behind; NOBODY when all clocks have reached ``until_ns``.
+
+    A turn that is not over goes on.
+    """
+    if world.unfinished:
+        return world.unfinished - 1
     best, earliest_ns = int64(NOBODY), until_ns
     for slot in range(L.SLOTS):
         domain = world.domains[slot]
@@ -351,8 +365,10 @@ def run_slice(world, domain, until_ns):
     It runs from when a processor is free to the end of its quantum, or until it waits for
     something else. Who is ready first runs first, so domains take turns.
     """
+    goes_on, end_ns = world.unfinished != 0, world.turn_end_ns
+    world.unfinished = 0
     if world.costs.cpus == 0:
-        advance(world, domain, min(until_ns, domain.clock_ns + SLICE_NS))
+        advance(world, domain, end_ns if goes_on else min(until_ns, domain.clock_ns + SLICE_NS))
         return True
     cpu = free_cpu(world)
     begin_ns = max(domain.clock_ns, world.cpu_free_ns[cpu])
@@ -360,13 +376,17 @@ def run_slice(world, domain, until_ns):
         return False
     domain.clock_ns = begin_ns
     waited_ns = domain.waited_ns
-    advance(world, domain, min(until_ns, begin_ns + world.costs.quantum_ns))
-    world.cpu_free_ns[cpu] = domain.clock_ns - (domain.waited_ns - waited_ns)
+    if not goes_on:
+        end_ns = min(until_ns, begin_ns + world.costs.quantum_ns)
+    advance(world, domain, end_ns)
+    if domain.state != L.PART_READ:
+        world.cpu_free_ns[cpu] = domain.clock_ns - (domain.waited_ns - waited_ns)
     return True
 
 
 def _run(address, until_ns):
-    """Run every domain until ``until_ns``; the slot that came to its stop before, or NOBODY."""
+    """Run every domain until ``until_ns``; NOBODY, or the slot that came to its stop before, or
+    needs the next part of its references."""
     world = L.world_at(address)
     while True:
         slot = whose_turn(world, until_ns)

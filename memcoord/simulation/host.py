@@ -1,6 +1,7 @@
 """The host of a simulated world: a ``Backend`` without processes or real memory.
 
-Owns: the records that the compiled guests work on, the pool, and the arrays of each domain.
+Owns: the records that the compiled guests work on, the pool, and the arrays of each domain, which
+reads its stream part by part.
 ``SimHost`` takes the place of ``backend.host.HostBackend``, so the real coordinator ticks it. RAM
 moves in areas of 2 MiB. tmem grows into free memory beyond slack and promises, and shrinks when RAM
 needs an area. Single thread. Called by ``memcoord.simulation.world``.
@@ -19,6 +20,7 @@ from memcoord.simulation import guest
 from memcoord.simulation import layout as L
 from memcoord.simulation.costs import CostSet
 from memcoord.testbed.streams import Stream
+from memcoord.testbed.streams.references import PART_REFERENCES, Cursor
 from policies.base import AGE_EDGES_S
 from tmem import PoolFlag, Tmem
 from tmem.serve import entry_points
@@ -34,18 +36,26 @@ NO_HANDLES = DomainHandles(-1, -1, -1, 0, 0, 0)
 
 
 class GuestArrays:
-    """The arrays of one domain that its record points to."""
+    """The arrays of one domain that its record points to. Of its references it has a part."""
 
     def __init__(self, stream: Stream) -> None:
         pages = stream.page_count
-        self.references = stream.pages.astype(np.uint32)
-        self.references[stream.writes != 0] |= np.uint32(L.WRITTEN)
+        self._cursor = Cursor(stream.references)
+        self.part: NDArray[Any] = np.empty(0, np.uint32)
         self.nodes = np.zeros(pages + 1, L.NODE)
         self.nodes["flags"][:pages] = np.where(stream.program, L.FILE, 0)
         self.nodes["next"][pages] = self.nodes["prev"][pages] = pages
         pauses = [(place, round(pause_s * 1e9)) for place, pause_s in stream.pauses]
         self.pauses = np.array([*pauses, (NEVER, 0)], L.PAUSE)
         self.promotions = np.zeros(len(AGE_EDGES_S), np.int64)
+
+    def read_on(self, domain: np.void) -> None:
+        """Take the next part of the references in place of the last one."""
+        pages, writes = self._cursor.take(PART_REFERENCES)
+        self.part = pages.view(np.uint32) | writes.astype(np.uint32) << L.WRITTEN_SHIFT
+        domain["part"] = self.part.ctypes.data
+        domain["part_begin"] = domain["part_end"]
+        domain["part_end"] += len(self.part)
 
 
 class SimHost:
@@ -266,13 +276,14 @@ class SimHost:
         domain = self._domains[domid]
         domain["state"] = L.RUNNING
         domain["clock_ns"] = start_ns
-        domain["stop"] = len(stream.pages)
+        domain["stop"] = len(stream)
         domain["hit_ns"] = max(stream.compute_ns, 1)  # or time would stand still
         domain["pages"] = stream.page_count
         domain["resident_max"] = resident_frames
         guest.begin(self._address, domid)
-        for name in ("references", "nodes", "pauses", "promotions"):
+        for name in ("nodes", "pauses", "promotions"):
             domain[name] = getattr(made, name).ctypes.data
+        made.read_on(domain)
         if self.tmem is not None:
             swap = PoolFlag.VERSION | PoolFlag.PERSISTENT
             domain["has_frontswap"] = self.tmem.new_pool(domid, swap) >= 0
@@ -285,6 +296,10 @@ class SimHost:
         InternalError when the pool brought a wrong page, NoMemory when a domain has no frame.
         """
         domid = guest.run(self._address, until_ns)
+        while domid >= 0 and self._domains[domid]["state"] == L.PART_READ:
+            self._guests[DomId(domid)].read_on(self._domains[domid])
+            self._domains[domid]["state"] = L.RUNNING
+            domid = guest.run(self._address, until_ns)
         if domid < 0:
             return None
         state = self._domains[domid]["state"]

@@ -38,7 +38,9 @@ DOMAIN = np.dtype(
         ("clock_ns", I64),
         ("next", I64),  # number of the next reference, so also how many are done
         ("stop", I64),  # the kernel returns before this reference
-        ("references", array_of(U32)),  # of each the page, and WRITTEN
+        ("part", array_of(U32)),  # references part_begin to part_end: the page, and WRITTEN
+        ("part_begin", I64),
+        ("part_end", I64),
         ("hit_ns", I64),  # time of a reference to a resident page
         ("nodes", array_of(NODE)),
         ("pages", I64),  # also the number of the list's anchor
@@ -90,6 +92,8 @@ WORLD = np.dtype(
         ("disk_reads", I64, (QUANTILES,)),  # ns; each as likely
         ("disk_writes", I64, (QUANTILES,)),
         ("random", I64),  # that the next of them is drawn with
+        ("unfinished", I64),  # 1 + the slot whose turn goes on once it has its next part, or 0
+        ("turn_end_ns", I64),  # when that turn is over
         ("cpu_free_ns", I64, (CPUS_MAX,)),  # when each processor is done with what it runs
         ("domains", DOMAIN, (SLOTS,)),
     ]
@@ -97,9 +101,10 @@ WORLD = np.dtype(
 world_at = record_at(WORLD)
 
 #: States of a slot; 0 is one without a domain.
-RUNNING, STOPPED, OUT_OF_MEMORY, WRONG_PAGE = range(1, 5)
+RUNNING, STOPPED, OUT_OF_MEMORY, WRONG_PAGE, PART_READ = range(1, 6)
 
-WRITTEN = 1 << 31  # in a reference
+WRITTEN_SHIFT = 31
+WRITTEN = 1 << WRITTEN_SHIFT  # in a reference
 PAGE_MASK = WRITTEN - 1
 #: What is true of a page. None of these: never touched.
 RESIDENT, SWAPPED, ON_DISK, FILE, TOUCHED = (1 << bit for bit in range(5))

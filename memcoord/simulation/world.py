@@ -64,7 +64,7 @@ class SimDomain:
     def crash(self) -> int:
         """The number of the reference before which it is killed, or one that never comes."""
         at = self.spec.crash_at
-        return len(self.stream.pages) + 1 if at is None else int(at * len(self.stream.pages))
+        return len(self.stream) + 1 if at is None else int(at * len(self.stream))
 
 
 class WithPageAges:
@@ -200,7 +200,7 @@ class World:
     def _plan_stops(self) -> None:
         """Find the references before which each domain stops: its end, and where others start."""
         for domain in self.domains:
-            count = len(domain.stream.pages)
+            count = len(domain.stream)
             waited = {
                 int(other.spec.start_when.done * count)
                 for other in self.domains
@@ -227,7 +227,7 @@ class World:
         if other.domid is None:
             return False
         done = self.host.counters(other.domid)["next"]
-        return done >= int(when.done * len(other.stream.pages))
+        return done >= int(when.done * len(other.stream))
 
     def _arrive(self) -> None:
         """Open every domain that is due, and have it planned for, as the hypervisor does."""

@@ -5,7 +5,8 @@ pages, and the verdict. A reference to a page that had left memory is checked to
 other by the word that was written last; a written page gets the next version. So a page that tmem
 or the swap file lost, mixed up or returned old is found at its next reference. After each reference
 the program works as long as the stream says, on the CPU. Runs in the domain's process, without a
-line of Python for each reference; never imports numba.
+line of Python for each reference; never imports numba. A stream that is too long to hold is made
+part by part between the references; how it is cut changes nothing that happens to a page.
 """
 
 import itertools
@@ -19,6 +20,7 @@ from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.guests._content import ffi, lib
 from memcoord.testbed.scenarios.workloads import Workload, decode_size
 from memcoord.testbed.streams import Stream
+from memcoord.testbed.streams.references import PART_REFERENCES, Cursor, Flags, Pages
 
 #: Version of the pages of a program's file before the program runs, as program.h says.
 PROGRAM_VERSION = 1
@@ -86,8 +88,13 @@ class WrongContent(MemcoordError):
 class Memory(Protocol):
     """The holder of the pages: ``frontend.paging.manager.GuestMemory``, or a fake."""
 
-    def run(self, pages: Any, writes: Any, use: int, context: int) -> tuple[int, int]:
-        """Refer to pages in order and call ``use``; references made, and what ended them or 0."""
+    def run(
+        self, pages: Any, writes: Any, use: int, context: int, *, more: bool
+    ) -> tuple[int, int]:
+        """Refer to pages in order and call ``use``; references made, and what ended them or 0.
+
+        ``more``: the next call goes on with the same stream.
+        """
 
     def balance(self) -> None:
         """Follow the target while nothing is referenced."""
@@ -124,10 +131,10 @@ class Replay:
         """Replay the stream; WrongContent at the first wrong byte."""
         use = int(ffi.cast("uintptr_t", ffi.addressof(lib, "mc_program_use")))
         program = int(ffi.cast("uintptr_t", self._program))
-        pages, writes = self._stream.pages, self._stream.writes
-        for begin, end, pause_s in pieces(self._stream):
-            self._pause(pause_s)
-            _, wrong = self._memory.run(pages[begin:end], writes[begin:end], use, program)
+        for pause_s, pages, writes, more in pieces(self._stream):
+            if pause_s:
+                self._pause(pause_s)
+            _, wrong = self._memory.run(pages, writes, use, program, more=more)
             if wrong:
                 found = self._program
                 raise WrongContent(
@@ -142,8 +149,18 @@ class Replay:
         self._sleep(max(pause_s - naps * NAP_S, 0.0))
 
 
-def pieces(stream: Stream) -> Iterator[tuple[int, int, float]]:
-    """Pieces (begin, end, pause before in seconds) between the pauses, in order."""
-    pauses = dict(stream.pauses)
-    for begin, end in itertools.pairwise(sorted({0, *pauses, len(stream)})):
-        yield begin, end, pauses.get(begin, 0.0)
+def pieces(
+    stream: Stream, most: int = PART_REFERENCES
+) -> Iterator[tuple[float, Pages, Flags, bool]]:
+    """The stream in pieces of at most ``most`` references: (pause before it in seconds, pages,
+    writes, whether the next piece follows without a pause)."""
+    cursor, pauses = Cursor(stream.references), dict(stream.pauses)
+    places = sorted({0, *pauses, len(stream)})
+    at = 0
+    for begin, end in itertools.pairwise(places):
+        pause_s = pauses.get(begin, 0.0)
+        while at < end:
+            pages, writes = cursor.take(min(end - at, most))
+            at += len(pages)
+            yield pause_s, pages, writes, at < end
+            pause_s = 0.0

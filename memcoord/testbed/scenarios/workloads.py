@@ -32,7 +32,11 @@ SHIPPED_BLOCK_TRACES = {
 TRACE_SUFFIXES = (".csv", ".csv.xz", ".csv.zst")
 SIZE_MAX = 1 << 62
 PAGES_MAX = 1 << 20
-REFERENCES_MAX = 1 << 26
+REFERENCES_MAX = 1 << 32
+#: Edges of a graph, which its program holds.
+EDGES_MAX = 1 << 25
+#: Lulls and bursts of a program, which it draws beforehand.
+TURNS_MAX = 1 << 24
 REPEAT_MAX = 10_000
 
 Phase = Annotated[float, Meta(ge=0, lt=1, description="of a round")]
@@ -141,6 +145,7 @@ class GraphWorkload(msgspec.Struct, **_STRICT, tag="graph-analytics"):
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
         yield "vertices", self.vertices & (self.vertices - 1) == 0, "must be a power of two"
+        yield _number("degree", self.vertices * self.degree, EDGES_MAX, what="edges")
         references = 2 * self.vertices * (self.degree + 1) * self.iterations
         yield _number("iterations", references, REFERENCES_MAX, what="references")
 
@@ -215,8 +220,16 @@ class BurstsWorkload(msgspec.Struct, **_STRICT, tag="bursts"):
     off: Run = 30_000
     shape: Annotated[float, Meta(gt=1, le=sys.float_info.max)] = 1.5
 
+    @property
+    def turns(self) -> int:
+        """Lulls, each with a burst, that are enough for any draw: a length that follows a Pareto
+        law is at least its mean times (shape - 1) / shape."""
+        least = (self.on + self.off) * (self.shape - 1) / self.shape
+        return int(self.references / least) + 1
+
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
+        yield _number("shape", self.turns, TURNS_MAX, what="lulls and bursts it may make")
         yield _pages("base", self.base)
         yield _pages("most", self.most)
         yield "most", self.most >= self.base, "must not be below base"

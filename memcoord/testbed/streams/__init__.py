@@ -1,18 +1,22 @@
 """Workload streams: the pages that the programs of a domain refer to, the same in both worlds.
 
 ``stream_of(workload, seed)`` is a pure function: the testbed's guests and the simulator replay the
-very same references. ``domain_seed`` gives each domain of a scenario a seed of its own that does
-not depend on the other domains, so that a domain does the same alone as in company.
+very same references. Short streams are made and held; long ones are made part by part while they
+are read, so a stream of any length takes a bounded amount of memory (``references``).
+``domain_seed`` gives each domain of a scenario a seed of its own that does not depend on the other
+domains, so that a domain does the same alone as in company.
 """
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memcoord.testbed.scenarios import workloads
 from memcoord.testbed.streams.block_trace import block_trace
 from memcoord.testbed.streams.demand import bursts, demand_series
 from memcoord.testbed.streams.page_trace import page_trace
+from memcoord.testbed.streams.references import kept
 from memcoord.testbed.streams.sparse import graph_analytics, in_memory_analytics
 from memcoord.testbed.streams.stream import Stream
 from memcoord.testbed.streams.synthetic import junk, loop, quiet, usemem
@@ -38,7 +42,8 @@ _MAKERS: dict[type, Callable[[Any, int], Stream]] = {
 
 def stream_of(workload: workloads.Workload, seed: int) -> Stream:
     """The references of ``workload``; ConfigError when a file of its cannot be read."""
-    return _MAKERS[type(workload)](workload, seed)
+    made = _MAKERS[type(workload)](workload, seed)
+    return replace(made, references=kept(made.references))
 
 
 def lengths_of(scenario: "Scenario") -> dict[str, int]:

@@ -5,12 +5,14 @@ that half of the memory serves well over half of the references, as in real prog
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memcoord.testbed.scenarios.workloads import BurstsWorkload, DemandSeriesWorkload
-from memcoord.testbed.streams.stream import Stream, anonymous, skewed
+from memcoord.testbed.streams.references import skewed
+from memcoord.testbed.streams.stream import Stream, anonymous
 from memcoord.testbed.streams.table import shipped_table
 
 EXCERPT = "bitbrains_excerpt.csv.xz"
@@ -27,15 +29,18 @@ def bursts(work: BurstsWorkload, seed: int) -> Stream:
     """A lull, a burst, a lull, ... until there are enough references."""
     rng = np.random.default_rng(seed)
     base, span = work.base.frames, work.most.frames - work.base.frames
-    # Enough turns for any draw: a Pareto length is at least its mean times (shape - 1) / shape.
-    least = (work.on + work.off) * (work.shape - 1) / work.shape
-    turns = int(work.references / least) + 1
+    turns = work.turns
     lengths = np.empty(2 * turns, dtype=np.int64)
     lengths[0::2] = _pareto(rng, work.off, work.shape, turns, work.references)
     lengths[1::2] = _pareto(rng, work.on, work.shape, turns, work.references)
     sizes = np.full(2 * turns, base)
     sizes[1::2] += np.minimum(_pareto(rng, span / 3, work.shape, turns, span), span)
-    return _follow("bursts", rng, np.repeat(sizes, lengths)[: work.references], work.most.frames)
+    ends = np.cumsum(lengths)
+
+    def sizes_of(begin: int, end: int) -> NDArray[np.int64]:
+        return sizes[np.searchsorted(ends, np.arange(begin, end), side="right")]
+
+    return _follow("bursts", rng, sizes_of, work.references, work.most.frames)
 
 
 def demand_series(work: DemandSeriesWorkload, seed: int) -> Stream:
@@ -43,8 +48,11 @@ def demand_series(work: DemandSeriesWorkload, seed: int) -> Stream:
     rng = np.random.default_rng(seed)
     share = excerpt(work.source)[work.vm, work.start : work.start + work.samples]
     sizes = np.maximum((share * work.peak.frames).astype(np.int64), 1)
-    sample = np.arange(work.references) * work.samples // work.references
-    return _follow("demand-series", rng, sizes[sample], int(sizes.max()))
+
+    def sizes_of(begin: int, end: int) -> NDArray[np.int64]:
+        return sizes[np.arange(begin, end) * work.samples // work.references]
+
+    return _follow("demand-series", rng, sizes_of, work.references, int(sizes.max()))
 
 
 @functools.cache
@@ -58,11 +66,13 @@ def excerpt(source: str = "bitbrains") -> NDArray[np.float64]:
 
 
 def _follow(
-    name: str, rng: np.random.Generator, sizes: NDArray[np.int64], page_count: int
+    name: str,
+    rng: np.random.Generator,
+    sizes: Callable[[int, int], NDArray[np.int64]],
+    count: int,
+    page_count: int,
 ) -> Stream:
-    pages = skewed(rng, sizes)
-    writes = (rng.random(len(pages)) < WRITTEN).astype(np.uint8)
-    return anonymous(name, pages, writes, page_count)
+    return anonymous(name, skewed(rng, sizes, count, WRITTEN), page_count)
 
 
 def _pareto(

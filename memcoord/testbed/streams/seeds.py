@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
 from memcoord.testbed.scenarios.schema import SEEDS_MAX, Domain, Scenario
-from memcoord.testbed.streams import domain_seed, stream_of
+from memcoord.testbed.streams import Stream, domain_seed, stream_of
+from memcoord.testbed.streams.references import PART_REFERENCES, Cursor, Part
 
 SEED_MAX = (1 << 63) - 1
 #: A late start is moved by this part of the other's references at most.
@@ -68,8 +69,28 @@ def has_randomness(scenario: Scenario, seeds: Sequence[int]) -> bool:
     )  # fmt: skip
 
 
-def _same(one: object, other: object) -> bool:
+def _same(one: Stream, other: Stream) -> bool:
     """Whether two streams refer to the same pages at the same times."""
-    keys = ("pages", "writes", "pauses")
-    pairs = [(getattr(one, key), getattr(other, key)) for key in keys]
-    return all(np.array_equal(first, second) for first, second in pairs)
+    if len(one) != len(other) or one.pauses != other.pauses:
+        return False
+    first, second = Cursor(one.references), Cursor(other.references)
+    left = len(one)
+    while left > 0:
+        part = first.take(PART_REFERENCES)
+        left -= len(part[0])
+        if not _continues(second, part):
+            return False
+    return True
+
+
+def _continues(reader: Cursor, part: Part) -> bool:
+    """Whether the next references of ``reader`` are those of ``part``."""
+    pages, writes = part
+    while len(pages):
+        other_pages, other_writes = reader.take(len(pages))
+        count = len(other_pages)
+        same = np.array_equal(pages[:count], other_pages)
+        if count == 0 or not same or not np.array_equal(writes[:count], other_writes):
+            return False
+        pages, writes = pages[count:], writes[count:]
+    return True

@@ -10,12 +10,27 @@ These are the references of the algorithms themselves, not a model of them; arit
 because it changes no address.
 """
 
+import bisect
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.scenarios.workloads import AnalyticsWorkload, GraphWorkload
-from memcoord.testbed.streams.stream import Flags, Pages, Stream, anonymous, joined, merged, swept
+from memcoord.testbed.streams.references import (
+    Pages,
+    Part,
+    References,
+    chained,
+    counted,
+    cyclic,
+    gathered,
+    merged_parts,
+    spans,
+    sweep,
+)
+from memcoord.testbed.streams.stream import Stream, anonymous
 
 #: Quadrant probabilities of R-MAT (Chakrabarti et al., SDM 2004), as Graph500 has them.
 RMAT = (0.57, 0.19, 0.19, 0.05)
@@ -34,9 +49,9 @@ class Array:
         """Pages on which the records begin."""
         return (self.first + index * self._record_bytes // FRAME_BYTES).astype(np.int32)
 
-    def filled(self) -> tuple[Pages, Flags]:
+    def filled(self) -> References:
         """Every page written in order: the program loads its input."""
-        return swept(self.first, self.pages, write=True)
+        return sweep(self.first, self.pages, write=True)
 
 
 class Layout:
@@ -64,31 +79,53 @@ class Matrix:
         entry_bytes: int,
     ) -> None:
         order = np.argsort(rows, kind="stable")
-        self._rows, self._columns, self._row_count = rows[order], columns[order], row_count
+        self._rows = rows[order].astype(np.int32)
+        self._columns = columns[order].astype(np.int32)
+        # Each row has two references of its own, each entry two: where they stand follows.
+        every = np.arange(row_count)
+        begin = np.searchsorted(self._rows, every)
+        end = np.searchsorted(self._rows, every, side="right")
+        self._row_at, self._result_at = 2 * begin + 2 * every, 2 * end + 2 * every + 1
+        self._length = 2 * (len(rows) + row_count)
         self._offsets = layout.array(row_count + 1, OFFSET_BYTES)
         self._entries = layout.array(len(rows), entry_bytes)
 
-    def filled(self) -> list[tuple[Pages, Flags]]:
+    def filled(self) -> list[References]:
         """Loading it."""
         return [self._offsets.filled(), self._entries.filled()]
 
-    def walk(self, table: Array, result: Array) -> tuple[Pages, Flags]:
+    def walk(self, table: Array, result: Array) -> References:
         """One sweep: read ``table`` by column, write ``result`` by row."""
-        count = len(self._rows)
-        every = np.arange(self._row_count)
-        # Each row has two references of its own, each entry two: where they stand follows.
-        begin = np.searchsorted(self._rows, every)
-        end = np.searchsorted(self._rows, every, side="right")
-        pages = np.empty(2 * (count + self._row_count), dtype=np.int32)
-        pages[2 * begin + 2 * every] = self._offsets.page_of(every)
-        place = 2 * np.arange(count) + 2 * self._rows + 1
-        pages[place] = self._entries.page_of(np.arange(count))
-        pages[place + 1] = table.page_of(self._columns)
-        written = 2 * end + 2 * every + 1
-        pages[written] = result.page_of(every)
-        writes = np.zeros(len(pages), dtype=np.uint8)
-        writes[written] = 1
-        return merged(pages, writes)
+
+        def parts() -> Iterator[Part]:
+            for begin, end in spans(self._length):
+                yield self._part(table, result, begin, end)
+
+        return counted(lambda: gathered(merged_parts(parts())))
+
+    def _part(self, table: Array, result: Array, begin: int, end: int) -> Part:
+        """References ``begin`` to ``end`` of a walk, before runs of one page are merged."""
+        pages, writes = np.empty(end - begin, np.int32), np.zeros(end - begin, np.uint8)
+        first, last = np.searchsorted(self._row_at, (begin, end))
+        pages[self._row_at[first:last] - begin] = self._offsets.page_of(np.arange(first, last))
+        first, last = self._entry_from(begin), self._entry_from(end)
+        pages[self._entry_at(first, last) - begin] = self._entries.page_of(np.arange(first, last))
+        first, last = self._entry_from(begin - 1), self._entry_from(end - 1)
+        read = table.page_of(self._columns[first:last].astype(np.int64))
+        pages[self._entry_at(first, last) + 1 - begin] = read
+        first, last = np.searchsorted(self._result_at, (begin, end))
+        written = self._result_at[first:last] - begin
+        pages[written], writes[written] = result.page_of(np.arange(first, last)), 1
+        return pages, writes
+
+    def _entry_at(self, first: int, last: int) -> NDArray[np.int64]:
+        """Where the references to entries ``first`` to ``last`` stand; the table's is behind."""
+        return 2 * np.arange(first, last) + 2 * self._rows[first:last].astype(np.int64) + 1
+
+    def _entry_from(self, at: int) -> int:
+        """The first entry that is read at reference ``at`` or later."""
+        entries = range(len(self._rows))
+        return bisect.bisect_left(entries, at, key=lambda k: 2 * k + 2 * int(self._rows[k]) + 1)
 
 
 def graph_analytics(work: GraphWorkload, seed: int) -> Stream:
@@ -98,10 +135,10 @@ def graph_analytics(work: GraphWorkload, seed: int) -> Stream:
     layout = Layout()
     matrix = Matrix(layout, target, source, work.vertices, work.edge_bytes)
     ranks = [layout.array(work.vertices, work.vertex_bytes) for _ in range(2)]
-    parts = [*matrix.filled(), ranks[0].filled()]
+    load = chained([*matrix.filled(), ranks[0].filled()])
     steps = [matrix.walk(ranks[turn], ranks[1 - turn]) for turn in range(2)]
-    parts += [steps[turn % 2] for turn in range(work.iterations)]
-    return anonymous("graph-analytics", *joined(parts), layout.page_count)
+    turns = [steps[turn % 2] for turn in range(work.iterations)]
+    return anonymous("graph-analytics", chained([load, *turns]), layout.page_count)
 
 
 def in_memory_analytics(work: AnalyticsWorkload, seed: int) -> Stream:
@@ -116,11 +153,11 @@ def in_memory_analytics(work: AnalyticsWorkload, seed: int) -> Stream:
     items = layout.array(work.items, work.row_bytes)
     load = [*by_user.filled(), *by_item.filled(), items.filled()]
     step = [by_user.walk(items, users), by_item.walk(users, items)]
-    pages, writes = joined([*load, *(step * work.iterations)])
+    once = chained([*load, *(step * work.iterations)])
     turns = range(1, work.runs if work.pause_s > 0 else 1)
-    pauses = tuple((turn * len(pages), work.pause_s) for turn in turns)
-    pages, writes = np.tile(pages, work.runs), np.tile(writes, work.runs)
-    return anonymous("in-memory-analytics", pages, writes, layout.page_count, pauses)
+    pauses = tuple((turn * len(once), work.pause_s) for turn in turns)
+    every = cyclic(once, len(once) * work.runs)
+    return anonymous("in-memory-analytics", every, layout.page_count, pauses)
 
 
 def _rmat(

@@ -1,5 +1,8 @@
 """The compiled guest: the same counts as a plain model, real memory never exceeded."""
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from memcoord.simulation import layout
 from memcoord.simulation.costs import Costs, constant
 from memcoord.simulation.host import SimHost
 from memcoord.testbed.streams import Stream
+from memcoord.testbed.streams.references import Cursor, Part, References, held
 
 FOREVER = 1 << 60
 
@@ -27,7 +31,7 @@ def make_stream(
     count = int(numbers.max()) + 1
     flags = np.zeros(count, dtype=np.bool_)
     flags[[page for page in program if page < count]] = True
-    return Stream("test", numbers, written, count, flags, tuple(pauses), compute_ns)
+    return Stream("test", held(numbers, written), count, flags, tuple(pauses), compute_ns)
 
 
 def make_spec(ram_areas: int, name: str = "vm0", most: int | None = None) -> DomainSpec:
@@ -128,6 +132,52 @@ def test_the_clock_is_the_sum_of_what_was_done() -> None:
     )
     # A fault that only fills an empty frame is no stall.
     assert now["stalled_ns"] == now["clock_ns"] - 1000 * now["next"] - 18 * 100
+
+
+def cut(stream: Stream, sizes: list[int]) -> Stream:
+    """The same stream in parts of so many references, again and again."""
+
+    def parts() -> Iterator[Part]:
+        cursor, left = Cursor(stream.references), len(stream)
+        for size in itertools.cycle(sizes):
+            part = cursor.take(size)
+            if not left:
+                return
+            left -= len(part[0])
+            yield part
+
+    return replace(stream, references=References(len(stream), parts))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 30),
+    sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=5),
+    cpus=st.integers(0, 2),
+    until_ns=st.integers(1, 10**7),
+)
+def test_how_a_stream_is_cut_changes_nothing(
+    seed: int, sizes: list[int], cpus: int, until_ns: int
+) -> None:
+    """Goal: three domains do the same, to the nanosecond, whatever parts their streams come in."""
+    costs = constant(Costs(cpus=cpus, quantum_ns=500_000, disk_shared=True))
+    counts = []
+    for is_cut in (False, True):
+        host = make_host(5, tmem=2, costs=costs)
+        for domid in range(3):
+            work = skewed_stream(seed + domid, 3000, 700)
+            work = replace(work, pauses=((seed % 3000, 0.001),))
+            open_domain(host, cut(work, sizes) if is_cut else work, resident=200, domid=domid)
+        for step in range(1, 10):
+            while host.run(step * until_ns) is not None:
+                pass
+        while host.run(FOREVER) is not None:
+            pass
+        host.validate()
+        found = [host.counters(DomId(domid)) for domid in range(3)]
+        places = ("nodes", "pauses", "promotions", "part", "part_begin", "part_end")
+        counts.append([{k: v for k, v in one.items() if k not in places} for one in found])
+    assert counts[0] == counts[1]
 
 
 def test_a_pause_is_spent_and_is_no_stall() -> None:

@@ -17,6 +17,7 @@ from memcoord.testbed.guests._content import ffi, lib
 from memcoord.testbed.guests.replay import NAP_S, Replay, WrongContent, pieces
 from memcoord.testbed.scenarios.workloads import SHIPPED_TRACES
 from memcoord.testbed.streams.page_trace import load_trace, parse_trace
+from memcoord.testbed.streams.references import cyclic, held
 from memcoord.testbed.streams.stream import Stream, anonymous
 from memcoord.testbed.streams.table import Table
 
@@ -38,7 +39,10 @@ class FakeMemory:
     def balance(self) -> None:
         self.balanced += 1
 
-    def run(self, pages: Any, writes: Any, use: int, context: int) -> tuple[int, int]:
+    def run(
+        self, pages: Any, writes: Any, use: int, context: int, *, more: bool
+    ) -> tuple[int, int]:
+        self.goes_on = more
         call = ffi.cast("int64_t (*)(void *, uint64_t, uint64_t *, uint32_t, uint32_t)", use)
         for done, (page, write) in enumerate(zip(pages.tolist(), writes.tolist(), strict=True)):
             how = guest.MC_USE_WRITE * write | self._bring(page)
@@ -84,12 +88,11 @@ def replay(memory: FakeMemory) -> Callable[[Stream], Replay]:
 def trace_of(*references: tuple[int, int]) -> Stream:
     pages = [page for page, _ in references]
     writes = [flag for _, flag in references]
-    return anonymous("test", np.array(pages), np.array(writes), max(pages) + 1)
+    return anonymous("test", held(np.array(pages), np.array(writes)), max(pages) + 1)
 
 
 def repeated(stream: Stream, times: int) -> Stream:
-    pages, writes = np.tile(stream.pages, times), np.tile(stream.writes, times)
-    return replace(stream, pages=pages, writes=writes)
+    return replace(stream, references=cyclic(stream.references, times * len(stream)))
 
 
 SWEEP = trace_of(*((page, page & 1) for page in range(8)))
@@ -249,5 +252,11 @@ def test_a_pause_is_slept_in_naps_that_follow_the_target(memory: FakeMemory) -> 
 
 
 def test_a_stream_is_replayed_whole(memory: FakeMemory) -> None:
-    stream = anonymous("long", np.arange(100) % 2, np.zeros(100), 2, ((7, 0.0), (50, 1.0)))
-    assert list(pieces(stream)) == [(0, 7, 0.0), (7, 50, 0.0), (50, 100, 1.0)]
+    pauses = ((7, 0.0), (50, 1.0))
+    stream = anonymous("long", held(np.arange(100) % 2, np.zeros(100)), 2, pauses)
+    found = [(pause_s, len(pages), more) for pause_s, pages, _, more in pieces(stream, 40)]
+    assert found == [(0.0, 7, False), (0.0, 40, True), (0.0, 3, False), (1.0, 40, True),
+                     (0.0, 10, False)]  # fmt: skip
+    work = Replay(stream, memory, name="vm7", number=7, sleep=lambda seconds: None)
+    work.run()
+    assert (memory.references, memory.goes_on) == (100, False)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import lzma
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ from memcoord.testbed.scenarios.workloads import (
 from memcoord.testbed.streams import domain_seed, stream_of
 from memcoord.testbed.streams._table import ffi, lib
 from memcoord.testbed.streams.demand import excerpt
-from memcoord.testbed.streams.stream import Stream, anonymous, merged
+from memcoord.testbed.streams.references import References, held, merged
+from memcoord.testbed.streams.stream import anonymous
 
 MIB = 1 << 20
 R = Size(MIB)
@@ -199,18 +201,20 @@ def test_merging_leaves_no_run_and_loses_no_write(references: list[tuple[int, bo
 @pytest.mark.parametrize(
     "change",
     [
-        {"pages": np.array([0, 9], dtype=np.int32)},
-        {"writes": np.zeros(1, dtype=np.uint8)},
+        {"references": held(np.array([0, 9]), np.zeros(2))},
+        {"references": held(np.array([0, -1]), np.zeros(2))},
+        {"references": held(np.array([0, 1]), np.zeros(1))},
+        {"references": References(3, held(np.array([0, 1]), np.zeros(2)).parts)},
         {"program": np.zeros(3, dtype=np.bool_)},
         {"pauses": ((1, 0.1), (0, 0.1))},
         {"pauses": ((2, 0.1),)},
     ],
 )
-def test_a_stream_that_does_not_fit_together_is_found(change: dict[str, object]) -> None:
-    good = anonymous("test", np.array([0, 1]), np.array([0, 1]), 2)
+def test_a_stream_that_does_not_fit_together_is_found(change: dict[str, Any]) -> None:
+    good = anonymous("test", held(np.array([0, 1]), np.array([0, 1])), 2)
     good.validate()
     with pytest.raises(ValueError, match="stream test"):
-        Stream(**{**vars(good), **change}).validate()
+        replace(good, **change).validate()
 
 
 NUMBERS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
@@ -277,14 +281,22 @@ def test_a_page_trace_is_read_like_any_other(tmp_path: Path, form: str) -> None:
     assert np.flatnonzero(stream.program).tolist() == [0]
 
 
-@given(st.binary(max_size=200), st.integers(0, 3), st.integers(0, 2**64 - 1), st.integers(0, 9))
+@given(
+    st.binary(max_size=200),
+    st.booleans(),
+    st.integers(0, 3),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 9),
+)
 def test_no_bytes_make_the_reader_leave_its_memory(
-    data: bytes, column: int, highest: int, most: int
+    data: bytes, is_last: bool, column: int, highest: int, most: int
 ) -> None:
-    out = np.full(most + 1, 7, np.uint64)
+    out, ended = np.full(most + 1, 7, np.uint64), ffi.new("uint64_t *")
     read = lib.mc_table_column(
-        data, len(data), column, highest, ffi.from_buffer("uint64_t[]", out), most
+        *(data, len(data), is_last, column, highest),
+        *(ffi.from_buffer("uint64_t[]", out), most, ended),
     )
     assert -(data.count(b"\n") + 2) <= read <= most
+    assert ended[0] <= len(data)
     assert out[most] == 7
     assert all(number <= highest for number in out[: max(read, 0)].tolist())

@@ -28,15 +28,16 @@ static void cell_take(struct cell *cell, uint8_t byte, uint64_t highest)
     }
 }
 
-int64_t mc_table_column(const uint8_t *data, uint64_t length, uint64_t column, uint64_t highest,
-                        uint64_t *out, uint64_t most)
+int64_t mc_table_column(const uint8_t *data, uint64_t length, int is_last, uint64_t column,
+                        uint64_t highest, uint64_t *out, uint64_t most, uint64_t *ended)
 {
     struct cell cell = {CELL_NOTHING, 0};
-    uint64_t rows = 0, field = 0;
+    uint64_t rows = 0, field = 0, end = length + (is_last != 0);
     int64_t line = 1;
     bool quoted = false, blank = true;
 
-    for (uint64_t at = 0; at <= length && rows < most; at++) {
+    *ended = 0;
+    for (uint64_t at = 0; at < end && rows < most; at++) {
         uint8_t byte = at < length ? data[at] : '\n';
 
         line += byte == '\n';
@@ -50,6 +51,7 @@ int64_t mc_table_column(const uint8_t *data, uint64_t length, uint64_t column, u
             field = 0;
             quoted = false;
             blank = true;
+            *ended = at < length ? at + 1 : length;
             continue;
         }
         if (byte != '\r')
