@@ -53,8 +53,8 @@ def recover_command(run_dir: str, tell: Callable[[str], None] = lambda _: None) 
     """
     given = Path(run_dir)
     served = (given / TOKEN_FILE).resolve().parent  # in a run of several policies, a link
-    where = here()
-    pid = takeover.ask(served, control_client.token_of(served), where.python, where.packages)
+    python, packages = here()
+    pid = takeover.ask(served, control_client.token_of(served), python, packages)
     tell(f"process {pid} serves {served}")
     return 0
 

@@ -10,7 +10,7 @@ line of Python for each reference; never imports numba.
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol, Self
 
 import msgspec
@@ -31,7 +31,8 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``directory`` holds the hypervisor's sockets. ``number`` (1 and above) tells the domain's pages
     from those of every other. ``seed`` makes its stream. Without ``tmem`` the guest swaps to disk
-    only. ``token`` lets it attach, once.
+    only. ``token`` lets it attach, once. After each of so many references in ``holds`` it waits at
+    a gate.
     """
 
     directory: str
@@ -43,6 +44,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     swap_file: str
     tmem: bool = True
     token: str = ""
+    holds: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """As JSON, indented."""
@@ -57,7 +59,8 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GuestResult(msgspec.Struct, frozen=True):
     """The answer of a domain's process, one line of JSON on its stdout.
 
-    ``begin_s`` is the ``time.monotonic`` of its first reference.
+    ``begin_s`` is the ``time.monotonic`` of its first reference; ``held_s``, what it stood at
+    gates since, is no part of ``run_s``.
     """
 
     references: int
@@ -69,6 +72,7 @@ class GuestResult(msgspec.Struct, frozen=True):
     pages_verified: int
     run_s: float
     begin_s: float
+    held_s: float = 0.0
     file_reads: int = 0
 
 
@@ -97,7 +101,8 @@ class Replay:
     """One domain's workload.
 
     ``number`` tells its pages from those of every other domain. After each reference the program
-    works for ``compute_ns`` of its CPU. ``sleep`` spends the pauses.
+    works for ``compute_ns`` of its CPU. ``sleep`` spends the pauses. After each of so many
+    references in ``holds`` it waits for ``hold``; ``held_s`` is what it has waited so.
     """
 
     def __init__(
@@ -108,9 +113,14 @@ class Replay:
         name: str,
         number: int,
         compute_ns: int = 0,
+        holds: Collection[int] = (),
+        hold: Callable[[int], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream, self._memory, self._name, self._sleep = stream, memory, name, sleep
+        self._holds, self._hold, self._clock = holds, hold, clock
+        self.held_s = 0.0
         self._program = ffi.new("struct mc_program *")
         self._program.domain = number
         self._program.work = lib.mc_program_steps(compute_ns) if compute_ns else 0
@@ -125,7 +135,11 @@ class Replay:
         use = int(ffi.cast("uintptr_t", ffi.addressof(lib, "mc_program_use")))
         program = int(ffi.cast("uintptr_t", self._program))
         pages, writes = self._stream.pages, self._stream.writes
-        for begin, end, pause_s in pieces(self._stream):
+        for begin, end, pause_s in pieces(self._stream, self._holds):
+            if begin in self._holds:
+                since_s = self._clock()
+                self._hold(begin)
+                self.held_s += self._clock() - since_s
             self._pause(pause_s)
             _, wrong = self._memory.run(pages[begin:end], writes[begin:end], use, program)
             if wrong:
@@ -142,8 +156,9 @@ class Replay:
         self._sleep(max(pause_s - naps * NAP_S, 0.0))
 
 
-def pieces(stream: Stream) -> Iterator[tuple[int, int, float]]:
-    """Pieces (begin, end, pause before in seconds) between the pauses, in order."""
-    pauses = dict(stream.pauses)
-    for begin, end in itertools.pairwise(sorted({0, *pauses, len(stream)})):
+def pieces(stream: Stream, cuts: Collection[int] = ()) -> Iterator[tuple[int, int, float]]:
+    """Pieces (begin, end, pause before in seconds) between the pauses and the cuts, in order."""
+    pauses, length = dict(stream.pauses), len(stream)
+    inner = {cut for cut in cuts if cut < length}
+    for begin, end in itertools.pairwise(sorted({0, *pauses, *inner, length})):
         yield begin, end, pauses.get(begin, 0.0)

@@ -49,6 +49,8 @@ GUEST_MODULE = "memcoord.testbed.guests.replaying"
 #: In the folder of a domain: what its process is told, where it swaps.
 TOLD, SWAP = "config.json", "swap"
 POLL_MS = 50
+#: The same while somebody is on the way to a gate, where others wait.
+GATE_POLL_MS = 5
 #: No reference done and nothing ended for this long: the run is stuck.
 STALL_S = 60.0
 #: What domains get to make their streams and to attach.
@@ -182,6 +184,7 @@ class PolicyRun:
         self._directory.mkdir(mode=0o700)
         secret = secrets.token_hex()
         for domain in self._domains:
+            domain.holds = barrier.holds_of(domain, self._domains)
             told = GuestConfig(
                 directory=str(self._directory),
                 name=domain.spec.name,
@@ -192,6 +195,7 @@ class PolicyRun:
                 swap_file=str(self._folder(domain) / SWAP),
                 tmem=self._scenario.tmem != 0,
                 token=attach_token(secret, domain.spec.name),
+                holds=tuple(domain.holds),
             )
             self._folder(domain).mkdir(mode=0o700)
             (self._folder(domain) / TOLD).write_bytes(told.encode())
@@ -256,7 +260,7 @@ class PolicyRun:
         while barrier.is_closed(self._domains):
             if time.monotonic() > deadline_s:
                 raise RunBroken(f"the domains were not ready after {GATHER_S:.0f} s")
-            for _ in self._statistics.read(POLL_MS):
+            for _ in self._statistics.read(GATE_POLL_MS):
                 pass  # of the time before the start, which is in no series
             self._check()
 
@@ -267,12 +271,11 @@ class PolicyRun:
         done_before = -1
         while any(domain.result is None for domain in self._domains):
             now_s = time.monotonic()
-            for domain in self._domains:
-                if not domain.is_going and self._is_due(domain):
-                    barrier.go(domain)
-                    self._event("go", process=domain.spec.name)
-                    moved_s = now_s
-            self._read(POLL_MS)
+            for domain in barrier.let_go(self._domains, self._statistics.elapsed_s):
+                self._event("go", process=domain.spec.name)
+                moved_s = now_s
+            is_held = any(not domain.is_going for domain in self._domains)
+            self._read(GATE_POLL_MS if is_held else POLL_MS)
             for domain in self._domains:
                 domain.crash_if_due()
             self._check()
@@ -285,16 +288,6 @@ class PolicyRun:
                 done_before, moved_s = done, now_s
             elif now_s - moved_s > STALL_S:
                 raise RunBroken(f"no reference was done for {STALL_S:.0f} s")
-
-    def _is_due(self, domain: RunningDomain) -> bool:
-        when = domain.spec.start_when
-        if when is None:
-            return self._statistics.elapsed_s >= domain.spec.start_after_s
-        return all(
-            other.result is not None or other.done >= when.done
-            for other in self._domains
-            if other.spec.name == when.domain
-        )
 
     def _start_domain(self, domain: RunningDomain) -> None:
         name, folder = domain.spec.name, self._folder(domain)

@@ -26,13 +26,13 @@ import msgspec
 from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX, SOCKETS
+from hypervisor.public.run_files import EVENTS as EVENTS
 from hypervisor.run_dir import drop_lock, is_locked, take_lock
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.identity import ProcessId, alive, identify
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-EVENTS = "events.jsonl"
 LOCK = "run.lock"
 LONGEST_SOCKET = max(SOCKETS, key=len)
 MANIFEST_BYTES_MAX = 1 << 20

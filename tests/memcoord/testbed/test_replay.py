@@ -248,6 +248,26 @@ def test_a_pause_is_slept_in_naps_that_follow_the_target(memory: FakeMemory) -> 
     assert memory.balanced == 2
 
 
+def test_a_program_is_held_after_so_many_references(memory: FakeMemory) -> None:
+    held: list[tuple[int, int]] = []
+    work = Replay(
+        replace(SWEEP, pauses=((5, 0.0),)),
+        memory,
+        name="vm7",
+        number=7,
+        holds=(0, 3, 5),
+        hold=lambda done: held.append((done, memory.references)),
+        clock=iter(range(100)).__next__,
+    )
+    work.run()
+    assert held == [(0, 0), (3, 3), (5, 5)]
+    assert (memory.references, work.held_s) == (len(SWEEP), 3)
+
+
 def test_a_stream_is_replayed_whole(memory: FakeMemory) -> None:
     stream = anonymous("long", np.arange(100) % 2, np.zeros(100), 2, ((7, 0.0), (50, 1.0)))
     assert list(pieces(stream)) == [(0, 7, 0.0), (7, 50, 0.0), (50, 100, 1.0)]
+    assert list(pieces(stream, (7, 60, 100))) == [
+        *[(0, 7, 0.0), (7, 50, 0.0), (50, 60, 1.0)],
+        (60, 100, 0.0),
+    ]
