@@ -36,6 +36,23 @@ def test_a_hypervisor_needs_no_compiler_and_nothing_of_the_command_line() -> Non
     assert {"hypervisor.loop", "backend.host", "tmem.serve", "policies.host_process"} <= found
 
 
-@pytest.mark.parametrize("code", ["import memcoord", "import frontend"])
+EXEC = """
+from memcoord import ending, quick
+from memcoord.commands import packages
+quick.command_of(["exec", "true"])
+import memcoord.commands.exec_program
+"""
+
+
+def test_a_program_starts_in_a_domain_of_a_running_hypervisor_without_what_takes_long() -> None:
+    assert imported_by(EXEC) & (SLOW | {"numpy", "zmq", "tomllib", "hypervisor.config"}) == set()
+
+
+def test_a_hypervisor_is_asked_for_without_the_app() -> None:
+    code = "import memcoord.quick, memcoord.ending, memcoord.commands.serve"
+    assert imported_by(code) & (SLOW | {"numpy", "zmq", "tomllib"}) == set()
+
+
+@pytest.mark.parametrize("code", ["import memcoord", "import frontend", "import memcoord.quick"])
 def test_the_public_packages_import_nothing_that_takes_long(code: str) -> None:
     assert imported_by(code) & (SLOW | {"numpy", "zmq"}) == set()

@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hypervisor.public.errors import ConfigError, MemcoordError
@@ -23,8 +24,11 @@ from memcoord.testbed.runs import hiding
 STANDBY = "memcoord.testbed.live.standby"
 
 
-def keep(run_dir: Path, watch_fd: int = -1) -> int:
-    """Keep ``run_dir`` served; the exit status. Errors are the hypervisor's."""
+def keep(run_dir: Path, watch_fd: int = -1, meanwhile: Callable[[], object] = lambda: None) -> int:
+    """Keep ``run_dir`` served; the exit status. Errors are the hypervisor's.
+
+    ``meanwhile`` is called once, while the first standby loads.
+    """
     hiding.hide()
     hiding.gain_nothing()
     hiding.raise_files_limit()
@@ -37,6 +41,8 @@ def keep(run_dir: Path, watch_fd: int = -1) -> int:
                 raise MemcoordError(f"no process could be started: {error.strerror}") from None
 
         from hypervisor.keeping.keeper import Installation, Keeper
+
+        meanwhile()
 
         def start(where: Installation, channel_fd: int, lock_fd: int) -> subprocess.Popen[bytes]:
             return _start(run_dir, where.python, where.packages, channel_fd, lock_fd)

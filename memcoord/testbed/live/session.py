@@ -1,9 +1,10 @@
 """One scenario under one policy: a hypervisor process, its domains, and the order of their lives.
 
 Owns: the order of a run.
-  1. hypervisor.json and a file per domain are written; the hypervisor starts and answers a ping.
-  2. all processes of domains start; those that start together attach and wait for each other, the
-     late ones wait outside (``barrier``).
+  1. hypervisor.json and a file per domain are written; the hypervisor and all processes of domains
+     start, beside each other; the hypervisor answers a ping.
+  2. domains that start together attach and wait for each other, the late ones wait outside
+     (``barrier``).
   3. domains go at their time; statistics are read until every domain has ended.
   4. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
 A domain that dies is noted and the run goes on. The hypervisor's death, a signal, or a run that
@@ -124,6 +125,8 @@ class PolicyRun:
             self._hypervisor = hypervisor.start(launcher, self._directory, config)
             self._note_start("hypervisor", self._hypervisor)
             try:
+                for domain in self._domains:
+                    self._start_domain(domain)
                 self._wait_ready()
                 seen.subscribe()
                 self._gather()
@@ -251,10 +254,8 @@ class PolicyRun:
     # During.
 
     def _gather(self) -> None:
-        """Start the domains' processes, and wait until each stands where it is to wait."""
+        """Let the domains attach, and wait until each stands where it is to wait."""
         self._progress.note("starting the domains")
-        for domain in self._domains:
-            self._start_domain(domain)
         barrier.attach_first(self._domains)
         deadline_s = time.monotonic() + GATHER_S
         while barrier.is_closed(self._domains):
