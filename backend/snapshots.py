@@ -7,7 +7,6 @@ a guest's control page (``guest_*``) is not.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from hypervisor.public.errors import InternalError
 from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 
-_FIELDS = {field.name for field in dataclasses.fields(DomainSnapshot)}
+_FIELDS = set(DomainSnapshot.__struct_fields__)
 #: What a snapshot takes over by name, of the counters and of the words that the guest writes.
 _COUNTERS = _FIELDS & {name for name, _ in ffi.typeof("struct mc_domain_counters").fields}
 _GUEST_WORDS = {name for name in _FIELDS if name.startswith("guest_")}

@@ -11,14 +11,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from hypervisor.public.errors import ConfigError
-from hypervisor.public.messages import SOCKETS, TOKEN_BYTES, TOKEN_FILE
+from hypervisor.public.run_files import SOCKETS, TOKEN_BYTES, TOKEN_FILE
 
 LOCK_FILE = "hypervisor.lock"
 PID_CHARACTERS_MAX = 32
@@ -101,7 +100,7 @@ def make_token(run_dir: Path, token: str = "") -> str:
         if token and path.read_text(encoding="ascii") == token:
             return token
     path.unlink(missing_ok=True)
-    token = token or secrets.token_hex(TOKEN_BYTES)
+    token = token or os.urandom(TOKEN_BYTES).hex()
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(file, token.encode())

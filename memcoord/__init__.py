@@ -15,10 +15,15 @@ Owns: the public API. Importing it loads nothing else; a name is fetched when it
 ``control``     asks the hypervisor of a run directory for something: ``messages.OPS`` lists what
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+import importlib
+
+#: As ``typing``'s, which is slow to import.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from frontend.attach import attach
     from memcoord.testbed.live.hypervisor import Hypervisor
     from memcoord.testbed.runs.control_client import call as control

@@ -4,6 +4,7 @@ Owns: Ctrl-C while the command is still being imported, which is most of its sta
 """
 
 import sys
+from collections.abc import Callable
 
 EXIT_INTERRUPTED = 130
 
@@ -11,10 +12,19 @@ EXIT_INTERRUPTED = 130
 def main() -> None:
     """Run the command; never returns."""
     try:
-        from memcoord.cli import main as command
+        from memcoord.ending import carry_out
+        from memcoord.quick import command_of
+
+        command = command_of(sys.argv[1:]) or _app()
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
-    command()
+    carry_out(command)
+
+
+def _app() -> Callable[[], object]:
+    from memcoord.cli import app
+
+    return app
 
 
 if __name__ == "__main__":

@@ -1,27 +1,20 @@
-"""The ``memcoord`` command: the app, its verbs with their options, exit codes.
+"""The ``memcoord`` command: the app, its verbs with their options.
 
 Owns: nothing else; ``memcoord.commands`` does what the verbs say, and has the table of those that
 ask a live hypervisor. Each verb imports what it needs when it runs, so that ``--help`` is quick.
-Exit codes: 0 done, 1 failed, 2 the caller's mistake (option, scenario, policy), 130 interrupted.
-With ``--json`` a verb prints exactly one JSON object on stdout; errors are one line on stderr.
+The verbs that are to start at once are read by ``memcoord.quick`` first, which knows their options
+too; ``memcoord.ending`` has the exit codes. With ``--json`` a verb prints exactly one JSON object
+on stdout; errors are one line on stderr.
 """
 
-import errno
-import os
-import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from hypervisor.public.errors import ConfigError, MemcoordError
-from memcoord.commands import EXIT_FAILED, Json, RunDirOption, run_dir_of, show
+from hypervisor.public.errors import ConfigError
+from memcoord.commands import EXIT_FAILED, run_dir_of, show
 from memcoord.commands.control import add_verbs
-
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-#: Of an OSError: a disk, a quota or a limit of the process has no room for what is written.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LINE_CHARACTERS_MAX, UNEXPECTED_CHARACTERS_MAX = 600, 300
+from memcoord.commands.options import Json, RunDirOption
 
 app = typer.Typer(
     name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -408,87 +401,3 @@ def tmem_replay(
     from memcoord.commands.tmem_replay import replay_command
 
     raise typer.Exit(replay_command(file))
-
-
-def main() -> None:
-    """The console script: run a verb, turn every error into one line and an exit code."""
-    _open_missing_files()
-    try:
-        from memcoord.commands.packages import check_packages
-
-        check_packages()
-        app()
-    except SystemExit as end:
-        _end(end.code)
-    except KeyboardInterrupt:
-        _end(EXIT_INTERRUPTED)
-    except MemcoordError as error:
-        _fail(error, EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
-    except UnicodeEncodeError as error:
-        _fail(f"{error.object!a} is not UTF-8: choose another name", EXIT_USAGE)
-    except (OSError, MemoryError) as error:  # the machine's limit, not a defect of ours
-        full = isinstance(error, OSError) and error.errno in NO_ROOM
-        advice = "; make room, or choose another directory" if full else ""
-        _fail(f"the system refused: {error or 'out of memory'}{advice}", EXIT_FAILED)
-    except Exception as error:
-        if isinstance(error, ValueError) and _is_policy_error(error):
-            _fail(error, EXIT_USAGE)
-        what = f"unexpected {type(error).__name__}: {error}"
-        _fail(f"{what[:UNEXPECTED_CHARACTERS_MAX]}; {_keep_trace()}", EXIT_FAILED)
-
-
-def _open_missing_files() -> None:
-    """/dev/null for a standard file that the caller closed: another file would take its number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-
-
-def _fail(error: Exception | str, code: int) -> NoReturn:
-    line = " ".join(str(error).split())
-    if len(line) > LINE_CHARACTERS_MAX:  # it quotes what the user wrote, which may be of any length
-        line = f"{line[:LINE_CHARACTERS_MAX]} ..."
-    typer.echo(f"memcoord: {line}", err=True)
-    _end(code)
-
-
-def _end(code: int | str | None) -> NoReturn:
-    """Exit; where the output cannot be written, say so in one line, as the interpreter would not.
-
-    A reader that closed its pipe has seen enough: that is told by the exit code alone.
-    """
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not code:
-            code = EXIT_FAILED
-            if not isinstance(error, BrokenPipeError):
-                typer.echo(f"memcoord: the output cannot be written: {error.strerror}", err=True)
-    sys.exit(code)
-
-
-def _keep_trace() -> str:
-    """Write the whole trace of the exception being handled to a file; where it is."""
-    import tempfile
-    import traceback
-
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="memcoord-trace-", suffix=".txt", delete=False, errors="backslashreplace"
-        ) as file:
-            file.write(f"{sys.argv!a}\n{traceback.format_exc()}")
-    except OSError as error:
-        return f"its trace cannot be written: {error.strerror}"
-    return f"please report it with the trace in {file.name}"
-
-
-def _is_policy_error(error: ValueError) -> bool:
-    # Looked up, not imported: the module that raised it has imported it, and numpy with it.
-    base = sys.modules.get("policies.base")
-    return base is not None and isinstance(error, base.PolicyError)

@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable
+from typing import Protocol
 
 #: Address space of a policy's process, in bytes: Python, numpy and the policy's own data.
 MEMORY_BYTES = 2 << 30
@@ -73,7 +74,17 @@ def start(
     )
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+class Process(Protocol):
+    """A process that was started: what ``subprocess.Popen`` has of it."""
+
+    pid: int
+    returncode: int | None
+
+    def kill(self) -> None:
+        """End it at once."""
+
+
+def kill(process: Process) -> None:
     """End ``process`` and what it may have started, at once; a process that has ended stays so."""
     if process.returncode is None:
         try:

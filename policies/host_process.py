@@ -24,7 +24,6 @@ from policies import loader
 from policies.base import Policy, PolicyError, name_of, needs_of
 from policies.checked import PlanError, describe_error
 from policies.confine import FILES_MAX, confine
-from policies.conformance import examine
 from policies.crossing import (
     HEADER_BYTES_MAX,
     TEXT_CHARACTERS_MAX,
@@ -111,6 +110,8 @@ def _answer(policy: Policy, number: int, view: object, room: Room) -> Answer:
 
 def check(channel: socket.socket, text: str) -> Verdict:
     """Try the policy ``text`` names; a message to the parent for every one that is made."""
+
+    from policies.conformance import examine
 
     def make() -> Policy:
         channel.send(BEAT)

@@ -13,17 +13,16 @@ A class with a nested ``Params`` (a ``PolicyParams``) is made from it; one witho
 file may import modules that lie beside it (``policies.neighbours``). A name that is built in means
 the built-in policy, even if another package declares it too. A TOML table
 ``{name = "smart-alloc", P = 2}`` says the same as the text; ``text_of`` turns one into the other.
-Nothing is imported before it is asked for by name.
+Nothing is imported before it is asked for by name; of a policy that is built in, no package's
+entry points are read.
 """
 
-import hashlib
 import inspect
 import re
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -74,6 +73,8 @@ class Description:
 
 def available() -> dict[str, str]:
     """Every policy that has a name, sorted, and where it comes from. Imports none of them."""
+    from importlib.metadata import entry_points
+
     found = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
     return dict(sorted((found | dict.fromkeys(BUILT_IN, "built in")).items()))
 
@@ -157,6 +158,8 @@ def _from_name(name: str) -> type:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return _class(getattr(import_module(module), attribute), BUILT_IN[name])
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         try:
             return _class(point.load(), point.value)
@@ -212,6 +215,8 @@ def _from_file(path: Path, name: str) -> type:
 def _import_file(path: Path) -> ModuleType:
     """Run ``path`` as a module of its own name, anew each time, with the modules beside it; leaves
     no file there."""
+    import hashlib
+
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     module = ModuleType(f"memcoord_policy_{path.stem}_{digest}")
     module.__file__ = str(path)

@@ -12,7 +12,6 @@ folder, whenever the file imports. Called by ``policies.loader`` and by sweeps.
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import sys
 import threading
@@ -135,6 +134,8 @@ def files_beside(path: Path) -> dict[str, str]:
 def _wanted(text: str, folder: Path) -> set[Path]:
     """The files in ``folder`` that the imports of ``text`` may mean: a module, or a whole
     package."""
+    import ast
+
     try:
         nodes = [*ast.walk(ast.parse(text))]
     except (SyntaxError, ValueError, RecursionError):

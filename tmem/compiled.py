@@ -56,7 +56,7 @@ def prepare(units: list[Unit], tell: Tell | None = None) -> dict[str, bytes]:
 
     ``tell`` hears of each object that has to be compiled first, and nothing when none has.
     """
-    files = {key: _file(unit, name) for unit in units for key, name in _named(unit)}
+    files = {key: file for unit in units for key, file in _files(unit)}
     found = {key: content for key, file in files.items() if (content := _read(file)) is not None}
     if len(found) == len(files):
         return found
@@ -99,17 +99,14 @@ def _only(made: list[Any], failed: int) -> Any:
     return made[0]
 
 
-def _named(unit: Unit) -> Iterator[tuple[str, str]]:
-    return zip(unit.keys, unit.names, strict=True)
-
-
-def _file(unit: Unit, name: str) -> Path | None:
-    """Where the object of an entry is kept; None where nothing can be."""
+def _files(unit: Unit) -> Iterator[tuple[str, Path | None]]:
+    """The key of each entry, and where its object is kept; None where nothing can be."""
     spec = importlib.util.find_spec(unit.module)
     if spec is None or spec.origin is None:
-        raise TmemError(f"there is no module {unit.module}, whose entry {name} is to be compiled")
+        raise TmemError(f"there is no module {unit.module}, whose entries are to be compiled")
     place = compiled_cache.directory(spec.origin)
-    return None if place is None else place / f"{unit.module}.{name}.o"
+    for key, name in zip(unit.keys, unit.names, strict=True):
+        yield key, None if place is None else place / f"{unit.module}.{name}.o"
 
 
 def _read(file: Path | None, *, quiet: bool = False) -> bytes | None:

@@ -7,15 +7,13 @@ the most there ever was). Any module may import it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
 from tmem.state import State
 
 
-@dataclass(frozen=True)
-class PoolStatistics:
+class PoolStatistics(msgspec.Struct, frozen=True):
     """One pool. A put is good, dropped or failed; a good one may have replaced a page."""
 
     client: int  # the owner of a shared pool
@@ -43,8 +41,7 @@ class PoolStatistics:
     object_flushes_hit: int
 
 
-@dataclass(frozen=True)
-class ClientStatistics:
+class ClientStatistics(msgspec.Struct, frozen=True):
     """One open client, since it was opened. ``puts`` is the sum of the six below it."""
 
     client: int
@@ -73,8 +70,7 @@ class ClientStatistics:
     errors: int  # operations that answered a negative code
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True):
     """The whole pool. ``held_pages`` is slab memory, ``free_pages`` the part of it that holds no
     data. ``free_pages`` includes the host's heap and not the pages the host took for itself."""
 
@@ -109,10 +105,10 @@ class Statistics:
     pools: tuple[PoolStatistics, ...]
 
 
-_CLIENT_FIELDS = tuple(ClientStatistics.__dataclass_fields__)[1:]
-_POOL_FIELDS = tuple(PoolStatistics.__dataclass_fields__)[6:]
+_CLIENT_FIELDS = ClientStatistics.__struct_fields__[1:]
+_POOL_FIELDS = PoolStatistics.__struct_fields__[6:]
 _RENAMED = {"held_pages": "held_frames", "free_pages": "free_frames", "used_pages": "pages"}
-_FIELDS = tuple(Statistics.__dataclass_fields__)[:-2]
+_FIELDS = Statistics.__struct_fields__[:-2]
 
 
 def snapshot(state: State) -> Statistics:

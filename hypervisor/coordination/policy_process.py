@@ -1,7 +1,8 @@
 """The policy, in a process of its own, as the coordinator sees it.
 
-Owns: that process, its two rooms and its connection. Called by the composition root (start, close)
-and the coordinator (``plan``), on the hypervisor's main thread only.
+Owns: that process, its two rooms and its connection. The first process may be started in a way of
+the caller's (``begin``), all others execute a Python of their own. Called by the composition root
+(start, close) and the coordinator (``plan``), on the hypervisor's main thread only.
 
 ``plan`` waits for an answer for one deadline and no longer. Whatever the policy does, ``plan`` then
 raises ``Failed`` with the reason; ``Stalled`` when no answer came in time. A process that is late
@@ -31,6 +32,7 @@ from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.documents import UNREADABLE
 from policies import confine, crossing
 from policies.base import NEEDS, Plan, PolicyError, View
+from policies.forked import Forked
 
 #: Until a process has loaded its policy, and until it has answered its first call.
 START_S = 30.0
@@ -47,11 +49,14 @@ LOADING = "it is not loaded yet"
 
 #: Gets a line that the policy wrote, or that is to be known of its process.
 Tell = Callable[[str], object]
+Process = subprocess.Popen[bytes] | Forked
+#: Start a process with arguments and files, as ``policies.confine.start``; OSError.
+Begin = Callable[[list[str], list[int]], Process]
 
 
 @dataclass
 class _Child:
-    process: subprocess.Popen[bytes]
+    process: Process
     channel: socket.socket
     born_s: float
     until_s: float  # when it must have answered what it was asked, or have started
@@ -63,7 +68,7 @@ class _Child:
 class PolicyProcess:
     """``text`` names the policy, as ``policies.load`` reads it; so does ``measured``.
 
-    ``domains``: the most in a view.
+    ``domains``: the most in a view. ``tell`` may be replaced at any time.
 
     Made, it starts to load; ``name`` and ``needs`` are known after ``wait``.
     """
@@ -77,23 +82,26 @@ class PolicyProcess:
         measured: Collection[str] = tuple(NEEDS),
         tell: Tell = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        begin: Begin | None = None,
     ) -> None:
         self.name = text
         self.needs: tuple[str, ...] = ()
-        self._text, self._deadline_s, self._tell, self._clock = text, deadline_s, tell, clock
+        self.tell = tell
+        self._text, self._deadline_s, self._clock = text, deadline_s, clock
         self._measured = ",".join(measured)
         length = crossing.room_bytes(domains)
         self._fds = [crossing.make_room(name, length) for name in ("view", "plan")]
-        self._views = crossing.map_room(self._fds[0], writable=True)
-        self._plans = crossing.map_room(self._fds[1], writable=False)
         self._number = 0
         self._child: _Child | None = None
-        self._dying: list[subprocess.Popen[bytes]] = []
+        self._dying: list[Process] = []
         self._why = LOADING  # or how the last process ended
         self._refused = False
         self._said_bytes = 0
         self._backoff_s = self._next_start_s = 0.0
-        self._start()
+        self._start(begin or _execute)
+        # After the start: a process that is forked maps its rooms by itself.
+        self._views = crossing.map_room(self._fds[0], writable=True)
+        self._plans = crossing.map_room(self._fds[1], writable=False)
 
     def wait(self) -> None:
         """Wait for the policy to be loaded; PolicyError when it is refused or takes START_S."""
@@ -145,18 +153,14 @@ class PolicyProcess:
         """The number of the process there is now."""
         return None if self._child is None else self._child.process.pid
 
-    def _start(self) -> None:
+    def _start(self, begin: Begin) -> None:
         self._backoff_s = min(max(2 * self._backoff_s, BACKOFF_MIN_S), BACKOFF_MAX_S)
         self._next_start_s = self._clock() + self._backoff_s
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fds = [theirs.fileno(), *self._fds]
         with theirs:
             try:
-                process = confine.start(
-                    ["serve", *map(str, fds), self._measured, self._text],
-                    fds=fds,
-                    stderr=subprocess.PIPE,
-                )
+                process = begin(["serve", *map(str, fds), self._measured, self._text], fds)
             except OSError as error:
                 ours.close()
                 self._why = f"no process could be started: {error.strerror}"
@@ -170,7 +174,7 @@ class PolicyProcess:
     def _free_child(self) -> _Child:
         """The process, when it can be asked; Failed says why not, Stalled that it is late."""
         if self._child is None and self._clock() >= self._next_start_s:
-            self._start()
+            self._start(_execute)
         child = self._child
         if child is None:
             raise Failed(f"{self._why}; it is started again")
@@ -224,7 +228,7 @@ class PolicyProcess:
             raise self._fail(child, _line(answer.text))
         self.name, self.needs = _line(answer.text), answer.needs
         if answer.lacks and not self._number:
-            self._tell(f"not taken from the policy: {_line(', '.join(answer.lacks))}")
+            self.tell(f"not taken from the policy: {_line(', '.join(answer.lacks))}")
 
     def _plan_of(self, child: _Child, answer: crossing.Answer, view: View) -> Plan:
         text = _line(answer.text)
@@ -267,9 +271,9 @@ class PolicyProcess:
         elif data and self._said_bytes < SAID_BYTES_MAX:
             self._said_bytes += len(data)
             for line in data.decode("utf-8", "replace").splitlines():
-                self._tell(_line(line))
+                self.tell(_line(line))
             if self._said_bytes >= SAID_BYTES_MAX:
-                self._tell("what it writes from now on is not shown")
+                self.tell("what it writes from now on is not shown")
 
     def _send(self, child: _Child, call: crossing.Call) -> None:
         child.channel.send(msgspec.msgpack.encode(call))
@@ -310,6 +314,10 @@ class PolicyProcess:
             if said is None or said.closed or not select.select([said], [], [], 0)[0]:
                 return
             self._overhear(child)
+
+
+def _execute(arguments: list[str], fds: list[int]) -> Process:
+    return confine.start(arguments, fds=fds, stderr=subprocess.PIPE)
 
 
 def probe(text: str, measured: Collection[str], tell: Tell) -> None:

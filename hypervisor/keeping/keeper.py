@@ -1,9 +1,9 @@
 """The keeper: a small process that holds what must outlive a hypervisor, and starts the next one.
 
-Owns: the lock of the run directory, the file descriptors that hypervisors hand over, the standby
-(a process that has loaded everything and from which hypervisors are forked), and the bounds of
-restarting. While a hypervisor is dead, its domains' connections stay open here, and their memory
-stays where it is: a domain notices a pause and nothing else.
+Owns: the file descriptors that hypervisors hand over, the standby (a process that has loaded
+everything and from which hypervisors are forked), and the bounds of restarting. While a hypervisor
+is dead, its domains' connections stay open here, and their memory stays where it is: a domain
+notices a pause and nothing else.
 Rules: one thread; nothing here looks into the memory it holds, nor believes a domain anything.
 
 A hypervisor that was asked to end, or that says that none can serve, is the last; every other end
@@ -18,6 +18,7 @@ import ctypes
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,7 +38,6 @@ from hypervisor.keeping.processes import (
 )
 from hypervisor.keeping.takeover import TakeOvers
 from hypervisor.public.errors import ConfigError, MemcoordError
-from hypervisor.run_dir import claim
 
 #: Most hypervisors that may be killed (by SIGKILL, which nobody can do to himself by a mistake),
 #: and that may end by themselves, within WINDOW_S.
@@ -103,19 +103,32 @@ class _Ends:
 class Keeper:
     """Keep ``run_dir`` served by hypervisors that ``start`` makes possible, of ``installation``.
 
-    ``run`` returns the exit status of the last one; ConfigError and MemcoordError are what the last
-    one failed by. The end of ``watch_fd`` and STOP_SIGNALS ask the hypervisor to end.
+    ``lock``: that of the directory (``hypervisor.run_dir.claim``), which the caller holds.
+    ``first``: a standby of ``installation`` that the caller has started, and the end of its
+    channel; both are the keeper's from now on. ``run`` returns the exit status of the last
+    hypervisor; ConfigError and MemcoordError are what the last one failed by. The end of
+    ``watch_fd`` and STOP_SIGNALS ask the hypervisor to end.
     """
 
     def __init__(
-        self, run_dir: Path, start: Start, installation: Installation, *, watch_fd: int = -1
+        self,
+        run_dir: Path,
+        start: Start,
+        installation: Installation,
+        *,
+        lock: int,
+        first: tuple[subprocess.Popen[bytes], socket.socket] | None = None,
+        watch_fd: int = -1,
     ) -> None:
         self._run_dir, self._start, self._watch_fd = run_dir, start, watch_fd
+        self._lock = lock
         self._installation = installation
         self._previous: Installation | None = None  # until the first life of a new one serves
         self._held: dict[str, int] = {}
         self._life: _Life | None = None
         self._standby: _Standby | None = None
+        if first is not None:
+            self._standby = _Standby(first[0], Channel(first[1]), installation)
         self._newcomer: _Standby | None = None  # of an installation that is to take over
         self._ends = {True: _Ends(KILLS_MAX), False: _Ends(CRASHES_MAX)}
         self._restarts = 0
@@ -127,11 +140,10 @@ class Keeper:
         """Serve until the last hypervisor has ended."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # the standby forks for us
         with contextlib.ExitStack() as stack:
-            self._lock = stack.enter_context(claim(self._run_dir))
+            stack.callback(self._let_go)
             wake_fd = stack.enter_context(signals())
             self._takeovers = TakeOvers(self._run_dir)
             stack.callback(self._takeovers.close)
-            stack.callback(self._let_go)
             self._begin("")
             while self._status is None:
                 self._round(wake_fd)

@@ -7,7 +7,6 @@ refused. One request is under way at a time; its answer may take as long as a st
 
 from __future__ import annotations
 
-import hmac
 import socket
 from pathlib import Path
 
@@ -77,6 +76,8 @@ class TakeOvers:
             token = self._token_path.read_bytes()
         except OSError:
             return False
+        import hmac  # slow to import, and hardly ever wanted
+
         return bool(token) and hmac.compare_digest(given.encode(), token)
 
 

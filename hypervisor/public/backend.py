@@ -8,8 +8,9 @@ shape. All methods are called from the hypervisor's main thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from hypervisor.public.settings import DomainSettings
 from hypervisor.public.units import AREA_FRAMES, DomId
@@ -30,8 +31,7 @@ class DomainSpec(DomainSettings, frozen=True):
     doorbell: str = "futex"
 
 
-@dataclass(frozen=True)
-class DomainHandles:
+class DomainHandles(msgspec.Struct, frozen=True):
     """What a domain is handed at attach. The fds belong to the backend until ``close``."""
 
     ram_fd: int
@@ -42,8 +42,7 @@ class DomainHandles:
     spin_ns: int
 
 
-@dataclass(frozen=True)
-class DomainSnapshot:
+class DomainSnapshot(msgspec.Struct, frozen=True):
     """One domain at one instant. Counters only rise; ``guest_*`` are the guest's own words.
 
     -1 in used, faults, swap-ins, swap-outs, references, committed, stall or idle: the guest has not
@@ -137,8 +136,7 @@ def not_reached(domain: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """Where a domain stands on its way to its target. Partial is a state, not an error."""
 
     state: str  # "reached", "moving" (the time was up) or "partial" (it will not move by itself)
@@ -148,8 +146,7 @@ class Settled:
     driver_status: int  # the guest's own word for it
 
 
-@dataclass(frozen=True)
-class HostSnapshot:
+class HostSnapshot(msgspec.Struct, frozen=True):
     """The host's ledger; installed + ready + tmem + free == total, always. Frames of 4 KiB."""
 
     total_frames: int
@@ -163,8 +160,7 @@ class HostSnapshot:
     domains: tuple[DomainSnapshot, ...]
 
 
-@dataclass(frozen=True)
-class BankSpec:
+class BankSpec(msgspec.Struct, frozen=True):
     """A part of host memory. ``node``: the NUMA node it is bound to, -1 for none."""
 
     frames: int

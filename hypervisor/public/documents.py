@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +36,8 @@ def decode_toml(text: str, key: str) -> dict[str, Any]:
 
     A number of more than DIGITS_MAX digits may have lost the rest: it fits nowhere either way.
     """
+    import tomllib  # a hypervisor reads none
+
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

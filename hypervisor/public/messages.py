@@ -25,18 +25,17 @@ from typing import Any
 import msgpack
 import msgspec
 
+from hypervisor.public.run_files import ATTACH_SOCKET as ATTACH_SOCKET
+from hypervisor.public.run_files import CONTROL_SOCKET as CONTROL_SOCKET
+from hypervisor.public.run_files import DOORBELL_SOCKET as DOORBELL_SOCKET
+from hypervisor.public.run_files import KEEPER_SOCKET as KEEPER_SOCKET
+from hypervisor.public.run_files import SOCKETS as SOCKETS
+from hypervisor.public.run_files import STATS_SOCKET as STATS_SOCKET
+from hypervisor.public.run_files import TOKEN_BYTES as TOKEN_BYTES
+from hypervisor.public.run_files import TOKEN_FILE as TOKEN_FILE
+
 VERSION = 1
 MESSAGE_BYTES_MAX = 65536
-ATTACH_SOCKET = "attach.sock"
-CONTROL_SOCKET = "control.ipc"
-STATS_SOCKET = "stats.ipc"
-DOORBELL_SOCKET = "doorbell.ipc"
-KEEPER_SOCKET = "keeper.sock"
-#: All of them: what a hypervisor and its keeper make in the run directory, and remove.
-SOCKETS = (ATTACH_SOCKET, CONTROL_SOCKET, STATS_SOCKET, DOORBELL_SOCKET, KEEPER_SOCKET)
-#: The operator's token, TOKEN_BYTES random bytes in hexadecimal digits.
-TOKEN_FILE = "control.token"
-TOKEN_BYTES = 32
 #: A pidfd of the process at the other end of a socket (Linux 6.5).
 SO_PEERPIDFD = 77
 SOCKET_PATH_BYTES_MAX = 107  # ``sun_path`` of Linux, less its final zero

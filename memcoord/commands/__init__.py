@@ -1,18 +1,14 @@
 """The verbs of the ``memcoord`` command, one file per verb; ``memcoord.cli`` gives them options.
 
-Owns: what many verbs share: two options, an exit code, and how an answer is shown.
+Owns: what many verbs share: an exit code, and how an answer is shown. ``options`` has what the app
+needs of it.
 """
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 EXIT_FAILED = 1
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-RunDirOption = Annotated[
-    str | None, typer.Option("--run-dir", metavar="DIR", help="The run's directory.")
-]
 
 
 def show(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
@@ -22,7 +18,13 @@ def show(as_json: bool, result: dict[str, Any], lines: list[str]) -> None:
 
         lines = [msgspec.json.encode(result).decode()]
     for line in lines:
-        typer.echo(line)
+        tell(line)
+
+
+def tell(line: str) -> None:
+    """Print a line, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def run_dir_of(run_dir: str | None) -> Path:

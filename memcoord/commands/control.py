@@ -17,7 +17,8 @@ import typer
 
 from hypervisor.public.backend import not_reached
 from hypervisor.public.errors import ConfigError
-from memcoord.commands import Json, RunDirOption, run_dir_of, show
+from memcoord.commands import run_dir_of, show
+from memcoord.commands.options import Json, RunDirOption
 
 #: How long a verb waits for a domain to do what its target asks, and how often it looks.
 SETTLE_S, POLL_S = 1.0, 0.05

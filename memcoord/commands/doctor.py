@@ -17,7 +17,7 @@ import msgspec
 
 from hypervisor.public import COMPILED
 from hypervisor.public.messages import SO_PEERPIDFD
-from memcoord.testbed.runs import cgroups, confine, facts, namespaces, userfaults
+from memcoord.testbed.runs import cgroups, confine, facts, hiding, namespaces, userfaults
 from tmem import compiled_cache
 
 MIB = 1 << 20
@@ -208,10 +208,10 @@ def _domains_cgroup() -> Check:
 
 
 def _tracing() -> Check:
-    if confine.is_debugging():
+    if hiding.is_debugging():
         meaning = "every process of yours may read the hypervisor and all domains"
-        return Check("tracing", f"allowed ({confine.DEBUG_VARIABLE})", "warn", meaning)
-    meaning = f"no process of yours reads the hypervisor; {confine.DEBUG_VARIABLE}=1 lets gdb in"
+        return Check("tracing", f"allowed ({hiding.DEBUG_VARIABLE})", "warn", meaning)
+    meaning = f"no process of yours reads the hypervisor; {hiding.DEBUG_VARIABLE}=1 lets gdb in"
     return Check("tracing", "refused (PR_SET_DUMPABLE)", "ok", meaning)
 
 

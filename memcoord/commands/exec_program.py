@@ -21,7 +21,6 @@ from frontend.handshake import join
 from frontend.pager import servable
 from frontend.pager.family import Family, Lent
 from frontend.pager.program import Outcome, run, run_without_limit
-from hypervisor.config import DomainConfig
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, parse_bytes
 from memcoord.testbed.runs import userfaults
@@ -90,7 +89,8 @@ def _sizes(ram: str, most: str | None) -> tuple[int, int]:
 
 
 def _hypervisor(options: Options, ram_frames: int, max_frames: int) -> Hypervisor:
-    from memcoord.testbed.live.hypervisor import Hypervisor  # one that runs needs none of it
+    from hypervisor.config import DomainConfig  # one that runs needs none of it
+    from memcoord.testbed.live.hypervisor import Hypervisor
 
     size = max_frames * FRAME_BYTES * (1 + TMEM_SHARE) + SLACK_BYTES
     domain = DomainConfig(

@@ -12,13 +12,11 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.config import HypervisorConfig, read, write
-from hypervisor.keeping import takeover
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import SOCKETS, TOKEN_FILE
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.live.keeper_main import here, keep
-from memcoord.testbed.runs import control_client, facts, rundir
-from memcoord.testbed.scenarios import schema
+from memcoord.testbed.runs import facts, rundir
 
 OPEN_HOST_BYTES = 256 << 20
 
@@ -32,13 +30,13 @@ def host_command(
     """
     config = configuration(source)
     plain = msgspec.to_builtins(config)
-    run = rundir.create("hypervisor", path=run_dir, config=plain, again=True)
+    run = rundir.create("hypervisor", path=run_dir, config=plain, again=True, described=False)
     state = "failed"
     try:
         run.record_files([*SOCKETS, TOKEN_FILE])
         write(run.path, config)
         tell(f"serving {run.path}; Ctrl-C ends it")
-        code = keep(run.path)
+        code = keep(run.path, meanwhile=run.describe)
         state = "finished" if code == 0 else "failed"
     finally:
         run.finish(state)
@@ -51,10 +49,13 @@ def recover_command(run_dir: str, tell: Callable[[str], None] = lambda _: None) 
     ConfigError when nobody keeps the directory, MemcoordError when its keeper refuses: then the
     hypervisor there goes on, or is started again as it was.
     """
+    from hypervisor.keeping import takeover
+    from memcoord.testbed.runs import control_client
+
     given = Path(run_dir)
     served = (given / TOKEN_FILE).resolve().parent  # in a run of several policies, a link
-    where = here()
-    pid = takeover.ask(served, control_client.token_of(served), where.python, where.packages)
+    python, packages = here()
+    pid = takeover.ask(served, control_client.token_of(served), python, packages)
     tell(f"process {pid} serves {served}")
     return 0
 
@@ -65,6 +66,8 @@ def configuration(source: str | None) -> HypervisorConfig:
         total = min(OPEN_HOST_BYTES, facts.usable_bytes() // 2)
         return HypervisorConfig(total_frames=total // FRAME_BYTES, open_attach=True)
     if not source.endswith(".json"):
+        from memcoord.testbed.scenarios import schema
+
         what = schema.load(source)
         return schema.to_hypervisor_config(what, what.policies[0])
     config = read(Path(source))

@@ -349,7 +349,7 @@ class SimHost:
 
 
 _EDGES = np.array([int(age * 1e9) >> L.SEEN_SHIFT for age in AGE_EDGES_S] + [NEVER], np.int64)
-_ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0) | {
+_ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__struct_fields__, 0) | {
     "tmem_target_pages": -1,
     "broken": False,
 }

@@ -1,8 +1,10 @@
 """A coordinator over a host that enforces conservation at every single call: not a test."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.coordination.coordinator import Coordinator, TickReport
@@ -16,7 +18,7 @@ SLACK = 2 * AREA_FRAMES
 TMEM = 1000
 
 
-PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0)
+PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__struct_fields__, 0)
 
 
 def domain(domid: int, **values: Any) -> DomainSnapshot:

@@ -17,6 +17,7 @@ from hypervisor.keeping.channel import Channel, Fork, Ready, channel_of
 from hypervisor.keeping.held import Held
 from hypervisor.keeping.keeper import Installation, Keeper
 from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.run_dir import claim
 
 PAGE = 4096
 #: Of file descriptors, where there are few.
@@ -90,8 +91,10 @@ def keep(run_dir: Path) -> int:
             pass_fds=(channel_fd, lock_fd),
         )
 
+    installation = Installation(sys.executable, "1")
     try:
-        return Keeper(run_dir, start, Installation(sys.executable, "1"), watch_fd=0).run()
+        with claim(run_dir) as lock:
+            return Keeper(run_dir, start, installation, lock=lock, watch_fd=0).run()
     except MemcoordError as error:
         sys.stderr.write(str(error))
         return 2 if isinstance(error, ConfigError) else 1

@@ -1,10 +1,10 @@
 """From counters to a view, and from memory really used to violations."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from hypervisor.config import DomainConfig
 from hypervisor.coordination.snapshot_view import Member, view_of
@@ -14,7 +14,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId
 from policies import View
 from policies.base import MRC_POINTS
 
-PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__dataclass_fields__, 0)
+PLAIN: dict[str, Any] = dict.fromkeys(DomainSnapshot.__struct_fields__, 0)
 HOST = HostSnapshot(
     total_frames=64 * AREA_FRAMES,
     slack_frames=2 * AREA_FRAMES,

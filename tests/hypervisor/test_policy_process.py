@@ -26,15 +26,18 @@ from hypervisor.coordination.policy_process import (
     GRACE_S,
     SAID_BYTES_MAX,
     START_S,
+    Begin,
     PolicyProcess,
 )
 from hypervisor.coordination.policy_runner import Failed, Stalled
-from policies import Plan, PolicyError, View, check_plan, confine, load
+from policies import Plan, PolicyError, View, check_plan, confine, forked, load
 from policies.kit_views import KIT_PAGES_PER_DOMAIN, sensible_view
 from tests.hypervisor.coordinator_world import World
 
 pytestmark = pytest.mark.process
 LONG_S, SHORT_S = 100.0, 0.05
+#: How a hypervisor starts its first process, and all others.
+begun = pytest.mark.parametrize("begin", [None, forked.start], ids=["executed", "forked"])
 BAD_TICK = 13
 
 POLICY = """
@@ -314,8 +317,9 @@ def test_what_it_remembers_outlives_its_process(tmp_path: Path) -> None:
         process.close()
 
 
-def test_it_has_no_file_no_privilege_and_a_limit(make: Make) -> None:
-    process = make()
+@begun
+def test_it_has_no_file_no_privilege_and_a_limit(make: Make, begin: Begin | None) -> None:
+    process = make(begin=begin)
     process.wait()
     proc = Path(f"/proc/{process.pid}")
     links = [os.readlink(link) for link in (proc / "fd").iterdir()]
@@ -333,14 +337,15 @@ def test_it_has_no_file_no_privilege_and_a_limit(make: Make) -> None:
     assert os.getsid(process.pid or 0) == process.pid
 
 
-def test_it_ends_with_the_hypervisor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begin", ["None", "forked.start"])
+def test_it_ends_with_the_hypervisor(tmp_path: Path, begin: str) -> None:
     path = tmp_path / "spins.py"
     path.write_text(POLICY.format(tick=0, body="ctypes.PyDLL(None).sleep(1000)"))
     code = (
         "import sys\n"
         "from hypervisor.coordination.policy_process import PolicyProcess\n"
-        "from policies import View\n"
-        "process = PolicyProcess(sys.argv[1], deadline_s=0.05)\n"
+        "from policies import View, forked\n"
+        f"process = PolicyProcess(sys.argv[1], deadline_s=0.05, begin={begin})\n"
         "process.wait()\n"
         "try: process.plan(View.of(capacity=10, used=[1]))\n"
         "except Exception as error: print(process.pid, error, flush=True)\n"
@@ -372,11 +377,47 @@ def test_it_ends_with_the_hypervisor(tmp_path: Path) -> None:
         ("class Mine: pass", "is no class with plan"),
     ],
 )
-def test_one_that_cannot_be_loaded_is_refused(tmp_path: Path, source: str, named: str) -> None:
+@begun
+def test_one_that_cannot_be_loaded_is_refused(
+    tmp_path: Path, source: str, named: str, begin: Begin | None
+) -> None:
     path = tmp_path / "bad.py"
     path.write_text(source)
     with pytest.raises(PolicyError, match=named):
-        PolicyProcess(f"{path}:Mine", deadline_s=LONG_S).wait()
+        PolicyProcess(f"{path}:Mine", deadline_s=LONG_S, begin=begin).wait()
+
+
+def test_one_that_was_forked_answers_and_is_followed_by_one_that_is_executed(
+    make: Make, clock: Clock
+) -> None:
+    process = make("raise KeyError('no')", begin=forked.start)
+    process.wait()
+    first = process.pid
+    assert first is not None
+    assert process.plan(a_view()).tmem is not None
+    with pytest.raises(Failed, match="raised KeyError"):
+        process.plan(a_view(BAD_TICK))
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(Failed, match="was killed by SIGKILL"):
+        process.plan(a_view())
+    assert answers_again(process, clock).tmem is not None
+    assert process.pid != first
+
+
+def test_one_that_is_forked_sees_nothing_of_what_its_parent_has_open(
+    make: Make, tmp_path: Path
+) -> None:
+    seen = "raise KeyError(sorted(os.listdir('/proc/self/fd')), signal.getsignal(signal.SIGTERM))"
+    with (tmp_path / "secret").open("w") as file:
+        os.dup2(file.fileno(), 300)
+        process = make(seen, begin=forked.start)
+        os.close(300)
+        process.wait()
+        with pytest.raises(Failed) as failed:
+            process.plan(a_view(BAD_TICK))
+    assert "'300'" not in str(failed.value)
+    assert "SIG_DFL" in str(failed.value)
 
 
 def test_one_that_does_not_load_in_time_is_refused(tmp_path: Path, clock: Clock) -> None:
@@ -388,9 +429,12 @@ def test_one_that_does_not_load_in_time_is_refused(tmp_path: Path, clock: Clock)
         process.wait()
 
 
-def test_what_it_writes_on_standard_error_is_passed_on_up_to_a_bound(make: Make) -> None:
+@begun
+def test_what_it_writes_on_standard_error_is_passed_on_up_to_a_bound(
+    make: Make, begin: Begin | None
+) -> None:
     said: list[str] = []
-    process = make("sys.stderr.write('word\\n' * 100_000)", tell=said.append)
+    process = make("sys.stderr.write('word\\n' * 100_000)", tell=said.append, begin=begin)
     process.wait()
     assert process.plan(a_view(BAD_TICK)).tmem is not None
     assert said[0] == "word"

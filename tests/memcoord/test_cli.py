@@ -15,7 +15,7 @@ import pytest
 
 from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
 from hypervisor.public.messages import OPS
-from memcoord import cli
+from memcoord import __main__
 from memcoord.commands import packages
 from memcoord.commands.control import VERBS
 from policies.base import PolicyError
@@ -33,7 +33,7 @@ def memcoord(
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["memcoord", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            __main__.main()
         out, err = capsys.readouterr()
         code = caught.value.code
         return (code if isinstance(code, int) else 0), out, err
@@ -197,8 +197,8 @@ def test_the_files_of_a_closed_output_are_not_written_to(tmp_path: Path) -> None
     code = f"""
 import os, sys
 os.close(1); os.close(2); sys.stdout = sys.stderr = None
-from memcoord.cli import _open_missing_files
-_open_missing_files()
+from memcoord.ending import open_missing_files
+open_missing_files()
 file = os.open({str(tmp_path / "f")!r}, os.O_RDWR | os.O_CREAT)
 print("x", flush=True); print("y", file=sys.stderr, flush=True)
 sys.exit(file <= 2)
@@ -321,6 +321,23 @@ def test_a_second_distribution_with_our_package_is_named(tmp_path: Path) -> None
     with pytest.raises(packages.Shadowed, match="other-dist") as caught:
         packages.check_packages(locate, lambda: ours | {"backend": ["memcoord", "other-dist"]})
     assert caught.value.root == "backend"
+
+
+def test_who_ships_a_package_is_read_from_its_names_or_its_files(tmp_path: Path) -> None:
+    for name, file, text in (
+        ("Theirs-1.0.dist-info", "RECORD", "backend/x.py,sha256=abc,1\nother/policies/y.py,,\n"),
+        ("also_theirs-2.dist-info", "top_level.txt", "tmem\n"),
+        ("memcoord-0.1.0.egg-info", "top_level.txt", "backend\nmemcoord\n"),
+        ("empty-3.dist-info", "INSTALLER", "pip"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(text)
+    found = packages.owners([str(tmp_path), str(tmp_path / "missing")])
+    assert {root: sorted(names) for root, names in found.items()} == {
+        "backend": ["memcoord", "theirs"],
+        "memcoord": ["memcoord"],
+        "tmem": ["also_theirs"],
+    }
 
 
 def test_a_missing_package_is_named() -> None:

@@ -11,7 +11,7 @@ part by part between the references; how it is cut changes nothing that happens 
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol, Self
 
 import msgspec
@@ -33,7 +33,8 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``directory`` holds the hypervisor's sockets. ``number`` (1 and above) tells the domain's pages
     from those of every other. ``seed`` makes its stream. Without ``tmem`` the guest swaps to disk
-    only. ``token`` lets it attach, once.
+    only. ``token`` lets it attach, once. After each of so many references in ``holds`` it waits at
+    a gate.
     """
 
     directory: str
@@ -45,6 +46,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     swap_file: str
     tmem: bool = True
     token: str = ""
+    holds: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """As JSON, indented."""
@@ -59,7 +61,8 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GuestResult(msgspec.Struct, frozen=True):
     """The answer of a domain's process, one line of JSON on its stdout.
 
-    ``begin_s`` is the ``time.monotonic`` of its first reference.
+    ``begin_s`` is the ``time.monotonic`` of its first reference; ``held_s``, what it stood at
+    gates since, is no part of ``run_s``.
     """
 
     references: int
@@ -71,6 +74,7 @@ class GuestResult(msgspec.Struct, frozen=True):
     pages_verified: int
     run_s: float
     begin_s: float
+    held_s: float = 0.0
     file_reads: int = 0
 
 
@@ -104,7 +108,8 @@ class Replay:
     """One domain's workload.
 
     ``number`` tells its pages from those of every other domain. After each reference the program
-    works for ``compute_ns`` of its CPU. ``sleep`` spends the pauses.
+    works for ``compute_ns`` of its CPU. ``sleep`` spends the pauses. After each of so many
+    references in ``holds`` it waits for ``hold``; ``held_s`` is what it has waited so.
     """
 
     def __init__(
@@ -115,9 +120,14 @@ class Replay:
         name: str,
         number: int,
         compute_ns: int = 0,
+        holds: Collection[int] = (),
+        hold: Callable[[int], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream, self._memory, self._name, self._sleep = stream, memory, name, sleep
+        self._holds, self._hold, self._clock = holds, hold, clock
+        self.held_s = 0.0
         self._program = ffi.new("struct mc_program *")
         self._program.domain = number
         self._program.work = lib.mc_program_steps(compute_ns) if compute_ns else 0
@@ -131,7 +141,11 @@ class Replay:
         """Replay the stream; WrongContent at the first wrong byte."""
         use = int(ffi.cast("uintptr_t", ffi.addressof(lib, "mc_program_use")))
         program = int(ffi.cast("uintptr_t", self._program))
-        for pause_s, pages, writes, more in pieces(self._stream):
+        for begin, pause_s, pages, writes, more in pieces(self._stream, self._holds):
+            if begin in self._holds:
+                since_s = self._clock()
+                self._hold(begin)
+                self.held_s += self._clock() - since_s
             if pause_s:
                 self._pause(pause_s)
             _, wrong = self._memory.run(pages, writes, use, program, more=more)
@@ -150,17 +164,19 @@ class Replay:
 
 
 def pieces(
-    stream: Stream, most: int = PART_REFERENCES
-) -> Iterator[tuple[float, Pages, Flags, bool]]:
-    """The stream in pieces of at most ``most`` references: (pause before it in seconds, pages,
-    writes, whether the next piece follows without a pause)."""
-    cursor, pauses = Cursor(stream.references), dict(stream.pauses)
-    places = sorted({0, *pauses, len(stream)})
+    stream: Stream, cuts: Collection[int] = (), most: int = PART_REFERENCES
+) -> Iterator[tuple[int, float, Pages, Flags, bool]]:
+    """The stream in pieces of at most ``most`` references, cut at the pauses and ``cuts``: (its
+    first reference, pause before it in seconds, pages, writes, whether the next piece follows
+    without a pause or cut)."""
+    cursor, pauses, length = Cursor(stream.references), dict(stream.pauses), len(stream)
+    inner = {cut for cut in cuts if cut < length}
     at = 0
-    for begin, end in itertools.pairwise(places):
+    for begin, end in itertools.pairwise(sorted({0, *pauses, *inner, length})):
         pause_s = pauses.get(begin, 0.0)
         while at < end:
+            first = at
             pages, writes = cursor.take(min(end - at, most))
             at += len(pages)
-            yield pause_s, pages, writes, at < end
+            yield first, pause_s, pages, writes, at < end
             pause_s = 0.0

@@ -21,12 +21,12 @@ from frontend.paging.swapfile import SwapFile
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests._content import lib
-from memcoord.testbed.guests.gates import MADE, READY, stand_at
+from memcoord.testbed.guests.gates import MADE, READY, held_at, stand_at
 from memcoord.testbed.guests.replay import PROGRAM_VERSION, GuestConfig, GuestResult, Replay
 from memcoord.testbed.runs.launcher import end_with_parent
 from memcoord.testbed.streams import stream_of
 
-TAKEN_HERE = ("pages_verified", "run_s", "begin_s")
+TAKEN_HERE = ("pages_verified", "run_s", "begin_s", "held_s")
 #: Faults served by tmem that wait at once for one doorbell, as in a program of so many threads.
 FAULTS_UNDER_WAY = 16
 
@@ -62,16 +62,23 @@ def run(config: GuestConfig) -> GuestResult:
             name=config.name,
             number=config.number,
             compute_ns=stream.compute_ns,
+            holds=config.holds,
+            hold=lambda done: stand_at(held_at(done), memory.balance),
         )
         stand_at(READY)
         begin_s = time.monotonic()
         replay.run()
-        run_s = time.monotonic() - begin_s
+        run_s = time.monotonic() - begin_s - replay.held_s
         counted = memory.statistics()
         memory.validate()
     counts = {name: getattr(counted, name) for name in COUNTED}
-    verified = replay.pages_verified
-    return GuestResult(**counts, pages_verified=verified, run_s=run_s, begin_s=begin_s)
+    return GuestResult(
+        **counts,
+        pages_verified=replay.pages_verified,
+        run_s=run_s,
+        begin_s=begin_s,
+        held_s=replay.held_s,
+    )
 
 
 def _write_program(file: SwapFile, pages: list[int], domain: Domain, number: int) -> None:

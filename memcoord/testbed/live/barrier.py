@@ -1,7 +1,8 @@
 """The start of a run's domains: who starts together, and whether what was asked for came about.
 
 Owns: the order of opening the gates (``memcoord.testbed.guests.gates``), and the comparison of the
-overlap that a run had with the overlap that its scenario asks for. Called by
+overlap that a run had with the overlap that its scenario asks for. A late domain that waits for the
+progress of another attaches while that one is held, and both go on together. Called by
 ``memcoord.testbed.live.session``.
 """
 
@@ -26,7 +27,23 @@ def attach_first(domains: Sequence[RunningDomain]) -> None:
     """Let those attach that start together; the late ones stay outside."""
     for domain in domains:
         if not is_late(domain):
-            _open(domain, 1)
+            _let_in(domain)
+
+
+def holds_of(domain: RunningDomain, domains: Sequence[RunningDomain]) -> list[int]:
+    """After how many references ``domain`` is to be held, for those that start then; ascending."""
+    found = {_start_of(other, domain) for other in domains if _waits_for(other, domain)}
+    return sorted(done for done in found if done < domain.length)
+
+
+def _waits_for(late: RunningDomain, other: RunningDomain) -> bool:
+    return late.spec.start_when is not None and late.spec.start_when.domain == other.spec.name
+
+
+def _start_of(late: RunningDomain, other: RunningDomain) -> int:
+    """How many references of ``other`` come before ``late`` starts."""
+    when = late.spec.start_when
+    return other.length if when is None else int(when.done * other.length)
 
 
 def is_closed(domains: Sequence[RunningDomain]) -> bool:
@@ -37,15 +54,60 @@ def is_closed(domains: Sequence[RunningDomain]) -> bool:
     )
 
 
-def go(domain: RunningDomain) -> None:
-    """Let ``domain`` make its first reference, and attach before that if it is late."""
+def let_go(domains: Sequence[RunningDomain], elapsed_s: float) -> list[RunningDomain]:
+    """Open the gates of those whose time has come; those that make their first reference now."""
+    waiting = [domain for domain in domains if not domain.is_going]
+    due = [domain for domain in waiting if _is_due(domain, domains, elapsed_s)]
+    for domain in due:
+        _go(domain)
+    for holder in domains:
+        due += _go_on(holder, domains)
+    return due
+
+
+def _is_due(late: RunningDomain, domains: Sequence[RunningDomain], elapsed_s: float) -> bool:
+    """Whether it starts without anybody being held for it."""
+    if late.spec.start_when is None:
+        return elapsed_s >= late.spec.start_after_s
+    return all(other.result is not None for other in domains if _waits_for(late, other))
+
+
+def _go_on(holder: RunningDomain, domains: Sequence[RunningDomain]) -> list[RunningDomain]:
+    """If ``holder`` is held: have those attach that wait for it, and once all have, let all go."""
+    if not holder.runs or not holder.holds:
+        return []
+    done = holder.holds[0]
+    if not _stands_at(holder, gates.held_at(done)):
+        return []
+    waiting = [one for one in domains if not one.is_going and _waits_for(one, holder)]
+    late = [one for one in waiting if _start_of(one, holder) == done]
+    for one in late:
+        _let_in(one)
+    if any(one.runs and not _stands_at(one, gates.READY) for one in late):
+        return []
+    for one in late:
+        _go(one)
+    del holder.holds[0]
+    _open(holder)
+    return late
+
+
+def _go(domain: RunningDomain) -> None:
+    """Let ``domain`` make its first reference, and attach before that if it has not."""
+    _let_in(domain)
     domain.is_going = True
-    _open(domain, 2 if is_late(domain) else 1)
+    _open(domain)
 
 
-def _open(domain: RunningDomain, count: int) -> None:
+def _let_in(domain: RunningDomain) -> None:
+    if not domain.is_let_in:
+        domain.is_let_in = True
+        _open(domain)
+
+
+def _open(domain: RunningDomain) -> None:
     if domain.child is not None and domain.runs:
-        gates.open_gates(domain.child.process.stdin, count)
+        gates.open_gates(domain.child.process.stdin)
 
 
 def _stands_at(domain: RunningDomain, gate: str) -> bool:

@@ -25,7 +25,7 @@ MODULE = "memcoord.testbed.live.keeper_main"
 #: The first start on a machine compiles the kernels of tmem.
 READY_S = 300.0
 PING_MS = 500
-POLL_S = 0.05
+POLL_S = 0.01
 
 
 def start(launcher: Launcher, run_dir: Path, config: HypervisorConfig) -> Child:
@@ -93,12 +93,15 @@ class Hypervisor:
 
     def __enter__(self) -> Self:
         config = msgspec.to_builtins(self._config)
-        self._run = rundir.create("hypervisor", path=self._wanted_dir, config=config)
+        self._run = rundir.create(
+            "hypervisor", path=self._wanted_dir, config=config, described=False
+        )
         self._launcher = Launcher(self._run.path)
         try:
             self._run.record_files([*SOCKETS, TOKEN_FILE])
             self._child = start(self._launcher, self._run.path, self._config)
             self._run.record_process("hypervisor", self._child.pid)
+            self._run.describe()
             deadline_s = time.monotonic() + READY_S
             while not answers(self._run.path):
                 if self._child.process.poll() is not None:

@@ -8,6 +8,7 @@ parent died). Ready when ``control.ipc`` answers ``ping``. Events go to ``events
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -24,29 +25,39 @@ from hypervisor.keeping.channel import Channel
 from hypervisor.keeping.held import Held
 from hypervisor.public.backend import BankSpec
 from hypervisor.public.errors import ConfigError, MemcoordError
+from hypervisor.public.run_files import EVENTS
 from hypervisor.public.units import DomId
 from hypervisor.run_dir import claim
-from memcoord.testbed.runs import confine
-from memcoord.testbed.runs.rundir import EVENTS
+from memcoord.testbed.runs import hiding
 
 if TYPE_CHECKING:
     from backend.books import Books, KeptDomain
     from backend.host import HostBackend
+    from hypervisor.coordination.policy_process import Begin, PolicyProcess
     from hypervisor.loop import Hypervisor, OnEvent
 
 RUN_DIR_MODE = 0o700
 EXIT_FAILED, EXIT_CONFIG, EXIT_CRASHED = 1, 2, 70
+#: What a hypervisor is made of, and the process of its policy.
+PARTS = (
+    *("backend.books", "backend.host", "backend.options", "hypervisor.loop", "policies.forked"),
+    *("hypervisor.coordination.coordinator", "hypervisor.coordination.policy_process"),
+)
 #: Needs of policies (``policies.base.NEEDS``) that a real host measures: not the ages of pages.
 MEASURED = ("mrc",)
 
 
 def serve(
-    config: HypervisorConfig, run_dir: Path, watch_fd: int = -1, held: Held | None = None
+    config: HypervisorConfig,
+    run_dir: Path,
+    watch_fd: int = -1,
+    held: Held | None = None,
+    policy: PolicyProcess | None = None,
 ) -> int:
     """Run a hypervisor in ``run_dir`` until it is stopped; returns the exit status.
 
     With a keeper (``held``) whatever goes wrong ends this process at once, so that what is kept
-    stays as it is.
+    stays as it is. ``policy``: the process of its policy, if that was started already.
     """
     from backend.options import check_options
 
@@ -69,8 +80,8 @@ def serve(
         if not held.is_kept:  # a keeper has claimed it
             stack.enter_context(claim(run_dir))
         run_dir.chmod(RUN_DIR_MODE)
-        confine.hide()
-        confine.raise_files_limit()
+        hiding.hide()
+        hiding.raise_files_limit()
         events = stack.enter_context((run_dir / EVENTS).open("a", encoding="utf-8"))
 
         def on_event(event: str, fields: dict[str, Any]) -> None:
@@ -80,7 +91,12 @@ def serve(
                 events.flush()
 
         with _sudden_death(held):
-            host = _compose(config, run_dir, stack, on_event, watch_fd, held)
+            policy = policy or start_policy(config)
+            policy.tell = lambda line: on_event(
+                "policy-said", {"policy": config.policy, "text": line}
+            )
+            stack.callback(policy.close)
+            host = _compose(config, run_dir, stack, on_event, watch_fd, held, policy)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: host.shutdown())
             if interrupted:  # code being imported or compiled has swallowed the exception
@@ -92,6 +108,14 @@ def serve(
     return 0
 
 
+def start_policy(config: HypervisorConfig, begin: Begin | None = None) -> PolicyProcess:
+    """The process of the policy that ``config`` names; ``begin`` starts the first one."""
+    from hypervisor.coordination.policy_process import PolicyProcess
+
+    deadline_s = config.policy_deadline_ms / 1000
+    return PolicyProcess(config.policy, deadline_s=deadline_s, measured=MEASURED, begin=begin)
+
+
 def _compose(
     config: HypervisorConfig,
     run_dir: Path,
@@ -99,21 +123,14 @@ def _compose(
     on_event: OnEvent,
     watch_fd: int,
     held: Held,
+    policy: PolicyProcess,
 ) -> Hypervisor:
     """A hypervisor that is ready to run, closed when ``stack`` unwinds."""
     from hypervisor.coordination.coordinator import Coordinator
-    from hypervisor.coordination.policy_process import PolicyProcess
     from hypervisor.loop import Hypervisor
     from policies import PolicyError
     from policies.base import MRC_POINTS
 
-    policy = PolicyProcess(
-        config.policy,
-        deadline_s=config.policy_deadline_ms / 1000,
-        measured=MEASURED,
-        tell=lambda line: on_event("policy-said", {"policy": config.policy, "text": line}),
-    )
-    stack.callback(policy.close)
     if held.saved is None:
         try:
             policy.wait()
@@ -168,9 +185,13 @@ def _sudden_death(held: Held) -> Iterator[None]:
 
 def serve_kept(config: HypervisorConfig, run_dir: Path, channel: Channel) -> int:
     """Be a hypervisor of the keeper at the other end of ``channel``; returns the exit status."""
+    from policies import forked
+
+    # The policy's process is forked while there is nothing of a run in this one.
+    policy = start_policy(config, forked.start)
     held = Held(channel)
     try:
-        return serve(config, run_dir, held.watch_fd, held)
+        return serve(config, run_dir, held.watch_fd, held, policy)
     finally:
         held.close()
 
@@ -183,11 +204,17 @@ def layout() -> str:
     return f"{saved.LAYOUT}.{lib.mc_books_layout():x}.{LAYOUT:x}"
 
 
+def load(config: HypervisorConfig) -> None:
+    """Import all that a hypervisor of ``config`` and its policy run; kernels of tmem that no cache
+    has are compiled."""
+    for name in PARTS:
+        importlib.import_module(name)
+    if config.tmem_max_pages:
+        importlib.import_module("tmem.pool")
+
+
 def rehearse(config: HypervisorConfig) -> None:
-    """Load all that a hypervisor of ``config`` runs: make its memory, recover it, give it up."""
-    import hypervisor.coordination.coordinator
-    import hypervisor.coordination.policy_process
-    import hypervisor.loop  # noqa: F401
+    """Run what a start and a restart of ``config`` run: make its memory, recover it, give it up."""
     from backend.books import Books
 
     made = Books()

@@ -4,46 +4,73 @@
 ``hypervisor.json`` there says, until the hypervisor is asked to shut down, this process gets
 SIGTERM or SIGINT, or WATCH_FD ends. Ready when ``control.ipc`` answers ``ping``. Its exit code is
 the hypervisor's: 0, 1 failed, 2 a wrong configuration. ``hypervisor.keeping`` has the rules.
+Rule: what is imported at the top is imported before the standby is started, on which everybody
+waits. The keeper itself is imported while the standby loads.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from hypervisor.keeping.keeper import Installation, Keeper
 from hypervisor.public.errors import ConfigError, MemcoordError
-from memcoord.testbed.runs import confine
+from hypervisor.run_dir import claim
+from memcoord.testbed.runs import hiding
 
 STANDBY = "memcoord.testbed.live.standby"
 
 
-def here() -> Installation:
-    """The installation that runs this."""
-    return Installation(sys.executable, str(confine.ROOT))
+def keep(run_dir: Path, watch_fd: int = -1, meanwhile: Callable[[], object] = lambda: None) -> int:
+    """Keep ``run_dir`` served; the exit status. Errors are the hypervisor's.
+
+    ``meanwhile`` is called once, while the first standby loads.
+    """
+    hiding.hide()
+    hiding.gain_nothing()
+    hiding.raise_files_limit()
+    with claim(run_dir) as lock:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                standby = _start(run_dir, *here(), theirs.fileno(), lock)
+            except OSError as error:
+                raise MemcoordError(f"no process could be started: {error.strerror}") from None
+
+        from hypervisor.keeping.keeper import Installation, Keeper
+
+        meanwhile()
+
+        def start(where: Installation, channel_fd: int, lock_fd: int) -> subprocess.Popen[bytes]:
+            return _start(run_dir, where.python, where.packages, channel_fd, lock_fd)
+
+        installation, first = Installation(*here()), (standby, ours)
+        keeper = Keeper(run_dir, start, installation, lock=lock, first=first, watch_fd=watch_fd)
+        return keeper.run()
 
 
-def keep(run_dir: Path, watch_fd: int = -1) -> int:
-    """Keep ``run_dir`` served; the exit status. Errors are the hypervisor's."""
+def here() -> tuple[str, str]:
+    """The installation that runs this: its Python, and the folder of its packages."""
+    return sys.executable, str(hiding.ROOT)
 
-    def start(where: Installation, channel_fd: int, lock_fd: int) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(filter(None, [where.packages, os.environ.get("PYTHONPATH")]))
-        # The standby is forked: numpy is to start no threads in it.
-        environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [where.python, "-P", "-m", STANDBY, str(run_dir), str(channel_fd)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=(channel_fd, lock_fd),
-            process_group=0,
-        )
 
-    confine.hide()
-    confine.gain_nothing()
-    confine.raise_files_limit()
-    return Keeper(run_dir, start, here(), watch_fd=watch_fd).run()
+def _start(
+    run_dir: Path, python: str, packages: str, channel_fd: int, lock_fd: int
+) -> subprocess.Popen[bytes]:
+    """Start a standby of an installation; OSError."""
+    path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
+    # The standby is forked: numpy is to start no threads in it.
+    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [python, "-P", "-m", STANDBY, str(run_dir), str(channel_fd)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        pass_fds=(channel_fd, lock_fd),
+        process_group=0,
+    )
 
 
 def main(argv: list[str]) -> int:

@@ -1,9 +1,10 @@
 """One scenario under one policy: a hypervisor process, its domains, and the order of their lives.
 
 Owns: the order of a run.
-  1. hypervisor.json and a file per domain are written; the hypervisor starts and answers a ping.
-  2. all processes of domains start; those that start together attach and wait for each other, the
-     late ones wait outside (``barrier``).
+  1. hypervisor.json and a file per domain are written; the hypervisor and all processes of domains
+     start, beside each other; the hypervisor answers a ping.
+  2. domains that start together attach and wait for each other, the late ones wait outside
+     (``barrier``).
   3. domains go at their time; statistics are read until every domain has ended.
   4. the hypervisor is asked to shut down; remaining processes are ended; sockets are removed.
 A domain that dies is noted and the run goes on. The hypervisor's death, a signal, or a run that
@@ -49,6 +50,8 @@ GUEST_MODULE = "memcoord.testbed.guests.replaying"
 #: In the folder of a domain: what its process is told, where it swaps.
 TOLD, SWAP = "config.json", "swap"
 POLL_MS = 50
+#: The same while somebody is on the way to a gate, where others wait.
+GATE_POLL_MS = 5
 #: No reference done and nothing ended for this long: the run is stuck.
 STALL_S = 60.0
 #: What domains get to make their streams and to attach.
@@ -122,6 +125,8 @@ class PolicyRun:
             self._hypervisor = hypervisor.start(launcher, self._directory, config)
             self._note_start("hypervisor", self._hypervisor)
             try:
+                for domain in self._domains:
+                    self._start_domain(domain)
                 self._wait_ready()
                 seen.subscribe()
                 self._gather()
@@ -182,6 +187,7 @@ class PolicyRun:
         self._directory.mkdir(mode=0o700)
         secret = secrets.token_hex()
         for domain in self._domains:
+            domain.holds = barrier.holds_of(domain, self._domains)
             told = GuestConfig(
                 directory=str(self._directory),
                 name=domain.spec.name,
@@ -192,6 +198,7 @@ class PolicyRun:
                 swap_file=str(self._folder(domain) / SWAP),
                 tmem=self._scenario.tmem != 0,
                 token=attach_token(secret, domain.spec.name),
+                holds=tuple(domain.holds),
             )
             self._folder(domain).mkdir(mode=0o700)
             (self._folder(domain) / TOLD).write_bytes(told.encode())
@@ -247,16 +254,14 @@ class PolicyRun:
     # During.
 
     def _gather(self) -> None:
-        """Start the domains' processes, and wait until each stands where it is to wait."""
+        """Let the domains attach, and wait until each stands where it is to wait."""
         self._progress.note("starting the domains")
-        for domain in self._domains:
-            self._start_domain(domain)
         barrier.attach_first(self._domains)
         deadline_s = time.monotonic() + GATHER_S
         while barrier.is_closed(self._domains):
             if time.monotonic() > deadline_s:
                 raise RunBroken(f"the domains were not ready after {GATHER_S:.0f} s")
-            for _ in self._statistics.read(POLL_MS):
+            for _ in self._statistics.read(GATE_POLL_MS):
                 pass  # of the time before the start, which is in no series
             self._check()
 
@@ -267,12 +272,11 @@ class PolicyRun:
         done_before = -1
         while any(domain.result is None for domain in self._domains):
             now_s = time.monotonic()
-            for domain in self._domains:
-                if not domain.is_going and self._is_due(domain):
-                    barrier.go(domain)
-                    self._event("go", process=domain.spec.name)
-                    moved_s = now_s
-            self._read(POLL_MS)
+            for domain in barrier.let_go(self._domains, self._statistics.elapsed_s):
+                self._event("go", process=domain.spec.name)
+                moved_s = now_s
+            is_held = any(not domain.is_going for domain in self._domains)
+            self._read(GATE_POLL_MS if is_held else POLL_MS)
             for domain in self._domains:
                 domain.crash_if_due()
             self._check()
@@ -285,16 +289,6 @@ class PolicyRun:
                 done_before, moved_s = done, now_s
             elif now_s - moved_s > STALL_S:
                 raise RunBroken(f"no reference was done for {STALL_S:.0f} s")
-
-    def _is_due(self, domain: RunningDomain) -> bool:
-        when = domain.spec.start_when
-        if when is None:
-            return self._statistics.elapsed_s >= domain.spec.start_after_s
-        return all(
-            other.result is not None or other.done >= when.done
-            for other in self._domains
-            if other.spec.name == when.domain
-        )
 
     def _start_domain(self, domain: RunningDomain) -> None:
         name, folder = domain.spec.name, self._folder(domain)

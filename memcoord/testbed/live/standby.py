@@ -1,7 +1,9 @@
 """The standby: it has loaded what a hypervisor needs, and forks one whenever the keeper says so.
 
 ``python -P -m memcoord.testbed.live.standby RUN_DIR CHANNEL_FD``, by the keeper only. Loading takes
-a second; a fork takes milliseconds, and the standby is as ready for the next as before.
+a third of a second; a fork takes milliseconds, and the standby is as ready for the next as before.
+The first hypervisor is forked as soon as all is imported. Then the standby rehearses, beside it,
+what will be wanted when that one dies.
 Rules: one thread, no memory of a run, no ZeroMQ, before each fork and after it. A hypervisor is
 forked twice over, so that the keeper becomes its parent, which hears how it ended.
 """
@@ -22,7 +24,7 @@ from hypervisor.public.errors import InternalError, MemcoordError
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.testbed.live import hypervisor_main
 from memcoord.testbed.live.hypervisor_main import EXIT_FAILED
-from memcoord.testbed.runs import confine
+from memcoord.testbed.runs import hiding
 
 #: The host that is made once so that all of its code is loaded.
 REHEARSAL_FRAMES = 16 * AREA_FRAMES
@@ -32,32 +34,45 @@ def wait(run_dir: Path, keeper: Channel) -> int:
     """Load, then fork hypervisors until the keeper ends; the exit code, also a hypervisor's."""
     try:
         config = read(run_dir / CONFIG_FILE)
-        load(config)
+        check(config)
+        hypervisor_main.load(config)
         layout = hypervisor_main.layout()
     except MemcoordError as error:
         keeper.send(failed(error))
         return EXIT_FAILED
-    if threading.active_count() > 1:
-        raise InternalError(f"a standby has threads: {threading.enumerate()}")
+    waiting = _waiting(keeper)
+    if waiting and _fork(waiting):
+        keeper.close()
+        return hypervisor_main.serve_kept(config, run_dir, channel_of(waiting[0]))
+    try:
+        rehearse(config)
+    except MemcoordError as error:
+        if not waiting:
+            keeper.send(failed(error))
+        else:  # that hypervisor serves, and the keeper starts another standby
+            sys.stderr.write(f"standby: {error}\n")
+        return EXIT_FAILED
     gc.collect()
-    gc.freeze()  # what is loaded stays shared with those that are forked
     keeper.send(Ready(layout))
     while (heard := keeper.receive()) is not None:
         message, fds = heard
-        if isinstance(message, Fork):
-            if _fork():
-                keeper.close()
-                return hypervisor_main.serve_kept(config, run_dir, channel_of(fds[0]))
-            os.close(fds[0])
+        if isinstance(message, Fork) and _fork(fds):
+            keeper.close()
+            return hypervisor_main.serve_kept(config, run_dir, channel_of(fds[0]))
     return 0
 
 
-def load(config: HypervisorConfig) -> None:
-    """Import everything, and run every kernel once, on a host that nobody attaches to.
+def _waiting(keeper: Channel) -> list[int]:
+    """What came with a ``Fork`` that is there already; empty without."""
+    try:
+        heard = keeper.receive(0.0)
+    except BlockingIOError:
+        return []
+    return heard[1] if heard is not None and isinstance(heard[0], Fork) else []
 
-    Kernels that no cache has yet are compiled: minutes, the first time on a machine.
-    """
-    check(config)
+
+def rehearse(config: HypervisorConfig) -> None:
+    """Run everything once, on a host that nobody attaches to."""
     hypervisor_main.rehearse(
         msgspec.structs.replace(
             config,
@@ -72,11 +87,16 @@ def load(config: HypervisorConfig) -> None:
     )
 
 
-def _fork() -> bool:
-    """True in the new process, which is no child of this one."""
+def _fork(fds: list[int]) -> bool:
+    """True in the new process, which is no child of this one; ``fds`` are closed in this one."""
+    if threading.active_count() > 1:
+        raise InternalError(f"a standby has threads: {threading.enumerate()}")
+    gc.freeze()  # what is loaded stays shared with those that are forked
     between = os.fork()
     if between:
         os.waitpid(between, 0)
+        for fd in fds:
+            os.close(fd)
         return False
     if os.fork():
         os._exit(0)
@@ -85,7 +105,7 @@ def _fork() -> bool:
 
 def main(argv: list[str]) -> int:
     """Entry point of the process."""
-    confine.hide()
+    hiding.hide()
     return wait(Path(argv[1]), channel_of(int(argv[2])))
 
 

@@ -39,6 +39,8 @@ class RunningDomain:
     result: DomainResult | None = None
     told_to_crash: bool = False  # it was killed because the scenario says so
     is_going: bool = False  # it was let through the gates of its start
+    is_let_in: bool = False  # it was let through the first of them, and attaches
+    holds: list[int] = field(default_factory=list)  # references after which it is yet to be held
     seen: list[tuple[float, int]] = field(default_factory=list)  # when, and references by then
     ram_moved: bool = False  # it had another target of RAM than it booted with
     begin_s: float | None = None  # of its first reference, as time.monotonic; once it is done
@@ -101,7 +103,7 @@ class RunningDomain:
             return self.last_seen("failed", f"no result: {error}")
         told = msgspec.structs.asdict(answer)
         self.begin_s = told.pop("begin_s")
-        self.end_s = answer.begin_s + answer.run_s
+        self.end_s = answer.begin_s + answer.run_s + told.pop("held_s")
         title = title_of(self.spec.workload)
         return DomainResult(domain=self.spec.name, workload=title, **told)
 

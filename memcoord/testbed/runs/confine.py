@@ -4,21 +4,20 @@
 ``Rights`` as JSON) does not name, for itself and whatever it starts, and becomes MODULE.
 
 Owns: the kernel's means, each used where the machine has it.
-  - PR_SET_DUMPABLE 0: no other process of this user reads the memory or the files of this one.
-    ``hide`` alone does that, which the hypervisor calls as well.
+  - PR_SET_DUMPABLE 0: no other process of this user reads the memory or the files of this one
+    (``hiding``).
   - no_new_privs, and no capabilities: root inside is root over nothing.
   - Landlock: no file but those named; no ptrace and, from ABI 6 on, no signal to the outside; from
     ABI 4 on no TCP. Landlock cannot stop a connect() to a socket's path: that is why the control
     plane wants a token, which a confined process cannot read.
   - A user and a PID namespace (``namespaces``) and a control group (``cgroups``): the domain ends
     as a whole, whatever it has forked.
-``docs/security.md`` says what then holds. Called by the launcher, the hypervisor process, doctor.
+``docs/security.md`` says what then holds. Called by the launcher, doctor.
 """
 
 import contextlib
 import ctypes
 import os
-import resource
 import runpy
 import stat
 import struct
@@ -28,13 +27,10 @@ from pathlib import Path
 import msgspec
 
 from memcoord.testbed.runs import cgroups, namespaces
+from memcoord.testbed.runs.hiding import ROOT, gain_nothing, hide
 
-#: Set to 1: processes may be traced, by gdb or perf, and leave cores.
-DEBUG_VARIABLE = "MEMCOORD_DEBUG"
 MODULE = "memcoord.testbed.runs.confine"
-NOFILE_MAX = 65536
 
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 # The same numbers on every machine that has them.
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 _CREATE_RULESET_VERSION, _RULE_PATH_BENEATH = 1, 1
@@ -53,7 +49,6 @@ SYSTEM_READ = (
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/sys/vm", "/dev/urandom", "/dev/random"),
 )
 SYSTEM_WRITE = ("/dev/null", "/dev/zero", "/dev/full")
-ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("backend", "frontend", "hypervisor", "memcoord", "policies", "tmem")
 
 
@@ -67,31 +62,6 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     cgroup: str = ""  # the control group to live in
-
-
-def is_debugging() -> bool:
-    """Whether DEBUG_VARIABLE is set."""
-    return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
-
-
-def hide() -> bool:
-    """Let no other process of this user trace this one, unless DEBUG_VARIABLE is set; whether."""
-    if is_debugging():
-        return False
-    return bool(_libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
-
-
-def gain_nothing() -> None:
-    """Let no program that this process starts have more rights than it has itself."""
-    _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
-def raise_files_limit() -> None:
-    """As many file descriptors as this user may have, at most NOFILE_MAX."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = NOFILE_MAX if hard == resource.RLIM_INFINITY else min(hard, NOFILE_MAX)
-    if soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def landlock_abi() -> int:
@@ -132,7 +102,7 @@ def confine(rights: Rights) -> None:
     rules = _ruleset(libc, abi, rights) if abi else -1
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     libc.capset(header, bytes(24))
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    gain_nothing()
     if rules >= 0:
         _checked(libc.syscall(_SYS_LANDLOCK_RESTRICT, rules, 0))
         os.close(rules)

@@ -4,7 +4,6 @@ Owns: reading /proc and /sys. Every function returns a plain value and never rai
 cannot be read is "unknown" or 0, because a measurement without it is still a measurement.
 """
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -110,11 +109,13 @@ def git_commit(directory: Path | None = None) -> str:
 
 def versions() -> dict[str, str]:
     """Python and the distributions that a result depends on."""
+    from importlib import metadata
+
     found = {"python": platform.python_version(), "implementation": sys.implementation.name}
     for name in _VERSIONED:
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
             found[name] = UNKNOWN
     return found
 

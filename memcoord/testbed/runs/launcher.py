@@ -27,7 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-from memcoord.testbed.runs.confine import ROOT, Rights, command
+from memcoord.testbed.runs.confine import Rights, command
+from memcoord.testbed.runs.hiding import ROOT
 
 #: How long a child may take to end after being asked, after SIGTERM, and after SIGKILL.
 ASK_S = 5.0

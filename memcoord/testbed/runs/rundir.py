@@ -26,13 +26,13 @@ import msgspec
 from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.messages import SOCKET_PATH_BYTES_MAX, SOCKETS
+from hypervisor.public.run_files import EVENTS as EVENTS
 from hypervisor.run_dir import drop_lock, is_locked, take_lock
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.identity import ProcessId, alive, identify
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-EVENTS = "events.jsonl"
 LOCK = "run.lock"
 LONGEST_SOCKET = max(SOCKETS, key=len)
 MANIFEST_BYTES_MAX = 1 << 20
@@ -96,6 +96,11 @@ class RunDir:
         self.manifest.processes.append(identify(role, pid))
         self._save()
 
+    def describe(self) -> None:
+        """Say in the manifest on what machine and with what versions this runs; takes a while."""
+        self.manifest.versions, self.manifest.machine = facts.versions(), facts.describe()
+        self._save()
+
     def record_files(self, names: Iterable[str]) -> None:
         """Name files of this directory that ``clean`` may remove when the run is dead."""
         self.manifest.files.extend(name for name in names if name not in self.manifest.files)
@@ -154,10 +159,12 @@ def create(
     config: dict[str, Any] | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
     again: bool = False,
+    described: bool = True,
 ) -> RunDir:
     """A fresh run directory, at ``path`` or below ``base``; its first process is the caller.
 
     ``again``: also the directory of an earlier run of ``scenario`` that lives no more.
+    ``described``: at once, else the caller has ``describe`` called when there is time.
     ConfigError when the path is too long for a socket or in use, RunDirError when not writable.
     """
     name = f"{_utc('%y%m%d-%H%M%S')}-{_UNSAFE.sub('-', scenario)[:SLUG_MAX]}-{secrets.token_hex(2)}"
@@ -181,6 +188,8 @@ def create(
         drop_lock(where / LOCK, lock)
         raise
     run.record_process(LAUNCHER, os.getpid())
+    if described:
+        run.describe()
     return run
 
 
@@ -198,8 +207,6 @@ def _begun(where: Path, scenario: str, seed: int | None, config: dict[str, Any] 
         started_utc=_utc(),
         argv=[os.fsencode(word).decode(errors="replace") for word in sys.argv],
         seed=seed,
-        versions=facts.versions(),
-        machine=facts.describe(),
         config=config or {},
     )
 

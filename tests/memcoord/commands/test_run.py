@@ -79,7 +79,7 @@ HYPERVISOR = """
 """
 GUEST = """
     import json, os, pathlib, sys, time
-    from memcoord.testbed.guests.gates import MADE, READY, stand_at
+    from memcoord.testbed.guests.gates import MADE, READY, held_at, stand_at
     from memcoord.testbed.runs.launcher import end_with_parent
 
     end_with_parent()
@@ -108,6 +108,8 @@ GUEST = """
     if name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is to crash":
         time.sleep(600)
     is_quick = name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is over at once"
+    for references in () if is_quick else config["holds"]:
+        stand_at(held_at(references))
     while not is_quick and not pathlib.Path(config["directory"], "published").exists():
         time.sleep(0.01)
     print(json.dumps(dict(references=4, faults=3, tmem_hits=2, swap_ins=1, swap_outs=1,
@@ -444,6 +446,8 @@ def test_a_domain_starts_when_another_has_come_far_enough(run: Run, tmp_path: Pa
     # All processes wait before the first goes, and a late one goes when its time has come.
     assert max(at["started", name] for name in ("vm1", "vm2", "vm3")) < at["go", "vm1"]
     assert at["go", "vm1"] < at["go", "vm2"] < at["done", "vm2"] < at["go", "vm3"]
+    # vm1 could not be over before vm2 had begun, however late anybody looked.
+    assert at["go", "vm2"] < at["done", "vm1"]
 
 
 def test_a_domain_that_is_never_ready_ends_the_run(

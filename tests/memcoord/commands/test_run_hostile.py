@@ -123,7 +123,7 @@ def test_ctrl_c_that_an_import_swallows_still_ends_the_hypervisor(
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("memcoord.testbed.runs.confine.hide", swallow)
+    monkeypatch.setattr("memcoord.testbed.runs.hiding.hide", swallow)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -56,8 +57,10 @@ def test_the_run_directory_tells_how_it_ended(
 ) -> None:
     served: list[Path] = []
 
-    def served_by_nobody(run_dir: Path) -> int:
+    def served_by_nobody(run_dir: Path, meanwhile: Callable[[], None]) -> int:
         served.append(run_dir)
+        assert rundir.read_manifest(run_dir).machine == {}
+        meanwhile()
         if len(served) > 1:
             raise RuntimeError("broken")
         return 0
@@ -69,6 +72,7 @@ def test_the_run_directory_tells_how_it_ended(
         serve.host_command(None, str(two))
     assert served == [one, two]
     assert rundir.read_manifest(one).state == "finished"
+    assert rundir.read_manifest(one).machine["cores"] >= 1
     assert rundir.read_manifest(two).state == "failed"
     assert "attach.sock" in rundir.read_manifest(one).files
 
@@ -121,14 +125,14 @@ def test_a_signal_ends_a_real_one_and_leaves_no_socket(
 def test_a_directory_is_used_again_once_its_hypervisor_has_ended(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "keep", lambda run_dir: 0)
+    monkeypatch.setattr(serve, "keep", lambda run_dir, **_: 0)
     for _ in range(2):
         assert serve.host_command(None, str(short_path / "hv")) == 0
     assert rundir.read_manifest(short_path / "hv").state == "finished"
     with pytest.raises(ConfigError, match="holds a run already"):
         rundir.create("main", path=short_path / "hv", again=True)
 
-    def serve_beside(run_dir: Path) -> int:
+    def serve_beside(run_dir: Path, **_: object) -> int:
         manifest = (run_dir / rundir.MANIFEST).read_bytes()
         with pytest.raises(ConfigError, match=f"process {os.getpid()}"):
             serve.host_command(None, str(run_dir))

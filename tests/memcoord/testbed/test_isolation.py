@@ -17,7 +17,7 @@ import pytest
 from hypervisor.config import DomainConfig, HypervisorConfig, attach_token
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES
 from memcoord.testbed.live import hypervisor
-from memcoord.testbed.runs import cgroups, confine, control_client, namespaces
+from memcoord.testbed.runs import cgroups, confine, control_client, hiding, namespaces
 from memcoord.testbed.runs.cgroups import Slice
 from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.identity import start_ticks
@@ -160,7 +160,7 @@ def test_a_violator_is_ended_with_all_that_it_forked(short_path: Path, grouped: 
 
 HIDDEN = """
 import ctypes, sys
-from memcoord.testbed.runs.confine import hide
+from memcoord.testbed.runs.hiding import hide
 sys.stdout.write(f"{hide()} {ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)}")
 """
 
@@ -170,7 +170,7 @@ def test_processes_are_hidden_unless_debugging_was_asked_for(debug: str, said: s
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-P", "-c", HIDDEN],
-        env={**environment, confine.DEBUG_VARIABLE: debug},
+        env={**environment, hiding.DEBUG_VARIABLE: debug},
         capture_output=True,
         text=True,
         timeout=60,

@@ -251,12 +251,31 @@ def test_a_pause_is_slept_in_naps_that_follow_the_target(memory: FakeMemory) -> 
     assert memory.balanced == 2
 
 
+def test_a_program_is_held_after_so_many_references(memory: FakeMemory) -> None:
+    held: list[tuple[int, int]] = []
+    work = Replay(
+        replace(SWEEP, pauses=((5, 0.0),)),
+        memory,
+        name="vm7",
+        number=7,
+        holds=(0, 3, 5),
+        hold=lambda done: held.append((done, memory.references)),
+        clock=iter(range(100)).__next__,
+    )
+    work.run()
+    assert held == [(0, 0), (3, 3), (5, 5)]
+    assert (memory.references, work.held_s) == (len(SWEEP), 3)
+
+
 def test_a_stream_is_replayed_whole(memory: FakeMemory) -> None:
     pauses = ((7, 0.0), (50, 1.0))
     stream = anonymous("long", held(np.arange(100) % 2, np.zeros(100)), 2, pauses)
-    found = [(pause_s, len(pages), more) for pause_s, pages, _, more in pieces(stream, 40)]
-    assert found == [(0.0, 7, False), (0.0, 40, True), (0.0, 3, False), (1.0, 40, True),
-                     (0.0, 10, False)]  # fmt: skip
+    found = [
+        (begin, pause_s, len(pages), more)
+        for begin, pause_s, pages, _, more in pieces(stream, (7, 60, 100), 40)
+    ]
+    assert found == [(0, 0.0, 7, False), (7, 0.0, 40, True), (47, 0.0, 3, False),
+                     (50, 1.0, 10, False), (60, 0.0, 40, False)]  # fmt: skip
     work = Replay(stream, memory, name="vm7", number=7, sleep=lambda seconds: None)
     work.run()
     assert (memory.references, memory.goes_on) == (100, False)
