@@ -17,7 +17,8 @@ import msgspec
 
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.guests._content import ffi, lib
-from memcoord.testbed.scenarios.workloads import Workload, decode_size
+from memcoord.testbed.scenarios.sizes import decode_size
+from memcoord.testbed.scenarios.workloads import Workload
 from memcoord.testbed.streams import Stream
 
 #: Version of the pages of a program's file before the program runs, as program.h says.

@@ -91,7 +91,10 @@ def _apart(domain: RunningDomain, together: Sequence[RunningDomain]) -> str:
 
 
 def done_at(domain: RunningDomain, time_s: float) -> float:
-    """The part of its references that ``domain`` had done at a time, between what was seen."""
+    """The part of its references that ``domain`` had done at a time, between what was seen.
+
+    A program that does not say how much it does has done nothing until it ends.
+    """
     if domain.end_s is not None and time_s >= domain.end_s:
         return 1.0
     begin = (-1.0 if domain.begin_s is None else domain.begin_s, 0)
@@ -102,7 +105,7 @@ def done_at(domain: RunningDomain, time_s: float) -> float:
     after = bisect.bisect_right(seen, (time_s, domain.length + 1))
     before_s, before = seen[max(after - 1, 0)]
     if after in (0, len(seen)):
-        return before / domain.length
+        return before / max(domain.length, 1)
     next_s, following = seen[after]
     share = (time_s - before_s) / max(next_s - before_s, 1e-9)
-    return (before + (following - before) * share) / domain.length
+    return (before + (following - before) * share) / max(domain.length, 1)

@@ -92,6 +92,37 @@ def test_a_spawned_pool_is_of_the_domain(paged: Exec, tmp_path: Path) -> None:
     assert said["figures"]["processes"] >= 3
 
 
+#: Its memory is short, and shared: with a child that lives while it grows, and by one that has ended.
+SHARED = """
+import os, signal
+pages, more = 2900, 3000
+kept = bytearray(bytes(range(256)) * 16 * pages)
+for lives in (True, False):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        signal.pause() if lives else os._exit(0)
+    if not lives:
+        os.wait()
+    grown = bytearray(bytes(range(255, -1, -1)) * 16 * more)
+    print(sum(kept[7::4096]), sum(grown[7::4096]))
+    if lives:
+        os.kill(child, 9)
+        os.wait()
+    del grown
+"""
+
+
+def test_memory_that_a_fork_shares_is_within_the_limit(paged: Exec) -> None:
+    argv = [sys.executable, "-c", SHARED]
+    done, said = paged(argv, "small")
+    assert (done.returncode, done.stdout) == (0, outside(argv)), done.stderr
+    figures = said["figures"]
+    assert figures["forks"] == 2
+    assert figures["forced_pages"] == 0, figures
+    assert figures["peak_pages"] <= figures["limit_pages"] + SLACK_PAGES, figures
+
+
 def test_sort_and_xz(paged: Exec, tmp_path: Path) -> None:
     for tool in ("sort", "xz"):
         if shutil.which(tool) is None:
