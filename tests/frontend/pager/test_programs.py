@@ -92,19 +92,25 @@ def test_a_spawned_pool_is_of_the_domain(paged: Exec, tmp_path: Path) -> None:
     assert said["figures"]["processes"] >= 3
 
 
-#: Its memory is short, and shared: with a child that lives while it grows, and by one that has ended.
+#: Memory is short and shared: with a child that lives while it grows, then with one that has ended.
 SHARED = """
 import os, signal
-pages, more = 2900, 3000
-kept = bytearray(bytes(range(256)) * 16 * pages)
+def made(pages):
+    made = bytearray(pages * 4096)
+    for page in range(pages):
+        made[page * 4096 + 7] = 1 + page % 200
+    return made
+
+kept = made(2000)
 for lives in (True, False):
+    assert sum(kept[7::4096]) == sum(1 + page % 200 for page in range(2000))
     child = os.fork()
     if child == 0:
         signal.alarm(60)
         signal.pause() if lives else os._exit(0)
     if not lives:
         os.wait()
-    grown = bytearray(bytes(range(255, -1, -1)) * 16 * more)
+    grown = made(3000)
     print(sum(kept[7::4096]), sum(grown[7::4096]))
     if lives:
         os.kill(child, 9)
