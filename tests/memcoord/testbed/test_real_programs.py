@@ -187,8 +187,8 @@ def test_a_program_without_a_unit_is_not_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_run_of_four_programs(tmp_path: Path) -> None:
-    """One is short and reports, one waits for it and has its lines counted; failed; confined."""
+def test_a_run_of_five_programs(tmp_path: Path) -> None:
+    """One is short and reports, one waits for it; others fail, are confined, take too long."""
     if obstacle := userfaults.probe().obstacle():
         pytest.skip(obstacle)
     given = tmp_path / "given.txt"
@@ -209,6 +209,7 @@ def test_a_run_of_four_programs(tmp_path: Path) -> None:
         },
         domain("vm3", argv=["sh", "-c", "echo why >&2; exit 3"]),
         domain("vm4", argv=["sh", "-c", IN_A_SANDBOX], env={"MINE": str(tmp_path)}, sandbox=True),
+        domain("vm5", argv=["sleep", "50"], limit_s=0.5),
     )
     scenario["domain"][1]["workload"]["files"] = [str(given)]
     file = tmp_path / "some.toml"
@@ -218,12 +219,13 @@ def test_a_run_of_four_programs(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 1, done.stderr
     (policy,) = json.loads(done.stdout)["policies"]
-    vm1, vm2, vm3, vm4 = policy["domains"]
+    vm1, vm2, vm3, vm4, vm5 = policy["domains"]
     assert (vm1["state"], vm2["state"]) == ("done", "done"), done.stdout
     assert (vm1["references"], vm2["references"]) == (10, 3)
     assert vm1["faults"] > 0
     assert vm1["tmem_hits"] + vm1["swap_ins"] > 0
     assert vm4["state"] == "done", vm4["reason"]
+    assert (vm5["state"], "longer than it may" in vm5["reason"]) == ("failed", True)
     assert (vm3["state"], vm3["reason"].rpartition(": ")[2]) == ("failed", "why")
     kept = tmp_path / "r" / "1-greedy"
     assert (kept / "vm1" / "stdout.txt").read_text() == "walked vm1 1\n"
