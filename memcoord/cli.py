@@ -143,16 +143,11 @@ def exec_(
     swap_dir: Annotated[
         str | None, typer.Option("--swap-dir", metavar="DIR", help="Where the swap file is.")
     ] = None,
-    sandbox: Annotated[
-        bool, typer.Option("--sandbox", help="Confine it: no rights of yours but those given.")
-    ] = False,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="No rights but those given.")] = False,
     read: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATH", help="In a sandbox: what it may read beside the system."),
+        list[str] | None, typer.Option(metavar="PATH", help="In a sandbox: what it may read.")
     ] = None,
-    write: Annotated[
-        list[str] | None, typer.Option(metavar="PATH", help="The same, to write.")
-    ] = None,
+    write: Annotated[list[str] | None, typer.Option(metavar="PATH", help="And write.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="At the end, one JSON object on standard error.")
     ] = False,
