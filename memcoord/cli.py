@@ -136,6 +136,11 @@ def exec_(
     swap_dir: Annotated[
         str | None, typer.Option("--swap-dir", metavar="DIR", help="Where the swap file is.")
     ] = None,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="No rights but those given.")] = False,
+    read: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="In a sandbox: what it may read.")
+    ] = None,
+    write: Annotated[list[str] | None, typer.Option(metavar="PATH", help="And write.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="At the end, one JSON object on standard error.")
     ] = False,
@@ -143,7 +148,8 @@ def exec_(
     """Run any program in a domain, unmodified, and say what memory it used and waited for."""
     from memcoord.commands.exec_program import Options, exec_command
 
-    options = Options(name, ram, max_, run_dir, memory, swap_dir)
+    given = tuple(read or ()), tuple(write or ())
+    options = Options(name, ram, max_, run_dir, memory, swap_dir, sandbox, *given)
     raise typer.Exit(exec_command(program, options, as_json))
 
 

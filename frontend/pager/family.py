@@ -16,13 +16,12 @@ import select
 import shutil
 import socket
 import struct
-import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from frontend.domain import Domain, Handles
-from frontend.pager import library
+from frontend.pager import library, meeting
 from hypervisor.public.errors import MemcoordError, NoMemory
 
 ROWS = 63
@@ -49,20 +48,42 @@ class Lent(NamedTuple):
         return cls(*(os.dup(fd) for fd in (handles.ram, handles.meta, handles.bell)))
 
 
-class Family:
-    """A context manager; leaving it ends every program of the domain that still runs."""
+class Helper(NamedTuple):
+    """What programs of a sandbox are helped with: they lack the right to be told of their forks.
 
-    def __init__(self, domain: Domain, lent: Lent, slots: int, swap_dir: str) -> None:
-        self._domain, self._lent = domain, lent
+    ``enable`` enables a userfaultfd and gives 0, or minus errno; ``device`` makes userfaultfds.
+    """
+
+    enable: Callable[[int], int]
+    device: int
+
+
+class Family:
+    """A context manager; leaving it ends every program of the domain that still runs.
+
+    ``directory``: where the socket is, an empty one of the caller's; without, one is made.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        lent: Lent,
+        slots: int,
+        swap_dir: str,
+        *,
+        directory: str = "",
+        helper: Helper | None = None,
+    ) -> None:
+        self._domain, self._lent, self._helper = domain, lent, helper
         self._lib: Any = library.load()
         self._licences = array("I")
         self._rows: dict[int, int] = {}  # connection's fd -> row
         self._connections: dict[int, socket.socket] = {}
         with contextlib.ExitStack() as undo:
-            self._directory = tempfile.mkdtemp(prefix="memcoord-")
+            self._directory = directory or meeting.fresh()
             undo.callback(shutil.rmtree, self._directory, ignore_errors=True)
             #: A name without blanks and colons, which LD_PRELOAD takes for ends of names.
-            self.preload = os.path.join(self._directory, "pager.so")
+            self.preload = os.path.join(self._directory, meeting.PRELOAD)
             os.symlink(library.path(), self.preload)
             self._swap = _swap_file(swap_dir)
             undo.callback(os.close, self._swap)
@@ -80,7 +101,7 @@ class Family:
             undo.callback(self._lib.mcp_command_close)
             self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(self._listener.close)
-            self.address = os.path.join(self._directory, "s")
+            self.address = os.path.join(self._directory, meeting.SOCKET)
             self._listener.bind(self.address)
             self._listener.listen(ROWS)
             self._listener.setblocking(False)
@@ -121,7 +142,7 @@ class Family:
         for fd, _ in self._poll.poll(timeout_s * 1000):
             if fd == self._listener.fileno():
                 self._accept()
-            elif fd in self._rows:
+            elif fd in self._rows and not self._helped(fd):
                 self._leave(fd)
 
     def _accept(self) -> None:
@@ -135,7 +156,15 @@ class Family:
                 connection.close()
                 return
             row = min(free)
-            fds = [self._memfd, self._lent.ram, self._lent.meta, self._lent.bell, self._swap]
+            device = self._helper.device if self._helper else self._swap  # which makes none
+            fds = [
+                self._memfd,
+                self._lent.ram,
+                self._lent.meta,
+                self._lent.bell,
+                self._swap,
+                device,
+            ]
             try:
                 socket.send_fds(connection, [_ROW.pack(row)], fds)
             except OSError:
@@ -143,7 +172,26 @@ class Family:
                 return
             self._rows[connection.fileno()] = row
             self._connections[connection.fileno()] = connection
-            self._poll.register(connection, 0)  # a hang-up is told unasked
+            # A hang-up is told unasked.
+            self._poll.register(connection, select.POLLIN if self._helper else 0)
+
+    def _helped(self, fd: int) -> bool:
+        """Enable the userfaultfd that a program sends; False when it has hung up."""
+        if self._helper is None:
+            return False
+        fds: list[int] = []
+        try:
+            said, fds, _, _ = socket.recv_fds(self._connections[fd], _ROW.size, 1)
+            if said and fds:
+                self._connections[fd].send(_ROW.pack(self._helper.enable(fds[0])))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            for one in fds:
+                os.close(one)
+        return bool(said)
 
     def _leave(self, fd: int) -> None:
         self._poll.unregister(fd)
@@ -198,8 +246,8 @@ class Family:
         """What a fault waited at most, in that many of 1000 cases."""
         return int(self._lib.mcp_command_wait_ns(permille))
 
-    def report(self) -> None:
-        """Publish the figures for the policy."""
+    def report(self, work: int | None = None) -> None:
+        """Publish the figures for the policy; ``work``: units of the program's, where known."""
         now = self.figures()
         self._domain.report(
             used_frames=now["used_pages"] + (1 << STAGING_ORDER),
@@ -208,6 +256,7 @@ class Family:
             swap_ins=now["disk_pages_in"],
             swap_outs=now["disk_pages_out"],
             stall_ns=now["wait_ns"],
+            references=work,
         )
 
 

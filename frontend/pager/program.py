@@ -1,30 +1,36 @@
-"""A program and its domain, from start to end: ``run``.
+"""A program and its domain, from start to end: ``in_domain`` and ``run``.
 
-Owns: the child process, its environment, the signals passed on to it, and what is said of it at the
-end. The program has the caller's terminal, standard files, directory and rights; nothing of the
-hypervisor's is handed to it but its own domain's memory.
+Owns: the domain of a program, the signals passed on to its process, and what is said of it at the
+end. Who calls ``run`` starts the process, with ``environment``; it has the rights that this gives
+it, and nothing of the hypervisor's but its own domain's memory.
 Rules: signals are handled in the main thread. ``run`` ends when the program does; what the program
 has started and left behind ends then, because its memory does.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
 
 import msgspec
 
 from frontend.domain import Domain
+from frontend.handshake import join
 from frontend.pager import library
-from frontend.pager.family import Family
-from hypervisor.public.errors import PeerGone
+from frontend.pager.family import Family, Helper, Lent
+from hypervisor.public.errors import MemcoordError, PeerGone
 from hypervisor.public.units import FRAME_BYTES
 
+ATTACH_S = 30.0
+#: Swap space and tmem together, in pages of the domain's largest size; at least SLOTS_LEAST.
+SLOTS_PER_FRAME = 4
+SLOTS_LEAST = 1 << 18
 STEP_S = 0.02
 REPORT_S = 0.1
 #: For what a program left behind to end, once told.
@@ -72,13 +78,59 @@ class Outcome(msgspec.Struct, frozen=True):
         return found
 
 
-def run(argv: Sequence[str], domain: Domain, family: Family) -> Outcome:
-    """Run ``argv`` in ``domain`` to its end; OSError when it cannot be started."""
+@contextmanager
+def in_domain(
+    path: str,
+    name: str,
+    max_frames: int,
+    mechanism: str,
+    swap_dir: str,
+    *,
+    token: str = "",
+    directory: str = "",
+    helper: Helper | None = None,
+) -> Iterator[tuple[Domain, Family]]:
+    """A domain that programs may run in, attached within ATTACH_S to the hypervisor at ``path``.
+
+    Leaving it ends every program that still runs. ``frontend.attach`` says what is raised, and what
+    ``max_frames`` and ``mechanism`` are for; ``Family``, what the last two are.
+    """
+    lent: list[Lent] = []
+    domain = join(
+        path, name, max_frames,
+        doorbell="futex", timeout_s=ATTACH_S, wait=True, token=token, mechanism=mechanism,
+        lend=lambda handles: lent.append(Lent.of(handles)),
+    )  # fmt: skip
+    with ExitStack() as stack:
+        stack.enter_context(domain)
+        for fd in lent[0]:
+            stack.callback(os.close, fd)
+        if domain.granule_frames != 1:
+            raise MemcoordError(
+                f"domain {name} is resized in steps of {domain.granule_frames} frames: "
+                f'configure it with mechanism = "{mechanism}" to run programs in it'
+            )
+        slots = max(domain.maxmem_frames * SLOTS_PER_FRAME, SLOTS_LEAST)
+        family = Family(domain, lent[0], slots, swap_dir, directory=directory, helper=helper)
+        yield domain, stack.enter_context(family)
+
+
+def run(
+    start: Callable[[], subprocess.Popen[bytes]],
+    domain: Domain,
+    family: Family,
+    *,
+    work: Callable[[], int | None] = lambda: None,
+    limit_s: float = math.inf,
+) -> Outcome:
+    """Run the process that ``start`` makes to its end; MemcoordError after ``limit_s``.
+
+    ``work``: its units of work so far, where they are known. What ``start`` raises is raised.
+    """
     begin_s = time.monotonic()
     family.follow_target()
-    preloaded = environment(os.environ, family)
-    with subprocess.Popen(argv, env=preloaded) as child, _passed_on(child):
-        _serve(child, domain, family)
+    with start() as child, _passed_on(child):
+        _serve(child, domain, family, work, begin_s + limit_s)
     wall_s = time.monotonic() - begin_s
     figures = family.figures()
     family.step(0)  # the program's own connection has hung up
@@ -114,13 +166,19 @@ def run_without_limit(argv: Sequence[str], why: str) -> Outcome:
 
 
 def environment(outer: Mapping[str, str], family: Family) -> dict[str, str]:
-    """What a program gets: everything, the pager first among what is loaded before it."""
+    """What a program gets: all of ``outer``, the pager first among what is loaded before it."""
     before = outer.get("LD_PRELOAD", "")
     preload = f"{family.preload} {before}".strip()
     return {**outer, "LD_PRELOAD": preload, library.DOMAIN_VARIABLE: family.address}
 
 
-def _serve(child: subprocess.Popen[bytes], domain: Domain, family: Family) -> None:
+def _serve(
+    child: subprocess.Popen[bytes],
+    domain: Domain,
+    family: Family,
+    work: Callable[[], int | None],
+    until_s: float,
+) -> None:
     """Until the program has ended. PeerGone, with the program dead, when the hypervisor is."""
     report_s = 0.0
     with _pidfd(child.pid) as pidfd, family.watching(pidfd):
@@ -131,9 +189,15 @@ def _serve(child: subprocess.Popen[bytes], domain: Domain, family: Family) -> No
                 child.kill()
                 raise PeerGone("the hypervisor is gone, and memory of the program with it")
             family.follow_target()
-            if time.monotonic() - report_s > REPORT_S:
-                report_s = time.monotonic()
-                family.report()
+            now_s = time.monotonic()
+            if now_s > until_s:
+                family.end()
+                child.kill()
+                raise MemcoordError("the program took longer than it may, and was ended")
+            if now_s - report_s > REPORT_S:
+                report_s = now_s
+                family.report(work())
+    family.report(work())
 
 
 @contextmanager
@@ -145,16 +209,20 @@ def _pidfd(pid: int) -> Iterator[int]:
         os.close(fd)
 
 
+def _passed_on(child: subprocess.Popen[bytes]) -> AbstractContextManager[None]:
+    return sent_on(child.send_signal)
+
+
 @contextmanager
-def _passed_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Signals go to the program; the keyboard's go there by themselves, and end us not."""
+def sent_on(send: Callable[[int], object]) -> Iterator[None]:
+    """Signals go to a program by ``send``; the keyboard's reach it by themselves, and spare us."""
 
     def forward(number: int, _: FrameType | None) -> None:
-        child.send_signal(number)
+        send(number)
 
     def wait(number: int, _: FrameType | None) -> None:
         if not os.isatty(0):  # then it came from a process, to us alone
-            child.send_signal(number)
+            send(number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     before |= {number: signal.signal(number, wait) for number in KEYBOARD}

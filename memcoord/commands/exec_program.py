@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,25 +19,32 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from frontend.handshake import join
 from frontend.pager import servable
-from frontend.pager.family import Family, Lent
-from frontend.pager.program import Outcome, run, run_without_limit
+from frontend.pager.program import (
+    Outcome,
+    environment,
+    in_domain,
+    run,
+    run_without_limit,
+    sent_on,
+)
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, parse_bytes
-from memcoord.testbed.runs import userfaults
+from memcoord.testbed.guests.boxed import Orders
+from memcoord.testbed.runs import sandbox, userfaults
+from memcoord.testbed.runs.confine import command
+from memcoord.testbed.runs.launcher import start_python
 
 if TYPE_CHECKING:
     from memcoord.testbed.live.hypervisor import Hypervisor
 
 MECHANISM = "balloon"
-#: Swap space and tmem together, in pages of the domain's largest size; at least SLOTS_LEAST.
-SLOTS_PER_FRAME = 4
-SLOTS_LEAST = 1 << 18
+BOXED = "memcoord.testbed.guests.boxed"
+#: Of what comes back from a sandbox.
+ANSWER_BYTES_MAX = 1 << 16
 #: Of a hypervisor of one's own, beside the domain's largest size: tmem, and its slack.
 TMEM_SHARE = 1
 SLACK_BYTES = 16 << 20
-ATTACH_S = 30.0
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -47,6 +56,9 @@ class Options(msgspec.Struct, frozen=True):
     run_dir: str | None
     memory: str | None
     swap_dir: str | None
+    sandbox: bool = False
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
 
 def exec_command(argv: Sequence[str], options: Options, as_json: bool) -> int:
@@ -57,7 +69,11 @@ def exec_command(argv: Sequence[str], options: Options, as_json: bool) -> int:
     file = servable.find(argv[0])
     if file is None:
         raise ConfigError("PROGRAM", f"{argv[0]}: not found, or not executable")
-    obstacle = servable.obstacle(file) or userfaults.probe().obstacle()
+    _check_sandbox(options)
+    limits = sandbox.obstacle() if options.sandbox else userfaults.probe().obstacle()
+    obstacle = servable.obstacle(file) or limits
+    if obstacle and options.sandbox:
+        raise ConfigError("--sandbox", f"{argv[0]} cannot be given a limit: {obstacle}")
     with contextlib.ExitStack() as stack:
         if obstacle:
             _tell(f"{argv[0]} runs without a limit: {obstacle}")
@@ -105,25 +121,58 @@ def _hypervisor(options: Options, ram_frames: int, max_frames: int) -> Hyperviso
 
 
 def _run_there(where: Path, argv: Sequence[str], options: Options, max_frames: int) -> Outcome:
-    lent: list[Lent] = []
-    domain = join(
-        str(where), options.name, max_frames,
-        doorbell="futex", timeout_s=ATTACH_S, wait=True, token="", mechanism=MECHANISM,
-        lend=lambda handles: lent.append(Lent.of(handles)),
-    )  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(domain)
-        for fd in lent[0]:
-            stack.callback(os.close, fd)
-        if domain.granule_frames != 1:
-            raise MemcoordError(
-                f"domain {options.name} is resized in steps of {domain.granule_frames} frames: "
-                f'configure it with mechanism = "{MECHANISM}" to run programs in it'
+    swap_dir = options.swap_dir or tempfile.gettempdir()
+    if options.sandbox:
+        return _run_boxed(where, argv, options, max_frames, swap_dir)
+    with in_domain(str(where), options.name, max_frames, MECHANISM, swap_dir) as (domain, family):
+        preloaded = environment(os.environ, family)
+        return run(lambda: subprocess.Popen(argv, env=preloaded), domain, family)
+
+
+def _run_boxed(
+    where: Path, argv: Sequence[str], options: Options, max_frames: int, parent: str
+) -> Outcome:
+    """Run it in a sandbox; this process keeps its rights, and helps from outside."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    program = servable.find(argv[0]) or ""
+    box = sandbox.Sandbox(
+        str(where.resolve()),
+        reads=(os.path.realpath(program), *options.reads),
+        builds=options.writes,
+        line=theirs.fileno(),
+        parent=parent,
+    )
+    with ours, box:
+        orders = Orders(
+            argv=list(argv),
+            path=str(where.resolve()),
+            name=options.name,
+            max_frames=max_frames,
+            mechanism=MECHANISM,
+            line=theirs.fileno(),
+            fds=box.fds,
+            directory=box.directory,
+        )
+        words = command(box.rights, BOXED, msgspec.json.encode(orders).decode())
+        kept = [fd for fd in (theirs.fileno(), *box.fds) if fd >= 0]
+        with theirs:
+            child = start_python(*words, pass_fds=kept)
+        with child, sent_on(lambda number: ours.send(bytes([number]))):
+            answer = ours.recv(ANSWER_BYTES_MAX)
+    if answer.startswith(b"{"):
+        return msgspec.json.decode(answer, type=Outcome)
+    raise MemcoordError(answer.decode(errors="replace") or "the sandbox was ended")
+
+
+def _check_sandbox(options: Options) -> None:
+    for option, paths in (("--read", options.reads), ("--write", options.writes)):
+        if paths and not options.sandbox:
+            raise ConfigError(
+                option, "is for --sandbox: without, a program keeps its user's rights"
             )
-        slots = max(max_frames * SLOTS_PER_FRAME, SLOTS_LEAST)
-        directory = options.swap_dir or tempfile.gettempdir()
-        family = stack.enter_context(Family(domain, lent[0], slots, directory))
-        return run(argv, domain, family)
+        for path in paths:
+            if not os.path.exists(path):
+                raise ConfigError(option, f"no file or folder {path!r}")
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:

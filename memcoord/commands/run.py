@@ -43,6 +43,7 @@ from memcoord.testbed.report.series import Series
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
+from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import lengths_of
@@ -193,8 +194,10 @@ def _run_all(
 ) -> RunReport:
     begin_s, done = time.monotonic(), Done()
     with Progress() as progress:
-        takes = duration(expected_s(steps))
-        progress.say(f"{what.name}: {len(steps)} runs, {takes} on two quiet cores")
+        takes = f"{duration(expected_s(steps))} on two quiet cores"
+        if any(isinstance(domain.workload, ProgramWorkload) for domain in what.domain):
+            takes = "each as long as its programs take"
+        progress.say(f"{what.name}: {len(steps)} runs, {takes}")
         if lacks := lacking():
             progress.say(f"not possible here: keeping domains from {'; from '.join(lacks)}")
         for index, step in enumerate(steps):

@@ -31,7 +31,7 @@ from memcoord.testbed.report.results import (
 )
 from memcoord.testbed.report.series import Sample
 from memcoord.testbed.scenarios.scale import at_scale
-from memcoord.testbed.scenarios.schema import SEEDS_MAX, Scenario, load
+from memcoord.testbed.scenarios.schema import SEEDS_MAX, Scenario, check_simulable, load
 from memcoord.testbed.streams import lengths_of
 from memcoord.testbed.streams.seeds import has_randomness, seeds_of, varied
 from policies import loader
@@ -67,6 +67,7 @@ def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
     ConfigError or PolicyError when an argument is wrong.
     """
     what, size = at_scale(load(scenario, options.overrides), options.scale)
+    check_simulable(what)
     what = msgspec.structs.replace(what, cost_set=options.costs or what.cost_set)
     costs_of(what)
     names = list(options.policies) or _default_policies(what)

@@ -87,5 +87,21 @@ int mcp_connect(struct mcp_handed *handed)
     handed->meta = fds[2];
     handed->bell = fds[3];
     handed->swap = fds[4];
+    handed->device = fds[5];
     return 0;
+}
+
+int mcp_connect_enable(int connection, int uffd)
+{
+    int answer;
+    int status = mcp_send_fds(connection, &uffd, 1);
+    if (status < 0)
+        return status;
+    ssize_t got;
+    do
+        got = recv(connection, &answer, sizeof answer, 0);
+    while (got < 0 && errno == EINTR);
+    if (got != (ssize_t)sizeof answer)
+        return got < 0 ? -errno : -ECONNRESET;
+    return answer;
 }

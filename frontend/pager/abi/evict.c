@@ -9,6 +9,7 @@
 #include "say.h"
 #include "slots.h"
 #include "tmem.h"
+#include "unshare.h"
 
 #include <string.h>
 #include <sys/uio.h>
@@ -91,14 +92,25 @@ static void refused(uint64_t page, uint64_t length, int64_t why)
     hand_at = (page + length) << MCP_PAGE_SHIFT;
 }
 
+static int64_t move(const struct run *run, uint64_t page, uint64_t length)
+{
+    return mcp_uffd_move(mcp_self.stage_uffd, (uint64_t)(uintptr_t)staged(run->count),
+                         page << MCP_PAGE_SHIFT, length * MCP_PAGE_BYTES);
+}
+
 /* Move one run of adjacent cold pages behind those that are staged; 0: stop for now; -EAGAIN. */
 static int stage_run(struct run *run, uint64_t page, uint64_t end, int *refusals)
 {
     uint64_t length = 1, most = (uint64_t)(run->room - run->count);
     while (length < most && page + length < end && is_cold(page + length))
         length++;
-    int64_t moved = mcp_uffd_move(mcp_self.stage_uffd, (uint64_t)(uintptr_t)staged(run->count),
-                                  page << MCP_PAGE_SHIFT, length * MCP_PAGE_BYTES);
+    int64_t moved = move(run, page, length);
+    if (moved == -EBUSY) {          /* a fork has shared it, unless it is pinned */
+        int is_full = mcp_room_pages(mcp_self.member.family) < MCP_RUN_PAGES;
+        int64_t own = mcp_unshare(page, length, is_full);
+        if (own > 0)
+            moved = move(run, page, (uint64_t)own);
+    }
     if (moved == -EAGAIN)           /* an event waits to be read */
         return -EAGAIN;
     if (moved <= 0) {

@@ -24,7 +24,7 @@
 #define STEP_NS 20000
 #define MESSAGES 16
 #define STRAYS_MAX 64
-#define SHARED_FDS 4                /* what a child gets: uffd, connection, swap file, bell */
+#define SHARED_FDS 5                /* a child gets: uffd, connection, swap file, bell, device */
 
 static void (*start_thread)(void);
 static int sockets[2];              /* parent's pager, child; in the program's descriptors */
@@ -85,6 +85,7 @@ static void in_child(void)
     mcp_self.connection = mcp_fd_high(fds[1]);
     mcp_self.swap_fd = mcp_fd_high(fds[2]);
     mcp_self.member.bell_fd = mcp_fd_high(fds[3]);
+    mcp_self.device = mcp_fd_high(fds[4]);
     mcp_self.member.row = mcp_self.child_row;
     mcp_self.fork_socket = sockets[1];
     mcp_self.wake_fd = mcp_fd_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -158,7 +159,8 @@ static void see_through(int socket, const struct mcp_handed *handed)
             ;
         mcp_events_serve_frozen();
         if (child < 0 && (child = mcp_events_child()) >= 0) {
-            int gifts[SHARED_FDS] = {child, handed->connection, handed->swap, handed->bell};
+            int gifts[SHARED_FDS] = {child, handed->connection, handed->swap, handed->bell,
+                                     handed->device};
             if (mcp_send_fds(socket, gifts, SHARED_FDS) < 0 && !is_dead(child))
                 mcp_die("a forked process cannot be given its memory", 0);
         }
@@ -199,6 +201,7 @@ void mcp_fork_stand_still(void)
     close_fd(handed.connection);
     close_fd(handed.swap);
     close_fd(handed.bell);
+    close_fd(handed.device);
     close_fd(socket);
     mcp_count(&mcp_self.member, MCP_FORKS, 1);
     atomic_store(&mcp_self.frozen, MCP_RUNNING);

@@ -13,31 +13,24 @@ static long do_ioctl(int fd, unsigned long op, void *argument)
     return mcp_syscall(SYS_ioctl, fd, (long)op, (long)argument, 0, 0, 0);
 }
 
-/* The system call, or the device for those who may not use it. */
-static long uffd_new(void)
+int mcp_uffd_new(int device)
 {
-    long fd = mcp_syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0, 0);
+    const long flags = O_CLOEXEC | O_NONBLOCK;
+    long fd = mcp_syscall(SYS_userfaultfd, flags, 0, 0, 0, 0, 0);
     if (fd >= 0)
-        return fd;
-    long device = mcp_syscall(SYS_openat, AT_FDCWD, (long)DEVICE, O_RDWR | O_CLOEXEC, 0, 0, 0);
-    if (device < 0)
-        return fd;
-    fd = mcp_syscall(SYS_ioctl, device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK, 0, 0, 0);
-    mcp_syscall(SYS_close, device, 0, 0, 0, 0, 0);
-    return fd;
+        return (int)fd;
+    long opened = mcp_syscall(SYS_openat, AT_FDCWD, (long)DEVICE, O_RDWR | O_CLOEXEC, 0, 0, 0);
+    long made = mcp_syscall(SYS_ioctl, opened >= 0 ? opened : device, USERFAULTFD_IOC_NEW, flags, 0,
+                            0, 0);
+    if (opened >= 0)
+        mcp_syscall(SYS_close, opened, 0, 0, 0, 0, 0);
+    return (int)(made >= 0 ? made : fd);
 }
 
-int mcp_uffd_open(uint64_t features)
+int mcp_uffd_enable(int fd, uint64_t features)
 {
-    long fd = uffd_new();
     struct uffdio_api api = {.api = UFFD_API, .features = features};
-    if (fd < 0)
-        return (int)fd;
-    long answer = do_ioctl((int)fd, UFFDIO_API, &api);
-    if (answer == 0)
-        return (int)fd;
-    mcp_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
-    return (int)answer;
+    return (int)do_ioctl(fd, UFFDIO_API, &api);
 }
 
 int mcp_uffd_register(int fd, uint64_t start, uint64_t bytes)

@@ -88,8 +88,11 @@ static inline long mcp_futex(void *word, int op, uint32_t value, uint64_t timeou
                        0);
 }
 
-/* A userfaultfd with all of `features`, or minus errno. */
-int mcp_uffd_open(uint64_t features);
+/* A userfaultfd, which is to be enabled; by the system call, or one of two devices: the file of
+ * that name, and `device`. Or minus errno. */
+int mcp_uffd_new(int device);
+/* With all of `features`: 0, or minus errno. */
+int mcp_uffd_enable(int fd, uint64_t features);
 int mcp_uffd_register(int fd, uint64_t start, uint64_t bytes);
 int mcp_uffd_wake(int fd, uint64_t start, uint64_t bytes);
 /* Bytes moved or copied (a part of them counts as success), or minus errno. */

@@ -7,7 +7,8 @@
 #include <string.h>
 
 struct mcp_pager mcp_self = {.uffd = -1, .stage_uffd = -1, .pagemap = -1, .swap_fd = -1,
-                               .connection = -1, .wake_fd = -1, .fork_socket = -1};
+                               .device = -1, .connection = -1, .wake_fd = -1,
+                               .fork_socket = -1};
 
 int mcp_fd_high(int fd)
 {
@@ -32,8 +33,11 @@ void mcp_pager_open_stage(void)
         memset(mcp_self.bounce, 1, bytes);
         memset(mcp_self.zeroes, 0, bytes);
     }
-    mcp_self.stage_uffd = mcp_fd_high(mcp_uffd_open(MCP_FEATURE_MOVE));
-    int status = mcp_uffd_register(mcp_self.stage_uffd, (uint64_t)(uintptr_t)mcp_self.stage, bytes);
+    mcp_self.stage_uffd = mcp_fd_high(mcp_uffd_new(mcp_self.device));
+    int status = mcp_uffd_enable(mcp_self.stage_uffd, MCP_FEATURE_MOVE);
+    if (status < 0)
+        mcp_die("a userfaultfd is not enabled:", status);
+    status = mcp_uffd_register(mcp_self.stage_uffd, (uint64_t)(uintptr_t)mcp_self.stage, bytes);
     if (status < 0)
         mcp_die("the staging pages could not be registered:", status);
     mcp_self.pagemap = mcp_fd_high((int)mcp_syscall(
@@ -57,6 +61,7 @@ void mcp_pager_close_private(void)
     close_fd(mcp_self.stage_uffd);
     close_fd(mcp_self.pagemap);
     close_fd(mcp_self.swap_fd);
+    close_fd(mcp_self.device);
     close_fd(mcp_self.connection);
     close_fd(mcp_self.member.bell_fd);
     close_fd(mcp_self.fork_socket);

@@ -18,6 +18,7 @@ struct mcp_pager {
     int stage_uffd;             /* of `stage`; without events, or the pager would wait for itself */
     int pagemap;
     int swap_fd;
+    int device;                 /* makes userfaultfds where this process may not, if it is one */
     int connection;             /* to the command; its end is the command's, or ours */
     int wake_fd;                /* an eventfd: the program's threads wake the pager */
     int child_row;              /* of the process that is being forked */

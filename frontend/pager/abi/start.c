@@ -33,6 +33,7 @@ static int join(void)
         return status;
     mcp_self.connection = mcp_fd_high(handed.connection);
     mcp_self.swap_fd = mcp_fd_high(handed.swap);
+    mcp_self.device = mcp_fd_high(handed.device);
     status = mcp_member_join(&mcp_self.member, handed.family, handed.ram, handed.meta,
                              mcp_fd_high(handed.bell), handed.row);
     mcp_syscall(SYS_close, handed.family, 0, 0, 0, 0, 0);
@@ -43,10 +44,15 @@ static int join(void)
 
 static int open_faults(void)
 {
-    int fd = mcp_uffd_open(FEATURES);
+    int fd = mcp_uffd_new(mcp_self.device);
     if (fd < 0)
         return fd;
     mcp_self.uffd = mcp_fd_high(fd);
+    int status = mcp_uffd_enable(mcp_self.uffd, FEATURES);
+    if (status == -EPERM)           /* in a sandbox nobody may be told of forks by his own right */
+        status = mcp_connect_enable(mcp_self.connection, mcp_self.uffd);
+    if (status < 0)
+        return status;
     /* Without a registered page no fork would be told. */
     void *page = mcp_map_private(MCP_PAGE_BYTES);
     return page ? mcp_uffd_register(mcp_self.uffd, (uint64_t)(uintptr_t)page, MCP_PAGE_BYTES)
@@ -73,9 +79,9 @@ __attribute__((constructor)) static void begin(void)
         return;
     int status = mcp_connect_open(path);
     if (status == 0)
-        status = open_faults();
-    if (status == 0)
         status = join();
+    if (status == 0)
+        status = open_faults();
     if (is_gone(status))
         end();
     if (status < 0) {

@@ -18,7 +18,8 @@ import msgspec
 
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.guests._content import ffi, lib
-from memcoord.testbed.scenarios.workloads import Workload, decode_size
+from memcoord.testbed.scenarios.sizes import decode_size
+from memcoord.testbed.scenarios.workloads import Workload
 from memcoord.testbed.streams import Stream
 from memcoord.testbed.streams.references import PART_REFERENCES, Cursor, Flags, Pages
 

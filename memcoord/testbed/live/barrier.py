@@ -31,7 +31,12 @@ def attach_first(domains: Sequence[RunningDomain]) -> None:
 
 
 def holds_of(domain: RunningDomain, domains: Sequence[RunningDomain]) -> list[int]:
-    """After how many references ``domain`` is to be held, for those that start then; ascending."""
+    """After how many references ``domain`` is to be held, for those that start then; ascending.
+
+    A real program is never held: who waits for one starts as soon as it is seen to be that far.
+    """
+    if domain.is_program:
+        return []
     found = {_start_of(other, domain) for other in domains if _waits_for(other, domain)}
     return sorted(done for done in found if done < domain.length)
 
@@ -69,7 +74,12 @@ def _is_due(late: RunningDomain, domains: Sequence[RunningDomain], elapsed_s: fl
     """Whether it starts without anybody being held for it."""
     if late.spec.start_when is None:
         return elapsed_s >= late.spec.start_after_s
-    return all(other.result is not None for other in domains if _waits_for(late, other))
+    when = late.spec.start_when
+    return all(
+        other.result is not None or (other.is_program and other.done >= when.done)
+        for other in domains
+        if _waits_for(late, other)
+    )
 
 
 def _go_on(holder: RunningDomain, domains: Sequence[RunningDomain]) -> list[RunningDomain]:
@@ -153,7 +163,10 @@ def _apart(domain: RunningDomain, together: Sequence[RunningDomain]) -> str:
 
 
 def done_at(domain: RunningDomain, time_s: float) -> float:
-    """The part of its references that ``domain`` had done at a time, between what was seen."""
+    """The part of its references that ``domain`` had done at a time, between what was seen.
+
+    A program that does not say how much it does has done nothing until it ends.
+    """
     if domain.end_s is not None and time_s >= domain.end_s:
         return 1.0
     begin = (-1.0 if domain.begin_s is None else domain.begin_s, 0)
@@ -164,7 +177,7 @@ def done_at(domain: RunningDomain, time_s: float) -> float:
     after = bisect.bisect_right(seen, (time_s, domain.length + 1))
     before_s, before = seen[max(after - 1, 0)]
     if after in (0, len(seen)):
-        return before / domain.length
+        return before / max(domain.length, 1)
     next_s, following = seen[after]
     share = (time_s - before_s) / max(next_s - before_s, 1e-9)
-    return (before + (following - before) * share) / domain.length
+    return (before + (following - before) * share) / max(domain.length, 1)

@@ -27,7 +27,7 @@ from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
-from memcoord.testbed.live import barrier, hypervisor, verdicts
+from memcoord.testbed.live import barrier, hypervisor, program_start, verdicts
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
@@ -39,6 +39,7 @@ from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
 from memcoord.testbed.runs.load import LoadMeter
 from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
+from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
 from memcoord.testbed.scenarios.workloads import files_of
 from memcoord.testbed.streams import domain_seed
@@ -52,7 +53,7 @@ TOLD, SWAP = "config.json", "swap"
 POLL_MS = 50
 #: The same while somebody is on the way to a gate, where others wait.
 GATE_POLL_MS = 5
-#: No reference done and nothing ended for this long: the run is stuck.
+#: No reference done and nothing ended for this long: the run is stuck. A program has its limit_s.
 STALL_S = 60.0
 #: What domains get to make their streams and to attach.
 GATHER_S = 120.0
@@ -116,6 +117,7 @@ class PolicyRun:
         config = self._prepare()
         with (
             self._make_groups(config) as self._groups,
+            contextlib.ExitStack() as self._stack,
             Launcher(self._directory) as launcher,
             self._statistics as seen,
         ):
@@ -281,9 +283,11 @@ class PolicyRun:
                 domain.crash_if_due()
             self._check()
             done = sum(domain.references for domain in self._domains)
-            self._progress.advance(done, self._total)
+            self._progress.advance(min(done, self._total), self._total)
             waiting = any(
-                not domain.is_going and domain.spec.start_after_s > 0 for domain in self._domains
+                (not domain.is_going and domain.spec.start_after_s > 0)
+                or (domain.is_going and domain.is_program and domain.runs)
+                for domain in self._domains
             )
             if done != done_before or waiting:
                 done_before, moved_s = done, now_s
@@ -292,14 +296,27 @@ class PolicyRun:
 
     def _start_domain(self, domain: RunningDomain) -> None:
         name, folder = domain.spec.name, self._folder(domain)
-        rights = Rights(
-            secret=str(self._run.path),
-            writes=(str(folder),),
-            reads=tuple(files_of(domain.spec.workload)),
-            cgroup=str(self._groups.of(name)) if self._groups is not None else "",
-        )
         config = str(folder / TOLD)
-        domain.child = self._launcher.start(name, GUEST_MODULE, config, rights=rights)
+        group = str(self._groups.of(name)) if self._groups is not None else ""
+        work = domain.spec.workload
+        if isinstance(work, ProgramWorkload):
+            domain.child = program_start.start(
+                self._launcher,
+                name,
+                work,
+                Path(config),
+                group=group,
+                secret=str(self._run.path),
+                stack=self._stack,
+            )
+        else:
+            rights = Rights(
+                secret=str(self._run.path),
+                writes=(str(folder),),
+                reads=tuple(files_of(work)),
+                cgroup=group,
+            )
+            domain.child = self._launcher.start(name, GUEST_MODULE, config, rights=rights)
         self._note_start(name, domain.child)
 
     def _read(self, wait_ms: int = 0) -> None:

@@ -19,6 +19,7 @@ from memcoord.testbed.guests.gates import answer_of
 from memcoord.testbed.guests.replay import GuestResult
 from memcoord.testbed.report.results import CRASHED, DomainResult
 from memcoord.testbed.runs.launcher import OUTPUT_BYTES_MAX, Child
+from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Domain
 from memcoord.testbed.scenarios.workloads import title_of
 
@@ -33,7 +34,7 @@ class RunningDomain:
 
     spec: Domain
     number: int
-    length: int  # references its workload makes
+    length: int  # references its workload makes; 0: a program that does not say how many
     child: Child | None = None
     statistics: dict[str, Any] = field(default_factory=dict)
     result: DomainResult | None = None
@@ -47,6 +48,11 @@ class RunningDomain:
     end_s: float | None = None  # of its last
 
     @property
+    def is_program(self) -> bool:
+        """It runs a real program."""
+        return isinstance(self.spec.workload, ProgramWorkload)
+
+    @property
     def references(self) -> int:
         """References done so far, as far as is known."""
         if self.result is not None:
@@ -57,6 +63,8 @@ class RunningDomain:
     @property
     def done(self) -> float:
         """The part of its references it has done, 0 to 1."""
+        if not self.length:
+            return float(self.result is not None)
         return self.references / self.length
 
     @property
@@ -67,7 +75,7 @@ class RunningDomain:
     def note(self, row: dict[str, Any], time_s: float) -> None:
         """Take the latest statistics, read at ``time_s``."""
         self.statistics = row
-        self.seen.append((time_s, self.references))
+        self.seen.append((time_s, min(self.references, self.length)))
         booted = self.spec.ram.frames
         unmoved = (booted, areas_of(booted) * AREA_FRAMES)
         self.ram_moved |= row.get("target_frames", booted) not in unmoved

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervisor.public.units import AREA_BYTES
-from memcoord.testbed.scenarios.workloads import Size
+from memcoord.testbed.scenarios.programs import ProgramWorkload
+from memcoord.testbed.scenarios.sizes import Size
 
 if TYPE_CHECKING:
     from memcoord.testbed.scenarios.schema import Domain, Scenario
@@ -282,8 +283,10 @@ def alone(scenario: Scenario, name: str) -> Scenario:
     host_ram = (scenario.memory - scenario.slack) // AREA_BYTES * AREA_BYTES
     ram = Size(min(domain.ram_max or domain.maxmem, domain.maxmem, host_ram))
     if ram > domain.ram and not domain.opt_out:
-        resident = Size(domain.workload.resident + ram - domain.ram)
-        workload = msgspec.structs.replace(domain.workload, resident=resident)
+        workload = domain.workload
+        if not isinstance(workload, ProgramWorkload):
+            resident = Size(workload.resident + ram - domain.ram)
+            workload = msgspec.structs.replace(workload, resident=resident)
         domain = msgspec.structs.replace(domain, ram=ram, workload=workload)
     return msgspec.structs.replace(scenario, domain=(domain,), policies=("greedy",))
 

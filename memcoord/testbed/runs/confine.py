@@ -39,6 +39,8 @@ _REMOVE_DIR, _REMOVE, _MAKE_DIR, _MAKE_FILE, _TRUNCATE = 1 << 4, 1 << 5, 1 << 7,
 _OF_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE
 _READS = _EXECUTE | _READ | _READ_DIR
 _WRITES = _WRITE | _READ | _READ_DIR | _REMOVE_DIR | _REMOVE | _MAKE_DIR | _MAKE_FILE | _TRUNCATE
+_MAKE_SOCKET, _MAKE_FIFO, _MAKE_LINK, _REFER = 1 << 9, 1 << 10, 1 << 12, 1 << 13
+_BUILDS = _WRITES | _EXECUTE | _MAKE_SOCKET | _MAKE_FIFO | _MAKE_LINK | _REFER
 #: Bits of file rights that an ABI of Landlock knows; of TCP and scopes, all it has.
 _FILE_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _TCP_ABI, _TCP_BITS, _SCOPE_ABI, _SCOPE_BITS = 4, 3, 6, 3
@@ -61,7 +63,9 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: str
     writes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    builds: tuple[str, ...] = ()  # folders in which it also makes links, sockets and programs
     cgroup: str = ""  # the control group to live in
+    line: int = 0  # a descriptor, whose hang-up is its end
 
 
 def landlock_abi() -> int:
@@ -121,6 +125,7 @@ def _ruleset(libc: ctypes.CDLL, abi: int, rights: Rights) -> int:
     for path, access in (
         *((path, _READS) for path in (*_code(), *SYSTEM_READ, *rights.reads)),
         *((path, _WRITES) for path in (*rights.writes, *SYSTEM_WRITE)),
+        *((path, _BUILDS) for path in rights.builds),
     ):
         holds_secret = access == _READS and secret.is_relative_to(Path(path).resolve())
         _allow(libc, rules, path, (_READ_DIR if holds_secret else access) & handled)
@@ -164,7 +169,7 @@ def main(argv: list[str]) -> None:
     rights = msgspec.json.decode(argv[1], type=Rights)
     if rights.cgroup:
         cgroups.join(Path(rights.cgroup))
-    namespaces.isolate(lambda: confine(rights), hide)
+    namespaces.isolate(lambda: confine(rights), hide, rights.line)
     sys.argv = argv[2:]
     runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
 

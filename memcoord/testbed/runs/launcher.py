@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -68,6 +69,15 @@ def start_python(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.Popen([sys.executable, "-P", *arguments], env=environment, **options)
+
+
+def without_ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process as it was before ``start_python``."""
+    path = environ.get("PYTHONPATH", "").split(os.pathsep)
+    outer = {name: value for name, value in environ.items() if name != "PYTHONPATH"}
+    if path[0] == str(ROOT):
+        path = path[1:]
+    return {**outer, "PYTHONPATH": os.pathsep.join(path)} if any(path) else outer
 
 
 @dataclass
@@ -155,6 +165,7 @@ class Launcher:
         *arguments: str,
         stdin: int = subprocess.PIPE,
         rights: Rights | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> Child:
         """Run ``python -P -m module arguments...``; OSError when there are no processes left.
 
@@ -167,7 +178,12 @@ class Launcher:
         stderr_path = self._directory / f"{name}.err"
         with stdout_path.open("wb") as stdout, stderr_path.open("wb") as stderr:
             process = start_python(
-                *line, stdin=stdin, stdout=stdout, stderr=stderr, process_group=0
+                *line,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                process_group=0,
+                pass_fds=pass_fds,
             )
         child = Child(name, process, stdout_path, stderr_path)
         self._children.append(child)

@@ -2,8 +2,8 @@
 
 Owns: ``isolate``, which makes three processes of one.
   - The guard stays outside, as the child that the launcher knows. It ends as the domain ends, and
-    it ends all of them when it is asked to end (SIGTERM) or when its stdin, a pipe or a socket to
-    the launcher, hangs up.
+    it ends all of them when it is asked to end (SIGTERM) or when its line to the launcher, a pipe
+    or a socket, hangs up. It leads a process group of its own: what a keyboard sends is not for it.
   - The init is process 1 of the namespace. The kernel kills it with the guard, and everything in
     the namespace with it, whoever had forked it. Nothing in the namespace can kill or trace it.
   - The domain is process 2, where ``isolate`` returns.
@@ -37,8 +37,10 @@ _PR_SET_PDEATHSIG = 1
 _STATUS_BYTES = 4
 
 
-def isolate(settle: Callable[[], None], hide: Callable[[], object]) -> None:
+def isolate(settle: Callable[[], None], hide: Callable[[], object], line: int = 0) -> None:
     """Go on as process 2 of namespaces of its own; single-threaded processes only.
+
+    ``line``: the descriptor whose hang-up ends all, when it is a pipe or a socket.
 
     ``settle`` gives up what the domain shall not have. The init calls it, which needs the powers
     until then; or this process, where the kernel has no PID namespace to give. The guard keeps its
@@ -52,7 +54,7 @@ def isolate(settle: Callable[[], None], hide: Callable[[], object]) -> None:
     if init:
         os.close(tells)
         hide()
-        _guard(init, told)
+        _guard(init, told, line)
     os.close(told)
     _limit_processes()
     settle()
@@ -117,9 +119,11 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _guard(init: int, told: int) -> NoReturn:
+def _guard(init: int, told: int, line: int) -> NoReturn:
     """Wait for the end of all and end in the same way."""
     asked = 0
+    with contextlib.suppress(PermissionError):  # it leads a session
+        os.setpgid(0, 0)
     pidfd = os.pidfd_open(init)
 
     def end_all() -> None:
@@ -135,8 +139,8 @@ def _guard(init: int, told: int) -> NoReturn:
         signal.signal(number, obey)
     poll = select.poll()
     poll.register(told, select.POLLIN)
-    if _is_line(0):
-        poll.register(0, 0)  # a hang-up is told unasked
+    if _is_line(line):
+        poll.register(line, 0)  # a hang-up is told unasked
     while told not in (ready := [fd for fd, _ in poll.poll()]):
         for fd in ready:
             poll.unregister(fd)

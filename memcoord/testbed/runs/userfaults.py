@@ -25,6 +25,9 @@ API_IOCTL = 0xC018AA3F
 PAGEMAP_SCAN = 0xC0606610
 EVENT_FORK, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP, MOVE = 1 << 1, 1 << 2, 1 << 3, 1 << 6, 1 << 16
 EVENTS = EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP
+THREAD_ID = 1 << 8
+#: What a paged program enables (``frontend/pager/abi/start.c``).
+PAGED = MOVE | EVENTS | EVENT_FORK | THREAD_ID
 SYSCTL_LINE = "sudo sysctl vm.unprivileged_userfaultfd=1"
 DEVICE_LINE = f"sudo setfacl -m u:$USER:rw {DEVICE}"
 FORK_LINE = "run as root, or with CAP_SYS_PTRACE"

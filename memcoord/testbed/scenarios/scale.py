@@ -15,12 +15,13 @@ from msgspec.structs import asdict, replace
 
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_BYTES, FRAME_BYTES
+from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Domain, Scenario, check
+from memcoord.testbed.scenarios.sizes import Size
 from memcoord.testbed.scenarios.workloads import (
     BlockTraceWorkload,
     GraphWorkload,
     PageTraceWorkload,
-    Size,
     Workload,
 )
 
@@ -29,8 +30,8 @@ HOST_SIZES = ("memory", "slack", "tmem")
 DOMAIN_SIZES = ("maxmem", "ram", "ram_min", "ram_max", "tmem_min", "tmem_max")
 #: Counts of a program's parts, which grow with its memory.
 COUNTS = ("users", "items", "ratings", "references")
-#: Of a traced program, which has the memory it has.
-TRACES = (PageTraceWorkload, BlockTraceWorkload)
+#: Of a traced program, or a real one, which has the memory it has.
+TRACES = (PageTraceWorkload, BlockTraceWorkload, ProgramWorkload)
 
 
 def at_scale(scenario: Scenario, share: float | None) -> tuple[Scenario, str]:

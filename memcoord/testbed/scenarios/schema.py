@@ -24,11 +24,15 @@ from hypervisor.public.settings import DomainSettings, HostSettings, Name, commo
 from hypervisor.public.units import AREA_BYTES
 from memcoord.testbed.runs import facts
 from memcoord.testbed.scenarios.overrides import apply
-from memcoord.testbed.scenarios.workloads import Size, Workload, decode_size
+from memcoord.testbed.scenarios.programs import MECHANISMS, ProgramWorkload
+from memcoord.testbed.scenarios.sizes import Size, decode_size
+from memcoord.testbed.scenarios.workloads import Workload
 
 DEFAULT = "main"
 #: Folders of shipped scenarios: ``unseen`` are those that no policy was tuned on.
 FOLDERS = ("smartmem", "unseen")
+#: Shipped scenarios of real programs: they can be run, but not simulated.
+OF_PROGRAMS = ("programs",)
 FILE_BYTES_MAX = 1 << 20
 SEEDS_MAX = 1000
 #: Files of a run directory are named after its processes.
@@ -148,15 +152,19 @@ def parse(raw: dict[str, Any]) -> Scenario:
 
 
 def shipped(folder: str = "") -> list[str]:
-    """Names of the scenarios inside the package; of those in ``folder``, which their names tell."""
+    """Names of the scenarios inside the package that replay streams of references.
+
+    Those in ``folder``, which their names tell.
+    """
     where = resources.files("memcoord.testbed") / "scenarios" / folder
     files = (f"{folder}/{entry.name}" if folder else entry.name for entry in where.iterdir())
-    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+    names = (name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+    return sorted(set(names) - set(OF_PROGRAMS))
 
 
 def all_shipped() -> list[str]:
     """The names of all of them, those of FOLDERS last."""
-    return [*shipped(), *(name for folder in FOLDERS for name in shipped(folder))]
+    return [*shipped(), *OF_PROGRAMS, *(name for folder in FOLDERS for name in shipped(folder))]
 
 
 def check(scenario: Scenario) -> None:
@@ -170,7 +178,7 @@ def check(scenario: Scenario) -> None:
     for index, domain in enumerate(scenario.domain):
         _check_domain(f"domain[{index}]", domain)
         _wants(domain.name not in names, f"domain[{index}].name", f"{domain.name!r} is taken")
-        _check_start(f"domain[{index}].start_when", domain, names)
+        _check_start(f"domain[{index}].start_when", domain, scenario.domain[:index])
         names.add(domain.name)
     for index, claim in enumerate(scenario.claim):
         _wants(claim.domain in {"", *names}, f"claim[{index}].domain", "no such domain")
@@ -222,8 +230,11 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
 def _check_domain(key: str, domain: Domain) -> None:
     _wants(domain.name not in RESERVED_NAMES, f"{key}.name", f"{domain.name!r} is taken")
     ram, work = domain.ram, domain.workload
-    why = f"must be above 0 and fit into ram, {ram.frames} pages"
-    _wants(0 < work.resident <= ram, f"{key}.workload.resident", why)
+    if isinstance(work, ProgramWorkload):
+        _check_program(key, domain, work)
+    else:
+        why = f"must be above 0 and fit into ram, {ram.frames} pages"
+        _wants(0 < work.resident <= ram, f"{key}.workload.resident", why)
     for name, holds, why in work.wishes():
         _wants(holds, f"{key}.workload.{name}", why)
     if domain.ram_min is not None:
@@ -233,13 +244,33 @@ def _check_domain(key: str, domain: Domain) -> None:
         _wants(fits, f"{key}.ram_max", "must not be below ram nor above maxmem")
 
 
-def _check_start(key: str, domain: Domain, before: set[str]) -> None:
+def _check_program(key: str, domain: Domain, work: ProgramWorkload) -> None:
+    why = f"a program needs {' or '.join(MECHANISMS)}"
+    _wants(domain.mechanism in MECHANISMS, f"{key}.mechanism", why)
+    why = "needs workload.total, how much work the program does"
+    _wants(not domain.crash_at or work.total > 0, f"{key}.crash_at", why)
+
+
+def _check_start(key: str, domain: Domain, before: Sequence[Domain]) -> None:
     when = domain.start_when
     if when is None:
         return
     # Only an earlier one, so that no two domains wait for each other.
-    _wants(when.domain in before, f"{key}.domain", f"no domain {when.domain!r} stands before it")
+    found = [one for one in before if one.name == when.domain]
+    _wants(bool(found), f"{key}.domain", f"no domain {when.domain!r} stands before it")
     _wants(domain.start_after_s == 0, key, "excludes start_after_s")
+    work = found[0].workload
+    is_known = not isinstance(work, ProgramWorkload) or work.total or when.done in (0, 1)
+    why = f"{when.domain!r} does not say how much work it does: workload.total"
+    _wants(bool(is_known), f"{key}.done", why)
+
+
+def check_simulable(scenario: Scenario) -> None:
+    """ConfigError when a domain of it runs a program, which no simulation can."""
+    for index, domain in enumerate(scenario.domain):
+        why = "a real program cannot be simulated: memcoord run"
+        is_program = isinstance(domain.workload, ProgramWorkload)
+        _wants(not is_program, f"domain[{index}].workload.kind", why)
 
 
 def _wants(holds: bool, key: str, why: str) -> None:
@@ -251,7 +282,8 @@ def _read(source: str) -> str:
     path = Path(source)
     if path.suffix != ".toml" and not path.exists():
         if source not in all_shipped():
-            raise ConfigError(source, f"no such file; shipped scenarios: {', '.join(shipped())}")
+            names = ", ".join([*shipped(), *OF_PROGRAMS])
+            raise ConfigError(source, f"no such file; shipped scenarios: {names}")
         path = Path(str(resources.files("memcoord.testbed") / "scenarios" / f"{source}.toml"))
     try:
         with path.open("rb") as file:

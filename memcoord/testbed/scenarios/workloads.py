@@ -1,6 +1,7 @@
 """The kinds of workload that a scenario can give a domain.
 
-Owns: one frozen struct per kind (its ``kind`` in the file is the tag), their bounds, and ``Size``.
+Owns: one frozen struct per kind (its ``kind`` in the file is the tag), their bounds;
+``programs`` beside it has the kind that runs a real program.
 ``memcoord.testbed.streams`` makes the references of a workload. Sizes are those of a laptop: a
 vertex, a rating or a row stands for a whole object of a Java heap, so that a few megabytes behave
 as gigabytes do.
@@ -14,7 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from hypervisor.public.units import FRAME_BYTES, parse_bytes
+from hypervisor.public.units import FRAME_BYTES
+from memcoord.testbed.scenarios.programs import ProgramWorkload
+from memcoord.testbed.scenarios.sizes import Size, Wish
 
 #: Trace name -> file in ``memcoord/testbed/data``.
 SHIPPED_TRACES = {
@@ -30,7 +33,6 @@ SHIPPED_BLOCK_TRACES = {
     "nt": "arc_p6_60k.csv.xz",
 }
 TRACE_SUFFIXES = (".csv", ".csv.xz", ".csv.zst")
-SIZE_MAX = 1 << 62
 PAGES_MAX = 1 << 20
 REFERENCES_MAX = 1 << 32
 #: Edges of a graph, which its program holds.
@@ -49,35 +51,6 @@ PauseS = Annotated[float, Meta(ge=0, le=60.0, description="seconds")]
 Small = Annotated[int, Meta(ge=1, le=1024)]
 
 _STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True, "tag_field": "kind"}
-
-#: A condition over several keys: (key to blame, whether it holds, the words if it does not).
-Wish = tuple[str, bool, str]
-
-
-class Size(int):
-    """Bytes, a whole number of frames; written as ``"64 MiB"``, ``"512 pages"`` or bytes."""
-
-    @property
-    def frames(self) -> int:
-        """The same in frames (or tmem pages) of 4 KiB."""
-        return int(self) // FRAME_BYTES
-
-
-def decode_size(kind: type, value: Any) -> Any:
-    """``dec_hook`` of msgspec for ``Size``; ``enc_hook`` is ``int``."""
-    if kind is not Size:
-        raise NotImplementedError(kind)
-    if type(value) is int:
-        number = value
-    elif type(value) is str:
-        number = parse_bytes(value)
-    else:
-        raise ValueError(f"{value!r} is not a size: write for example '64 MiB'")
-    if not 0 <= number <= SIZE_MAX:
-        raise ValueError(f"a size is 0 to {SIZE_MAX} bytes")
-    if number % FRAME_BYTES:
-        raise ValueError(f"{number} bytes are not a whole number of {FRAME_BYTES}-byte frames")
-    return Size(number)
 
 
 class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
@@ -276,13 +249,16 @@ class QuietWorkload(msgspec.Struct, **_STRICT, tag="quiet"):
 
 _Traces = PageTraceWorkload | BlockTraceWorkload | DemandSeriesWorkload
 _Programs = UsememWorkload | GraphWorkload | AnalyticsWorkload | LoopWorkload
-Workload = _Traces | _Programs | JunkWorkload | BurstsWorkload | QuietWorkload
+_Streams = _Traces | _Programs | JunkWorkload | BurstsWorkload | QuietWorkload
+Workload = _Streams | ProgramWorkload
 
 
 def title_of(workload: Workload) -> str:
-    """The name in reports: the trace or the kind."""
+    """The name in reports: the trace, the program or the kind."""
     if isinstance(workload, PageTraceWorkload):
         return workload.trace
+    if isinstance(workload, ProgramWorkload):
+        return Path(workload.argv[0]).name
     return str(workload.__struct_config__.tag)
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memcoord.testbed.scenarios import workloads
+from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.streams.block_trace import block_trace
 from memcoord.testbed.streams.demand import bursts, demand_series
 from memcoord.testbed.streams.page_trace import page_trace
@@ -41,16 +42,24 @@ _MAKERS: dict[type, Callable[[Any, int], Stream]] = {
 
 
 def stream_of(workload: workloads.Workload, seed: int) -> Stream:
-    """The references of ``workload``; ConfigError when a file of its cannot be read."""
+    """The references of ``workload``; ConfigError when a file of its cannot be read.
+
+    A real program has none: ``schema.check_simulable``.
+    """
     made = _MAKERS[type(workload)](workload, seed)
     return replace(made, references=kept(made.references))
 
 
 def lengths_of(scenario: "Scenario") -> dict[str, int]:
-    """The references of each domain of a scenario, by name."""
+    """The references of each domain of a scenario, by name.
+
+    Of a real program its units of work, 0 when it does not say how many it does.
+    """
     seed = scenario.seed
     return {
-        one.name: len(stream_of(one.workload, domain_seed(seed, one.name)))
+        one.name: one.workload.total
+        if isinstance(one.workload, ProgramWorkload)
+        else len(stream_of(one.workload, domain_seed(seed, one.name)))
         for one in scenario.domain
     }
 

@@ -92,6 +92,43 @@ def test_a_spawned_pool_is_of_the_domain(paged: Exec, tmp_path: Path) -> None:
     assert said["figures"]["processes"] >= 3
 
 
+#: Memory is short and shared: with a child that lives while it grows, then with one that has ended.
+SHARED = """
+import os, signal
+def made(pages):
+    made = bytearray(pages * 4096)
+    for page in range(pages):
+        made[page * 4096 + 7] = 1 + page % 200
+    return made
+
+kept = made(2000)
+for lives in (True, False):
+    assert sum(kept[7::4096]) == sum(1 + page % 200 for page in range(2000))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        signal.pause() if lives else os._exit(0)
+    if not lives:
+        os.wait()
+    grown = made(3000)
+    print(sum(kept[7::4096]), sum(grown[7::4096]))
+    if lives:
+        os.kill(child, 9)
+        os.wait()
+    del grown
+"""
+
+
+def test_memory_that_a_fork_shares_is_within_the_limit(paged: Exec) -> None:
+    argv = [sys.executable, "-c", SHARED]
+    done, said = paged(argv, "small")
+    assert (done.returncode, done.stdout) == (0, outside(argv)), done.stderr
+    figures = said["figures"]
+    assert figures["forks"] == 2
+    assert figures["forced_pages"] == 0, figures
+    assert figures["peak_pages"] <= figures["limit_pages"] + SLACK_PAGES, figures
+
+
 def test_sort_and_xz(paged: Exec, tmp_path: Path) -> None:
     for tool in ("sort", "xz"):
         if shutil.which(tool) is None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypervisor.public.errors import ConfigError
 from memcoord.simulation.caches.trace import load
 from memcoord.testbed.scenarios import schema
+from memcoord.testbed.scenarios.sizes import Size
 from memcoord.testbed.scenarios.workloads import (
     AnalyticsWorkload,
     BlockTraceWorkload,
@@ -30,7 +31,6 @@ from memcoord.testbed.scenarios.workloads import (
     LoopWorkload,
     PageTraceWorkload,
     QuietWorkload,
-    Size,
     UsememWorkload,
     Workload,
 )
