@@ -158,14 +158,16 @@ def bench(
     which: Annotated[
         str,
         typer.Argument(
-            help="grant, ring, tmem, policies, smartmem, agreement, mechanisms, cheats, "
-            "interference, bursts, chaos."
+            help="grant, ring, tmem, programs, malloc, policies, smartmem, agreement, mechanisms, "
+            "cheats, interference, bursts, chaos."
         ),
     ],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Keep raw samples here.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="policies: a look in a minute.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="policies, programs, malloc: a look.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="policies: all, in both worlds.")] = False,
     world: Annotated[str | None, typer.Option(help="policies: sim, testbed or both.")] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="policies: only these.")] = None,

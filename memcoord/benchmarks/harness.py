@@ -54,6 +54,7 @@ class BenchPlan:
     skippable: tuple[str, ...] = ()  # rivals that may be missing
     formulas: Mapping[str, Formula] = field(default_factory=dict)
     rounds: int = ROUNDS_DEFAULT
+    round_s: float = 0.0  # on two quiet cores; 0: not told before
 
 
 @dataclass

@@ -24,7 +24,7 @@ from memcoord.benchmarks.figures import Figure
 from memcoord.benchmarks.harness import QUANTILES, ROUNDS_MAX, ROUNDS_MIN, BenchPlan, Sheet
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.tables import MISSING, Table
-from memcoord.testbed.report.progress import Progress
+from memcoord.testbed.report.progress import Progress, duration
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.facts import load as load_now
 
@@ -204,6 +204,9 @@ class RoundsBench(Bench):
         def done(index: int, share: float) -> None:
             progress.advance(index + share, self._rounds)
 
+        if self._plan.round_s:
+            expected = duration(self._plan.round_s * self._rounds)
+            sys.stderr.write(f"bench {self.name}: {expected} on two quiet cores\n")
         progress.begin(f"bench {self.name}", self._rounds)
         with Lab(where) as lab:
             run = self._start(Setting(lab, sheet, placement, self._rounds))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ from memcoord.benchmarks.harness import BenchPlan
 from memcoord.benchmarks.hostile.bench import CheatsBench
 from memcoord.benchmarks.interference import bench as interference
 from memcoord.benchmarks.interference import views as interference_views
+from memcoord.benchmarks.malloc import bench as malloc
+from memcoord.benchmarks.malloc import views as malloc_views
 from memcoord.benchmarks.mechanisms import bench as mechanisms
 from memcoord.benchmarks.mechanisms import views as mechanism_views
+from memcoord.benchmarks.programs import bench as programs
+from memcoord.benchmarks.programs import catalogue
+from memcoord.benchmarks.programs import views as programs_views
 from memcoord.benchmarks.ring import bench as ring
 from memcoord.benchmarks.runner import Bench, DrawFigure, RoundsBench, StartRounds, Tables
 from memcoord.benchmarks.tmem import bench as tmem
@@ -42,9 +48,16 @@ ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigur
         interference_views.tables,
         interference_views.figure,
     ),
+    "malloc": (malloc.PLAN, malloc.MallocBench, malloc_views.tables, malloc_views.figure),
     "mechanisms": (mechanisms.PLAN, mechanisms.MechanismsBench, mechanism_views.tables, None),
+    "programs": (programs.PLAN, programs.ProgramsBench, programs_views.tables, None),
     "ring": (ring.PLAN, ring.RingBench, None, None),
     "tmem": (tmem.PLAN, tmem.TmemBench, None, None),
+}
+#: What --quick makes of a bench of rounds: one round of so many seconds.
+QUICK_BENCHES: dict[str, tuple[float, StartRounds]] = {
+    "malloc": (5.0, partial(malloc.MallocBench, sizes=malloc.QUICK)),
+    "programs": (10.0, partial(programs.ProgramsBench, sizes=catalogue.QUICK)),
 }
 #: These are not made of rounds, or have a seed for each.
 AGREEMENT, CHAOS, CHEATS = "agreement", "chaos", "cheats"
@@ -53,6 +66,7 @@ POLICIES, SMARTMEM = "policies", "smartmem"
 SHARED = {
     SMARTMEM: frozenset(("quick", "world", "scenarios", "seeds")),
     AGREEMENT: frozenset(("quick", "scenarios", "policies", "seeds", "scale", "costs")),
+    **dict.fromkeys(QUICK_BENCHES, frozenset(("quick",))),
 }
 OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
 
@@ -103,7 +117,11 @@ def bench_of(
     if which not in ROUNDS_BENCHES:
         known = " or ".join([*ROUNDS_BENCHES, CHEATS, CHAOS, POLICIES, SMARTMEM, AGREEMENT])
         raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
-    return RoundsBench(*ROUNDS_BENCHES[which], rounds)
+    made_of, start, own_tables, own_figure = ROUNDS_BENCHES[which]
+    if options.get("quick"):
+        round_s, start = QUICK_BENCHES[which]
+        made_of = replace(made_of, rounds=1, round_s=round_s)
+    return RoundsBench(made_of, start, own_tables, own_figure, rounds)
 
 
 def _agreement(rounds: int | None, options: dict[str, Any]) -> Bench:

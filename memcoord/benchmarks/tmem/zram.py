@@ -44,8 +44,8 @@ def why_missing() -> str:
 
 
 @contextlib.contextmanager
-def zram_swap() -> Iterator[None]:
-    """Within the block, ``page_out`` puts pages on a zram device of our own.
+def zram_swap(size_bytes: int = DEVICE_BYTES) -> Iterator[None]:
+    """Within the block, pages that the kernel pages out go to a zram device of our own.
 
     OSError when the kernel refuses; nothing is left then.
     """
@@ -54,14 +54,23 @@ def zram_swap() -> Iterator[None]:
         stack.callback((CONTROL / "hot_remove").write_text, str(number))
         settings = Path(f"/sys/block/zram{number}")
         (settings / "comp_algorithm").write_text("lz4")
-        (settings / "disksize").write_text(str(DEVICE_BYTES))
+        (settings / "disksize").write_text(str(size_bytes))
         stack.callback((settings / "reset").write_text, "1")
         device = Path(f"/dev/zram{number}")
         _await_device(device)
-        _write_header(device)
-        _switch("swapon", device, SWAP_PREFER | SWAP_PRIORITY_MAX)
-        stack.callback(_switch, "swapoff", device)
+        write_header(device, size_bytes)
+        stack.enter_context(swapped_on(device))
         yield
+
+
+@contextlib.contextmanager
+def swapped_on(path: Path) -> Iterator[None]:
+    """Within the block, a device or file with a header is swap, before all others; OSError."""
+    _switch("swapon", path, SWAP_PREFER | SWAP_PRIORITY_MAX)
+    try:
+        yield
+    finally:
+        _switch("swapoff", path)
 
 
 def _switch(call: str, device: Path, *flags: int) -> None:
@@ -97,10 +106,10 @@ def _await_device(device: Path) -> None:
         time.sleep(POLL_S)
 
 
-def _write_header(device: Path) -> None:
+def write_header(path: Path, size_bytes: int) -> None:
     """Write the header that mkswap would write."""
     header = bytearray(PAGE_BYTES)
-    struct.pack_into("<III", header, HEADER_AT, 1, DEVICE_BYTES // PAGE_BYTES - 1, 0)
+    struct.pack_into("<III", header, HEADER_AT, 1, size_bytes // PAGE_BYTES - 1, 0)
     header[SIGNATURE_AT:] = SIGNATURE
-    with device.open("r+b", buffering=0) as file:
+    with path.open("r+b", buffering=0) as file:
         file.write(header)

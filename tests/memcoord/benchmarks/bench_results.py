@@ -16,10 +16,12 @@ from memcoord.testbed.runs.identity import alive
 QUANTILES = ["min", "p50", "p90", "p99", "p999", "max"]
 
 
-def result_of(which: str, out: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Run a bench for one round into ``out``; what it printed, checked."""
+def result_of(
+    which: str, out: Path, capsys: pytest.CaptureFixture[str], **own: Any
+) -> dict[str, Any]:
+    """Run a bench for one round into ``out``, with options; what it printed, checked."""
     before = os.sched_getaffinity(0)
-    assert bench(which, True, 1, str(out)) == 0
+    assert bench(which, True, 1, str(out), own) == 0
     assert os.sched_getaffinity(0) == before
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1

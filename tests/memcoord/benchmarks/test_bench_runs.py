@@ -133,7 +133,7 @@ def test_the_table_shows_each_ratio_beside_its_targets(
 
 
 @pytest.mark.parametrize(
-    ("which", "rounds", "key"), [("malloc", 5, "bench"), ("ring", 0, "--rounds")]
+    ("which", "rounds", "key"), [("nothing", 5, "bench"), ("ring", 0, "--rounds")]
 )
 def test_a_wrong_argument_is_named(which: str, rounds: int, key: str) -> None:
     with pytest.raises(ConfigError) as caught:

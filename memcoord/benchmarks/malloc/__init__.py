@@ -1,0 +1,1 @@
+"""``memcoord bench malloc``: unmodified allocators in a domain beside the same outside."""

@@ -1,0 +1,1 @@
+"""``memcoord bench programs``: unmodified programs in a domain beside the same outside."""
