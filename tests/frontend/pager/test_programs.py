@@ -101,9 +101,9 @@ def made(pages):
         made[page * 4096 + 7] = 1 + page % 200
     return made
 
-kept = made(2000)
+kept = made(2900)
 for lives in (True, False):
-    assert sum(kept[7::4096]) == sum(1 + page % 200 for page in range(2000))
+    assert sum(kept[7::4096]) == sum(1 + page % 200 for page in range(2900))
     child = os.fork()
     if child == 0:
         signal.alarm(60)
