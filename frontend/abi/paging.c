@@ -35,6 +35,7 @@ static int paging_allocate(struct mc_paging *paging)
     memset(own->slot_pages, 0xff, pages * sizeof *own->slot_pages);     /* MC_NO_PAGE */
     own->back_tick = paging->tick = MC_FIRST_TICK;
     own->ahead_slot = MC_NO_PAGE - 1;
+    own->disk = mc_disk_open();
     return 1;
 }
 
@@ -68,6 +69,8 @@ void mc_paging_close(struct mc_paging *paging)
 {
     struct mc_paging_private *own = paging->own;
     struct mc_frames *frames = &paging->guest->frames;
+    mc_disk_close(own->disk);
+    own->disk = NULL;
     while (paging->resident_count > 0) {
         uint32_t page = own->resident[paging->resident_count - 1];
         const struct mc_page *entry = &paging->table[page];
@@ -84,6 +87,7 @@ void mc_paging_free(struct mc_paging *paging)
 {
     struct mc_paging_private *own = paging->own;
     if (own != NULL) {
+        mc_disk_close(own->disk);
         free(own->resident);
         free(own->spares);
         free(own->ages);
@@ -165,9 +169,9 @@ static __attribute__((noinline)) int refer_in_flight(struct mc_paging *paging,
         status = mc_flight_land(paging, part);
     if (status != MC_OK || paging->table[page].flags & MC_PAGE_RESIDENT)
         return status;
-    if (flight->count >= paging->own->depth || !mc_load_may_ask(paging, page))
+    if (flight->count >= paging->own->depth || !mc_flight_may_add(paging, page))
         status = mc_flight_land(paging, part);
-    if (status != MC_OK || !mc_load_may_ask(paging, page))
+    if (status != MC_OK || !mc_flight_may_add(paging, page))
         return status;
     if (mc_flight_add(paging, page, write)) {
         paging->counted.references++;

@@ -45,6 +45,14 @@ static void come_along(struct mc_paging *paging, uint32_t slot, uint32_t frame)
     paging->counted.ahead++;
 }
 
+void mc_ahead_note(struct mc_paging *paging, uint32_t slot, uint32_t window)
+{
+    struct mc_paging_private *own = paging->own;
+    own->ahead_last = window;
+    own->ahead_hits = 0;
+    own->ahead_slot = slot;
+}
+
 int mc_ahead_read(struct mc_paging *paging, uint32_t page, uint32_t frame)
 {
     struct mc_paging_private *own = paging->own;
@@ -52,9 +60,7 @@ int mc_ahead_read(struct mc_paging *paging, uint32_t page, uint32_t frame)
     int64_t frames[MC_PAGING_CLUSTER_MAX];
     uint32_t slot = paging->table[page].slot, window = mc_ahead_window(paging, slot);
     uint32_t first = slot, end = slot + 1, room = 0;
-    own->ahead_last = window;
-    own->ahead_hits = 0;
-    own->ahead_slot = slot;
+    mc_ahead_note(paging, slot, window);
     if (paging->limit > paging->resident_count)     /* the page itself takes one */
         room = (uint32_t)(paging->limit - paging->resident_count) - 1;
     if (window > 1 && room > 0) {

@@ -20,24 +20,35 @@ uint32_t mc_load_begin(struct mc_paging *paging, struct mc_batch *batch, uint32_
     return place;
 }
 
-static int load_file(struct mc_paging *paging, uint32_t page, uint32_t frame)
+int mc_load_read(struct mc_paging *paging, uint32_t page, uint32_t frame, int failed)
 {
     struct mc_paging_counted *counted = &paging->counted;
     struct mc_page *entry = &paging->table[page];
-    if (paging->options.program_fd >= 0) {
-        int failed = mc_file_read(paging->options.program_fd, (uint64_t)page << MC_FRAME_SHIFT,
-                                  mc_frame_address(paging, frame));
-        if (failed)
-            return mc_paging_fail(paging, MC_PAGING_PROGRAM_READ, page, failed, frame);
-    } else {
-        int64_t failed = paging->options.program_read(paging->options.context, page, frame);
-        if (failed)
-            return mc_paging_fail(paging, MC_PAGING_CALLER, page, failed, frame);
+    int is_file = (entry->flags & MC_PAGE_FILE) != 0;
+    if (failed)
+        return mc_paging_fail(paging, is_file ? MC_PAGING_PROGRAM_READ : MC_PAGING_SWAP_READ, page,
+                              failed, frame);
+    if (!is_file) {
+        counted->swap_ins++;
+        return MC_OK;
     }
     counted->file_reads++;
     counted->committed_frames += (entry->flags & MC_PAGE_UNREAD) != 0;
     entry->flags &= ~(uint32_t)MC_PAGE_UNREAD;
     return MC_OK;
+}
+
+static int load_file(struct mc_paging *paging, uint32_t page, uint32_t frame)
+{
+    if (paging->options.program_fd >= 0)
+        return mc_load_read(paging, page, frame,
+                            mc_file_read(paging->options.program_fd,
+                                         (uint64_t)page << MC_FRAME_SHIFT,
+                                         mc_frame_address(paging, frame)));
+    int64_t failed = paging->options.program_read(paging->options.context, page, frame);
+    if (failed)
+        return mc_paging_fail(paging, MC_PAGING_CALLER, page, failed, frame);
+    return mc_load_read(paging, page, frame, 0);
 }
 
 static int load_first(struct mc_paging *paging, uint32_t page, uint32_t frame)

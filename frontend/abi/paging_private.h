@@ -3,6 +3,7 @@
 #define MC_PAGING_PRIVATE_H
 
 #include "paging.h"
+#include "paging_disk.h"
 
 #define MC_NO_PAGE UINT32_MAX
 #define MC_NOT_ASKED UINT32_MAX
@@ -32,7 +33,7 @@ struct mc_batch {
 
 struct mc_in_flight {
     uint32_t page;
-    uint32_t place;                     /* of tmem's answer in the batch */
+    uint32_t place;                     /* of tmem's answer in the batch, or MC_NOT_ASKED */
     int write;
     int came;
 };
@@ -62,6 +63,7 @@ struct mc_paging_private {
     uint32_t *slot_pages;
     uint32_t slot_next;
     /* paging_ahead.c */
+    struct mc_disk *disk;               /* NULL: without io_uring */
     uint8_t *gap;                       /* where bytes go that nobody wants */
     uint32_t ahead_hits;                /* since the last read */
     uint32_t ahead_last;
@@ -163,7 +165,12 @@ uint32_t mc_load_begin(struct mc_paging *paging, struct mc_batch *batch, uint32_
  * MC_PAGING_FAILED. */
 int mc_load_end(struct mc_paging *paging, uint32_t page, uint32_t frame, uint32_t place,
                 const struct mc_batch *batch);
-/* paging_flight.c. 1; 0 when the fault must be served by itself. */
+/* After a page was read from its file or the swap file into `frame`: count it. 0, or
+ * MC_PAGING_FAILED when `failed`, an errno. */
+int mc_load_read(struct mc_paging *paging, uint32_t page, uint32_t frame, int failed);
+/* paging_flight.c. Whether a fault on the page may wait with others. */
+int mc_flight_may_add(struct mc_paging *paging, uint32_t page);
+/* 1; 0 when the fault must be served by itself. */
 int mc_flight_add(struct mc_paging *paging, uint32_t page, int write);
 /* Send what is under way and do what waits for it. 0, or MC_PAGING_FAILED. */
 int mc_flight_land(struct mc_paging *paging, struct mc_paging_part *part);
@@ -172,6 +179,8 @@ int mc_flight_land(struct mc_paging *paging, struct mc_paging_part *part);
 int mc_ahead_read(struct mc_paging *paging, uint32_t page, uint32_t frame);
 /* The pages that a read of this one should bring, itself included. */
 uint32_t mc_ahead_window(struct mc_paging *paging, uint32_t slot);
+/* A read of `window` pages for the one in `slot` is made. */
+void mc_ahead_note(struct mc_paging *paging, uint32_t slot, uint32_t window);
 
 /* paging_sample.c */
 void mc_sample_forget(struct mc_paging *paging, uint32_t page);

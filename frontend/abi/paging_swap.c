@@ -1,7 +1,8 @@
 /* paging_swap.c: the swap file: which slot holds which page; pages written together lie together.
  *
  * Reads and writes go past the host's page cache where the file was opened so; frames are aligned
- * as O_DIRECT wants them. A slot is free when its page is written to again, or tmem has the page.
+ * as O_DIRECT wants them. Pages that find no place together are written at once all the same
+ * (paging_disk.h). A slot is free when its page is written to again, or tmem has the page.
  * There are as many slots as pages, so there is always one.
  */
 #include "paging_private.h"
@@ -60,70 +61,77 @@ void mc_swap_forget(struct mc_paging *paging, struct mc_page *page)
     page->flags &= ~(uint32_t)MC_PAGE_ON_DISK;
 }
 
-/* Write `count` pages whose slots follow each other. Returns the errno that kept it from writing
- * all. Those that were written are ON_DISK. */
-static int run_write(struct mc_paging *paging, const uint32_t *pages, uint32_t count)
+/* Pages whose slots follow each other, written at once. */
+struct run {
+    uint32_t begin;
+    uint32_t count;
+};
+
+/* After the write of a run: those that were written are ON_DISK. The errno that kept it from
+ * writing all, or 0. */
+static int run_settle(struct mc_paging *paging, const uint32_t *pages, struct run run,
+                      int64_t written)
 {
-    struct iovec parts[MC_RING_SLOTS];
-    int64_t offset = (int64_t)paging->table[pages[0]].slot << MC_FRAME_SHIFT;
-    int64_t written;
-    for (uint32_t i = 0; i < count; i++)
-        parts[i] = (struct iovec){
-            .iov_base = (void *)(uintptr_t)mc_frame_address(paging, paging->table[pages[i]].frame),
-            .iov_len = MC_FRAME_BYTES};
-    do {
-        written = pwritev(paging->options.swap_fd, parts, (int)count, offset);
-    } while (written < 0 && errno == EINTR);
-    int failed = written < 0 ? errno : ENOSPC;
     uint32_t whole = written < 0 ? 0 : (uint32_t)(written >> MC_FRAME_SHIFT);
     paging->counted.disk_writes++;
     paging->counted.swap_outs += whole;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < run.count; i++) {
+        struct mc_page *entry = &paging->table[pages[run.begin + i]];
         if (i < whole)
-            paging->table[pages[i]].flags |= MC_PAGE_ON_DISK;
+            entry->flags |= MC_PAGE_ON_DISK;
         else
-            slot_free(paging->own, paging->table[pages[i]].slot);
+            slot_free(paging->own, entry->slot);
     }
-    return whole == count ? 0 : failed;
+    if (whole == run.count)
+        return 0;
+    uint32_t first = pages[run.begin + whole];
+    mc_paging_fail(paging, MC_PAGING_SWAP_WRITE, first, written < 0 ? -written : ENOSPC,
+                   paging->table[first].frame);
+    return MC_PAGING_FAILED;
 }
 
 int mc_swap_write(struct mc_paging *paging, const uint32_t *pages, uint32_t count)
 {
+    struct mc_transfer transfers[MC_RING_SLOTS];
+    struct iovec parts[MC_RING_SLOTS];
+    struct run runs[MC_RING_SLOTS];
+    uint32_t made = 0;
     int status = MC_OK;
-    uint32_t begin = 0;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
+        struct mc_page *entry = &paging->table[pages[i]];
         slot_take(paging, slot_find(paging), pages[i]);
-    for (uint32_t end = 1; end <= count; end++) {
-        if (end < count &&
-            paging->table[pages[end]].slot == paging->table[pages[end - 1]].slot + 1)
-            continue;
-        int failed = run_write(paging, pages + begin, end - begin);
-        if (failed) {
-            uint32_t first = begin;
-            while (paging->table[pages[first]].flags & MC_PAGE_ON_DISK)
-                first++;
-            status = mc_paging_fail(paging, MC_PAGING_SWAP_WRITE, pages[first], failed,
-                                    paging->table[pages[first]].frame);
-        }
-        begin = end;
+        parts[i] = (struct iovec){
+            .iov_base = (void *)(uintptr_t)mc_frame_address(paging, entry->frame),
+            .iov_len = MC_FRAME_BYTES};
+        if (i > 0 && entry->slot == paging->table[pages[i - 1]].slot + 1)
+            runs[made - 1].count++;
+        else
+            runs[made++] = (struct run){.begin = i, .count = 1};
     }
+    for (uint32_t i = 0; i < made; i++)
+        transfers[i] = (struct mc_transfer){
+            .fd = paging->options.swap_fd, .is_write = 1, .parts = parts + runs[i].begin,
+            .offset = (uint64_t)paging->table[pages[runs[i].begin]].slot << MC_FRAME_SHIFT,
+            .count = runs[i].count};
+    mc_disk_run(paging->own->disk, transfers, made);
+    for (uint32_t i = 0; i < made; i++)
+        if (run_settle(paging, pages, runs[i], transfers[i].result) != MC_OK)
+            status = MC_PAGING_FAILED;
     return status;
 }
 
 int mc_swap_read(struct mc_paging *paging, uint32_t first, void *const *buffers, uint32_t count)
 {
     struct iovec parts[MC_RING_SLOTS];
-    int64_t got;
+    struct mc_transfer read = {.fd = paging->options.swap_fd, .parts = parts, .count = count,
+                               .offset = (uint64_t)first << MC_FRAME_SHIFT};
     for (uint32_t i = 0; i < count; i++)
         parts[i] = (struct iovec){.iov_base = buffers[i], .iov_len = MC_FRAME_BYTES};
-    do {
-        got = preadv(paging->options.swap_fd, parts, (int)count,
-                     (int64_t)first << MC_FRAME_SHIFT);
-    } while (got < 0 && errno == EINTR);
+    mc_disk_run(paging->own->disk, &read, 1);
     paging->counted.disk_reads++;
-    if (got < 0)
-        return errno;
-    return got == (int64_t)count << MC_FRAME_SHIFT ? 0 : EIO;
+    if (read.result < 0)
+        return (int)-read.result;
+    return read.result == (int64_t)count << MC_FRAME_SHIFT ? 0 : EIO;
 }
 
 int mc_file_read(int fd, uint64_t offset, uint64_t address)

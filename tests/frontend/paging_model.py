@@ -100,17 +100,27 @@ class Model:
 
     # Faults under way
 
+    def _may_fly(self, page: int) -> bool:
+        """Whether a fault may wait with others: tmem serves it, or it is a read of one page."""
+        if self._may_have(page):
+            return True
+        return page in self.slot_of and self._window(self.slot_of[page]) == 1
+
     def _take_off(self, page: int, write: bool) -> bool:
-        if self.depth < 2 or not self._may_have(page):
+        if self.depth < 2:
             return False
-        if len(self.flight) == self.depth:
+        if len(self.flight) == self.depth or not self._may_fly(page):
             self._land()
+        if not self._may_fly(page):
+            return False
         if len(self.lru) < 4 * lib.MC_PAGING_DEPTH_MAX:
             return False
         self.counted["references"] += 1
         self.counted["faults"] += 1
         self.spares = max(self.spares - 1, 0)
-        found = self._get(page)
+        found = self._may_have(page) and self._get(page)
+        if not found and page in self.slot_of:
+            self._note_read(self.slot_of[page], 1)
         if len(self.lru) >= self.limit:
             (victim,) = self._oldest(1, but=self.leaving)
             self.leaving[victim] = self._put(victim)
@@ -122,8 +132,13 @@ class Model:
         flight, leaving = self.flight, self.leaving
         self.flight, self.leaving = {}, {}
         for page, (found, _) in flight.items():
-            self._load(page, found)
-        self.file -= {page for page, (_, write) in flight.items() if write}
+            if not found and page in self.slot_of:
+                self.counted["swap_ins"] += 1
+            else:
+                self._load(page, found)
+        for page in [page for page, (_, write) in flight.items() if write]:
+            self._forget_slot(page)
+            self.file.discard(page)
         self._leave(list(leaving.items()))
 
     # tmem
@@ -250,10 +265,13 @@ class Model:
             pages = 1
         return min(max(pages, self.ahead_last // 2), self._share(self.ahead_max))
 
-    def _read_ahead(self, slot: int) -> None:
-        window = self._window(slot)
+    def _note_read(self, slot: int, window: int) -> None:
         self.ahead_last, self.ahead_hits, self.ahead_slot = window, 0, slot
         self.counted["disk_reads"] += 1
+
+    def _read_ahead(self, slot: int) -> None:
+        window = self._window(slot)
+        self._note_read(slot, window)
         room = self.limit - len(self.lru) - 1
         if window < 2:
             return
