@@ -9,9 +9,8 @@ makes machine code of it before the next kernel calls it, and of all of that aga
 Here kernels stay as they are lowered, each by itself, and only an entry with all it calls is linked
 and optimised, once. A kernel also passes through few of numba's passes: none of them has closures,
 literals or arrays. What numba lacks for that is put in its place in ``_only_lower``; a test
-compiles with it. An entry
-calls nothing of numba or Python, so its object needs neither to be loaded. Started by
-``tmem.compiled`` alone.
+compiles with it. An entry calls nothing of numba or Python, so its object needs neither to be
+loaded. Started by ``tmem.compiled`` alone.
 """
 
 from __future__ import annotations
