@@ -7,7 +7,7 @@ The combination is this project's own. RAM moves in areas, so targets are whole 
 
 1. need = pages committed and 2 % more, in areas, between minimum and maximum
 2. if the needs fit: each domain gets its need and an equal share of the rest, room to grow into;
-   what it does not use of it yet tmem may hold until then
+   until it is used, tmem may have up to ``spare`` areas of it, for pages put away on the way
 3. else, with the areas that pages in tmem leave, since nothing is pulled back from there: each
    domain has the part ``share`` of what max-min would give it; the rest is dealt out in the order
    of (need - what is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least first, higher
@@ -65,7 +65,7 @@ class Fallow:
 
         ``stall``: its weight in the order; below ``content`` it is none; ``lend``: part of what is
         idle that is lent; steps: ``step`` of the average, ``fade`` of the worst, ``trust`` of the
-        part of puts asked for again, ``doze`` of idle as it rises.
+        part of puts asked for again, ``doze`` of idle as it rises; ``spare``: areas of tmem.
         """
 
         margin: Part = 0.02
@@ -77,6 +77,7 @@ class Fallow:
         fade: Step = 0.05
         trust: Step = 0.3
         doze: Step = 0.1
+        spare: Annotated[int, msgspec.Meta(ge=0)] = 2
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -100,7 +101,7 @@ class Fallow:
             rule = np.where(ram >= need, 1, np.where(ram > own, 2, 3))
         goal = np.clip(ram * AREA_FRAMES, view.ram_minimum, view.ram_maximum)
         goal = within(view, goal)
-        tmem = left_for_tmem(view, goal, need * AREA_FRAMES)
+        tmem = left_for_tmem(view, goal, need * AREA_FRAMES, self.params.spare * AREA_FRAMES)
         return Plan(tmem=tmem, ram=goal, why=_RULES[rule], carry=seen)
 
     def _watch(self, view: View) -> Column:
