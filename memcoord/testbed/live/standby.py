@@ -41,9 +41,11 @@ def wait(run_dir: Path, keeper: Channel) -> int:
         keeper.send(failed(error))
         return EXIT_FAILED
     waiting = _waiting(keeper)
-    if waiting and _fork(waiting):
-        keeper.close()
-        return hypervisor_main.serve_kept(config, run_dir, channel_of(waiting[0]))
+    if waiting:
+        if _fork(waiting):
+            keeper.close()
+            return hypervisor_main.serve_kept(config, run_dir, channel_of(waiting[0]))
+        keeper.send(Ready(layout))  # now, so that it can be compared with who wants to take over
     try:
         rehearse(config)
     except MemcoordError as error:
@@ -53,7 +55,8 @@ def wait(run_dir: Path, keeper: Channel) -> int:
             sys.stderr.write(f"standby: {error}\n")
         return EXIT_FAILED
     gc.collect()
-    keeper.send(Ready(layout))
+    if not waiting:
+        keeper.send(Ready(layout))
     while (heard := keeper.receive()) is not None:
         message, fds = heard
         if isinstance(message, Fork) and _fork(fds):
