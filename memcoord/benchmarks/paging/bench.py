@@ -4,7 +4,8 @@ Owns: the rows, their order within a round, the CPU of each process, and the tar
 a domain of a real hypervisor and pages over several memories, each of its own size and depth; every
 stream refers to all pages in one random order again and again, so that under LRU each reference
 hits (all pages fit) or each one faults. A hit in tmem takes a page out of tmem and puts another one
-in. At depth 16 a sample is 16 faults that may wait together; at depth 1 it is one.
+in. At depth 16 a sample is 16 faults that may wait together; at depth 1 it is one. Nothing is read
+ahead.
 Beside them, in the same process and the same order of pages: a loop that touches them, the
 kernel's minor fault, the two copies of a hit, and reads of the swap file without a guest.
 """
@@ -129,8 +130,8 @@ class PagingBench(Rounds):
             (DISK_16, DISK_PAGES, DISK_RESIDENT, False, DEPTH),
         ):
             sizes = {"pages": pages, "resident": resident, "swap": str(swap / name)}
-            how = {"tmem": tmem, "depth": depth, "key": "guest", "memory": name}
-            facts = self._subject.ask("make", **sizes, **how)
+            how = {"tmem": tmem, "depth": depth, "ahead_pages": 1}
+            facts = self._subject.ask("make", key="guest", memory=name, **sizes, **how)
         self._sheet.facts["swap_file_direct"] = facts["direct"]
 
     def round(self, index: int, done: Callable[[float], None]) -> None:

@@ -26,11 +26,12 @@ PROGRAMS = {"nothing": lib.MCB_NOTHING, "touch": lib.MCB_TOUCH, "fill": lib.MCB_
 
 
 class Stream:
-    """All pages in one random order, again and again: each comes back after all others."""
+    """All pages in one order, again and again: each comes back after all others."""
 
-    def __init__(self, pages: int) -> None:
+    def __init__(self, pages: int, *, is_random: bool) -> None:
         order = list(range(pages))
-        random.Random(SEED).shuffle(order)
+        if is_random:
+            random.Random(SEED).shuffle(order)
         self._order, self._writes = ffi.new("int32_t[]", order), ffi.new("uint8_t[]", pages)
         self.at = ffi.new("struct mcb_stream *", (self._order, self._writes, pages, 0))
 
@@ -53,8 +54,8 @@ class PagingGuest(Measured):
         file = self._stack.enter_context(SwapFile(Path(swap), pages))
         made = GuestMemory(self._attached[key].domain, pages, resident, file, **options)
         self._memories[memory], self._swaps[memory] = self._stack.enter_context(made), file
-        self._streams[memory] = Stream(pages)
-        for program in ("fill", "touch"):
+        for program in ("fill", "touch"):  # into the swap file in another order than out of it
+            self._streams[memory] = Stream(pages, is_random=program == "touch")
             self.refer(memory, program, count=1, ops=pages)
         return {"direct": file.direct}
 

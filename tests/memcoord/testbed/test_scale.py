@@ -81,7 +81,7 @@ def test_a_host_of_16_gib_and_a_domain_of_it_are_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(facts, "usable_bytes", lambda: 32 << 30)
-    work = {"kind": "loop", "size": "15 GiB", "resident": "1 GiB", "repeat": 300}
+    work = {"kind": "loop", "size": "15 GiB", "resident": "2 MiB", "repeat": 300}
     domain = {"name": "vm1", "maxmem": "15 GiB", "ram": "4 MiB", "workload": work}
     what = parse({"name": "large", "memory": "16 GiB", "domain": [domain]})
     config = to_hypervisor_config(what, "greedy")
