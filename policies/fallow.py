@@ -6,12 +6,14 @@ working set to memory whole or lets it wait; idle memory put to use, after Walds
 The combination is this project's own. RAM moves in areas, so targets are whole areas:
 
 1. need = pages committed and 2 % more, in areas, between minimum and maximum
-2. if the needs fit: each domain gets its need; the rest goes to the domains that have least
-3. else: each domain has the part ``share`` of what max-min would give it; the rest is dealt out in
-   the order of (need - what is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least first,
-   higher priority before lower, up to the need. The need of a domain that hardly stalls is the
-   memory it holds, less half of the idle part, until the other domains have enough
-4. tmem gets the memory that RAM does not take; each domain keeps the tmem pages it holds
+2. if the needs fit: each domain gets its need and an equal share of the rest, room to grow into;
+   until it is used, tmem may have up to ``spare`` areas of it, for pages put away on the way
+3. else, with the areas that pages in tmem leave, since nothing is pulled back from there: each
+   domain has the part ``share`` of what max-min would give it; the rest is dealt out in the order
+   of (need - what is held, in RAM or tmem) * (1 - 0.7 * stall) / weight, least first, higher
+   priority before lower, up to the need. The need of a domain that hardly stalls is the memory it
+   holds, less half of the idle part, until the other domains have enough
+4. tmem gets the memory that RAM does not need; each domain keeps the tmem pages it holds
 
 stall = pressure * (hits + swap-ins) / puts: a page put away and never asked for again is no reason
 to get more memory. In rule 3 stall rises at once and falls slowly, so an admitted domain stays in.
@@ -63,7 +65,7 @@ class Fallow:
 
         ``stall``: its weight in the order; below ``content`` it is none; ``lend``: part of what is
         idle that is lent; steps: ``step`` of the average, ``fade`` of the worst, ``trust`` of the
-        part of puts asked for again, ``doze`` of idle as it rises.
+        part of puts asked for again, ``doze`` of idle as it rises; ``spare``: areas of tmem.
         """
 
         margin: Part = 0.02
@@ -75,6 +77,7 @@ class Fallow:
         fade: Step = 0.05
         trust: Step = 0.3
         doze: Step = 0.1
+        spare: Annotated[int, msgspec.Meta(ge=0)] = 2
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -88,15 +91,17 @@ class Fallow:
         need = np.clip(need, low, high)
         areas = view.ram_capacity // AREA_FRAMES
         if need.sum() <= areas:
-            ram, rule = whole_areas(view, areas, need, high), np.zeros(len(view), dtype=np.intp)
+            ram = need + whole_areas(view, areas - need.sum(), 0 * need, high - need)
+            rule = np.zeros(len(view), dtype=np.intp)
         else:
+            areas = max(areas - np.ceil(view.used.sum() / AREA_FRAMES), 0)
             equal = water_fill(areas, view.weight, low, need)
             own = np.maximum(low, np.floor(self.params.share * equal))
             ram = self._completed(view, areas, own, need, seen)
             rule = np.where(ram >= need, 1, np.where(ram > own, 2, 3))
         goal = np.clip(ram * AREA_FRAMES, view.ram_minimum, view.ram_maximum)
         goal = within(view, goal)
-        tmem = left_for_tmem(view, goal, need * AREA_FRAMES)
+        tmem = left_for_tmem(view, goal, need * AREA_FRAMES, self.params.spare * AREA_FRAMES)
         return Plan(tmem=tmem, ram=goal, why=_RULES[rule], carry=seen)
 
     def _watch(self, view: View) -> Column:

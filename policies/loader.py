@@ -109,6 +109,12 @@ def load(
     return policy
 
 
+def is_built_in(text: str) -> bool:
+    """Whether the text names a policy of ours, whose code needs no watching."""
+    match = None if _FILE.match(text) else _NAME.match(text)
+    return match is not None and match["name"] in BUILT_IN
+
+
 def file_in(text: str) -> str:
     """The path of the file in the text of a policy; empty when the text names no file."""
     match = _FILE.match(text)

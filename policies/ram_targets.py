@@ -102,16 +102,17 @@ def alphabet(view: View) -> NDArray[np.intp]:
     return np.argsort(np.argsort(np.array(view.names, dtype=np.str_)))
 
 
-def left_for_tmem(view: View, goal: Column, need: Column) -> Column:
+def left_for_tmem(view: View, goal: Column, need: Column, most: float = np.inf) -> Column:
     """Tmem pages for each, when RAM is to be ``goal`` and the programs want ``need`` frames.
 
-    RAM comes first: what it still has to grow by is no longer tmem's. Each domain keeps the pages
-    it holds, as nothing is pulled back from tmem; on a shrink the largest targets are cut first.
-    The rest is filled by water up to the pages that are nowhere, and what nobody needs is shared.
+    RAM comes first: what it still has to grow by to its need is no longer tmem's; the room beyond
+    its need is, until it is used. Each domain keeps the pages it holds, as nothing is pulled back
+    from tmem; on a shrink the largest targets are cut first. The rest, ``most`` pages at most, is
+    filled by water up to the pages that are nowhere, and what nobody needs is shared.
     """
-    growth = np.maximum(goal - view.ram_current, 0).sum()
+    growth = np.maximum(np.minimum(goal, need) - view.ram_current, 0).sum()
     budget = max(view.capacity - growth, 0)
-    over, even = budget - view.used.sum(), np.ones(len(view))
+    over, even = min(budget - view.used.sum(), most), np.ones(len(view))
     if over < 0:
         return water_fill(budget, even, 0 * even, view.used)
     nowhere = np.maximum(need - np.maximum(view.ram_current, goal) - view.used, 0)

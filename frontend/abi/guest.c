@@ -1,4 +1,5 @@
 /* guest.c: see guest.h. Opening and closing a domain, and allocation that asks for more. */
+#include "claims.h"
 #include "driver.h"
 #include "handles.h"
 
@@ -68,6 +69,7 @@ static MC_NOINLINE int64_t guest_alloc_asking(struct mc_guest *guest, int slot, 
 {
     struct guest_patience spent = {0};
     int64_t frame, status;
+    guest_begin_allocation(guest);
     do {
         uint64_t claims = guest_claims(guest);
         frame = mc_frames_alloc(&guest->frames, slot, order);
@@ -80,9 +82,8 @@ static MC_NOINLINE int64_t guest_alloc_asking(struct mc_guest *guest, int slot, 
 
 int64_t mc_guest_alloc(struct mc_guest *guest, int slot, int order)
 {
-    guest_begin_allocation(guest);
-    int64_t frame = mc_frames_alloc(&guest->frames, slot, order);
-    return frame != MC_ENOMEM ? frame : guest_alloc_asking(guest, slot, order);
+    int64_t frame = mc_slot_pop(&guest->frames, slot, order);
+    return __builtin_expect(frame >= 0, 1) ? frame : guest_alloc_asking(guest, slot, order);
 }
 
 int64_t mc_guest_alloc_many(struct mc_guest *guest, int slot, uint32_t *out, uint64_t count)

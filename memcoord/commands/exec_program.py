@@ -30,10 +30,7 @@ from frontend.pager.program import (
 )
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, parse_bytes
-from memcoord.testbed.guests.boxed import Orders
-from memcoord.testbed.runs import sandbox, userfaults
-from memcoord.testbed.runs.confine import command
-from memcoord.testbed.runs.launcher import start_python
+from memcoord.testbed.runs import userfaults
 
 if TYPE_CHECKING:
     from memcoord.testbed.live.hypervisor import Hypervisor
@@ -70,7 +67,7 @@ def exec_command(argv: Sequence[str], options: Options, as_json: bool) -> int:
     if file is None:
         raise ConfigError("PROGRAM", f"{argv[0]}: not found, or not executable")
     _check_sandbox(options)
-    limits = sandbox.obstacle() if options.sandbox else userfaults.probe().obstacle()
+    limits = _limits_of_sandbox() if options.sandbox else userfaults.probe().obstacle()
     obstacle = servable.obstacle(file) or limits
     if obstacle and options.sandbox:
         raise ConfigError("--sandbox", f"{argv[0]} cannot be given a limit: {obstacle}")
@@ -133,6 +130,11 @@ def _run_boxed(
     where: Path, argv: Sequence[str], options: Options, max_frames: int, parent: str
 ) -> Outcome:
     """Run it in a sandbox; this process keeps its rights, and helps from outside."""
+    from memcoord.testbed.guests.boxed import Orders  # a start without a sandbox needs none of it
+    from memcoord.testbed.runs import sandbox
+    from memcoord.testbed.runs.confine import command
+    from memcoord.testbed.runs.launcher import start_python
+
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     program = servable.find(argv[0]) or ""
     box = sandbox.Sandbox(
@@ -162,6 +164,12 @@ def _run_boxed(
     if answer.startswith(b"{"):
         return msgspec.json.decode(answer, type=Outcome)
     raise MemcoordError(answer.decode(errors="replace") or "the sandbox was ended")
+
+
+def _limits_of_sandbox() -> str:
+    from memcoord.testbed.runs import sandbox
+
+    return sandbox.obstacle()
 
 
 def _check_sandbox(options: Options) -> None:

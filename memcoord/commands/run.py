@@ -16,10 +16,11 @@ import fcntl
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import msgspec
 
@@ -46,7 +47,7 @@ from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import Scenario, load
-from memcoord.testbed.streams import lengths_of
+from memcoord.testbed.streams import length_of, lengths_of
 from memcoord.testbed.streams.seeds import seeds_of, varied
 
 EXIT_SIGNAL = 128
@@ -167,11 +168,24 @@ def steps_of(what: Scenario, names: Sequence[str], options: RunOptions) -> list[
     return steps
 
 
-def expected_s(steps: Sequence[Step]) -> float:
+def _remembered() -> Callable[[Any, int], int]:
+    """``length_of``, which makes each stream once: most runs of a scenario have the same."""
+    known: dict[tuple[bytes, int], int] = {}
+
+    def length(workload: Any, seed: int) -> int:
+        key = msgspec.msgpack.encode(workload, enc_hook=int), seed
+        if key not in known:
+            known[key] = length_of(workload, seed)
+        return known[key]
+
+    return length
+
+
+def expected_s(steps: Sequence[Step], length: Callable[[Any, int], int] = length_of) -> float:
     """About how long the steps take on two quiet cores."""
     references: dict[str, int] = {}
     for step in steps[: len({one.label for one in steps})]:  # the first round: all are alike
-        references[step.label] = sum(lengths_of(step.scenario).values())
+        references[step.label] = sum(lengths_of(step.scenario, length).values())
     return sum(expected_real_s(references[step.label]) for step in steps)
 
 
@@ -193,8 +207,9 @@ def _run_all(
     record: Path | None,
 ) -> RunReport:
     begin_s, done = time.monotonic(), Done()
+    length = _remembered()
     with Progress() as progress:
-        takes = f"{duration(expected_s(steps))} on two quiet cores"
+        takes = f"{duration(expected_s(steps, length))} on two quiet cores"
         if any(isinstance(domain.workload, ProgramWorkload) for domain in what.domain):
             takes = "each as long as its programs take"
         progress.say(f"{what.name}: {len(steps)} runs, {takes}")
@@ -209,7 +224,7 @@ def _run_all(
                 series=None if step.domain else series,
                 progress=progress,
                 interrupts=interrupts,
-                lengths=lengths_of(step.scenario),
+                lengths=lengths_of(step.scenario, length),
                 record=None if step.domain else record,
                 round_index=step.round_index,
                 label=step.label,

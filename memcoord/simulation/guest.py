@@ -402,10 +402,18 @@ def _run(address, until_ns):
             return slot
 
 
-def _balance(address, slot):
-    """What a guest that stands still does by itself."""
+def _balance(address, slot, now_ns):
+    """What a guest that stands still does by itself at ``now_ns``, before its own clock.
+
+    Its transfers are of now: with its clock they would keep a shared disk until its pause is over.
+    """
     world = L.world_at(address)
-    balance(world, world.domains[slot])
+    domain = world.domains[slot]
+    until_ns, waited_ns = domain.clock_ns, domain.waited_ns
+    domain.clock_ns = now_ns
+    balance(world, domain)
+    domain.clock_ns = max(until_ns, domain.clock_ns)
+    domain.waited_ns = waited_ns
     return 0
 
 
@@ -448,7 +456,7 @@ with cached_kernels(__file__) as _cache:
         return next(iter(dispatcher.overloads.values())).entry_point
 
     run = _entry(2, _run)
-    balance_now = _entry(2, _balance)
+    balance_now = _entry(3, _balance)
     begin = _entry(2, _begin)
     release_now = _entry(3, _release)
     cold = _entry(5, _cold)

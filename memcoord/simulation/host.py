@@ -318,7 +318,7 @@ class SimHost:
         """Let domains that pause at ``now_ns`` follow their targets, as idle guests do."""
         for domid in self._guests:
             if self._domains[domid]["clock_ns"] > now_ns + guest.SLICE_NS:
-                guest.balance_now(self._address, domid)
+                guest.balance_now(self._address, domid, now_ns)
 
     def counters(self, domid: DomId) -> dict[str, int]:
         """Every field of a domain's record (``layout.DOMAIN``), by name."""

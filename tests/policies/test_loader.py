@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from policies import PolicyError, View, available, describe, load, text_of
-from policies.loader import BUILT_IN
+from policies.loader import BUILT_IN, is_built_in
 from policies.smart_alloc import SmartAlloc
 
 EXAMPLES = Path(__file__).parent / "example_policy.py"
@@ -204,3 +204,9 @@ def test_a_table_loads_with_its_parameters() -> None:
 def test_a_table_no_text_can_hold_is_refused(table: dict[str, object], words: str) -> None:
     with pytest.raises(PolicyError, match=words):
         text_of(table)
+
+
+def test_a_policy_of_ours_is_told_by_its_name_alone() -> None:
+    assert all(is_built_in(name) for name in BUILT_IN)
+    assert is_built_in("smart-alloc:P=2")
+    assert not any(is_built_in(text) for text in ("greedy.py:Greedy", "nobodys", "a/greedy", ""))

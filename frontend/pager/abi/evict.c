@@ -24,6 +24,7 @@
 #define BLOCKED_NS 50000000         /* after that in vain, how long nobody waits again */
 
 static uint64_t blocked_until_ns;
+static int is_stuck;                /* nothing but what a living process shares could be taken */
 static int hand_index;
 static uint64_t hand_at;
 
@@ -106,8 +107,7 @@ static int stage_run(struct run *run, uint64_t page, uint64_t end, int *refusals
         length++;
     int64_t moved = move(run, page, length);
     if (moved == -EBUSY) {          /* a fork has shared it, unless it is pinned */
-        int is_full = mcp_room_pages(mcp_self.member.family) < MCP_RUN_PAGES;
-        int64_t own = mcp_unshare(page, length, is_full);
+        int64_t own = mcp_unshare(page, length, is_stuck);
         if (own > 0)
             moved = move(run, page, (uint64_t)own);
     }
@@ -236,6 +236,7 @@ int mcp_evict_for(int64_t pages)
     int waits = mcp_now_ns() < blocked_until_ns ? WAITS_MAX : 0;
     while (waits < WAITS_MAX && mcp_room_pages(mcp_self.member.family) < pages) {
         int freed = mcp_evict();
+        is_stuck = freed == 0;
         if (freed < 0)
             return freed;
         if (freed)

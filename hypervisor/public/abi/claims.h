@@ -2,7 +2,7 @@
  *
  * Owns:  every read and change of trees, rows, heads and slots, and the claims that go through an
  *        area word (frames.h). Private to frames.c, search.c, layout.c and reclaim.c, and to the
- *        guest's mapping.c and movable.c; Python sees nothing of it.
+ *        guest's guest.c, mapping.c and movable.c; Python sees nothing of it.
  * Rules: take in the order tree, area, row. Give in the order row, area, tree. Then a counter never
  *        promises a frame that the level below does not have. A take that loses its races
  *        MC_TAKE_TRIES_MAX times answers that there is nothing, and the caller looks elsewhere. A
@@ -21,6 +21,7 @@
 #define MC_ROW_FULL UINT64_MAX
 #define MC_NO_ROW UINT32_MAX
 #define MC_ROW_ORDER 6          /* a row is a block of this order */
+#define MC_HEAD_SINGLE 1
 
 /* ---- rows, heads and slots ---- */
 
@@ -38,6 +39,11 @@ static inline int mc_row_swap(struct mc_frames *frames, uint32_t row, uint64_t s
 static inline uint8_t mc_head(const struct mc_frames *frames, uint64_t frame)
 {
     return __atomic_load_n(&frames->heads[frame], __ATOMIC_RELAXED);
+}
+
+static inline void mc_head_set(struct mc_frames *frames, uint64_t frame, uint8_t head)
+{
+    __atomic_store_n(&frames->heads[frame], head, __ATOMIC_RELAXED);
 }
 
 static inline int mc_head_taken(uint8_t head)
@@ -69,6 +75,22 @@ static inline void mc_slot_hold(struct mc_slot *slot, uint32_t row, uint64_t bit
 {
     atomic_store_explicit(&slot->row, row, memory_order_relaxed);
     mc_slot_set_free(slot, bits);
+}
+
+/* Hand out a single frame of the slot: MC_ENOMEM when it holds none, and for other blocks. */
+static inline int64_t mc_slot_pop(struct mc_frames *frames, int slot, int order)
+{
+    if (__builtin_expect(order != 0 || (uint32_t)slot >= MC_SLOTS, 0))
+        return MC_ENOMEM;
+    struct mc_slot *own = &frames->slots[slot];
+    uint64_t free = mc_slot_free(own), frame;
+    if (__builtin_expect(free == 0, 0))
+        return MC_ENOMEM;
+    frame = (uint64_t)mc_slot_row(own) * MC_ROW_FRAMES + (uint32_t)__builtin_ctzll(free);
+    mc_head_set(frames, frame, MC_HEAD_SINGLE);
+    mc_slot_set_free(own, free & (free - 1));
+    own->allocs++;
+    return (int64_t)frame;
 }
 
 /* One bit per frame, for 2^order frames; order 0 to 6. */

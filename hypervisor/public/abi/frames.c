@@ -14,13 +14,7 @@
 /* Checks stand in functions of their own: their reports would cost the callers registers. */
 #define MC_NOINLINE __attribute__((noinline))
 #define MC_INLINE inline __attribute__((always_inline))
-#define MC_HEAD_SINGLE 1
 #define MC_HEADS_SINGLE 0x0101010101010101ull
-
-static inline void head_set(struct mc_frames *frames, uint64_t frame, uint8_t head)
-{
-    __atomic_store_n(&frames->heads[frame], head, __ATOMIC_RELAXED);
-}
 
 /* A block that is about to be handed out: nobody has it. */
 static MC_NOINLINE void block_check_free(const struct mc_frames *frames, uint64_t frame,
@@ -51,14 +45,14 @@ static MC_INLINE void block_mark(struct mc_frames *frames, uint64_t frame, uint6
         block_check_free(frames, frame, count);
     memset(frames->heads + frame + 1, MC_HEAD_BODY, count - 1);
     atomic_signal_fence(memory_order_seq_cst);
-    head_set(frames, frame, (uint8_t)head);
+    mc_head_set(frames, frame, (uint8_t)head);
 }
 
 static void block_unmark(struct mc_frames *frames, uint64_t frame, uint64_t count)
 {
     if (count > MC_ROW_FRAMES)
         block_check_taken(frames, frame, count);
-    head_set(frames, frame, MC_HEAD_FREED);
+    mc_head_set(frames, frame, MC_HEAD_FREED);
     atomic_signal_fence(memory_order_seq_cst);
     memset(frames->heads + frame + 1, MC_HEAD_FREED, count - 1);
 }
@@ -176,19 +170,8 @@ static MC_NOINLINE int64_t alloc_slow(struct mc_frames *frames, int slot, int or
 
 int64_t mc_frames_alloc(struct mc_frames *frames, int slot, int order)
 {
-    if (__builtin_expect(order == 0 && (uint32_t)slot < MC_SLOTS, 1)) {
-        struct mc_slot *own = &frames->slots[slot];
-        uint64_t free = mc_slot_free(own);
-        if (__builtin_expect(free != 0, 1)) {
-            uint64_t frame = (uint64_t)mc_slot_row(own) * MC_ROW_FRAMES
-                             + (uint32_t)__builtin_ctzll(free);
-            head_set(frames, frame, MC_HEAD_SINGLE);
-            mc_slot_set_free(own, free & (free - 1));
-            own->allocs++;
-            return (int64_t)frame;
-        }
-    }
-    return alloc_slow(frames, slot, order);
+    int64_t frame = mc_slot_pop(frames, slot, order);
+    return __builtin_expect(frame >= 0, 1) ? frame : alloc_slow(frames, slot, order);
 }
 
 int64_t mc_frames_alloc_areas(struct mc_frames *frames, int slot, uint32_t count)
@@ -232,7 +215,7 @@ int64_t mc_frames_alloc_many(struct mc_frames *frames, int slot, uint32_t *out, 
         }
         for (; free != 0 && given < count; free &= free - 1) {
             out[given] = first + (uint32_t)__builtin_ctzll(free);
-            head_set(frames, out[given++], MC_HEAD_SINGLE);
+            mc_head_set(frames, out[given++], MC_HEAD_SINGLE);
         }
         mc_slot_set_free(own, free);
     }
@@ -320,15 +303,18 @@ static MC_NOINLINE int free_slow(struct mc_frames *frames, int slot, uint64_t fr
     return status;
 }
 
+/* A slot that holds nothing takes any row here; one that nobody claimed has held none. */
 int mc_frames_free(struct mc_frames *frames, int slot, uint64_t frame, int order)
 {
     if (__builtin_expect(order == 0 && (uint32_t)slot < MC_SLOTS
                          && frame < mc_frame_limit(frames), 1)) {
         struct mc_slot *own = &frames->slots[slot];
-        if (__builtin_expect(frame / MC_ROW_FRAMES == mc_slot_row(own)
+        uint32_t row = (uint32_t)(frame / MC_ROW_FRAMES), held = mc_slot_row(own);
+        uint64_t free = mc_slot_free(own);
+        if (__builtin_expect((row == held || (free == 0 && held != MC_NO_ROW))
                              && mc_head(frames, frame) == MC_HEAD_SINGLE, 1)) {
-            head_set(frames, frame, MC_HEAD_FREED);
-            mc_slot_set_free(own, mc_slot_free(own) | 1ull << frame % MC_ROW_FRAMES);
+            mc_head_set(frames, frame, MC_HEAD_FREED);
+            mc_slot_hold(own, row, free | 1ull << frame % MC_ROW_FRAMES);
             own->frees++;
             return MC_OK;
         }
@@ -384,7 +370,7 @@ int64_t mc_frames_free_many(struct mc_frames *frames, int slot, const uint32_t *
             *status = block_check(frames, in[next], 1, MC_HEAD_SINGLE);
             if (*status < 0)
                 break;
-            head_set(frames, in[next], MC_HEAD_FREED);
+            mc_head_set(frames, in[next], MC_HEAD_FREED);
             bits |= 1ull << in[next] % MC_ROW_FRAMES;
         }
         if (bits != 0 && slot_give_bits(frames, own, row, bits) < 0)

@@ -108,6 +108,17 @@ class PolicyBenchPlan:
         return cls((*policies, BEST_STATIC), tuple(scenarios), seeds, costs, cells)
 
 
+def command_of(options: PolicyBenchOptions) -> str:
+    """The command line that means ``options``."""
+    words = ["memcoord bench policies", f"--world {options.world}"]
+    words += [f"--policy {policy}" for policy in options.policies]
+    words += [f"--scenario {scenario}" for scenario in options.scenarios]
+    words += [f"--seeds {options.seeds}"] if options.seeds else []
+    words += [f"--costs {options.costs}"] if options.costs else []
+    words += [f"--{name}" for name in ("quick", "full") if getattr(options, name)]
+    return " ".join(words)
+
+
 def _with_optimal(cells: list[Cell]) -> list[Cell]:
     """And the optimum of each situation, to tell the regret."""
     as_optimal = {"kind": "optimal", "policy": summary.BASELINE, "params": (), "policy_file": ""}
@@ -148,7 +159,7 @@ class PolicyBench(Bench):
     def __init__(
         self, options: PolicyBenchOptions, *, speeds: bool = True, run: Run | None = None
     ) -> None:
-        self.plan = PolicyBenchPlan.of(options)
+        self.plan, self._command = PolicyBenchPlan.of(options), command_of(options)
         self._speeds, self._run = speeds, run
 
     def directory(self, out: str | None) -> contextlib.AbstractContextManager[RunDir | Path]:
@@ -176,6 +187,7 @@ class PolicyBench(Bench):
         by_costs = {name: _summary(results, name, splits) for name in plan.costs}
         return {
             "bench": "policies",
+            "command": self._command,
             "machine": {**machine, "versions": facts.versions()},
             "seeds": list(plan.seeds),
             "policies": list(plan.policies),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from memcoord.benchmarks import tables
 from memcoord.benchmarks.figures import Axis, Figure, Line
-from memcoord.benchmarks.policies import split
+from memcoord.benchmarks.policies import rivals, split
 from memcoord.benchmarks.policies.summary import SIM, SLOWDOWNS, TESTBED, Found, frontier, points
 from memcoord.benchmarks.sweep.cell import BEST_STATIC
 from memcoord.benchmarks.sweep.grid import scenario_text
@@ -121,6 +121,7 @@ def closing_lines(found: Found) -> list[str]:
         front = frontier(points(one))
         if front:
             lines.append(f"on the frontier of mean and worst slowdown{of}: {', '.join(front)}")
+        lines += [f"{line}{of}" for line in rivals.verdict(one)]
     for name, target in found["targets"].items():
         measured = number(target["measured"])
         if not math.isnan(measured):
@@ -140,6 +141,9 @@ def markdown(found: Found) -> str:
         of = _costs_said(one)
         for table in slowdown_tables(one, with_legend=True):
             lines += ["", *tables.markdown(table)]
+        for table in rivals.tables(one, of):
+            lines += ["", *tables.markdown(table)]
+        lines += ["", *(f"- {line}{of}." for line in rivals.verdict(one))]
         correlations = _correlations(one)
         if correlations:
             lines += ["", f"Rank correlation of the two worlds (Spearman){of}: {correlations}."]
@@ -150,10 +154,16 @@ def markdown(found: Found) -> str:
 
 
 def _made_by(found: Found) -> str:
-    cpu = found["machine"].get("cpu", "")
-    seeds = len(found["seeds"])
-    what = f"{len(found['policies'])} policies, {len(found['scenarios'])} scenarios"
-    return f"Made by `memcoord bench policies`: {what}, {seeds} seeds{f'; {cpu}' if cpu else ''}."
+    machine = found["machine"]
+    seeds = ", ".join(map(str, found["seeds"]))
+    told = [
+        f"{len(found['policies'])} policies, {len(found['scenarios'])} scenarios, seeds {seeds}",
+        machine.get("cpu", ""),
+        f"{machine['cores']} cores" if "cores" in machine else "",
+        f"load {machine['load_1m']} before" if "load_1m" in machine else "",
+        f"commit {machine['commit']}" if machine.get("commit") else "",
+    ]
+    return f"Made by `{found['command']}`: {'; '.join(filter(None, told))}."
 
 
 def _legend(found: Found) -> str:

@@ -124,6 +124,14 @@ def _moved(scenario: str, seed: int) -> tuple[tuple[str, str], ...]:
     return tuple(moved)
 
 
+def command_of(options: SmartmemOptions) -> str:
+    """The command line that means ``options``."""
+    words = ["memcoord bench smartmem", f"--world {options.world}"]
+    words += [f"--scenario {scenario}" for scenario in options.scenarios]
+    words += [f"--seeds {options.seeds}"] if options.seeds else []
+    return " ".join([*words, "--quick"] if options.quick else words)
+
+
 class SmartmemBench(Bench):
     """Every situation of ``options``; ``run`` stands in for the processes of this machine."""
 
@@ -131,6 +139,7 @@ class SmartmemBench(Bench):
 
     def __init__(self, options: SmartmemOptions, *, run: Run | None = None) -> None:
         self.plan, self._is_quick = SmartmemPlan.of(options), options.quick
+        self._command = command_of(options)
         self._run = run
 
     def directory(self, out: str | None) -> contextlib.AbstractContextManager[RunDir | Path]:
@@ -155,6 +164,7 @@ class SmartmemBench(Bench):
         return {
             "bench": self.name,
             "quick": self._is_quick,
+            "command": self._command,
             "machine": {**machine, "versions": facts.versions()},
             "seeds": list(self.plan.seeds),
             "policies": list(self.plan.policies),

@@ -91,10 +91,15 @@ def closing_lines(found: Found) -> list[str]:
 
 def markdown(found: Found) -> str:
     """All tables, and the machine."""
-    machine, seeds = found["machine"], len(found["seeds"])
-    load = machine.get("load_before_1m", machine.get("load_1m", "not recorded"))
-    command = f"memcoord bench smartmem{' --quick' if found['quick'] else ''}"
-    text = [f"Made by `{command}`: {seeds} seeds; load before the run {load}."]
+    machine, seeds = found["machine"], ", ".join(map(str, found["seeds"]))
+    told = [
+        f"seeds {seeds}",
+        machine.get("cpu", ""),
+        f"{machine['cores']} cores" if "cores" in machine else "",
+        f"load before the run {machine.get('load_1m', 'not recorded')}",
+        f"commit {machine['commit']}" if machine.get("commit") else "",
+    ]
+    text = [f"Made by `{found['command']}`: {'; '.join(filter(None, told))}."]
     for table in tables_of(found):
         text += ["", *tables.markdown(table)]
     return "\n".join([*text, "", *(f"- {line}" for line in closing_lines(found))]) + "\n"

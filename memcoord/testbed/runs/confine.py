@@ -50,6 +50,7 @@ SYSTEM_READ = (
     *("/usr", "/lib", "/lib64", "/bin", "/etc", "/sys"),
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/sys/vm", "/dev/urandom", "/dev/random"),
 )
+SHM = "/dev/shm"
 SYSTEM_WRITE = ("/dev/null", "/dev/zero", "/dev/full")
 PACKAGES = ("backend", "frontend", "hypervisor", "memcoord", "policies", "tmem")
 
@@ -66,6 +67,7 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     builds: tuple[str, ...] = ()  # folders in which it also makes links, sockets and programs
     cgroup: str = ""  # the control group to live in
     line: int = 0  # a descriptor, whose hang-up is its end
+    shm_bytes: int = 0  # of a /dev/shm of its own
 
 
 def landlock_abi() -> int:
@@ -103,6 +105,8 @@ def confine(rights: Rights) -> None:
     libc = _libc()
     # A rule needs the path of its file, which must be opened before the files are out of reach.
     abi = landlock_abi()
+    if rights.shm_bytes and namespaces.own_folder(SHM, rights.shm_bytes):
+        rights = msgspec.structs.replace(rights, builds=(*rights.builds, SHM))
     rules = _ruleset(libc, abi, rights) if abi else -1
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     libc.capset(header, bytes(24))

@@ -32,7 +32,8 @@ EXIT_ORPHANED = 70
 TRY_S = 20.0
 USER, PID, PIDS = "user namespace", "PID namespace", "limit of processes"
 
-_CLONE_NEWUSER, _CLONE_NEWPID = 0x10000000, 0x20000000
+_CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNS = 0x10000000, 0x20000000, 0x20000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 << 18
 _PR_SET_PDEATHSIG = 1
 _STATUS_BYTES = 4
 
@@ -67,6 +68,20 @@ def isolate(settle: Callable[[], None], hide: Callable[[], object], line: int = 
         _reap(domain, tells)
     signal.signal(signal.SIGINT, handler)
     os.close(tells)
+
+
+def own_folder(path: str, size: int) -> bool:
+    """Hide ``path`` behind an empty folder of ``size`` bytes, for this process and those to come.
+
+    Whether the kernel did: it needs a user namespace, or root.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    private, plain = _MS_REC | _MS_PRIVATE, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    if libc.unshare(_CLONE_NEWNS) or libc.mount(b"none", b"/", None, ctypes.c_ulong(private), None):
+        return False
+    options = f"size={size},mode=1777".encode()
+    kind = b"tmpfs"
+    return not libc.mount(kind, path.encode(), kind, ctypes.c_ulong(plain), options)
 
 
 def given() -> tuple[str, ...]:

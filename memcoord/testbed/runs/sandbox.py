@@ -27,6 +27,8 @@ from memcoord.testbed.runs import userfaults
 from memcoord.testbed.runs.confine import Rights
 
 ANSWER_S = 10.0
+#: Of /dev/shm, where programs have locks and buffers in common; charged to nobody.
+SHM_BYTES = 64 << 20
 #: What the inside of a sandbox may read beside the system: of itself, since a process outside can
 #: neither be traced nor looked into from here.
 PROC = "/proc"
@@ -63,6 +65,7 @@ class Sandbox:
             builds=(self.directory, *builds),
             cgroup=cgroup,
             line=line,
+            shm_bytes=SHM_BYTES,
         )
         self._thread = threading.Thread(target=self._serve, name="sandbox", daemon=True)
         self._thread.start()

@@ -25,7 +25,7 @@ from memcoord.testbed.streams.synthetic import junk, loop, quiet, usemem
 if TYPE_CHECKING:
     from memcoord.testbed.scenarios.schema import Scenario
 
-__all__ = ["Stream", "domain_seed", "lengths_of", "stream_of"]
+__all__ = ["Stream", "domain_seed", "length_of", "lengths_of", "stream_of"]
 
 _MAKERS: dict[type, Callable[[Any, int], Stream]] = {
     workloads.PageTraceWorkload: page_trace,
@@ -50,18 +50,22 @@ def stream_of(workload: workloads.Workload, seed: int) -> Stream:
     return replace(made, references=kept(made.references))
 
 
-def lengths_of(scenario: "Scenario") -> dict[str, int]:
-    """The references of each domain of a scenario, by name.
+def length_of(workload: workloads.Workload, seed: int) -> int:
+    """How many references a workload makes: its stream is made for that.
 
     Of a real program its units of work, 0 when it does not say how many it does.
     """
+    if isinstance(workload, ProgramWorkload):
+        return workload.total
+    return len(stream_of(workload, seed))
+
+
+def lengths_of(
+    scenario: "Scenario", length: Callable[[workloads.Workload, int], int] = length_of
+) -> dict[str, int]:
+    """``length`` of each domain of a scenario, by name; it may remember what it has told."""
     seed = scenario.seed
-    return {
-        one.name: one.workload.total
-        if isinstance(one.workload, ProgramWorkload)
-        else len(stream_of(one.workload, domain_seed(seed, one.name)))
-        for one in scenario.domain
-    }
+    return {one.name: length(one.workload, domain_seed(seed, one.name)) for one in scenario.domain}
 
 
 def domain_seed(seed: int, domain: str) -> int:

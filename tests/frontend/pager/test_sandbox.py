@@ -35,6 +35,12 @@ if child == 0:
     os._exit(50 if right else 1)
 print(os.waitstatus_to_exitcode(os.wait()[1]), right)
 '
+echo x > "/dev/shm/mine$2"
+"$3" -c '
+import multiprocessing
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(sum(pool.map(abs, range(10))))
+'
 trap 'echo told; exit 7' TERM
 echo ready
 sleep 100 & wait
@@ -73,8 +79,9 @@ def test_a_sandbox_has_what_it_is_given_and_no_more(boxed: Words, tmp_path: Path
             child.send_signal(signal.SIGTERM)
     child.stdin = None
     _, errors = child.communicate(timeout=RUN_S)
-    wanted = ["given", "no other", "made nothing", "knows nobody", "mine", "50 True", "ready"]
-    assert said == [*wanted, "told"], errors
+    wanted = ["given", "no other", "made nothing", "knows nobody", "mine", "50 True", "45"]
+    assert said == [*wanted, "ready", "told"], errors
+    assert not Path(f"/dev/shm/mine{os.getpid()}").exists()
     assert child.returncode == 7, errors
     figures = json.loads(errors.strip().splitlines()[-1])["figures"]
     assert figures["forks"] >= 1

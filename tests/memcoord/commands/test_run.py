@@ -478,3 +478,17 @@ def test_a_policy_that_never_decides_is_a_failed_run(
     policy = report_in(tmp_path)["policies"][0]
     assert policy["policy_faults"] > 0
     assert policy["domains"][0]["state"] == "done"
+
+
+def test_the_streams_of_a_run_are_made_once_for_all_its_rounds(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+
+    def length_of(workload: object, seed: int) -> int:
+        made.append(workload)
+        return 4
+
+    monkeypatch.setattr("memcoord.commands.run.length_of", length_of)
+    assert run("vm1", "vm2", policies=("greedy", "static-alloc"), repeat=2) == 0
+    assert len(made) == 2

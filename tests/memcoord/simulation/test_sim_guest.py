@@ -205,6 +205,25 @@ def test_a_shared_disk_makes_domains_wait_for_each_other() -> None:
     assert ends[1] > 1.5 * ends[0]
 
 
+def test_a_domain_that_shrinks_in_its_pause_keeps_the_disk_no_longer_than_its_writes() -> None:
+    costs = Costs(disk_shared=True, disk_read_ns=10**6, disk_write_ns=10**6)
+    host = make_host(4, tmem=0, costs=constant(costs))
+    rests = make_stream(np.tile(np.arange(900), 2), 1, pauses=[(900, 50.0)])
+    resting = open_domain(host, rests, ram=2, resident=1000)
+    busy = open_domain(host, make_stream(np.tile(np.arange(40), 9), 1), resident=20, domid=1)
+    soon_ns = 20 * 10**6  # it rests by then
+    host.run(soon_ns)
+    host.set_target(resting, AREA_FRAMES)
+    host.settle(soon_ns)
+    assert host.counters(resting)["swap_outs"] >= 900 - AREA_FRAMES
+    assert host.run(FOREVER) == busy
+    now = host.counters(busy)
+    moved = now["swap_ins"] + now["swap_outs"] + host.counters(resting)["swap_outs"]
+    assert now["clock_ns"] < soon_ns + (moved + 10) * 10**6
+    assert host.run(FOREVER) == resting
+    assert host.counters(resting)["clock_ns"] >= 50 * 10**9
+
+
 def test_ram_grows_into_free_memory_then_out_of_tmem() -> None:
     host = make_host(6, tmem=3)
     lazy = open_domain(host, make_stream(np.arange(1500), 1), resident=64)
