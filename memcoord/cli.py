@@ -158,8 +158,8 @@ def bench(
     which: Annotated[
         str,
         typer.Argument(
-            help="grant, ring, tmem, programs, malloc, policies, smartmem, agreement, mechanisms, "
-            "cheats, interference, bursts, chaos."
+            help="grant, guest, ring, tmem, programs, malloc, policies, smartmem, agreement, "
+            "mechanisms, cheats, interference, bursts, chaos."
         ),
     ],
     as_json: Json = False,

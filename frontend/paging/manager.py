@@ -171,8 +171,9 @@ class GuestMemory:
         function of type ``mc_use_fn`` that is called for every reference, with ``context``; an
         answer of its own other than 0 ends the run. Raises as ``access``: what was done is in
         ``references``, and the reference that failed can be made again (of faults that waited
-        together, those that came are done, and none is made again). A stream may come in parts: ``more`` says that the next call goes on with it. Then faults may be under way in
-        between, as if it had come in one part; whatever else is called waits for them first.
+        together, those that came are done, and none is made again). A stream may come in parts:
+        ``more`` says that the next call goes on with it. Then faults may be under way in between,
+        as if it had come in one part; whatever else is called waits for them first.
         """
         part = ffi.new("struct mc_paging_part *")
         given = _buffer(pages, 4, "int32_t[]"), _buffer(writes, 1, "uint8_t[]")

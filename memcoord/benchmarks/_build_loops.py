@@ -16,7 +16,7 @@ _CONTENT = ROOT / "memcoord" / "testbed" / "guests" / "abi"
 
 ffi = make_ffi(
     "memcoord.benchmarks._loops",
-    [_GUEST / "guest.h", _CONTENT / "content.h", *sorted(_LOOPS.glob("*.h"))],
+    [_GUEST / "guest.h", _GUEST / "paging.h", _CONTENT / "content.h", *sorted(_LOOPS.glob("*.h"))],
     [*sorted(_GUEST.glob("*.c")), _CONTENT / "content.c", *sorted(_LOOPS.glob("*.c"))],
 )
 

@@ -31,6 +31,7 @@ from memcoord.benchmarks.malloc import bench as malloc
 from memcoord.benchmarks.malloc import views as malloc_views
 from memcoord.benchmarks.mechanisms import bench as mechanisms
 from memcoord.benchmarks.mechanisms import views as mechanism_views
+from memcoord.benchmarks.paging import bench as paging
 from memcoord.benchmarks.programs import bench as programs
 from memcoord.benchmarks.programs import catalogue
 from memcoord.benchmarks.programs import views as programs_views
@@ -42,6 +43,7 @@ from memcoord.benchmarks.tmem import bench as tmem
 ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigure | None]] = {
     "bursts": (bursts.PLAN, bursts.BurstsBench, bursts_views.tables, bursts_views.figure),
     "grant": (grant.PLAN, grant.GrantBench, grant_views.tables, None),
+    "guest": (paging.PLAN, paging.PagingBench, None, None),
     "interference": (
         interference.PLAN,
         interference.InterferenceBench,

@@ -31,6 +31,20 @@ def host(areas: int = 16, **options: Any) -> HostBackend:
     )
 
 
+def test_a_host_of_16_gib_starts_with_a_domain_that_may_have_15() -> None:
+    gib = (1 << 30) // AREA_BYTES * AREA
+    backend = HostBackend(total_frames=16 * gib, slack_frames=AREA, spin_ns=0)
+    large = DomainSpec("vm1", 15 * gib, 2 * AREA, 2 * AREA)
+    guest = GuestDouble(backend.open(VM1, large))
+    assert guest.alloc(9) >= 0
+    backend.set_target(VM1, 4 * AREA)
+    found = backend.snapshot()
+    assert (found.total_frames, found.domains[0].target_frames) == (16 * gib, 4 * AREA)
+    backend.validate()
+    guest.close()
+    backend.stop()
+
+
 def test_pages_of_2_mib_are_measured_not_assumed() -> None:
     try:
         backend = host(backing="2m")

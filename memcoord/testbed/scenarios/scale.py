@@ -4,8 +4,9 @@ Owns: what ``scale`` and ``--scale`` multiply. A scenario file is written at a s
 simulation does in seconds; its ``scale`` says how many times larger it is at full size, at which
 ``memcoord run`` and ``sim`` run it. Memory and the sizes of programs grow together, so that the
 ratio of need to memory stays, and with them the references, so that a run lasts longer in the
-same number of rounds and sweeps. A recorded trace has the pages it has: a scenario of traces can
-only be repeated more often. Pure.
+same number of rounds and sweeps. What would be over too soon for its policies all the same goes
+on for ``length`` times as many rounds, at full size only. A recorded trace has the pages it has: a
+scenario of traces can only be repeated more often. Pure.
 """
 
 import math
@@ -30,6 +31,8 @@ HOST_SIZES = ("memory", "slack", "tmem")
 DOMAIN_SIZES = ("maxmem", "ram", "ram_min", "ram_max", "tmem_min", "tmem_max")
 #: Counts of a program's parts, which grow with its memory.
 COUNTS = ("users", "items", "ratings", "references")
+#: What makes a program longer in the same memory, the first that it has.
+ROUNDS = ("sweeps", "iterations", "repeat", "references", "every")
 #: Of a traced program, or a real one, which has the memory it has.
 TRACES = (PageTraceWorkload, BlockTraceWorkload, ProgramWorkload)
 
@@ -42,9 +45,9 @@ def at_scale(scenario: Scenario, share: float | None) -> tuple[Scenario, str]:
     if share is not None and not 0 < share <= 1:
         raise ConfigError("--scale", "must be above 0, at most 1: a part of the full size")
     factor = scenario.scale * (1.0 if share is None else share)
-    made = replace(scaled(scenario, factor), scale=1.0)
+    made = replace(scaled(scenario, factor), scale=1.0, length=1.0)
     if share is None or share == 1:
-        return made, ""
+        return lengthened(made, scenario.length), ""
     return made, f"at {share:g} of its full size: a look, not a result"
 
 
@@ -57,6 +60,25 @@ def scaled(scenario: Scenario, factor: float) -> Scenario:
     made = replace(scenario, domain=domains, **host)
     check(made)
     return made
+
+
+def lengthened(scenario: Scenario, factor: float) -> Scenario:
+    """``factor`` times as many rounds; ConfigError names what becomes too long."""
+    if factor == 1:
+        return scenario
+    domains = tuple(
+        replace(domain, workload=_longer(domain.workload, factor)) for domain in scenario.domain
+    )
+    made = replace(scenario, domain=domains)
+    check(made)
+    return made
+
+
+def _longer(work: Workload, factor: float) -> Workload:
+    name = next((name for name in ROUNDS if hasattr(work, name)), None)
+    if name is None:
+        return work
+    return replace(work, **{name: max(round(getattr(work, name) * factor), 1)})
 
 
 def _is_traced(scenario: Scenario) -> bool:

@@ -127,6 +127,7 @@ class Scenario(HostSettings, frozen=True):
     disk: Disk = Disk()
     costs: Costs = Costs()
     scale: Annotated[float, Meta(gt=0, le=1024)] = 1.0
+    length: Annotated[float, Meta(ge=1, le=1024)] = 1.0  # times as many rounds, at full size only
     claim: tuple[Claim, ...] = ()
     see_also: tuple[str, ...] = ()
     cost_set: str = ""  # a shipped one, or a file; "": the simulator's defaults

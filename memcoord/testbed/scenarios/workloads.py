@@ -33,7 +33,7 @@ SHIPPED_BLOCK_TRACES = {
     "nt": "arc_p6_60k.csv.xz",
 }
 TRACE_SUFFIXES = (".csv", ".csv.xz", ".csv.zst")
-PAGES_MAX = 1 << 20
+PAGES_MAX = 1 << 22
 REFERENCES_MAX = 1 << 32
 #: Edges of a graph, which its program holds.
 EDGES_MAX = 1 << 25
