@@ -166,8 +166,11 @@ static void see_through(int socket, const struct mcp_handed *handed)
         }
         if (child >= 0)
             serve_child(child);
-        if (recv(socket, &said, sizeof said, MSG_DONTWAIT) >= 0 || (child < 0 && failed) ||
-            (child >= 0 && is_dead(child)))
+        if (recv(socket, &said, sizeof said, MSG_DONTWAIT) >= 0) {
+            (void)!send(socket, &said, sizeof said, MSG_NOSIGNAL);
+            break;
+        }
+        if ((child < 0 && failed) || (child >= 0 && is_dead(child)))
             break;
         if (mcp_now_ns() > end_ns)
             mcp_die("a forked process does not take over its memory", 0);
@@ -215,6 +218,10 @@ void mcp_fork_adopt(void)
     int done = 1;
     mcp_adopt_all();
     (void)!send(mcp_self.fork_socket, &done, sizeof done, MSG_NOSIGNAL);
+    /* Until it answers the parent may read an event of ours, and drops it: none may come. */
+    struct pollfd answer = {mcp_self.fork_socket, POLLIN, 0};
+    if (poll(&answer, 1, (int)(MCP_CALL_NS / 1000000)) == 0)
+        mcp_die("the process that forked this one does not let it go", 0);
     close_fd(mcp_self.fork_socket);
     mcp_self.fork_socket = -1;
     mcp_self.is_child = 0;
