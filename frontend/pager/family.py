@@ -200,11 +200,11 @@ class Family:
 
     # The domain's frames
 
-    def follow_target(self) -> None:
+    def follow_target(self) -> bool:
         """Have what the programs may hold follow what the domain was granted, and its target.
 
         When the target falls the limit falls first; licences are freed, for the driver to give
-        back, as far as the programs have come down.
+        back, as far as the programs have come down. Whether the domain is still above its target.
         """
         domain = self._domain
         excess = domain.current_frames - domain.target_frames
@@ -220,13 +220,14 @@ class Family:
                 del self._licences[-surplus:]
                 domain.free_many(given)
                 domain.drain()
-            return
+            return True
         while (wanted := domain.statistics().free_frames - SPARE_FRAMES) > 0:
             try:
                 self._licences.extend(domain.alloc_many(min(wanted, CHUNK_FRAMES)))
             except NoMemory:
                 break
         self._lib.mcp_command_limit(len(self._licences))
+        return False
 
     # What there is to tell
 

@@ -32,6 +32,8 @@ ATTACH_S = 30.0
 SLOTS_PER_FRAME = 4
 SLOTS_LEAST = 1 << 18
 STEP_S = 0.02
+#: The same while the domain is above its target: what programs give up is to be given on at once.
+FALLING_STEP_S = 0.002
 REPORT_S = 0.1
 #: For what a program left behind to end, once told.
 END_S = 2.0
@@ -180,15 +182,15 @@ def _serve(
     until_s: float,
 ) -> None:
     """Until the program has ended. PeerGone, with the program dead, when the hypervisor is."""
-    report_s = 0.0
+    report_s, step_s = 0.0, STEP_S
     with _pidfd(child.pid) as pidfd, family.watching(pidfd):
         while child.poll() is None:
-            family.step(STEP_S)
+            family.step(step_s)
             if not domain.alive:
                 family.end()
                 child.kill()
                 raise PeerGone("the hypervisor is gone, and memory of the program with it")
-            family.follow_target()
+            step_s = FALLING_STEP_S if family.follow_target() else STEP_S
             now_s = time.monotonic()
             if now_s > until_s:
                 family.end()

@@ -6,6 +6,7 @@
 #include "page_table.h"
 #include "pager.h"
 #include "ranges.h"
+#include "recency.h"
 #include "say.h"
 #include "slots.h"
 #include "tmem.h"
@@ -14,9 +15,9 @@
 #include <string.h>
 #include <sys/uio.h>
 
-#define PAGES_LOOKED_MAX 262144     /* by one turn of the hand */
+#define PAGES_LOOKED_MAX (1 << 22)  /* by one turn of the hand: 16 GiB, some ms */
 #define STEPS_MAX 4096
-#define HOT_WHEN_REFUSED 3          /* rounds in which a page that cannot move is left alone */
+#define SWEEPS_MAX 4                /* of one turn: the second may take what the first has left */
 #define REFUSALS_MAX 64             /* runs refused in one turn */
 #define WAITS_MAX 20                /* of 1 ms, for other processes of the domain to give */
 #define WAIT_NS 1000000
@@ -27,6 +28,7 @@ static uint64_t blocked_until_ns;
 static int is_stuck;                /* nothing but what a living process shares could be taken */
 static int hand_index;
 static uint64_t hand_at;
+static int has_taken;               /* in this sweep */
 
 struct run {                        /* pages in the staging area */
     uint64_t pages[MCP_RUN_PAGES];
@@ -58,24 +60,19 @@ static struct mcp_range *range_under_hand(void)
     return NULL;
 }
 
-/* The next page to take in [page, end), cooling what it passes. *looked counts. */
+/* The next page to take in [page, end). *looked counts. */
 static uint64_t next_cold(uint64_t page, uint64_t end, int *looked)
 {
     for (page = mcp_table_next(page, end); page < end && *looked < PAGES_LOOKED_MAX;
          page = mcp_table_next(page + 1, end), ++*looked) {
-        uint32_t word = mcp_table_at(page), hot = mcp_hot_of(word);
+        uint32_t word = mcp_table_at(page);
         if (mcp_state_of(word) != MCP_RESIDENT)
             continue;
-        if (!hot)
+        if (mcp_recency_is_cold(word))
             break;
-        mcp_table_set(page, mcp_word_of(MCP_RESIDENT, hot - 1, 0));
+        mcp_recency_left(word);
     }
     return page;
-}
-
-static int is_cold(uint64_t page)
-{
-    return mcp_table_at(page) == mcp_word_of(MCP_RESIDENT, 0, 0);
 }
 
 /* The kernel does not move [page, page + length): shared with a fork, pinned, locked; or gone. */
@@ -89,7 +86,7 @@ static void refused(uint64_t page, uint64_t length, int64_t why)
     }
     mcp_count(&mcp_self.member, MCP_BUSY_RUNS, 1);
     for (uint64_t k = 0; k < length; k++)
-        mcp_table_set(page + k, mcp_word_of(MCP_RESIDENT, HOT_WHEN_REFUSED, 0));
+        mcp_table_set(page + k, mcp_recency_rest(mcp_table_at(page + k)));
     hand_at = (page + length) << MCP_PAGE_SHIFT;
 }
 
@@ -103,7 +100,8 @@ static int64_t move(const struct run *run, uint64_t page, uint64_t length)
 static int stage_run(struct run *run, uint64_t page, uint64_t end, int *refusals)
 {
     uint64_t length = 1, most = (uint64_t)(run->room - run->count);
-    while (length < most && page + length < end && is_cold(page + length))
+    while (length < most && page + length < end &&
+           mcp_recency_is_cold(mcp_table_at(page + length)))
         length++;
     int64_t moved = move(run, page, length);
     if (moved == -EBUSY) {          /* a fork has shared it, unless it is pinned */
@@ -120,6 +118,7 @@ static int stage_run(struct run *run, uint64_t page, uint64_t end, int *refusals
     for (int64_t k = 0; k < moved >> MCP_PAGE_SHIFT; k++)
         run->pages[run->count++] = page + (uint64_t)k;
     hand_at = (page << MCP_PAGE_SHIFT) + (uint64_t)moved;
+    has_taken = 1;
     return 1;
 }
 
@@ -129,8 +128,10 @@ static int stage(struct run *run)
     for (int step = 0; step < STEPS_MAX && run->count < run->room; step++) {
         struct mcp_range *range = range_under_hand();
         if (!range) {
-            if (++wraps > 1 + HOT_WHEN_REFUSED)
+            if (++wraps > SWEEPS_MAX)
                 return 0;
+            mcp_recency_sweep(has_taken);
+            has_taken = 0;
             continue;
         }
         uint64_t end = range->end >> MCP_PAGE_SHIFT;
@@ -156,6 +157,12 @@ static int is_zero(const uint8_t *page)
     return !words[0] && !memcmp(words, words + 1, MCP_PAGE_BYTES - sizeof *words);
 }
 
+/* The word of a staged page that is stored: its level stays. */
+static uint32_t word_out(const struct run *run, int place, enum mcp_state state)
+{
+    return mcp_word_of(state, mcp_level_of(mcp_table_at(run->pages[place])), run->slots[place]);
+}
+
 /* Write staged pages places[0..count) to their slots, adjacent slots by one call. */
 static void write_out(const struct run *run, const int *places, int count)
 {
@@ -170,7 +177,7 @@ static void write_out(const struct run *run, const int *places, int count)
             mcp_die("the swap file cannot be written:", wrote);
         for (int j = 0; j < n; j++)
             mcp_table_set(run->pages[places[k + j]],
-                          mcp_word_of(MCP_DISK, 0, run->slots[places[k + j]]));
+                          word_out(run, places[k + j], MCP_DISK));
     }
     mcp_count(&mcp_self.member, MCP_DISK_PAGES_OUT, (uint64_t)count);
 }
@@ -195,7 +202,7 @@ static void store(struct run *run)
     uint64_t taken = count ? mcp_tmem_put(&mcp_self.member, slots, puts, count) : 0;
     for (int k = 0; k < count; k++) {
         if (taken >> k & 1)
-            mcp_table_set(run->pages[places[k]], mcp_word_of(MCP_TMEM, 0, slots[k]));
+            mcp_table_set(run->pages[places[k]], word_out(run, places[k], MCP_TMEM));
         else
             places[disk_count++] = places[k];
     }
@@ -229,6 +236,11 @@ int mcp_evict(void)
     }
     mcp_count(&mcp_self.member, MCP_RECLAIM_NS, mcp_now_ns() - begin_ns);
     return run.count ? run.count : status;
+}
+
+int mcp_evict_has_passed(uint64_t page)
+{
+    return page << MCP_PAGE_SHIFT < hand_at;
 }
 
 int mcp_evict_for(int64_t pages)

@@ -17,5 +17,7 @@ int mcp_evict(void);
 /* Evict until `pages` may be charged; gives up after a bounded time in which nothing could be
  * taken, since another process of the domain may have it all. 0, or -EAGAIN. */
 int mcp_evict_for(int64_t pages);
+/* Whether the hand is past that page, and comes to it in its next sweep only. */
+int mcp_evict_has_passed(uint64_t page);
 
 #endif

@@ -6,12 +6,14 @@
 #include "page_table.h"
 #include "pager.h"
 #include "ranges.h"
+#include "recency.h"
 #include "say.h"
 #include "slots.h"
 #include "tmem.h"
 
 #define STREAMS 16
-#define STREAM_GAP_PAGES 2
+#define STREAM_GAP_PAGES 8          /* pages between two faults that were here already */
+#define AHEAD_SPAN 2                /* windows that are looked through for one window of pages */
 #define ROOM_WANTED_PAGES MCP_RUN_PAGES
 #define FROZEN_TRIES_MAX 1000
 #define PAGEMAP_THERE (3ull << 62)      /* present or swapped */
@@ -85,7 +87,7 @@ static int64_t fill(uint64_t page, const void *from, int64_t charged)
     return 0;
 }
 
-static int64_t zeroes_in(uint64_t page, uint64_t window, uint64_t stop)
+static int64_t zeroes_in(uint64_t page, uint64_t window, uint64_t stop, uint64_t *last)
 {
     uint64_t pages = 1;
     while (pages < window && page + pages < stop && !mcp_table_at(page + pages))
@@ -96,8 +98,10 @@ static int64_t zeroes_in(uint64_t page, uint64_t window, uint64_t stop)
     int64_t got = fill(page, mcp_self.zeroes, charged);
     for (int64_t k = 0; k < got; k++)
         mcp_table_set(page + (uint64_t)k, mcp_word_of(MCP_RESIDENT, 0, 0));
-    if (got > 0)
+    if (got > 0) {
         mcp_count(&mcp_self.member, MCP_ZERO_PAGES_IN, (uint64_t)got);
+        *last = page + (uint64_t)got - 1;
+    }
     return got;
 }
 
@@ -116,34 +120,82 @@ static const void *fetch(enum mcp_state state, const uint32_t *slots, int64_t co
     return mcp_self.bounce;
 }
 
-static int64_t stored_in(uint64_t page, uint64_t window, uint64_t stop)
+/* Pages that are to come in together: all in tmem, or adjacent in the swap file. */
+struct wanted {
+    uint64_t pages[MCP_RUN_PAGES];
+    uint32_t slots[MCP_RUN_PAGES];
+    int64_t count;
+};
+
+/* From `page` on, in front of `stop`. One request gets pages of tmem wherever they are, so those
+ * that are here already are passed over. */
+static void look_ahead(struct wanted *wanted, uint64_t page, uint64_t window, uint64_t stop)
 {
-    uint32_t first = mcp_table_at(page), slots[MCP_RUN_PAGES];
+    uint32_t first = mcp_table_at(page);
     enum mcp_state state = mcp_state_of(first);
-    uint64_t pages = 1;
-    while (pages < window && page + pages < stop) {
-        uint32_t word = mcp_table_at(page + pages);
+    uint64_t end = page + AHEAD_SPAN * window < stop ? page + AHEAD_SPAN * window : stop;
+    wanted->count = 0;
+    for (uint64_t at = page; at < end && wanted->count < (int64_t)window; at++) {
+        uint32_t word = mcp_table_at(at);
+        if (state == MCP_TMEM && mcp_state_of(word) == MCP_RESIDENT)
+            continue;
         if (mcp_state_of(word) != state ||
-            (state == MCP_DISK && mcp_slot_of(word) != mcp_slot_of(first) + pages))
+            (state == MCP_DISK && mcp_slot_of(word) != mcp_slot_of(first) + (at - page)))
             break;
-        pages++;
+        wanted->slots[wanted->count] = mcp_slot_of(word);
+        wanted->pages[wanted->count++] = at;
     }
-    int64_t charged = charge_window((int64_t)pages);
+}
+
+/* Fill what was fetched, adjacent pages by one call. How many came in, the first ones; or what
+ * `fill` says of the first. The rest is uncharged. */
+static int64_t fill_all(const struct wanted *wanted, const uint8_t *from, int64_t charged)
+{
+    int64_t in = 0;
+    while (in < charged) {
+        int64_t length = 1;
+        while (in + length < charged &&
+               wanted->pages[in + length] == wanted->pages[in] + (uint64_t)length)
+            length++;
+        int64_t got = fill(wanted->pages[in], from + (uint64_t)in * MCP_PAGE_BYTES, length);
+        int64_t left = charged - in - length;
+        in += got > 0 ? got : 0;
+        if (got < length) {
+            mcp_charge(&mcp_self.member, -left);
+            return in ? in : got;
+        }
+    }
+    return in;
+}
+
+static int64_t stored_in(uint64_t page, uint64_t window, uint64_t stop, uint64_t *last)
+{
+    struct wanted wanted;
+    enum mcp_state state = mcp_state_of(mcp_table_at(page));
+    look_ahead(&wanted, page, window, stop);
+    int64_t charged = charge_window(wanted.count);
     if (charged < 0)
         return charged;
-    for (int64_t k = 0; k < charged; k++)
-        slots[k] = mcp_slot_of(mcp_table_at(page + (uint64_t)k));
-    const void *from = fetch(state, slots, charged);
-    int64_t got = fill(page, from, charged);
+    if (mcp_state_of(mcp_table_at(page)) != state) {    /* an event came meanwhile */
+        mcp_charge(&mcp_self.member, -charged);
+        return -EAGAIN;
+    }
+    /* What was taken out to make room may be among them, or come next. */
+    look_ahead(&wanted, page, (uint64_t)charged, stop);
+    mcp_charge(&mcp_self.member, wanted.count - charged);
+    int64_t got = fill_all(&wanted, fetch(state, wanted.slots, wanted.count), wanted.count);
     if (state == MCP_TMEM)
         mcp_tmem_release(&mcp_self.member);
-    for (int64_t k = 0; k < got; k++)
-        mcp_table_set(page + (uint64_t)k, mcp_word_of(MCP_RESIDENT, 1, 0));
+    for (int64_t k = 0; k < got; k++) {
+        uint64_t here = wanted.pages[k];
+        mcp_table_set(here, mcp_recency_in(mcp_table_at(here), k == 0, mcp_evict_has_passed(here)));
+    }
     if (got > 0) {
-        mcp_slots_drop_soon(&mcp_self.member, slots, (int)got, state == MCP_TMEM);
+        mcp_slots_drop_soon(&mcp_self.member, wanted.slots, (int)got, state == MCP_TMEM);
         mcp_count(&mcp_self.member, state == MCP_TMEM ? MCP_TMEM_PAGES_IN : MCP_DISK_PAGES_IN,
                   (uint64_t)got);
         mcp_count(&mcp_self.member, MCP_AHEAD_PAGES_IN, (uint64_t)got - 1);
+        *last = wanted.pages[got - 1];
     }
     return got;
 }
@@ -164,19 +216,19 @@ static int64_t spurious(uint64_t page, uint32_t word)
 
 int mcp_fault_serve(uint64_t address)
 {
-    uint64_t page = address >> MCP_PAGE_SHIFT;
+    uint64_t page = address >> MCP_PAGE_SHIFT, last = page;
     int index = mcp_range_find(address), stream = stream_of(page);
     int in_range = index < mcp_ranges_count() && mcp_range_at(index)->start <= address;
     uint64_t stop = in_range ? mcp_range_at(index)->end >> MCP_PAGE_SHIFT : page + 1;
     uint32_t word = mcp_table_at(page);
     int64_t got;
     if (mcp_is_outside(word))
-        got = stored_in(page, streams[stream].window, stop);
+        got = stored_in(page, streams[stream].window, stop, &last);
     else if (mcp_state_of(word) == MCP_NONE)
-        got = zeroes_in(page, streams[stream].window, stop);
+        got = zeroes_in(page, streams[stream].window, stop, &last);
     else
         got = spurious(page, word);
-    streams[stream].last = page + (got > 0 ? (uint64_t)got - 1 : 0);
+    streams[stream].last = last;
     return got < 0 ? (int)got : 0;
 }
 

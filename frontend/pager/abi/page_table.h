@@ -12,16 +12,16 @@
 /* MCP_COMMON: there, shared with the process that forked this one, and not charged to it. */
 enum mcp_state { MCP_NONE = 0, MCP_RESIDENT, MCP_TMEM, MCP_DISK, MCP_COMMON };
 
-/* A word: state 3 bits, hot 2 bits (rounds of the hand to be left alone), slot 27 bits. */
-static inline uint32_t mcp_word_of(enum mcp_state state, uint32_t hot, uint32_t slot)
+/* A word: state 3 bits, level 2 bits, slot 27 bits; of a resident page a sweep: see recency.h. */
+static inline uint32_t mcp_word_of(enum mcp_state state, uint32_t level, uint32_t slot)
 {
-    return (uint32_t)state | hot << 3 | slot << 5;
+    return (uint32_t)state | level << 3 | slot << 5;
 }
 static inline enum mcp_state mcp_state_of(uint32_t word)
 {
     return (enum mcp_state)(word & 7);
 }
-static inline uint32_t mcp_hot_of(uint32_t word)
+static inline uint32_t mcp_level_of(uint32_t word)
 {
     return word >> 3 & 3;
 }

@@ -50,12 +50,14 @@ static void go_apart(void)
     mcp_syscall(SYS_close_range, first, ~0u, 0, 0, 0, 0);
 }
 
+/* Wait for something to do; what need not be done at once is done when nothing comes. */
 static void rest(void)
 {
     struct pollfd fds[3] = {{mcp_self.uffd, POLLIN, 0}, {mcp_self.wake_fd, POLLIN, 0},
                             {mcp_self.connection, POLLIN, 0}};
     uint64_t told;
-    poll(fds, 3, POLL_MS);
+    if (poll(fds, 3, POLL_MS) == 0)
+        mcp_slots_settle(&mcp_self.member);
     if (fds[1].revents)
         mcp_syscall(SYS_read, mcp_self.wake_fd, (long)&told, 8, 0, 0, 0);
     if (fds[2].revents || atomic_load(&mcp_self.member.family->is_gone))
@@ -88,7 +90,6 @@ static void *serve(void *unused)
             continue;
         if (is_short() && mcp_evict() > 0)
             continue;
-        mcp_slots_settle(&mcp_self.member);
         mcp_fork_tend();
         rest();
     }
