@@ -3,9 +3,10 @@
 Owns: ``Costs``, and where one comes from. A *cost set* is a TOML file: one that is shipped in
 ``cost_sets/``, or a user's, such as ``memcoord calibrate`` writes. Its keys are those of ``Costs``
 with ``_us`` for ``_ns``. A list of ``disk_read_us`` or ``disk_write_us`` is a distribution whose
-values are equally likely. A scenario names its set (``cost_set``); its ``[disk]`` and ``[costs]``
-tables override the set. Without a set a reference never waits for a processor, and the defaults
-below hold. Pure, but for reading the file.
+values are equally likely. A scenario names its set (``cost_set``), else it is DEFAULT: two
+processors and one disk, as measured on the machine that the published tables are from, so that the
+same command gives the same result everywhere. Its ``[disk]`` and ``[costs]`` tables override the
+set. What a user's set omits is as in ``Costs``. Pure, but for reading the file.
 """
 
 from pathlib import Path
@@ -20,21 +21,30 @@ NS_PER_US = 1000
 #: Values a distribution is kept as: quantiles of as many equal parts.
 QUANTILES = 16
 CPUS_MAX = 64
+DISK_DEPTH_MAX = 64
 SHIPPED = Path(__file__).parent / "cost_sets"
 SUFFIX = ".toml"
+DEFAULT = "testbed"
 DISTRIBUTIONS = ("disk_read_us", "disk_write_us")
 
 
 class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nanoseconds on top of the ``compute_ns`` of a stream, which every reference takes."""
 
-    fault_ns: int = 12_000  # of every fault, wherever its page comes from
+    hit_ns: int = 0
+    fault_ns: int = 1_000  # of every fault, wherever its page comes from
     first_touch_ns: int = 0
-    tmem_get_ns: int = 4_000
-    tmem_put_ns: int = 4_000
-    disk_read_ns: int = 100_000  # the mean, where a distribution is given
+    call_ns: int = 0  # of every batch of requests to tmem
+    tmem_get_ns: int = 1_000
+    tmem_put_ns: int = 1_000
+    tmem_refused_ns: int = 0  # of a put that tmem refuses, and of a get it cannot serve
+    tmem_shared: bool = False  # one service carries out the requests of all, one after the other
+    disk_read_ns: int = 100_000  # of one page; the mean, where a distribution is given
     disk_write_ns: int = 50_000
+    disk_read_page_ns: int = 0  # of each further page in the same transfer
+    disk_write_page_ns: int = 0
     disk_shared: bool = False  # all domains use one disk and wait for each other
+    disk_depth: int = 1  # transfers that a shared disk serves at once
     cpus: int = 0  # that domains share; 0: each has one of its own
     quantum_ns: int = 1_000_000  # a domain runs so long before the next gets its processor
 
@@ -64,10 +74,10 @@ def named(name: str) -> str:
 
 
 def costs_of(scenario: Any) -> CostSet:
-    """The costs of a scenario: its ``[disk]`` and ``[costs]`` (in us) over its set, or the
-    defaults. ConfigError when the set is none, or wrong."""
-    name = getattr(scenario, "cost_set", "")
-    found = _read(name) if name else {}
+    """The costs of a scenario: its ``[disk]`` and ``[costs]`` (in us) over its set. ConfigError
+    when the set is none, or wrong."""
+    name = getattr(scenario, "cost_set", "") or DEFAULT
+    found = _read(name)
     for table, prefix in (("disk", "disk_"), ("costs", "")):
         for key, value in _items(getattr(scenario, table, None)):
             if value is not None:
@@ -106,6 +116,8 @@ def _made(found: dict[str, Any], name: str) -> CostSet:
         raise ConfigError("costs", f"{name or 'the scenario'}: {error}") from None
     if not 0 <= costs.cpus <= CPUS_MAX:
         raise ConfigError("costs.cpus", f"{costs.cpus}: 0 to {CPUS_MAX}")
+    if not 1 <= costs.disk_depth <= DISK_DEPTH_MAX:
+        raise ConfigError("costs.disk_depth", f"{costs.disk_depth}: 1 to {DISK_DEPTH_MAX}")
     if costs.quantum_ns < 1:
         raise ConfigError("costs.quantum_us", "must be above 0")
     same = constant(costs)

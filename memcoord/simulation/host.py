@@ -7,18 +7,21 @@ moves in areas of 2 MiB. tmem grows into free memory beyond slack and promises, 
 needs an area. Single thread. Called by ``memcoord.simulation.world``.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from frontend.paging.manager import AHEAD_PAGES, CLUSTER_PAGES
 from hypervisor.public.backend import DomainHandles, DomainSnapshot, DomainSpec, HostSnapshot
 from hypervisor.public.errors import InternalError, NoMemory
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId, areas_of
 from memcoord.simulation import guest
 from memcoord.simulation import layout as L
 from memcoord.simulation.costs import CostSet
+from memcoord.testbed.guests.replaying import FAULTS_UNDER_WAY
 from memcoord.testbed.streams import Stream
 from memcoord.testbed.streams.references import PART_REFERENCES, Cursor
 from policies.base import AGE_EDGES_S
@@ -28,11 +31,28 @@ from tmem.serve import entry_points
 Words = NDArray[np.int64]
 
 NEVER = 1 << 62  # a reference, and an age in ticks
+NO_SLOT = -2  # beside no slot
 #: A resident page not referenced for so long is idle. The real guest samples idle pages as often.
 IDLE_TICKS = 100_000_000 >> L.SEEN_SHIFT
 #: Counters of a client of tmem that together are the ``puts_failed`` of a snapshot.
 FAILURES = tuple(f"puts_failed_{why}" for why in ("target", "nomem", "nospc", "frozen", "fault"))
 NO_HANDLES = DomainHandles(-1, -1, -1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Paging:
+    """How a guest pages: options of ``frontend.paging.manager.GuestMemory`` of the same names."""
+
+    cluster_pages: int = CLUSTER_PAGES
+    ahead_pages: int = AHEAD_PAGES
+    depth: int = FAULTS_UNDER_WAY
+
+    def __post_init__(self) -> None:
+        for name, most in (("cluster_pages", L.CLUSTER_MAX), ("ahead_pages", L.CLUSTER_MAX)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}: 1 to {most}")
+        if not 1 <= self.depth <= L.DEPTH_MAX:
+            raise ValueError(f"depth: 1 to {L.DEPTH_MAX}")
 
 
 class GuestArrays:
@@ -48,6 +68,8 @@ class GuestArrays:
         pauses = [(place, round(pause_s * 1e9)) for place, pause_s in stream.pauses]
         self.pauses = np.array([*pauses, (NEVER, 0)], L.PAUSE)
         self.promotions = np.zeros(len(AGE_EDGES_S), np.int64)
+        self.slots = np.zeros(pages, np.uint32)
+        self.slot_pages = np.full(pages, L.NO_PAGE, np.uint32)
 
     def read_on(self, domain: np.void) -> None:
         """Take the next part of the references in place of the last one."""
@@ -256,7 +278,7 @@ class SimHost:
             domain = domains[domid]
             flags = arrays.nodes["flags"][:-1]
             used = int(domain["resident"] + domain["spares"])
-            resident = int(((flags & L.RESIDENT) != 0).sum())
+            resident = int(((flags & L.RESIDENT) != 0).sum() + domain["gone"])
             if resident != domain["resident"] or used > domain["current_areas"] * AREA_FRAMES:
                 raise InternalError(f"domain {domid} holds {used} frames, {resident} resident")
             if (flags[flags & L.SWAPPED != 0] & (L.RESIDENT | L.ON_DISK)).any():
@@ -266,7 +288,14 @@ class SimHost:
 
     # The guests
 
-    def load(self, domid: DomId, stream: Stream, resident_frames: int, start_ns: int) -> None:
+    def load(
+        self,
+        domid: DomId,
+        stream: Stream,
+        resident_frames: int,
+        start_ns: int,
+        paging: Paging = Paging(),
+    ) -> None:
         """Give an open domain its stream, which it runs from ``start_ns`` on to the end.
 
         ``resident_frames``: pages it keeps in RAM at the target it boots with.
@@ -277,11 +306,14 @@ class SimHost:
         domain["state"] = L.RUNNING
         domain["clock_ns"] = start_ns
         domain["stop"] = len(stream)
-        domain["hit_ns"] = max(stream.compute_ns, 1)  # or time would stand still
+        hit_ns = stream.compute_ns + self._world["costs"]["hit_ns"]
+        domain["hit_ns"] = max(hit_ns, 1)  # or time would stand still
         domain["pages"] = stream.page_count
         domain["resident_max"] = resident_frames
+        domain["cluster_pages"], domain["ahead_pages"] = paging.cluster_pages, paging.ahead_pages
+        domain["depth_max"], domain["ahead_slot"] = paging.depth, NO_SLOT
         guest.begin(self._address, domid)
-        for name in ("nodes", "pauses", "promotions"):
+        for name in ("nodes", "pauses", "promotions", "slots", "slot_pages"):
             domain[name] = getattr(made, name).ctypes.data
         made.read_on(domain)
         if self.tmem is not None:
@@ -321,8 +353,9 @@ class SimHost:
                 guest.balance_now(self._address, domid, now_ns)
 
     def counters(self, domid: DomId) -> dict[str, int]:
-        """Every field of a domain's record (``layout.DOMAIN``), by name."""
-        return dict(zip(L.DOMAIN.names or (), self._domains[domid].item(), strict=True))
+        """Every number of a domain's record (``layout.DOMAIN``), by name."""
+        values = dict(zip(L.DOMAIN.names or (), self._domains[domid].item(), strict=True))
+        return {name: values[name] for name in _NUMBERS}
 
     # Page ages, and the names of domains
 
@@ -348,6 +381,7 @@ class SimHost:
         return DomId(int(np.flatnonzero(self._domains["state"] == L.OUT_OF_MEMORY)[0]))
 
 
+_NUMBERS = [name for name in L.DOMAIN.names or () if not L.DOMAIN[name].shape]
 _EDGES = np.array([int(age * 1e9) >> L.SEEN_SHIFT for age in AGE_EDGES_S] + [NEVER], np.int64)
 _ZEROES: dict[str, Any] = dict.fromkeys(DomainSnapshot.__struct_fields__, 0) | {
     "tmem_target_pages": -1,

@@ -9,12 +9,16 @@ counts areas of 2 MiB or frames of 4 KiB. ``array_of`` fields hold the address o
 
 import numpy as np
 
-from memcoord.simulation.costs import CPUS_MAX, QUANTILES, Costs
+from memcoord.simulation.costs import CPUS_MAX, DISK_DEPTH_MAX, QUANTILES, Costs
 from tmem.layout import I64, U32, array_of
 from tmem.raw_memory import record_at
 from tmem.record import RECORD
 
 SLOTS = 64  # domains at once, as in the hypervisor
+BATCH_PAGES = 64  # pages evicted at once, MC_RING_SLOTS
+DEPTH_MAX = 16  # faults under way at once, MC_PAGING_DEPTH_MAX
+CLUSTER_MAX = 32  # pages written, or read, at once, MC_PAGING_CLUSTER_MAX
+NO_PAGE = 0xFFFF_FFFF
 
 #: A page of a domain. The nodes of the resident pages form a circular list, least recently used
 #: first; the node after the one of the last page anchors it.
@@ -57,11 +61,26 @@ DOMAIN = np.dtype(
         ("touched", I64),  # pages ever touched
         ("has_frontswap", I64),
         ("has_cleancache", I64),
-        ("disk_free_ns", I64),  # when its disk is done with all transfers so far
-        ("waited_ns", I64),  # time it has waited for a disk, or paused, without a processor
+        *((name, I64) for name in ("cluster_pages", "ahead_pages", "depth_max")),  # Paging
+        ("depth", I64),  # faults that may be under way
+        ("flying", I64),  # faults under way
+        ("flight_reads", I64),  # of those, that a file serves
+        ("flight", I64, (DEPTH_MAX,)),
+        ("leaving_count", I64),  # pages on their way out
+        ("gone", I64),  # of those, pages that are in memory no more
+        ("leaving", I64, (BATCH_PAGES,)),
+        ("slots", array_of(U32)),  # of each page that is ON_DISK, its slot in the swap file
+        ("slot_pages", array_of(U32)),  # of each slot its page, or NO_PAGE
+        ("slot_next", I64),  # where a free one is looked for
+        *((name, I64) for name in ("ahead_used", "ahead_last", "ahead_slot")),  # paging_ahead.c
+        ("requests", I64),  # to tmem that were not sent yet
+        ("service_ns", I64),  # that they take
+        ("waited_ns", I64),  # time it has waited for others, or paused, without a processor
         ("stalled_ns", I64),  # time it stood still for want of memory
         *((counter, I64) for counter in ("faults", "first_touches", "tmem_hits", "swap_ins")),
         *((counter, I64) for counter in ("swap_outs", "file_reads", "puts", "failed_puts")),
+        *((counter, I64) for counter in ("ahead", "ahead_hits", "disk_reads", "disk_writes")),
+        ("calls", I64),  # batches sent to tmem
         ("grants", I64),  # areas taken out of free memory
         ("transfers", I64),  # areas taken from another domain or from tmem
         ("reclaimed", I64),  # areas given back
@@ -87,7 +106,8 @@ WORLD = np.dtype(
         ("page_out", array_of(I64)),  # the page that is put
         ("page_in", array_of(I64)),  # the page that a get writes to
         ("edges", array_of(I64)),  # ages the policies ask for, in ticks, and one never reached
-        ("disk_free_ns", I64),  # when the disk that all share is done with all transfers
+        ("disk_free_ns", I64, (DISK_DEPTH_MAX,)),  # when each place of a shared disk is free
+        ("service_free_ns", I64),  # when the service of tmem is
         ("costs", COSTS),
         ("disk_reads", I64, (QUANTILES,)),  # ns; each as likely
         ("disk_writes", I64, (QUANTILES,)),
@@ -106,7 +126,10 @@ RUNNING, STOPPED, OUT_OF_MEMORY, WRONG_PAGE, PART_READ = range(1, 6)
 WRITTEN_SHIFT = 31
 WRITTEN = 1 << WRITTEN_SHIFT  # in a reference
 PAGE_MASK = WRITTEN - 1
-#: What is true of a page. None of these: never touched.
-RESIDENT, SWAPPED, ON_DISK, FILE, TOUCHED = (1 << bit for bit in range(5))
+#: What is true of a page. None of these: never touched. AHEAD: read ahead and not used yet;
+#: LEAVING: offered to tmem in the batch under way; FLYING: asked for in it.
+RESIDENT, SWAPPED, ON_DISK, FILE, TOUCHED, AHEAD, LEAVING, FLYING = (1 << bit for bit in range(8))
+#: A page of which RESIDENT alone is true of these is simply there.
+SETTLED = RESIDENT | AHEAD | LEAVING | FLYING
 #: Last references are kept in ticks of 2^20 ns, about a millisecond.
 SEEN_SHIFT = 20

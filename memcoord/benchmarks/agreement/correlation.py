@@ -40,9 +40,6 @@ class Correlation(msgspec.Struct, frozen=True):
     n: int
 
 
-NONE = Correlation(None, None, 0)
-
-
 def correlation(points: Sequence[Point], *, within: bool = False) -> Correlation:
     """Over all points; ``within``: of the ranks that they have in their own groups."""
     known = [one for one in points if math.isfinite(one.first) and math.isfinite(one.second)]

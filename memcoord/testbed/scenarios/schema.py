@@ -71,18 +71,30 @@ class Claim(msgspec.Struct, **_STRICT):
 
 
 class Disk(msgspec.Struct, **_STRICT):
-    """Latency of the simulator's disk per page; None: that of its cost set. The testbed has a real
-    one."""
+    """The simulator's disk, as ``memcoord.simulation.costs`` explains it; None: as in the cost set.
+    The testbed has a real one."""
 
     read_us: CostUs | None = None
     write_us: CostUs | None = None
+    read_page_us: CostUs | None = None
+    write_page_us: CostUs | None = None
+    shared: bool | None = None
+    depth: int | None = None
 
 
 class Costs(msgspec.Struct, **_STRICT):
-    """Costs of a page to and from tmem in the simulator; None: the simulator's own figures."""
+    """What else costs time in the simulator, as explained there; None: as in the cost set."""
 
+    cpus: int | None = None
+    quantum_us: CostUs | None = None
+    hit_us: CostUs | None = None
+    fault_us: CostUs | None = None
+    first_touch_us: CostUs | None = None
+    call_us: CostUs | None = None
     tmem_get_us: CostUs | None = None
     tmem_put_us: CostUs | None = None
+    tmem_refused_us: CostUs | None = None
+    tmem_shared: bool | None = None
 
 
 class Domain(DomainSettings, frozen=True):
@@ -130,7 +142,7 @@ class Scenario(HostSettings, frozen=True):
     length: Annotated[float, Meta(ge=1, le=1024)] = 1.0  # times as many rounds, at full size only
     claim: tuple[Claim, ...] = ()
     see_also: tuple[str, ...] = ()
-    cost_set: str = ""  # a shipped one, or a file; "": the simulator's defaults
+    cost_set: str = ""  # a shipped one, or a file; "": testbed
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:
