@@ -11,7 +11,9 @@ by one, so that both have the same counts for the same references, targets and a
 * A read from disk brings neighbours of the slot along, by how many of the last ones were used.
 * Faults that tmem serves wait for each other in one batch, as many as ``depth`` says.
 
-Only bytes, the order of what happens within a batch, and where frames lie are left out.
+Only bytes, the order of what happens within a batch, and where frames lie are left out; and a fault
+that the disk serves is never under way with others, as it may be in the C (``paging_flight.c``): a
+guest of more than one fault at a time waits for its disk longer here, and reads ahead otherwise.
 ``memcoord.simulation.ledger`` decides where memory comes from, ``requests`` asks tmem and the disk.
 Used by ``memcoord.simulation.guest``.
 """
