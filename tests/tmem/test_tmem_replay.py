@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervisor.public.errors import ConfigError
-from memcoord import cli
+from memcoord.__main__ import main
 from memcoord.commands.tmem_replay import replay_command
 from tmem.replay import (
     LINE_BYTES_MAX,
@@ -298,7 +298,7 @@ def test_the_command_reads_a_file_or_stdin(
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stream)))
         monkeypatch.setattr(sys, "argv", ["memcoord", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main()
         assert caught.value.code == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]

@@ -182,7 +182,7 @@ def test_a_small_library_is_cut_more_than_once(
 def test_a_swap_header_is_what_the_kernel_reads(tmp_path: Path) -> None:
     device = tmp_path / "device"
     device.write_bytes(b"\xff" * 8192)
-    zram._write_header(device)
+    zram.write_header(device, zram.DEVICE_BYTES)
     header = device.read_bytes()
     assert header[4086:4096] == b"SWAPSPACE2"
     assert struct.unpack_from("<III", header, 1024) == (1, zram.DEVICE_BYTES // 4096 - 1, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memcoord import cli
+from memcoord.__main__ import main
 
 DIGITS, BRACKETS = "9" * 5000, "[" * 5000
 
@@ -50,7 +50,7 @@ def test_it_is_one_line_and_status_2(
     filled = [argument.replace("{file}", str(file)) for argument in arguments]
     monkeypatch.setattr(sys, "argv", ["memcoord", *filled])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main()
     out, err = capsys.readouterr()
     assert caught.value.code == 2, err
     assert out == ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from memcoord import cli
+from memcoord.__main__ import main
 from memcoord.commands import policy
 from policies.conformance import CLAUSES
 from policies.loader import BUILT_IN
@@ -51,7 +51,7 @@ def memcoord(
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["memcoord", "policy", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main()
         out, err = capfd.readouterr()
         code = caught.value.code
         return (code if isinstance(code, int) else 0), out, err

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypervisor.public.errors import ConfigError
-from memcoord import cli
+from memcoord.__main__ import main
 from memcoord.simulation.caches.trace import Trace, load, trace_of
 from memcoord.testbed.streams.table import Table
 
@@ -35,7 +35,7 @@ def memcoord_sim(
 ) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["memcoord", "sim", *arguments])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main()
     out, err = capsys.readouterr()
     return int(caught.value.code or 0), out, err
 

@@ -13,7 +13,7 @@ from hypervisor_host import AREA, Host
 
 import frontend
 from hypervisor.public.backend import REASONS, STANDING, TMEM_KEPT, not_reached
-from memcoord import cli
+from memcoord.__main__ import main
 from memcoord.commands.runs import run_lines
 
 pytestmark = pytest.mark.process
@@ -26,7 +26,7 @@ def memcoord(
     def run(*arguments: str) -> list[str]:
         monkeypatch.setattr(sys, "argv", ["memcoord", *arguments])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main()
         out, err = capsys.readouterr()
         assert (caught.value.code or 0, err) == (0, "")
         return out.splitlines()
