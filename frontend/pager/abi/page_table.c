@@ -9,14 +9,28 @@
 #define LEAF_SHIFT 18
 #define LEAF_PAGES (1ull << LEAF_SHIFT)
 #define LEAVES (1ull << (35 - LEAF_SHIFT))  /* 47 bits of addresses */
+#define ARENA_LEAVES 256ull                 /* a leaf is of 1 GiB of addresses */
 
 static uint32_t **leaves;
+/* Leaves lie where the program has no mapping, ever. A leaf that the kernel put into a hole of the
+ * program's, of which the pager had not heard yet, was registered as the program's: the pager then
+ * waited for itself. */
+static uint32_t *arena;
+static uint64_t arena_used;
 
 void mcp_table_open(void)
 {
     leaves = mcp_map_private(LEAVES * sizeof *leaves);
     if (!leaves)
         mcp_die("no memory for the table of pages", 0);
+    arena = mcp_map_private(ARENA_LEAVES * LEAF_PAGES * sizeof *arena);
+}
+
+static uint32_t *new_leaf(void)
+{
+    if (arena && arena_used < ARENA_LEAVES)
+        return arena + arena_used++ * LEAF_PAGES;
+    return mcp_map_private(LEAF_PAGES * sizeof *arena);
 }
 
 uint32_t mcp_table_at(uint64_t page)
@@ -33,7 +47,7 @@ void mcp_table_set(uint64_t page, uint32_t word)
     if (!leaves[leaf]) {
         if (!word)
             return;
-        leaves[leaf] = mcp_map_private(LEAF_PAGES * sizeof **leaves);
+        leaves[leaf] = new_leaf();
         if (!leaves[leaf])
             mcp_die("no memory for the table of pages", 0);
     }

@@ -1,6 +1,6 @@
 /* mapper.c: maps, remaps, forks, protects, unmaps at random, and knows every byte it should read.
  *
- * Usage: mapper SEED SECONDS THREADS PAGES. Each thread has regions of its own, PAGES pages in all
+ * Usage: mapper SEED SECONDS THREADS PAGES [FORKS]. FORKS 0: it never forks. Each thread has regions of its own, PAGES pages in all
  * at most, and checks them by itself; so does every child that it forks, while the parent goes on.
  * A page's bytes follow from its number and version; version 0 is zeroes. Exit code: 0; 1: a wrong
  * byte, which is named on standard error; 2: a system call failed that must not.
@@ -29,6 +29,8 @@ struct worker {
     uint32_t next_version;
     struct region regions[REGIONS];
 };
+
+static int may_fork;
 
 static double now_s(void)
 {
@@ -252,7 +254,7 @@ static void *work(void *context)
             drop(w, r);
         else if (what < 98)
             through_pipe(w, r);
-        else if (draw(w, 4) == 0)
+        else if (may_fork && draw(w, 4) == 0)
             fork_one(w);
     }
     check_all(w, "at the end");
@@ -263,8 +265,9 @@ int main(int count, char **words)
 {
     static struct worker workers[8];
     uint64_t steps = 0, forks = 0;
-    if (count != 5)
+    if (count != 5 && count != 6)
         return 2;
+    may_fork = count == 5 || atoi(words[5]);
     int threads = atoi(words[3]);
     must(threads >= 1 && threads <= 8, "threads: 1 to 8");
     for (int i = 0; i < threads; i++) {
