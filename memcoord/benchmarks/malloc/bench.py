@@ -10,6 +10,7 @@ group of the size that such a domain has at first, with zram below it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from array import array
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from memcoord.benchmarks.programs import kernel
 from memcoord.benchmarks.programs.guest import Ran
 from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.testbed.runs import userfaults
-from memcoord.testbed.runs.control_client import call
+from memcoord.testbed.runs.control_client import Refused, call
 
 __all__ = ["PLAN", "MallocBench"]
 
@@ -186,7 +187,8 @@ class MallocBench(Rounds):
             time.sleep(POLL_S)
         if is_full:
             call(host.run_dir, "mem-set", domain="neighbour", target_frames=AREA_FRAMES)
-        call(host.run_dir, "mem-set", domain=name, target_frames=self._most_frames)
+        with contextlib.suppress(Refused):  # a short trace may be over by now
+            call(host.run_dir, "mem-set", domain=name, target_frames=self._most_frames)
         found = Ran(*self._guest.answer(RUN_S))
         if found.figures["limit_pages"] < small:
             raise BenchError(f"the domain {name} has not grown: {found.figures}")

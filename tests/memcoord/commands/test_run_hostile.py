@@ -40,7 +40,7 @@ class GoodRun:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr("memcoord.commands.run.PolicyRun", GoodRun)
-    monkeypatch.setattr("memcoord.commands.run.lengths_of", lambda scenario: {"vm1": 1})
+    monkeypatch.setattr("memcoord.commands.run.lengths_of", lambda scenario, length: {"vm1": 1})
 
     def do(policy: str = "greedy", as_json: bool = True) -> int:
         return run_command(None, RunOptions([policy], as_json, str(tmp_path / "run"), alone=False))
