@@ -1,8 +1,8 @@
 /* mapper.c: maps, remaps, forks, protects, unmaps at random, and knows every byte it should read.
  *
- * Usage: mapper SEED SECONDS THREADS PAGES [FORKS]. FORKS 0: it never forks. Each thread has regions
- * of its own, PAGES pages in all at most, and checks them by itself; so does every child that it
- * forks, while the parent goes on.
+ * Usage: mapper SEED SECONDS THREADS PAGES [FORKS]. FORKS 0: it never forks. Each thread has
+ * regions of its own, PAGES pages in all at most, and checks them by itself; so does every child
+ * that it forks, while the parent goes on.
  * A page's bytes follow from its number and version; version 0 is zeroes. Exit code: 0; 1: a wrong
  * byte, which is named on standard error; 2: a system call failed that must not.
  */
