@@ -15,6 +15,7 @@ from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED, run_dir_of, show
 from memcoord.commands.control import add_verbs
 from memcoord.commands.options import Json, RunDirOption
+from memcoord.quick import EXEC_NAME, EXEC_RAM
 
 app = typer.Typer(
     name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -121,8 +122,8 @@ def hypervisor(
 @app.command("exec", context_settings={"allow_interspersed_args": False})
 def exec_(
     program: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
-    name: Annotated[str, typer.Option(help="The domain's name.")] = "vm1",
-    ram: Annotated[str, typer.Option(help="What the domain has at first.")] = "256MiB",
+    name: Annotated[str, typer.Option(help="The domain's name.")] = EXEC_NAME,
+    ram: Annotated[str, typer.Option(help="What the domain has at first.")] = EXEC_RAM,
     max_: Annotated[
         str | None, typer.Option("--max", help="What it may have at most (default: as --ram).")
     ] = None,

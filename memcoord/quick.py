@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from memcoord.commands import tell
 
+#: What ``exec`` takes where nothing is given.
+EXEC_NAME, EXEC_RAM = "vm1", "256MiB"
+
 Given = dict[str, str]
 
 
@@ -81,8 +84,8 @@ def _exec(given: Given, arguments: list[str]) -> None:
     from memcoord.commands.exec_program import Options, exec_command
 
     options = Options(
-        given.get("--name", "vm1"),
-        given.get("--ram", "256MiB"),
+        given.get("--name", EXEC_NAME),
+        given.get("--ram", EXEC_RAM),
         given.get("--max"),
         given.get("--run-dir"),
         given.get("--memory"),

@@ -6,9 +6,9 @@ Used by: every bench, through ``memcoord.benchmarks.runner``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.padding import PaddingDimensions
@@ -19,6 +19,7 @@ from hypervisor.public.errors import ConfigError
 MISSING = "-"
 #: From so many columns on, a terminal's table has narrow heads and no padding.
 WIDE_COLUMNS = 9
+TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 WHOLE_FROM = 1000
 
 
@@ -95,6 +96,19 @@ def fill(page: str, name: str, text: str) -> str:
     if not first or not last:
         raise ConfigError("--markdown", f"the file has no {begin(name)} and {end(name)}")
     return f"{before}{first}\n{text.strip()}\n{last}{after}"
+
+
+def time_of(value_ns: float) -> str:
+    """A time in the unit that suits it."""
+    for scale, unit in TIME_UNITS:
+        if value_ns >= scale:
+            return f"{short(value_ns / scale)} {unit}"
+    return f"{short(value_ns)} ns"
+
+
+def span_of(row: Mapping[str, Any]) -> str:
+    """The median of a row of times, and its interval."""
+    return f"{time_of(row['median'])} [{time_of(row['p50_low'])} .. {time_of(row['p50_high'])}]"
 
 
 def short(value: float) -> str:

@@ -21,7 +21,7 @@ from memcoord.benchmarks.grant.plan import (
     recycled,
     transfer,
 )  # fmt: skip
-from memcoord.benchmarks.tables import MISSING, Table, short
+from memcoord.benchmarks.tables import MISSING, Table, span_of, time_of
 
 FIRST = (
     "What memory costs: median of the rounds' medians [its interval] / p99 of single operations, "
@@ -30,7 +30,6 @@ FIRST = (
 PLACES = ("inside the domain", "from the host", "from another domain", "malloc, recycled",
           "malloc, fresh")  # fmt: skip
 SPAN = "median of the rounds' medians [its interval]"
-UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 
 Result = Mapping[str, Any]
 
@@ -44,24 +43,13 @@ def tables(result: Result) -> Iterator[Table]:
     yield _rest(result)
 
 
-def _time(value_ns: float) -> str:
-    for scale, unit in UNITS:
-        if value_ns >= scale:
-            return f"{short(value_ns / scale)} {unit}"
-    return f"{short(value_ns)} ns"
-
-
 def _row(result: Result, name: str) -> Mapping[str, Any] | None:
     found: Mapping[str, Any] | None = result["rows"].get(name)
     return found
 
 
-def _span(row: Mapping[str, Any]) -> str:
-    return f"{_time(row['median'])} [{_time(row['p50_low'])} .. {_time(row['p50_high'])}]"
-
-
 def _tail(row: Mapping[str, Any]) -> str:
-    return _time(row["p99"]) if row["p99"] is not None else MISSING
+    return time_of(row["p99"]) if row["p99"] is not None else MISSING
 
 
 def _cell(result: Result, many: str, single: str = "") -> str:
@@ -69,7 +57,7 @@ def _cell(result: Result, many: str, single: str = "") -> str:
     row, alone = _row(result, many), _row(result, single or many)
     if row is None or alone is None:
         return MISSING
-    return f"{_span(row)} / {_tail(alone)}"
+    return f"{span_of(row)} / {_tail(alone)}"
 
 
 def _quickest(result: Result, what: str) -> str:
@@ -107,7 +95,7 @@ def _overview(result: Result) -> Table:
 
 def _median(result: Result, name: str) -> str:
     row = _row(result, name)
-    return MISSING if row is None else _span(row)
+    return MISSING if row is None else span_of(row)
 
 
 def _recycled(result: Result) -> Table:
@@ -158,10 +146,10 @@ def _transfers(result: Result) -> Table:
 
 
 def _moved(row: Mapping[str, Any] | None, refused: Mapping[str, Any] | None) -> list[str]:
-    no = MISSING if refused is None else _time(refused["p50"])
+    no = MISSING if refused is None else time_of(refused["p50"])
     if row is None:
         return [MISSING] * 4 + [no]
-    return [_span(row), _tail(row), _time(row["mean"]), f"{row['count']}", no]
+    return [span_of(row), _tail(row), time_of(row["mean"]), f"{row['count']}", no]
 
 
 def _rest(result: Result) -> Table:
@@ -170,7 +158,7 @@ def _rest(result: Result) -> Table:
              "python_numpy_4k", "import_nothing", "import_frontend", "import_zmq_msgpack",
              "clock")  # fmt: skip
     lines = [
-        [name, _span(row), f"{row['ops_per_sample']}", f"{row['count']}", row.get("note", "")]
+        [name, span_of(row), f"{row['ops_per_sample']}", f"{row['count']}", row.get("note", "")]
         for name in shown
         if (row := _row(result, name))
     ]

@@ -12,10 +12,9 @@ from typing import Any
 from memcoord.benchmarks.programs import plan
 from memcoord.benchmarks.programs.catalogue import FULL
 from memcoord.benchmarks.programs.plan import FILE, OURS, OURS_ON_FILE, ZRAM
-from memcoord.benchmarks.tables import MISSING, Table, short
+from memcoord.benchmarks.tables import MISSING, Table, span_of
 
 SPAN = "median of the rounds [its interval]"
-UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 
 Result = Mapping[str, Any]
 
@@ -29,19 +28,9 @@ def tables(result: Result) -> Iterator[Table]:
     yield _rest(result)
 
 
-def time_of(value_ns: float) -> str:
-    """A time in the unit that suits it."""
-    for scale, unit in UNITS:
-        if value_ns >= scale:
-            return f"{short(value_ns / scale)} {unit}"
-    return f"{short(value_ns)} ns"
-
-
 def _span(result: Result, name: str) -> str:
     row = result["rows"].get(name)
-    if row is None:
-        return MISSING
-    return f"{time_of(row['median'])} [{time_of(row['p50_low'])} .. {time_of(row['p50_high'])}]"
+    return MISSING if row is None else span_of(row)
 
 
 def _ratio(result: Result, over: str, under: str) -> str:
