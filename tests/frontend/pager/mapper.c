@@ -31,8 +31,6 @@ struct worker {
     struct region regions[REGIONS];
 };
 
-static int may_fork;
-
 static double now_s(void)
 {
     struct timespec now;
@@ -255,7 +253,7 @@ static void *work(void *context)
             drop(w, r);
         else if (what < 98)
             through_pipe(w, r);
-        else if (may_fork && draw(w, 4) == 0)
+        else if (draw(w, 4) == 0)
             fork_one(w);
     }
     check_all(w, "at the end");
@@ -266,9 +264,8 @@ int main(int count, char **words)
 {
     static struct worker workers[8];
     uint64_t steps = 0, forks = 0;
-    if (count != 5 && count != 6)
+    if (count != 5)
         return 2;
-    may_fork = count == 5 || atoi(words[5]);
     int threads = atoi(words[3]);
     must(threads >= 1 && threads <= 8, "threads: 1 to 8");
     for (int i = 0; i < threads; i++) {
