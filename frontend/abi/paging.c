@@ -216,7 +216,7 @@ static inline void fetch_ahead(struct mc_paging *paging, const struct mc_paging_
         return;
     uint32_t page = (uint32_t)part->pages[at + PREFETCH_USE];
     if (page < pages && (paging->table[page].flags & MC_PAGE_RESIDENT))
-        __builtin_prefetch(mc_frame_address(paging, paging->table[page].frame));
+        __builtin_prefetch((const void *)mc_frame_address(paging, paging->table[page].frame));
 }
 
 int mc_paging_run(struct mc_paging *paging, struct mc_paging_part *part)
