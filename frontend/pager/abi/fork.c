@@ -69,8 +69,8 @@ static void stand_still(void)
         mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, MCP_CALL_NS);
 }
 
-/* In the place of the C library's _Fork, which its fork calls when it holds every lock of malloc and
- * of stdio. A thread that waits at the gate inside malloc cannot keep this one from its copy then,
+/* In the place of the C library's _Fork, which its fork calls when it holds every lock of malloc
+ * and of stdio. A thread that waits at the gate inside malloc cannot keep this one from its copy then,
  * and no second thread can be here. */
 static pid_t with_pager(void)
 {

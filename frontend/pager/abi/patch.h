@@ -1,8 +1,8 @@
 /* patch.h: a function of the C library that is replaced, for good or but for a moment.
  *
  * Owns:  the first bytes of such a function: a jump to ours, or what stood there.
- * Rules: nobody may be inside the first bytes while they change: before there is a second thread, or
- *        while a lock keeps the others away.
+ * Rules: nobody may be inside the first bytes while they change: before there is a second thread,
+ *        or while a lock keeps the others away.
  * Who may call: hooks.c and fork.c.
  */
 #ifndef MCP_PATCH_H

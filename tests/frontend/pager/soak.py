@@ -103,7 +103,8 @@ class Soak:
         """SIGKILL for the command, or for one of the program's processes."""
         pid = child.pid
         if not of_command:
-            found = subprocess.run(["pgrep", "-f", str(self._mapper)], capture_output=True, text=True)
+            command = ["pgrep", "-f", str(self._mapper)]
+            found = subprocess.run(command, capture_output=True, text=True, check=False)
             pids = [int(one) for one in found.stdout.split() if int(one) != child.pid]
             if not pids:
                 return False
@@ -137,6 +138,12 @@ class Soak:
             self.wrong.append(f"validate: {error}")
 
 
+def say(line: str) -> None:
+    """One line, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -156,9 +163,9 @@ def main() -> int:
             while time.monotonic() < end_s and not soak.wrong:
                 soak.run()
                 left_min = (end_s - time.monotonic()) / 60
-                print(f"{dict(soak.counts)}, {left_min:.1f} min left", flush=True)
+                say(f"{dict(soak.counts)}, {left_min:.1f} min left")
     for line in soak.wrong:
-        print(f"wrong: {line}")
+        say(f"wrong: {line}")
     return 1 if soak.wrong else 0
 
 
