@@ -59,7 +59,7 @@ class Soak:
         command = [
             *(sys.executable, "-m", "memcoord", "exec", "--run-dir"),
             *(str(self._hypervisor.run_dir), "--name", NAME, "--ram", "12MiB"),
-            *("--max", f"{MOST_MIB}MiB", "--", *words, str(pages)),
+            *("--max", f"{MOST_MIB}MiB", "--json", "--", *words, str(pages)),
         ]
         child = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
