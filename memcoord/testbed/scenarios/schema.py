@@ -91,6 +91,7 @@ class Costs(msgspec.Struct, **_STRICT):
     fault_us: CostUs | None = None
     first_touch_us: CostUs | None = None
     call_us: CostUs | None = None
+    switch_us: CostUs | None = None
     tmem_get_us: CostUs | None = None
     tmem_put_us: CostUs | None = None
     tmem_refused_us: CostUs | None = None
