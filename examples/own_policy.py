@@ -26,5 +26,5 @@ class MostMisses:
 
 if __name__ == "__main__":
     mine = f"{__file__}:MostMisses:floor=128"
-    run = memcoord.simulate("main", ["greedy", mine], scale=0.2)
+    run = memcoord.simulate("main", ["greedy", mine], scale=0.2, seeds=1)
     print(*run.verdict, sep="\n")

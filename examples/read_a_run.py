@@ -5,7 +5,7 @@ import numpy as np
 import memcoord
 
 # memcoord.open_run() is the newest run of `memcoord run`; this one is made here.
-memcoord.simulate("main", ["greedy", "smart-alloc"], scale=0.2, run_dir="a-run")
+memcoord.simulate("main", ["greedy", "smart-alloc"], scale=0.2, seeds=1, run_dir="a-run")
 run = memcoord.open_run("a-run")
 print(run.verdict[0])
 for policy, domain, reads in zip(

@@ -8,6 +8,7 @@ if __name__ == "__main__":
         "parameters": {"smart-alloc": {"P": [1, 4]}},
         "set": {"scale": [0.1]},
     }
-    found = memcoord.sweep(grid, out="small.sweep")  # a second call would go on with it
+    # A second call would go on with what is in the directory; without workers, one per CPU.
+    found = memcoord.sweep(grid, out="small.sweep", workers=1)
     print(*found.verdict, sep="\n")
     print(found.table["policy"], found.table["worst_slowdown"])

@@ -1,7 +1,7 @@
 """The verdict on a run in sentences: who gained, who paid, pages from disk, how sure.
 
-Owns: the words and the rules behind them. Pure. A difference is told only where the interval over
-rounds leaves out "none", or, with one round, from DIFFERENCE on. Where other work took the CPUs,
+Owns: the words and the rules behind them. Pure. A difference is told from DIFFERENCE on, and with
+several rounds only where their interval leaves out "none". Where other work took the CPUs,
 run times say nothing, and pages read from disk stand for them.
 """
 
@@ -19,7 +19,7 @@ from memcoord.testbed.report.results import (
     RunReport,
 )
 
-#: Of one round: a smaller difference is called none.
+#: A smaller difference is not told.
 DIFFERENCE = 0.05
 FACTOR_MAX = 99.0
 ONE_ROUND = "One run each: repeat it (--repeat 5) before you believe a small difference."
@@ -73,7 +73,7 @@ def _compared(policy: PolicyResult, base: PolicyResult, times: bool) -> str:
         told = _listed([(name, _value((r, name))) for r, name in paid], slower, times)
         parts.append(f"who pays: {told}")
     if same:
-        parts.append(f"no difference shown for {', '.join(same)}")
+        parts.append(f"no difference above {DIFFERENCE:.0%} shown for {', '.join(same)}")
     if not parts:
         parts.append("nothing that can be compared")
     told = "; ".join(parts)
@@ -102,10 +102,11 @@ def _value(pair: tuple[Against, str]) -> float:
 
 def _verdict(against: Against) -> int:
     """Below 0: less than the baseline; 0: no difference shown; above 0: more."""
-    if against.low is not None or against.high is not None:
-        return {"better": -1, "worse": 1}.get(against.verdict, 0)
     value = 1.0 if against.value is None else against.value
-    return (value > 1 + DIFFERENCE) - (value < 1 - DIFFERENCE)
+    sign = (value > 1 + DIFFERENCE) - (value < 1 - DIFFERENCE)
+    if against.low is None and against.high is None:
+        return sign
+    return sign if sign == {"better": -1, "worse": 1}.get(against.verdict, 0) else 0
 
 
 def _disk(policy: PolicyResult, base: PolicyResult) -> str:
