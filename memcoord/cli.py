@@ -15,6 +15,7 @@ from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED, run_dir_of, show
 from memcoord.commands.control import add_verbs
 from memcoord.commands.options import Json, RunDirOption
+from memcoord.commands.result_verbs import add_result_verbs
 from memcoord.quick import EXEC_NAME, EXEC_RAM
 
 app = typer.Typer(
@@ -49,6 +50,8 @@ Scale = Annotated[
 ]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
+trace_app = typer.Typer(name="trace", help="Traces: a run for perfetto.", no_args_is_help=True)
+app.add_typer(trace_app)
 
 
 def _version(wanted: bool) -> None:
@@ -246,6 +249,9 @@ def sim(
     ] = True,
     scale: Scale = None,
     costs: Costs = None,
+    run_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Keep ticks and decisions here, as run does.")
+    ] = None,
     trace: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
@@ -281,9 +287,8 @@ def sim(
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
     from memcoord.commands.simulate import SimulateOptions, simulate_command
 
-    options = SimulateOptions(
-        policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale, costs or ""
-    )
+    own = policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale, costs or "", run_dir
+    options = SimulateOptions(*own)
     raise typer.Exit(simulate_command(scenario, options))
 
 
@@ -387,6 +392,7 @@ def clean(
 
 
 add_verbs(app)
+add_result_verbs(app, trace_app)
 
 
 @app.command("tmem-list")

@@ -1,7 +1,7 @@
 """The verbs of the ``memcoord`` command, one file per verb; ``memcoord.cli`` gives them options.
 
 Owns: what many verbs share: an exit code, and how an answer is shown. ``options`` has what the app
-needs of it.
+needs of it; ``api`` has verbs as functions, for ``import memcoord``.
 """
 
 import sys

@@ -40,7 +40,7 @@ from memcoord.testbed.report.results import (
     PolicyResult,
     RunReport,
 )
-from memcoord.testbed.report.series import Series
+from memcoord.testbed.report.series import Sample, Series
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
@@ -118,6 +118,13 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
 
     ConfigError or PolicyError, before anything is started, when an argument is wrong.
     """
+    report, samples = executed(scenario, options)
+    print_report(report, samples, options.as_json)
+    return report.exit_code
+
+
+def executed(scenario: str | None, options: RunOptions) -> tuple[RunReport, list[Sample]]:
+    """Run; the report, and the samples for a chart. Errors as above. From the main thread only."""
     what, size = at_scale(load(scenario, options.overrides), options.scale)
     names = list(options.policies) or list(what.policies)
     if len(names) > POLICIES_MAX:
@@ -144,8 +151,7 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
         finally:
             with contextlib.suppress(rundir.RunDirError):  # ``ls`` then calls it dead
                 run.finish(state)
-    print_report(report, series.samples, options.as_json)
-    return report.exit_code
+    return report, series.samples
 
 
 def steps_of(what: Scenario, names: Sequence[str], options: RunOptions) -> list[Step]:

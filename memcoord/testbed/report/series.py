@@ -20,7 +20,8 @@ _TMEM = ("tmem_used_pages", "tmem_target_pages")
 _CALLS = ("puts", "puts_failed", "gets", "gets_hit", "flushes")
 _WORK = ("guest_references", "guest_faults", "guest_swap_ins", "guest_swap_outs")
 _NEED = ("guest_committed_frames", "guest_stall_ns", "guest_idle_permille")
-DOMAIN_COLUMNS = (*_RAM, *_TMEM, *_CALLS, *_WORK, *_NEED)
+_PATHS = ("grants_credit", "grants_ring", "grants_transfer", "reclaimed_areas")
+DOMAIN_COLUMNS = (*_RAM, *_TMEM, *_CALLS, *_WORK, *_NEED, *_PATHS)
 HOST_COLUMNS = ("free_frames", "installed_frames", "tmem_frames", "tmem_used_pages")
 
 
