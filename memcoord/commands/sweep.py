@@ -1,7 +1,8 @@
 """``memcoord sweep``: run a grid, show how far it is, write the table.
 
-Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``) and the output. The
-directory is the sweep's memory: the same command after a kill runs only the missing cells.
+Owns: the sweep's directory (``cells/``, ``results.csv``, ``results.parquet``, ``summary.csv``) and
+the output. The directory is the sweep's memory: the same command after a kill runs only the missing
+cells.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks.sweep.grid import Grid, cells_of, read_grid
 from memcoord.benchmarks.sweep.run import Sweep, expected_s, run_cells, runner
 from memcoord.benchmarks.sweep.store import Store
+from memcoord.benchmarks.sweep.summary import counted, summarise, text, write_summary
 from memcoord.benchmarks.sweep.table import rows_of, write_tables
 from memcoord.benchmarks.sweep.worker import RUNNER
 from memcoord.testbed.report.progress import Progress, duration
@@ -60,10 +62,11 @@ def swept(
     store = Store(directory)
     with Progress() as progress:
         takes = duration(expected_s(cells, wanted))
-        progress.say(f"sweep {name}: {len(cells)} cells, {takes} if none is done yet")
+        progress.say(f"sweep {name}: {counted(cells)}; {takes} if none is done yet")
         progress.begin(f"sweep {name}", len(cells))
         sweep = run_cells(cells, store, runner(dask, wanted, runner_name), progress.advance)
-    return sweep, write_tables(directory, rows_of(sweep.results))
+    rows = rows_of(sweep.results)
+    return sweep, [*write_tables(directory, rows), write_summary(directory, summarise(rows))]
 
 
 def _report(sweep: Sweep, files: list[Path], as_json: bool) -> None:
@@ -76,6 +79,8 @@ def _report(sweep: Sweep, files: list[Path], as_json: bool) -> None:
         return
     for line in error_lines(sweep):
         sys.stderr.write(f"{line}\n")
+    for line in text(summarise(rows_of(sweep.results))):
+        sys.stdout.write(f"{line}\n")
     done = total - len(sweep.errors)
     sys.stdout.write(f"{done:,} of {total:,} cells, {sweep.found:,} of them done before\n")
     for path in files:
