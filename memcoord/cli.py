@@ -14,13 +14,24 @@ import typer
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED, run_dir_of, show
 from memcoord.commands.control import add_verbs
-from memcoord.commands.options import Json, RunDirOption
+from memcoord.commands.options import (
+    CachePages,
+    Curve,
+    Json,
+    Replacement,
+    RunDirOption,
+    Shards,
+    TraceColumns,
+    TraceFile,
+    TraceFormat,
+    TraceHex,
+    TracePageSize,
+)
 from memcoord.commands.result_verbs import add_result_verbs
+from memcoord.commands.trace_verbs import add_trace_verbs
 from memcoord.quick import EXEC_NAME, EXEC_RAM
 
-app = typer.Typer(
-    name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
-)
+app = typer.Typer(name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False)
 #: Options of the verbs that run a scenario.
 ScenarioFile = Annotated[
     str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
@@ -50,7 +61,9 @@ Scale = Annotated[
 ]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
-trace_app = typer.Typer(name="trace", help="Traces: a run for perfetto.", no_args_is_help=True)
+trace_app = typer.Typer(
+    name="trace", help="Traces: your own, and a run for perfetto.", no_args_is_help=True
+)
 app.add_typer(trace_app)
 
 
@@ -252,18 +265,15 @@ def sim(
     run_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Keep ticks and decisions here, as run does.")
     ] = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
-    ] = None,
-    cache_pages: Annotated[
-        str, typer.Option(metavar="N,N,...", help="With --trace: sizes of the cache.")
-    ] = "",
-    replacement: Annotated[str, typer.Option(help="lru or second-chance.")] = "lru",
-    mrc: Annotated[bool, typer.Option("--mrc", help="The whole exact LRU curve.")] = False,
-    shards: Annotated[
-        float, typer.Option(metavar="RATE", help="Also its estimate from a sample of the pages.")
-    ] = 0.0,
+    trace: TraceFile = None,
+    cache_pages: CachePages = "",
+    replacement: Replacement = "lru",
+    mrc: Curve = False,
+    shards: Shards = 0.0,
+    format_: TraceFormat = "",
+    columns: TraceColumns = "",
+    page_size: TracePageSize = "",
+    hexadecimal: TraceHex = False,
     as_json: Json = False,
 ) -> None:
     """Run a scenario in virtual time, or count one trace's misses."""
@@ -272,10 +282,12 @@ def sim(
         if scenario or policy or set_ or any(one is not None for one in of_scenario):
             raise ConfigError("--trace", "takes no scenario, nor what is set of one")
         from memcoord.commands.trace import trace_command
+        from memcoord.commands.trace_form import form_of
 
         done = trace_command(
             trace,
             cache_pages,
+            form=form_of(format_, columns, page_size, hexadecimal),
             as_json=as_json,
             replacement=replacement,
             mrc=mrc,
@@ -283,7 +295,8 @@ def sim(
             show=typer.echo,
         )
         raise typer.Exit(done)
-    if cache_pages or mrc or shards or replacement != "lru":
+    of_trace = (cache_pages, mrc, shards, format_, columns, page_size, hexadecimal)
+    if any(of_trace) or replacement != "lru":
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
     from memcoord.commands.simulate import SimulateOptions, simulate_command
 
@@ -393,6 +406,7 @@ def clean(
 
 add_verbs(app)
 add_result_verbs(app, trace_app)
+add_trace_verbs(trace_app)
 
 
 @app.command("tmem-list")

@@ -23,7 +23,7 @@ LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tm
 #: The rooms of real runs, lowest first.
 TESTBED = [
     f"memcoord.testbed.{room}"
-    for room in ("runs", "scenarios", "streams", "report", "archive", "guests", "live")
+    for room in ("runs", "scenarios", "traces", "streams", "report", "archive", "guests", "live")
 ]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.
 ALLOWED: dict[str, set[str]] = {
@@ -48,7 +48,7 @@ INCLUDES = {
     "frontend/pager/abi": {"frontend/pager/abi", "hypervisor/public/abi"},
     "backend/abi": {"backend/abi", "hypervisor/public/abi"},
     "memcoord/testbed/guests/abi": {"memcoord/testbed/guests/abi", "hypervisor/public/abi"},
-    "memcoord/testbed/streams/abi": {"memcoord/testbed/streams/abi", "hypervisor/public/abi"},
+    "memcoord/testbed/traces/abi": {"memcoord/testbed/traces/abi", "hypervisor/public/abi"},
     "memcoord/benchmarks/abi": {
         *("memcoord/benchmarks/abi", "memcoord/testbed/guests/abi"),
         *("frontend/abi", "hypervisor/public/abi"),

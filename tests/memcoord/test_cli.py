@@ -343,3 +343,15 @@ def test_who_ships_a_package_is_read_from_its_names_or_its_files(tmp_path: Path)
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(packages.Shadowed, match="not found"):
         packages.locate("memcoord_no_such_package")
+
+
+def test_a_shell_completes_verbs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_MEMCOORD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "memcoord trace im")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setattr(sys, "argv", ["memcoord"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert capsys.readouterr().out.split() == ["import"]
