@@ -23,7 +23,7 @@ LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tm
 #: The rooms of real runs, lowest first.
 TESTBED = [
     f"memcoord.testbed.{room}"
-    for room in ("runs", "scenarios", "streams", "report", "archive", "guests", "live")
+    for room in ("runs", "scenarios", "streams", "watch", "report", "archive", "guests", "live")
 ]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.
 ALLOWED: dict[str, set[str]] = {
