@@ -424,9 +424,9 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Tell which rules led to a domain's targets, also of a run that has ended."""
-    from memcoord.commands.why import why_command
+    from memcoord.commands.why import UNBROKEN, why_command
 
-    show(as_json, *why_command(vm, run_dir, each=each))
+    show(as_json, *why_command(vm, run_dir, each=each, width=columns(pipe=UNBROKEN)))
 
 
 add_verbs(app)

@@ -27,11 +27,11 @@ def tell(line: str) -> None:
     sys.stdout.flush()
 
 
-def columns() -> int:
-    """How wide lines may be: the terminal, and 80 columns in a pipe."""
+def columns(pipe: int = 80) -> int:
+    """How wide lines may be: the terminal, and ``pipe`` columns in a pipe."""
     import shutil
 
-    return max(shutil.get_terminal_size().columns, 40) if sys.stdout.isatty() else 80
+    return max(shutil.get_terminal_size().columns, 40) if sys.stdout.isatty() else pipe
 
 
 def wrapped(text: str, indent: int, width: int, first: str = "") -> list[str]:

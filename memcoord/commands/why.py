@@ -6,6 +6,7 @@ kind that follow one another are one line. Returns plain values and lines; the c
 
 from __future__ import annotations
 
+import textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,16 @@ from memcoord.testbed.watch.kept import KeptDecision
 #: Decisions within this time are one line; of a run that ended, a part of its length if that is
 #: more, so that about so many lines tell of it.
 FOLD_S, LINES_WANTED = 2.0, 20
+#: A line of a pipe is one decision; on a terminal it goes on below, so far to the right.
+UNBROKEN, CONTINUED = 1 << 20, 14
 
 Answer = tuple[dict[str, Any], list[str]]
 
 
-def why_command(vm: str, run_dir: str | None, *, each: bool = False) -> Answer:
-    """The decisions about ``vm``: one JSON object, and lines, oldest first.
+def why_command(
+    vm: str, run_dir: str | None, *, each: bool = False, width: int = UNBROKEN
+) -> Answer:
+    """The decisions about ``vm``: one JSON object, and lines, oldest first, broken at ``width``.
 
     ConfigError when there is no run; Refused when the hypervisor does not know the domain; PeerGone
     when no hypervisor serves the directory and it keeps no decisions.
@@ -41,9 +46,22 @@ def why_command(vm: str, run_dir: str | None, *, each: bool = False) -> Answer:
             raise
         found = [one for one in kept.decisions(place) if one.domain == vm]
         told = [msgspec.to_builtins(one) for one in found]
-        return {"domain": vm, "why": told}, kept_lines(vm, found, each=each)
+        return {"domain": vm, "why": told}, _broken(kept_lines(vm, found, each=each), width)
     decisions = msgspec.convert(answer, list[Decision])
-    return {"domain": vm, "why": answer}, decision_lines(vm, decisions, each=each)
+    return {"domain": vm, "why": answer}, _broken(decision_lines(vm, decisions, each=each), width)
+
+
+def _broken(lines: list[str], width: int) -> list[str]:
+    found: list[str] = []
+    for line in lines:
+        found += textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=" " * CONTINUED,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return found
 
 
 def _newest() -> Path:

@@ -65,7 +65,7 @@ class Folded:
     moves: int = 0
     turns: int = 0
     rules: Counter[str] = field(default_factory=Counter)
-    clamp: str = ""
+    clamps: Counter[str] = field(default_factory=Counter)
     _step: int = 0
 
     def add(self, one: Decided) -> None:
@@ -73,7 +73,7 @@ class Folded:
         self.last = one
         self.count += 1
         self.rules[one.rule] += 1
-        self.clamp = one.clamp or self.clamp
+        self.clamps[one.clamp] += 1
         step = _direction(one.old, one.new)
         if step:
             self.moves += 1
@@ -95,20 +95,27 @@ class Folded:
         """From where to where; empty where no target moved."""
         if not self.moves:
             return ""
-        return f"{target_text(self.first.old)} -> {target_text(self.last.new)} MiB"
+        old, new = target_text(self.first.old), target_text(self.last.new)
+        if self.last.new < 0 <= self.first.old:
+            return f"{old} MiB -> {new}"
+        return f"{old} -> {new} MiB"
 
     @property
     def told(self) -> str:
         """The rules by frequency, and what else there is to say."""
-        rules = [
-            f"{rule} x{times}" if self.count > 1 else rule
-            for rule, times in self.rules.most_common(RULES_SHOWN_MAX)
-            if rule
-        ]
-        more = len(self.rules) - RULES_SHOWN_MAX
         parts = [f"swings, {self.turns} turns in {self.moves} moves"] if self.swings else []
-        parts.append(", ".join(rules) + (f" and {more} more" if more > 0 else ""))
-        return "; ".join(filter(None, [*parts, self.clamp]))
+        parts += [self._counted(self.rules), self._counted(self.clamps)]
+        return "; ".join(filter(None, parts))
+
+    def _counted(self, texts: Counter[str]) -> str:
+        """The most frequent texts, each with how often it was said."""
+        known = [(text, times) for text, times in texts.most_common() if text]
+        shown = ", ".join(
+            f"{text} x{times}" if self.count > 1 else text
+            for text, times in known[:RULES_SHOWN_MAX]
+        )
+        more = len(known) - RULES_SHOWN_MAX
+        return f"{shown} and {more} more" if more > 0 else shown
 
     @property
     def line(self) -> str:
@@ -123,19 +130,20 @@ class Folded:
 def fold(decisions: Iterable[Decided], span_s: float) -> list[Folded]:
     """Decisions about each domain, those of one kind within ``span_s`` as one; oldest first."""
     found: list[Folded] = []
-    open_: dict[str, Folded] = {}
+    open_: dict[tuple[str, str], Folded] = {}
     for one in decisions:
-        now = open_.get(one.domain)
+        where = one.domain, one.kind
+        now = open_.get(where)
         if now is None or _topic(now.last) != _topic(one) or one.time_s - now.first.time_s > span_s:
-            now = open_[one.domain] = Folded(one, one)
+            now = open_[where] = Folded(one, one)
             found.append(now)
         now.add(one)
     return found
 
 
-def _topic(one: Decided) -> tuple[str, str]:
-    """What one line may be about: moves of one target, or one piece of news."""
-    return one.kind, "" if one.old != one.new else one.rule
+def _topic(one: Decided) -> str:
+    """What one line may be about: moves of a target, or one piece of news."""
+    return "" if one.old != one.new else one.rule
 
 
 def _direction(old: int, new: int) -> int:
