@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands import EXIT_FAILED, run_dir_of, show
+from memcoord.commands import EXIT_FAILED, columns, run_dir_of, show
 from memcoord.commands.control import add_verbs
 from memcoord.commands.options import (
     CachePages,
@@ -341,7 +341,7 @@ def policy_list(as_json: Json = False) -> None:
     """Name every policy that can be given to --policy, with its parameters."""
     from memcoord.commands.policy import list_policies
 
-    show(as_json, *list_policies())
+    show(as_json, *list_policies(columns()))
 
 
 @policy_app.command("new")
@@ -377,7 +377,7 @@ def list_(as_json: Json = False) -> None:
     from memcoord.commands.runs import list_runs, run_lines
 
     found = list_runs()
-    show(as_json, {"runs": found}, run_lines(found))
+    show(as_json, {"runs": found}, run_lines(found, columns()))
 
 
 @app.command()
@@ -386,7 +386,7 @@ def doctor(as_json: Json = False) -> None:
     from memcoord.commands.doctor import diagnose, lines, to_json
 
     checks = diagnose()
-    show(as_json, to_json(checks), lines(checks))
+    show(as_json, to_json(checks), lines(checks, columns()))
 
 
 @app.command()
@@ -402,6 +402,44 @@ def clean(
 
     done = clean_runs(run_dir=run_dir, all_runs=all_, force=force)
     show(as_json, done, lines(done))
+
+
+@app.command()
+def top(
+    run: Annotated[
+        str | None, typer.Argument(help="A run's name or directory (default: the newest).")
+    ] = None,
+    batch: Annotated[bool, typer.Option("-b", "--batch", help="Lines, as into a pipe.")] = False,
+    times: Annotated[
+        int | None, typer.Option("-n", "--times", min=0, help="So many looks (0: without end).")
+    ] = None,
+    delay_s: Annotated[
+        float, typer.Option("-d", "--delay", metavar="S", min=0.1, help="Seconds between looks.")
+    ] = 0.5,
+    sort: Annotated[str, typer.Option(help="starved, ram, tmem or name.")] = "starved",
+    domain: Annotated[str, typer.Option(metavar="VM", help="Open this domain.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
+) -> None:
+    """Watch a run: who has how much memory, who is starved, what the policy does."""
+    from memcoord.commands.top import TopOptions, top_command
+
+    options = TopOptions(batch, times, delay_s, sort, domain, as_json)
+    raise typer.Exit(top_command(run, options))
+
+
+@app.command()
+def why(
+    vm: str,
+    each: Annotated[
+        bool, typer.Option("--each", help="Every decision a line, with what the policy saw.")
+    ] = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Tell which rules led to a domain's targets, also of a run that has ended."""
+    from memcoord.commands.why import UNBROKEN, why_command
+
+    show(as_json, *why_command(vm, run_dir, each=each, width=columns(pipe=UNBROKEN)))
 
 
 add_verbs(app)

@@ -23,7 +23,9 @@ LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tm
 #: The rooms of real runs, lowest first.
 TESTBED = [
     f"memcoord.testbed.{room}"
-    for room in ("runs", "scenarios", "traces", "streams", "report", "archive", "guests", "live")
+    for room in (
+        *("runs", "scenarios", "traces", "streams", "watch", "report", "archive", "guests", "live"),
+    )
 ]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.
 ALLOWED: dict[str, set[str]] = {

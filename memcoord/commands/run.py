@@ -7,6 +7,7 @@ policy is always first. What happens under one policy is the business of
 
     manifest.json, events.jsonl     as ``rundir`` says
     series.csv                      a row per policy, round, tick and domain
+    decisions.jsonl, latency.jsonl  what policies decided, and how long grants took
     report.txt, report.json         the report, as printed
     1-greedy/, 2-.../               per run: what each process was told, said and logged
 """
@@ -27,6 +28,7 @@ import msgspec
 from hypervisor.coordination.policy_process import probe
 from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
+from memcoord.commands.runs import STEP
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
 from memcoord.testbed.report.claims import verdicts
@@ -49,6 +51,7 @@ from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import length_of, lengths_of
 from memcoord.testbed.streams.seeds import seeds_of, varied
+from memcoord.testbed.watch.kept import Kept
 
 EXIT_SIGNAL = 128
 POLICIES_MAX = 16
@@ -143,8 +146,8 @@ def executed(scenario: str | None, options: RunOptions) -> tuple[RunReport, list
         run = rundir.create(what.name, path=options.run_dir, seed=what.seed, config=plain)
         state = "failed"
         try:
-            with Series(run.path) as series:
-                report = _run_all(what, steps, run, series, interrupts, recorded)
+            with Series(run.path) as series, Kept(run.path) as kept:
+                report = _run_all(what, steps, run, (series, kept), interrupts, recorded)
             report.notes += [size] if size else []
             _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
@@ -208,11 +211,11 @@ def _run_all(
     what: Scenario,
     steps: list[Step],
     run: rundir.RunDir,
-    series: Series,
+    files: tuple[Series, Kept],
     interrupts: Interrupts,
     record: Path | None,
 ) -> RunReport:
-    begin_s, done = time.monotonic(), Done()
+    (series, kept), begin_s, done = files, time.monotonic(), Done()
     length = _remembered()
     with Progress() as progress:
         takes = f"{duration(expected_s(steps, length))} on two quiet cores"
@@ -222,12 +225,17 @@ def _run_all(
         if lacks := lacking():
             progress.say(f"not possible here: keeping domains from {'; from '.join(lacks)}")
         for index, step in enumerate(steps):
+            known = lengths_of(step.scenario, length)
+            told = {"number": index + 1, "total": len(steps), "lengths": known}
+            with contextlib.suppress(rundir.RunDirError):
+                run.event(step.label, STEP, **told)  # ``ls`` says how far it is
             policy_run = PolicyRun(
                 step.scenario,
                 step.policy,
                 run.path / _label(index, step),
                 run=run,
                 series=None if step.domain else series,
+                kept=None if step.domain else kept,
                 progress=progress,
                 interrupts=interrupts,
                 lengths=lengths_of(step.scenario, length),

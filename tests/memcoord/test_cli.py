@@ -66,9 +66,18 @@ def test_without_json_it_prints_lines(memcoord: Command, arguments: list[str]) -
     assert not out.startswith("{")
 
 
+@pytest.mark.parametrize("arguments", [["ls"], ["policy", "list"], ["tmem-list", "--help"]])
+def test_a_pipe_gets_no_more_than_80_columns(memcoord: Command, arguments: list[str]) -> None:
+    _, out, _ = memcoord(*arguments)
+    assert max(map(len, out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["top"], "no run is below"),
+        (["top", "--sort", "beauty"], "--sort"),
+        (["top", "nowhere"], "no run is called so"),
         (["why", "vm1"], "no run is live"),
         (["mem-set", "vm1", "lots"], "SIZE"),
         (["tmem-set", "vm1", "lots"], "SIZE"),

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memcoord.testbed.report import headline, verdict
-from memcoord.testbed.report.chart import ASCII, BLOCKS, tmem_chart
+from memcoord.testbed.report.chart import ASCII, BLOCKS, ram_chart, tmem_chart
 from memcoord.testbed.report.results import PolicyResult, RunReport
 from memcoord.testbed.report.series import Sample
 
@@ -71,13 +71,14 @@ def plain_table(report: RunReport) -> list[str]:
 
 
 def charts(report: RunReport, samples: Sequence[Sample], *, unicode: bool) -> list[str]:
-    """tmem used and target over time, one chart per policy."""
+    """tmem used and target over time, one chart per policy, and one of RAM where it moved."""
     lines = []
     for policy in report.policies:
         own = [sample for sample in samples if sample.policy == policy.policy]
-        chart = tmem_chart(own, bars=BLOCKS if unicode else ASCII)
-        if chart:
-            lines += ["", f"tmem under {policy.policy}: {chart[0]}", *chart[1:]]
+        for what, draw in (("tmem", tmem_chart), ("RAM", ram_chart)):
+            chart = draw(own, bars=BLOCKS if unicode else ASCII)
+            if chart:
+                lines += ["", f"{what} under {policy.policy}: {chart[0]}", *chart[1:]]
     return lines
 
 
