@@ -14,8 +14,8 @@ from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.benchmarks.sweep.worlds import as_toml
 from memcoord.commands.simulate import SimulateOptions, simulate_command
-from memcoord.simulation import world
-from memcoord.simulation.record import Track
+from memcoord.simulation import record, world
+from memcoord.simulation.record import Ticks, Track
 from memcoord.simulation.world import World, simulate
 from memcoord.testbed.report.results import (
     CRASHED,
@@ -401,3 +401,20 @@ def test_a_scenario_without_randomness_says_so_and_is_run_once(
 def usemem() -> dict[str, Any]:
     steps = {"step": "1 MiB", "most": "2 MiB", "sweeps": 1}
     return {"kind": "usemem", "resident": "200 pages", **steps}
+
+
+def test_a_long_run_keeps_fewer_ticks_and_all_of_its_course(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, thin = Ticks("fallow"), Ticks("fallow")
+    simulate(contest(), "smart-alloc", recorder=whole)
+    monkeypatch.setattr(record, "ROWS_MAX", 10)
+    monkeypatch.setattr(record, "DECISIONS_MAX", 5)
+    simulate(contest(), "smart-alloc", recorder=thin)
+    all_of, some = whole.columns(), thin.columns()
+    assert 0 < len(some["tick"]) <= 10 + 3
+    chosen = np.isin(all_of["tick"], some["tick"])
+    for name, values in all_of.items():
+        assert (values[chosen] == some[name]).all(), name
+    assert thin.decided[:5] == whole.decided[:5]
+    assert [row.get("more", False) for row in thin.decided] == [False] * 5 + [True]
