@@ -53,6 +53,12 @@ class TraceForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     page_size: Annotated[int, Meta(ge=0, le=PAGE_BYTES_MAX, description="bytes")] = 0
     hexadecimal: bool = False
 
+    def __hash__(self) -> int:
+        """Streams are kept by workload, and a mapping has no hash of its own."""
+        fields = (getattr(self, name) for name in self.__struct_fields__)
+        parts = (frozenset(one.items()) if isinstance(one, Mapping) else one for one in fields)
+        return hash((type(self), *parts))
+
     def form_wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields above."""
         for what, column in self.columns.items():

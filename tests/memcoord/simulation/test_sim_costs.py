@@ -125,10 +125,10 @@ class Simulated:
     def _run_ns(
         self, pages: int, resident: int, depth: int, rounds: int, *, crowded: bool = False
     ) -> int:
-        host = make_host(20, tmem=8, costs=constant(self.COSTS))
+        host = make_host(100, tmem=40, costs=constant(self.COSTS))
         work = make_stream(np.tile(np.arange(pages), rounds), compute_ns=0)
         paging = Paging(depth=depth)
-        domid = open_domain(host, work, ram=10, resident=resident, paging=paging)
+        domid = open_domain(host, work, ram=40, resident=resident, paging=paging)
         if crowded:
             computing = make_stream(np.zeros(1 << 20, int), compute_ns=1000)
             open_domain(host, computing, ram=2, resident=400, domid=1)

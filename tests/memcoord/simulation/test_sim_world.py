@@ -79,9 +79,12 @@ def test_memory_is_conserved_at_every_tick(policy: str) -> None:
 
 
 def test_who_comes_late_is_starved_by_greedy_only() -> None:
-    """The three do the same work, so their times compare as their slowdowns do."""
+    """The three do the same work, so their times compare as their slowdowns do.
+
+    Where pages from tmem are cheap: where each waits for a service, being starved costs less.
+    """
     for policy in POLICIES:
-        found = run_times(simulate(contest(), policy))
+        found = run_times(simulate(contest(cost_set="kernel-like"), policy))
         assert policy != "greedy" or found["vm3"] == max(found.values())
         unfairness = found["vm3"] / min(found.values())
         assert (unfairness > 1.5) == (policy == "greedy"), policy
@@ -339,11 +342,11 @@ def test_the_command_answers_the_same_json(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_default_demo_shows_what_it_claims(capsys: pytest.CaptureFixture[str]) -> None:
     policies = ["greedy", "smart-alloc:P=2"]
-    assert simulate_command(None, SimulateOptions(policies, True, seeds="4", alone=False)) == 0
+    assert simulate_command(None, SimulateOptions(policies, True, seeds="6", alone=False)) == 0
     report = msgspec.json.decode(capsys.readouterr().out)
     spared, pays = report["claims"]
     assert spared["is_shown"], report["claims"]
-    # Who pays differs so much between seeds that four do not always show it.
+    # Who pays differs so much between seeds that six do not always show it.
     assert pays["is_shown"] or float(pays["why"].split()[0].removeprefix("x")) > 1.2, pays
     assert any("usemem" in note for note in report["notes"])
 

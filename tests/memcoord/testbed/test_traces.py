@@ -7,6 +7,7 @@ that are cut anywhere; arbitrary bytes.
 from __future__ import annotations
 
 import sys
+import tomllib
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from trace_texts import FORMS, LACKEY, ORACLE, PACKERS, PERF, ROWS, VSCSI, WITH_
 from hypervisor.public.errors import ConfigError
 from memcoord.simulation.caches import fifo, lru
 from memcoord.simulation.caches.trace import load
+from memcoord.simulation.world import simulate
+from memcoord.testbed.scenarios import schema
 from memcoord.testbed.scenarios.sizes import Size
 from memcoord.testbed.scenarios.trace_files import TraceForm
 from memcoord.testbed.scenarios.workloads import BlockTraceWorkload, PageTraceWorkload
@@ -78,6 +81,27 @@ def test_how_a_file_is_cut_into_blocks_says_nothing(
     assert table.column("page").tolist() == PAGES
     assert table.column("page", most=3).tolist() == PAGES[:3]
     assert Table(name, data[:-1], "trace", form).format == table.format
+
+
+def test_a_workload_with_columns_can_be_simulated(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("n,id,op\n" + "".join(f"{n},{n * 7 % 40},{n % 2}\n" for n in range(400)))
+    work = f'file = "{file}", columns = {{ page = "id" }}, resident = "64 KiB"'
+    scenario = schema.parse(
+        tomllib.loads(
+            f"""
+            name = "own"
+            memory = "12 MiB"
+            [[domain]]
+            name = "vm1"
+            maxmem = "4 MiB"
+            ram = "2 MiB"
+            workload = {{ kind = "block-trace", {work} }}
+            """
+        )
+    )
+    (result,) = simulate(scenario, "greedy").domains
+    assert (result.references, result.state) == (400, "done")
 
 
 def test_what_fetches_and_never_writes_is_the_program(tmp_path: Path) -> None:
