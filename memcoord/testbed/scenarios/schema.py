@@ -221,6 +221,7 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
         slack_frames=scenario.slack.frames,
         tmem_max_pages=_pages(scenario.tmem),
         policy=policy,
+        scenario=scenario.name[: config.NAME_CHARACTERS_MAX],
         on_violation="kill",  # the launcher starts its domains: only that frees what they mapped
         **common(scenario, HostSettings),
         domains=tuple(
