@@ -152,6 +152,7 @@ class Feed:
                 now_ns,
                 time_ns=self._wall_ns(),
                 run=self._run,
+                scenario=self._config.scenario,
                 policy=self._config.policy,
                 interval_ms=self._config.interval_ms,
                 page_bytes=FRAME_BYTES,

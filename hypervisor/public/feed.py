@@ -63,6 +63,7 @@ class Hello(_FeedMessage, tag="hello"):
 
     time_ns: int  # the wall clock at ``monotonic_ns``
     run: str
+    scenario: str
     policy: str
     interval_ms: int
     page_bytes: int

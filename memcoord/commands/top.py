@@ -159,6 +159,7 @@ def top_command(run: str | None, options: TopOptions) -> int:
     watched, looking = Watched(place), Looking(options.sort, options.domain, options.domain)
     rundir.check_socket_path(place / rundir.LONGEST_SOCKET)
     is_batch = options.batch or options.as_json or not sys.stdout.isatty()
+    is_batch = is_batch or Console().is_dumb_terminal
     with FeedReader(place) as reader:
         reader.subscribe()
         if is_batch or not sys.stdin.isatty():

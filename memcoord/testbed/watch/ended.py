@@ -49,9 +49,8 @@ def _hello(directory: Path, policy: str, rows: list[dict[str, str]]) -> Hello:
     times = sorted({float(row["time_s"]) for row in rows})
     step_s = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
     columns = [name for name in rows[0] if not name.startswith("host_") and name not in _OF_TICK]
-    return Hello(
-        2, 0, 0, directory.name, policy, round(1000 * step_s), FRAME_BYTES, 0, [], columns, [], []
-    )
+    where = directory.name, "", policy
+    return Hello(2, 0, 0, *where, round(1000 * step_s), FRAME_BYTES, 0, [], columns, [], [])
 
 
 def _ticks(rows: list[dict[str, str]]) -> list[Publication]:

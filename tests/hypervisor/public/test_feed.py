@@ -39,7 +39,7 @@ from hypervisor.public.messages import MESSAGE_BYTES_MAX, BadMessage
 
 LIMITS = DomainLimits("vm1", 0, "direct", 512, 4096, 512, 4096, 0, -1)
 HELLO = Hello(
-    *(FEED_VERSION, 1, 2, "1-greedy", "greedy", 100, 4096, 0),
+    *(FEED_VERSION, 1, 2, "1-greedy", "main", "greedy", 100, 4096, 0),
     *(["free_frames"], ["name", "puts"], ["count", "count"], [LIMITS]),
 )
 SAMPLES: list[FeedMessage] = [

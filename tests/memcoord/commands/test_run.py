@@ -60,7 +60,7 @@ HYPERVISOR = """
         if mode == "policy fails":
             host["policy_faults"] = tick
         now_ns, columns = time.monotonic_ns(), [[*host], [*domain], [], []]
-        hello = feed.Hello(2, now_ns, now_ns, "1-greedy", "greedy", 20, 4096, 0, *columns)
+        hello = feed.Hello(2, now_ns, now_ns, "1", "main", "greedy", 20, 4096, 0, *columns)
         one = feed.Tick(2, now_ns, tick, 0, 1, [*host.values()], [[*domain.values()]])
         for data in (*feed.encode(hello), *feed.encode(one)):
             stats.send(data)

@@ -46,9 +46,8 @@ def hello(run: str = "1-greedy", names: tuple[str, ...] = ("vm1",), restarts: in
     rows = [
         DomainLimits(name, n, "direct", 512, 4096, 512, 4096, 0, -1) for n, name in enumerate(names)
     ]
-    return Hello(
-        FEED_VERSION, 0, 0, run, "smart-alloc:P=2", 100, 4096, restarts, [*HOST], [*VM], [], rows
-    )
+    of_run = run, "main", "smart-alloc:P=2", 100, 4096, restarts
+    return Hello(FEED_VERSION, 0, 0, *of_run, [*HOST], [*VM], [], rows)
 
 
 class Run:
