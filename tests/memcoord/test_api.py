@@ -50,6 +50,8 @@ def in_a_fresh_python(code: str) -> str:
         ("memcoord.attach", []),
         ("memcoord.control", ["msgspec", "zmq"]),
         ("memcoord.Hypervisor", ["msgspec", "zmq"]),
+        ("memcoord.open_run", ["msgspec", "numpy"]),
+        ("memcoord.simulate", ["msgspec", "numpy"]),
     ],
 )
 def test_a_name_loads_only_what_it_needs(use: str, loaded: list[str]) -> None:
@@ -66,7 +68,10 @@ def test_importing_it_loads_nothing_of_ours() -> None:
 def test_the_version_is_the_projects(checkout: Path) -> None:
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert memcoord.__version__ == project["version"]
-    assert set(memcoord.__all__) == {"Hypervisor", "__version__", "attach", "control"}
+    verbs = {"run", "simulate", "sweep", "bench", "open_run", "open_sweep"}
+    assert set(memcoord.__all__) == verbs | {
+        *("Env", "Hypervisor", "__version__", "attach", "control"),
+    }
     with pytest.raises(AttributeError, match="no attribute 'balloons'"):
         _ = memcoord.balloons
 

@@ -8,11 +8,13 @@
 
 #define WORDS 512                   /* of the pagemap, by one read */
 #define READS_A_STEP 16
+#define SHARE_OF_TIME 8             /* at most this part of the pager's time, however busy */
 #define PAGEMAP_THERE (3ull << 62)
 #define PAGEMAP_EXCLUSIVE (1ull << 56)
 
 static uint64_t scan_at;            /* address */
 static int64_t common_pages, common_seen;
+static uint64_t rest_until_ns;
 
 void mcp_adopt_all(void)
 {
@@ -63,7 +65,7 @@ static void look(uint64_t page, uint64_t count)
     mcp_charge(&mcp_self.member, own);
 }
 
-void mcp_adopt_more(void)
+static void scan_on(void)
 {
     for (int reads = 0; common_pages && reads < READS_A_STEP; reads++) {
         int index = mcp_range_find(scan_at);
@@ -84,4 +86,14 @@ void mcp_adopt_more(void)
         if (page + count == end)
             scan_at = range->end;
     }
+}
+
+void mcp_adopt_more(void)
+{
+    uint64_t begin_ns = common_pages ? mcp_now_ns() : 0;
+    if (!common_pages || begin_ns < rest_until_ns)
+        return;
+    scan_on();
+    uint64_t end_ns = mcp_now_ns();
+    rest_until_ns = end_ns + (SHARE_OF_TIME - 1) * (end_ns - begin_ns);
 }

@@ -9,7 +9,7 @@
 
 /* All that is there is common; every known mapping is tracked from now on. */
 void mcp_adopt_all(void);
-/* One step of the scan. */
+/* One step of the scan, unless it has had its share of the pager's time. */
 void mcp_adopt_more(void);
 
 #endif

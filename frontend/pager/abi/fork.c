@@ -9,10 +9,12 @@
 #include "notes.h"
 #include "page_table.h"
 #include "pager.h"
+#include "patch.h"
 #include "ranges.h"
 #include "say.h"
 #include "slots.h"
 
+#include <dlfcn.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -28,7 +30,10 @@
 
 static void (*start_thread)(void);
 static int sockets[2];              /* parent's pager, child; in the program's descriptors */
-static _Atomic uint32_t has_returned;
+static _Atomic uint32_t has_returned;   /* the forking thread; the next may use `sockets` */
+static __thread int is_forking __attribute__((tls_model("initial-exec")));
+static int is_child_of_ours;
+static struct mcp_patch of_fork;
 static int strays[STRAYS_MAX], stray_count;
 
 static void close_fd(int fd)
@@ -38,10 +43,13 @@ static void close_fd(int fd)
 
 /* ---- the forking thread ---- */
 
-static void before_fork(void)
+static void want(void)
 {
-    if (!atomic_load(&mcp_self.is_on))
-        return;
+    is_forking = atomic_load(&mcp_self.is_on);
+}
+
+static void stand_still(void)
+{
     uint32_t state = MCP_RUNNING;
     while (!atomic_compare_exchange_strong(&mcp_self.frozen, &state, MCP_WANTED)) {
         mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, STEP_NS);
@@ -61,20 +69,37 @@ static void before_fork(void)
         mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, MCP_CALL_NS);
 }
 
-static void in_parent(void)
+/* In the place of the C library's _Fork, which its fork calls when it holds every lock of malloc
+ * and of stdio. A thread that waits at the gate inside malloc cannot keep this one from its copy then,
+ * and no second thread can be here. */
+static pid_t with_pager(void)
 {
-    if (!atomic_load(&mcp_self.is_on))
-        return;
-    close_fd(sockets[0]);
-    close_fd(sockets[1]);
-    atomic_store(&has_returned, 1);
+    int is_ours = is_forking;       /* not when the program calls _Fork itself */
+    is_forking = 0;
+    if (is_ours)
+        stand_still();
+    mcp_patch_undo(&of_fork);
+    pid_t pid = ((pid_t (*)(void))(uintptr_t)of_fork.theirs)();
+    int error = errno;
+    mcp_patch_redo(&of_fork);
+    if (is_ours && pid != 0) {
+        close_fd(sockets[0]);
+        close_fd(sockets[1]);
+        atomic_store(&has_returned, 1);
+    }
+    errno = error;
+    is_child_of_ours = is_ours && pid == 0;
+    return pid;
 }
 
+/* After the C library has let go of its locks, which a new thread needs. Until here the parent's
+ * pager serves. */
 static void in_child(void)
 {
     int row, fds[SHARED_FDS];
-    if (!atomic_load(&mcp_self.is_on))
+    if (!is_child_of_ours)
         return;
+    is_child_of_ours = 0;
     close_fd(sockets[0]);
     close_fd(mcp_self.uffd);        /* the parent's, of the parent's memory */
     close_fd(mcp_self.wake_fd);
@@ -99,10 +124,16 @@ static void in_child(void)
     start_thread();
 }
 
+int mcp_fork_is_possible(void)
+{
+    return dlsym(RTLD_NEXT, "_Fork") != NULL;
+}
+
 void mcp_fork_open(void (*start)(void))
 {
     start_thread = start;
-    pthread_atfork(before_fork, in_parent, in_child);
+    pthread_atfork(want, NULL, in_child);
+    mcp_patch_make(&of_fork, "_Fork", with_pager);
 }
 
 /* ---- the parent's pager ---- */
@@ -146,37 +177,54 @@ static int is_dead(int child)
     return mcp_uffd_copy(child, 0, mcp_self.zeroes, MCP_PAGE_BYTES) == -ESRCH;
 }
 
-/* Until the child's own pager runs, the child is dead, or the fork has failed. */
+/* The child's memory, once the kernel has told of it, goes to the child. */
+static int handed_over(int socket, const struct mcp_handed *handed)
+{
+    int child = mcp_events_child();
+    int gifts[SHARED_FDS] = {child, handed->connection, handed->swap, handed->bell,
+                             handed->device};
+    if (child >= 0 && mcp_send_fds(socket, gifts, SHARED_FDS) < 0 && !is_dead(child))
+        mcp_die("a forked process cannot be given its memory", 0);
+    return child;
+}
+
+/* Whether the child's pager runs. From the answer on nobody here may read what the child tells. */
+static int is_served(int socket)
+{
+    int said;
+    if (recv(socket, &said, sizeof said, MSG_DONTWAIT) < 0)
+        return 0;
+    (void)!send(socket, &said, sizeof said, MSG_NOSIGNAL);
+    return 1;
+}
+
+/* Until the forking thread has returned, and the child's own pager runs, the child is dead, or the
+ * fork has failed. */
 static void see_through(int socket, const struct mcp_handed *handed)
 {
-    int child = -1, said;
-    for (uint64_t end_ns = mcp_now_ns() + MCP_CALL_NS;;) {
+    int child = -1, is_over = 0;
+    for (uint64_t end_ns = mcp_now_ns() + MCP_CALL_NS;
+         !is_over || !atomic_load(&has_returned);) {
         struct pollfd fds[3] = {{mcp_self.uffd, POLLIN, 0}, {child, POLLIN, 0},
-                                {socket, POLLIN, 0}};
-        int failed = atomic_load(&has_returned);    /* unless its event is read below */
+                                {is_over ? -1 : socket, POLLIN, 0}};
+        int has_left = atomic_load(&has_returned);  /* its event is read below, if there is one */
         poll(fds, 3, POLL_MS);
         while (mcp_events_read() > 0)
             ;
         mcp_events_serve_frozen();
-        if (child < 0 && (child = mcp_events_child()) >= 0) {
-            int gifts[SHARED_FDS] = {child, handed->connection, handed->swap, handed->bell,
-                                     handed->device};
-            if (mcp_send_fds(socket, gifts, SHARED_FDS) < 0 && !is_dead(child))
-                mcp_die("a forked process cannot be given its memory", 0);
-        }
+        if (!is_over && child < 0)
+            child = handed_over(socket, handed);
         if (child >= 0)
             serve_child(child);
-        if (recv(socket, &said, sizeof said, MSG_DONTWAIT) >= 0) {
-            (void)!send(socket, &said, sizeof said, MSG_NOSIGNAL);
-            break;
+        if (!is_over)
+            is_over = child < 0 ? has_left : is_served(socket) || is_dead(child);
+        if (is_over && child >= 0) {
+            close_fd(child);
+            child = -1;
         }
-        if ((child < 0 && failed) || (child >= 0 && is_dead(child)))
-            break;
         if (mcp_now_ns() > end_ns)
             mcp_die("a forked process does not take over its memory", 0);
     }
-    if (child >= 0)
-        close_fd(child);
 }
 
 void mcp_fork_stand_still(void)
@@ -229,7 +277,7 @@ void mcp_fork_adopt(void)
 
 /* ---- either, when idle ---- */
 
-static void tend_strays(void)
+void mcp_fork_tend(void)
 {
     struct uffd_msg message;
     int child = mcp_events_child();
@@ -249,10 +297,4 @@ static void tend_strays(void)
             strays[i--] = strays[--stray_count];
         }
     }
-}
-
-void mcp_fork_tend(void)
-{
-    tend_strays();
-    mcp_adopt_more();
 }

@@ -1,7 +1,8 @@
 /* fork.h: a process that forks.
  *
  * Owns:  the pager's standstill, from the wish to fork to the word of the child's own pager.
- *   1. the forking thread waits until no thread changes mappings, and asks (pthread_atfork)
+ *   1. the forking thread holds the locks of the C library, waits until no thread changes mappings,
+ *      and asks (in the place of _Fork, which glibc has since 2.34)
  *   2. the pager gets a row for the child, counts every page outside for it, and stands still: its
  *      table does not change, so the child's copy of it is right
  *   3. the kernel hands the pager the child's userfaultfd, which goes to the child over a socket;
@@ -15,12 +16,14 @@
 #ifndef MCP_FORK_H
 #define MCP_FORK_H
 
+/* Whether the C library has the place where a fork can be held up. */
+int mcp_fork_is_possible(void);
 void mcp_fork_open(void (*start_thread)(void));
 /* The pager: the standstill, if one is wanted. */
 void mcp_fork_stand_still(void);
 /* The child's pager, first of all. */
 void mcp_fork_adopt(void);
-/* The pager, when idle: children that were forked past us; pages that became the child's own. */
+/* The pager, when idle: children that were forked past us. */
 void mcp_fork_tend(void);
 
 #endif

@@ -1,17 +1,17 @@
-/* hooks.c: see hooks.h. x86-64 only: the jump and the register names are. */
+/* hooks.c: see hooks.h. */
 #include "hooks.h"
 
 #include "kernel.h"
 #include "mappings.h"
 #include "notes.h"
 #include "pager.h"
+#include "patch.h"
 #include "say.h"
 
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <string.h>
 
-#define JUMP_BYTES 13
 #define SPARE_PAGES 256             /* left free by a mapping that is charged whole */
 #define UNMANAGED (MAP_HUGETLB | MAP_GROWSDOWN | MAP_LOCKED | MAP_STACK)
 #ifndef MREMAP_DONTUNMAP
@@ -210,21 +210,10 @@ int brk(void *address)
     return (uint64_t)answer < (uint64_t)(uintptr_t)address ? (int)result(-ENOMEM) : 0;
 }
 
-/* Overwrite the C library's function with a jump to ours. */
 static void patch(const char *name, void *ours)
 {
-    uint8_t jump[JUMP_BYTES] = {0x49, 0xbb, 0, 0, 0, 0, 0, 0, 0, 0, 0x41, 0xff, 0xe3};
-    uint8_t *theirs = dlsym(RTLD_NEXT, name);
-    if (!theirs)
-        mcp_die("the C library lacks a function of memory", 0);
-    memcpy(jump + 2, &ours, sizeof ours);       /* mov r11, ours; jmp r11 */
-    uint64_t page = (uint64_t)(uintptr_t)theirs & ~(MCP_PAGE_BYTES - 1);
-    long status = mcp_syscall(SYS_mprotect, (long)page, 2 * MCP_PAGE_BYTES,
-                              PROT_READ | PROT_WRITE | PROT_EXEC, 0, 0, 0);
-    if (status < 0)
-        mcp_die("the C library's functions of memory cannot be changed:", status);
-    memcpy(theirs, jump, sizeof jump);
-    mcp_syscall(SYS_mprotect, (long)page, 2 * MCP_PAGE_BYTES, PROT_READ | PROT_EXEC, 0, 0, 0);
+    struct mcp_patch for_good;
+    mcp_patch_make(&for_good, name, ours);
 }
 
 void mcp_hooks_open(void)

@@ -1,6 +1,7 @@
 /* serve.c: see serve.h. */
 #include "serve.h"
 
+#include "adopt.h"
 #include "events.h"
 #include "evict.h"
 #include "fork.h"
@@ -85,6 +86,7 @@ static void *serve(void *unused)
     mcp_futex(&is_apart, MCP_FUTEX_WAKE, 1, 0);
     for (;;) {
         mcp_fork_stand_still();
+        mcp_adopt_more();           /* what a fork has copied counts, and is found while busy too */
         int read = mcp_events_read();
         if (mcp_events_serve() + read > 0)
             continue;

@@ -77,7 +77,7 @@ __attribute__((constructor)) static void begin(void)
     const char *path = getenv(VARIABLE);
     if (!path || !*path)
         return;
-    int status = mcp_connect_open(path);
+    int status = mcp_fork_is_possible() ? mcp_connect_open(path) : -ENOSYS;
     if (status == 0)
         status = join();
     if (status == 0)

@@ -140,7 +140,8 @@ def of_rows(over: str, under: str, figure: str = "p50") -> Read:
         ends = (f"{figure}_low", f"{figure}_high")
         if not all(row.get(end) for row in (above, below) for end in ends):
             return value, math.nan, math.nan
-        return value, above[ends[0]] / below[ends[1]], above[ends[1]] / below[ends[0]]
+        low, high = above[ends[0]] / below[ends[1]], above[ends[1]] / below[ends[0]]
+        return _bounded(value, low, high)
 
     return read
 
@@ -161,6 +162,11 @@ def _value(value: Any, interval: Sequence[float] | None) -> Value:
     if isinstance(value, Mapping):
         bounds = (value.get("low"), value.get("high"))
         low, high = (math.nan if bound is None else float(bound) for bound in bounds)
-        return float(value["value"]), low, high
+        return _bounded(float(value["value"]), low, high)
     low, high = interval or (math.nan, math.nan)
-    return float(value), float(low), float(high)
+    return _bounded(float(value), float(low), float(high))
+
+
+def _bounded(value: float, low: float, high: float) -> Value:
+    """Of a single round there is no interval: its two ends are one number."""
+    return (value, low, high) if low < high else (value, math.nan, math.nan)

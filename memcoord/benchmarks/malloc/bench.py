@@ -3,20 +3,18 @@
 Owns: the two hypervisors, the runs of each trace with each allocator, and their order, in which the
 situations rotate. What the rows are called and compared stands in ``malloc.plan``.
 The roomy host gives memory at once; the full one must take it from a neighbour first, which has
-used it and no longer needs it. A domain that grows has room for its program's start; the target is
-raised when the first call of the trace is about to be made. The rival of coordination is a control
-group of the size that such a domain has at first, with zram below it.
+used it and no longer needs it. A domain that grows has room for its program's start; its target is
+raised when the trace is ready, and the first call is made as soon as that was said. The rival of
+coordination is a control group of the size that such a domain has at first, with zram below it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hypervisor.config import DomainConfig, HypervisorConfig
@@ -28,10 +26,9 @@ from memcoord.benchmarks.malloc import guest, plan, replay, traces
 from memcoord.benchmarks.malloc.plan import FROM_HOST, FROM_NEIGHBOUR, HAS, NATIVE, OWN_LIMIT, PLAN
 from memcoord.benchmarks.programs import guest as programs_guest
 from memcoord.benchmarks.programs import kernel
-from memcoord.benchmarks.programs.guest import Ran
 from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.testbed.runs import userfaults
-from memcoord.testbed.runs.control_client import Refused, call
+from memcoord.testbed.runs.control_client import call
 
 __all__ = ["PLAN", "MallocBench"]
 
@@ -39,6 +36,8 @@ MIB_FRAMES = (1 << 20) // FRAME_BYTES
 MIB = 1 << 20
 RUN_S = 110.0
 POLL_S = 0.001
+#: What a program gets to load its trace, also one that is short of memory.
+READY_S = 40.0
 SETTLE_S = 5.0
 SLACK_FRAMES = 2 * AREA_FRAMES
 #: Of a full host: what nobody has, and tmem may use.
@@ -70,6 +69,7 @@ class MallocBench(Rounds):
             raise BenchError(f"programs cannot be paged here: {obstacle}")
         lab, self._sheet, self._sizes = setting.lab, setting.sheet, sizes
         self._files = lab.scratch("files")
+        self._out, self._begun = self._files / "replayed", self._files / "begun"
         self._guest = lab.remote("guest", programs_guest.MODULE)
         self._neighbour = lab.remote("neighbour", guest.MODULE)
         small, most = sizes.small_mib, sizes.most_mib
@@ -139,19 +139,19 @@ class MallocBench(Rounds):
         self, trace: str, name: str, situation: str,
         run: Callable[[list[str], dict[str, str]], Any],
     ) -> None:  # fmt: skip
-        out, begun = self._files / "replayed", self._files / "begun"
-        for path in (out, begun):
-            path.unlink(missing_ok=True)
-        argv = replay.argv(out, begun, trace, self._sizes.kept_mib * MIB, self._sizes.samples)
+        self._out.unlink(missing_ok=True)
+        self._begun.unlink(missing_ok=True)
+        kept_bytes = self._sizes.kept_mib * MIB
+        argv = replay.argv(self._out, self._begun, trace, kept_bytes, self._sizes.samples)
         library = self._libraries[name]
         run(argv, {"LD_PRELOAD": library} if library else {})
-        if not out.exists():
+        if not self._out.exists():
             if situation == OWN_LIMIT:  # the kernel has killed it
                 killed = self._sheet.facts.setdefault("killed_by_the_kernel", {})
                 killed[f"{trace} {name}"] = killed.get(f"{trace} {name}", 0) + 1
                 return
             raise BenchError(f"{trace} with {name}, {situation}: the program failed")
-        found = replay.read(out)
+        found = replay.read(self._out)
         self._sheet.add(plan.calls(trace, name, situation), found.samples, 1)
         per_call = array("Q", [found.sum_ns * OPS // found.calls]).tobytes()
         self._sheet.add(plan.total(trace, name, situation), per_call, OPS)
@@ -159,15 +159,20 @@ class MallocBench(Rounds):
     # The situations
 
     def _native(self, argv: list[str], env: dict[str, str]) -> None:
-        self._ask("alone", argv=argv, env=env)
+        self._guest.tell("alone", argv=argv, env=env)
+        self._let_go()
+        self._guest.answer(RUN_S)
 
     def _limited(self, argv: list[str], env: dict[str, str]) -> None:
         with kernel.swap_on_zram(), kernel.group(self._sizes.small_mib * MIB) as path:
-            self._ask("alone", argv=argv, env=env, group=str(path))
+            self._guest.tell("alone", argv=argv, env=env, group=str(path))
+            self._let_go()
+            self._guest.answer(RUN_S)
 
-    def _in_domain(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> Ran:
+    def _in_domain(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
         self._tell_domain(host, name, argv, env)
-        return Ran(*self._guest.answer(RUN_S))
+        self._let_go()
+        self._guest.answer(RUN_S)
 
     def _tell_domain(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
         self._guest.tell(
@@ -175,31 +180,29 @@ class MallocBench(Rounds):
             max_frames=self._most_frames, swap_dir=str(self._files),
         )  # fmt: skip
 
-    def _growing(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
-        """As ``_grown``, again where the trace was over before its domain could grow."""
-        small = self._sizes.small_mib * MIB_FRAMES
-        for _ in range(GROW_TRIES_MAX):
-            found = self._grown(host, name, argv, env)
-            if found.figures["limit_pages"] >= small:
-                return
-        raise BenchError(f"the domain {name} has not grown: {found.figures}")
-
-    def _grown(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> Ran:
-        """The target of the domain is raised when the trace begins; a neighbour's falls first."""
-        begun = Path(argv[argv.index(replay.MODULE) + 2])
-        begun.unlink(missing_ok=True)
-        is_full = host is self._full
-        if is_full:
-            self._refill()
-        self._tell_domain(host, name, argv, env)
-        deadline_s = time.monotonic() + RUN_S
-        while not begun.exists() and time.monotonic() < deadline_s:
+    def _let_go(self, first: Callable[[], object] = lambda: None) -> None:
+        """Once the trace is ready: ``first``, then its first call."""
+        deadline_s = time.monotonic() + READY_S
+        while not self._begun.exists():
+            if time.monotonic() > deadline_s:
+                return  # it has failed, or the kernel has killed it: its answer says so
             time.sleep(POLL_S)
-        if is_full:
-            call(host.run_dir, "mem-set", domain="neighbour", target_frames=AREA_FRAMES)
-        with contextlib.suppress(Refused):  # it has ended
+        first()
+        self._begun.unlink()
+
+    def _growing(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
+        """The target of the domain is raised when the trace is ready; a neighbour's falls first."""
+        if host is self._full:
+            self._refill()
+
+        def grow() -> None:
+            if host is self._full:
+                call(host.run_dir, "mem-set", domain="neighbour", target_frames=AREA_FRAMES)
             call(host.run_dir, "mem-set", domain=name, target_frames=self._most_frames)
-        return Ran(*self._guest.answer(RUN_S))
+
+        self._tell_domain(host, name, argv, env)
+        self._let_go(grow)
+        self._guest.answer(RUN_S)
 
     def _refill(self) -> None:
         """The neighbour has all its memory again, and has used it."""
@@ -213,8 +216,6 @@ class MallocBench(Rounds):
         self._neighbour.ask("use_all", key="neighbour")
 
 
-#: A machine that is busy may notice the beginning of a short trace after its end.
-GROW_TRIES_MAX = 20
 #: Calls in a sample of a row ``sum``.
 OPS = 1000
 

@@ -4,13 +4,15 @@
 
 Owns: what it leaves in OUT: a line with the sum of the times of all calls in nanoseconds and their
 number, then SAMPLES of them, evenly chosen, as native uint64. The file BEGUN appears when the
-first call is about to be made. The trace is repeated until what it keeps is BYTES. The loop is
-``abi/bench_replay.c``; numpy is loaded before, on both sides.
+first call is about to be made, which waits until somebody has removed that file. The trace is
+repeated until what it keeps is BYTES. The loop is ``abi/bench_replay.c``; numpy is loaded before,
+on both sides.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,8 @@ from memcoord.benchmarks.malloc import traces
 
 MODULE = "memcoord.benchmarks.malloc.replay"
 CALLS_MAX = 2_000_000
+#: How long the first call waits for the word to begin.
+WAIT_S, POLL_S = 60.0, 0.001
 
 
 class Replayed(NamedTuple):
@@ -58,7 +62,9 @@ def main(words: list[str]) -> int:
     made.count, made.held, made.copies = trace.calls.size, trace.held, copies
     samples, sum_ns = np.zeros(trace.calls.size * copies, np.uint32), ffi.new("uint64_t *")
     samples[:] = 1  # its pages are there
-    Path(begun).touch()
+    if not _is_told_to_go(Path(begun)):
+        sys.stderr.write(f"replay: nobody said within {WAIT_S:.0f} s that it may begin\n")
+        return 1
     status = lib.mcb_replay(made, ffi.from_buffer("uint32_t[]", samples), sum_ns)
     if status < 0:
         sys.stderr.write(f"replay: status {status}\n")
@@ -67,6 +73,17 @@ def main(words: list[str]) -> int:
     head = f"{sum_ns[0]} {samples.size}\n".encode()
     Path(out).write_bytes(head + samples[::step].astype(np.uint64).tobytes())
     return 0
+
+
+def _is_told_to_go(begun: Path) -> bool:
+    """Say that all is ready; whether the word to begin came."""
+    begun.touch()
+    deadline_s = time.monotonic() + WAIT_S
+    while begun.exists():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 if __name__ == "__main__":

@@ -10,16 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from hypervisor.config import DomainConfig, HypervisorConfig, check, write
 from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
 from hypervisor.public.messages import SOCKETS, TOKEN_FILE
-from hypervisor.public.units import FRAME_BYTES, parse_bytes
+from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, parse_bytes
 from memcoord.testbed.runs import control_client, rundir
 from memcoord.testbed.runs.launcher import ASK_S, Child, Launcher
+
+if TYPE_CHECKING:
+    from frontend.domain import Domain
+    from memcoord.testbed.archive.columns import Columns
 
 MODULE = "memcoord.testbed.live.keeper_main"
 #: The first start on a machine compiles the kernels of tmem.
@@ -129,6 +133,22 @@ class Hypervisor:
     def run_dir(self) -> Path:
         """Where it serves: what ``attach`` and ``control`` take, and where its logs are."""
         return self._run.path
+
+    def attach(self, name: str = "", maxmem: str | int = 0, **options: Any) -> Domain:
+        """Make this process a domain of it: ``memcoord.attach``, with a size as ``"16 MiB"``.
+
+        Without ``maxmem`` it may have the whole host. Errors as of ``memcoord.attach``.
+        """
+        from frontend.attach import attach
+
+        frames = _frames(maxmem) if maxmem else self._config.total_frames
+        return attach(self.run_dir, name, frames // AREA_FRAMES * AREA_FRAMES, **options)
+
+    def statistics(self) -> Columns:
+        """What every domain has now, as columns in bytes and seconds, a row per domain."""
+        from memcoord.testbed.archive.columns import in_real_units, of_rows
+
+        return in_real_units(of_rows(self.control("statistics")["domains"], ("name",)))
 
     def control(
         self, op: str, *, timeout_ms: int = control_client.TIMEOUT_MS, **arguments: Any

@@ -31,8 +31,6 @@ struct worker {
     struct region regions[REGIONS];
 };
 
-static int may_fork;
-
 static double now_s(void)
 {
     struct timespec now;
@@ -61,6 +59,18 @@ static uint64_t word_of(uint32_t version, uint64_t word)
     return version ? ((uint64_t)version << 32 | version) * 0x9E3779B97F4A7C15ull + word : 0;
 }
 
+/* Which pages of a region differ, and where their versions stand. */
+static void tell_region(const struct region *r)
+{
+    for (uint64_t k = 0; k < r->pages; k++) {
+        const volatile uint64_t *words = (const void *)(r->at + k * PAGE);
+        if (words[0] != word_of(r->versions[k], 0))
+            fprintf(stderr, "mapper: page %lu of %lu (%p): %lx, version %u at %p\n",
+                    (unsigned long)k, (unsigned long)r->pages, (void *)words,
+                    (unsigned long)words[0], r->versions[k], (void *)&r->versions[k]);
+    }
+}
+
 static void check_page(struct worker *w, struct region *r, uint64_t page, const char *when)
 {
     const uint64_t *words = (const void *)(r->at + page * PAGE);
@@ -71,6 +81,7 @@ static void check_page(struct worker *w, struct region *r, uint64_t page, const 
         fprintf(stderr, "mapper: thread %d %s: page %p word %lu is %lx, not %lx (version %u)\n",
                 w->number, when, (const void *)words, (unsigned long)k, (unsigned long)found,
                 (unsigned long)word_of(r->versions[page], k), r->versions[page]);
+        tell_region(r);
         _exit(1);
     }
 }
@@ -255,7 +266,7 @@ static void *work(void *context)
             drop(w, r);
         else if (what < 98)
             through_pipe(w, r);
-        else if (may_fork && draw(w, 4) == 0)
+        else if (draw(w, 4) == 0)
             fork_one(w);
     }
     check_all(w, "at the end");
@@ -266,9 +277,8 @@ int main(int count, char **words)
 {
     static struct worker workers[8];
     uint64_t steps = 0, forks = 0;
-    if (count != 5 && count != 6)
+    if (count != 5)
         return 2;
-    may_fork = count == 5 || atoi(words[5]);
     int threads = atoi(words[3]);
     must(threads >= 1 && threads <= 8, "threads: 1 to 8");
     for (int i = 0; i < threads; i++) {

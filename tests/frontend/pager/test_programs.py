@@ -186,13 +186,11 @@ def test_a_program_that_closes_every_descriptor_is_paged_on(paged: Exec) -> None
 def test_the_random_mapper_reads_what_it_wrote(
     paged: Exec, mapper: Path, domain: str, threads: int
 ) -> None:
-    forks = threads == 1  # beside threads that go on, an open fault: docs/programs.md
-    words = [str(mapper), str(threads), "5", str(threads), "12000", str(int(forks))]
-    done, said = paged(words, domain)
+    done, said = paged([str(mapper), str(threads), "5", str(threads), "12000"], domain)
     assert done.returncode == 0, done.stderr
     figures = said["figures"]
     assert figures["tmem_pages_in"] + figures["disk_pages_in"] > 0
-    assert (figures["forks"] > 0) == forks
+    assert figures["forks"] > 0
 
 
 @contextlib.contextmanager
@@ -223,14 +221,14 @@ def test_the_random_mapper_under_a_moving_target(
 ) -> None:
     sizes = [mib * PAGES_MIB for mib in (10, 60, 20, 120)]
     with controlled(served, "mem-set", "wide", "target_frames", sizes):
-        done, said = paged([str(mapper), "9", "8", "2", "24000", "0"], "wide")
+        done, said = paged([str(mapper), "9", "8", "2", "24000"], "wide")
     assert done.returncode == 0, done.stderr
     assert said["figures"]["tmem_pages_in"] + said["figures"]["disk_pages_in"] > 0
 
 
 def test_the_random_mapper_on_a_swap_file(paged: Exec, mapper: Path, served: Hypervisor) -> None:
     with controlled(served, "tmem-set", "small", "target_pages", [FEW_PAGES]):
-        done, said = paged([str(mapper), "21", "5", "2", "9000", "0"], "small")
+        done, said = paged([str(mapper), "21", "5", "2", "9000"], "small")
     assert done.returncode == 0, done.stderr
     assert said["figures"]["disk_pages_in"] > 0
     assert said["figures"]["refused_pages"] > 0

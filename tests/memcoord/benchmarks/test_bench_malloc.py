@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import os
 from array import array
 from pathlib import Path
 
@@ -19,10 +18,6 @@ from memcoord.testbed.runs import userfaults
 CELL = plan.CELLS[0]
 
 
-@pytest.mark.skipif(
-    "TOX_ENV_NAME" in os.environ,
-    reason="open: on a busy machine a trace ends before its domain has grown, or does not end",
-)
 def test_the_quick_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     obstacle = userfaults.probe().obstacle()
     if obstacle:

@@ -81,6 +81,14 @@ def test_figures_are_read_by_key_with_their_intervals() -> None:
     assert c.entry("v")({"v": {"value": 1, "low": 0, "high": 2}}) == (1, 0, 2)
 
 
+def test_a_single_round_has_no_interval() -> None:
+    row = {"p50": 30, "p50_low": 28, "p50_high": 28}
+    found = {"rows": {"a": row, "b": row}, "ratios": {"k": 2}, "ratio_intervals": {"k": [3, 3]}}
+    for read in (c.ratio("k"), c.of_rows("a", "b")):
+        assert math.isnan(read(found)[1])
+        assert math.isnan(read(found)[2])
+
+
 def test_every_claim_is_there_once_with_what_is_expected() -> None:
     ids = [claim.id for claim in CLAIMS]
     assert len(set(ids)) == len(ids)
