@@ -91,6 +91,17 @@ class Step:
         return f"{self.domain} alone" if self.domain else self.policy
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be run: the steps, how long they take, and a file for all tmem operations."""
+
+    what: Scenario
+    steps: list[Step]
+    takes_s: float
+    length: Callable[[Any, int], int]
+    record: Path | None
+
+
 @dataclass
 class Done:
     """The results so far."""
@@ -135,6 +146,8 @@ def executed(scenario: str | None, options: RunOptions) -> tuple[RunReport, list
     if len(set(names)) != len(names):
         raise ConfigError("--policy", "one policy is named twice")
     steps = steps_of(what, names, options)
+    length = _remembered()
+    takes_s = expected_s(steps, length)  # a stream that cannot be made leaves nothing behind
     for name in names:  # a user's file may print; stdout is the report's
         probe(name, MEASURED, lambda line: sys.stderr.write(f"{line}\n"))
     with contextlib.ExitStack() as stack:
@@ -147,7 +160,8 @@ def executed(scenario: str | None, options: RunOptions) -> tuple[RunReport, list
         state = "failed"
         try:
             with Series(run.path) as series, Kept(run.path) as kept:
-                report = _run_all(what, steps, run, (series, kept), interrupts, recorded)
+                work = Work(what, steps, takes_s, length, recorded)
+                report = _run_all(work, run, series, kept, interrupts)
             report.notes += [size] if size else []
             _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
@@ -208,24 +222,18 @@ def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
 
 
 def _run_all(
-    what: Scenario,
-    steps: list[Step],
-    run: rundir.RunDir,
-    files: tuple[Series, Kept],
-    interrupts: Interrupts,
-    record: Path | None,
+    work: Work, run: rundir.RunDir, series: Series, kept: Kept, interrupts: Interrupts
 ) -> RunReport:
-    (series, kept), begin_s, done = files, time.monotonic(), Done()
-    length = _remembered()
+    what, steps, begin_s, done = work.what, work.steps, time.monotonic(), Done()
     with Progress() as progress:
-        takes = f"{duration(expected_s(steps, length))} on two quiet cores"
+        takes = f"{duration(work.takes_s)} on two quiet cores"
         if any(isinstance(domain.workload, ProgramWorkload) for domain in what.domain):
             takes = "each as long as its programs take"
         progress.say(f"{what.name}: {len(steps)} runs, {takes}")
         if lacks := lacking():
             progress.say(f"not possible here: keeping domains from {'; from '.join(lacks)}")
         for index, step in enumerate(steps):
-            known = lengths_of(step.scenario, length)
+            known = lengths_of(step.scenario, work.length)
             told = {"number": index + 1, "total": len(steps), "lengths": known}
             with contextlib.suppress(rundir.RunDirError):
                 run.event(step.label, STEP, **told)  # ``ls`` says how far it is
@@ -238,8 +246,8 @@ def _run_all(
                 kept=None if step.domain else kept,
                 progress=progress,
                 interrupts=interrupts,
-                lengths=lengths_of(step.scenario, length),
-                record=None if step.domain else record,
+                lengths=known,
+                record=None if step.domain else work.record,
                 round_index=step.round_index,
                 label=step.label,
             )

@@ -26,6 +26,8 @@ SHOWN = ("domid", "name", "guest_references", *STANDING)
 #: What a report or a log is read of at most; the end of a log says how far a run is.
 REPORT_BYTES_MAX, LOG_BYTES_MAX = 4 << 20, 1 << 16
 REPORT = "report.json"
+#: Of so many runs the report is read, the newest.
+VERDICTS_MAX = 200
 #: A run says with this event which of how many it begins, and how long its domains are.
 STEP = "step"
 #: A smaller difference in pages read from disk is called none.
@@ -40,10 +42,11 @@ def list_runs(base: Path | None = None) -> list[dict[str, Any]]:
     A live run has ``domains``, and ``problem`` when it does not, ``policy`` and ``progress``;
     ``restarts`` counts the deaths of its hypervisor. ``verdict``: what came of one that ended.
     """
-    return [_describe(path) for path in every_run(base)]
+    found = every_run(base)
+    return [_describe(path, number < VERDICTS_MAX) for number, path in enumerate(found)]
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path, has_verdict: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"run": path.name, "path": str(path), "domains": [], "problem": ""}
     row |= {"restarts": 0, "policy": "", "progress": "", "verdict": ""}
     try:
@@ -52,7 +55,7 @@ def _describe(path: Path) -> dict[str, Any]:
         return row | {"state": "unreadable", "scenario": "", "started": "", "problem": str(error)}
     row |= {"scenario": manifest.scenario, "started": manifest.started_utc}
     if not live(path, manifest):
-        row["verdict"] = verdict_of(path)
+        row["verdict"] = verdict_of(path) if has_verdict else ""
         return row | {"state": "dead" if manifest.state == "running" else manifest.state}
     row["state"] = "live"
     row["policy"] = policy_of(path)

@@ -21,6 +21,8 @@ from memcoord.testbed.watch.latencies import added, since
 from memcoord.testbed.watch.publications import Publication
 
 WINDOW_S, LATENCY_WINDOW_S = 2.0, 10.0
+#: Of a newcomer nothing is said before it has been there for so long.
+WINDOW_MIN_S = 0.5
 #: What an opened domain shows of its decisions, and what is kept of all of them at most.
 DECISIONS_S, DECISIONS_MAX = 60.0, 20_000
 TICKS_MAX = 4000
@@ -126,14 +128,20 @@ class History:
         """Every domain of the last tick, in the order of their numbers."""
         if not self._ticks:
             return []
-        first, last = self._ticks[0], self._ticks[-1]
-        then = {row.get("name"): row for row in first.domains}
-        span_s = (last.monotonic_ns - first.monotonic_ns) / 1e9
+        last = self._ticks[-1]
+        first: dict[str, tuple[int, Mapping[str, Any]]] = {}
+        for tick in self._ticks:  # a newcomer has a shorter window
+            for row in tick.domains:
+                first.setdefault(str(row.get("name")), (tick.monotonic_ns, row))
         limits = {} if self.hello is None else {one.name: one for one in self.hello.rows}
-        return [
-            DomainNow(row, then.get(row.get("name")), span_s, limits.get(str(row.get("name"))))
-            for row in last.domains
-        ]
+        found = []
+        for row in last.domains:
+            name = str(row.get("name"))
+            begin_ns, before = first[name]
+            span_s = (last.monotonic_ns - begin_ns) / 1e9
+            known = before if span_s >= WINDOW_MIN_S else None
+            found.append(DomainNow(row, known, span_s, limits.get(name)))
+        return found
 
     def host_rate(self, column: str) -> float:
         """How much a counter of the host rose a second."""

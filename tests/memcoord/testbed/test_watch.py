@@ -23,6 +23,8 @@ from hypervisor.public.feed import (
     Why,
 )
 from hypervisor.public.messages import BadMessage
+from memcoord.testbed.report import series as series_module
+from memcoord.testbed.report.series import Series
 from memcoord.testbed.watch import kept
 from memcoord.testbed.watch.cells import mib, number, span
 from memcoord.testbed.watch.ended import history_of
@@ -73,6 +75,15 @@ def test_rates_are_over_two_seconds_and_a_share_of_time_is_one_at_most() -> None
     assert vm.rate("guest_swap_ins") == pytest.approx(215, rel=0.01)
     assert vm.waits == 1.0
     assert Run().go(1).domains()[0].rate("puts_failed") is None, "one tick has no rate"
+
+
+def test_a_newcomer_is_judged_by_its_own_time() -> None:
+    run = Run(vm1=BUSY)
+    run.go(50)
+    run.rates["vm2"] = {"guest_swap_ins": 100}
+    run.shown["vm2"] = {}
+    assert run.go(3).domains()[1].rate("guest_swap_ins") is None, "too short to say"
+    assert run.go(7).domains()[1].rate("guest_swap_ins") == pytest.approx(100)
 
 
 def test_what_a_guest_did_not_report_is_unknown_and_not_zero() -> None:
@@ -266,9 +277,21 @@ def test_a_file_of_decisions_ends_at_its_bound(
     assert 3 <= len(list(kept.decisions(tmp_path))) < 300
 
 
-def test_the_end_of_a_run_can_be_looked_at(tmp_path: Path) -> None:
-    from memcoord.testbed.report.series import Series
+def test_a_long_run_is_written_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series_module, "WHOLE_TICKS", 20)
+    run = Run()
+    with Series(tmp_path) as series:
+        for _ in range(100):
+            made = run.tick()
+            series.add("greedy", made, made.monotonic_ns / 1e9)
+            series.add("greedy", made, -1.0)
+        series.add("fallow", made, 1.0)
+    rows = (tmp_path / "series.csv").read_text().splitlines()[1:]
+    ticks = [int(row.split(",")[2]) for row in rows]
+    assert ticks == [*range(1, 21), *range(30, 101, 10), 100]
 
+
+def test_the_end_of_a_run_can_be_looked_at(tmp_path: Path) -> None:
     run = Run(vm1=BUSY | {"guest_stall_ns": 8 * 10**8}, vm2=BUSY)
     with Series(tmp_path) as series, kept.Kept(tmp_path) as files:
         for policy in ("greedy", "fallow"):
