@@ -73,7 +73,7 @@ def _compared(policy: PolicyResult, base: PolicyResult, times: bool) -> str:
         told = _listed([(name, _value((r, name))) for r, name in paid], slower, times)
         parts.append(f"who pays: {told}")
     if same:
-        parts.append(f"no difference above {DIFFERENCE:.0%} shown for {', '.join(same)}")
+        parts.append(f"no difference above {100 * DIFFERENCE:.0f} % shown for {', '.join(same)}")
     if not parts:
         parts.append("nothing that can be compared")
     told = "; ".join(parts)
