@@ -53,6 +53,8 @@ def _troubles(policy: PolicyResult) -> list[str]:
 def _alone(policy: PolicyResult) -> str:
     """A policy with nothing to compare it with."""
     times = ", ".join(f"{one.domain} {one.run_s:.2f} s" for one in policy.domains)
+    if not times:
+        return f"Under {policy.policy}: nothing that has an end."
     reads = policy.disk_reads.value
     disk = "" if reads is None else f" Pages read back from disk: {reads:,.0f}."
     return f"Under {policy.policy}: {times}.{disk}"
