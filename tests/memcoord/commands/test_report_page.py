@@ -20,8 +20,8 @@ from hypervisor.public.errors import ConfigError
 from memcoord.cli import app
 from memcoord.testbed.archive import bench_page, perfetto, run_page
 from memcoord.testbed.archive.columns import BadRunFile
-from memcoord.testbed.archive.folding import fold
 from memcoord.testbed.archive.latencies import by_path, seconds
+from memcoord.testbed.archive.moves import moves_of
 from memcoord.testbed.archive.over_time import CURVES_MAX, panels
 from memcoord.testbed.archive.plots import plot_figure
 from memcoord.testbed.archive.run import Run, open_run
@@ -376,7 +376,7 @@ def test_latencies_and_decisions_of_a_real_run_are_shown(run: Run, tmp_path: Pat
     moves = found.decisions("greedy", "vm1")
     assert moves["old_target_bytes"].tolist() == [np.inf, 1 << 20, 2 << 20]
     assert np.isnan(moves["asked_target_bytes"]).all()
-    (only,) = fold(moves)
+    (only,) = moves_of(moves)
     assert (only.first_bytes, only.last_bytes, only.count, only.turns) == (np.inf, 1 << 20, 3, 2)
     assert only.rules == (("grow", 2), ("shrink (floor)", 1))
     ring, transfer = by_path(found.latencies("greedy"))
