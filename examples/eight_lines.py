@@ -1,11 +1,11 @@
-"""A hypervisor, two domains, memory that moves from one to the other, statistics."""
+"""A hypervisor, two domains, memory that moves from one to the other, statistics, a figure."""
 
 import memcoord
 
-with memcoord.Hypervisor("32 MiB") as host, host.attach("vm1") as vm1, host.attach("vm2") as vm2:
-    first = vm1.alloc_areas(10)  # of 2 MiB; the host has 14 beside its slack
-    vm1.free_areas(first, 10)  # free again, but still vm1's
-    vm2.alloc_areas(8)  # the host has 4 left: it takes the others from vm1
-    have = host.statistics()
-    print(dict(zip(have["name"], have["ram_bytes"] / 2**20, strict=True)), "MiB of RAM")
+with memcoord.Hypervisor("32 MiB", interval_ms=20) as hv, hv.attach("a") as a, hv.attach("b") as b:
+    a.free_areas(a.alloc_areas(10), 10)  # 20 MiB, free again, but still a's
+    b.alloc_areas(8)  # the host has 8 MiB left: it takes the rest from a
+    have = hv.statistics()
+    print(dict(zip(have["name"].tolist(), have["ram_bytes"].tolist(), strict=True)))
     print(f"{have['grants_transfer'].sum():.0f} areas came from the other domain")
+    hv.history().plot("memory.svg")

@@ -14,7 +14,7 @@ import pytest
 SAYS = {
     "agent": r"the sum of its rewards.*: -\d",
     "compare_policies": r"Under fallow, compared with greedy: ",
-    "eight_lines": r"MiB of RAM\n[1-9]\d* areas came from the other domain",
+    "eight_lines": r"\{'a': \d+.0, 'b': \d+.0\}\n[1-9]\d* areas came from the other domain",
     "own_policy": r"Under .*own_policy\.py:MostMisses:floor=128, compared with greedy",
     "page_pool": r"put answers 1\nget answers 1 with b'xxxx'",
     "pages_of_a_domain": r"put answers 1\nget answers 1 b'hello'\n4096 bytes of tmem",

@@ -20,7 +20,7 @@ from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED
 from memcoord.simulation.costs import costs_of
 from memcoord.testbed.archive.columns import joined, write_csv
-from memcoord.testbed.archive.outcome import DECISIONS, REPORT
+from memcoord.testbed.archive.outcome import REPORT
 from memcoord.testbed.archive.run import Run
 from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
@@ -39,6 +39,7 @@ from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import SEEDS_MAX, Scenario, check_simulable, load
 from memcoord.testbed.streams import lengths_of
 from memcoord.testbed.streams.seeds import has_randomness, seeds_of, varied
+from memcoord.testbed.watch.kept import DECISIONS
 from policies import loader
 from tmem import compiled_cache
 

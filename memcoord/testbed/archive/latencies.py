@@ -1,6 +1,6 @@
 """Latencies of grants: counts in buckets, summed, and the quantiles that they carry.
 
-Owns: the sums and how a latency is written. Pure. Buckets are log-linear, four to a power of two.
+Owns: the sums and how a latency is written. Pure. Buckets are ``hypervisor.public.latency``'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import numpy as np
 
 from memcoord.testbed.archive.columns import Columns, in_order, length, rows_where
 
-LOW_NS, BUCKETS_PER_POWER = 256, 4
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
@@ -25,12 +24,6 @@ class Latency:
     count: int
     p50: float | None
     p99: float | None
-
-
-def bucket_low_s(bucket: int) -> float:
-    """Where a bucket of ``latency.jsonl`` begins."""
-    power, step = divmod(bucket, BUCKETS_PER_POWER)
-    return float(LOW_NS << power) * (1 + step / BUCKETS_PER_POWER) / 1e9
 
 
 def by_path(latencies: Columns) -> list[Latency]:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from hypervisor.public.errors import ConfigError
+from hypervisor.public.latency import bucket_low_ns
 from memcoord.testbed.archive.columns import (
     Columns,
     in_real_units,
@@ -26,14 +27,12 @@ from memcoord.testbed.archive.columns import (
     read_lines,
     rows_where,
 )
-from memcoord.testbed.archive.latencies import bucket_low_s
 from memcoord.testbed.report import series, verdict
 from memcoord.testbed.report.results import RunReport
 from memcoord.testbed.runs.rundir import Manifest
+from memcoord.testbed.watch.kept import DECISIONS, LATENCY
 
 REPORT = "report.json"
-DECISIONS = "decisions.jsonl"
-LATENCY = "latency.jsonl"
 #: A guest writes its counters when it suits it; over less than this a share exceeds 100 %.
 WINDOW_S = 2.0
 SERIES_COLUMNS = ("policy", "round", "tick", "time_s", "domain")
@@ -156,7 +155,7 @@ class Outcome:
             if "more" in row:
                 continue
             for bucket, count in row.pop("counts", {}).items():
-                low, high = (bucket_low_s(int(bucket) + at) for at in (0, 1))
+                low, high = (bucket_low_ns(int(bucket) + at) / 1e9 for at in (0, 1))
                 rows.append({**row, "low_s": low, "high_s": high, "count": count})
         return of_rows(rows, (*LATENCY_COLUMNS, "count"))
 

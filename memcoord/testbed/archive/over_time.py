@@ -94,7 +94,7 @@ def panels(courses: Sequence[tuple[str, Columns]]) -> dict[str, list[Panel]]:
         ]
         if not drawn or (what.name == "ram" and not _moved(parts)):
             continue
-        top = what.top or _top([line for _, lines in drawn for line in lines])
+        top = what.top or _top([line for _, lines in drawn for line in lines]) or 1.0
         found[what.name] = [
             _panel(what, title, lines, end_s, top, len(domains)) for title, lines in drawn
         ]

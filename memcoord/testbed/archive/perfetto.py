@@ -143,7 +143,7 @@ def _decided(process: int, thread: int, decisions: Columns) -> Iterator[Event]:
         row = {name: values[number] for name, values in decisions.items()}
         old, new = (_mib(float(row[f"{end}_target_bytes"])) for end in ("old", "new"))
         kind = str(row["kind"])
-        name = f"{kind} {old} → {new}" if kind in ("tmem", "ram") else kind
+        name = f"{kind} {old} -> {new}" if kind in ("tmem", "ram") else kind
         args = {"rule": str(row["rule"])}
         if row["clamp"]:
             args["clamp"] = str(row["clamp"])

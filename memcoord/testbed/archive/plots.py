@@ -7,6 +7,7 @@ the same as of every bench; what is drawn over time is ``over_time``'s, the same
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from memcoord.testbed.report.figures import Axis, Figure, Line, write, write_she
 from memcoord.testbed.report.headline import FIGURES
 
 SLICES = 400
+LABEL_CHARACTERS_MAX = 20
+INTERVAL = "over the rounds, with its 95 % interval"
 Rows = list[list[object]]
 #: Figures in rows, the header of their data, the data.
 Drawn = tuple[list[list[Figure]], Sequence[str], Rows]
@@ -59,13 +62,14 @@ def _panel(panel: Panel, *, with_title: bool, is_last: bool) -> Figure:
         lines.append(Line(one.name, points, one.colour, one.is_target, False, is_level))
     x_axis = Axis("time, s" if is_last else "", end=panel.end_s or None)
     title = panel.policy if with_title else ""
-    return Figure(lines, x_axis, Axis(panel.title.replace(", ", ",\n"), end=panel.top), title)
+    label = textwrap.fill(panel.title, LABEL_CHARACTERS_MAX)
+    return Figure(lines, x_axis, Axis(label, end=panel.top), title)
 
 
 def _outcome(run: Outcome) -> Drawn:
     """Every figure by policy, with its interval over rounds where there is one."""
     figures, data = [], []
-    for number, (field, title, _) in enumerate(FIGURES):
+    for field, title, _ in FIGURES:
         points, bounds = [], []
         for at, policy in enumerate(run.report.policies):
             found = getattr(policy, field)
@@ -77,8 +81,9 @@ def _outcome(run: Outcome) -> Drawn:
             bounds.append((low, high))
             data.append([title, policy.policy, found.value, found.low, found.high, found.n])
         names = tuple(name.replace(":", ":\n") for name in run.policies)
-        lines = [Line(f"{title}, 95 %", points, number, bounds=bounds)] if points else []
-        figures.append(Figure(lines, Axis("", names=names), Axis(title)))
+        top = 1.1 * max((high for _, high in bounds), default=1.0)
+        lines = [Line(INTERVAL, points, 0, is_joined=False, bounds=bounds)] if points else []
+        figures.append(Figure(lines, Axis("", names=names), Axis(title, end=top)))
     return [figures], ("figure", "policy", "value", "low", "high", "rounds"), data
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from memcoord.testbed.archive import page, svg
 from memcoord.testbed.archive.columns import Columns, length
-from memcoord.testbed.archive.folding import Folded, fold
 from memcoord.testbed.archive.latencies import by_path, seconds
+from memcoord.testbed.archive.moves import Moves, moves_of
 from memcoord.testbed.archive.outcome import Outcome
 from memcoord.testbed.archive.over_time import MIB, Panel, panels
 from memcoord.testbed.report import headline
@@ -163,9 +163,9 @@ def decisions(run: Outcome) -> list[str]:
     """Where each target went in round 0, and by which rules."""
     rows = []
     for policy in run.policies:
-        found = fold(run.decisions(policy, round=0))
+        found = moves_of(run.decisions(policy, round=0))
         shown = sorted(found, key=lambda one: -one.count)[:DOMAINS_MAX]
-        rows += [[policy, *_folded(one)] for one in found if one in shown]
+        rows += [[policy, *_moves(one)] for one in found if one in shown]
     if not rows:
         return []
     text = "Where a target began and ended, and how often it turned. More turns: it swings."
@@ -173,7 +173,7 @@ def decisions(run: Outcome) -> list[str]:
     return [page.heading("What the policies decided"), page.note(text), table]
 
 
-def _folded(one: Folded) -> list[page.Cell]:
+def _moves(one: Moves) -> list[page.Cell]:
     rules = ", ".join(f"{rule} x{count}" for rule, count in one.rules)
     ends = [_size(one.first_bytes), _size(one.last_bytes)]
     return [one.domain, one.kind, *ends, f"{one.count:,}", f"{one.turns:,}", (rules, "t w")]

@@ -20,10 +20,13 @@ from hypervisor.public.messages import SOCKETS, TOKEN_FILE
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, parse_bytes
 from memcoord.testbed.runs import control_client, rundir
 from memcoord.testbed.runs.launcher import ASK_S, Child, Launcher
+from memcoord.testbed.watch.reader import FeedReader
 
 if TYPE_CHECKING:
     from frontend.domain import Domain
     from memcoord.testbed.archive.columns import Columns
+    from memcoord.testbed.archive.run import Run
+    from memcoord.testbed.live.recording import Recording
 
 MODULE = "memcoord.testbed.live.keeper_main"
 #: The first start on a machine compiles the kernels of tmem.
@@ -94,13 +97,14 @@ class Hypervisor:
         )
         check(self._config)
         self._wanted_dir = run_dir
+        self._recording: Recording | None = None
 
     def __enter__(self) -> Self:
         config = msgspec.to_builtins(self._config)
         self._run = rundir.create(
             "hypervisor", path=self._wanted_dir, config=config, described=False
         )
-        self._launcher = Launcher(self._run.path)
+        self._launcher, self._feed = Launcher(self._run.path), FeedReader(self._run.path)
         try:
             self._run.record_files([*SOCKETS, TOKEN_FILE])
             self._child = start(self._launcher, self._run.path, self._config)
@@ -112,12 +116,16 @@ class Hypervisor:
                     raise MemcoordError(f"the hypervisor ended: {self._child.how_it_ended()}")
                 if time.monotonic() > deadline_s:
                     raise PeerGone(f"the hypervisor was not ready after {READY_S:.0f} s")
+            self._feed.__enter__()
+            self._feed.subscribe()
+            self._begin_ns = time.monotonic_ns()
         except BaseException:
             self._leave("failed")
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._feed.__exit__()
         problem = end(self._launcher, self._child, self._run.path)
         self._leave("failed" if problem else "finished")
         if problem and kind is None:
@@ -149,6 +157,18 @@ class Hypervisor:
         from memcoord.testbed.archive.columns import in_real_units, of_rows
 
         return in_real_units(of_rows(self.control("statistics")["domains"], ("name",)))
+
+    def history(self) -> Run:
+        """Every tick and decision so far, as ``memcoord.open_run`` gives them of a finished run.
+
+        Ask once in a thousand ticks or more often: what waits longer is lost.
+        """
+        if self._recording is None:
+            from memcoord.testbed.live.recording import Recording
+
+            where = self._run.path, self._config.policy, self._begin_ns
+            self._recording = Recording(self._feed, *where)
+        return self._recording.run()
 
     def control(
         self, op: str, *, timeout_ms: int = control_client.TIMEOUT_MS, **arguments: Any

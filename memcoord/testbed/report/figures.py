@@ -72,6 +72,7 @@ class Line:
     """Points joined by a line, or one dot; lines of one ``colour`` number share it.
 
     ``bounds``: below and above each point, an interval. ``is_step``: a level, held until the next.
+    ``is_joined``: False for dots alone.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Line:
     is_dashed: bool = False
     has_marks: bool = True
     is_step: bool = False
+    is_joined: bool = True
     bounds: Sequence[tuple[float, float]] = ()
 
 
@@ -114,8 +116,8 @@ def write(figure: Figure, path: Path) -> None:
 def write_sheet(rows: Sequence[Sequence[Figure]], path: Path) -> None:
     """Small figures in rows, one legend for all, to a file of the format that its name tells.
 
-    The figures of a row share their y axis. ConfigError for another format or an unwritable file,
-    NoFigures without matplotlib.
+    The figures of a row share their y axis where it ends at the same value. ConfigError for another
+    format or an unwritable file, NoFigures without matplotlib.
     """
     kind = format_of(path)
     canvas_of, context = _matplotlib()
@@ -123,7 +125,9 @@ def write_sheet(rows: Sequence[Sequence[Figure]], path: Path) -> None:
     size = (PANEL_INCHES[0] * columns + 0.6, PANEL_INCHES[1] * max(len(rows), 1) + 0.5)
     with context(STYLE | SMALL):
         canvas = canvas_of(figsize=size, layout="constrained")
-        grid = canvas.subplots(max(len(rows), 1), columns, squeeze=False, sharey="row")
+        ends = [{figure.y_axis.end for figure in row} for row in rows]
+        share = "row" if all(len(end) == 1 and None not in end for end in ends) else "none"
+        grid = canvas.subplots(max(len(rows), 1), columns, squeeze=False, sharey=share)
         shown: dict[str, Any] = {}
         for row, figures in zip(grid, rows, strict=False):
             for axes in row[len(figures) :]:
@@ -131,7 +135,7 @@ def write_sheet(rows: Sequence[Sequence[Figure]], path: Path) -> None:
             for number, (axes, figure) in enumerate(zip(row, figures, strict=False)):
                 _draw(axes, figure)
                 axes.set_title(figure.title)
-                if number:
+                if number and share == "row":
                     axes.set_ylabel("")
                 handles, names = axes.get_legend_handles_labels()
                 shown |= dict(zip(names, handles, strict=True))
@@ -200,7 +204,7 @@ def _draw_line(axes: Any, line: Line) -> None:
     look: dict[str, Any] = {
         "color": COLOURS[line.colour % len(COLOURS)],
         "label": line.name,
-        "linestyle": "--" if line.is_dashed else "-",
+        "linestyle": "none" if not line.is_joined else "--" if line.is_dashed else "-",
         "drawstyle": "steps-post" if line.is_step else "default",
     }
     if line.has_marks:

@@ -53,6 +53,8 @@ def _troubles(policy: PolicyResult) -> list[str]:
 def _alone(policy: PolicyResult) -> str:
     """A policy with nothing to compare it with."""
     times = ", ".join(f"{one.domain} {one.run_s:.2f} s" for one in policy.domains)
+    if not times:
+        return f"Under {policy.policy}: nothing that has an end."
     reads = policy.disk_reads.value
     disk = "" if reads is None else f" Pages read back from disk: {reads:,.0f}."
     return f"Under {policy.policy}: {times}.{disk}"
@@ -73,7 +75,7 @@ def _compared(policy: PolicyResult, base: PolicyResult, times: bool) -> str:
         told = _listed([(name, _value((r, name))) for r, name in paid], slower, times)
         parts.append(f"who pays: {told}")
     if same:
-        parts.append(f"no difference above {DIFFERENCE:.0%} shown for {', '.join(same)}")
+        parts.append(f"no difference above {100 * DIFFERENCE:.0f} % shown for {', '.join(same)}")
     if not parts:
         parts.append("nothing that can be compared")
     told = "; ".join(parts)

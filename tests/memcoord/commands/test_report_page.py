@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -17,11 +18,14 @@ from typer.testing import CliRunner
 import memcoord
 from hypervisor.public.errors import ConfigError
 from memcoord.cli import app
-from memcoord.testbed.archive import bench_page, run_page
+from memcoord.testbed.archive import bench_page, perfetto, run_page
 from memcoord.testbed.archive.columns import BadRunFile
+from memcoord.testbed.archive.latencies import by_path, seconds
+from memcoord.testbed.archive.moves import moves_of
 from memcoord.testbed.archive.over_time import CURVES_MAX, panels
+from memcoord.testbed.archive.plots import plot_figure
 from memcoord.testbed.archive.run import Run, open_run
-from memcoord.testbed.report.figures import NoFigures
+from memcoord.testbed.report.figures import Axis, Figure, Line, NoFigures
 
 SCENARIO = """
 name = "</script><b>"
@@ -287,11 +291,10 @@ def test_a_sweep_is_a_map_of_policies_against_scenarios(
     assert {"greedy", "fair:P=2", "main", "usemem", "8.15", "2.15"} <= {*page.words}
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
-def test_a_figure_has_its_data_beside_it(run: Run, tmp_path: Path, suffix: str) -> None:
-    figure, data = run.plot(tmp_path / f"fig{suffix}", "tmem")
-    first = figure.read_bytes()
-    assert run.plot(figure, "tmem")[0].read_bytes() == first
+def test_a_figure_has_its_data_beside_it(run: Run, tmp_path: Path) -> None:
+    figure, data = run.plot(tmp_path / "fig.svg", "tmem")
+    text = figure.read_text()
+    assert all(word in text for word in ("tmem held", "vm3 target", *run.policies))
     with data.open() as file:
         rows = list(csv.DictReader(file))
     assert {row["policy"] for row in rows} == set(run.policies)
@@ -299,6 +302,15 @@ def test_a_figure_has_its_data_beside_it(run: Run, tmp_path: Path, suffix: str) 
     held = run.series("greedy")
     held_mib = held["tmem_bytes"][held["domain"] == "vm1"] / (1 << 20)
     assert [float(row["value"]) for row in vm1] == held_mib.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
+def test_the_same_figure_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    figure = Figure([Line("held", [(0.0, 1.0), (1.0, 2.0)], 0)], Axis("s"), Axis("MiB"))
+    written = [plot_figure(figure, tmp_path / f"{name}{suffix}") for name in "ab"]
+    (a, data), (b, _) = written
+    assert a.read_bytes() == b.read_bytes() != b""
+    assert data.read_text() == "line,s,MiB\nheld,0.0,1.0\nheld,1.0,2.0\n"
 
 
 def test_what_cannot_be_drawn_is_said(
@@ -344,3 +356,50 @@ def test_a_run_is_a_trace_with_a_track_per_domain(
     assert {"vm1 RAM, MiB", "vm1 tmem, MiB", "vm1 waits, %", "host memory, MiB"} <= counters
     for event in events:
         assert event["ph"] == "M" or event["ts"] >= 0
+
+
+def test_latencies_and_decisions_of_a_real_run_are_shown(run: Run, tmp_path: Path) -> None:
+    """Files as ``memcoord run`` keeps them: targets in pages, counts by bucket."""
+    assert run.path is not None
+    shutil.copytree(run.path, tmp_path / "run")
+    where = {"policy": "greedy", "round": 0, "time_s": 1.0, "domain": "vm1"}
+    moved = where | {"tick": 3, "kind": "tmem", "rule": "grow", "clamp": "", "asked": None}
+    decided = [moved | {"old": -1, "new": 256}, moved | {"old": 256, "new": 512}]
+    decided += [moved | {"old": 512, "new": 256, "rule": "shrink", "clamp": "floor"}]
+    decided += [{"policy": "greedy", "more": True}]
+    counted = [where | {"path": "ring", "word": "host", "counts": {"44": 99, "48": 1}}]
+    counted += [where | {"path": "transfer", "word": "guest", "counts": {"50": 3}}]
+    for name, rows in (("decisions", decided), ("latency", counted)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / "run" / f"{name}.jsonl").write_text(lines)
+    found = open_run(tmp_path / "run")
+    moves = found.decisions("greedy", "vm1")
+    assert moves["old_target_bytes"].tolist() == [np.inf, 1 << 20, 2 << 20]
+    assert np.isnan(moves["asked_target_bytes"]).all()
+    (only,) = moves_of(moves)
+    assert (only.first_bytes, only.last_bytes, only.count, only.turns) == (np.inf, 1 << 20, 3, 2)
+    assert only.rules == (("grow", 2), ("shrink (floor)", 1))
+    ring, transfer = by_path(found.latencies("greedy"))
+    assert (ring.path, ring.word, ring.count, transfer.count) == ("ring", "host", 100, 3)
+    low_s = 256e-9 * 2**11
+    assert ring.p50 == ring.p99 == pytest.approx(low_s * 1.125)
+    assert transfer.p99 is None
+    words = Page(run_page.document(found)).words
+    assert {"no limit", "grow x2, shrink (floor) x1", "590 µs", "too few", "the host's"} <= {*words}
+    names = {event["name"] for event in perfetto.events(found)}
+    assert {"tmem no limit -> 1.0 MiB", "vm1 ring, µs"} <= names
+    assert found.plot(tmp_path / "latency.svg", "latency")[1].read_text().count("ring,host") == 2
+
+
+@pytest.mark.parametrize(
+    ("value_s", "shown"),
+    [
+        (5.8e-9, "5.8 ns"),
+        (507e-6, "507 µs"),
+        (1.36e-3, "1.4 ms"),
+        (12.0, "12 s"),
+        (None, "too few"),
+    ],
+)
+def test_a_time_has_its_unit_and_all_of_its_digits(value_s: float | None, shown: str) -> None:
+    assert seconds(value_s) == shown

@@ -50,7 +50,7 @@ def test_it_names_who_gained_who_paid_and_what_differs_by_nothing() -> None:
     (first, sure) = sentences(report_of(ONE))
     assert first == (
         "Under fair, compared with greedy: vm3 5.0 times as fast; who pays: vm1 1.5 times as long; "
-        "no difference above 5% shown for vm2. "
+        "no difference above 5 % shown for vm2. "
         "Pages read back from disk: 1,000 -> 200 (-80 %; more for vm1)."
     )
     assert sure == ONE_ROUND
@@ -68,9 +68,9 @@ def test_over_rounds_only_what_the_interval_shows_is_a_gain() -> None:
     assert "vm1 2.0 times as fast" in clear[0]
     assert clear[1].startswith("3 rounds")
     small = sentences(report_of(rounds([9.7, 9.71, 9.69], [10.0, 10.01, 9.99])))
-    assert "no difference above 5% shown for vm1" in small[0]
+    assert "no difference above 5 % shown for vm1" in small[0]
     noise = sentences(report_of(rounds([5.0, 14.0, 9.0], [10.0, 9.0, 11.0])))
-    assert "no difference above 5% shown for vm1" in noise[0]
+    assert "no difference above 5 % shown for vm1" in noise[0]
     assert "no change" in noise[0]
 
 

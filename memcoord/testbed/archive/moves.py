@@ -17,7 +17,7 @@ RULES_MAX = 4
 
 
 @dataclass(frozen=True)
-class Folded:
+class Moves:
     """All decisions on one target. ``turns``: how often it went the other way than before."""
 
     domain: str
@@ -29,19 +29,19 @@ class Folded:
     rules: tuple[tuple[str, int], ...]  # the most frequent ones, with their number
 
 
-def fold(decisions: Columns) -> list[Folded]:
+def moves_of(decisions: Columns) -> list[Moves]:
     """A line per domain and kind, in the order in which they first came."""
     if not length(decisions):
         return []
     return [
-        _folded(domain, kind, rows_where(own, kind=kind))
+        _moves(domain, kind, rows_where(own, kind=kind))
         for domain in in_order(decisions["domain"])
         for own in [rows_where(decisions, domain=domain)]
         for kind in in_order(own["kind"])
     ]
 
 
-def _folded(domain: str, kind: str, own: Columns) -> Folded:
+def _moves(domain: str, kind: str, own: Columns) -> Moves:
     old, new = own["old_target_bytes"], own["new_target_bytes"]
     with np.errstate(invalid="ignore"):  # from no limit to no limit
         moves = np.sign(np.nan_to_num(new - old, nan=0.0, posinf=1.0, neginf=-1.0))
@@ -56,7 +56,7 @@ def _folded(domain: str, kind: str, own: Columns) -> Folded:
         others = len(names) - sum(count for _, count in rules)
         rules += (("others", others),)
     has_target = kind in ("tmem", "ram")
-    return Folded(
+    return Moves(
         domain=domain,
         kind=kind,
         first_bytes=float(old[0]) if has_target else np.nan,
