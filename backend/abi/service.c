@@ -115,6 +115,7 @@ uint64_t mc_relay_take(struct mc_host *host)
 /* A GROW was taken from the ring; this times it until its answer, whichever thread that is from. */
 static void service_note_asked(struct mc_domain *domain, const struct mc_record *record)
 {
+    MC_CHECK_IN(domain, domain->asked_ns && domain->serves, "its requests cannot be timed");
     if (record->op == MC_OP_GROW)
         domain->asked_ns[record->seq % MC_RING_SLOTS] = mc_clock_ns();
 }

@@ -21,10 +21,12 @@ too long is sent in parts, never as a whole: each part has some of the rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
+from hypervisor.public.latency import BUCKETS
 from hypervisor.public.messages import MESSAGE_BYTES_MAX, BadMessage
 
 FEED_VERSION = 2
@@ -36,9 +38,13 @@ EVENT_FIELDS_MAX = 16
 _SHAPE: dict[str, Any] = {"array_like": True, "frozen": True, "forbid_unknown_fields": True}
 
 
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Bucket = Annotated[int, Meta(ge=0, lt=BUCKETS)]
+
+
 class _FeedMessage(msgspec.Struct, **_SHAPE):
     version: int
-    monotonic_ns: int  # when it was so; CLOCK_MONOTONIC
+    monotonic_ns: Count  # when it was so; CLOCK_MONOTONIC
 
 
 class DomainLimits(msgspec.Struct, **_SHAPE):
@@ -65,9 +71,9 @@ class Hello(_FeedMessage, tag="hello"):
     run: str
     scenario: str
     policy: str
-    interval_ms: int
-    page_bytes: int
-    restarts: int
+    interval_ms: Count
+    page_bytes: Count
+    restarts: Count
     host_columns: list[str]
     domain_columns: list[str]
     units: list[str]
@@ -77,9 +83,9 @@ class Hello(_FeedMessage, tag="hello"):
 class Tick(_FeedMessage, tag="tick"):
     """One tick, or part ``part`` of ``parts``: values under the columns of ``Hello``."""
 
-    tick: int
-    part: int
-    parts: int
+    tick: Count
+    part: Count
+    parts: Count
     host: list[int]
     rows: list[list[Any]]
 
@@ -99,7 +105,7 @@ class DecisionRow(msgspec.Struct, **_SHAPE):
 class Why(_FeedMessage, tag="why"):
     """What one tick decided."""
 
-    tick: int
+    tick: Count
     rows: list[DecisionRow]
 
 
@@ -113,7 +119,7 @@ class LatencyRow(msgspec.Struct, **_SHAPE):
     domain: str
     path: str
     word: str
-    counts: dict[int, int]
+    counts: dict[Bucket, Count]
 
 
 class Latencies(_FeedMessage, tag="lat"):
