@@ -45,7 +45,7 @@ BATCH_COLUMNS, BATCH_LINES = 80, 50
 KEY_BYTES = 32
 HELP = "q quit   s sort   up/down choose   Enter open or close   p pause   ? help"
 #: What stands for the blocks where a terminal has no Unicode.
-PLAIN = str.maketrans("█▓▒░┃·", "#=+.|.")
+PLAIN = str.maketrans("█▓▒░┃·▁▂▃▄▅▆▇", "#=+.|...:-=+*")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@ from typing import Any
 from hypervisor.public.backend import not_reached
 from hypervisor.public.latency import quantile_ns
 from memcoord.testbed.watch.folding import Folded, fold
-from memcoord.testbed.watch.history import DECISIONS_S, WINDOW_S, DomainNow, History
+from memcoord.testbed.watch.history import (
+    DECISIONS_S,
+    WINDOW_S,
+    DomainNow,
+    History,
+    Trail,
+)
 from memcoord.testbed.watch.states import ORDER, State, sentence, state_of
 
 SORTS = ("starved", "ram", "tmem", "name")
@@ -61,6 +67,8 @@ class Detail:
     unreached: str
     counts: dict[str, int]
     folds: list[Folded]
+    trail: list[Trail]
+    curve: list[int]
 
 
 @dataclass(frozen=True)
@@ -195,4 +203,6 @@ def _detail(history: History, domain: DomainNow) -> Detail:
         unreached=not_reached(domain.values),
         counts=counts,
         folds=fold(history.decisions(DECISIONS_S, domain.name), DETAIL_FOLD_S),
+        trail=history.trail(domain.name),
+        curve=history.curve(domain.name),
     )

@@ -21,8 +21,11 @@ from memcoord.testbed.watch.latencies import added, since
 from memcoord.testbed.watch.publications import Publication
 
 WINDOW_S, LATENCY_WINDOW_S = 2.0, 10.0
+CURVE = "mrc_permille"
 #: Of a newcomer nothing is said before it has been there for so long.
-WINDOW_MIN_S = 0.5
+WINDOW_MIN_S = 0.2
+#: What an opened domain shows of the last minute: a value a second.
+TRAIL_STEP_S, TRAIL_MAX = 1.0, 60
 #: What an opened domain shows of its decisions, and what is kept of all of them at most.
 DECISIONS_S, DECISIONS_MAX = 60.0, 20_000
 TICKS_MAX = 4000
@@ -71,6 +74,15 @@ class DomainNow:
         return None if rate is None else min(rate / 1e9, 1.0)
 
 
+@dataclass(frozen=True)
+class Trail:
+    """What one domain had, and how it fared, at one second of the last minute."""
+
+    waits: float | None
+    ram_frames: int
+    tmem_pages: int
+
+
 @dataclass
 class History:
     """The last of what was heard of one run, whichever hypervisor serves it."""
@@ -80,6 +92,9 @@ class History:
     _ticks: deque[Publication] = field(default_factory=lambda: deque(maxlen=TICKS_MAX))
     _decided: deque[Decided] = field(default_factory=lambda: deque(maxlen=DECISIONS_MAX))
     _latencies: deque[Latencies] = field(default_factory=deque)
+    _trails: dict[str, deque[Trail]] = field(default_factory=dict)
+    _curves: dict[str, list[int]] = field(default_factory=dict)
+    _trail_ns: int = 0
 
     def hear(self, message: Publication | FeedMessage) -> None:
         """Take one message of the feed."""
@@ -104,10 +119,37 @@ class History:
             self._forget()
         self._ticks.append(tick)
         self._drop(self._ticks, tick.monotonic_ns, WINDOW_S)
+        for row in tick.domains:
+            curve = row.get(CURVE)  # comes once a second
+            if isinstance(curve, list) and all(isinstance(ratio, int) for ratio in curve):
+                self._curves[str(row.get("name"))] = curve
+        if tick.monotonic_ns - self._trail_ns >= TRAIL_STEP_S * 1e9:
+            self._trail_ns = tick.monotonic_ns
+            self._follow()
         while self._decided and tick.monotonic_ns / 1e9 - self._decided[0].time_s > DECISIONS_S:
             self._decided.popleft()
 
+    def _follow(self) -> None:
+        domains = self.domains()
+        for gone in self._trails.keys() - {domain.name for domain in domains}:
+            del self._trails[gone]
+        for now in domains:
+            trail = self._trails.setdefault(now.name, deque(maxlen=TRAIL_MAX))
+            held = now.count("current_frames"), now.count("tmem_used_pages")
+            trail.append(Trail(now.waits, *held))
+
+    def trail(self, domain: str) -> list[Trail]:
+        """The last minute of one domain, a value a second."""
+        return list(self._trails.get(domain, ()))
+
+    def curve(self, domain: str) -> list[int]:
+        """Thousandths of its requests that tmem of 0 to all pages would miss; empty if unknown."""
+        return self._curves.get(domain, [])
+
     def _forget(self) -> None:
+        self._trails.clear()
+        self._curves.clear()
+        self._trail_ns = 0
         self._ticks.clear()
         self._decided.clear()
         self._latencies.clear()

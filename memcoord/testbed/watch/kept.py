@@ -34,9 +34,9 @@ class KeptDecision(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     old: int
     new: int
-    asked: int | None
     rule: str
-    clamp: str
+    asked: int | None = None  # the simulator does not tell
+    clamp: str = ""
 
 
 class KeptLatency(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ NAME_MIN, NAME_MAX, BAR_MIN, BAR_MAX = 6, 16, 6, 40
 #: What is kept for the domains however low a terminal is, and what decisions get at most.
 LINES_MIN, FOLDS_MAX, SHORT_LINES_MAX = 3, 8, 6
 STATE_WIDTH = 8
+#: Bars of a curve, and where it begins.
+SPARKS, CURVE_LABEL = " ▁▂▃▄▅▆▇█", 30
 
 
 class Column(NamedTuple):
@@ -249,6 +251,7 @@ def _detail(detail: Detail, width: int) -> Iterator[Text]:
     yield Text(f"{detail.name}, by {detail.mechanism or 'an unknown mechanism'}", style="bold")
     if detail.unreached:
         yield Text(detail.unreached, style="yellow")
+    yield from _curves(detail, width)
     yield Text("what the policy did in the last minute", style="bold")
     folds = detail.folds[-FOLDS_MAX:]
     yield from (_fold(one, width) for one in folds)
@@ -260,6 +263,34 @@ def _detail(detail: Detail, width: int) -> Iterator[Text]:
     pairs = [f"{name} {value:,}" for name, value in sorted(detail.counts.items())]
     for at in range(0, len(pairs), per_line):
         yield Text("".join(f"{pair:<{each}}" for pair in pairs[at : at + per_line]).rstrip())
+
+
+def _curves(detail: Detail, width: int) -> Iterator[Text]:
+    """The last minute as one row each, and what more tmem would spare the domain."""
+    room = max(width - CURVE_LABEL, 10)
+    trail = detail.trail[-room:]
+    rows = (
+        ("waits", [one.waits or 0.0 for one in trail], 1.0, "100 %"),
+        ("RAM", [float(one.ram_frames) for one in trail], 0.0, ""),
+        ("tmem", [float(one.tmem_pages) for one in trail], 0.0, ""),
+    )
+    for name, values, full, said in rows:
+        top = full or max(values, default=0.0)
+        said = said or f"{cells.mib(round(top))} MiB"
+        yield Text(f"{name:<6} full bar {said:<14}{_spark(values, top)}")
+    if detail.curve:
+        step = max(len(detail.curve) // room + 1, 1)
+        values = [ratio / 1000 for ratio in detail.curve[::step]]
+        yield Text(f"{'misses with 0 to all of tmem':<{CURVE_LABEL}}{_spark(values, 1.0)}")
+
+
+def _spark(values: Sequence[float], top: float) -> str:
+    """A bar per value; anything above zero is seen."""
+    last = len(SPARKS) - 1
+    return "".join(
+        SPARKS[0 if value <= 0 or top <= 0 else max(1, min(last, round(value / top * last)))]
+        for value in values
+    )
 
 
 def _cut(line: Text, width: int) -> Text:

@@ -82,7 +82,7 @@ def test_a_newcomer_is_judged_by_its_own_time() -> None:
     run.go(50)
     run.rates["vm2"] = {"guest_swap_ins": 100}
     run.shown["vm2"] = {}
-    assert run.go(3).domains()[1].rate("guest_swap_ins") is None, "too short to say"
+    assert run.go(2).domains()[1].rate("guest_swap_ins") is None, "too short to say"
     assert run.go(7).domains()[1].rate("guest_swap_ins") == pytest.approx(100)
 
 
@@ -242,6 +242,22 @@ def test_an_opened_domain_tells_its_counters_and_what_is_in_the_way() -> None:
     assert other.detail is None
 
 
+def test_an_opened_domain_tells_its_last_minute_and_its_curve() -> None:
+    run = Run(vm1={"guest_stall_ns": 10**9})
+    run.go(700)
+    run.shown["vm1"] = {"mrc_permille": [1000, 500, 20], "current_frames": 7}
+    run.go(11)
+    run.shown["vm1"] = {"mrc_permille": None}
+    run.go(1)
+    frame = frame_of(run.history, run.now_ns, opened="vm1")
+    assert frame is not None
+    assert frame.detail is not None
+    assert len(frame.detail.trail) == 60
+    assert (frame.detail.trail[-1].waits, frame.detail.trail[-1].ram_frames) == (1.0, 7)
+    assert frame.detail.curve == [1000, 500, 20]
+    json.dumps(frame.plain())
+
+
 def test_what_a_run_keeps_is_read_back(tmp_path: Path) -> None:
     row = DecisionRow("vm1", "tmem", -1, 5, 6, "grow", "cut")
     with kept.Kept(tmp_path) as files:
@@ -252,8 +268,11 @@ def test_what_a_run_keeps_is_read_back(tmp_path: Path) -> None:
             )
             files.took("greedy", 1, 2.0, told)
     with (tmp_path / kept.DECISIONS).open("a") as file:
-        file.write('{"policy": "greedy", "ro')  # the process was killed
-    (decision,) = kept.decisions(tmp_path)
+        simulated = {"policy": "fallow", "round": 0, "time_s": 0.04, "tick": 2, "domain": "vm1"}
+        simulated |= {"kind": "ram", "old": 512, "new": 256, "rule": "its need"}
+        file.write(json.dumps(simulated) + '\n{"policy": "greedy", "ro')  # the process was killed
+    decision, other = kept.decisions(tmp_path)
+    assert (other.rule, other.asked, other.clamp) == ("its need", None, "")
     assert msgspec.to_builtins(decision) == {
         **{"policy": "greedy", "round": 0, "tick": 7, "time_s": 1.0, "domain": "vm1"},
         **{"kind": "tmem", "old": -1, "new": 5, "asked": 6, "rule": "grow", "clamp": "cut"},
