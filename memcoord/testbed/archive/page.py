@@ -84,8 +84,10 @@ def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], word
     the same as above is not said again; the row where it changes has a line above."""
     made, before = [], None
     is_grouped = len({row[0] for row in rows}) < len(rows)
+    kinds = [{at for at, cell in enumerate(row) if _is_text(cell)} for row in rows]
+    texts = set.intersection(*kinds) if kinds else set()
     top = "".join(
-        f'<th scope="col"{_kind("t" if at < words else "")}>{escape(head)}</th>'
+        f'<th scope="col"{_kind("t" if at < words or at in texts else "")}>{escape(head)}</th>'
         for at, head in enumerate(heads)
     )
     for row in rows:
@@ -104,6 +106,10 @@ def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], word
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>'
         f"<thead><tr>{top}</tr></thead><tbody>{''.join(made)}</tbody></table></div>"
     )
+
+
+def _is_text(cell: Cell) -> bool:
+    return isinstance(cell, tuple) and "t" in cell[1].split()
 
 
 def _kind(name: str) -> str:
