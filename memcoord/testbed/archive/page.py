@@ -26,7 +26,7 @@ margin:1rem auto;padding:0 1rem}
 .mc tr.first th,.mc tr.first td{border-top:1px solid #ccc}
 .mc td.good{color:#00563f;font-weight:600}.mc td.bad{color:#9a3412;font-weight:600}
 .mc .row{display:grid;grid-template-columns:repeat(auto-fit,minmax(19rem,1fr));gap:.4rem 1.2rem}
-.mc figure{margin:0;min-width:0}.mc figcaption{font-weight:600}
+.mc figure{margin:0;min-width:0;max-width:38rem}.mc figcaption{font-weight:600}
 .mc svg{width:100%;height:auto;max-width:60rem}.mc svg text{font:26px system-ui,sans-serif}
 .mc svg text:not([fill]){fill:#333}.mc svg .b{font-weight:700}.mc svg .g{stroke:#ddd}
 .mc svg .c{stroke-width:3;stroke-linejoin:round}
