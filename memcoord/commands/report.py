@@ -33,9 +33,10 @@ def report_command(whats: list[str], out: str | None, is_shown: bool) -> tuple[d
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError("--out", f"{path}: {error.strerror or error}") from None
-    if is_shown:
-        webbrowser.open(path.resolve().as_uri())
-    return {"page": str(path), "bytes": len(text.encode())}, str(path)
+    line = str(path)
+    if is_shown and not webbrowser.open(path.resolve().as_uri()):
+        line += ": no browser is to be found here, open it yourself"
+    return {"page": str(path), "bytes": len(text.encode())}, line
 
 
 def _made(whats: list[str]) -> tuple[str, Path]:

@@ -26,7 +26,7 @@ margin:1rem auto;padding:0 1rem}
 .mc tr.first th,.mc tr.first td{border-top:1px solid #ccc}
 .mc td.good{color:#00563f;font-weight:600}.mc td.bad{color:#9a3412;font-weight:600}
 .mc .row{display:grid;grid-template-columns:repeat(auto-fit,minmax(19rem,1fr));gap:.4rem 1.2rem}
-.mc figure{margin:0;min-width:0}.mc figcaption{font-weight:600}
+.mc figure{margin:0;min-width:0;max-width:38rem}.mc figcaption{font-weight:600}
 .mc svg{width:100%;height:auto;max-width:60rem}.mc svg text{font:26px system-ui,sans-serif}
 .mc svg text:not([fill]){fill:#333}.mc svg .b{font-weight:700}.mc svg .g{stroke:#ddd}
 .mc svg .c{stroke-width:3;stroke-linejoin:round}
@@ -84,8 +84,10 @@ def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], word
     the same as above is not said again; the row where it changes has a line above."""
     made, before = [], None
     is_grouped = len({row[0] for row in rows}) < len(rows)
+    kinds = [{at for at, cell in enumerate(row) if _is_text(cell)} for row in rows]
+    texts = set.intersection(*kinds) if kinds else set()
     top = "".join(
-        f'<th scope="col"{_kind("t" if at < words else "")}>{escape(head)}</th>'
+        f'<th scope="col"{_kind("t" if at < words or at in texts else "")}>{escape(head)}</th>'
         for at, head in enumerate(heads)
     )
     for row in rows:
@@ -104,6 +106,10 @@ def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Cell]], word
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table>'
         f"<thead><tr>{top}</tr></thead><tbody>{''.join(made)}</tbody></table></div>"
     )
+
+
+def _is_text(cell: Cell) -> bool:
+    return isinstance(cell, tuple) and "t" in cell[1].split()
 
 
 def _kind(name: str) -> str:

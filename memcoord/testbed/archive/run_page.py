@@ -69,18 +69,19 @@ def claims(run: Outcome) -> list[str]:
 
 def results(run: Outcome) -> str:
     """A row per policy and domain."""
+    comparable = run.report.times_comparable
     rows = [
-        [policy.policy, one.domain, one.workload.rpartition("/")[2], *_cells(one)]
+        [policy.policy, one.domain, one.workload.rpartition("/")[2], *_cells(one, comparable)]
         for policy in run.report.policies
         for one in policy.domains
     ]
     return page.table("Results", RESULT_HEADS, rows, words=3)
 
 
-def _cells(one: DomainResult) -> list[page.Cell]:
+def _cells(one: DomainResult, comparable: bool) -> list[page.Cell]:
     return [
         f"{one.run_s:.2f}",
-        _against(one.against_baseline.get("seconds")),
+        _against(one.against_baseline.get("seconds"), comparable),
         "-" if one.slowdown is None else f"x{one.slowdown:.2f}",
         f"{one.tmem_hits:,}",
         f"{one.swap_ins + one.file_reads:,}",
@@ -90,11 +91,13 @@ def _cells(one: DomainResult) -> list[page.Cell]:
     ]
 
 
-def _against(found: Against | None) -> page.Cell:
+def _against(found: Against | None, comparable: bool = True) -> page.Cell:
     """A ratio to greedy, with its interval where there is one; colour only beside words."""
     if found is None or found.value is None:
         return "-"
     text = f"x{bound(found.value)}"
+    if not comparable:
+        return f"{text} {headline.NOT_COMPARABLE}"
     if found.low is None or found.high is None:
         return text
     text += f" [{bound(found.low)}, {bound(found.high)}]"

@@ -213,7 +213,7 @@ def spans(rows: Sequence[Span], label: str, form: Callable[[float, int], str]) -
     return "".join([*parts, "</svg>"])
 
 
-def dots(points: Sequence[tuple[str, float, float]], x_label: str, y_label: str, label: str) -> str:
+def dots(points: Sequence[tuple[str, float, float]], x_label: str, label: str) -> str:
     """Named points over two axes from 0; the names beside them, none upon another."""
     wide, high = WIDTH - LEFT - 2 * RIGHT, HEIGHT - TOP - BOTTOM
     right = max((x for _, x, _ in points), default=1.0) * 1.05 or 1.0
@@ -228,7 +228,6 @@ def dots(points: Sequence[tuple[str, float, float]], x_label: str, y_label: str,
     for tick in ticks(right):
         parts.append(_text(LEFT + round(tick / right * wide), HEIGHT - 16, short(tick), "middle"))
     parts.append(_text(LEFT + wide // 2, HEIGHT + 16, x_label, "middle"))
-    parts.append(_text(LEFT, 12, y_label, "start"))
     named = []
     for number, (name, along, up) in enumerate(points):
         at = TOP + high - round(up / top * high)

@@ -119,7 +119,8 @@ def _parts(cells: list[Cell]) -> Iterator[str]:
     yield _map(cells)
     yield page.heading("Worst and mean slowdown, over all scenarios")
     yield page.note("Geometric means. Further left and down is better.")
-    yield svg.dots(_points(cells), "mean slowdown", "worst slowdown", "The frontier of policies")
+    drawn = svg.dots(_points(cells), "mean slowdown", "Worst against mean slowdown of policies")
+    yield page.pictures([("worst slowdown, upwards", drawn)])
     yield page.heading("All cells, worst first within a scenario")
     yield page.table("All cells", TABLE_HEADS, list(_rows(cells))[:ROWS_MAX], words=2)
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import memcoord
 from hypervisor.public.errors import ConfigError
+from memcoord.benchmarks.bursts.demand import SERIES
 from memcoord.cli import app
 from memcoord.testbed.archive import bench_page, perfetto, run_page
 from memcoord.testbed.archive.columns import BadRunFile
@@ -403,3 +404,34 @@ def test_latencies_and_decisions_of_a_real_run_are_shown(run: Run, tmp_path: Pat
 )
 def test_a_time_has_its_unit_and_all_of_its_digits(value_s: float | None, shown: str) -> None:
     assert seconds(value_s) == shown
+
+
+def test_the_figure_of_a_bench_is_drawn_from_its_json(
+    tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    row = {"held_idle_gib_s": 2.0, "under_1ms": 0.5}
+    rows = {f"hyperalloc {series}": row for series in SERIES}
+    path = tmp_path / "bursts.json"
+    path.write_text(json.dumps({"bench": "bursts", "rows": rows}))
+    out = tmp_path / "bursts.svg"
+    command("plot", str(path), "--out", str(out))
+    assert "hyperalloc" in out.read_text()
+    assert out.with_suffix(".csv").read_text().splitlines()[1] == "hyperalloc,2.0,50.0"
+    path.write_text(json.dumps({"bench": "ring", "rows": {}}))
+    with pytest.raises(ConfigError, match="bench ring has no figure"):
+        command("plot", str(path), "--out", str(out))
+
+
+@pytest.mark.process
+def test_a_program_runs_processes_as_the_command_does(scenario: Path, short_path: Path) -> None:
+    where = short_path / "run"
+    change = {"domain[0].workload.repeat": 2}
+    run = memcoord.run(
+        str(scenario), ["static-alloc"], settings=change, repeat=1, alone=False, run_dir=where
+    )
+    assert (run.path, run.policies) == (where, ["static-alloc"])
+    assert run.table["state"].tolist() == ["done"] * 3
+    assert run.table["references"].tolist() == [2 * 700, 60 * 700, 60 * 700]
+    assert set(run.decisions()["kind"].tolist()) == {"tmem"}
+    assert run.series("static-alloc")["references"].max() <= 60 * 700
+    assert Page(run_page.document(run)).fetched == []

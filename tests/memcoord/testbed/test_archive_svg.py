@@ -72,7 +72,7 @@ def test_a_level_is_drawn_in_steps_and_a_constant_costs_nothing() -> None:
 def test_nothing_to_draw_is_still_a_picture() -> None:
     ElementTree.fromstring(svg.curves([], end_s=0, top=0, label=""))
     ElementTree.fromstring(svg.curves([curve("x", np.nan)], end_s=1, top=1, label=""))
-    ElementTree.fromstring(svg.dots([], "x", "y", ""))
+    ElementTree.fromstring(svg.dots([], "x", ""))
     ElementTree.fromstring(svg.spans([], "", lambda ns, _: str(ns)))
 
 
