@@ -16,7 +16,7 @@ setup(
         "frontend/_build_guest.py:ffi",
         "backend/_build_service.py:ffi",
         "memcoord/testbed/guests/_build_content.py:ffi",
-        "memcoord/testbed/streams/_build_table.py:ffi",
+        "memcoord/testbed/traces/_build_table.py:ffi",
         "memcoord/benchmarks/_build_loops.py:ffi",
     ],
 )

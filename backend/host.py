@@ -50,6 +50,7 @@ from hypervisor.public.errors import (
     Status,
     error_of,
 )
+from hypervisor.public.feed import LatencyRow
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES, DomId, areas_of
 
 THREAD_STOP_S = 10.0
@@ -425,6 +426,10 @@ class HostBackend(TmemVerbs):
     def snapshot(self) -> HostSnapshot:
         """A consistent copy of the ledger and every domain's counters."""
         return snapshots.take(self._host, self._names, self._pool)
+
+    def latencies(self) -> list[LatencyRow]:
+        """How long grants took so far, by domain, path and whose word it is."""
+        return snapshots.latencies(self._host, self._names)
 
     def recount(self) -> dict[str, int]:
         """Validate the ledger, then the pool of tmem for RECOUNT_S at most; what was counted.

@@ -1,19 +1,22 @@
 """What a copy of the host's counters says, as the values that the hypervisor reads.
 
-Owns: the way from ``struct mc_host`` to ``HostSnapshot``. Called by ``HostBackend`` on the main
-thread. A copy is of one instant, with what the kernel gave (``resident_frames``); what is read from
-a guest's control page (``guest_*``) is not.
+Owns: the way from ``struct mc_host`` to ``HostSnapshot``, and to what grants cost. Called by
+``HostBackend`` on the main thread. A copy is of one instant, with what the kernel gave
+(``resident_frames``); what is read from a guest's control page (``guest_*``) is not. What grants
+cost is counted by the host and by the guests: a guest can write its counts, so they are told as its
+word, and nothing is decided from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from backend._service import ffi, lib
 from backend.tmem_pool import COUNTERS, TmemPool
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.errors import InternalError
+from hypervisor.public.feed import LatencyRow
 from hypervisor.public.settings import MECHANISMS
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, DomId
 
@@ -21,6 +24,12 @@ _FIELDS = set(DomainSnapshot.__struct_fields__)
 #: What a snapshot takes over by name, of the counters and of the words that the guest writes.
 _COUNTERS = _FIELDS & {name for name, _ in ffi.typeof("struct mc_domain_counters").fields}
 _GUEST_WORDS = {name for name in _FIELDS if name.startswith("guest_")}
+
+#: Paths that somebody waits for, in the order of their counts.
+PATHS = ("ring", "transfer")
+_BUCKETS = int(lib.MC_LATENCY_BUCKETS)
+_BYTES = 4 * int(lib.MC_LATENCY_COUNTS)
+_NONE = bytes(_BYTES)
 
 
 def take(host: Any, names: Mapping[DomId, str], pool: TmemPool | None) -> HostSnapshot:
@@ -91,3 +100,23 @@ def _domain(
         reach=reach,
         reach_why=why,
     )
+
+
+def latencies(host: Any, names: Mapping[DomId, str]) -> list[LatencyRow]:
+    """A row for each domain, path and word of which anything was counted."""
+    found: list[LatencyRow] = []
+    for domid in sorted(names):
+        domain = host.domains[domid]
+        for word, counts in (("host", domain.serves), ("guest", domain.control.waits)):
+            found += _rows(names[domid], word, bytes(ffi.buffer(counts, _BYTES)))
+    return found
+
+
+def _rows(name: str, word: str, data: bytes) -> Iterator[LatencyRow]:
+    if data == _NONE:
+        return
+    counts = memoryview(data).cast("I")
+    for path, begin in zip(PATHS, range(0, len(counts), _BUCKETS), strict=True):
+        own = counts[begin : begin + _BUCKETS]
+        if counted := {bucket: count for bucket, count in enumerate(own) if count}:
+            yield LatencyRow(name, path, word, counted)

@@ -1,4 +1,4 @@
-"""Run both fuzz targets for a while each, from the corpus that is kept here.
+"""Run every fuzz target for a while, from the corpus that is kept here.
 
 ``python fuzz/run.py SECONDS``; 1 when a target found something. What it found lies in the working
 directory, and ``python fuzz/fuzz_ring.py FILE`` repeats it. Where atheris has no wheel for this
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGETS = ("fuzz_replay.py", "fuzz_ring.py")
+TARGETS = ("fuzz_feed.py", "fuzz_replay.py", "fuzz_ring.py")
 ATHERIS = "atheris>=2.3"
 INPUT_S = 60  # an input that takes longer is a finding; much longer than any takes under load
 

@@ -17,7 +17,13 @@ from msgspec import Meta
 from hypervisor.public.constants import MAX_DOMAINS
 from hypervisor.public.documents import decode_json
 from hypervisor.public.errors import ConfigError
-from hypervisor.public.settings import DomainSettings, HostSettings, Name, convert
+from hypervisor.public.settings import (
+    NAME_CHARACTERS_MAX,
+    DomainSettings,
+    HostSettings,
+    Name,
+    convert,
+)
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, MAX_AREAS, areas_of
 
 #: The largest number of a node that Linux knows.
@@ -93,6 +99,7 @@ class HypervisorConfig(HostSettings, frozen=True):
     on_violation: Literal["report", "stop", "kill"] = "report"
     error_budget: Annotated[int, Meta(ge=0, le=(1 << 32) - 1, description="errors")] = 64
     tmem_record: str = ""  # file to append every tmem operation to
+    scenario: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] = ""  # for who watches
     banks: tuple[BankConfig, ...] = ()  # their sum is total_frames; none: one bank
     domains: tuple[DomainConfig, ...] = ()
 

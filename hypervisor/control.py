@@ -18,16 +18,17 @@ from typing import Any
 from hypervisor.door import Listen, listen
 from hypervisor.keeping.calls import Calls
 from hypervisor.public.errors import MemcoordError
+from hypervisor.public.feed import TOPICS
 from hypervisor.public.messages import (
     CONTROL_SOCKET,
     DOORBELL_SOCKET,
+    MESSAGE_BYTES_MAX,
     OPEN_OPS,
     PLAIN_OPS,
     STATS_SOCKET,
     TOKEN_FILE,
     VERSION,
     BadMessage,
-    Publication,
     Reply,
     Request,
     check_args,
@@ -40,9 +41,13 @@ from hypervisor.zmtp import Line, ZmtpServer
 #: Of a message: an envelope, which comes back with the answer, and the request.
 FRAMES_PER_MESSAGE_MAX = 3
 SUBSCRIBE = b"\x01"
-#: Publications that a subscriber gets who comes later: after a restart, until it is there again.
-BACKLOG_MAX = 64
+#: What a subscriber gets who comes later: after a restart, until it is there again.
+BACKLOG_MAX = 128
+BACKLOG_TOPICS = ("tick", "why")
+HELLO = "hello"
 NO_TOKEN = f"refused: the operator's token is needed ({TOKEN_FILE} in the run directory)"
+
+_TOPIC_ENDS = frozenset(f".{topic}".encode() for topic in TOPICS.values())
 
 #: Carry out an operation: its name and checked arguments -> a result msgpack can carry.
 Serve = Callable[[str, dict[str, Any]], Any]
@@ -52,7 +57,7 @@ class ControlPlane:
     """Serve requests in ``run_dir`` by calling ``serve``; ConfigError when it cannot be served.
 
     ``token`` is the operator's where there is one already. ``save`` is called after each change,
-    before it is answered. With ``backlog`` nobody misses a publication: who comes gets the last.
+    before it is answered. With ``backlog`` nobody misses a tick: who comes gets the last ones.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class ControlPlane:
         self._serve, self._save = serve, save
         self._calls = calls or Calls()
         self._backlog: deque[list[bytes]] = deque(maxlen=BACKLOG_MAX if backlog else 0)
+        self._hello: list[bytes] = []
         self._token_path = run_dir / TOKEN_FILE
         self.token = make_token(run_dir, token)
         self._token = self.token.encode()
@@ -133,18 +139,34 @@ class ControlPlane:
             self._save()
         return "", result
 
-    def publish(self, publication: Publication) -> None:
-        """Send statistics to those who subscribed with the token; the slow lose messages."""
-        message = [self._token, encode(publication)]
-        self._backlog.append(message)
+    def publish(self, topic: str, data: bytes) -> None:
+        """Send a message of the feed to those who subscribed with the token; the slow lose some.
+
+        Whoever subscribes later gets the last ``HELLO`` first.
+        """
+        message = [self._token + b"." + topic.encode(), data]
+        if topic == HELLO:
+            self._hello = message
+        elif topic in BACKLOG_TOPICS:
+            self._backlog.append(message)
         for line in self._stats.lines:
-            if line.is_known:
-                self._stats.send(line, message)
+            self._send_wanted(line, message)
+
+    def _send_wanted(self, line: Line, message: list[bytes]) -> None:
+        if any(message[0].startswith(topic) for topic in line.topics):
+            self._stats.send(line, message)
 
     def _subscribe(self, line: Line, frames: list[bytes]) -> None:
-        if frames[0][:1] == SUBSCRIBE and self._is_token(frames[0][1:]):
-            line.is_known = True
-            for message in self._backlog:
+        topic = frames[0][1:]
+        end = len(self._token)
+        if frames[0][:1] != SUBSCRIBE or not self._is_token(topic[:end]):
+            return
+        line.is_known = True
+        if (topic[end:] and topic[end:] not in _TOPIC_ENDS) or topic in line.topics:
+            return
+        line.topics.add(topic)
+        for message in (self._hello, *self._backlog):
+            if message and message[0].startswith(topic):
                 self._stats.send(line, message)
 
     def _is_token(self, given: bytes) -> bool:
@@ -195,7 +217,11 @@ class ControlPlane:
 
 def _reply(request_id: int, error: str, result: Any) -> bytes:
     try:
-        return encode(Reply(VERSION, request_id, error, result))
+        data = encode(Reply(VERSION, request_id, error, result))
     except ValueError as wrong:  # text that is no Unicode, from a policy say
         why = f"the answer cannot be sent: {type(wrong).__name__}"
         return encode(Reply(VERSION, request_id, why, None))
+    if len(data) > MESSAGE_BYTES_MAX:
+        why = f"the answer is too long: {len(data)} bytes, at most {MESSAGE_BYTES_MAX}"
+        return encode(Reply(VERSION, request_id, why, None))
+    return data

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hypervisor.config import DomainConfig
 from hypervisor.public.constants import MAX_DOMAINS
-from hypervisor.public.errors import AttachRefused
+from hypervisor.public.errors import AttachRefused, MemcoordError
 from hypervisor.public.units import DomId
 
 
@@ -77,6 +77,13 @@ class DomainTable:
     def named(self, name: str) -> DomainEntry | None:
         """The domain with this name."""
         return next((e for e in self._entries.values() if e.name == name), None)
+
+    def attached(self, name: str) -> DomainEntry:
+        """The domain with this name; MemcoordError when there is none now."""
+        entry = self.named(name)
+        if entry is None:
+            raise MemcoordError(f"no domain named {name!r} is attached")
+        return entry
 
     def count_of(self, pid: int) -> int:
         """How many domains the process ``pid`` is."""

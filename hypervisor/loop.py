@@ -29,6 +29,7 @@ from hypervisor.control import ControlPlane
 from hypervisor.coordination.by_hand import MemoryControl
 from hypervisor.coordination.coordinator import Coordinator
 from hypervisor.coordination.decisions import Decision
+from hypervisor.coordination.feed import Feed, OnEvent, statistics_of
 from hypervisor.domains import DomainEntry, DomainTable
 from hypervisor.ending import Endings
 from hypervisor.keeping.calls import Calls
@@ -37,7 +38,6 @@ from hypervisor.keeping.saved import Saved, entry_of, saved_domain
 from hypervisor.public.backend import EXCESS, STUCK, Backend, DomainSpec, not_reached
 from hypervisor.public.errors import (
     AttachRefused,
-    ConfigError,
     InternalError,
     MemcoordError,
 )
@@ -46,7 +46,6 @@ from hypervisor.public.messages import (
     VERSION,
     Attached,
     AttachRequest,
-    Publication,
 )
 from hypervisor.public.settings import DomainSettings, common
 from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
@@ -61,9 +60,6 @@ LINGER_S = 2.0
 DOORBELL_ID_BYTES = 16
 #: Operations that the coordinator notes by the target that they set.
 TARGET_OPS = ("mem-set", "tmem-set")
-
-#: Write one event of the run: what happened, and its fields.
-OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 class Hypervisor:
@@ -82,7 +78,7 @@ class Hypervisor:
         held: Held | None = None,
     ) -> None:
         self._config, self._backend, self._coordinator = config, backend, coordinator
-        self._on_event, self._clock, self._watch_fd = on_event, clock, watch_fd
+        self._clock, self._watch_fd = clock, watch_fd
         self._domains = DomainTable()
         self._held = held = held or Held()
         self._endings = Endings(config.cgroup, held.take_below("init"), held.keep)
@@ -99,6 +95,9 @@ class Hypervisor:
             backlog=held.begin.restarts > 0,
             listen=held.listen,
         )
+        restarts = held.begin.restarts
+        self._feed = Feed(config, run_dir, self._control.publish, restarts=restarts)
+        self._on_event = self._feed.beside(on_event)
         self._listener = AttachListener(run_dir, self._admit, self._told, listen=held.listen)
         self._stopping = False
         self._bad_logged = 0
@@ -110,7 +109,7 @@ class Hypervisor:
         self._promise()
         self._save()
         if saved is not None:  # the one before may have died before it did
-            self._control.publish(self._publication())
+            self._publish()
 
     def run(self) -> None:
         """Serve until ``shutdown`` is asked for or the watch fd ends."""
@@ -392,10 +391,11 @@ class Hypervisor:
                 self._endings.kill(name)
         if self._config.tmem_compression:
             compress(self._backend)
-        self._control.publish(self._publication())
+        self._publish()
 
     def _plan(self) -> None:
         report = self._coordinator.tick()
+        self._feed.decided(self._ticks + 1, report.time_ns, report.deeds + report.decisions)
         fault = "" if report.fault is None else str(report.fault)
         if fault and fault != self._last_fault:  # once, though a policy may fail at every tick
             self._on_event("policy-fault", {"why": fault})
@@ -403,21 +403,11 @@ class Hypervisor:
         for violation in report.violations:
             self._on_event("violation", msgspec.to_builtins(violation))  # excess.c acts, not this
 
-    def _publication(self) -> Publication:
-        rows = self._statistics()
-        host = rows["host"] | {"policy_faults": self._coordinator.statistics().faults}
-        return Publication(VERSION, self._ticks, time.time_ns(), host=host, domains=rows["domains"])
-
-    def _statistics(self) -> dict[str, Any]:
-        snapshot = msgspec.to_builtins(self._backend.snapshot())
-        domains = snapshot.pop("domains")
-        return {"host": snapshot, "domains": list(domains)}
-
-    def _entry_named(self, name: str) -> DomainEntry:
-        entry = self._domains.named(name)
-        if entry is None:
-            raise ConfigError("domain", f"no domain named {name!r} is attached")
-        return entry
+    def _publish(self) -> None:
+        configs = {entry.domid: entry.config for entry in self._domains}
+        faults = self._coordinator.statistics().faults
+        self._feed.tick(self._ticks, self._backend.snapshot(), faults, configs)
+        self._feed.latencies(self._backend.latencies)
 
     def _serve(self, op: str, args: dict[str, Any]) -> Any:
         result = self._carry_out(op, args)
@@ -451,22 +441,22 @@ class Hypervisor:
                     "refused": self._listener.refused,
                     "restarts": self._held.begin.restarts,
                 }
-                return self._statistics() | {"control": control}
+                return statistics_of(self._backend.snapshot()) | {"control": control}
             case "validate":
                 return self._backend.recount()
             case "why":
                 return self._why(args["domain"])
             case "mem-set":
-                entry = self._entry_named(args["domain"])
+                entry = self._domains.attached(args["domain"])
                 return self._memory.mem_set(entry, args["target_frames"])
             case "mem-pin" | "mem-unpin":
-                entry = self._entry_named(args["domain"])
+                entry = self._domains.attached(args["domain"])
                 return self._memory.pin(op, entry, args["frame"], args["count"])
             case "tmem-set":
-                entry = self._entry_named(args["domain"])
+                entry = self._domains.attached(args["domain"])
                 return self._memory.tmem_set(entry, args["target_pages"])
             case "detach":
-                return self._detach_for(self._entry_named(args["domain"]))
+                return self._detach_for(self._domains.attached(args["domain"]))
             case "shutdown":
                 return self.shutdown()
         raise InternalError(f"op {op} is checked but not served")
@@ -474,7 +464,7 @@ class Hypervisor:
     def _why(self, name: str) -> Any:
         """Decisions about a domain, attached or gone."""
         decisions = self._coordinator.why(name)
-        entry = self._entry_named(name) if not decisions else self._domains.named(name)
+        entry = self._domains.attached(name) if not decisions else self._domains.named(name)
         if entry is not None:
             now = self._memory.standing(entry)
             if said := not_reached(now):

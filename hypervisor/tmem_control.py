@@ -60,10 +60,7 @@ def _uuid(text: str) -> int:
 def _domid(domains: DomainTable, name: str) -> DomId | None:
     if not name:
         return None
-    entry = domains.named(name)
-    if entry is None:
-        raise ConfigError("domain", f"no domain named {name!r} is attached")
-    return entry.domid
+    return domains.attached(name).domid
 
 
 def _list(statistics: dict[str, Any], domains: DomainTable, only: DomId | None) -> dict[str, Any]:

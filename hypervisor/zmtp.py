@@ -40,10 +40,10 @@ class _Broken(Exception):
 
 @dataclass(eq=False)
 class Line(Peer):
-    """One ZeroMQ peer. ``identity`` is what it calls itself."""
+    """One ZeroMQ peer. ``identity`` is what it calls itself, ``topics`` what it subscribed to."""
 
     identity: bytes = b""
-    is_subscribed: bool = False
+    topics: set[bytes] = field(default_factory=set)
     heard: bytearray = field(default_factory=bytearray)
     unsent: bytearray = field(default_factory=bytearray)
     frames: list[bytes] = field(default_factory=list)

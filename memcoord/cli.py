@@ -12,14 +12,26 @@ from typing import Annotated
 import typer
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands import EXIT_FAILED, run_dir_of, show
+from memcoord.commands import EXIT_FAILED, columns, run_dir_of, show
 from memcoord.commands.control import add_verbs
-from memcoord.commands.options import Json, RunDirOption
+from memcoord.commands.options import (
+    CachePages,
+    Curve,
+    Json,
+    Replacement,
+    RunDirOption,
+    Shards,
+    TraceColumns,
+    TraceFile,
+    TraceFormat,
+    TraceHex,
+    TracePageSize,
+)
+from memcoord.commands.result_verbs import add_result_verbs
+from memcoord.commands.trace_verbs import add_trace_verbs
 from memcoord.quick import EXEC_NAME, EXEC_RAM
 
-app = typer.Typer(
-    name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
-)
+app = typer.Typer(name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False)
 #: Options of the verbs that run a scenario.
 ScenarioFile = Annotated[
     str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
@@ -49,6 +61,10 @@ Scale = Annotated[
 ]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 app.add_typer(policy_app)
+trace_app = typer.Typer(
+    name="trace", help="Traces: your own, and a run for perfetto.", no_args_is_help=True
+)
+app.add_typer(trace_app)
 
 
 def _version(wanted: bool) -> None:
@@ -246,18 +262,18 @@ def sim(
     ] = True,
     scale: Scale = None,
     costs: Costs = None,
-    trace: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Instead: one CSV trace with a column 'page'."),
+    run_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Keep ticks and decisions here, as run does.")
     ] = None,
-    cache_pages: Annotated[
-        str, typer.Option(metavar="N,N,...", help="With --trace: sizes of the cache.")
-    ] = "",
-    replacement: Annotated[str, typer.Option(help="lru or second-chance.")] = "lru",
-    mrc: Annotated[bool, typer.Option("--mrc", help="The whole exact LRU curve.")] = False,
-    shards: Annotated[
-        float, typer.Option(metavar="RATE", help="Also its estimate from a sample of the pages.")
-    ] = 0.0,
+    trace: TraceFile = None,
+    cache_pages: CachePages = "",
+    replacement: Replacement = "lru",
+    mrc: Curve = False,
+    shards: Shards = 0.0,
+    format_: TraceFormat = "",
+    columns: TraceColumns = "",
+    page_size: TracePageSize = "",
+    hexadecimal: TraceHex = False,
     as_json: Json = False,
 ) -> None:
     """Run a scenario in virtual time, or count one trace's misses."""
@@ -266,10 +282,12 @@ def sim(
         if scenario or policy or set_ or any(one is not None for one in of_scenario):
             raise ConfigError("--trace", "takes no scenario, nor what is set of one")
         from memcoord.commands.trace import trace_command
+        from memcoord.commands.trace_form import form_of
 
         done = trace_command(
             trace,
             cache_pages,
+            form=form_of(format_, columns, page_size, hexadecimal),
             as_json=as_json,
             replacement=replacement,
             mrc=mrc,
@@ -277,13 +295,13 @@ def sim(
             show=typer.echo,
         )
         raise typer.Exit(done)
-    if cache_pages or mrc or shards or replacement != "lru":
+    of_trace = (cache_pages, mrc, shards, format_, columns, page_size, hexadecimal)
+    if any(of_trace) or replacement != "lru":
         raise ConfigError("--trace", "which file? --cache-pages and the like are of a trace")
     from memcoord.commands.simulate import SimulateOptions, simulate_command
 
-    options = SimulateOptions(
-        policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale, costs or ""
-    )
+    own = policy or (), as_json, set_ or (), seed, seeds, repeat, alone, scale, costs or "", run_dir
+    options = SimulateOptions(*own)
     raise typer.Exit(simulate_command(scenario, options))
 
 
@@ -323,7 +341,7 @@ def policy_list(as_json: Json = False) -> None:
     """Name every policy that can be given to --policy, with its parameters."""
     from memcoord.commands.policy import list_policies
 
-    show(as_json, *list_policies())
+    show(as_json, *list_policies(columns()))
 
 
 @policy_app.command("new")
@@ -359,7 +377,7 @@ def list_(as_json: Json = False) -> None:
     from memcoord.commands.runs import list_runs, run_lines
 
     found = list_runs()
-    show(as_json, {"runs": found}, run_lines(found))
+    show(as_json, {"runs": found}, run_lines(found, columns()))
 
 
 @app.command()
@@ -368,7 +386,7 @@ def doctor(as_json: Json = False) -> None:
     from memcoord.commands.doctor import diagnose, lines, to_json
 
     checks = diagnose()
-    show(as_json, to_json(checks), lines(checks))
+    show(as_json, to_json(checks), lines(checks, columns()))
 
 
 @app.command()
@@ -386,7 +404,47 @@ def clean(
     show(as_json, done, lines(done))
 
 
+@app.command()
+def top(
+    run: Annotated[
+        str | None, typer.Argument(help="A run's name or directory (default: the newest).")
+    ] = None,
+    batch: Annotated[bool, typer.Option("-b", "--batch", help="Lines, as into a pipe.")] = False,
+    times: Annotated[
+        int | None, typer.Option("-n", "--times", min=0, help="So many looks (0: without end).")
+    ] = None,
+    delay_s: Annotated[
+        float, typer.Option("-d", "--delay", metavar="S", min=0.1, help="Seconds between looks.")
+    ] = 0.5,
+    sort: Annotated[str, typer.Option(help="starved, ram, tmem or name.")] = "starved",
+    domain: Annotated[str, typer.Option(metavar="VM", help="Open this domain.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
+) -> None:
+    """Watch a run: who has how much memory, who is starved, what the policy does."""
+    from memcoord.commands.top import TopOptions, top_command
+
+    options = TopOptions(batch, times, delay_s, sort, domain, as_json)
+    raise typer.Exit(top_command(run, options))
+
+
+@app.command()
+def why(
+    vm: str,
+    each: Annotated[
+        bool, typer.Option("--each", help="Every decision a line, with what the policy saw.")
+    ] = False,
+    run_dir: RunDirOption = None,
+    as_json: Json = False,
+) -> None:
+    """Tell which rules led to a domain's targets, also of a run that has ended."""
+    from memcoord.commands.why import UNBROKEN, why_command
+
+    show(as_json, *why_command(vm, run_dir, each=each, width=columns(pipe=UNBROKEN)))
+
+
 add_verbs(app)
+add_result_verbs(app, trace_app)
+add_trace_verbs(trace_app)
 
 
 @app.command("tmem-list")

@@ -43,6 +43,7 @@ CLAUSES = {
     "pure": "the same view gives the same plan, whichever views came before",
     "equivariant": "domains in another order get the same targets, a page more or less",
     "limits": "after clamping, minimum and maximum hold and the sum is within capacity",
+    "honest": "a reason that says grow is not of a target that fell, nor the other way round",
     "carry": "the carry of a plan can be shown again, while domains come and go",
     "unknown": "while memory is not short, who reports nothing (NaN, not 0) is not shrunk",
     "quiet": "a plan prints nothing",
@@ -60,6 +61,7 @@ _EVERY_VIEW: dict[str, Clause] = {
     "pure": clauses.pure,
     "equivariant": clauses.equivariant,
     "limits": clauses.limits,
+    "honest": clauses.honest,
 }
 _SMALL_VIEWS: dict[str, Clause] = {
     "carry": clauses.carry,

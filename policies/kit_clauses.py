@@ -29,6 +29,7 @@ from policies.kit_views import (
     reordered,
 )
 from policies.ram_targets import ROUNDING_FRAMES_MAX, needed_frames
+from policies.reasons import contradicts
 
 #: Plans in a row of the clause "carry"; what each carries is in the view of the next.
 KIT_SEQUENCE = 50
@@ -127,6 +128,37 @@ def limits(subject: Subject, view: View) -> str:
             return f"{what} target above maximum after clamping"
         if low[limited].sum() <= capacity and (targets < low)[limited].any():
             return f"{what} target below minimum after clamping"
+    return ""
+
+
+def honest(subject: Subject, view: View) -> str:
+    """A reason that says grow is not given to a target that fell, nor shrink to one that rose.
+
+    Of a policy that sets both targets the reason may be of either. What is clamped is not looked
+    at: the coordinator says so.
+    """
+    plan = _ask(subject.make(), copy_of(view))
+    if plan is None or plan.why is None:
+        return ""
+    kinds = [
+        (what, clamps, before)
+        for what, clamps, before in (
+            ("tmem", plan.tmem_clamps, view.target),
+            ("ram", plan.ram_clamps, view.ram_target),
+        )
+        if getattr(plan, what) is not None
+    ]
+    for index, name in enumerate(view.names[:SHOWN_DOMAINS_MAX]):
+        moves = [
+            (float(before[index]), _target(plan, what, index))
+            for what, clamps, before in kinds
+            if index not in clamps
+        ]
+        # Rounding down is no shrinking.
+        said = [contradicts(plan.why[index], old, new) for old, new in moves if abs(new - old) > 1]
+        if said and all(said) and len(said) == len(kinds):
+            (old, new), how = moves[0], said[0]
+            return f"{name} is told {plan.why[index]!r}, and {old:.0f} {how} to {new:.0f}"
     return ""
 
 

@@ -117,5 +117,6 @@ def left_for_tmem(view: View, goal: Column, need: Column, most: float = np.inf) 
         return water_fill(budget, even, 0 * even, view.used)
     nowhere = np.maximum(need - np.maximum(view.ram_current, goal) - view.used, 0)
     more = water_fill(over, even, 0 * even, nowhere)
-    pages: Column = view.used + more + (over - more.sum()) / max(len(view), 1)
+    rest = max(over - more.sum(), 0.0)  # rounding may have given a little more than there is
+    pages: Column = view.used + more + rest / max(len(view), 1)
     return pages

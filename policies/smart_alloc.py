@@ -59,10 +59,11 @@ class SmartAlloc:
         idle = ~failing & (view.target - view.used > self.params.threshold)
         grown, shrunk = view.target + step * view.capacity, view.target * (1 - step)
         target = np.where(failing, grown, np.where(idle, shrunk, view.target))
-        total = target.sum()
+        total, rules = target.sum(), _RULES
         if total > view.capacity:
-            target = target * (view.capacity / total)
-        return Plan(tmem=target, why=_RULES[np.where(failing, 0, np.where(idle, 1, 2))])
+            target, rules = target * (view.capacity / total), _SCALED_RULES
+        return Plan(tmem=target, why=rules[np.where(failing, 0, np.where(idle, 1, 2))])
 
 
 _RULES = np.array(["puts failed: grow", "slack above threshold: shrink", "keep"])
+_SCALED_RULES = np.array([f"{rule}, then all scaled to fit" for rule in _RULES])

@@ -23,7 +23,9 @@ LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tm
 #: The rooms of real runs, lowest first.
 TESTBED = [
     f"memcoord.testbed.{room}"
-    for room in ("runs", "scenarios", "streams", "report", "guests", "live")
+    for room in (
+        *("runs", "scenarios", "traces", "streams", "watch", "report", "archive", "guests", "live"),
+    )
 ]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.
 ALLOWED: dict[str, set[str]] = {
@@ -38,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "memcoord.simulation": {*LOW, *TESTBED},
     "memcoord.benchmarks": {*LOW, *TESTBED, "memcoord.simulation"},
     "memcoord.commands": {*LOW, *TESTBED, "memcoord.simulation", "memcoord.benchmarks"},
-    "memcoord": {*LOW, *TESTBED, "memcoord.commands"},
+    "memcoord": {*LOW, *TESTBED, "memcoord.simulation", "memcoord.commands"},
 }
 #: Folder of C -> where the headers may lie that its files include.
 INCLUDES = {
@@ -48,7 +50,7 @@ INCLUDES = {
     "frontend/pager/abi": {"frontend/pager/abi", "hypervisor/public/abi"},
     "backend/abi": {"backend/abi", "hypervisor/public/abi"},
     "memcoord/testbed/guests/abi": {"memcoord/testbed/guests/abi", "hypervisor/public/abi"},
-    "memcoord/testbed/streams/abi": {"memcoord/testbed/streams/abi", "hypervisor/public/abi"},
+    "memcoord/testbed/traces/abi": {"memcoord/testbed/traces/abi", "hypervisor/public/abi"},
     "memcoord/benchmarks/abi": {
         *("memcoord/benchmarks/abi", "memcoord/testbed/guests/abi"),
         *("frontend/abi", "hypervisor/public/abi"),

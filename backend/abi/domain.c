@@ -98,6 +98,8 @@ static uint64_t domain_state_bytes(const struct mc_domain *domain, uint64_t area
            mc_slot_room(areas * sizeof *domain->hole_counts) +
            mc_slot_room(areas * sizeof *domain->pin_counts) +
            2 * mc_slot_room(MC_RING_SLOTS * sizeof *domain->answers) +
+           mc_slot_room(MC_RING_SLOTS * sizeof *domain->asked_ns) +
+           mc_slot_room(MC_LATENCY_COUNTS * sizeof *domain->serves) +
            mc_slot_room(domain->device_bytes) + 2 * mc_slot_room(bits);
 }
 
@@ -115,6 +117,8 @@ static int domain_make_state(struct mc_host *host, struct mc_domain *domain, uin
     domain->pin_counts = mc_slot_take(domain, areas * sizeof *domain->pin_counts);
     domain->answers = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->answers);
     domain->kept = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->kept);
+    domain->asked_ns = mc_slot_take(domain, MC_RING_SLOTS * sizeof *domain->asked_ns);
+    domain->serves = mc_slot_take(domain, MC_LATENCY_COUNTS * sizeof *domain->serves);
     if (domain->device_bytes)
         domain->device = mc_slot_take(domain, domain->device_bytes);
     domain->holes = mc_slot_take(domain, bits);

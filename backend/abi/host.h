@@ -170,6 +170,8 @@ struct mc_domain {
     uint32_t is_unfinished[MC_RINGS];   /* `unfinished` holds a record for the next visit */
     struct mc_record unfinished[MC_RINGS];
     struct mc_record taken[MC_RINGS];   /* the record in service, as it was when service began */
+    uint64_t *asked_ns;         /* clock when a GROW was taken from its slot of the ring, or 0 */
+    uint32_t *serves;           /* GROWs that got memory, by the time until the answer: latency.h */
     struct mc_record *kept;     /* records that wait for the keeper, by number: mc_keep */
     uint32_t kept_first;        /* number of the oldest, */
     uint32_t kept_end;          /* and of the next to come */

@@ -13,6 +13,7 @@
  * marked BROKEN, served no more, and reported to the main thread.
  */
 #include "books.h"
+#include "latency.h"
 #include "mechanism.h"
 
 #include <errno.h>
@@ -111,6 +112,24 @@ uint64_t mc_relay_take(struct mc_host *host)
     return __atomic_exchange_n(&host->relay_mask, 0, __ATOMIC_ACQ_REL);
 }
 
+/* A GROW was taken from the ring; this times it until its answer, whichever thread that is from. */
+static void service_note_asked(struct mc_domain *domain, const struct mc_record *record)
+{
+    MC_CHECK_IN(domain, domain->asked_ns && domain->serves, "its requests cannot be timed");
+    if (record->op == MC_OP_GROW)
+        domain->asked_ns[record->seq % MC_RING_SLOTS] = mc_clock_ns();
+}
+
+static void service_note_answer(struct mc_domain *domain, const struct mc_record *record)
+{
+    uint64_t *asked_ns = &domain->asked_ns[record->seq % MC_RING_SLOTS];
+    if (record->op != MC_OP_GROW || !*asked_ns)
+        return;
+    if (record->status > 0)
+        mc_latency_note(domain->serves, record->arg[0], mc_clock_ns() - *asked_ns);
+    *asked_ns = 0;
+}
+
 /* The record that the visit before left, or a copy of the next in the ring. As mc_back_pop. */
 static int service_next(struct mc_domain *domain, enum mc_ring_id ring, struct mc_record *record)
 {
@@ -125,6 +144,8 @@ static int service_next(struct mc_domain *domain, enum mc_ring_id ring, struct m
     got = mc_back_pop(&domain->rings[ring], record);
     record->status = 0;
     domain->counters.requests += got > 0;
+    if (got > 0 && ring == MC_RING_MEMORY)
+        service_note_asked(domain, record);
     return got;
 }
 
@@ -172,6 +193,8 @@ static int service_ring(struct mc_host *host, struct mc_domain *domain, enum mc_
         done++;
         if (outcome == MC_KEPT)
             continue;
+        if (ring == MC_RING_MEMORY)
+            service_note_answer(domain, &record);
         if (service_is_bad(ring, record.status))
             mc_count_bad(domain);
         if (mc_back_push(&domain->rings[ring], &record)) {
@@ -204,6 +227,7 @@ static int service_answers(struct mc_host *host, struct mc_domain *domain, int *
     MC_BOOKED();
     domain->is_flushing = 1;
     for (uint32_t i = 0; i < count; i++) {
+        service_note_answer(domain, &domain->answers[i]);
         if (service_is_bad(MC_RING_MEMORY, domain->answers[i].status))
             mc_count_bad(domain);
         status |= mc_back_push(&domain->rings[MC_RING_MEMORY], &domain->answers[i]);

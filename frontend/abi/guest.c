@@ -2,6 +2,7 @@
 #include "claims.h"
 #include "driver.h"
 #include "handles.h"
+#include "latency.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -22,9 +23,12 @@ struct guest_patience {
 static int64_t guest_grow(struct mc_guest *guest, uint32_t areas, int *path)
 {
     const struct mc_driver *driver = guest->own->driver;
+    uint64_t begin_ns = mc_clock_ns();
     int64_t gained = driver->more ? driver->more(guest, areas, path) : MC_ENOMEM;
-    if (gained > 0)
-        __atomic_fetch_add(&guest->grown_areas[*path], (uint64_t)gained, __ATOMIC_RELAXED);
+    if (gained <= 0)
+        return gained;
+    __atomic_fetch_add(&guest->grown_areas[*path], (uint64_t)gained, __ATOMIC_RELAXED);
+    mc_latency_note(guest->control->waits, (uint64_t)*path, mc_clock_ns() - begin_ns);
     return gained;
 }
 

@@ -66,6 +66,7 @@ class TickReport:
     fault: PolicyFault | None
     stalled: bool
     waiting_frames: int  # RAM growth that waits for memory
+    deeds: tuple[Decision, ...] = ()  # of the operator, since the tick before
 
 
 @dataclass
@@ -106,6 +107,7 @@ class Coordinator:
         self._fault = ""  # of the tick before
         self._last_ns = clock()
         self._journal = Journal()
+        self._deeds: list[Decision] = []  # since the last tick
         self._statistics = Statistics(policy=name_of(policy))
 
     def domain_opened(self, domid: DomId, config: DomainConfig) -> None:
@@ -171,6 +173,7 @@ class Coordinator:
 
     def _note_deed(self, member: Member, deed: Decision) -> None:
         self._journal.add(deed)
+        self._deeds.append(deed)
         member.by_hand.append(deed)
         del member.by_hand[:-BY_HAND_MAX]
 
@@ -245,6 +248,7 @@ class Coordinator:
             member.seen, member.age = now, member.age + 1
         self._last_ns = now_ns
         self._count(decisions, violations, fault, stalled)
+        deeds, self._deeds = tuple(self._deeds), []
         return TickReport(
             tick=tick,
             time_ns=now_ns,
@@ -254,6 +258,7 @@ class Coordinator:
             fault=fault,
             stalled=stalled,
             waiting_frames=sum(member.waiting_frames for member, _ in present),
+            deeds=deeds,
         )
 
     def _decide(self, view: View, present: Present) -> tuple[CheckedPlan, PolicyFault | None, bool]:

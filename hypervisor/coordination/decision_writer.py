@@ -15,6 +15,7 @@ from hypervisor.coordination.apply import Move
 from hypervisor.coordination.decisions import Decision
 from hypervisor.coordination.snapshot_view import Present
 from policies import CheckedPlan, View
+from policies.reasons import contradicts
 
 TMEM_INPUTS = ("used", "target", "puts", "failed_puts", "gets", "hits", "swap_ins")
 RAM_INPUTS = ("ram_current", "ram_target", "ram_used", "swap_ins")
@@ -76,6 +77,8 @@ class DecisionWriter:
             notes.append(f"the backend refused: {move.refusal}")
         elif move is not None and kind == "ram" and move.new < move.wanted:
             notes.append(f"{move.wanted - move.new} frames wait for memory to arrive")
+        if move is not None and (said := contradicts(rule, _size(old), _size(new))):
+            notes.append(f"yet the target {said}")
         columns = RAM_INPUTS if kind == "ram" else TMEM_INPUTS
         seen = {name: float(getattr(self.view, name)[index]) for name in columns}
         inputs = {name: int(value) for name, value in seen.items() if not math.isnan(value)}
@@ -90,4 +93,9 @@ class DecisionWriter:
             rule=rule,
             clamp="; ".join(filter(None, notes)),
             inputs=inputs | {"capacity": capacity},
+            asked=None if move is None else move.wanted,
         )
+
+
+def _size(target: int) -> float:
+    return math.inf if target < 0 else target

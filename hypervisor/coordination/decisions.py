@@ -26,6 +26,7 @@ class Decision:
     rule: str  # which branch of the policy, or which rule of the coordinator
     clamp: str = ""  # why ``new`` differs from the policy's wish
     inputs: dict[str, int] = field(default_factory=dict)  # columns of the policy's view
+    asked: int | None = None  # what the checked plan wanted; None: nothing was wanted
 
     def __str__(self) -> str:
         """A line for people."""

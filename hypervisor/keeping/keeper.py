@@ -19,7 +19,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
@@ -31,6 +30,7 @@ from hypervisor.keeping import channel
 from hypervisor.keeping.channel import Channel, Failed
 from hypervisor.keeping.processes import (
     SIGNALS_PER_READ,
+    Running,
     how,
     is_held_by_the_kernel,
     signals,
@@ -59,12 +59,12 @@ class Installation:
 
 
 #: Start a standby of an installation, which inherits its channel and the lock; OSError.
-Start = Callable[[Installation, int, int], "subprocess.Popen[bytes]"]
+Start = Callable[[Installation, int, int], Running]
 
 
 @dataclass
 class _Standby:
-    process: subprocess.Popen[bytes]
+    process: Running
     line: Channel
     installation: Installation
     layout: str = ""  # empty until it is ready
@@ -117,7 +117,7 @@ class Keeper:
         installation: Installation,
         *,
         lock: int,
-        first: tuple[subprocess.Popen[bytes], socket.socket] | None = None,
+        first: tuple[Running, socket.socket] | None = None,
         watch_fd: int = -1,
     ) -> None:
         self._run_dir, self._start, self._watch_fd = run_dir, start, watch_fd

@@ -9,12 +9,46 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SIGNALS_PER_READ = 64
 EXIT_UNKNOWN = 1
 #: A process whose channel has ended gets so long to end as well.
 END_S, END_NAP_S = 10.0, 0.001
+
+
+class Running(Protocol):
+    """A child of this process, as ``subprocess.Popen`` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has been waited for."""
+
+    def wait(self) -> int:
+        """Wait for its end; the exit status, below 0 for a signal."""
+
+
+class Forked:
+    """A child that this process has forked by itself."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has been waited for."""
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit status, below 0 for a signal."""
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
 
 
 def is_held_by_the_kernel(pid: int) -> bool:

@@ -12,6 +12,6 @@ COMPILED = (
     "frontend._guest",
     "backend._service",
     "memcoord.testbed.guests._content",
-    "memcoord.testbed.streams._table",
+    "memcoord.testbed.traces._table",
     "memcoord.benchmarks._loops",
 )

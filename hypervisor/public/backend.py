@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hypervisor.public.feed import LatencyRow
 from hypervisor.public.settings import DomainSettings
 from hypervisor.public.units import AREA_FRAMES, DomId
 
@@ -237,6 +238,9 @@ class Backend(Targets, Protocol):
 
     def relayed(self) -> list[DomId]:
         """Domains whose doorbell is to be sent over ZeroMQ."""
+
+    def latencies(self) -> list[LatencyRow]:
+        """How long grants took so far, by domain, path and whose word it is."""
 
     def recount(self) -> dict[str, int]:
         """Check ledger and pool in bounded steps; what was counted. InternalError: broken."""

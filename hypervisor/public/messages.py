@@ -14,8 +14,8 @@ Attaching, over AF_UNIX SOCK_SEQPACKET ``attach.sock`` in the run directory:
 Control, over ZeroMQ ``control.ipc`` (ROUTER here, DEALER at the client): one frame with a request,
 one frame back with the reply carrying the same ``request_id``. A request carries the operator's
 token, the text of ``TOKEN_FILE`` in the run directory (mode 0600, new at each start of a
-hypervisor); only ``OPEN_OPS`` do without. Statistics on XPUB ``stats.ipc``: two frames, the token,
-which is the topic a subscriber must name, and a ``Publication``.
+hypervisor); only ``OPEN_OPS`` do without. A list of records with the same fields travels as a
+table, which names each field once. Statistics on XPUB ``stats.ipc``: see ``feed.py``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ MESSAGE_BYTES_MAX = 65536
 #: A pidfd of the process at the other end of a socket (Linux 6.5).
 SO_PEERPIDFD = 77
 SOCKET_PATH_BYTES_MAX = 107  # ``sun_path`` of Linux, less its final zero
+
+
+#: Of a list of alike records: what its table is told by.
+_COLUMNS, _ROWS = "\0columns", "\0rows"
 
 
 class BadMessage(ValueError):
@@ -108,16 +112,7 @@ class Reply(_Message, tag="reply"):
     result: Any
 
 
-class Publication(_Message, tag="stats"):
-    """Hypervisor to subscribers, once per tick."""
-
-    tick: int
-    time_ns: int
-    host: dict[str, int]
-    domains: list[dict[str, Any]]
-
-
-Message = AttachRequest | Attached | Refused | Request | Reply | Publication
+Message = AttachRequest | Attached | Refused | Request | Reply
 
 #: Operations of ``Request`` and the arguments each takes.
 OPS: dict[str, dict[str, type]] = {
@@ -150,7 +145,10 @@ OPEN_OPS = ("ping",)
 
 def encode(message: Message) -> bytes:
     """The bytes of ``message``."""
-    data: bytes = msgpack.packb(msgspec.to_builtins(message))
+    raw = list(msgspec.to_builtins(message))
+    if isinstance(message, Reply):
+        raw[-1] = _folded(raw[-1])
+    data: bytes = msgpack.packb(raw)
     return data
 
 
@@ -161,11 +159,44 @@ def decode(data: bytes) -> Message:
     try:
         raw = msgpack.unpackb(data, strict_map_key=True, max_str_len=MESSAGE_BYTES_MAX)
         message: Message = msgspec.convert(raw, Message)
+        if isinstance(message, Reply):
+            message = msgspec.structs.replace(message, result=_unfolded(message.result))
     except Exception as error:  # msgpack raises many unrelated types on garbage
         raise BadMessage(str(error) or type(error).__name__) from None
     if message.version != VERSION:
         raise BadMessage(f"version {message.version}, this side speaks {VERSION}")
     return message
+
+
+def _folded(value: Any) -> Any:
+    """``value`` with every list of alike records as a table."""
+    if isinstance(value, dict):
+        return {key: _folded(inner) for key, inner in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    inner = [_folded(one) for one in value]
+    first = inner[0] if inner else None
+    if not isinstance(first, dict) or not first or len(inner) < 2:
+        return inner
+    columns = list(first)
+    if any(not isinstance(one, dict) or list(one) != columns for one in inner):
+        return inner
+    return {_COLUMNS: columns, _ROWS: [list(one.values()) for one in inner]}
+
+
+def _unfolded(value: Any) -> Any:
+    """What ``_folded`` was given; ValueError for a table whose rows do not fit its columns."""
+    if isinstance(value, list):
+        return [_unfolded(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {_COLUMNS, _ROWS}:
+        return {key: _unfolded(inner) for key, inner in value.items()}
+    columns = value[_COLUMNS]
+    return [
+        {column: _unfolded(inner) for column, inner in zip(columns, row, strict=True)}
+        for row in value[_ROWS]
+    ]
 
 
 def check_args(request: Request) -> str:

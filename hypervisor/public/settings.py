@@ -44,6 +44,8 @@ Mechanism = Annotated[
 #: What msgspec says of a value of the right type that is out of bounds.
 _BOUNDS = re.compile(r"Invalid enum value|Expected `\w+` (<|>|matching|of length)")
 _FIELD = re.compile(r"field `([^`]+)`")
+#: How msgspec begins where a tag is unknown.
+_NO_TAG = "Invalid value "
 
 
 class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,8 +103,13 @@ def _config_error(text: str, root: type) -> ConfigError:
     what, _, path = text.partition(" - at `$")
     key = path.rstrip("`").lstrip(".")
     if field := _FIELD.search(what):
+        known = _fields_at(root, key)
         key = f"{key}.{field[1]}" if key else field[1]
-        return ConfigError(key, "unknown key" if "unknown" in what else "is missing")
+        if "unknown" in what:
+            return ConfigError(key, f"unknown key{_nearest(field[1], known)}")
+        return ConfigError(key, f"is missing{_one_of(_tags_at(root, key))}")
+    if what.startswith(_NO_TAG):
+        return ConfigError(key, f"{what}{_one_of(_tags_at(root, key))}")
     if _BOUNDS.match(what):
         what = _wanted(_type_at(root, key)) or what
     return ConfigError(key or root.__name__.lower(), what)
@@ -117,6 +124,29 @@ def _type_at(root: type, key: str) -> Any:
         }
         found = fields.get(step)
     return found
+
+
+def _fields_at(root: type, key: str) -> list[str]:
+    """The keys that there are at ``key``, of any struct that may stand there."""
+    return [field.encode_name for part in _structs(_type_at(root, key)) for field in part.fields]
+
+
+def _tags_at(root: type, key: str) -> list[str]:
+    """The values that ``key`` may have where it tells structs apart, as the kind of a workload."""
+    parent, _, name = key.rpartition(".")
+    return [str(part.tag) for part in _structs(_type_at(root, parent)) if part.tag_field == name]
+
+
+def _one_of(values: list[str]) -> str:
+    return f": must be one of {', '.join(values)}" if values else ""
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    """A hint at the key that was meant; empty where none is like it."""
+    import difflib  # only an error needs it
+
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"; is it {found[0]!r}?" if found else ""
 
 
 def _structs(found: Any) -> list[inspect.StructType]:

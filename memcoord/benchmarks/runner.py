@@ -8,6 +8,7 @@ Called by: ``memcoord.commands``. A bench never prints; it hands over tables and
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ import msgspec
 from rich.console import Console
 
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks import cpus, figures, tables
-from memcoord.benchmarks.figures import Figure
+from memcoord.benchmarks import cpus, tables
 from memcoord.benchmarks.harness import QUANTILES, ROUNDS_MAX, ROUNDS_MIN, BenchPlan, Sheet
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.tables import MISSING, Table
+from memcoord.testbed.report import figures
+from memcoord.testbed.report.figures import Figure
 from memcoord.testbed.report.progress import Progress, duration
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.facts import load as load_now
@@ -83,13 +85,7 @@ def run_bench(bench: Bench, as_json: bool, out: str | None, page: str | None = N
     """
     if page is not None:
         fill_page(bench, None, Path(page))  # complains before hours are spent
-    with bench.directory(out) as where, Progress() as progress:
-        measured = bench.measure(where, progress)
-        result: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(measured))
-        directory = where if isinstance(where, Path) else where.path
-        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
-        (directory / f"{bench.name}.json").write_bytes(text + b"\n")
-        draw(bench, result, directory)
+    result, directory = measured(bench, out)
     if page is not None:
         fill_page(bench, result, Path(page))
     if as_json:
@@ -101,7 +97,20 @@ def run_bench(bench: Bench, as_json: bool, out: str | None, page: str | None = N
     for line in bench.lines(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     sys.stdout.write(f"results: {directory}\n")
+    sys.stdout.write(f"as a page: memcoord report {shlex.quote(str(directory))}\n")
     return bench.status(result)
+
+
+def measured(bench: Bench, out: str | None) -> tuple[dict[str, Any], Path]:
+    """Measure and save: the object that ``--json`` prints, and the directory; errors as above."""
+    with bench.directory(out) as where, Progress() as progress:
+        found = bench.measure(where, progress)
+        result: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
+        directory = where if isinstance(where, Path) else where.path
+        text = msgspec.json.format(msgspec.json.encode(result), indent=2)
+        (directory / f"{bench.name}.json").write_bytes(text + b"\n")
+        draw(bench, result, directory)
+    return result, directory
 
 
 def fill_page(bench: Bench, result: Result | None, page: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.padding import PaddingDimensions
 from rich.table import Table as RichTable
 
@@ -21,6 +22,8 @@ MISSING = "-"
 WIDE_COLUMNS = 9
 TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 WHOLE_FROM = 1000
+#: Wider than any table.
+UNBOUNDED = 10_000
 
 
 class Part(NamedTuple):
@@ -43,7 +46,11 @@ class Table:
 
 
 def show(table: Table, console: Console) -> None:
-    """Print a table; a cell's parts stand one above the other, the best with a star."""
+    """Print a table; a cell's parts stand one above the other, the best with a star.
+
+    Where the terminal is too narrow for the columns, each line is printed as a paragraph: a number
+    never loses a digit.
+    """
     is_wide = len(table.head) >= WIDE_COLUMNS
     padding: PaddingDimensions = (0, 0) if is_wide else (0, 1)
     shown = RichTable(title=table.title, title_justify="left", padding=padding)
@@ -52,7 +59,29 @@ def show(table: Table, console: Console) -> None:
         shown.add_column(head, justify="right" if number else "left", no_wrap=True)
     for line in table.lines:
         shown.add_row(*map(_terminal_cell, line))
-    console.print(shown)
+    needs = Measurement.get(console, console.options.update(width=UNBOUNDED), shown).maximum
+    if needs <= console.width:
+        console.print(shown)
+        return
+    for text in paragraphs(table, console.width):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def paragraphs(table: Table, width: int) -> list[str]:
+    """A table without columns: the name of each line, and below it each head with its value."""
+    said = [table.title]
+    for line in table.lines:
+        said.append(_terminal_cell(line[0]).replace("\n", " "))
+        row = ""
+        for head, cell in zip(table.head[1:], line[1:], strict=False):
+            value = _terminal_cell(cell).replace("\n", " ")
+            pair = f"{head}: {value}" if value else ""
+            if row and len(row) + len(pair) + 6 > width:
+                said.append(f"    {row}")
+                row = ""
+            row = "; ".join(filter(None, [row, pair]))
+        said += [f"    {row}"] if row else []
+    return said
 
 
 def _terminal_cell(cell: Cell) -> str:

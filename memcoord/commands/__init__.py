@@ -1,7 +1,7 @@
 """The verbs of the ``memcoord`` command, one file per verb; ``memcoord.cli`` gives them options.
 
 Owns: what many verbs share: an exit code, and how an answer is shown. ``options`` has what the app
-needs of it.
+needs of it; ``api`` has verbs as functions, for ``import memcoord``.
 """
 
 import sys
@@ -25,6 +25,29 @@ def tell(line: str) -> None:
     """Print a line, at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def columns(pipe: int = 80) -> int:
+    """How wide lines may be: the terminal, and ``pipe`` columns in a pipe."""
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, 40) if sys.stdout.isatty() else pipe
+
+
+def wrapped(text: str, indent: int, width: int, first: str = "") -> list[str]:
+    """``text`` broken between words, below ``first`` from column ``indent`` on."""
+    import textwrap
+
+    begin = first.ljust(indent) if len(first) < indent else f"{first} "
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=begin,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines or [begin.rstrip()]
 
 
 def run_dir_of(run_dir: str | None) -> Path:

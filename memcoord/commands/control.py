@@ -1,4 +1,4 @@
-"""Verbs that ask a live hypervisor for one thing: ``why``, ``validate``, ``mem-set``, ``tmem-*``.
+"""Verbs that ask a live hypervisor for one thing: ``validate``, ``mem-set``, ``tmem-*``.
 
 Owns: ``VERBS``, the table of them, of which ``add_verbs`` makes commands. A verb has the name of
 the control operation it asks for (``hypervisor.public.messages.OPS``). Its parameters are those of
@@ -84,12 +84,6 @@ def _settled(place: Path, vm: str, standing: dict[str, Any]) -> dict[str, Any]:
     return standing
 
 
-def _explained(answer: list[dict[str, Any]], vm: str) -> tuple[dict[str, Any], list[str]]:
-    from memcoord.commands.runs import decision_lines
-
-    return {"domain": vm, "why": answer}, decision_lines(vm, answer)
-
-
 def _validated(answer: dict[str, int]) -> tuple[dict[str, int], list[str]]:
     found = ", ".join(f"{count} {name}" for name, count in answer.items() if name[:3] != "is_")
     more = "" if answer["is_whole"] else "; tmem goes on: ask again"
@@ -97,19 +91,12 @@ def _validated(answer: dict[str, int]) -> tuple[dict[str, int], list[str]]:
 
 
 _ANSWERS: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {
-    "why": _explained,
     "validate": _validated,
     "tmem-freeable": lambda answer: (answer, [f"{answer['freeable_mb']} MiB"]),
 }
 AnyVm = Annotated[str | None, typer.Argument()]
 PINNED = typer.Argument(min=1, help="How many frames, from FRAME on.")
 Everyone = Annotated[bool, typer.Option("--all", "-a", help="Every domain.")]
-
-
-@_verb
-def why(vm: str) -> Asked:
-    """Tell which rule led to a domain's targets."""
-    return {"domain": vm}, {}, ""
 
 
 @_verb

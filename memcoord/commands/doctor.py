@@ -17,6 +17,7 @@ import msgspec
 
 from hypervisor.public import COMPILED
 from hypervisor.public.messages import SO_PEERPIDFD
+from memcoord.commands import wrapped
 from memcoord.testbed.runs import cgroups, confine, facts, hiding, namespaces, userfaults
 from tmem import compiled_cache
 
@@ -287,13 +288,13 @@ def _numba_cache() -> Check:
     return Check("numba cache", str(where), "ok", "tmem's kernels are compiled once")
 
 
-def lines(checks: list[Check]) -> list[str]:
-    """The checks as aligned lines."""
-    width = max(len(check.what) for check in checks)
-    return [
-        f"{check.level:4}  {check.what:{width}}  {check.value}\n      {'':{width}}  {check.meaning}"
-        for check in checks
-    ]
+def lines(checks: list[Check], width: int = 80) -> list[str]:
+    """The checks, each with what it means below it."""
+    found = []
+    for check in checks:
+        found += wrapped(check.value, 30, width, f"{check.level:4}  {check.what}")
+        found += wrapped(check.meaning, 6, width)
+    return found
 
 
 def to_json(checks: list[Check]) -> dict[str, object]:

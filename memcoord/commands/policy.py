@@ -21,6 +21,7 @@ import msgspec
 
 from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import ConfigError
+from memcoord.commands import wrapped
 from memcoord.commands.packages import ROOTS
 from policies import available, confine, describe
 from policies.base import PolicyError
@@ -28,6 +29,8 @@ from policies.conformance import CLAUSES
 from policies.host_process import BEAT, VERDICT_BYTES_MAX, Verdict
 
 NAME_CHARACTERS_MAX = 40
+#: Column of a policy's summary in the list.
+SUMMARY_AT = 15
 #: The most that ``policy check`` takes, and without a sign of life from the kit.
 CHECK_S, QUIET_S, POLL_S = 600.0, 30.0, 0.1
 #: What the kit cannot ask, for it is not there to say so.
@@ -44,7 +47,7 @@ _HIDES = sys.stdlib_module_names | {
 Answer = tuple[dict[str, Any], list[str]]
 
 
-def list_policies() -> Answer:
+def list_policies(width: int = 80) -> Answer:
     """Every policy with a name: its origin, its summary, its parameters."""
     found: dict[str, dict[str, Any]] = {}
     lines = []
@@ -56,10 +59,10 @@ def list_policies() -> Answer:
             told = {"source": source, "summary": f"cannot be used: {error}", "parameters": {}}
         found[name] = told
         where = "" if source == "built in" else f" ({source})"
-        lines.append(f"{name:14} {told['summary']}{where}")
+        lines += wrapped(f"{told['summary']}{where}", SUMMARY_AT, width, name)
         if told["parameters"]:
             shown = ", ".join(f"{key}={value}" for key, value in told["parameters"].items())
-            lines.append(f"{'':14}   {shown}")
+            lines += wrapped(shown, SUMMARY_AT + 2, width)
     lines.append("")
     lines.append("Parameters are set as in smart-alloc:P=6. Your own: memcoord policy new NAME")
     return {"policies": found}, lines

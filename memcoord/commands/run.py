@@ -7,6 +7,7 @@ policy is always first. What happens under one policy is the business of
 
     manifest.json, events.jsonl     as ``rundir`` says
     series.csv                      a row per policy, round, tick and domain
+    decisions.jsonl, latency.jsonl  what policies decided, and how long grants took
     report.txt, report.json         the report, as printed
     1-greedy/, 2-.../               per run: what each process was told, said and logged
 """
@@ -27,6 +28,7 @@ import msgspec
 from hypervisor.coordination.policy_process import probe
 from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
+from memcoord.commands.runs import STEP
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.session import PolicyRun
 from memcoord.testbed.report.claims import verdicts
@@ -40,7 +42,7 @@ from memcoord.testbed.report.results import (
     PolicyResult,
     RunReport,
 )
-from memcoord.testbed.report.series import Series
+from memcoord.testbed.report.series import Sample, Series
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
@@ -49,6 +51,7 @@ from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import Scenario, load
 from memcoord.testbed.streams import length_of, lengths_of
 from memcoord.testbed.streams.seeds import seeds_of, varied
+from memcoord.testbed.watch.kept import Kept
 
 EXIT_SIGNAL = 128
 POLICIES_MAX = 16
@@ -88,6 +91,17 @@ class Step:
         return f"{self.domain} alone" if self.domain else self.policy
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be run: the steps, how long they take, and a file for all tmem operations."""
+
+    what: Scenario
+    steps: list[Step]
+    takes_s: float
+    length: Callable[[Any, int], int]
+    record: Path | None
+
+
 @dataclass
 class Done:
     """The results so far."""
@@ -118,6 +132,13 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
 
     ConfigError or PolicyError, before anything is started, when an argument is wrong.
     """
+    report, samples = executed(scenario, options)
+    print_report(report, samples, options.as_json)
+    return report.exit_code
+
+
+def executed(scenario: str | None, options: RunOptions) -> tuple[RunReport, list[Sample]]:
+    """Run; the report, and the samples for a chart. Errors as above. From the main thread only."""
     what, size = at_scale(load(scenario, options.overrides), options.scale)
     names = list(options.policies) or list(what.policies)
     if len(names) > POLICIES_MAX:
@@ -125,6 +146,8 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
     if len(set(names)) != len(names):
         raise ConfigError("--policy", "one policy is named twice")
     steps = steps_of(what, names, options)
+    length = _remembered()
+    takes_s = expected_s(steps, length)  # a stream that cannot be made leaves nothing behind
     for name in names:  # a user's file may print; stdout is the report's
         probe(name, MEASURED, lambda line: sys.stderr.write(f"{line}\n"))
     with contextlib.ExitStack() as stack:
@@ -136,16 +159,16 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
         run = rundir.create(what.name, path=options.run_dir, seed=what.seed, config=plain)
         state = "failed"
         try:
-            with Series(run.path) as series:
-                report = _run_all(what, steps, run, series, interrupts, recorded)
+            with Series(run.path) as series, Kept(run.path) as kept:
+                work = Work(what, steps, takes_s, length, recorded)
+                report = _run_all(work, run, series, kept, interrupts)
             report.notes += [size] if size else []
             _save(run, report, series)
             state = {0: "finished", EXIT_FAILED: "failed"}.get(report.exit_code, "interrupted")
         finally:
             with contextlib.suppress(rundir.RunDirError):  # ``ls`` then calls it dead
                 run.finish(state)
-    print_report(report, series.samples, options.as_json)
-    return report.exit_code
+    return report, series.samples
 
 
 def steps_of(what: Scenario, names: Sequence[str], options: RunOptions) -> list[Step]:
@@ -199,33 +222,32 @@ def _save(run: rundir.RunDir, report: RunReport, series: Series) -> None:
 
 
 def _run_all(
-    what: Scenario,
-    steps: list[Step],
-    run: rundir.RunDir,
-    series: Series,
-    interrupts: Interrupts,
-    record: Path | None,
+    work: Work, run: rundir.RunDir, series: Series, kept: Kept, interrupts: Interrupts
 ) -> RunReport:
-    begin_s, done = time.monotonic(), Done()
-    length = _remembered()
+    what, steps, begin_s, done = work.what, work.steps, time.monotonic(), Done()
     with Progress() as progress:
-        takes = f"{duration(expected_s(steps, length))} on two quiet cores"
+        takes = f"{duration(work.takes_s)} on two quiet cores"
         if any(isinstance(domain.workload, ProgramWorkload) for domain in what.domain):
             takes = "each as long as its programs take"
         progress.say(f"{what.name}: {len(steps)} runs, {takes}")
         if lacks := lacking():
             progress.say(f"not possible here: keeping domains from {'; from '.join(lacks)}")
         for index, step in enumerate(steps):
+            known = lengths_of(step.scenario, work.length)
+            told = {"number": index + 1, "total": len(steps), "lengths": known}
+            with contextlib.suppress(rundir.RunDirError):
+                run.event(step.label, STEP, **told)  # ``ls`` says how far it is
             policy_run = PolicyRun(
                 step.scenario,
                 step.policy,
                 run.path / _label(index, step),
                 run=run,
                 series=None if step.domain else series,
+                kept=None if step.domain else kept,
                 progress=progress,
                 interrupts=interrupts,
-                lengths=lengths_of(step.scenario, length),
-                record=None if step.domain else record,
+                lengths=known,
+                record=None if step.domain else work.record,
                 round_index=step.round_index,
                 label=step.label,
             )

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import fmean
 
 import msgspec
@@ -18,10 +19,13 @@ import msgspec
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED
 from memcoord.simulation.costs import costs_of
+from memcoord.testbed.archive.columns import joined, write_csv
+from memcoord.testbed.archive.outcome import REPORT
+from memcoord.testbed.archive.run import Run
 from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
 from memcoord.testbed.report.metrics import alone
-from memcoord.testbed.report.printed import closing, print_report
+from memcoord.testbed.report.printed import json_report, print_report, text_report, troubles
 from memcoord.testbed.report.progress import Progress, duration, expected_sim_s
 from memcoord.testbed.report.results import (
     BASELINE,
@@ -29,11 +33,13 @@ from memcoord.testbed.report.results import (
     PolicyResult,
     RunReport,
 )
-from memcoord.testbed.report.series import Sample
+from memcoord.testbed.report.series import FILE, Sample
+from memcoord.testbed.runs import rundir
 from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import SEEDS_MAX, Scenario, check_simulable, load
 from memcoord.testbed.streams import lengths_of
 from memcoord.testbed.streams.seeds import has_randomness, seeds_of, varied
+from memcoord.testbed.watch.kept import DECISIONS
 from policies import loader
 from tmem import compiled_cache
 
@@ -59,6 +65,7 @@ class SimulateOptions:
     alone: bool = True
     scale: float | None = None
     costs: str = ""
+    run_dir: str | None = None
 
 
 def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
@@ -66,6 +73,18 @@ def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
 
     ConfigError or PolicyError when an argument is wrong.
     """
+    begin_s = time.monotonic()
+    run, samples = simulated(scenario, options)
+    took = f"{run.report.wall_s:.1f} s of virtual time in {time.monotonic() - begin_s:.1f} s"
+    last = [*troubles(run.report), took]
+    if options.run_dir is not None:
+        last.append(f"run directory: {save(run, options.run_dir, samples)}")
+    print_report(run.report, samples, options.as_json, last)
+    return run.report.exit_code
+
+
+def simulated(scenario: str | None, options: SimulateOptions) -> tuple[Run, list[Sample]]:
+    """The outcome, with every tick and decision, and the samples for a chart; errors as above."""
     what, size = at_scale(load(scenario, options.overrides), options.scale)
     check_simulable(what)
     what = msgspec.structs.replace(what, cost_set=options.costs or what.cost_set)
@@ -74,16 +93,32 @@ def simulate_command(scenario: str | None, options: SimulateOptions) -> int:
     if len(set(names)) != len(names) or len(names) > POLICIES_MAX:
         raise ConfigError("--policy", f"name each policy once, at most {POLICIES_MAX}")
     seeds, note = _seeds(what, options)
-    begin_s = time.monotonic()
     with contextlib.redirect_stdout(sys.stderr), Progress() as progress:  # a policy may print
         for name in names:
             loader.load(name)
         progress.say(_first_line(what, len(names) + options.alone, len(seeds)))
-        report, samples = _simulate_all(what, names, seeds, options.alone, progress)
-    report.notes += [*note, *([size] if size else [])]
-    took = f"{report.wall_s:.1f} s of virtual time in {time.monotonic() - begin_s:.1f} s"
-    print_report(report, samples, options.as_json, [*closing(report)[:-2], took])
-    return report.exit_code
+        run, samples = _simulate_all(what, names, seeds, options.alone, progress)
+    run.report.notes += [*note, *([size] if size else [])]
+    return run, samples
+
+
+def save(run: Run, directory: str, samples: Sequence[Sample]) -> Path:
+    """Leave the directory that ``memcoord run`` would: every view of a run works on it.
+
+    ConfigError when it is in use, RunDirError when it cannot be written.
+    """
+    made = rundir.create(f"sim-{run.report.scenario}", path=directory)
+    state = "failed"
+    try:
+        run.report.run_dir = str(made.path)
+        made.write(REPORT, json_report(run.report) + b"\n")
+        made.write("report.txt", text_report(run.report, samples).encode())
+        write_csv(run.recorded, made.path / FILE)
+        made.write(DECISIONS, b"".join(msgspec.json.encode(one) + b"\n" for one in run.decided))
+        state = "finished"
+    finally:
+        made.finish(state)
+    return made.path
 
 
 def _default_policies(what: Scenario) -> list[str]:
@@ -124,12 +159,13 @@ def is_compiled() -> bool:
 
 def _simulate_all(
     what: Scenario, names: list[str], seeds: list[int], with_alone: bool, progress: Progress
-) -> tuple[RunReport, list[Sample]]:
-    """Every policy and every domain alone with every seed."""
-    from memcoord.simulation.record import Track  # here: these compile
+) -> tuple[Run, list[Sample]]:
+    """Every policy and every domain alone with every seed; ticks are kept of the first seed."""
+    from memcoord.simulation.record import Ticks, Track, both  # here: these compile
     from memcoord.simulation.world import simulate
 
     tracks = {name: Track(tuple(domain.name for domain in what.domain)) for name in names}
+    ticks = {name: Ticks(name) for name in names}
     runs: dict[str, list[PolicyResult]] = {name: [] for name in names}
     alone_s: dict[int, dict[str, float]] = {}
     total = len(seeds) * (len(names) + with_alone)
@@ -137,7 +173,8 @@ def _simulate_all(
     for number, seed in enumerate(seeds):
         one = what if len(seeds) == 1 else varied(what, seed)
         for name in names:
-            result = simulate(one, name, seed=seed, recorder=None if number else tracks[name])
+            recorder = None if number else both(tracks[name], ticks[name])
+            result = simulate(one, name, seed=seed, recorder=recorder)
             result.round_index = number
             runs[name].append(result)
             progress.advance(sum(map(len, runs.values())) + len(alone_s), total, name)
@@ -158,7 +195,10 @@ def _simulate_all(
         claims=verdicts(what.claim, policies, times_comparable=True),
         notes=list(what.see_also),
     )
-    return report, [one for name, track in tracks.items() for one in track.samples(name)]
+    recorded = joined([one.columns() for one in ticks.values()])
+    decided = [decision for one in ticks.values() for decision in one.decided]
+    run = Run(report, recorded=recorded, decided=decided)
+    return run, [one for name, track in tracks.items() for one in track.samples(name)]
 
 
 def _alone(what: Scenario, seed: int) -> dict[str, float]:

@@ -8,23 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from memcoord.testbed.runs import control_client
+from memcoord.testbed.watch.cells import mib, named, number
 
-#: Columns of the short form: the heading, its width (below 0: to the left), the client's counter.
+#: Columns of the short form: two lines of heading, its width (below 0: to the left), the client's
+#: counter. With a space between them 80 columns.
 COLUMNS = (
-    ("NAME", -12, "name"),
-    ("ID", 3, "client"),
-    ("WEIGHT", 7, "weight"),
-    ("FROZEN", 6, "is_frozen"),
-    ("POOLS", 5, "pool_count"),
-    ("EPHEMERAL", 9, "ephemeral_pages"),
-    ("PERSISTENT", 10, "persistent_pages"),
-    ("PUTS", 9, "puts"),
-    ("GETS", 9, "gets"),
-    ("HITS", 9, "gets_hit"),
-    ("EVICTED", 8, "evicted"),
+    ("", "NAME", -12, "name"),
+    ("", "ID", 2, "client"),
+    ("", "WEIGHT", 6, "weight"),
+    ("", "FROZEN", 6, "is_frozen"),
+    ("", "POOLS", 5, "pool_count"),
+    ("EPHEM", "MiB", 7, "ephemeral_pages"),
+    ("PERSIST", "MiB", 7, "persistent_pages"),
+    ("", "PUTS", 6, "puts"),
+    ("", "GETS", 6, "gets"),
+    ("", "HITS", 6, "gets_hit"),
+    ("", "EVICTED", 7, "evicted"),
 )
 #: Columns of counters in the long form, of this width.
-LONG_WIDTH, LONG_COLUMNS = 32, 3
+LONG_WIDTH, LONG_COLUMNS = 39, 2
 
 
 def collect(run_dir: Path, *, with_pools: bool) -> dict[str, Any]:
@@ -46,15 +48,19 @@ def _with_pools(run_dir: Path, client: dict[str, Any]) -> dict[str, Any]:
 def lines(found: dict[str, Any], *, long: bool) -> list[str]:
     """The findings of ``collect`` as lines."""
     host, clients = found["host"], found["clients"]
-    pages = f"{host['used_pages']:,} pages in {host['held_pages']:,} pages of memory"
-    told = [f"tmem: {pages}, {host['free_pages']:,} free; {host['evicted']:,} evicted"]
+    held, free = mib(host["held_pages"]), mib(host["free_pages"])
+    told = [
+        f"tmem: {host['used_pages']:,} pages in {held} MiB of memory, {free} MiB free; "
+        f"{host['evicted']:,} evicted"
+    ]
     if long:
         told += _counters("  ", host)
         for client in clients:
             told += _long(client)
         return told
-    told.append(_row([heading for heading, _, _ in COLUMNS]))
-    told += [_row([_cell(client, key) for _, _, key in COLUMNS]) for client in clients]
+    told.append(_row([unit for unit, *_ in COLUMNS]).rstrip())
+    told.append(_row([heading for _, heading, *_ in COLUMNS]).rstrip())
+    told += [_row([_cell(client, key, width) for *_, width, key in COLUMNS]) for client in clients]
     return told
 
 
@@ -76,16 +82,17 @@ def _counters(indent: str, values: dict[str, Any]) -> list[str]:
 
 
 def _row(cells: list[str]) -> str:
-    widths = [width for _, width, _ in COLUMNS]
     parts = [
         f"{cell:<{-width}}" if width < 0 else f"{cell:>{width}}"
-        for cell, width in zip(cells, widths, strict=True)
+        for cell, (*_, width, _) in zip(cells, COLUMNS, strict=True)
     ]
     return " ".join(parts)
 
 
-def _cell(client: dict[str, Any], key: str) -> str:
+def _cell(client: dict[str, Any], key: str, width: int) -> str:
     value = client[key]
     if key.startswith("is_"):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if not isinstance(value, int):
+        return named(str(value), abs(width))
+    return mib(value, width) if key.endswith("_pages") else number(value, width)

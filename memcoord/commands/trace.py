@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from hypervisor.public.errors import ConfigError
 from memcoord.simulation.caches.trace import Trace, load
+from memcoord.testbed.scenarios.trace_files import TraceForm
 
 #: Modules with a ``replay``. Only the one asked for is imported, because importing one compiles it.
 REPLACEMENTS = {
     "lru": "memcoord.simulation.caches.lru",
+    "fifo": "memcoord.simulation.caches.fifo",
+    "clock": "memcoord.simulation.caches.second_chance",
     "second-chance": "memcoord.simulation.caches.second_chance",
 }
 #: More pages than any host has, and far below the limit of the kernels' 64-bit integers.
@@ -33,23 +36,24 @@ def trace_command(
     file: str,
     cache_pages: str,
     *,
+    form: TraceForm,
     as_json: bool,
     replacement: str = "lru",
     mrc: bool = False,
     shards: float = 0.0,
     show: Callable[[str], None],
 ) -> int:
-    """Run the verb; 0. ConfigError names the option that is wrong.
+    """Run the verb on ``file``, read as ``form`` says; 0. ConfigError names the wrong option.
 
     ``cache_pages`` is a list of sizes in pages, as "1000,2000"; ``shards`` is the rate of the
     estimate, 0 for none; ``show`` prints a line.
     """
     if replacement not in REPLACEMENTS:
-        raise ConfigError("--replacement", f"{replacement!r} is not {' or '.join(REPLACEMENTS)}")
+        raise ConfigError("--replacement", f"{replacement!r} is none of {', '.join(REPLACEMENTS)}")
     if shards and not 0 < shards <= 1:
         raise ConfigError("--shards", f"{shards}: a rate above 0 and at most 1")
     sizes = _sizes(cache_pages)
-    trace = load(file)
+    trace = load(file, form)
     if not sizes:
         parts = np.arange(1, DEFAULT_SIZES + 1) * trace.page_count / DEFAULT_SIZES
         sizes = sorted({max(int(part), 1) for part in parts})

@@ -35,6 +35,7 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fault_ns: int = 1_000  # of every fault, wherever its page comes from
     first_touch_ns: int = 0
     call_ns: int = 0  # of every batch of requests to tmem
+    switch_ns: int = 0  # more of it where the service finds no processor free: it takes the guest's
     tmem_get_ns: int = 1_000
     tmem_put_ns: int = 1_000
     tmem_refused_ns: int = 0  # of a put that tmem refuses, and of a get it cannot serve

@@ -4,7 +4,9 @@ Owns: the cost of a request. The pool is called through the addresses that the h
 service uses, so the simulator runs the same compiled code. Each page carries its name in its first
 word; a get that brings another page ends the run. Requests are carried out at once and paid for
 together, when ``submit`` sends the batch: a message, and the time of the service, which all domains
-share where the costs say so. Used by ``memcoord.simulation.paging``.
+share where the costs say so. The service is a thread: it runs on a processor that is free, or,
+while the domain waits, on that domain's, at the cost of two switches. Used by
+``memcoord.simulation.paging``.
 """
 
 # Kernel arguments are typed by numba; annotations would only repeat "int".
@@ -61,12 +63,26 @@ def wait_disk(world, domain, latencies, more_ns):
 
 
 @kernel
+def no_processor_is_free(world, domain):
+    """Whether other domains run on, or are ready for, all processors but the one of ``domain``."""
+    now_ns, busy = domain.clock_ns, 1
+    for cpu in range(world.costs.cpus):
+        busy += world.cpu_free_ns[cpu] > now_ns
+    for slot in range(L.SLOTS):
+        other = world.domains[slot]
+        busy += slot != domain.number and other.state == L.RUNNING and other.clock_ns <= now_ns
+    return busy >= world.costs.cpus
+
+
+@kernel
 def submit(world, domain):
     """Send the requests since the last time, and wait for their answers."""
     if domain.requests == 0:
         return
     costs = world.costs
     domain.clock_ns += costs.call_ns
+    if costs.switch_ns and costs.cpus and no_processor_is_free(world, domain):
+        domain.clock_ns += costs.switch_ns
     if costs.tmem_shared:
         late_ns = max(world.service_free_ns - domain.clock_ns, 0)
         domain.waited_ns += late_ns

@@ -23,6 +23,7 @@ from hypervisor.public.units import AREA_FRAMES, DomId, areas_of
 from memcoord.simulation import layout as L
 from memcoord.simulation.costs import costs_of
 from memcoord.simulation.host import SimHost
+from memcoord.simulation.record import Recorder
 from memcoord.testbed.report import results
 from memcoord.testbed.scenarios.schema import Domain, Scenario, to_hypervisor_config
 from memcoord.testbed.scenarios.workloads import title_of
@@ -44,8 +45,6 @@ COUNTED = ("faults", "tmem_hits", "swap_ins", "swap_outs", "file_reads", "failed
 NS_PER_MS = 1_000_000
 
 Ages = NDArray[np.int64]
-#: Is called after every tick: virtual seconds since the start, the coordinator's report.
-Recorder = Callable[[float, TickReport], None]
 
 
 @dataclass

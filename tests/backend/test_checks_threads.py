@@ -88,6 +88,12 @@ def an_outcome_that_is_none(lab: CheckLab) -> None:
     serve_one(lab, abi.MC_OP_GROW, 1)
 
 
+@service("service_note_asked")
+def a_domain_whose_requests_cannot_be_timed(lab: CheckLab) -> None:
+    lab.open().serves = ffi.NULL
+    serve_one(lab, abi.MC_OP_GROW, 1)
+
+
 @service("service_grow_tmem")
 def tmem_with_part_of_an_area(lab: CheckLab) -> None:
     lab.open()

@@ -25,7 +25,6 @@ from hypervisor.public.messages import (
     TOKEN_BYTES,
     TOKEN_FILE,
     VERSION,
-    Publication,
     Reply,
     Request,
     decode,
@@ -52,6 +51,8 @@ class Plane:
         self.served += 1
         if args.get("domain") == "unprintable":
             return "\ud800"
+        if args.get("domain") == "long":
+            return "x" * MESSAGE_BYTES_MAX
         if op == "why":
             raise ConfigError("domain", f"no domain named {args['domain']!r}")
         return [op, args]
@@ -298,21 +299,68 @@ def test_bytes_that_are_not_zeromq_are_survived(plane: Plane) -> None:
     assert plane.ask(request("ping")).result == ["ping", {}]
 
 
-def test_subscribers_with_the_token_get_statistics(plane: Plane) -> None:
-    subscriber, stranger = (plane.context.socket(zmq.SUB) for _ in range(2))
-    for made, topic in ((stranger, b""), (subscriber, plane.token.encode())):
-        made.setsockopt(zmq.LINGER, 0)
-        made.subscribe(topic)
-        made.connect(f"ipc://{plane.run_dir / STATS_SOCKET}")
-    sent = Publication(VERSION, 1, 2, {"free_frames": 3}, [{"name": "vm1"}])
-    for _ in range(WAIT_MS // 50):
-        plane.control.publish(sent)
+def subscriber(plane: Plane, topic: bytes) -> zmq.Socket[bytes]:
+    made = plane.context.socket(zmq.SUB)
+    made.linger = 0
+    made.subscribe(topic)
+    made.connect(f"ipc://{plane.run_dir / STATS_SOCKET}")
+    return made
+
+
+def publish_until(plane: Plane, reader: zmq.Socket[bytes], topic: str = "tick") -> list[bytes]:
+    """Publish until the reader has something; what it has."""
+    for number in range(WAIT_MS // 50):
+        plane.control.publish(topic, b"%d" % number)
         plane.round()
-        if subscriber.poll(0):
-            break
-    assert decode(subscriber.recv_multipart()[-1]) == sent
-    plane.control.publish(sent)
+        if reader.poll(0):
+            return reader.recv_multipart()
+    raise AssertionError("nothing came")
+
+
+def test_subscribers_with_the_token_get_the_feed_and_nobody_else(plane: Plane) -> None:
+    token = plane.token.encode()
+    reader, stranger, guesser = (
+        subscriber(plane, topic) for topic in (token, b"", token[:-1] + b"x")
+    )
+    topic, data = publish_until(plane, reader)
+    assert (topic, data.isdigit()) == (token + b".tick", True)
+    plane.control.publish("why", b"because")
     plane.round()
     assert not stranger.poll(100)
-    subscriber.close(0)
-    stranger.close(0)
+    assert not guesser.poll(0)
+    for made in (reader, stranger, guesser):
+        made.close(0)
+
+
+def test_a_subscriber_may_choose_a_topic_and_gets_the_hello_that_was(plane: Plane) -> None:
+    token = plane.token.encode()
+    plane.control.publish("hello", b"columns")
+    whole, picky = subscriber(plane, token), subscriber(plane, token + b".why")
+    plane.wait(lambda: whole.poll(0))
+    assert whole.recv_multipart() == [token + b".hello", b"columns"]
+    assert publish_until(plane, picky, "why")[0] == token + b".why"
+    plane.control.publish("tick", b"1")
+    plane.control.publish("why", b"last")
+    plane.round()
+    while (said := picky.recv_multipart())[1] != b"last":
+        assert said[0] == token + b".why"
+    for made in (whole, picky):
+        made.close(0)
+
+
+def test_a_topic_there_is_not_is_nothing_to_subscribe_to(plane: Plane) -> None:
+    token = plane.token.encode()
+    greedy = subscriber(plane, token + b".tick")
+    for number in range(100):
+        greedy.subscribe(token + b".%d" % number)
+    publish_until(plane, greedy)
+    (line,) = plane.control._stats.lines
+    assert line.topics == {token + b".tick"}
+    greedy.close(0)
+
+
+def test_an_answer_too_long_for_any_client_is_refused_and_says_so(plane: Plane) -> None:
+    asked = plane.request("why", domain="long")
+    said = plane.ask(asked)
+    assert "too long" in said.error
+    assert said.result is None

@@ -418,3 +418,32 @@ def test_domains_come_and_go_at_any_tick(name: str) -> None:
             now = world.host.domains[DomId(domid)]
             world.host.change(domid, puts=now.puts + 5, puts_failed=now.puts_failed + failed)
         assert world.tick().fault is None
+
+
+class Boasts:
+    """Says grow, and halves the target."""
+
+    name = "boasts"
+
+    def plan(self, view: View) -> Plan:
+        return Plan(tmem=view.target // 2, why=["puts failed: grow"] * len(view))
+
+
+def test_why_does_not_say_grow_of_a_target_that_fell() -> None:
+    world = World(Boasts())
+    world.open(1, tmem_target_pages=100)
+    world.tick()
+    (told,) = world.coordinator.why("vm1")
+    assert (told.old, told.new, told.asked) == (100, 50, 50)
+    assert told.clamp == "yet the target fell"
+
+
+def test_deeds_of_the_operator_are_in_the_report_of_the_next_tick() -> None:
+    world = World(load("greedy"))
+    world.open(1)
+    world.tick()
+    world.coordinator.pin(DomId(1), tmem_pages=7)
+    world.coordinator.note(DomId(1), "frozen by the operator")
+    report = world.tick()
+    assert [one.rule for one in report.deeds] == ["set by the operator", "frozen by the operator"]
+    assert world.tick().deeds == ()

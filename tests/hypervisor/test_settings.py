@@ -113,3 +113,25 @@ def test_a_good_name_has_no_problem(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "1vm", "v m", "vm-1", "vм1", "v" * 33, "vm1\n"])
 def test_a_bad_name_is_told_what_a_name_is(name: str) -> None:
     assert check_name(name) == f"{name!r} must be an ASCII identifier of 1 to 32 characters"
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "why"),
+    [
+        (
+            {"workload": {"kind": "dance"}},
+            "workload.kind",
+            "must be one of page-trace, block-trace",
+        ),
+        ({"workload": {"size": "1 MiB"}}, "workload.kind", "is missing: must be one of page-trace"),
+        ({"rma": "2 MiB"}, "rma", "unknown key; is it 'ram'?"),
+        ({"mechanism": "magic"}, "mechanism", "must be one of ('direct', 'balloon'"),
+    ],
+)
+def test_an_error_says_what_would_be_right(change: dict[str, Any], key: str, why: str) -> None:
+    scenario = tomllib.loads(SCENARIO)
+    scenario["domain"][0].update(change)
+    with pytest.raises(ConfigError) as caught:
+        schema.parse(scenario)
+    assert caught.value.key == f"domain[0].{key}"
+    assert why in caught.value.why

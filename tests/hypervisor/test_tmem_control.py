@@ -11,7 +11,7 @@ import pytest
 
 from hypervisor.config import DomainConfig
 from hypervisor.domains import DomainEntry, DomainTable
-from hypervisor.public.errors import ConfigError
+from hypervisor.public.errors import MemcoordError
 from hypervisor.public.messages import MESSAGE_BYTES_MAX, OPS, VERSION, Reply, encode
 from hypervisor.public.units import DomId
 from hypervisor.tmem_control import (
@@ -142,7 +142,7 @@ def test_what_is_refused_changes_nothing(
     domains: DomainTable, op: str, args: dict[str, Any], names: str
 ) -> None:
     backend = Fake()
-    with pytest.raises(ConfigError, match=names):
+    with pytest.raises(MemcoordError, match=names):
         serve(backend, domains, op, args)
     assert backend.calls == []
 

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import memcoord
@@ -50,6 +51,8 @@ def in_a_fresh_python(code: str) -> str:
         ("memcoord.attach", []),
         ("memcoord.control", ["msgspec", "zmq"]),
         ("memcoord.Hypervisor", ["msgspec", "zmq"]),
+        ("memcoord.open_run", ["msgspec", "numpy"]),
+        ("memcoord.simulate", ["msgspec", "numpy"]),
     ],
 )
 def test_a_name_loads_only_what_it_needs(use: str, loaded: list[str]) -> None:
@@ -66,7 +69,10 @@ def test_importing_it_loads_nothing_of_ours() -> None:
 def test_the_version_is_the_projects(checkout: Path) -> None:
     project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert memcoord.__version__ == project["version"]
-    assert set(memcoord.__all__) == {"Hypervisor", "__version__", "attach", "control"}
+    verbs = {"run", "simulate", "sweep", "bench", "open_run", "open_sweep"}
+    assert set(memcoord.__all__) == verbs | {
+        *("Env", "Hypervisor", "__version__", "attach", "control"),
+    }
     with pytest.raises(AttributeError, match="no attribute 'balloons'"):
         _ = memcoord.balloons
 
@@ -94,6 +100,28 @@ def test_two_domains_of_a_hypervisor_of_ones_own(short_path: Path) -> None:
     assert not list(host.run_dir.glob("*.ipc"))
     with pytest.raises(PeerGone):
         memcoord.control(host.run_dir, "ping")
+
+
+@pytest.mark.process
+def test_what_happened_so_far_is_a_run(short_path: Path) -> None:
+    where = short_path / "hv"
+    with memcoord.Hypervisor("32 MiB", interval_ms=20, run_dir=where) as host:
+        assert host.history().policies == ["greedy"]
+        with host.attach("vm1", "8 MiB") as vm1:
+            vm1.alloc_areas(2)
+            have = host.statistics()
+            assert have["name"].tolist() == ["vm1"]
+            held = have["ram_bytes"][0]  # more than it asked for: an area is granted ahead
+            assert held >= 4 << 20
+            for _ in range(1000):
+                ticks = host.history().series()
+                if held in ticks.get("ram_bytes", ()):
+                    break
+                time.sleep(0.01)
+        assert set(ticks["domain"].tolist()) == {"vm1"}
+        assert (np.diff(ticks["time_s"]) > 0).all()
+        assert held in ticks["ram_bytes"]
+        assert len(host.history().series()["tick"]) >= len(ticks["tick"])  # nothing is forgotten
 
 
 @pytest.mark.process

@@ -66,9 +66,18 @@ def test_without_json_it_prints_lines(memcoord: Command, arguments: list[str]) -
     assert not out.startswith("{")
 
 
+@pytest.mark.parametrize("arguments", [["ls"], ["policy", "list"], ["tmem-list", "--help"]])
+def test_a_pipe_gets_no_more_than_80_columns(memcoord: Command, arguments: list[str]) -> None:
+    _, out, _ = memcoord(*arguments)
+    assert max(map(len, out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["top"], "no run is below"),
+        (["top", "--sort", "beauty"], "--sort"),
+        (["top", "nowhere"], "no run is called so"),
         (["why", "vm1"], "no run is live"),
         (["mem-set", "vm1", "lots"], "SIZE"),
         (["tmem-set", "vm1", "lots"], "SIZE"),
@@ -343,3 +352,15 @@ def test_who_ships_a_package_is_read_from_its_names_or_its_files(tmp_path: Path)
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(packages.Shadowed, match="not found"):
         packages.locate("memcoord_no_such_package")
+
+
+def test_a_shell_completes_verbs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_MEMCOORD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "memcoord trace im")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setattr(sys, "argv", ["memcoord"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert capsys.readouterr().out.split() == ["import"]

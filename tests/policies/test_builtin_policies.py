@@ -56,7 +56,10 @@ def test_smart_alloc_says_which_branch_each_domain_took() -> None:
         capacity=1000, target=[333, 333, 333], used=[333, 100, 320], failed_puts=[50, 0, 0]
     )
     why = check_plan(smart(6).plan(view), view).why
-    assert why == ("puts failed: grow", "slack above threshold: shrink", "keep")
+    rules = ("puts failed: grow", "slack above threshold: shrink", "keep")
+    assert why == tuple(f"{rule}, then all scaled to fit" for rule in rules)
+    roomy = View.of(capacity=2000, target=[333] * 3, used=[333, 100, 320], failed_puts=[50, 0, 0])
+    assert check_plan(smart(6).plan(roomy), roomy).why == rules
 
 
 def run_idle(P: float, ticks: int) -> float:

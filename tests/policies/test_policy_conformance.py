@@ -282,6 +282,27 @@ def test_a_plan_that_prints_is_named() -> None:
     assert (failure.clause, failure.what) == ("quiet", "prints 'hello 0'")
 
 
+@pytest.mark.parametrize(
+    ("rises", "falls", "said"),
+    [
+        ("puts failed: grow", "puts failed: grow", "fell to"),
+        ("idle: shrink", "idle: shrink", "rose to"),
+        ("puts failed: grow", "puts failed: grow, then all scaled to fit", ""),
+        ("puts failed: grow", "idle: shrink", ""),
+        ("a share", "a share", ""),
+    ],
+)
+def test_a_reason_that_says_the_opposite_is_named(rises: str, falls: str, said: str) -> None:
+    def moves(view: View) -> Plan:
+        share = view.capacity / max(len(view), 1) / 4
+        why = [rises if share > target else falls for target in view.target]
+        return Plan(tmem=np.full(len(view), share), why=why)
+
+    failures = check_policy(_of(moves))
+    assert [failure.clause for failure in failures] == (["honest"] if said else [])
+    assert all(said in failure.what for failure in failures)
+
+
 def test_a_policy_may_say_how_many_ticks_it_takes() -> None:
     assert check_policy(Declares(_creeps, settles=True)) == []
     (failure,) = check_policy(Declares(_creeps, settles=3))

@@ -10,6 +10,7 @@ from policies.ram_targets import (
     ROUNDING_FRAMES_MAX,
     SOURCE_HOST_FRAMES,
     free_frames,
+    left_for_tmem,
     needed_frames,
     scale_of,
     spare_frames,
@@ -114,3 +115,17 @@ def test_whatever_is_wanted_fits_in_whole_frames(
     assert np.floor(fit).sum() <= capacity
     if sum(minimum) <= capacity:
         assert (fit >= np.array(minimum) * (1 - 1e-12)).all()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3000), st.floats(0, 5000)), min_size=2, max_size=6),
+    st.floats(0, 3000),
+    st.floats(0, 3000),
+)
+def test_nobody_is_owed_less_than_no_tmem(
+    domains: list[tuple[int, float]], capacity: float, most: float
+) -> None:
+    """What rounding gives too much is not taken from who has nothing."""
+    used, need = (np.array(column, dtype=np.float64) for column in zip(*domains, strict=True))
+    view = View.of(capacity=int(capacity), used=used.tolist(), ram_current=[512.0] * len(used))
+    assert (left_for_tmem(view, view.ram_current, need, most) >= 0).all()

@@ -209,4 +209,4 @@ def _is_mentioned(path: Path, others: dict[Path, str]) -> bool:
         rf"\b{re.escape(module_of(path))}\b|{re.escape(str(path))}"
         rf"|from {re.escape(package)} import (?:[^\n(]*|\([^)]*)\b{leaf}\b"
     )
-    return any(mention.search(text) for text in others.values())
+    return any(leaf in text and mention.search(text) for text in others.values())

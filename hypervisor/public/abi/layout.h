@@ -42,6 +42,9 @@
 #define MC_RECORD_ARGS 5
 #define MC_CONFIG_WORDS 5
 #define MC_DRIVER_WORDS 12
+#define MC_LATENCY_BUCKETS 112  /* of latency.h: 256 ns to 64 s */
+#define MC_LATENCY_LOW_SHIFT 8
+#define MC_LATENCY_COUNTS 224   /* the buckets of two paths, ring and transfer (ops.h) */
 
 /* One record of a ring, a request or a response; a response overwrites the slot of its request.
  * `seq` is the index under which the record was published, as the indices of a ring run: without
@@ -165,6 +168,9 @@ struct mc_control {
     _Atomic uint64_t file_frames;       /* page cache that could be dropped */
     _Atomic uint64_t migrated_frames;   /* used frames moved out of the way so far */
     uint64_t driver[MC_DRIVER_WORDS];   /* the mechanism's own: statistics; by __atomic_* */
+    /* [frontend writes; only reported] requests for memory that got some, by the time that the
+     * allocation waited: latency.h */
+    uint32_t waits[MC_LATENCY_COUNTS];
 };
 
 /* How a domain is resized: a file mech_<name>.c in backend/abi, drv_<name>.c in frontend/abi. */
@@ -217,10 +223,12 @@ _Static_assert(offsetof(struct mc_control, used_frames) % 64 == 0, "groups on li
 _Static_assert(offsetof(struct mc_control, mechanism) % 64 == 0, "groups on lines of their own");
 _Static_assert(offsetof(struct mc_control, config_bell) % 64 == 0, "groups on lines of their own");
 _Static_assert(offsetof(struct mc_control, config_waiters) % 64 == 0, "lines of their own");
+_Static_assert(offsetof(struct mc_control, waits) % 64 == 0, "groups on lines of their own");
 _Static_assert(sizeof(struct mc_control) <= MC_FRAME_BYTES, "the control page is one page");
 _Static_assert(MC_AREA_ROWS * MC_ROW_FRAMES == MC_AREA_FRAMES, "rows fill an area");
 _Static_assert(MC_AREA_FRAMES * MC_FRAME_BYTES == MC_AREA_BYTES, "frames fill an area");
 _Static_assert((MC_RING_SLOTS & (MC_RING_SLOTS - 1)) == 0, "a ring index wraps by a mask");
+_Static_assert(MC_LATENCY_COUNTS == 2 * MC_LATENCY_BUCKETS, "two paths are waited for");
 _Static_assert(MC_MECHANISMS == MC_HYPERALLOC + 1, "mechanisms as named");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
                "shared words are lock-free");

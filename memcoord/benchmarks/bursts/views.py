@@ -8,8 +8,8 @@ from typing import Any
 
 from memcoord.benchmarks.bursts.bench import CANDIDATES, CREDITS, LIMITS_NS
 from memcoord.benchmarks.bursts.demand import SERIES
-from memcoord.benchmarks.figures import Axis, Figure, Line
 from memcoord.benchmarks.tables import Table
+from memcoord.testbed.report.figures import Axis, Figure, Line
 
 HEAD = ["", "< 10 us", "< 1 ms", "< 100 ms", "missed", "p99 ms", "touched p99 ms", "idle GiB s"]
 

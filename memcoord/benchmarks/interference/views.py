@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from memcoord.benchmarks.figures import Axis, Figure, Line
 from memcoord.benchmarks.interference import bench
 from memcoord.benchmarks.tables import MISSING, Table
+from memcoord.testbed.report.figures import Axis, Figure, Line
 
 
 def tables(result: Mapping[str, Any]) -> Iterator[Table]:

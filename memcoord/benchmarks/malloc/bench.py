@@ -4,8 +4,8 @@ Owns: the two hypervisors, the runs of each trace with each allocator, and their
 situations rotate. What the rows are called and compared stands in ``malloc.plan``.
 The roomy host gives memory at once; the full one must take it from a neighbour first, which has
 used it and no longer needs it. A domain that grows has room for its program's start; its target is
-raised when the trace is ready, and the first call is made as soon as that was said. The rival of coordination is a control
-group of the size that such a domain has at first, with zram below it.
+raised when the trace is ready, and the first call is made as soon as that was said. The rival of
+coordination is a control group of the size that such a domain has at first, with zram below it.
 """
 
 from __future__ import annotations

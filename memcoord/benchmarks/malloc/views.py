@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from memcoord.benchmarks.figures import Axis, Figure, Line
 from memcoord.benchmarks.malloc import plan
 from memcoord.benchmarks.malloc.plan import CELLS, KEY_SHARES, NATIVE, SHARES, SITUATIONS
 from memcoord.benchmarks.tables import MISSING, Table, short
+from memcoord.testbed.report.figures import Axis, Figure, Line
 
 #: The allocator of the figure: every machine has it.
 DRAWN = "glibc"

@@ -17,7 +17,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks.figures import Figure
 from memcoord.benchmarks.policies import split, summary, views
 from memcoord.benchmarks.policies.speeds import measure_ratios, verdicts
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
@@ -30,6 +29,7 @@ from memcoord.benchmarks.sweep.store import Store
 from memcoord.benchmarks.sweep.table import rows_of, situation, write_tables
 from memcoord.benchmarks.tables import Table
 from memcoord.simulation.costs import named
+from memcoord.testbed.report.figures import Figure
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.rundir import RunDir

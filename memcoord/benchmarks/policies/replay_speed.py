@@ -70,12 +70,14 @@ def write_requests(ids: NDArray[np.uint64], path: Path) -> None:
     requests.tofile(path)
 
 
-def libcachesim_misses(path: Path, references: int, cache_pages: int) -> tuple[int, float]:
-    """LRU misses of a file of ``write_requests`` as libCacheSim counts them, and its seconds."""
+def libcachesim_misses(
+    path: Path, references: int, cache_pages: int, replacement: str = "LRU"
+) -> tuple[int, float]:
+    """Misses of a file of ``write_requests`` as libCacheSim counts them, and its seconds."""
     module: Any = __import__("libcachesim")
     kind = module.TraceType.ORACLE_GENERAL_TRACE
     reader = module.TraceReader(str(path), kind, module.ReaderInitParam(ignore_obj_size=True))
-    cache = module.LRU(cache_size=cache_pages, hashpower=cache_pages.bit_length())
+    cache = getattr(module, replacement)(cache_size=cache_pages, hashpower=cache_pages.bit_length())
     start = time.perf_counter()
     ratio, _ = cache.process_trace(reader)
     return round(ratio * references), time.perf_counter() - start

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from memcoord.benchmarks import tables
-from memcoord.benchmarks.figures import Axis, Figure, Line
 from memcoord.benchmarks.policies import rivals, split
 from memcoord.benchmarks.policies.summary import SIM, SLOWDOWNS, TESTBED, Found, frontier, points
 from memcoord.benchmarks.sweep.cell import BEST_STATIC
 from memcoord.benchmarks.sweep.grid import scenario_text
 from memcoord.benchmarks.sweep.table import number
 from memcoord.benchmarks.tables import Cell, Part, Table
+from memcoord.testbed.report.figures import Axis, Figure, Line
 
 TITLES = {"mean_slowdown": "Mean slowdown", "worst_slowdown": "Slowdown of the worst domain"}
 #: Further figures of the simulator, and their names in the table.

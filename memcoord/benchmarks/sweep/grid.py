@@ -24,7 +24,7 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,20 @@ def read_grid(path: Path) -> Grid:
     """The grid in the file ``path``; ConfigError names the wrong key."""
     try:
         raw = decode_toml(path.read_text(encoding="utf-8"), str(path))
-        grid = msgspec.convert(raw, Grid)
     except OSError as error:
         raise ConfigError(str(path), error.strerror or str(error)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), str(error)) from None
+    return grid_of(raw, str(path))
+
+
+def grid_of(raw: Mapping[str, Any], source: str = "grid") -> Grid:
+    """The grid that the file's tables would be; ConfigError names the wrong key."""
+    try:
+        grid = msgspec.convert(raw, Grid)
     except msgspec.ValidationError as error:
         where = _AT.search(str(error))
-        key = where[1] if where is not None else str(path)
+        key = where[1] if where is not None else source
         raise ConfigError(key, _AT.sub("", str(error)).replace("`", "")) from None
     check_values(raw)
     return grid

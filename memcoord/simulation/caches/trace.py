@@ -1,8 +1,8 @@
-"""Traces: CSV files with a ``page`` column and a row per reference, plain, .xz or .zst.
+"""Traces: files in any form with a row per reference, as ``docs/traces.md`` names them.
 
-Owns: their dense numbers. ``memcoord.testbed.streams.table`` reads the file. A page is any integer
-from 0 to 2**63; the kernels need dense numbers, which are given here in the order of first
-reference. Used by ``memcoord sim --trace`` and the bench of policies.
+Owns: their dense numbers. ``memcoord.testbed.traces.table`` reads the file. A page is any integer
+below 2**64; the kernels need dense numbers, which are given here in the order of first reference.
+Used by ``memcoord sim --trace`` and the bench of policies.
 """
 
 # Kernel arguments are typed by their signatures.
@@ -14,7 +14,8 @@ import numpy as np
 from numba import int64, njit, types, uint64
 from numpy.typing import NDArray
 
-from memcoord.testbed.streams.table import Table, read_table
+from memcoord.testbed.scenarios.trace_files import TraceForm
+from memcoord.testbed.traces.table import PLAIN, Table, read_table
 from tmem.compiled_cache import cached_kernels
 from tmem.raw_memory import kernel
 
@@ -86,13 +87,13 @@ with cached_kernels(__file__) as _cache:
     _number_all = njit(int64(_ids_type, types.int32[::1]), cache=_cache, nogil=True)(_number)
 
 
-def load(path: str) -> Trace:
-    """The trace in a file, or the shipped trace of that name.
+def load(path: str, form: TraceForm = PLAIN) -> Trace:
+    """The trace in a file that is read as ``form`` says, or the shipped trace of that name.
 
-    ConfigError (key ``trace``), in one line: there is no such file, it is damaged, it has no
-    ``page`` column or no rows, or a row (named by its line) has no valid page.
+    ConfigError (key ``trace``), in one line: there is no such file, it is damaged, nothing says
+    where its rows have the page, it has no rows, or a row (named by its place) has no valid page.
     """
-    return trace_of(read_table(path, "trace"))
+    return trace_of(read_table(path, "trace", form))
 
 
 def trace_of(table: Table) -> Trace:

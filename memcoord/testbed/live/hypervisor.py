@@ -10,16 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from hypervisor.config import DomainConfig, HypervisorConfig, check, write
 from hypervisor.public.errors import ConfigError, MemcoordError, PeerGone
 from hypervisor.public.messages import SOCKETS, TOKEN_FILE
-from hypervisor.public.units import FRAME_BYTES, parse_bytes
+from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES, parse_bytes
 from memcoord.testbed.runs import control_client, rundir
 from memcoord.testbed.runs.launcher import ASK_S, Child, Launcher
+from memcoord.testbed.watch.reader import FeedReader
+
+if TYPE_CHECKING:
+    from frontend.domain import Domain
+    from memcoord.testbed.archive.columns import Columns
+    from memcoord.testbed.archive.run import Run
+    from memcoord.testbed.live.recording import Recording
 
 MODULE = "memcoord.testbed.live.keeper_main"
 #: The first start on a machine compiles the kernels of tmem.
@@ -90,13 +97,14 @@ class Hypervisor:
         )
         check(self._config)
         self._wanted_dir = run_dir
+        self._recording: Recording | None = None
 
     def __enter__(self) -> Self:
         config = msgspec.to_builtins(self._config)
         self._run = rundir.create(
             "hypervisor", path=self._wanted_dir, config=config, described=False
         )
-        self._launcher = Launcher(self._run.path)
+        self._launcher, self._feed = Launcher(self._run.path), FeedReader(self._run.path)
         try:
             self._run.record_files([*SOCKETS, TOKEN_FILE])
             self._child = start(self._launcher, self._run.path, self._config)
@@ -108,12 +116,16 @@ class Hypervisor:
                     raise MemcoordError(f"the hypervisor ended: {self._child.how_it_ended()}")
                 if time.monotonic() > deadline_s:
                     raise PeerGone(f"the hypervisor was not ready after {READY_S:.0f} s")
+            self._feed.__enter__()
+            self._feed.subscribe()
+            self._begin_ns = time.monotonic_ns()
         except BaseException:
             self._leave("failed")
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._feed.__exit__()
         problem = end(self._launcher, self._child, self._run.path)
         self._leave("failed" if problem else "finished")
         if problem and kind is None:
@@ -129,6 +141,34 @@ class Hypervisor:
     def run_dir(self) -> Path:
         """Where it serves: what ``attach`` and ``control`` take, and where its logs are."""
         return self._run.path
+
+    def attach(self, name: str = "", maxmem: str | int = 0, **options: Any) -> Domain:
+        """Make this process a domain of it: ``memcoord.attach``, with a size as ``"16 MiB"``.
+
+        Without ``maxmem`` it may have the whole host. Errors as of ``memcoord.attach``.
+        """
+        from frontend.attach import attach
+
+        frames = _frames(maxmem) if maxmem else self._config.total_frames
+        return attach(self.run_dir, name, frames // AREA_FRAMES * AREA_FRAMES, **options)
+
+    def statistics(self) -> Columns:
+        """What every domain has now, as columns in bytes and seconds, a row per domain."""
+        from memcoord.testbed.archive.columns import in_real_units, of_rows
+
+        return in_real_units(of_rows(self.control("statistics")["domains"], ("name",)))
+
+    def history(self) -> Run:
+        """Every tick and decision so far, as ``memcoord.open_run`` gives them of a finished run.
+
+        Ask once in a thousand ticks or more often: what waits longer is lost.
+        """
+        if self._recording is None:
+            from memcoord.testbed.live.recording import Recording
+
+            where = self._run.path, self._config.policy, self._begin_ns
+            self._recording = Recording(self._feed, *where)
+        return self._recording.run()
 
     def control(
         self, op: str, *, timeout_ms: int = control_client.TIMEOUT_MS, **arguments: Any

@@ -33,8 +33,9 @@ from memcoord.testbed.runs import hiding
 if TYPE_CHECKING:
     from backend.books import Books, KeptDomain
     from backend.host import HostBackend
+    from hypervisor.coordination.feed import OnEvent
     from hypervisor.coordination.policy_process import Begin, PolicyProcess
-    from hypervisor.loop import Hypervisor, OnEvent
+    from hypervisor.loop import Hypervisor
 
 RUN_DIR_MODE = 0o700
 EXIT_FAILED, EXIT_CONFIG, EXIT_CRASHED = 1, 2, 70

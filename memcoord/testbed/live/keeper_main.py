@@ -4,8 +4,9 @@
 ``hypervisor.json`` there says, until the hypervisor is asked to shut down, this process gets
 SIGTERM or SIGINT, or WATCH_FD ends. Ready when ``control.ipc`` answers ``ping``. Its exit code is
 the hypervisor's: 0, 1 failed, 2 a wrong configuration. ``hypervisor.keeping`` has the rules.
-Rule: what is imported at the top is imported before the standby is started, on which everybody
-waits. The keeper itself is imported while the standby loads.
+Rules: what is imported at the top is imported before the standby is started, on which everybody
+waits. The first standby is forked and goes on from there; those that follow are started anew, since
+another installation may be asked for. The keeper itself is imported while the standby loads.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ import os
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
+from hypervisor.keeping.channel import channel_of
+from hypervisor.keeping.processes import Forked
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.run_dir import claim
 from memcoord.testbed.runs import hiding
 
 STANDBY = "memcoord.testbed.live.standby"
+EXIT_CRASHED = 70
+#: The standby is forked: numpy is to start no threads in it.
+SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 def keep(run_dir: Path, watch_fd: int = -1, meanwhile: Callable[[], object] = lambda: None) -> int:
@@ -36,7 +44,7 @@ def keep(run_dir: Path, watch_fd: int = -1, meanwhile: Callable[[], object] = la
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                standby = _start(run_dir, *here(), theirs.fileno(), lock)
+                standby = _forked(run_dir, ours, theirs)
             except OSError as error:
                 raise MemcoordError(f"no process could be started: {error.strerror}") from None
 
@@ -57,13 +65,34 @@ def here() -> tuple[str, str]:
     return sys.executable, str(hiding.ROOT)
 
 
+def _forked(run_dir: Path, ours: socket.socket, theirs: socket.socket) -> Forked:
+    """The first standby: this process once more, which has loaded a part already; OSError."""
+    pid = os.fork()
+    if pid:
+        return Forked(pid)
+    status = EXIT_CRASHED
+    try:  # nothing of the caller's may be undone here: it is the keeper's
+        os.setpgid(0, 0)
+        ours.close()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, sys.stdin.fileno())
+        os.close(nothing)
+        os.environ.update(SINGLE_THREADED)
+        status = import_module(STANDBY).wait(run_dir, channel_of(theirs.detach()))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
 def _start(
     run_dir: Path, python: str, packages: str, channel_fd: int, lock_fd: int
 ) -> subprocess.Popen[bytes]:
     """Start a standby of an installation; OSError."""
     path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
-    # The standby is forked: numpy is to start no threads in it.
-    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, **SINGLE_THREADED}
     return subprocess.Popen(
         [python, "-P", "-m", STANDBY, str(run_dir), str(channel_fd)],
         env=environment,

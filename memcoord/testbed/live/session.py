@@ -25,6 +25,7 @@ import msgspec
 from hypervisor.config import HypervisorConfig, attach_token
 from hypervisor.public import messages
 from hypervisor.public.errors import MemcoordError
+from hypervisor.public.feed import FeedMessage, Latencies, Why
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
 from memcoord.testbed.live import barrier, hypervisor, program_start, verdicts
@@ -43,6 +44,9 @@ from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
 from memcoord.testbed.scenarios.workloads import files_of
 from memcoord.testbed.streams import domain_seed
+from memcoord.testbed.watch.frame import frame_of
+from memcoord.testbed.watch.history import WINDOW_S, History
+from memcoord.testbed.watch.kept import Kept
 from tmem import TmemError
 from tmem.compiled import prepare
 from tmem.units import ALL
@@ -57,6 +61,10 @@ GATE_POLL_MS = 5
 STALL_S = 60.0
 #: What domains get to make their streams and to attach.
 GATHER_S = 120.0
+#: How often the view of the run is drawn anew.
+SHOW_S = 0.5
+#: Messages of the feed, beside ticks, that are kept of the time before the start.
+EARLY_MAX = 1000
 #: What domains get to notice that the hypervisor died, and to say so.
 FAREWELL_S = 15.0
 #: Sockets of the running hypervisor that are linked in the run directory itself.
@@ -75,8 +83,9 @@ class PolicyRun:
     """Run ``scenario`` under ``policy`` in ``directory``, a fresh directory inside the run's.
 
     ``lengths``: the references of each domain's workload, by name. ``series``: where its ticks are
-    written, if anywhere. ``record``: a file for every tmem operation of the run. ``round_index``
-    counts the runs of this policy before it; ``label`` is its name in progress and events.
+    written, if anywhere; ``kept``: where its decisions and latencies are. ``record``: a file for
+    every tmem operation of the run. ``round_index`` counts the runs of this policy before it;
+    ``label`` is its name in progress and events.
     """
 
     def __init__(
@@ -90,20 +99,23 @@ class PolicyRun:
         progress: Progress,
         interrupts: Interrupts,
         lengths: dict[str, int],
+        kept: Kept | None = None,
         record: Path | None = None,
         round_index: int = 0,
         label: str = "",
     ) -> None:
         self._scenario, self._policy, self._directory = scenario, policy, directory
         self._label = label or policy
-        self._run, self._series, self._progress = run, series, progress
+        self._run, self._series, self._kept, self._progress = run, series, kept, progress
         self._interrupts, self._record, self._round_index = interrupts, record, round_index
         self._domains = [
             RunningDomain(domain, number, lengths[domain.name])
             for number, domain in enumerate(scenario.domain, start=1)
         ]
         self._total = sum(domain.length for domain in self._domains)
-        self._statistics = StatisticsReader(directory)
+        self._statistics = StatisticsReader(directory, self._hear)
+        self._is_going, self._early = False, list[FeedMessage]()
+        self._history, self._shown_s = History(), 0.0
 
     def execute(self) -> PolicyResult:
         """Run to the end and leave no process; never raises for what a child does.
@@ -269,8 +281,10 @@ class PolicyRun:
 
     def _drive(self) -> None:
         self._progress.note("running")
-        moved_s = self._go_s = time.monotonic()
-        self._statistics.begin_s = self._go_s
+        moved_s = self._statistics.begin_s = time.monotonic()
+        self._is_going = True
+        for message in self._early:
+            self._keep(message)
         done_before = -1
         while any(domain.result is None for domain in self._domains):
             now_s = time.monotonic()
@@ -284,6 +298,7 @@ class PolicyRun:
             self._check()
             done = sum(domain.references for domain in self._domains)
             self._progress.advance(min(done, self._total), self._total)
+            self._show(now_s)
             waiting = any(
                 (not domain.is_going and domain.spec.start_after_s > 0)
                 or (domain.is_going and domain.is_program and domain.runs)
@@ -322,12 +337,39 @@ class PolicyRun:
     def _read(self, wait_ms: int = 0) -> None:
         by_name = {domain.spec.name: domain for domain in self._domains}
         for publication in self._statistics.read(wait_ms):
+            self._history.hear(publication)
             if self._series is not None:
-                at_s, number = self._statistics.elapsed_s, self._round_index
-                self._series.add(self._policy, publication, at_s, number)
+                at_s = self._statistics.since_begin_s(publication)
+                self._series.add(self._policy, publication, at_s, self._round_index)
             for row in publication.domains:
                 if domain := by_name.get(row.get("name", "")):
-                    domain.note(row, time.monotonic())
+                    domain.note(row, publication.monotonic_ns / 1e9)
+
+    def _hear(self, message: FeedMessage) -> None:
+        self._history.hear(message)
+        if self._is_going:
+            self._keep(message)
+        elif len(self._early) < EARLY_MAX:  # its time is told by the start, which is to come
+            self._early.append(message)
+
+    def _keep(self, message: FeedMessage) -> None:
+        """Keep what the hypervisor decided, and what its grants cost."""
+        if self._kept is None:
+            return
+        where = self._policy, self._round_index, self._statistics.begin_s
+        if isinstance(message, Why):
+            self._kept.decided(*where, message)
+        elif isinstance(message, Latencies):
+            self._kept.took(*where, message)
+
+    def _show(self, now_s: float) -> None:
+        """Show how the domains fare, as soon as there is a window of ticks to say it of."""
+        if now_s - self._shown_s < SHOW_S or self._statistics.elapsed_s < WINDOW_S:
+            return
+        self._shown_s = now_s
+        frame = frame_of(self._history, time.monotonic_ns(), title=self._label)
+        if frame is not None:
+            self._progress.watch(frame)
 
     def _check(self) -> None:
         """Note processes that ended; RunBroken when the run cannot go on."""

@@ -1,9 +1,9 @@
 """The standby: it has loaded what a hypervisor needs, and forks one whenever the keeper says so.
 
-``python -P -m memcoord.testbed.live.standby RUN_DIR CHANNEL_FD``, by the keeper only. Loading takes
-a third of a second; a fork takes milliseconds, and the standby is as ready for the next as before.
-The first hypervisor is forked as soon as all is imported. Then the standby rehearses, beside it,
-what will be wanted when that one dies.
+``python -P -m memcoord.testbed.live.standby RUN_DIR CHANNEL_FD``, by the keeper only, which forks
+the first one. Loading takes a third of a second; a fork takes milliseconds, and the standby is as
+ready for the next as before. The first hypervisor is forked as soon as all is imported. When that
+one has started its domains in peace, the standby rehearses what will be wanted when it dies.
 Rules: one thread, no memory of a run, no ZeroMQ, before each fork and after it. A hypervisor is
 forked twice over, so that the keeper becomes its parent, which hears how it ended.
 """
@@ -28,6 +28,8 @@ from memcoord.testbed.runs import hiding
 
 #: The host that is made once so that all of its code is loaded.
 REHEARSAL_FRAMES = 16 * AREA_FRAMES
+#: A rehearsal takes a third of a second of a CPU, which those that start now need themselves.
+REHEARSE_AFTER_S = 2.0
 
 
 def wait(run_dir: Path, keeper: Channel) -> int:
@@ -40,29 +42,35 @@ def wait(run_dir: Path, keeper: Channel) -> int:
     except MemcoordError as error:
         keeper.send(failed(error))
         return EXIT_FAILED
+    timeout_s: float | None = 0.0
     waiting = _waiting(keeper)
     if waiting:
         if _fork(waiting):
-            keeper.close()
-            return hypervisor_main.serve_kept(config, run_dir, channel_of(waiting[0]))
+            return _serve(config, run_dir, keeper, waiting)
         keeper.send(Ready(layout))  # now, so that it can be compared with who wants to take over
-    try:
-        rehearse(config)
-    except MemcoordError as error:
-        if not waiting:
-            keeper.send(failed(error))
-        else:  # that hypervisor serves, and the keeper starts another standby
-            sys.stderr.write(f"standby: {error}\n")
-        return EXIT_FAILED
-    gc.collect()
-    if not waiting:
-        keeper.send(Ready(layout))
-    while (heard := keeper.receive()) is not None:
+        timeout_s = REHEARSE_AFTER_S
+    while True:
+        try:
+            heard = keeper.receive(timeout_s)
+        except (BlockingIOError, TimeoutError):
+            timeout_s = None
+            try:
+                rehearse(config)
+            except MemcoordError as error:
+                if not waiting:
+                    keeper.send(failed(error))
+                else:  # that hypervisor serves, and the keeper starts another standby
+                    sys.stderr.write(f"standby: {error}\n")
+                return EXIT_FAILED
+            gc.collect()
+            if not waiting:
+                keeper.send(Ready(layout))
+            continue
+        if heard is None:
+            return 0
         message, fds = heard
         if isinstance(message, Fork) and _fork(fds):
-            keeper.close()
-            return hypervisor_main.serve_kept(config, run_dir, channel_of(fds[0]))
-    return 0
+            return _serve(config, run_dir, keeper, fds)
 
 
 def _waiting(keeper: Channel) -> list[int]:
@@ -72,6 +80,12 @@ def _waiting(keeper: Channel) -> list[int]:
     except BlockingIOError:
         return []
     return heard[1] if heard is not None and isinstance(heard[0], Fork) else []
+
+
+def _serve(config: HypervisorConfig, run_dir: Path, keeper: Channel, fds: list[int]) -> int:
+    """Be the hypervisor that was forked; its exit code."""
+    keeper.close()
+    return hypervisor_main.serve_kept(config, run_dir, channel_of(fds[0]))
 
 
 def rehearse(config: HypervisorConfig) -> None:

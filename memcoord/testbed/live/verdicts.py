@@ -132,7 +132,14 @@ class RunningDomain:
             swap_ins=seen.get("guest_swap_ins", 0),
             swap_outs=seen.get("guest_swap_outs", 0),
             failed_puts=seen.get("puts_failed", 0),
+            run_s=self._seen_s,
         )
+
+    @property
+    def _seen_s(self) -> float:
+        """From its first reference to its last as far as ticks show; 0 if they show none."""
+        first = next((at_s for at_s, done in self.seen if done or self.is_program), None)
+        return 0.0 if first is None else self.seen[-1][0] - first
 
 
 def notices(events: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""tmem used and target over time, as lines of text.
+"""tmem used and target over time, and RAM where it moved, as lines of text.
 
 Owns: the drawing, nothing else; pure. One row of bars per domain for what it used and one for its
 target, all to one scale, so that rows may be compared.
@@ -17,16 +17,33 @@ COLUMNS_MAX = 60
 def tmem_chart(
     samples: Sequence[Sample], *, columns: int = COLUMNS_MAX, bars: str = BLOCKS
 ) -> list[str]:
-    """Lines for the samples of one policy; empty when there is nothing to draw.
+    """Lines for tmem of one policy's samples; empty when there is nothing to draw.
 
     A column holds the last value seen in its slice of time; blank before a domain's first sample
     and after its last. The full bar is the highest value of any row.
     """
+    return _chart(samples, columns, bars, ("used", "used_pages"), ("target", "target_pages"))
+
+
+def ram_chart(
+    samples: Sequence[Sample], *, columns: int = COLUMNS_MAX, bars: str = BLOCKS
+) -> list[str]:
+    """The same for RAM; empty where no domain's RAM moved."""
+    sizes: dict[str, set[int]] = {}
+    for sample in samples:
+        sizes.setdefault(sample.domain, set()).add(sample.ram_frames)
+    if all(len(own) <= 1 for own in sizes.values()):
+        return []
+    return _chart(samples, columns, bars, ("held", "ram_frames"), ("target", "ram_target_frames"))
+
+
+def _chart(samples: Sequence[Sample], columns: int, bars: str, *rows: tuple[str, str]) -> list[str]:
+    """``rows``: what each row of a domain is called, and the field of a sample it shows."""
     if not samples:
         return []
     start_s = min(sample.time_s for sample in samples)
     span_s = max(sample.time_s for sample in samples) - start_s
-    top = max(max(sample.used_pages, sample.target_pages) for sample in samples)
+    top = max(getattr(sample, of) for sample in samples for _, of in rows)
     names = sorted({sample.domain for sample in samples})
     width = max(map(len, names))
     lines = [f"full bar = {top:,} pages, {span_s:.1f} s from left to right"]
@@ -34,9 +51,9 @@ def tmem_chart(
         own = [sample for sample in samples if sample.domain == name]
         parts = ((sample.time_s - start_s) / (span_s or 1) for sample in own)
         slots = [min(columns - 1, int(part * columns)) for part in parts]
-        for what, of in (("used", "used_pages"), ("target", "target_pages")):
+        for what, of in rows:
             values = list(map(attrgetter(of), own))
-            label = f"{name if what == 'used' else '':<{width}} {what:<6}"
+            label = f"{name if what == rows[0][0] else '':<{width}} {what:<6}"
             if max(values) < 0:
                 lines.append(f"{label} no limit")
                 continue

@@ -288,7 +288,7 @@ def alone(scenario: Scenario, name: str) -> Scenario:
             resident = Size(workload.resident + ram - domain.ram)
             workload = msgspec.structs.replace(workload, resident=resident)
         domain = msgspec.structs.replace(domain, ram=ram, workload=workload)
-    return msgspec.structs.replace(scenario, domain=(domain,), policies=("greedy",))
+    return msgspec.structs.replace(scenario, domain=(domain,), policies=("greedy",), claim=())
 
 
 def without(scenario: Scenario, name: str) -> Scenario:
@@ -303,7 +303,7 @@ def without(scenario: Scenario, name: str) -> Scenario:
     )
     if not rest or len(rest) == len(scenario.domain):
         raise KeyError(name)
-    return msgspec.structs.replace(scenario, domain=rest)
+    return msgspec.structs.replace(scenario, domain=rest, claim=())
 
 
 def _at_once(domain: Domain) -> Domain:

@@ -4,6 +4,7 @@ Owns: the two forms of the report file, and ``print_report``, the only function 
 pure. Called by ``memcoord.commands``.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
@@ -14,8 +15,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from memcoord.testbed.report import headline
-from memcoord.testbed.report.chart import ASCII, BLOCKS, tmem_chart
+from memcoord.testbed.report import headline, verdict
+from memcoord.testbed.report.chart import ASCII, BLOCKS, ram_chart, tmem_chart
 from memcoord.testbed.report.results import PolicyResult, RunReport
 from memcoord.testbed.report.series import Sample
 
@@ -70,18 +71,19 @@ def plain_table(report: RunReport) -> list[str]:
 
 
 def charts(report: RunReport, samples: Sequence[Sample], *, unicode: bool) -> list[str]:
-    """tmem used and target over time, one chart per policy."""
+    """tmem used and target over time, one chart per policy, and one of RAM where it moved."""
     lines = []
     for policy in report.policies:
         own = [sample for sample in samples if sample.policy == policy.policy]
-        chart = tmem_chart(own, bars=BLOCKS if unicode else ASCII)
-        if chart:
-            lines += ["", f"tmem under {policy.policy}: {chart[0]}", *chart[1:]]
+        for what, draw in (("tmem", tmem_chart), ("RAM", ram_chart)):
+            chart = draw(own, bars=BLOCKS if unicode else ASCII)
+            if chart:
+                lines += ["", f"{what} under {policy.policy}: {chart[0]}", *chart[1:]]
     return lines
 
 
-def closing(report: RunReport) -> list[str]:
-    """The last lines: errors, the number of verified pages, the run directory."""
+def troubles(report: RunReport) -> list[str]:
+    """What went wrong, a line each."""
     lines = []
     for policy in report.policies:
         problems = [policy.error] if policy.error else []
@@ -90,11 +92,18 @@ def closing(report: RunReport) -> list[str]:
         lines += [f"{policy.policy}: {problem}" for problem in [*problems, *policy.notices]]
     if report.error:
         lines.append(report.error)
+    return lines
+
+
+def closing(report: RunReport) -> list[str]:
+    """The last lines: errors, the number of verified pages, the run directory, how to see it."""
+    lines = troubles(report)
     results = [result for policy in report.policies for result in policy.domains]
     verified = sum(result.pages_verified for result in results)
     verdict = "as far as the domains came" if report.exit_code else "all right"
     lines.append(f"{verified:,} pages verified byte by byte, {verdict}; {report.wall_s:.1f} s")
     lines.append(f"run directory: {report.run_dir}")
+    lines.append(f"as a page: memcoord report {shlex.quote(report.run_dir)}")
     return lines
 
 
@@ -108,7 +117,8 @@ def text_report(
     """``report.txt``, which a pipe gets too. ``last``: the final lines, those of ``closing``."""
     chart = charts(report, samples, unicode=unicode)
     end = closing(report) if last is None else last
-    first = [*headline.table(report), "", *headline.remarks(report), ""]
+    first = [*verdict.sentences(report), "", *headline.table(report), ""]
+    first += [*headline.remarks(report), ""]
     body = [*plain_table(report), "", *headline.EXPLAINED, *chart]
     return "\n".join([*first, *body, "", *end, ""])
 
@@ -129,7 +139,8 @@ def print_report(
     elif not console.is_terminal:
         sys.stdout.write(text_report(report, samples, unicode=unicode, last=last))
     else:
-        for line in [*headline.table(report), "", *headline.remarks(report), ""]:
+        said = [*verdict.sentences(report), "", *headline.table(report), ""]
+        for line in [*said, *headline.remarks(report), ""]:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for table in rich_tables(report):
             console.print(table)

@@ -18,6 +18,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ LONGEST_SOCKET = max(SOCKETS, key=len)
 MANIFEST_BYTES_MAX = 1 << 20
 RUNS_MAX = 10_000
 LAUNCHER = "launcher"
+#: Beside the directory of runs: links to runs that lie elsewhere, by time and scenario.
+ELSEWHERE = "elsewhere"
 SLUG_MAX = 12
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -188,6 +191,8 @@ def create(
         drop_lock(where / LOCK, lock)
         raise
     run.record_process(LAUNCHER, os.getpid())
+    if path:
+        _remember(name, where, base)
     if described:
         run.describe()
     return run
@@ -259,13 +264,57 @@ def live(path: Path, manifest: Manifest) -> bool:
 
 def newest_live(base: Path | None = None) -> Path:
     """The newest run that is still running; ConfigError when there is none."""
-    for path in runs(base):
-        try:
+    for path in every_run(base):
+        with suppress(RunDirError):
             if live(path, read_manifest(path)):
                 return path
-        except RunDirError:
-            continue
     raise ConfigError("--run-dir", f"no run is live below {base or default_base()}")
+
+
+def find(run: str | None, base: Path | None = None) -> Path:
+    """The run that is called so, lies there, or, if none is named, lives or ended last.
+
+    ConfigError when there is none.
+    """
+    if run is None:
+        with suppress(ConfigError):
+            return newest_live(base)
+        for path in every_run(base):
+            return path
+        raise ConfigError("RUN", f"no run is below {base or default_base()}")
+    given = Path(run)
+    if given.is_dir():
+        return given.absolute()
+    for path in every_run(base):
+        if path.name == run:
+            return path
+    raise ConfigError("RUN", f"{run!r} is no directory, and no run is called so")
+
+
+def every_run(base: Path | None = None) -> list[Path]:
+    """Those of ``runs``, and those that were given a directory elsewhere; newest first."""
+    home = base or default_base()
+    found = {path: path.name for path in runs(home)}
+    with suppress(OSError):
+        for link in (home.parent / ELSEWHERE).iterdir():
+            path = Path(os.readlink(link))
+            if (path / MANIFEST).is_file():
+                found.setdefault(path, link.name)
+    return sorted(found, key=lambda path: found[path], reverse=True)[:RUNS_MAX]
+
+
+def _remember(name: str, where: Path, base: Path | None) -> None:
+    """Have a run that lies elsewhere be found, and forget those that are gone; if it can be."""
+    with suppress(OSError, ConfigError):
+        home = base or default_base()
+        if where.parent == home:
+            return
+        links = home.parent / ELSEWHERE
+        links.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for link in list(links.iterdir()):
+            if not (Path(os.readlink(link)) / MANIFEST).is_file():
+                link.unlink()
+        (links / name).symlink_to(where)
 
 
 def _open_events(path: Path) -> int:

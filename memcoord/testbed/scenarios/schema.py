@@ -20,7 +20,14 @@ from backend.options import check_options
 from hypervisor import config
 from hypervisor.public.documents import decode_toml
 from hypervisor.public.errors import ConfigError
-from hypervisor.public.settings import DomainSettings, HostSettings, Name, common, convert
+from hypervisor.public.settings import (
+    NAME_CHARACTERS_MAX,
+    DomainSettings,
+    HostSettings,
+    Name,
+    common,
+    convert,
+)
 from hypervisor.public.units import AREA_BYTES
 from memcoord.testbed.runs import facts
 from memcoord.testbed.scenarios.overrides import apply
@@ -91,6 +98,7 @@ class Costs(msgspec.Struct, **_STRICT):
     fault_us: CostUs | None = None
     first_touch_us: CostUs | None = None
     call_us: CostUs | None = None
+    switch_us: CostUs | None = None
     tmem_get_us: CostUs | None = None
     tmem_put_us: CostUs | None = None
     tmem_refused_us: CostUs | None = None
@@ -221,6 +229,7 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
         slack_frames=scenario.slack.frames,
         tmem_max_pages=_pages(scenario.tmem),
         policy=policy,
+        scenario=scenario.name[:NAME_CHARACTERS_MAX],
         on_violation="kill",  # the launcher starts its domains: only that frees what they mapped
         **common(scenario, HostSettings),
         domains=tuple(

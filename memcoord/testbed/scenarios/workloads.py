@@ -18,21 +18,13 @@ from msgspec import Meta
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.sizes import Size, Wish
+from memcoord.testbed.scenarios.trace_files import (
+    SHIPPED_BLOCK_TRACES,
+    SHIPPED_TRACES,
+    TraceForm,
+    check_file,
+)
 
-#: Trace name -> file in ``memcoord/testbed/data``.
-SHIPPED_TRACES = {
-    "sort": "sort_k64.csv.xz",
-    "cc1": "cc1_k256.csv.xz",
-    "sqlite": "sqlite_k128.csv.xz",
-}
-#: The same for block traces.
-SHIPPED_BLOCK_TRACES = {
-    "cscope": "lirs_cs.csv.xz",
-    "multi3": "lirs_multi3.csv.xz",
-    "sprite": "lirs_sprite_60k.csv.xz",
-    "nt": "arc_p6_60k.csv.xz",
-}
-TRACE_SUFFIXES = (".csv", ".csv.xz", ".csv.zst")
 PAGES_MAX = 1 << 22
 REFERENCES_MAX = 1 << 32
 #: Edges of a graph, which its program holds.
@@ -50,11 +42,12 @@ RecordBytes = Annotated[int, Meta(ge=1, le=FRAME_BYTES, description="bytes")]
 PauseS = Annotated[float, Meta(ge=0, le=60.0, description="seconds")]
 Small = Annotated[int, Meta(ge=1, le=1024)]
 
-_STRICT: dict[str, Any] = {"frozen": True, "forbid_unknown_fields": True, "tag_field": "kind"}
+_OF_KIND: dict[str, Any] = {"forbid_unknown_fields": True, "tag_field": "kind"}
+_STRICT: dict[str, Any] = {"frozen": True, **_OF_KIND}
 
 
-class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
-    """Replay a page-reference trace ``repeat`` times.
+class PageTraceWorkload(TraceForm, frozen=True, **_OF_KIND, tag="page-trace"):
+    """Replay a page-reference trace ``repeat`` times: a shipped one, or a file of one's own.
 
     With ``program_file`` the pages of the program itself are mapped from a file and cached in
     cleancache; without, every page is anonymous and is swapped. Rounds begin at ``phase``, a
@@ -69,12 +62,13 @@ class PageTraceWorkload(msgspec.Struct, **_STRICT, tag="page-trace"):
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
-        problem = check_trace(self.trace)
+        problem = check_file(self.trace, SHIPPED_TRACES)
         yield "trace", not problem, problem
+        yield from self.form_wishes()
 
 
-class BlockTraceWorkload(msgspec.Struct, **_STRICT, tag="block-trace"):
-    """Read file pages in the order of a shipped trace or any CSV file with a column ``page``.
+class BlockTraceWorkload(TraceForm, frozen=True, **_OF_KIND, tag="block-trace"):
+    """Read file pages in the order of a shipped trace or of a file of one's own.
 
     All pages are clean and cached in cleancache. ``references`` 0 is the whole file.
     """
@@ -86,8 +80,9 @@ class BlockTraceWorkload(msgspec.Struct, **_STRICT, tag="block-trace"):
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
-        problem = "" if self.file in SHIPPED_BLOCK_TRACES else _check_file(self.file)
+        problem = check_file(self.file, SHIPPED_BLOCK_TRACES)
         yield "file", not problem, problem
+        yield from self.form_wishes()
 
 
 class UsememWorkload(msgspec.Struct, **_STRICT, tag="usemem"):
@@ -266,20 +261,6 @@ def files_of(workload: Workload) -> list[str]:
     """Files of the user that the workload's process reads."""
     named = (getattr(workload, key, "") for key in ("trace", "file"))
     return [str(Path(name).absolute()) for name in named if name and Path(name).is_file()]
-
-
-def check_trace(name: str) -> str:
-    """Empty when ``name`` names a shipped trace or a file of one, else what is wrong with it."""
-    if name in SHIPPED_TRACES:
-        return ""
-    if not name.endswith(TRACE_SUFFIXES):
-        files = " or ".join(TRACE_SUFFIXES)
-        return f"{name!r} is neither one of {', '.join(SHIPPED_TRACES)} nor a {files} file"
-    return _check_file(name)
-
-
-def _check_file(name: str) -> str:
-    return "" if Path(name).is_file() else f"no file {name!r}"
 
 
 def _pages(key: str, size: Size) -> Wish:

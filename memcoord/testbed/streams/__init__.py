@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hypervisor.public.errors import ConfigError
 from memcoord.testbed.scenarios import workloads
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.streams.block_trace import block_trace
@@ -63,9 +64,17 @@ def length_of(workload: workloads.Workload, seed: int) -> int:
 def lengths_of(
     scenario: "Scenario", length: Callable[[workloads.Workload, int], int] = length_of
 ) -> dict[str, int]:
-    """``length`` of each domain of a scenario, by name; it may remember what it has told."""
-    seed = scenario.seed
-    return {one.name: length(one.workload, domain_seed(seed, one.name)) for one in scenario.domain}
+    """``length`` of each domain of a scenario, by name; it may remember what it has told.
+
+    ConfigError, which names the domain, for a stream that cannot be made.
+    """
+    lengths = {}
+    for one in scenario.domain:
+        try:
+            lengths[one.name] = length(one.workload, domain_seed(scenario.seed, one.name))
+        except ConfigError as error:
+            raise ConfigError(f"domain {one.name}: {error.key}", error.why) from None
+    return lengths
 
 
 def domain_seed(seed: int, domain: str) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from memcoord.testbed.scenarios.workloads import BurstsWorkload, DemandSeriesWorkload
 from memcoord.testbed.streams.references import skewed
 from memcoord.testbed.streams.stream import Stream, anonymous
-from memcoord.testbed.streams.table import shipped_table
+from memcoord.testbed.traces.table import shipped_table
 
 EXCERPT = "bitbrains_excerpt.csv.xz"
 #: By the ``source`` of a workload.

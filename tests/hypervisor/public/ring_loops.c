@@ -3,6 +3,7 @@
  * Every sleep has `liveness_ns` as its bound: a lost wake-up is MC_ETIMEOUT, never a hang.
  */
 #include "bell.h"
+#include "latency.h"
 #include "ring.h"
 
 #include <errno.h>
@@ -31,7 +32,20 @@ struct loop {
 
 int loop_front(struct loop *loop);
 int loop_back(struct loop *loop);
+/* latency.h, for a caller that is no C. */
+uint32_t latency_bucket(uint64_t ns);
+void latency_note(uint32_t *counts, uint64_t path, uint64_t ns);
 /* cdef-end */
+
+uint32_t latency_bucket(uint64_t ns)
+{
+    return mc_latency_bucket(ns);
+}
+
+void latency_note(uint32_t *counts, uint64_t path, uint64_t ns)
+{
+    mc_latency_note(counts, path, ns);
+}
 
 #define ANSWER(id) ((int64_t)((id) * 7 + 1))
 

@@ -18,7 +18,6 @@ from hypervisor.public.messages import (
     AttachRequest,
     BadMessage,
     Message,
-    Publication,
     Refused,
     Reply,
     Request,
@@ -40,14 +39,6 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Refused, st.just(VERSION), TEXTS, TEXTS),
     st.builds(Request, st.just(VERSION), WIRE_INTS, TEXTS, ARGS),
     st.builds(Reply, st.just(VERSION), WIRE_INTS, TEXTS, RESULTS),
-    st.builds(
-        Publication,
-        st.just(VERSION),
-        WIRE_INTS,
-        WIRE_INTS,
-        st.dictionaries(TEXTS, WIRE_INTS, max_size=3),
-        st.lists(ARGS, max_size=2),
-    ),
 )
 SAMPLES: list[Message] = [
     AttachRequest(VERSION, "vm1", 4096),
@@ -55,7 +46,6 @@ SAMPLES: list[Message] = [
     Refused(VERSION, "full", "no memory"),
     Request(VERSION, 7, "mem-set", {"domain": "vm1", "target_frames": 512}),
     Reply(VERSION, 7, "", {"ok": True}),
-    Publication(VERSION, 3, 10**12, {"free_frames": 5}, [{"name": "vm1"}]),
 ]
 
 
@@ -139,8 +129,6 @@ def test_a_field_of_a_wrong_type_is_refused(message: Message) -> None:
             continue  # whatever the operation answers
         for wrong in (None, 1.0, 1.5, b"bytes", [1], True, {1: 2}):
             raw = wire(message)
-            if name == "domains" and wrong == [1]:
-                wrong = "text"
             raw[position] = wrong
             with pytest.raises(BadMessage):
                 decode(msgpack.packb(raw))
@@ -191,3 +179,26 @@ def test_each_operation_takes_exactly_its_arguments(op: str) -> None:
 @pytest.mark.parametrize("op", ["", "PING", "ping ", "mem_set", "__class__"])
 def test_an_unknown_operation_is_named(op: str) -> None:
     assert repr(op) in check_args(Request(VERSION, 1, op, {}))
+
+
+def alike(count: int) -> list[dict[str, Any]]:
+    return [
+        {"name": f"vm{n}", "free_frames": n, "pools": [{"a": 1}, {"a": n}]} for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("result", [alike(0), alike(1), alike(3), [{"a": 1}, {"b": 1}], [{}, {}]])
+def test_records_with_the_same_fields_travel_as_a_table(result: Any) -> None:
+    message = Reply(VERSION, 1, "", {"domains": result})
+    data = encode(message)
+    assert decode(data) == message
+    assert data.count(b"free_frames") == min(len(result), 1) * (
+        "name" in result[0] if result else 0
+    )
+
+
+@pytest.mark.parametrize("rows", [[[1]], [[1, 2, 3]], [7], 7])
+def test_a_table_that_does_not_fit_its_columns_is_a_bad_message(rows: Any) -> None:
+    table = {"\0columns": ["a", "b"], "\0rows": rows}
+    with pytest.raises(BadMessage):
+        decode(msgpack.packb(["reply", VERSION, 1, "", table]))

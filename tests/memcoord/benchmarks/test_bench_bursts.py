@@ -19,11 +19,11 @@ from memcoord.benchmarks.bursts import bench as bursts
 from memcoord.benchmarks.bursts import demand as series_of
 from memcoord.benchmarks.bursts.bench import CANDIDATES, LIMITS_NS, MISSED_NS
 from memcoord.benchmarks.bursts.demand import PEAK_AREAS, SERIES, SPAN_S, bounded, demand
-from memcoord.benchmarks.figures import Axis, Figure, Line, NoFigures, svg
 from memcoord.benchmarks.harness import Row, Sheet
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.mechanisms.stage import Stage
 from memcoord.commands.bench import write_page
+from memcoord.testbed.report.figures import Axis, Figure, Line, NoFigures, svg
 from memcoord.testbed.runs import rundir
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.process]

@@ -14,7 +14,6 @@ import pytest
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks import tables
-from memcoord.benchmarks.figures import svg
 from memcoord.benchmarks.policies import split, views
 from memcoord.benchmarks.policies.bench import (
     COST_SETS,
@@ -29,6 +28,7 @@ from memcoord.benchmarks.sweep.cell import BEST_STATIC, Cell, Result
 from memcoord.benchmarks.sweep.local import Outcome, Outcomes
 from memcoord.benchmarks.sweep.run import Run
 from memcoord.commands.bench import bench
+from memcoord.testbed.report.figures import svg
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.scenarios.schema import shipped
 

@@ -71,7 +71,14 @@ def test_json_names_the_worst_level() -> None:
     good, bad = doctor.Check("a", "1", "ok", "m"), doctor.Check("b", "2", "bad", "m")
     assert doctor.to_json([good])["worst"] == "ok"
     assert doctor.to_json([good, bad])["worst"] == "bad"
-    assert len(doctor.lines([good, bad])) == 2
+    assert len(doctor.lines([good, bad])) == 4
+
+
+@pytest.mark.parametrize("width", [60, 80, 132])
+def test_lines_are_no_longer_than_the_terminal(width: int) -> None:
+    """But for a single word, as a path is one."""
+    for line in doctor.lines(doctor.diagnose(), width):
+        assert len(line) <= width or len(line.split()[-1]) > width - 30, line
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_check_names_the_clause_and_the_input(memcoord: Command, tmp_path: Path)
     failing = next(index for index, line in enumerate(lines) if line.startswith("FAIL"))
     assert lines[failing].split()[:2] == ["FAIL", "nonsense"]
     assert "on no time has passed: View.of(" in lines[failing + 1]
-    assert lines[-1] == "broken.py:Broken breaks 1 of 11 clauses"
+    assert lines[-1] == "broken.py:Broken breaks 1 of 12 clauses"
 
 
 def test_check_answers_one_json_object(memcoord: Command, tmp_path: Path) -> None:

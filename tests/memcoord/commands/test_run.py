@@ -31,6 +31,7 @@ LIMIT_S = 60.0
 HYPERVISOR = """
     import os, pathlib, signal, sys, time
     import zmq
+    from hypervisor.public import feed
     from hypervisor.public.messages import *
     from memcoord.testbed.runs.launcher import end_with_parent
 
@@ -58,7 +59,11 @@ HYPERVISOR = """
         host = {"tmem_capacity_pages": 64}
         if mode == "policy fails":
             host["policy_faults"] = tick
-        stats.send(encode(Publication(VERSION, tick, tick, host=host, domains=[domain])))
+        now_ns, columns = time.monotonic_ns(), [[*host], [*domain], [], []]
+        hello = feed.Hello(2, now_ns, now_ns, "1", "main", "greedy", 20, 4096, 0, *columns)
+        one = feed.Tick(2, now_ns, tick, 0, 1, [*host.values()], [[*domain.values()]])
+        for data in (*feed.encode(hello), *feed.encode(one)):
+            stats.send(data)
         if stats.poll(0):
             stats.recv()  # who subscribed gets the next one
             subscribed = tick
@@ -112,6 +117,7 @@ GUEST = """
         stand_at(held_at(references))
     while not is_quick and not pathlib.Path(config["directory"], "published").exists():
         time.sleep(0.01)
+    time.sleep(0 if is_quick else 0.1)  # a few ticks of its own
     print(json.dumps(dict(references=4, faults=3, tmem_hits=2, swap_ins=1, swap_outs=1,
                           failed_puts=1, pages_verified=2, begin_s=begin_s,
                           run_s=time.monotonic() - begin_s if is_quick else 0.25)))

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from hypervisor.config import HypervisorConfig
+from hypervisor.public.errors import ConfigError
 from memcoord.commands.run import RunOptions, run_command
 from memcoord.testbed.live.hypervisor_main import serve
 from memcoord.testbed.report.results import DomainResult, PolicyResult
 from memcoord.testbed.runs.launcher import Interrupts
 from memcoord.testbed.runs.rundir import RunDir, RunDirError
+from memcoord.testbed.streams import lengths_of
 
 MIN_POLICY = "class Mine:\n    def plan(self, view): ...\n"
 
@@ -131,3 +133,16 @@ def test_ctrl_c_that_an_import_swallows_still_ends_the_hypervisor(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_stream_that_cannot_be_made_leaves_no_run_behind(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def length(*_: object) -> int:
+        raise ConfigError("workload.repeat", "makes more than that")
+
+    monkeypatch.setattr("memcoord.commands.run.lengths_of", lengths_of)
+    monkeypatch.setattr("memcoord.commands.run.length_of", length)
+    with pytest.raises(ConfigError, match=r"domain vm1: workload\.repeat: makes more"):
+        run()
+    assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sim_scenarios import contest
 
+import memcoord
 from hypervisor.public.errors import ConfigError
 from memcoord.simulation import Env
 from memcoord.simulation.env import FEATURES
@@ -97,3 +98,15 @@ def test_an_agent_that_climbs_finds_who_needs_memory() -> None:
         best, shares = found, moved
     assert best > 0.9 * first  # rewards are negative
     assert best > first
+
+
+def test_gymnasium_itself_takes_it_for_an_environment() -> None:
+    checker = pytest.importorskip("gymnasium.utils.env_checker")
+    environment = memcoord.Env(contest(), seed=3)
+    checker.check_env(environment, skip_render_check=True)
+    plain = Env(contest(), seed=3)
+    assert (environment.reset(seed=5)[0] == plain.reset(seed=5)[0]).all()
+    shares = np.array([0.2, 0.3, 0.5], np.float32)
+    for ours, theirs in zip(environment.step(shares), plain.step(shares), strict=True):
+        np.testing.assert_equal(ours, theirs)
+    environment.close()

@@ -17,7 +17,7 @@ from memcoord.benchmarks.policies.replay_speed import (
     measure_speed,
     write_requests,
 )
-from memcoord.simulation.caches import lru, second_chance
+from memcoord.simulation.caches import fifo, lru, second_chance
 from memcoord.simulation.caches.reuse import curve, histogram, sample, sampled_curve
 from memcoord.simulation.caches.trace import load, number
 
@@ -26,6 +26,8 @@ streams = st.lists(st.integers(0, 40), max_size=400).map(lambda pages: np.array(
 PAGES = 41
 ERROR_MAX = 0.02  # of SHARDS, mean over the curve
 LIBCACHESIM_SHARES = (0.01, 0.2, 0.7)
+#: What libCacheSim calls a replacement -> our replay.
+REPLAYS = {"LRU": lru.replay, "FIFO": fifo.replay, "Clock": second_chance.replay}
 
 
 def plain_lru(pages: Stream, cache_pages: int) -> int:
@@ -62,6 +64,18 @@ def plain_second_chance(pages: Stream, cache_pages: int) -> int:
     return misses
 
 
+def plain_fifo(pages: Stream, cache_pages: int) -> int:
+    queue: deque[int] = deque()
+    misses = 0
+    for page in pages.tolist():
+        if page not in queue:
+            misses += 1
+            queue.append(page)
+            if len(queue) > cache_pages:
+                queue.popleft()
+    return misses
+
+
 def zipf(references: int, page_count: int, exponent: float, seed: int) -> Stream:
     """Pages drawn by popularity rank ** -exponent, popular ones spread over the numbers."""
     random = np.random.default_rng(seed)
@@ -80,6 +94,11 @@ def test_lru_misses_are_those_of_a_list(pages: Stream, cache_pages: int) -> None
 def test_second_chance_misses_are_those_of_a_queue(pages: Stream, cache_pages: int) -> None:
     expected = plain_second_chance(pages, cache_pages)
     assert second_chance.replay(pages, PAGES, cache_pages) == expected
+
+
+@given(streams, st.integers(0, 45))
+def test_fifo_misses_are_those_of_a_queue(pages: Stream, cache_pages: int) -> None:
+    assert fifo.replay(pages, PAGES, cache_pages) == plain_fifo(pages, cache_pages)
 
 
 @given(streams)
@@ -110,7 +129,7 @@ def test_a_stream_nobody_may_write_is_fine() -> None:
 
 @pytest.mark.parametrize(("pages", "cache_pages"), [([0, 3], 1), ([-1], 1), ([0], -1)])
 def test_what_cannot_be_is_refused(pages: list[int], cache_pages: int) -> None:
-    for replay in (lru.replay, second_chance.replay):
+    for replay in (lru.replay, fifo.replay, second_chance.replay):
         with pytest.raises(ValueError, match=r"cannot be|is not in 0\.\.2"):
             replay(np.array(pages, np.int32), 3, cache_pages)
 
@@ -160,20 +179,14 @@ def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
 
 @pytest.mark.parametrize("name", ["cc1", "sort", "sqlite"])
 def test_misses_are_libcachesims(name: str, tmp_path: Path) -> None:
-    module = pytest.importorskip("libcachesim")
+    pytest.importorskip("libcachesim")
     trace = load(name)
     path = tmp_path / "trace"
     write_requests(trace.ids, path)
-    kind = module.TraceType.ORACLE_GENERAL_TRACE
-    for share in LIBCACHESIM_SHARES:
+    for share, (kind, ours) in itertools.product(LIBCACHESIM_SHARES, REPLAYS.items()):
         size = max(int(share * trace.page_count), 2)
-        assert libcachesim_misses(path, len(trace), size)[0] == lru.replay(
-            trace.pages, trace.page_count, size
-        )
-        reader = module.TraceReader(str(path), kind, module.ReaderInitParam(ignore_obj_size=True))
-        ratio, _ = module.Clock(cache_size=size).process_trace(reader)
-        ours = second_chance.replay(trace.pages, trace.page_count, size)
-        assert round(ratio * len(trace)) == ours
+        theirs = libcachesim_misses(path, len(trace), size, kind)[0]
+        assert theirs == ours(trace.pages, trace.page_count, size)
 
 
 def test_speed_is_measured_on_the_same_misses() -> None:
@@ -191,13 +204,14 @@ def test_real_traces_against_libcachesim_and_shards(data_dir: Path, tmp_path: Pa
     pytest.importorskip("libcachesim")
     files = sorted((data_dir / "block").glob("*.csv.xz"))
     assert files
-    for file, share in itertools.product(files, (0.05, 0.5)):
+    for file in files:
         trace = load(str(file))
-        size = max(int(share * trace.page_count), 1)
         path = tmp_path / file.name
         write_requests(trace.ids, path)
-        ours = lru.replay(trace.pages, trace.page_count, size)
-        assert libcachesim_misses(path, len(trace), size)[0] == ours
+        for share, (kind, ours) in itertools.product((0.05, 0.5), REPLAYS.items()):
+            size = max(int(share * trace.page_count), 1)
+            theirs = libcachesim_misses(path, len(trace), size, kind)[0]
+            assert theirs == ours(trace.pages, trace.page_count, size), (file.name, kind, size)
     trace = load(str(data_dir / "block" / "arc_oltp.csv.xz"))
     exact = curve(histogram(trace.pages, trace.page_count))
     error = np.abs(sampled_curve(trace.pages, trace.page_count, 0.01) - exact).mean() / len(trace)

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hypervisor.public.errors import ConfigError
 from memcoord.__main__ import main
 from memcoord.simulation.caches.trace import Trace, load, trace_of
-from memcoord.testbed.streams.table import Table
+from memcoord.testbed.traces.table import Table
 
 FIELD = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
-ROWS = st.lists(st.tuples(st.integers(0, 2**63), FIELD, FIELD), min_size=1, max_size=30)
+ROWS = st.lists(st.tuples(st.integers(0, 2**64 - 1), FIELD, FIELD), min_size=1, max_size=30)
 LOOP = "page\n" + "1\n2\n3\n" * 5
 
 
@@ -91,7 +91,11 @@ def test_these_are_two_references_to_page_seven(text: str) -> None:
         ("page\n1 2\n", "line 2"),
         ("a,page\n1,2\n1\n", "line 3: '1' has no page"),
         ("a,page\n1,\n", "line 2"),
-        (f"page\n{2**63}\n{2**63 + 1}\n", "line 3"),
+        ("t,page\n1,2\n2,x\n", "3: '2,x' has no page of 0 to 2**64 - 1 in its column 'page'"),
+        (f"page\n{2**64 - 1}\n{2**64}\n", "line 3"),
+        ("page\n0x\n", "line 2"),
+        ("page\n00x1\n", "line 2"),
+        ("page\n0x1g\n", "line 2"),
         ("page\n" + "9" * 30, "line 2"),
         (f"page\n{2**64}\n", "line 2"),
         (f"page\n{2**64 + 5}\n", "line 2"),
@@ -163,18 +167,18 @@ def test_the_command_answers_with_the_points_asked_for(
     assert result["shards"]["mean_absolute_error"] == 0
 
 
-def test_second_chance_is_an_option(
+def test_other_replacements_are_options(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "t.csv"
     file.write_text("page\n1\n2\n3\n3\n2\n1\n4\n1\n")
     misses = []
-    for kind in ("lru", "second-chance"):
+    for kind in ("lru", "second-chance", "clock", "fifo"):
         arguments = ("--trace", str(file), "--cache-pages", "3", "--json", "--replacement", kind)
         misses.append(
             json.loads(memcoord_sim(monkeypatch, capsys, *arguments)[1])["points"][0]["misses"]
         )
-    assert misses == [4, 5]  # only LRU knows that 1 was last of the three
+    assert misses == [4, 5, 5, 5]  # only LRU knows that 1 was last of the three
 
 
 def test_without_json_it_is_a_table(
@@ -200,7 +204,18 @@ def test_without_json_it_is_a_table(
         (["--trace", "sqlite", "--shards", "2"], "--shards"),
         (["--trace", "sqlite", "--policy", "greedy"], "--trace"),
         (["--trace", "sqlite", "--seed", "1"], "--trace"),
-        (["--trace", "sqlite", "--replacement", "fifo"], "second-chance"),
+        (["--trace", "sqlite", "--replacement", "arc"], "none of lru, fifo, clock"),
+        (["--trace", "sqlite", "--format", "txt"], "--format: must be one of"),
+        (["--trace", "sqlite", "--columns", "pgae=1"], "--columns: 'pgae' is no column of ours"),
+        (["--trace", "sqlite", "--columns", "page="], "--columns: page = ''"),
+        (["--trace", "sqlite", "--columns", "page=1,page=2"], "--columns: page is given twice"),
+        (["--trace", "sqlite", "--page-size", "4 kB"], "--page-size"),
+        (["--trace", "sqlite", "--format", "vscsi", "--page-size", "4096"], "--page-size: vscsi"),
+        (
+            ["--trace", "sqlite", "--format", "lackey", "--columns", "1"],
+            "--columns: rows of lackey",
+        ),
+        (["--format", "lackey"], "--trace"),
         (["--cache-pages", "10"], "--trace"),
     ],
 )

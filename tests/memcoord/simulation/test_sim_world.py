@@ -14,8 +14,8 @@ from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_FRAMES
 from memcoord.benchmarks.sweep.worlds import as_toml
 from memcoord.commands.simulate import SimulateOptions, simulate_command
-from memcoord.simulation import world
-from memcoord.simulation.record import Track
+from memcoord.simulation import record, world
+from memcoord.simulation.record import Ticks, Track
 from memcoord.simulation.world import World, simulate
 from memcoord.testbed.report.results import (
     CRASHED,
@@ -79,9 +79,12 @@ def test_memory_is_conserved_at_every_tick(policy: str) -> None:
 
 
 def test_who_comes_late_is_starved_by_greedy_only() -> None:
-    """The three do the same work, so their times compare as their slowdowns do."""
+    """The three do the same work, so their times compare as their slowdowns do.
+
+    Where pages from tmem are cheap: where each waits for a service, being starved costs less.
+    """
     for policy in POLICIES:
-        found = run_times(simulate(contest(), policy))
+        found = run_times(simulate(contest(cost_set="kernel-like"), policy))
         assert policy != "greedy" or found["vm3"] == max(found.values())
         unfairness = found["vm3"] / min(found.values())
         assert (unfairness > 1.5) == (policy == "greedy"), policy
@@ -339,11 +342,11 @@ def test_the_command_answers_the_same_json(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_default_demo_shows_what_it_claims(capsys: pytest.CaptureFixture[str]) -> None:
     policies = ["greedy", "smart-alloc:P=2"]
-    assert simulate_command(None, SimulateOptions(policies, True, seeds="4", alone=False)) == 0
+    assert simulate_command(None, SimulateOptions(policies, True, seeds="6", alone=False)) == 0
     report = msgspec.json.decode(capsys.readouterr().out)
     spared, pays = report["claims"]
     assert spared["is_shown"], report["claims"]
-    # Who pays differs so much between seeds that four do not always show it.
+    # Who pays differs so much between seeds that six do not always show it.
     assert pays["is_shown"] or float(pays["why"].split()[0].removeprefix("x")) > 1.2, pays
     assert any("usemem" in note for note in report["notes"])
 
@@ -401,3 +404,20 @@ def test_a_scenario_without_randomness_says_so_and_is_run_once(
 def usemem() -> dict[str, Any]:
     steps = {"step": "1 MiB", "most": "2 MiB", "sweeps": 1}
     return {"kind": "usemem", "resident": "200 pages", **steps}
+
+
+def test_a_long_run_keeps_fewer_ticks_and_all_of_its_course(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, thin = Ticks("fallow"), Ticks("fallow")
+    simulate(contest(), "smart-alloc", recorder=whole)
+    monkeypatch.setattr(record, "ROWS_MAX", 10)
+    monkeypatch.setattr(record, "DECISIONS_MAX", 5)
+    simulate(contest(), "smart-alloc", recorder=thin)
+    all_of, some = whole.columns(), thin.columns()
+    assert 0 < len(some["tick"]) <= 10 + 3
+    chosen = np.isin(all_of["tick"], some["tick"])
+    for name, values in all_of.items():
+        assert (values[chosen] == some[name]).all(), name
+    assert thin.decided[:5] == whole.decided[:5]
+    assert [row.get("more", False) for row in thin.decided] == [False] * 5 + [True]

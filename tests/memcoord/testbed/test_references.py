@@ -30,7 +30,7 @@ from memcoord.testbed.scenarios.workloads import (
     Workload,
 )
 from memcoord.testbed.streams import references as made
-from memcoord.testbed.streams import stream_of, table
+from memcoord.testbed.streams import stream_of
 from memcoord.testbed.streams.references import (
     Cursor,
     Part,
@@ -41,6 +41,7 @@ from memcoord.testbed.streams.references import (
     merged,
     merged_parts,
 )
+from memcoord.testbed.traces import table, unpacked
 
 MIB = 1 << 20
 R = Size(MIB)
@@ -153,7 +154,7 @@ def test_references_that_are_counted_are_held_where_they_are_few(
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read in blocks of a few rows, and nothing is held."""
-    monkeypatch.setattr(table, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(unpacked, "BLOCK_BYTES", 5)
     monkeypatch.setattr(made, "HELD_REFERENCES", 3)
     monkeypatch.setattr(made, "PART_REFERENCES", 4)
 

@@ -15,11 +15,11 @@ from frontend._guest import lib as guest
 from hypervisor.public.errors import ConfigError
 from memcoord.testbed.guests._content import ffi, lib
 from memcoord.testbed.guests.replay import NAP_S, Replay, WrongContent, pieces
-from memcoord.testbed.scenarios.workloads import SHIPPED_TRACES
+from memcoord.testbed.scenarios.trace_files import SHIPPED_TRACES
 from memcoord.testbed.streams.page_trace import load_trace, parse_trace
 from memcoord.testbed.streams.references import cyclic, held
 from memcoord.testbed.streams.stream import Stream, anonymous
-from memcoord.testbed.streams.table import Table
+from memcoord.testbed.traces.table import Table
 
 PAGE_BYTES = 4096
 FRAMES = 3
@@ -210,7 +210,6 @@ def test_pages_of_the_program_are_verified_from_the_start(
     ("lines", "what"),
     [
         ([], "first line"),
-        (["page,flags", "1,2"], "no column 'dt'"),
         (["page,dt,flags"], "no rows"),
         (["page,dt,flags", "1,2"], "line 2"),
         (["page,dt,flags", "1,1,0", "x,1,0"], "line 3"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from memcoord.testbed.report.chart import ASCII, BLOCKS, tmem_chart
+from memcoord.testbed.report.chart import ASCII, BLOCKS, ram_chart, tmem_chart
 from memcoord.testbed.report.printed import (
     closing,
     json_report,
@@ -116,6 +117,20 @@ def test_chart_is_blank_outside_a_domains_life_and_steady_between_ticks() -> Non
     samples += [sample(4, 100, domain="vm3"), sample(6, 100, domain="vm3")]
     lines = tmem_chart(samples, columns=10, bars=ASCII)
     assert bars_of(lines[3]) == "    @@@   "
+
+
+def test_ram_is_drawn_where_it_moved_and_only_there() -> None:
+    still = [replace(sample(n, 5), ram_frames=512, ram_target_frames=512) for n in range(3)]
+    assert ram_chart(still) == []
+    moved = [*still, replace(sample(3, 5), ram_frames=1024, ram_target_frames=2048)]
+    header, held, target = ram_chart(moved, columns=4, bars=ASCII)
+    assert "2,048" in header
+    assert held.startswith("vm1 held")
+    assert held.endswith("max 1,024")
+    assert target.endswith("max 2,048")
+    report = report_of(PolicyResult(policy="greedy", domains=[result("vm1", 1.0)]))
+    assert "RAM under greedy" in text_report(report, moved)
+    assert "RAM under greedy" not in text_report(report, still)
 
 
 def test_the_smallest_use_can_be_seen() -> None:

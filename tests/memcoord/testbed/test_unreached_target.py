@@ -38,7 +38,7 @@ def ls_of(host: Host) -> str:
     rows = [{name: row[name] for name in ("name", *STANDING)} for row in domains_of(host)]
     run = {"run": "r", "state": "live", "started": "", "problem": "", "restarts": 0}
     run |= {"domains": rows}
-    return "\n".join(run_lines([run]))
+    return " ".join(" ".join(run_lines([run])).split())  # as it is read, whatever the width
 
 
 def domains_of(host: Host) -> list[dict[str, Any]]:

@@ -1,0 +1,294 @@
+"""``memcoord top``: who has how much memory, who is starved, what the policy does, what it costs.
+
+Owns: the loop that reads, draws and listens to keys, and the terminal meanwhile. It is a subscriber
+as any other: it can neither slow the hypervisor nor ask it for anything. On a terminal it draws
+until ``q``; into a pipe it writes one look and ends. A run that is over shows its end.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from hypervisor.public.errors import ConfigError, PeerGone
+from memcoord.commands import EXIT_FAILED, tell
+from memcoord.testbed.runs import facts, rundir
+from memcoord.testbed.watch.ended import history_of
+from memcoord.testbed.watch.frame import SORTS, Frame, frame_of
+from memcoord.testbed.watch.history import WINDOW_S, History
+from memcoord.testbed.watch.reader import FeedReader
+from memcoord.testbed.watch.screen import screen
+
+DELAY_S = 0.5
+#: Drawing takes longer the more domains there are: above so many, once a second at most.
+MANY_DOMAINS, MANY_DELAY_S = 16, 1.0
+#: A first look waits for as many ticks as rates need, and no longer than this.
+FIRST_S = 10.0
+#: How often the manifest is asked whether a silent run is over.
+OVER_S = 1.0
+BATCH_COLUMNS, BATCH_LINES = 80, 50
+KEY_BYTES = 32
+HELP = "q quit   s sort   up/down choose   Enter open or close   p pause   ? help"
+#: What stands for the blocks where a terminal has no Unicode.
+PLAIN = str.maketrans("█▓▒░┃·▁▂▃▄▅▆▇", "#=+.|...:-=+*")
+
+
+@dataclass(frozen=True)
+class TopOptions:
+    """Options of the command line. ``times`` None: once into a pipe, without end on a terminal."""
+
+    batch: bool = False
+    times: int | None = None
+    delay_s: float = DELAY_S
+    sort: str = "starved"
+    domain: str = ""
+    as_json: bool = False
+
+
+@dataclass
+class Looking:
+    """What the person at the keys has chosen."""
+
+    sort: str
+    opened: str = ""
+    chosen: str = ""
+    is_paused: bool = False
+    has_help: bool = False
+    is_over: bool = False
+
+    def press(self, keys: bytes, names: list[str]) -> None:
+        """Act upon what was typed; ``names`` of the domains as they are shown."""
+        named = {b"\x1b[A": b"k", b"\x1b[B": b"j", b"\r": b"\n", b"\x1b": b"c", b"\x03": b"q"}
+        match named.get(keys, keys[:1]):
+            case b"q":
+                self.is_over = True
+            case b"s":
+                self.sort = SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
+            case b"p":
+                self.is_paused = not self.is_paused
+            case b"?":
+                self.has_help = not self.has_help
+            case b"k" | b"j" as way if names:
+                at = names.index(self.chosen) if self.chosen in names else -1 if way == b"j" else 0
+                self.chosen = names[(at + (1 if way == b"j" else -1)) % len(names)]
+                self.opened = self.chosen if self.opened else ""
+            case b"\n" if names:
+                self.chosen = self.chosen if self.chosen in names else names[0]
+                self.opened = "" if self.opened else self.chosen
+            case b"c":
+                self.opened = ""
+
+
+class Watched:
+    """A run as it can be seen: live, or its end."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.history, self.ended = place, History(), ""
+        self._asked_s = 0.0
+
+    def read(self, reader: FeedReader, wait_s: float) -> None:
+        """Take what has come by ``wait_s`` from now."""
+        reader.follow()
+        for message in reader.read(round(wait_s * 1000)):
+            self.history.hear(message)
+
+    def frame(self, looking: Looking) -> Frame | None:
+        """A look at it now; None before the first tick."""
+        last = self.history.last
+        now_ns = time.monotonic_ns()
+        if self.ended and last is not None:
+            now_ns = last.monotonic_ns
+        return frame_of(
+            self.history,
+            now_ns,
+            sort=looking.sort,
+            opened=looking.opened,
+            busy="" if self.ended else _busy(),
+            title=self.place.name,
+        )
+
+    def ask_whether_it_is_over(self, now_s: float) -> bool:
+        """Look at the manifest, now and then; a run that ended shows what it left."""
+        if self.ended or now_s - self._asked_s < OVER_S:
+            return bool(self.ended)
+        self._asked_s = now_s
+        self.ended = state_of_ended(self.place)
+        if self.ended and self.history.last is None:
+            self.history = history_of(self.place) or self.history
+        return bool(self.ended)
+
+
+def state_of_ended(place: Path) -> str:
+    """How the run in ``place`` ended; empty while it lives, or where no manifest says."""
+    try:
+        manifest = rundir.read_manifest(place)
+        if rundir.live(place, manifest):
+            return ""
+    except rundir.RunDirError:
+        return ""
+    return "dead" if manifest.state == "running" else f"{manifest.state}"
+
+
+def _busy() -> str:
+    load, count = facts.load(), facts.cores()
+    if load <= count:
+        return ""
+    return f"machine busy: load {load:.1f} on {count} CPUs; waiting for a CPU counts as waiting"
+
+
+def top_command(run: str | None, options: TopOptions) -> int:
+    """Show a run until it is told to stop; the exit code. ConfigError for what cannot be shown."""
+    if options.sort not in SORTS:
+        raise ConfigError("--sort", f"{options.sort!r} is none of {', '.join(SORTS)}")
+    place = rundir.find(run)
+    watched, looking = Watched(place), Looking(options.sort, options.domain, options.domain)
+    rundir.check_socket_path(place / rundir.LONGEST_SOCKET)
+    is_batch = options.batch or options.as_json or not sys.stdout.isatty()
+    is_batch = is_batch or Console().is_dumb_terminal
+    with FeedReader(place) as reader:
+        reader.subscribe()
+        if is_batch or not sys.stdin.isatty():
+            return _batch(watched, reader, looking, options)
+        return _interactive(watched, reader, looking, options)
+
+
+def _batch(watched: Watched, reader: FeedReader, looking: Looking, options: TopOptions) -> int:
+    """One look after the other, as lines; each has a window of ticks behind it."""
+    times = 1 if options.times is None else options.times
+    _gather(watched, reader)
+    shown = 0
+    while True:  # until as many looks, the end of the run, or Ctrl-C
+        frame = watched.frame(looking)
+        if frame is None:
+            raise PeerGone(f"no tick of {watched.place} was seen, and none is kept")
+        _write(frame, watched.ended, options.as_json)
+        shown += 1
+        if shown == times or watched.ended:
+            return 0
+        until_s = time.monotonic() + options.delay_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            watched.read(reader, left_s)
+        watched.ask_whether_it_is_over(time.monotonic())
+
+
+def _gather(watched: Watched, reader: FeedReader) -> None:
+    """Wait for a window of ticks, FIRST_S at most, or for the news that the run is over."""
+    begin_s = time.monotonic()
+    while (passed_s := time.monotonic() - begin_s) < FIRST_S:
+        watched.read(reader, 0.1)
+        domains = watched.history.domains()
+        if watched.history.last is not None and (
+            passed_s >= WINDOW_S or (domains and domains[0].span_s >= WINDOW_S)
+        ):
+            return
+        if watched.history.last is None and watched.ask_whether_it_is_over(time.monotonic()):
+            return
+
+
+def _write(frame: Frame, ended: str, as_json: bool) -> None:
+    if as_json:
+        tell(msgspec.json.encode(frame.plain() | {"ended": ended}).decode())
+        return
+    console = Console()
+    width = console.width if console.is_terminal else BATCH_COLUMNS
+    height = max(BATCH_LINES, len(frame.lines) + BATCH_LINES // 2)
+    if console.is_terminal:
+        console.print(Group(*screen(frame, width, height, ended)), no_wrap=True, soft_wrap=True)
+        return
+    for line in screen(frame, width, height, ended):
+        tell(_encodable(line).plain.rstrip())
+    tell("")
+
+
+def _encodable(line: Text) -> Text:
+    encoding = (sys.stdout.encoding or "").lower()
+    if encoding.startswith("utf"):
+        return line
+    line.plain = line.plain.translate(PLAIN)
+    return line
+
+
+def _interactive(
+    watched: Watched, reader: FeedReader, looking: Looking, options: TopOptions
+) -> int:
+    console, frame, shown = Console(), None, 0
+    with _keys() as read_keys, Live(console=console, screen=True, auto_refresh=False) as live:
+        while not looking.is_over:
+            watched.read(reader, 0)
+            watched.ask_whether_it_is_over(time.monotonic())
+            if not looking.is_paused:
+                frame = watched.frame(looking) or frame
+            live.update(_drawn(frame, watched, looking, console), refresh=True)
+            shown += frame is not None
+            if shown == options.times:
+                break
+            names = [line.name for line in frame.lines] if frame is not None else []
+            delay_s = options.delay_s
+            if len(names) > MANY_DOMAINS:
+                delay_s = max(delay_s, MANY_DELAY_S)
+            if keys := read_keys(delay_s):
+                looking.press(keys, names)
+    if frame is None:
+        tell(f"no tick of {watched.place} was seen")
+        return EXIT_FAILED
+    return 0
+
+
+def _drawn(frame: Frame | None, watched: Watched, looking: Looking, console: Console) -> Group:
+    if frame is None:
+        said = watched.ended or "waiting for the hypervisor's first tick"
+        return Group(Text(f"memcoord top  {watched.place.name}  {said} ...   {HELP[:7]}"))
+    foot = [Text(HELP[: console.width], style="dim")] if looking.has_help else []
+    height = max(console.height - 1 - len(foot), 1)
+    lines = screen(frame, console.width, height, watched.ended)
+    for line in lines:
+        if looking.chosen and line.plain.startswith(f"{looking.chosen} "):
+            line.stylize("reverse", 0, len(looking.chosen))
+    if looking.is_paused:
+        lines[0] = Text("PAUSED  ", style="bold yellow").append_text(lines[0])
+        lines[0].truncate(console.width)
+    return Group(*map(_encodable, lines), *foot)
+
+
+@contextmanager
+def _keys() -> Iterator[Any]:
+    """A function that waits for a key; the terminal is as it was after the block, however it ends.
+
+    SIGTERM and SIGHUP end the block as Ctrl-C does.
+    """
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    def read_keys(wait_s: float) -> bytes:
+        if not select.select([fd], [], [], wait_s)[0]:
+            return b""
+        return os.read(fd, KEY_BYTES) or b"q"  # the terminal is gone
+
+    old = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        tty.setcbreak(fd)
+        yield read_keys
+    except KeyboardInterrupt:
+        pass
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        for number, handler in old.items():
+            signal.signal(number, handler)

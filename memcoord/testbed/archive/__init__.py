@@ -1,0 +1,1 @@
+"""Finished runs: read as columns, shown as pages, drawn as figures, exported as traces."""
