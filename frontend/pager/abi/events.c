@@ -88,6 +88,14 @@ static void apply_event(const struct uffd_msg *message)
     }
 }
 
+void mcp_events_late(const struct uffd_msg *message)
+{
+    apply_event(message);
+    if (message->event == UFFD_EVENT_REMOVE)    /* what is there now came after it */
+        mcp_charge(&mcp_self.member, mcp_ranges_account(message->arg.remove.start,
+                                                        message->arg.remove.end));
+}
+
 int mcp_events_read(void)
 {
     struct uffd_msg messages[MESSAGES];
@@ -174,7 +182,7 @@ void mcp_events_serve_frozen(void)
 {
     while (later_count && filled_count < MCP_LATER_MAX) {
         uint64_t address = later[--later_count].arg.pagefault.address;
-        mcp_fault_serve_frozen(mcp_self.uffd, address);
+        mcp_fault_serve_frozen(mcp_self.uffd, address, 0);
         filled[filled_count++] = address & ~(MCP_PAGE_BYTES - 1);
         mcp_count(&mcp_self.member, MCP_FAULTS, 1);
     }

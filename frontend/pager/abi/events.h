@@ -7,6 +7,8 @@
 #ifndef MCP_EVENTS_H
 #define MCP_EVENTS_H
 
+#include <linux/userfaultfd.h>
+
 /* Read what the program's userfaultfd has, and apply events and notes. Faults wait for
  * mcp_events_serve. How many messages were read. */
 int mcp_events_read(void);
@@ -19,6 +21,8 @@ void mcp_events_thaw(void);
 void mcp_events_open(void);
 /* The userfaultfd of a child that was forked since the last call, or -1. */
 int mcp_events_child(void);
+/* An event that another process read for this one, some time ago. */
+void mcp_events_late(const struct uffd_msg *message);
 /* In a forked child: the faults that wait are the parent's. */
 void mcp_events_forget(void);
 

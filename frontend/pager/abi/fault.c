@@ -232,10 +232,10 @@ int mcp_fault_serve(uint64_t address)
     return got < 0 ? (int)got : 0;
 }
 
-void mcp_fault_serve_frozen(int fd, uint64_t address)
+void mcp_fault_serve_frozen(int fd, uint64_t address, int is_new)
 {
     uint64_t page = address >> MCP_PAGE_SHIFT;
-    uint32_t word = mcp_table_at(page), slot = mcp_slot_of(word);
+    uint32_t word = is_new ? 0 : mcp_table_at(page), slot = mcp_slot_of(word);
     const void *from = mcp_self.zeroes;
     if (mcp_is_outside(word))
         from = fetch(mcp_state_of(word), &slot, 1);

@@ -11,7 +11,8 @@
 
 /* Serve a fault of the program at `address`. 0, or -EAGAIN: an event must be read first. */
 int mcp_fault_serve(uint64_t address);
-/* Fill the page, for the process of `fd`, and leave the table as it is: it is being copied. */
-void mcp_fault_serve_frozen(int fd, uint64_t address);
+/* Fill the page, for the process of `fd`, and leave the table as it is: it is being copied. A new
+ * page reads as zeroes, whatever the table says. */
+void mcp_fault_serve_frozen(int fd, uint64_t address, int is_new);
 
 #endif

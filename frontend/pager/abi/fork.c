@@ -26,6 +26,7 @@
 #define STEP_NS 20000
 #define MESSAGES 16
 #define STRAYS_MAX 64
+#define DROPPED_MAX 256             /* changes of a child until its pager runs */
 #define SHARED_FDS 5                /* a child gets: uffd, connection, swap file, bell, device */
 
 static void (*start_thread)(void);
@@ -35,6 +36,8 @@ static __thread int is_forking __attribute__((tls_model("initial-exec")));
 static int is_child_of_ours;
 static struct mcp_patch of_fork;
 static int strays[STRAYS_MAX], stray_count;
+static struct { uint64_t start, end; } dropped[DROPPED_MAX];
+static int dropped_count;
 
 static void close_fd(int fd)
 {
@@ -70,8 +73,8 @@ static void stand_still(void)
 }
 
 /* In the place of the C library's _Fork, which its fork calls when it holds every lock of malloc
- * and of stdio. A thread that waits at the gate inside malloc cannot keep this one from its copy then,
- * and no second thread can be here. */
+ * and of stdio: a thread that waits at the gate inside malloc cannot keep this one from its copy
+ * then, and no second thread can be here. */
 static pid_t with_pager(void)
 {
     int is_ours = is_forking;       /* not when the program calls _Fork itself */
@@ -162,19 +165,46 @@ static void share_all(int row)
     }
 }
 
-static void serve_child(int child)
-{
-    struct uffd_msg messages[MESSAGES];
-    long got = mcp_syscall(SYS_read, child, (long)messages, sizeof messages, 0, 0, 0);
-    for (long i = 0; i < got / (long)sizeof *messages; i++)
-        if (messages[i].event == UFFD_EVENT_PAGEFAULT)
-            mcp_fault_serve_frozen(child, messages[i].arg.pagefault.address);
-}
-
 /* Its memory is gone: a copy says so, whatever the address. */
 static int is_dead(int child)
 {
-    return mcp_uffd_copy(child, 0, mcp_self.zeroes, MCP_PAGE_BYTES) == -ESRCH;
+    uint64_t nowhere = (uint64_t)(uintptr_t)mcp_self.zeroes;    /* is registered in nobody */
+    return mcp_uffd_copy(child, nowhere, mcp_self.zeroes, MCP_PAGE_BYTES) == -ESRCH;
+}
+
+/* Whether the child has given up that page since the fork. */
+static int is_dropped(uint64_t address)
+{
+    for (int i = 0; i < dropped_count; i++)
+        if (address >= dropped[i].start && address < dropped[i].end)
+            return 1;
+    return 0;
+}
+
+/* Its faults; and what it changes is passed on to its pager, which will be told of it by nobody
+ * else. Already now such pages are no more what our table says. */
+static void serve_child(int child, int socket)
+{
+    struct uffd_msg messages[MESSAGES];
+    long got = mcp_syscall(SYS_read, child, (long)messages, sizeof messages, 0, 0, 0);
+    int count = got > 0 ? (int)(got / (long)sizeof *messages) : 0;
+    for (int i = 0; i < count; i++) {
+        if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+            continue;
+        if (messages[i].event != UFFD_EVENT_REMOVE && messages[i].event != UFFD_EVENT_UNMAP)
+            mcp_die("a forked process moves memory before its pager runs", 0);
+        if (dropped_count == DROPPED_MAX)
+            mcp_die("a forked process changes too much before its pager runs", 0);
+        dropped[dropped_count].start = messages[i].arg.remove.start;
+        dropped[dropped_count++].end = messages[i].arg.remove.end;
+        if (send(socket, &messages[i], sizeof *messages, MSG_NOSIGNAL) < 0 && !is_dead(child))
+            mcp_die("a forked process cannot be told what it has changed:", -errno);
+    }
+    for (int i = 0; i < count; i++) {
+        uint64_t address = messages[i].arg.pagefault.address;
+        if (messages[i].event == UFFD_EVENT_PAGEFAULT)
+            mcp_fault_serve_frozen(child, address, is_dropped(address));
+    }
 }
 
 /* The child's memory, once the kernel has told of it, goes to the child. */
@@ -203,6 +233,7 @@ static int is_served(int socket)
 static void see_through(int socket, const struct mcp_handed *handed)
 {
     int child = -1, is_over = 0;
+    dropped_count = 0;
     for (uint64_t end_ns = mcp_now_ns() + MCP_CALL_NS;
          !is_over || !atomic_load(&has_returned);) {
         struct pollfd fds[3] = {{mcp_self.uffd, POLLIN, 0}, {child, POLLIN, 0},
@@ -215,7 +246,7 @@ static void see_through(int socket, const struct mcp_handed *handed)
         if (!is_over && child < 0)
             child = handed_over(socket, handed);
         if (child >= 0)
-            serve_child(child);
+            serve_child(child, socket);
         if (!is_over)
             is_over = child < 0 ? has_left : is_served(socket) || is_dead(child);
         if (is_over && child >= 0) {
@@ -261,15 +292,32 @@ void mcp_fork_stand_still(void)
 
 /* ---- the child's pager ---- */
 
+/* An event that the parent passes on; 0 when there is none, with its answer, and at its end. */
+static int heard_late(int flags)
+{
+    struct uffd_msg message;
+    ssize_t got;
+    do
+        got = recv(mcp_self.fork_socket, &message, sizeof message, flags);
+    while (got < 0 && errno == EINTR);
+    if (got < 0 && !flags)
+        mcp_die("the process that forked this one does not let it go", -errno);
+    if (got != (ssize_t)sizeof message)
+        return 0;
+    mcp_events_late(&message);
+    return 1;
+}
+
 void mcp_fork_adopt(void)
 {
     int done = 1;
+    while (heard_late(MSG_DONTWAIT))
+        ;
     mcp_adopt_all();
     (void)!send(mcp_self.fork_socket, &done, sizeof done, MSG_NOSIGNAL);
-    /* Until it answers the parent may read an event of ours, and drops it: none may come. */
-    struct pollfd answer = {mcp_self.fork_socket, POLLIN, 0};
-    if (poll(&answer, 1, (int)(MCP_CALL_NS / 1000000)) == 0)
-        mcp_die("the process that forked this one does not let it go", 0);
+    /* Until it answers the parent reads our events, and passes them on. */
+    while (heard_late(0))
+        ;
     close_fd(mcp_self.fork_socket);
     mcp_self.fork_socket = -1;
     mcp_self.is_child = 0;

@@ -7,7 +7,8 @@
  *      table does not change, so the child's copy of it is right
  *   3. the kernel hands the pager the child's userfaultfd, which goes to the child over a socket;
  *      the faults of both are served without a change of the table, until the child's own pager
- *      says that it runs
+ *      says that it runs. What the child gives up meanwhile (its C library frees the stacks of
+ *      threads that are no more) is passed on to it
  * The child: what it shares with its parent is its parent's charge, until a page is its own alone
  * (the child wrote it, or the parent did); a slow scan of the pagemap finds those.
  * vfork and posix_spawn share the address space and need nothing. A process that forks by a system
