@@ -70,8 +70,8 @@ static void stand_still(void)
 }
 
 /* In the place of the C library's _Fork, which its fork calls when it holds every lock of malloc
- * and of stdio. A thread that waits at the gate inside malloc cannot keep this one from its copy then,
- * and no second thread can be here. */
+ * and of stdio. A thread that waits at the gate inside malloc cannot keep this one from its copy
+ * then, and no second thread can be here. */
 static pid_t with_pager(void)
 {
     int is_ours = is_forking;       /* not when the program calls _Fork itself */
