@@ -326,7 +326,7 @@ def sweep(
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per CPU).")] = None,
     dask: Annotated[
-        str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on this Dask cluster.")
+        str | None, typer.Option(metavar="tcp://HOST:PORT|local", help="Run on this Dask cluster.")
     ] = None,
     as_json: Json = False,
 ) -> None:

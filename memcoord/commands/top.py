@@ -32,7 +32,7 @@ from memcoord.testbed.watch.ended import history_of
 from memcoord.testbed.watch.frame import SORTS, Frame, frame_of
 from memcoord.testbed.watch.history import WINDOW_S, History
 from memcoord.testbed.watch.reader import FeedReader
-from memcoord.testbed.watch.screen import screen
+from memcoord.testbed.watch.screen import encodable, screen
 
 DELAY_S = 0.5
 #: Drawing takes longer the more domains there are: above so many, once a second at most.
@@ -44,8 +44,6 @@ OVER_S = 1.0
 BATCH_COLUMNS, BATCH_LINES = 80, 50
 KEY_BYTES = 32
 HELP = "q quit   s sort   up/down choose   Enter open or close   p pause   ? help"
-#: What stands for the blocks where a terminal has no Unicode.
-PLAIN = str.maketrans("█▓▒░┃·▁▂▃▄▅▆▇", "#=+.|...:-=+*")
 
 
 @dataclass(frozen=True)
@@ -208,19 +206,12 @@ def _write(frame: Frame, ended: str, as_json: bool) -> None:
     width = console.width if console.is_terminal else BATCH_COLUMNS
     height = max(BATCH_LINES, len(frame.lines) + BATCH_LINES // 2)
     if console.is_terminal:
-        console.print(Group(*screen(frame, width, height, ended)), no_wrap=True, soft_wrap=True)
+        lines = (encodable(line, console.encoding) for line in screen(frame, width, height, ended))
+        console.print(Group(*lines), no_wrap=True, soft_wrap=True)
         return
     for line in screen(frame, width, height, ended):
-        tell(_encodable(line).plain.rstrip())
+        tell(encodable(line, sys.stdout.encoding).plain.rstrip())
     tell("")
-
-
-def _encodable(line: Text) -> Text:
-    encoding = (sys.stdout.encoding or "").lower()
-    if encoding.startswith("utf"):
-        return line
-    line.plain = line.plain.translate(PLAIN)
-    return line
 
 
 def _interactive(
@@ -262,7 +253,7 @@ def _drawn(frame: Frame | None, watched: Watched, looking: Looking, console: Con
     if looking.is_paused:
         lines[0] = Text("PAUSED  ", style="bold yellow").append_text(lines[0])
         lines[0].truncate(console.width)
-    return Group(*map(_encodable, lines), *foot)
+    return Group(*(encodable(line, console.encoding) for line in lines), *foot)
 
 
 @contextmanager

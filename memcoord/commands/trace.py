@@ -1,9 +1,10 @@
 """``memcoord sim --trace``: misses of one stream for several cache sizes, or its whole curve.
 
 Owns: the output. The JSON has ``points`` (``cache_pages`` and ``misses`` of each size, in the order
-of the sizes asked for), ``references`` and ``pages``. With ``--mrc`` it also has ``curve``, the
-exact LRU misses of every size from 0 to ``pages``; with ``--shards`` also ``shards``, the estimate
-of that curve. Called by ``memcoord.cli``.
+of the sizes asked for), ``references``, ``stands_for`` (more where the trace was made shorter) and
+``pages``. With ``--mrc`` it also has ``curve``, the exact LRU misses of every size from 0 to
+``pages``; with ``--shards`` also ``shards``, the estimate of that curve. Called by
+``memcoord.cli``.
 """
 
 import importlib
@@ -79,7 +80,8 @@ def _sizes(text: str) -> list[int]:
 def _measured(
     trace: Trace, sizes: list[int], replacement: str, mrc: bool, shards: float
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {"references": len(trace), "pages": trace.page_count}
+    counts = {"references": len(trace), "stands_for": trace.stands_for, "pages": trace.page_count}
+    result: dict[str, Any] = {**counts}
     exact = _exact(trace) if mrc or shards else None
     if exact is not None and replacement == "lru":
         misses = [int(exact[min(size, trace.page_count)]) for size in sizes]
@@ -118,6 +120,7 @@ def _lines(trace: Trace, result: dict[str, Any], replacement: str) -> list[str]:
     shards = result.get("shards")
     lines = [
         f"{trace.name}: {total:,} references to {result['pages']:,} pages, {replacement}",
+        *_shortened(trace),
         f"{'cache pages':>12} {'misses':>12} {'ratio':>8}" + (f" {'SHARDS':>8}" if shards else ""),
     ]
     for point in result["points"]:
@@ -132,6 +135,16 @@ def _lines(trace: Trace, result: dict[str, Any], replacement: str) -> list[str]:
     if "curve" in result:
         lines.append(_knees(result["curve"], total))
     return lines
+
+
+def _shortened(trace: Trace) -> list[str]:
+    """What must be said of a trace that was made shorter."""
+    if trace.stands_for == len(trace):
+        return []
+    return [
+        f"a shorter trace, whose rows stand for {trace.stands_for:,} references: ratios are of",
+        "rows, and misses are exact for LRU from the size on that it was made for",
+    ]
 
 
 def _knees(misses: list[int], total: int) -> str:

@@ -28,7 +28,7 @@ Told = tuple[dict[str, Any], list[str]]
 
 def import_trace(file: str, form: TraceForm, out: str | None, exact_from: int) -> Told:
     """Write the trace in ``file`` to ``out``: what the verb prints. ConfigError."""
-    path = Path(out or _name_for(file))
+    path = Path(out or _name_for(file, exact_from))
     check_options(path, exact_from)
     if path.exists() and Path(file).exists() and path.samefile(file):
         raise ConfigError(OUT, f"{str(path)!r} is the file itself")
@@ -56,9 +56,9 @@ def told(done: Converted, exact_from: int) -> Told:
     return msgspec.to_builtins(done), lines
 
 
-def _name_for(file: str) -> str:
-    """A name in this folder: that of the file, without what says how it was packed."""
+def _name_for(file: str, exact_from: int) -> str:
+    """A name in this folder: that of the file without its endings, and what it is exact for."""
     stem = Path(file).name
     for suffix in (".gz", ".xz", ".zst", ".csv", ".txt", ".bin", ".out", ".log"):
         stem = stem.removesuffix(suffix)
-    return f"{stem}.imported{SUFFIX}"
+    return f"{stem}_k{exact_from}{SUFFIX}" if exact_from else f"{stem}_imported{SUFFIX}"

@@ -53,7 +53,8 @@ def record_trace(
         raise ConfigError("memcoord trace record", MISSING)
     if shutil.which(argv[0]) is None:
         raise ConfigError("PROGRAM", f"{argv[0]}: not found, or not executable")
-    path = Path(out or f"{Path(argv[0]).name}{SUFFIX}")
+    exact = f"_k{exact_from}" if exact_from else ""
+    path = Path(out or f"{Path(argv[0]).name}{exact}{SUFFIX}")
     check_options(path, exact_from)
     form = TraceForm(format="lackey", page_size=_page_size(page_size))
     ours, theirs = os.pipe()

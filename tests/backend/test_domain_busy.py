@@ -43,7 +43,7 @@ def test_the_hypervisor_goes_on_and_the_domid_is_free_later(
     backend: HostBackend, short_path: Path
 ) -> None:
     events: list[str] = []
-    report = SimpleNamespace(fault=None, violations=())
+    report = SimpleNamespace(fault=None, violations=(), time_ns=0, deeds=(), decisions=())
     coordinator: Any = SimpleNamespace(
         domain_closed=lambda _: None,
         tick=lambda: report,

@@ -175,10 +175,20 @@ class MallocBench(Rounds):
         self._guest.answer(RUN_S)
 
     def _tell_domain(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
+        self._await_room(host, name)
         self._guest.tell(
             "in_domain", argv=argv, env=env, run_dir=str(host.run_dir), name=name,
             max_frames=self._most_frames, swap_dir=str(self._files),
         )  # fmt: skip
+
+    def _await_room(self, host: Host, name: str) -> None:
+        """The domain that was here before is gone, and its memory is back."""
+        wanted = (self._sizes.most_mib if name == "has" else self._sizes.small_mib) * MIB_FRAMES
+        deadline_s = time.monotonic() + SETTLE_S
+        while call(host.run_dir, "statistics")["host"]["free_frames"] < wanted:
+            if time.monotonic() > deadline_s:
+                return  # attaching says what is missing
+            time.sleep(POLL_S)
 
     def _let_go(self, first: Callable[[], object] = lambda: None) -> None:
         """Once the trace is ready: ``first``, then its first call."""

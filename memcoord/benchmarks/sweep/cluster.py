@@ -21,19 +21,33 @@ from memcoord.benchmarks.sweep.local import Outcome, Outcomes, outcome_of
 from memcoord.benchmarks.sweep.worker import RUNNER, answer
 
 CONNECT_S = 30.0
+#: The address of a cluster that is made here.
+LOCAL = "local"
 POLL_S = 0.1
 
 
-def run_on_cluster(cells: Sequence[Cell], address: str, runner: str = RUNNER) -> Outcomes:
+def run_on_cluster(
+    cells: Sequence[Cell], address: str, runner: str = RUNNER, workers: int = 1
+) -> Outcomes:
     """Run every cell once on the cluster at ``address`` (``tcp://host:port``), in any order.
 
-    ConfigError when dask.distributed is missing, or the scheduler or every worker.
+    The address ``local`` is a cluster of so many ``workers`` on this machine, which ends with the
+    sweep. ConfigError when dask.distributed is missing, or the scheduler or every worker.
     """
     try:
         distributed: Any = importlib.import_module("distributed")  # it has no types
     except ImportError:
         raise ConfigError("--dask", "needs the extra: pip install 'memcoord[sweep]'") from None
-    _probe(address)
+    if address == LOCAL:
+        options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        with distributed.LocalCluster(**options) as cluster:
+            yield from _run(cells, distributed, cluster.scheduler_address, runner)
+    else:
+        _probe(address)
+        yield from _run(cells, distributed, address, runner)
+
+
+def _run(cells: Sequence[Cell], distributed: Any, address: str, runner: str) -> Outcomes:
     with distributed.Client(address, timeout=CONNECT_S) as client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_S)

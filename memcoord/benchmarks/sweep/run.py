@@ -73,5 +73,5 @@ def expected_s(cells: Sequence[Cell], workers: int) -> float:
 def runner(dask: str | None, workers: int, name: str = RUNNER) -> Run:
     """How cells are run: on the cluster at ``dask``, or on ``workers`` processes here."""
     if dask is not None:
-        return lambda cells: run_on_cluster(cells, dask, name)
+        return lambda cells: run_on_cluster(cells, dask, name, workers)
     return lambda cells: run_local(cells, workers, name)

@@ -33,6 +33,8 @@ COUNTS = ("disk_reads",)
 #: What disk reads are the sum of.
 DISK_READS = ("swap_ins", "file_reads")
 SITUATIONS_SHOWN = 12
+#: Said instead of a verdict where no digit that is shown differs.
+EQUAL = "the same to 1 %"
 HEADS = ("", "mean [95 %]", "against greedy [95 %]")
 
 Situation = tuple[tuple[str, str], ...]
@@ -64,7 +66,7 @@ def summarise(rows: Sequence[RunRow]) -> list[Line]:
 def _lines(situation: Situation, figure: str, runs: dict[str, dict[str, RunRow]]) -> Iterator[Line]:
     is_count = figure in COUNTS
     base = runs.get(BASELINE, {})
-    for policy, by_seed in runs.items():
+    for policy, by_seed in sorted(runs.items(), key=lambda item: item[0] != BASELINE):
         values = [_value(row, figure) for row in by_seed.values()]
         theirs = [_value(base[seed], figure) if seed in base else None for seed in by_seed]
         against = ratio(values, theirs, is_count) if base and policy != BASELINE else None
@@ -171,8 +173,10 @@ def _range(value: Estimate, shown: Callable[[float], str]) -> str:
 def _ratio(against: Against | None) -> str:
     if against is None or against.value is None:
         return "-"
-    verdict = f" {against.verdict}" if against.low is not None else ""
-    return f"x{_range(against, bound)}{verdict}"
+    if against.low is None or against.high is None:
+        return f"x{bound(against.value)}"
+    is_equal = {bound(against.low), bound(against.high)} == {bound(1.0)}
+    return f"x{_range(against, bound)} {EQUAL if is_equal else against.verdict}"
 
 
 def as_csv(lines: Sequence[Line]) -> str:

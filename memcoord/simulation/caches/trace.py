@@ -15,6 +15,7 @@ from numba import int64, njit, types, uint64
 from numpy.typing import NDArray
 
 from memcoord.testbed.scenarios.trace_files import TraceForm
+from memcoord.testbed.traces.forms import NUMBER_MAX
 from memcoord.testbed.traces.table import PLAIN, Table, read_table
 from tmem.compiled_cache import cached_kernels
 from tmem.raw_memory import kernel
@@ -32,13 +33,15 @@ FIBONACCI = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio
 class Trace:
     """A stream of references: ``pages[i]`` is the dense number of the page ``ids[i]``.
 
-    Dense numbers go from 0 to ``page_count`` - 1 in order of first reference.
+    Dense numbers go from 0 to ``page_count`` - 1 in order of first reference. A trace that was made
+    shorter says how many references it ``stands_for``; any other for as many as it has.
     """
 
     name: str
     pages: NDArray[np.int32]
     page_count: int
     ids: NDArray[np.uint64]
+    stands_for: int
 
     def __len__(self) -> int:
         return len(self.pages)
@@ -98,11 +101,16 @@ def load(path: str, form: TraceForm = PLAIN) -> Trace:
 
 def trace_of(table: Table) -> Trace:
     """The trace in a table; errors as ``load``."""
-    ids = table.column(COLUMN)
+    found, whole = [], 0
+    clock = {"dt": NUMBER_MAX} if table.is_native else {}
+    for ids, *dts in table.rows({COLUMN: NUMBER_MAX} | clock):
+        found.append(ids)
+        whole += sum(int(dt.sum()) for dt in dts)
+    ids = np.concatenate(found)
     if len(ids) > REFERENCES_MAX:
         raise table.wrong(f"more than {REFERENCES_MAX} rows")
     pages, page_count = number(ids)
-    return Trace(table.name, pages, page_count, ids)
+    return Trace(table.name, pages, page_count, ids, max(whole, len(ids)))
 
 
 def number(ids: NDArray[np.uint64]) -> tuple[NDArray[np.int32], int]:

@@ -96,7 +96,7 @@ def panels(courses: Sequence[tuple[str, Columns]]) -> dict[str, list[Panel]]:
             continue
         top = what.top or _top([line for _, lines in drawn for line in lines]) or 1.0
         found[what.name] = [
-            _panel(what, title, lines, end_s, top, len(domains)) for title, lines in drawn
+            _panel(what, title, lines, end_s, top, domains) for title, lines in drawn
         ]
     return found
 
@@ -144,15 +144,16 @@ def _top(lines: Sequence[Line]) -> float:
 
 
 def _panel(
-    what: _Quantity, policy: str, lines: list[Line], end_s: float, top: float, domains: int
+    what: _Quantity, policy: str, lines: list[Line], end_s: float, top: float, domains: list[str]
 ) -> Panel:
     title = f"{what.title}, {what.unit}"
-    if domains <= CURVES_MAX:
+    if len(domains) <= CURVES_MAX:
         return Panel(what.name, title, what.unit, policy, end_s, top, lines)
     edges = np.linspace(0.0, end_s, MAP_SLICES)
-    rows = [
-        (line.name, last_of_each(line.time_s, line.values, edges) / (top or 1.0))
+    shares = {
+        line.name: last_of_each(line.time_s, line.values, edges) / top
         for line in lines
         if not line.is_target
-    ]
+    }
+    rows = [(name, shares.get(name, np.full(MAP_SLICES, np.nan))) for name in domains]
     return Panel(what.name, title, what.unit, policy, end_s, top, rows=rows)

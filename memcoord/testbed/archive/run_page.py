@@ -138,7 +138,9 @@ def course_pictures(courses: Sequence[tuple[str, Columns]], first: str = "") -> 
     if not courses:
         return [page.note("No ticks were recorded.")]
     found = panels(courses)
-    text = f"{first}All pictures of a row have one scale. Dashed: the target."
+    is_map = any(of_quantity[0].rows for of_quantity in found.values())
+    text = f"{first}All pictures of a row have one scale."
+    text += " A line per domain, the darker the more." if is_map else " Dashed: the target."
     if "ram" not in found:
         text += " No domain's RAM changed, so it is not drawn."
     made = [page.note(text)]

@@ -134,13 +134,13 @@ def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> li
 
 def heat(rows: Sequence[tuple[str, Floats]], *, end_s: float, label: str) -> str:
     """A row per name, a shade per share of 0 to 1 over 0 to ``end_s``; white where nothing is."""
-    pitch = 20
-    wide, high = WIDTH - LEFT - RIGHT, pitch * len(rows)
+    pitch = LABEL_PITCH
+    wide, high = WIDTH - LEFT - BOTTOM, pitch * len(rows)
     parts = [_open(WIDTH, high + BOTTOM + TOP, label)]
     ways: list[list[str]] = [[] for _ in SHADES]
     for number, (name, shares) in enumerate(rows):
         y = TOP + pitch * number
-        parts.append(_text(LEFT - 10, y + 16, name, "end"))
+        parts.append(_text(LEFT - 10, y + 23, name, "end"))
         for begin, end, shade in _runs(shares):
             x0, x1 = (LEFT + round(at / len(shares) * wide) for at in (begin, end))
             ways[shade].append(f"M{x0} {y + pitch // 2}h{x1 - x0}")

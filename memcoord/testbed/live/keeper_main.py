@@ -19,12 +19,14 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hypervisor.keeping.channel import channel_of
-from hypervisor.keeping.processes import Forked
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.run_dir import claim
 from memcoord.testbed.runs import hiding
+
+if TYPE_CHECKING:
+    from hypervisor.keeping.processes import Forked
 
 STANDBY = "memcoord.testbed.live.standby"
 EXIT_CRASHED = 70
@@ -69,6 +71,8 @@ def _forked(run_dir: Path, ours: socket.socket, theirs: socket.socket) -> Forked
     """The first standby: this process once more, which has loaded a part already; OSError."""
     pid = os.fork()
     if pid:
+        from hypervisor.keeping.processes import Forked
+
         return Forked(pid)
     status = EXIT_CRASHED
     try:  # nothing of the caller's may be undone here: it is the keeper's
@@ -78,6 +82,8 @@ def _forked(run_dir: Path, ours: socket.socket, theirs: socket.socket) -> Forked
         os.dup2(nothing, sys.stdin.fileno())
         os.close(nothing)
         os.environ.update(SINGLE_THREADED)
+        from hypervisor.keeping.channel import channel_of
+
         status = import_module(STANDBY).wait(run_dir, channel_of(theirs.detach()))
     except BaseException:
         traceback.print_exc()

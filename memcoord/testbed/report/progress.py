@@ -12,7 +12,7 @@ from rich import progress as bars
 from rich.console import Console, Group, RenderableType
 
 from memcoord.testbed.watch.frame import Frame
-from memcoord.testbed.watch.screen import short
+from memcoord.testbed.watch.screen import encodable, short
 
 #: In a pipe, a line is written whenever another part of this many has been done.
 PARTS = 10
@@ -98,7 +98,9 @@ class Progress:
     def watch(self, frame: Frame) -> None:
         """Show how the run at work fares; in a pipe, who is starved whenever that changes."""
         if not self._is_plain:
-            self._bars.below = Group(*short(frame, self._bars.console.width))
+            console = self._bars.console
+            lines = short(frame, console.width)
+            self._bars.below = Group(*(encodable(line, console.encoding) for line in lines))
             return
         starved = [line.name for line in frame.lines if line.state in ("STARVED", "BROKEN")]
         told = ", ".join(starved)

@@ -12,6 +12,7 @@ and on no other.
         *.sock *.ipc    endpoints, gone when the run has ended
 """
 
+import itertools
 import os
 import re
 import secrets
@@ -41,6 +42,8 @@ RUNS_MAX = 10_000
 LAUNCHER = "launcher"
 #: Beside the directory of runs: links to runs that lie elsewhere, by time and scenario.
 ELSEWHERE = "elsewhere"
+#: A new run looks at so many of them: its start may not become slower with every run there was.
+LINKS_LOOKED_AT_MAX = 32
 SLUG_MAX = 12
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -311,7 +314,7 @@ def _remember(name: str, where: Path, base: Path | None) -> None:
             return
         links = home.parent / ELSEWHERE
         links.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for link in list(links.iterdir()):
+        for link in [*itertools.islice(links.iterdir(), LINKS_LOOKED_AT_MAX)]:
             if not (Path(os.readlink(link)) / MANIFEST).is_file():
                 link.unlink()
         (links / name).symlink_to(where)

@@ -249,9 +249,11 @@ Workload = _Streams | ProgramWorkload
 
 
 def title_of(workload: Workload) -> str:
-    """The name in reports: the trace, the program or the kind."""
+    """The name in reports: the trace, the user's file, the program or the kind."""
     if isinstance(workload, PageTraceWorkload):
-        return workload.trace
+        return Path(workload.trace).name
+    if isinstance(workload, BlockTraceWorkload) and workload.file not in SHIPPED_BLOCK_TRACES:
+        return Path(workload.file).name
     if isinstance(workload, ProgramWorkload):
         return Path(workload.argv[0]).name
     return str(workload.__struct_config__.tag)

@@ -36,6 +36,8 @@ NAME_MIN, NAME_MAX, BAR_MIN, BAR_MAX = 6, 16, 6, 40
 #: What is kept for the domains however low a terminal is, and what decisions get at most.
 LINES_MIN, FOLDS_MAX, SHORT_LINES_MAX = 3, 8, 6
 STATE_WIDTH = 8
+#: What stands for the blocks where a terminal has no Unicode.
+PLAIN = str.maketrans("█▓▒░┃·▁▂▃▄▅▆▇", "#=+.|...:-=+*")
 #: Bars of a curve, and where it begins.
 SPARKS, CURVE_LABEL = " ▁▂▃▄▅▆▇█", 30
 
@@ -92,6 +94,15 @@ def short(frame: Frame, width: int) -> list[Text]:
     width = max(width, COLUMNS_MIN)
     lines = [*_host(frame, width), *_wrapped(frame, width)]
     return [_cut(line, width) for line in [*lines, *table(frame, width, SHORT_LINES_MAX)]]
+
+
+def encodable(line: Text, encoding: str | None) -> Text:
+    """A line for a terminal of this encoding."""
+    if (encoding or "").lower().startswith("utf"):
+        return line
+    plain = line.copy()
+    plain.plain = line.plain.translate(PLAIN)
+    return plain
 
 
 def table(frame: Frame, width: int, lines_max: int) -> list[Text]:

@@ -37,6 +37,11 @@ scenarios = ["main"]
 seeds = 8
 """
 CELLS = 48
+HERE = """
+from memcoord.commands.sweep import sweep_command
+if __name__ == "__main__":
+    raise SystemExit(sweep_command("grid.toml", "here", 2, "{local}", True, "{runner}"))
+"""
 WAIT_S = 60.0
 REST_S = 0.1
 Popen = subprocess.Popen[bytes]
@@ -115,6 +120,18 @@ def test_a_worker_killed_half_way_loses_and_doubles_nothing(
     assert sweep(tmp_path, "local", None) == 0
     assert table(tmp_path, "cluster") == table(tmp_path, "local")
     assert len(table(tmp_path, "cluster").splitlines()) == 1 + CELLS // 2
+
+
+def test_a_cluster_may_be_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(ROOT)]))
+    monkeypatch.setenv(fake_cells.LOG, str(tmp_path / "ran"))
+    (tmp_path / "grid.toml").write_text(GRID, encoding="utf-8")
+    # By itself: dask keeps a process that ends with the one that made the cluster.
+    program = tmp_path / "here.py"
+    program.write_text(HERE.format(local=cluster.LOCAL, runner=fake_cells.RUNNER), encoding="utf-8")
+    subprocess.run([sys.executable, program], cwd=tmp_path, timeout=WAIT_S, check=True)
+    assert len(fake_cells.ran()) == CELLS
 
 
 def test_a_cell_that_fails_on_a_cluster_is_told_of(

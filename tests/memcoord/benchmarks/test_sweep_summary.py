@@ -66,6 +66,15 @@ def test_settings_are_situations_of_their_own(tmp_path: Path) -> None:
     assert [one["ratio"] for one in found if one["figure"] == "disk_reads"] == ["", "1"] * 2
 
 
+def test_a_difference_that_no_digit_shows_is_none() -> None:
+    rows = [row("greedy", seed, 2.0, 1e6) for seed in (1, 2)]
+    told = text(summarise([*rows, *(row("fallow", seed, 2.0, 1e6 + 50) for seed in (1, 2))]))
+    assert [line.split("x1.00")[1] for line in told if "fallow" in line] == [
+        " [1.00, 1.00] the same to 1 %"
+    ] * 3
+    assert [line.split()[0] for line in told[2:4]] == ["greedy", "fallow"]
+
+
 def test_a_figure_that_nobody_has_is_not_shown() -> None:
     lines = summarise([row("greedy", 1, float("nan"), 3.0)])
     told = "\n".join(text(lines))

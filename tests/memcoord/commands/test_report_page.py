@@ -195,6 +195,19 @@ def test_many_domains_are_a_map_and_an_hour_of_them_is_small() -> None:
     assert len(drawn.encode()) < 2_000_000
 
 
+def test_a_domain_that_a_policy_never_saw_keeps_its_row() -> None:
+    names = [f"vm{number:02}" for number in range(CURVES_MAX + 1)]
+
+    def ticks(domains: list[str]) -> dict[str, np.ndarray]:
+        own = {"time_s": np.arange(9.0), "stall_s": np.arange(9.0) / 2}
+        tiled = {column: np.tile(values, len(domains)) for column, values in own.items()}
+        return {"domain": np.repeat(domains, 9), **tiled}
+
+    drawn = "".join(run_page.course_pictures([("a", ticks(names)), ("b", ticks(names[1:]))]))
+    assert drawn.count(">vm00<") == drawn.count(">vm01<") == 2
+    assert "A line per domain" in drawn
+
+
 def test_two_runs_are_set_against_each_other(
     run: Run, scenario: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:

@@ -158,7 +158,7 @@ def test_the_command_answers_with_the_points_asked_for(
         {"cache_pages": 2, "misses": 15},
         {"cache_pages": 0, "misses": 15},
     ]
-    assert (result["references"], result["pages"]) == (15, 3)
+    assert (result["references"], result["stands_for"], result["pages"]) == (15, 15, 3)
     code, out, _ = memcoord_sim(
         monkeypatch, capsys, "--trace", str(file), "--mrc", "--shards", "1", "--json"
     )
@@ -189,6 +189,7 @@ def test_without_json_it_is_a_table(
     )
     assert code == 0
     assert "8,395 references to 1,049 pages" in out
+    assert "whose rows stand for 170,000,001 references" in out
     assert "mean absolute error" in out
     assert "half of all possible hits" in out
 

@@ -10,7 +10,7 @@ from watched import BUSY, MIB, Run
 
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.watch.frame import Frame, frame_of
-from memcoord.testbed.watch.screen import screen, short
+from memcoord.testbed.watch.screen import encodable, screen, short
 
 WIDTHS = (40, 59, 60, 80, 100, 132)
 #: A digit, or a number's comma or point, before a mark of something left out.
@@ -87,6 +87,17 @@ def test_more_domains_than_lines_leave_the_starved_and_a_sum() -> None:
     names = re.findall(r"^(vm\d+) +STARVED", text, re.MULTILINE)
     assert len(names) >= 3
     assert re.search(r"and \d+ more \(.* or better\): RAM", text)
+
+
+def test_a_terminal_without_unicode_gets_ascii() -> None:
+    run = starved(3)
+    run.shown["vm1"]["mrc_permille"] = [1000, 500, 0]
+    run.go(20)
+    for opened in ("", "vm1"):
+        lines = [encodable(line, "ascii") for line in screen(look(run, opened), 100, 40)]
+        assert plain(lines).isascii()
+    line = Text("█")
+    assert encodable(line, "utf-8") is line
 
 
 def test_old_news_and_ends_are_said() -> None:

@@ -101,7 +101,7 @@ def test_a_workload_with_columns_can_be_simulated(tmp_path: Path) -> None:
         )
     )
     (result,) = simulate(scenario, "greedy").domains
-    assert (result.references, result.state) == (400, "done")
+    assert (result.workload, result.references, result.state) == ("mine.csv", 400, "done")
 
 
 def test_what_fetches_and_never_writes_is_the_program(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@
 
 /* The longest word for an operation. */
 #define WORD_BYTES_MAX 8
+/* Decimal digits of which any number fits 64 bits. */
+#define PLAIN_DIGITS_MAX 19
 
 /* The field of the wanted column, as far as it was read. */
 enum cell_state { CELL_NOTHING, CELL_PREFIX, CELL_FILLED, CELL_ENDED, CELL_BAD };
@@ -104,12 +106,49 @@ static bool cell_value(const struct cell *cell, uint32_t kind, uint64_t *out)
     return flags >= 0;
 }
 
-/* Where the reader stands in a row. */
+/* What is read of a part. */
+struct wanted {
+    const struct mc_table_part *part;
+    uint64_t column;
+    uint32_t kind;
+    uint64_t highest;
+};
+
+/* Where the reader stands in a row, and what it has found. */
 struct row {
+    struct cell cell;
     uint64_t field;
+    int64_t lines;
     bool quoted, blank, comment;
     bool in_field; /* of fields that blanks separate */
 };
+
+/* The row at `at` as most are: fields without quotation marks, digits in the wanted one. Returns
+ * where the next one begins; 0 for any other row, which `row_read` looks at closely. */
+static uint64_t row_plain(const struct wanted *wanted, uint64_t at, uint64_t *out)
+{
+    const uint8_t *data = wanted->part->data;
+    uint64_t length = wanted->part->length, column = wanted->column, value = 0, begin;
+    uint8_t separator = wanted->part->separator;
+
+    for (; column > 0 && at < length; at++) {
+        if (data[at] == '"' || data[at] == '#' || data[at] == '\n')
+            return 0;
+        column -= data[at] == separator;
+    }
+    for (begin = at; at < length && data[at] >= '0' && data[at] <= '9'; at++)
+        value = value * 10 + (uint64_t)(data[at] - '0');
+    if (at == length || at == begin || at - begin > PLAIN_DIGITS_MAX || value > wanted->highest)
+        return 0;
+    if (data[at] != separator && data[at] != '\n')
+        return 0;
+    *out = value;
+    for (; at < length && data[at] != '"'; at++) {
+        if (data[at] == '\n')
+            return at + 1;
+    }
+    return 0;
+}
 
 /* Whether `byte` separates two fields; counts them. */
 static bool row_separated(struct row *row, uint8_t byte, uint8_t separator)
@@ -127,44 +166,62 @@ static bool row_separated(struct row *row, uint8_t byte, uint8_t separator)
     return is_blank;
 }
 
+static void row_take(const struct wanted *wanted, struct row *row, uint8_t byte)
+{
+    if (row->blank && byte == '#' && wanted->part->comments)
+        row->comment = true;
+    if (row->comment)
+        return;
+    row->blank = row->blank && (byte == '\r' || byte == ' ' || byte == '\t');
+    if (row_separated(row, byte, wanted->part->separator))
+        return;
+    if (byte == '"')
+        row->quoted = !row->quoted;
+    else if (row->field == wanted->column && row->cell.state != CELL_BAD)
+        cell_take(&row->cell, byte, wanted->kind, wanted->highest);
+}
+
+/* Any row. Returns where the next one begins; 0 where this one has no end in the part. */
+static uint64_t row_read(const struct wanted *wanted, uint64_t at, struct row *row)
+{
+    uint64_t length = wanted->part->length, end = length + (wanted->part->is_last != 0);
+
+    *row = (struct row){.cell = cell_empty(wanted->kind), .blank = true};
+    for (; at < end; at++) {
+        uint8_t byte = at < length ? wanted->part->data[at] : '\n';
+
+        row->lines += byte == '\n';
+        if (byte == '\n' && (!row->quoted || at == length))
+            return at + 1;
+        row_take(wanted, row, byte);
+    }
+    return 0;
+}
+
 int64_t mc_table_column(const struct mc_table_part *part, uint64_t column, uint32_t kind,
                         uint64_t highest, uint64_t *out, uint64_t most, uint64_t *ended)
 {
-    const struct row first = {.blank = true};
-    struct cell cell = cell_empty(kind);
-    struct row row = first;
-    uint64_t rows = 0, length = part->length, end = length + (part->is_last != 0);
+    const struct wanted wanted = {part, column, kind, highest};
+    bool may_be_plain = kind == MC_TABLE_DECIMAL && part->separator != ' ';
+    uint64_t rows = 0, at = 0;
     int64_t line = 1;
 
     *ended = 0;
-    for (uint64_t at = 0; at < end && rows < most; at++) {
-        uint8_t byte = at < length ? part->data[at] : '\n';
+    while (rows < most) {
+        uint64_t next = may_be_plain ? row_plain(&wanted, at, &out[rows]) : 0;
+        struct row row = {.lines = 1};
 
-        if (byte == '\n' && (!row.quoted || at == length)) {
-            if (!row.blank && !cell_value(&cell, kind, &out[rows]))
-                return -line;
-            rows += !row.blank;
-            cell = cell_empty(kind);
-            row = first;
-            *ended = at < length ? at + 1 : length;
-            line++;
-            continue;
+        if (next == 0) {
+            next = row_read(&wanted, at, &row);
+            if (next == 0)
+                break;
+            if (!row.blank && !cell_value(&row.cell, kind, &out[rows]))
+                return -(line + row.lines - 1);
         }
-        line += byte == '\n';
-        if (row.comment)
-            continue;
-        if (row.blank && byte == '#' && part->comments) {
-            row.comment = true;
-            continue;
-        }
-        if (byte != '\r' && byte != ' ' && byte != '\t')
-            row.blank = false;
-        if (row_separated(&row, byte, part->separator))
-            continue;
-        if (byte == '"')
-            row.quoted = !row.quoted;
-        else if (row.field == column && cell.state != CELL_BAD)
-            cell_take(&cell, byte, kind, highest);
+        rows += !row.blank;
+        line += row.lines;
+        at = next;
     }
+    *ended = at < part->length ? at : part->length;
     return (int64_t)rows;
 }
