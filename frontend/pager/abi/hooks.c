@@ -147,7 +147,8 @@ void *mremap(void *old, size_t old_length, size_t length, int flags, ...)
     if (!atomic_load(&mcp_self.is_on))
         return (void *)result(mcp_syscall(SYS_mremap, (long)old, (long)old_length, (long)length,
                                           flags, (long)to, 0));
-    mcp_gate_enter();
+    uint64_t signals;
+    mcp_gate_enter_alone(&signals);
     uint64_t over = mcp_note_ticket(), gone = mcp_note_ticket(), come = mcp_note_ticket();
     uint64_t start = (uint64_t)(uintptr_t)old, old_bytes = round_up(old_length);
     uint64_t bytes = round_up(length);
@@ -170,7 +171,7 @@ void *mremap(void *old, size_t old_length, size_t length, int flags, ...)
         else
             tell_remap(gone, come, registered, start, old_bytes, now, bytes, flags);
     }
-    mcp_gate_leave();
+    mcp_gate_leave_alone(&signals);
     return (void *)result(at);
 }
 

@@ -6,10 +6,20 @@
 #include "pager.h"
 #include "ranges.h"
 
+#include <signal.h>
+
 #define GATE_NS 100000000           /* a look at the gate without having been woken */
 #define WAKE_ALL 1000
+#define STEP_NS 20000
 
 static _Atomic uint32_t waiters;
+
+static void wait_for_gate(uint32_t state)
+{
+    atomic_fetch_add(&waiters, 1);
+    mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, GATE_NS);
+    atomic_fetch_sub(&waiters, 1);
+}
 
 void mcp_gate_enter(void)
 {
@@ -19,15 +29,34 @@ void mcp_gate_enter(void)
         if (state == MCP_RUNNING)
             return;
         atomic_fetch_sub(&mcp_self.changing, 1);
-        atomic_fetch_add(&waiters, 1);
-        mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, GATE_NS);
-        atomic_fetch_sub(&waiters, 1);
+        wait_for_gate(state);
     }
 }
 
 void mcp_gate_leave(void)
 {
     atomic_fetch_sub(&mcp_self.changing, 1);
+}
+
+void mcp_gate_enter_alone(uint64_t *signals)
+{
+    uint64_t all = ~0ull;
+    mcp_syscall(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)signals, sizeof all, 0, 0);
+    uint32_t state = MCP_RUNNING;
+    while (!atomic_compare_exchange_strong(&mcp_self.frozen, &state, MCP_MOVING)) {
+        wait_for_gate(state);
+        state = MCP_RUNNING;
+    }
+    while (atomic_load(&mcp_self.changing))     /* the pager hears their events, or all ends */
+        mcp_sleep_ns(STEP_NS);
+}
+
+void mcp_gate_leave_alone(const uint64_t *signals)
+{
+    atomic_store(&mcp_self.frozen, MCP_RUNNING);
+    if (atomic_load(&waiters))
+        mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAKE, WAKE_ALL, 0);
+    mcp_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)signals, 0, sizeof *signals, 0, 0);
 }
 
 void mcp_gate_open(void)

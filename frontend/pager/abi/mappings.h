@@ -11,9 +11,16 @@
 #ifndef MCP_MAPPINGS_H
 #define MCP_MAPPINGS_H
 
+#include <stdint.h>
+
 /* The program's threads. */
 void mcp_gate_enter(void);
 void mcp_gate_leave(void);
+/* The same for a thread that moves mappings: no other may be inside. An address is free before the
+ * kernel tells that it was unmapped, so a mapping that is moved there in between would be taken for
+ * the one that is no more, and lose its pages. Signals wait meanwhile: a handler may map memory. */
+void mcp_gate_enter_alone(uint64_t *signals);
+void mcp_gate_leave_alone(const uint64_t *signals);
 
 /* The pager. close: 1, with every note applied; 0: not now, read events first. */
 int mcp_gate_close(void);

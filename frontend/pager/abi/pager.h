@@ -34,9 +34,10 @@ struct mcp_pager {
 };
 
 /* The gate (mappings.h). A fork is wanted by a thread; ready: no other thread changes mappings;
- * frozen: the pager stands still. Closed: by the pager, for a moment. */
+ * frozen: the pager stands still. Closed: by the pager, for a moment. Moving: a thread moves
+ * mappings, and no other is inside. */
 enum mcp_freeze {
-    MCP_RUNNING = 0, MCP_WANTED = 1, MCP_READY = 2, MCP_FROZEN = 3, MCP_CLOSED = 4
+    MCP_RUNNING = 0, MCP_WANTED = 1, MCP_READY = 2, MCP_FROZEN = 3, MCP_CLOSED = 4, MCP_MOVING = 5
 };
 
 extern struct mcp_pager mcp_self;
