@@ -15,9 +15,10 @@ import resource
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from frontend.pager.program import environment, in_domain, run
+from hypervisor.public.errors import AttachRefused
 from memcoord.benchmarks import measured
 from memcoord.benchmarks.measured import Measured
 from memcoord.benchmarks.programs.need import Watch, need_bytes
@@ -27,6 +28,9 @@ MODULE = "memcoord.benchmarks.programs.guest"
 MECHANISM = "balloon"
 #: A program that takes longer is ended; the process of the bench waits a little longer than that.
 RUN_S = 100.0
+#: How long a domain waits for the memory of the one before, and what it is refused with until then.
+JOIN_S, JOIN_POLL_S = 5.0, 0.01
+NO_MEMORY = "no-memory"
 
 
 class Ran(NamedTuple):
@@ -85,9 +89,7 @@ class ProgramsGuest(Measured):
         """Attach a domain, run a program in it, detach. ``watched``: look at it from outside."""
         begin_ns = time.perf_counter_ns()
         with contextlib.ExitStack() as stack:
-            domain, family = stack.enter_context(
-                in_domain(run_dir, name, max_frames, MECHANISM, swap_dir)
-            )
+            domain, family = _joined(stack, run_dir, name, max_frames, MECHANISM, swap_dir)
             watch = stack.enter_context(Watch()) if watched else None
             preloaded = environment({**os.environ, **env}, family)
             cpu_ns, start_ns = _children_ns(), time.perf_counter_ns() - begin_ns
@@ -112,6 +114,18 @@ class ProgramsGuest(Measured):
         if done.returncode:
             raise RuntimeError(done.stderr)
         return time.perf_counter_ns() - begin_ns
+
+
+def _joined(stack: contextlib.ExitStack, *where: Any) -> tuple[Any, Any]:
+    """``in_domain``, until the memory of the domain before is back; AttachRefused after JOIN_S."""
+    deadline_s = time.monotonic() + JOIN_S
+    while True:
+        try:
+            return stack.enter_context(in_domain(*where))
+        except AttachRefused as refused:
+            if refused.code != NO_MEMORY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(JOIN_POLL_S)
 
 
 def _children_ns() -> int:
