@@ -26,6 +26,7 @@ from memcoord.benchmarks.malloc import guest, plan, replay, traces
 from memcoord.benchmarks.malloc.plan import FROM_HOST, FROM_NEIGHBOUR, HAS, NATIVE, OWN_LIMIT, PLAN
 from memcoord.benchmarks.programs import guest as programs_guest
 from memcoord.benchmarks.programs import kernel
+from memcoord.benchmarks.programs.guest import Ran
 from memcoord.benchmarks.runner import Rounds, Setting
 from memcoord.testbed.runs import userfaults
 from memcoord.testbed.runs.control_client import call
@@ -161,44 +162,31 @@ class MallocBench(Rounds):
     def _native(self, argv: list[str], env: dict[str, str]) -> None:
         self._guest.tell("alone", argv=argv, env=env)
         self._let_go()
-        self._guest.answer(RUN_S)
 
     def _limited(self, argv: list[str], env: dict[str, str]) -> None:
         with kernel.swap_on_zram(), kernel.group(self._sizes.small_mib * MIB) as path:
             self._guest.tell("alone", argv=argv, env=env, group=str(path))
             self._let_go()
-            self._guest.answer(RUN_S)
 
-    def _in_domain(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
-        self._tell_domain(host, name, argv, env)
-        self._let_go()
-        self._guest.answer(RUN_S)
-
-    def _tell_domain(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
-        self._await_room(host, name)
+    def _in_domain(
+        self, host: Host, name: str, argv: list[str], env: dict[str, str],
+        first: Callable[[], object] = lambda: None,
+    ) -> Ran:  # fmt: skip
         self._guest.tell(
             "in_domain", argv=argv, env=env, run_dir=str(host.run_dir), name=name,
             max_frames=self._most_frames, swap_dir=str(self._files),
         )  # fmt: skip
+        return self._let_go(first)
 
-    def _await_room(self, host: Host, name: str) -> None:
-        """The domain that was here before is gone, and its memory is back."""
-        wanted = (self._sizes.most_mib if name == "has" else self._sizes.small_mib) * MIB_FRAMES
-        deadline_s = time.monotonic() + SETTLE_S
-        while call(host.run_dir, "statistics")["host"]["free_frames"] < wanted:
-            if time.monotonic() > deadline_s:
-                return  # attaching says what is missing
-            time.sleep(POLL_S)
-
-    def _let_go(self, first: Callable[[], object] = lambda: None) -> None:
-        """Once the trace is ready: ``first``, then its first call."""
+    def _let_go(self, first: Callable[[], object] = lambda: None) -> Ran:
+        """Once the trace is ready: ``first``, then its first call; how the program ran."""
         deadline_s = time.monotonic() + READY_S
-        while not self._begun.exists():
-            if time.monotonic() > deadline_s:
-                return  # it has failed, or the kernel has killed it: its answer says so
+        while not self._begun.exists() and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
-        first()
-        self._begun.unlink()
+        if self._begun.exists():  # else it has failed, or was killed: its answer says so
+            first()
+            self._begun.unlink()
+        return Ran(*self._guest.answer(RUN_S))
 
     def _growing(self, host: Host, name: str, argv: list[str], env: dict[str, str]) -> None:
         """The target of the domain is raised when the trace is ready; a neighbour's falls first."""
@@ -210,9 +198,9 @@ class MallocBench(Rounds):
                 call(host.run_dir, "mem-set", domain="neighbour", target_frames=AREA_FRAMES)
             call(host.run_dir, "mem-set", domain=name, target_frames=self._most_frames)
 
-        self._tell_domain(host, name, argv, env)
-        self._let_go(grow)
-        self._guest.answer(RUN_S)
+        found = self._in_domain(host, name, argv, env, grow)
+        if found.figures["limit_pages"] < self._sizes.small_mib * MIB_FRAMES:
+            raise BenchError(f"the domain {name} has not grown: {found.figures}")
 
     def _refill(self) -> None:
         """The neighbour has all its memory again, and has used it."""
