@@ -7,8 +7,7 @@
 
 #define HIT_FLAGS (MC_PAGE_RESIDENT | MC_PAGE_AHEAD | MC_PAGE_FRESH | UNSETTLED)
 #define UNSETTLED (MC_PAGE_LEAVING | MC_PAGE_IN_FLIGHT)
-#define PREFETCH 16         /* references between fetching a page's entry and using it */
-#define PREFETCH_USE 8      /* the same of what the entry names */
+#define PREFETCH 16         /* references between looking a page up and using it */
 
 static void *zeroed(uint64_t count, uint64_t bytes)
 {
@@ -205,20 +204,6 @@ static int run_look(struct mc_paging *paging, struct mc_paging_part *part)
     return paging->excess ? MC_PAGING_RELEASE : MC_PAGING_DONE;
 }
 
-/* What references to come will need: first their entries, later the pages that the entries name. */
-static inline void fetch_ahead(struct mc_paging *paging, const struct mc_paging_part *part,
-                               uint64_t at)
-{
-    const uint32_t pages = paging->options.pages;
-    if (at + PREFETCH < part->count && (uint32_t)part->pages[at + PREFETCH] < pages)
-        __builtin_prefetch(&paging->table[part->pages[at + PREFETCH]], 1);
-    if (!part->use || at + PREFETCH_USE >= part->count)
-        return;
-    uint32_t page = (uint32_t)part->pages[at + PREFETCH_USE];
-    if (page < pages && (paging->table[page].flags & MC_PAGE_RESIDENT))
-        __builtin_prefetch((const void *)mc_frame_address(paging, paging->table[page].frame));
-}
-
 int mc_paging_run(struct mc_paging *paging, struct mc_paging_part *part)
 {
     const int64_t faults_end = paging->counted.faults + (int64_t)part->faults_max;
@@ -231,7 +216,8 @@ int mc_paging_run(struct mc_paging *paging, struct mc_paging_part *part)
         int how = 0, write = part->writes[at] != 0;
         if (page >= pages)
             return run_end(paging, part, MC_PAGING_RANGE);
-        fetch_ahead(paging, part, at);
+        if (at + PREFETCH < part->count && (uint32_t)part->pages[at + PREFETCH] < pages)
+            __builtin_prefetch(&table[part->pages[at + PREFETCH]], 1);
         if (__builtin_expect(look_is_due(paging), 0) &&
             (how = run_look(paging, part)) != MC_PAGING_DONE)
             return run_end(paging, part, how);
