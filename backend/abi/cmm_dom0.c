@@ -351,11 +351,12 @@ int mc_dom0_join(struct mc_host *host, struct mc_domain *domain)
     return dom0_listen_to(dom0, domain->bell_fd);
 }
 
-void mc_dom0_leave(struct mc_domain *domain)
+void mc_dom0_leave(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_dom0 *dom0 = cmm_of(domain)->dom0;
-    MC_CHECK(dom0 && dom0->domains, "domain %u leaves dom0, which has %u", domain->domid,
-             dom0 ? dom0->domains : 0);
+    MC_CHECK(dom0 && dom0 == host->own->dom0, "domain %u leaves dom0 %p, this host's is %p",
+             domain->domid, (void *)dom0, (void *)host->own->dom0);
+    MC_CHECK(dom0->domains, "domain %u leaves dom0, which has none", domain->domid);
     MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u leaves dom0 in phase %u", domain->domid,
              mc_phase_of(domain));
     epoll_ctl(dom0->epoll_fd, EPOLL_CTL_DEL, domain->bell_fd, NULL);
@@ -363,9 +364,9 @@ void mc_dom0_leave(struct mc_domain *domain)
     if (--dom0->domains)
         return;
     __atomic_store_n(&dom0->stop, 1, __ATOMIC_RELEASE);
-    mc_eventfd_ring(dom0->host->kick_fd);
+    mc_eventfd_ring(host->kick_fd);
     pthread_join(dom0->thread, NULL);
-    dom0->host->own->dom0 = NULL;
+    host->own->dom0 = NULL;
     close(dom0->epoll_fd);
     free(dom0);
 }
@@ -387,10 +388,12 @@ int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain)
     return MC_OK;
 }
 
-void mc_dom0_reset(struct mc_domain *domain)
+void mc_dom0_reset(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_cmm *device = cmm_of(domain);
-    MC_CHECK(device->dom0, "domain %u boots without dom0", domain->domid);
+    MC_CHECK(device->dom0 && device->dom0 == host->own->dom0,
+             "domain %u boots with dom0 %p, this host's is %p", domain->domid,
+             (void *)device->dom0, (void *)host->own->dom0);
     MC_CHECK(mc_phase_of(domain) != MC_ACTIVE, "domain %u boots in phase %u", domain->domid,
              mc_phase_of(domain));
     device->serial = ++device->dom0->serials;

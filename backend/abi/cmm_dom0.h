@@ -66,11 +66,11 @@ static inline struct mc_cmm *cmm_of(const struct mc_domain *domain)
 /* Main thread, no lock. Join or leave the host's dom0; MC_OK, or MC_EKERNEL when no thread or event
  * channel could be made. */
 int mc_dom0_join(struct mc_host *host, struct mc_domain *domain);
-void mc_dom0_leave(struct mc_domain *domain);
+void mc_dom0_leave(struct mc_host *host, struct mc_domain *domain);
 /* Under the lock, after the process before was killed: join this process's dom0. As join. */
 int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain);
 /* At every boot: nothing was said yet. */
-void mc_dom0_reset(struct mc_domain *domain);
+void mc_dom0_reset(struct mc_host *host, struct mc_domain *domain);
 /* Keeper: make the area ready that dom0 wishes for; 1 when there was a wish. Releases the lock. */
 int mc_dom0_make_ready(struct mc_host *host, struct mc_domain *domain);
 

@@ -25,18 +25,20 @@ static int cmm_open(struct mc_host *host, struct mc_domain *domain)
 
 static void cmm_close(struct mc_host *host, struct mc_domain *domain)
 {
-    (void)host;
     if (domain->device && cmm_of(domain)->dom0)
-        mc_dom0_leave(domain);
+        mc_dom0_leave(host, domain);
 }
 
 static int cmm_boot(struct mc_host *host, struct mc_domain *domain)
 {
-    MC_CHECK_IN(domain, cmm_is_second_design(domain) == !cmm_of(domain)->dom0,
-                "dom0 %p in design %lu", (void *)cmm_of(domain)->dom0,
-                domain->options[MC_CMM_DESIGN]);
-    if (!cmm_is_second_design(domain))
-        mc_dom0_reset(domain);
+    if (cmm_is_second_design(domain)) {
+        MC_CHECK_IN(domain, !cmm_of(domain)->dom0, "dom0 %p in the second design",
+                    (void *)cmm_of(domain)->dom0);
+        return mc_boot_populated(host, domain);
+    }
+    if (!cmm_of(domain)->dom0)  /* no thread was to be had when this process took over */
+        return MC_EKERNEL;
+    mc_dom0_reset(host, domain);
     return mc_boot_populated(host, domain);
 }
 
@@ -117,7 +119,7 @@ static enum mc_reach cmm_reach(struct mc_host *host, const struct mc_domain *dom
     return mc_in_transit(domain) ? MC_MOVING : MC_REACHED;
 }
 
-static int64_t cmm_recover(struct mc_host *host, struct mc_domain *domain)
+static int cmm_rejoin(struct mc_host *host, struct mc_domain *domain)
 {
     return cmm_is_second_design(domain) ? MC_OK : mc_dom0_rejoin(host, domain);
 }
@@ -130,5 +132,5 @@ const struct mc_mechanism mc_cmm = {
     .target = cmm_set_target, .offer = cmm_tell_target, .close = cmm_close, .request = cmm_request,
     .later = cmm_later,
     .jobs = {[MC_JOB_TAKE] = cmm_reclaim, [MC_JOB_PREPARE] = cmm_make_ready}, .give = cmm_give,
-    .reach = cmm_reach, .recover = cmm_recover,
+    .reach = cmm_reach, .rejoin = cmm_rejoin,
 };

@@ -107,7 +107,12 @@ struct mc_mechanism {
     enum mc_reach (*reach)(struct mc_host *host, const struct mc_domain *domain, enum mc_why *why);
     int (*validate)(struct mc_host *host, const struct mc_domain *domain);  /* 0 or MC_EBROKEN */
 
-    /* Main thread. The process before was killed (recover.h): mend what `device` says. How many
+    /* Main thread, under the lock, of each domain that goes on, one in the midst of a reboot too.
+     * The process before was killed (recover.h): put this process's threads and pointers in the
+     * place of its own. MC_OK or a status. */
+    int (*rejoin)(struct mc_host *host, struct mc_domain *domain);
+
+    /* Main thread, after `rejoin`; not in the midst of a reboot. Mend what `device` says. How many
      * records it keeps, less those that are in domain->answers; or a status. */
     int64_t (*recover)(struct mc_host *host, struct mc_domain *domain);
 };

@@ -224,12 +224,22 @@ static int recover_domains(struct mc_host *host, const struct mc_domain_fds *fds
     return mc_recount_sums(host);
 }
 
+/* No pointer of the process before may outlive this, whatever state the domain is in. */
+static void recover_threads(struct mc_host *host, struct mc_domain *domain)
+{
+    int status = domain->mechanism->rejoin ? domain->mechanism->rejoin(host, domain) : MC_OK;
+    if (status)
+        mc_domain_break(host, domain, status);
+}
+
 static void recover_serve(struct mc_host *host, struct mc_recovery *report)
 {
     struct mc_domain *domain;
     MC_CHECK(!(report->kept & report->gone), "domains %lx go on, %lx are gone", report->kept,
              report->gone);
     __atomic_store_n(&host->attached, report->kept, __ATOMIC_RELEASE);
+    for (uint64_t mask = report->kept; (domain = mc_next(host, &mask));)
+        recover_threads(host, domain);
     for (uint64_t mask = report->kept; (domain = mc_next(host, &mask));)
         if (!domain->is_rebooting)
             recover_rings(host, domain, report);

@@ -95,10 +95,11 @@ CMM = [
         *("dom0_serve", DOM0, "domain"),
     ),
     cmm("joins twice", {}, "mc_dom0_join", *HOST_DOMAIN),
-    cmm("leaves an empty dom0", {"device.dom0.domains": 0}, "mc_dom0_leave", "domain"),
-    cmm("leaves while active", {}, "mc_dom0_leave", "domain"),
-    cmm("boots without dom0", {DOM0: None}, "mc_dom0_reset", "domain"),
-    cmm("boots while active", {}, "mc_dom0_reset", "domain"),
+    cmm("leaves without dom0", {DOM0: None}, "mc_dom0_leave", *HOST_DOMAIN),
+    cmm("leaves an empty dom0", {"device.dom0.domains": 0}, "mc_dom0_leave", *HOST_DOMAIN),
+    cmm("leaves while active", {}, "mc_dom0_leave", *HOST_DOMAIN),
+    cmm("boots without dom0", {DOM0: None}, "mc_dom0_reset", *HOST_DOMAIN),
+    cmm("boots while active", {}, "mc_dom0_reset", *HOST_DOMAIN),
 ]
 
 hyperalloc = partial(fault, "hyperalloc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from functools import partial
 
 import pytest
@@ -85,6 +86,29 @@ def test_a_reboot_that_was_cut_off_is_carried_out_by_the_next(mechanism: str) ->
     ) as keeper:
         keeper.start()
         keeper.kill_again_and_again(KILLS, 3)  # a domain that is broken fails here
+        keeper.check()
+
+
+def begin_reboot(host: HostBackend, chance: random.Random) -> None:
+    """What the books say while domain 0 reboots: whoever is killed now has begun that."""
+    host._host.domains[0].is_rebooting = 1
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_domain_in_the_midst_of_its_reboot_is_of_the_next_process_wholly(mechanism: str) -> None:
+    with Keeper(
+        specs(mechanism, mechanism),
+        begin_reboot,
+        total_frames=24 * AREA,
+        slack_frames=SLACK * AREA,
+        tmem_max_frames=0,
+        spin_ns=0,
+    ) as keeper:
+        keeper.start()
+        for _ in range(2):
+            time.sleep(0.1)  # begin_reboot is called each 2 ms
+            keeper.kill()
+            keeper.start()
         keeper.check()
 
 
