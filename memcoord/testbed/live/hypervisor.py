@@ -32,6 +32,7 @@ MODULE = "memcoord.testbed.live.keeper_main"
 #: The first start on a machine compiles the kernels of tmem.
 READY_S = 300.0
 PING_MS = 500
+FEED_MS = 30_000
 POLL_S = 0.01
 
 
@@ -117,7 +118,8 @@ class Hypervisor:
                 if time.monotonic() > deadline_s:
                     raise PeerGone(f"the hypervisor was not ready after {READY_S:.0f} s")
             self._feed.__enter__()
-            self._feed.subscribe()
+            if not self._feed.subscribe_now(FEED_MS):
+                raise PeerGone(f"the hypervisor's feed took no reader within {FEED_MS} ms")
             self._begin_ns = time.monotonic_ns()
         except BaseException:
             self._leave("failed")

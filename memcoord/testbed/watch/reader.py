@@ -58,6 +58,18 @@ class FeedReader:
         self._socket.subscribe(self._token)
         self._socket.connect(f"ipc://{self._directory / STATS_SOCKET}")
 
+    def subscribe_now(self, wait_ms: int) -> bool:
+        """Subscribe, and wait until the hypervisor has taken the connection: False if it has not.
+
+        What it publishes from then on is received; ``subscribe`` may miss the first ticks.
+        """
+        monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        try:
+            self.subscribe()
+            return bool(monitor.poll(wait_ms))
+        finally:
+            self._socket.disable_monitor()
+
     def follow(self) -> None:
         """Subscribe to the hypervisor that serves the directory now, if it is another one.
 

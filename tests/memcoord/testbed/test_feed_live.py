@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def of(heard: Heard, kind: type[Any]) -> list[Any]:
 def test_a_reader_gets_all_topics_and_both_words_on_grants(start: Callable[..., Host]) -> None:
     host = start(policy="static-alloc", scenario="mine")
     with FeedReader(host.run_dir) as reader:
-        reader.subscribe()
+        assert reader.subscribe_now(30_000)
         hear(reader, lambda heard: of(heard, Publication))
         with frontend.attach(host.run_dir, name="vm1", maxmem_frames=4 * AREA) as dom:
             dom.alloc_many(3 * AREA)
@@ -54,6 +55,11 @@ def test_a_reader_gets_all_topics_and_both_words_on_grants(start: Callable[..., 
     assert reader.hello is not None
     assert (reader.hello.policy, reader.hello.scenario) == ("static-alloc", "mine")
     assert [row.name for row in reader.hello.rows] == ["vm1"]
+
+
+def test_a_reader_is_told_that_nobody_took_it(short_path: Path) -> None:
+    with FeedReader(short_path) as reader:
+        assert not reader.subscribe_now(10)
 
 
 def test_a_crowd_under_a_policy_with_curves_can_be_read(start: Callable[..., Host]) -> None:
