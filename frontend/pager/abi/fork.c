@@ -72,6 +72,14 @@ static void stand_still(void)
         mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, state, MCP_CALL_NS);
 }
 
+/* Until the child serves itself. Who has forked often ends next, and its pager with it: the child
+ * would lose its memory in the middle of the hand-over. */
+static void wait_for_child(void)
+{
+    while (atomic_load(&mcp_self.frozen) == MCP_FROZEN)     /* see_through has a bound */
+        mcp_futex(&mcp_self.frozen, MCP_FUTEX_WAIT, MCP_FROZEN, MCP_CALL_NS);
+}
+
 /* In the place of the C library's _Fork, which its fork calls when it holds every lock of malloc
  * and of stdio: a thread that waits at the gate inside malloc cannot keep this one from its copy
  * then, and no second thread can be here. */
@@ -89,6 +97,7 @@ static pid_t with_pager(void)
         close_fd(sockets[0]);
         close_fd(sockets[1]);
         atomic_store(&has_returned, 1);
+        wait_for_child();
     }
     errno = error;
     is_child_of_ours = is_ours && pid == 0;

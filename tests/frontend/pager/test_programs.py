@@ -253,6 +253,29 @@ def test_what_a_program_leaves_behind_ends_with_its_memory(paged: Exec, tmp_path
     assert said["left_behind"] >= 1
 
 
+CHAIN = """
+import os, sys
+data = [bytes([i % 251]) * 4096 for i in range(1000)]
+near, far = os.pipe()
+if os.fork() == 0:
+    os.close(near)
+    for _ in range(30):
+        if os.fork():
+            os._exit(0)
+    assert data == [bytes([i % 251]) * 4096 for i in range(1000)]
+    os.write(far, b"whole")
+    os._exit(0)
+os.close(far)
+sys.exit(os.read(near, 16) != b"whole")
+"""
+
+
+def test_who_is_forked_outlives_a_parent_that_ends_at_once(paged: Exec) -> None:
+    done, said = paged([sys.executable, "-c", CHAIN])
+    assert done.returncode == 0, done.stderr
+    assert said["figures"]["forks"] == 31
+
+
 def test_a_command_that_is_killed_takes_the_program_along(words: Words, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     argv = ["sh", "-c", f"echo $$ > {pid_file}; exec sleep 100"]
