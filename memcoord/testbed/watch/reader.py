@@ -69,6 +69,7 @@ class FeedReader:
             return bool(monitor.poll(wait_ms))
         finally:
             self._socket.disable_monitor()
+            monitor.close(0)
 
     def follow(self) -> None:
         """Subscribe to the hypervisor that serves the directory now, if it is another one.
