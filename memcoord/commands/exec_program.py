@@ -106,6 +106,8 @@ def _hypervisor(options: Options, ram_frames: int, max_frames: int) -> Hyperviso
     from memcoord.testbed.live.hypervisor import Hypervisor
 
     size = max_frames * FRAME_BYTES * (1 + TMEM_SHARE) + SLACK_BYTES
+    if options.memory is not None:
+        size = _memory(options.memory, ram_frames * FRAME_BYTES + SLACK_BYTES)
     domain = DomainConfig(
         name=options.name,
         maxmem_frames=max_frames,
@@ -114,7 +116,19 @@ def _hypervisor(options: Options, ram_frames: int, max_frames: int) -> Hyperviso
         ram_min_frames=AREA_FRAMES,
         mechanism=MECHANISM,
     )
-    return Hypervisor(size if options.memory is None else options.memory, domains=[domain])
+    return Hypervisor(size, domains=[domain])
+
+
+def _memory(text: str, least_bytes: int) -> int:
+    """In bytes, whole frames; ConfigError when the domain could not even start in it."""
+    try:
+        size = parse_bytes(text) // FRAME_BYTES * FRAME_BYTES
+    except ValueError as error:
+        raise ConfigError("--memory", str(error)) from None
+    if size < least_bytes:
+        least = f"{least_bytes >> 20} MiB"
+        raise ConfigError("--memory", f"{text!r}: --ram and the hypervisor need {least} at least")
+    return size
 
 
 def _run_there(where: Path, argv: Sequence[str], options: Options, max_frames: int) -> Outcome:
