@@ -227,6 +227,7 @@ static int recover_domains(struct mc_host *host, const struct mc_domain_fds *fds
 /* No pointer of the process before may outlive this, whatever state the domain is in. */
 static void recover_threads(struct mc_host *host, struct mc_domain *domain)
 {
+    MC_CHECK_LOCKED(host);
     int status = domain->mechanism->rejoin ? domain->mechanism->rejoin(host, domain) : MC_OK;
     if (status)
         mc_domain_break(host, domain, status);

@@ -6,8 +6,11 @@
  *      bell if the guest sleeps. After all domains, wake the keepers that have something to do.
  *   2. no record anywhere: spin for the current budget, looking again.
  *   3. still none: arm every ring, look once more, sleep in epoll.
- * The spin budget doubles when a request comes within spin_ns of the last one and halves when a
- * spin was in vain, so that an idle or a crowded host does not burn a CPU.
+ * The spin budget doubles when a request comes within the longest spin of the last one and halves
+ * when a spin was in vain, so that an idle host does not burn a CPU. The longest is spin_ns. After a
+ * record of tmem it is MC_PAGE_SPINS times that, because a program waits for each page and soon
+ * wants the next; not when something else has run on this CPU meanwhile, for a while (KVM's halt
+ * polling: Documentation/virt/kvm/halt-polling.rst).
  * A record is copied out of the ring before it is looked at; frame and area numbers are checked
  * against the private state. A domain whose ring is broken, or that spent its error budget, is
  * marked BROKEN, served no more, and reported to the main thread.
@@ -24,6 +27,17 @@
 #define MC_EPOLL_EVENTS_MAX 16
 #define MC_EPOLL_TIMEOUT_MS 100
 #define MC_SPIN_BUDGET_MIN_NS 500
+#define MC_PAGE_SPINS 10
+#define MC_AWAY_NS 50000            /* between two looks: this thread had no CPU */
+#define MC_SHARED_NS 100000000      /* so long its CPU counts as shared then */
+
+struct service_wait {               /* for the next record */
+    uint64_t budget_ns;
+    uint64_t idle_since_ns;         /* 0 when the last round served something */
+    uint64_t looked_ns;
+    uint64_t shared_until_ns;
+    int for_page;                   /* the last record was tmem's */
+};
 
 static enum mc_served service_memory(struct mc_host *host, struct mc_domain *domain,
                                      struct mc_record *record)
@@ -255,13 +269,16 @@ static void service_note_credit(struct mc_host *host, struct mc_domain *domain)
 }
 
 /* How many records were served. */
-static int service_visit(struct mc_host *host, struct mc_domain *domain)
+static int service_visit(struct mc_host *host, struct mc_domain *domain, struct service_wait *wait)
 {
-    int served = 0, status;
+    int served = 0, others, status;
     MC_CHECK_IN(domain, domain->control && domain->mechanism, "visited without control");
     status = service_ring(host, domain, MC_RING_MEMORY, &served);
+    others = served;
     if (!status)
         status = service_ring(host, domain, MC_RING_TMEM, &served);
+    if (served)
+        wait->for_page = served > others;
     if (!status)
         status = service_answers(host, domain, &served);
     if (!status && __atomic_load_n(&domain->counters.bad_requests, __ATOMIC_RELAXED) >
@@ -275,7 +292,7 @@ static int service_visit(struct mc_host *host, struct mc_domain *domain)
     return served;
 }
 
-static int service_visit_all(struct mc_host *host)
+static int service_visit_all(struct mc_host *host, struct service_wait *wait)
 {
     struct mc_domain *domain;
     int served = 0;
@@ -283,7 +300,7 @@ static int service_visit_all(struct mc_host *host)
         enum mc_phase phase = mc_phase_of(domain);
         MC_CHECK_IN(domain, phase <= MC_BROKEN, "phase %d", phase);
         if (phase == MC_ACTIVE) {
-            served += service_visit(host, domain);
+            served += service_visit(host, domain, wait);
         } else if (phase == MC_CLOSING) {
             mc_host_lock(host);
             if (mc_phase_of(domain) == MC_CLOSING)
@@ -321,17 +338,48 @@ static void service_show_cpu(struct mc_host *host)
             atomic_store_explicit(&domain->control->hypervisor_cpu, cpu, memory_order_relaxed);
 }
 
-static uint64_t service_next_budget(const struct mc_host *host, uint64_t budget_ns, int was_close)
+static uint64_t service_longest_ns(const struct mc_host *host, const struct service_wait *wait)
 {
-    MC_CHECK(budget_ns <= host->spin_ns, "spins for %lu ns, at most %lu", budget_ns, host->spin_ns);
+    int is_long = wait->for_page && wait->looked_ns >= wait->shared_until_ns;
+    return host->spin_ns * (is_long ? MC_PAGE_SPINS : 1);
+}
+
+static uint64_t service_next_budget(const struct mc_host *host, uint64_t budget_ns,
+                                    uint64_t longest_ns, int was_close)
+{
+    MC_CHECK(budget_ns <= host->spin_ns * MC_PAGE_SPINS, "spins for %lu ns, spin_ns is %lu",
+             budget_ns, host->spin_ns);
     uint64_t next_ns = was_close ? 2 * budget_ns + MC_SPIN_BUDGET_MIN_NS : budget_ns / 2;
-    return next_ns > host->spin_ns ? host->spin_ns : next_ns;
+    return next_ns < longest_ns ? next_ns : longest_ns;
+}
+
+/* After a round that served something. */
+static void service_note_busy(const struct mc_host *host, struct service_wait *wait)
+{
+    uint64_t longest_ns = service_longest_ns(host, wait);
+    if (wait->idle_since_ns && mc_clock_ns() - wait->idle_since_ns <= longest_ns)
+        wait->budget_ns = service_next_budget(host, wait->budget_ns, longest_ns, 1);
+    wait->idle_since_ns = 0;
+}
+
+/* After one that served nothing: 1 to look again at once. */
+static int service_spins(const struct mc_host *host, struct service_wait *wait)
+{
+    uint64_t now_ns = mc_clock_ns();
+    if (!wait->idle_since_ns)
+        wait->idle_since_ns = now_ns;
+    else if (now_ns - wait->looked_ns > MC_AWAY_NS)
+        wait->shared_until_ns = now_ns + MC_SHARED_NS;
+    wait->looked_ns = now_ns;
+    if (wait->budget_ns > service_longest_ns(host, wait))
+        wait->budget_ns = service_longest_ns(host, wait);
+    return now_ns - wait->idle_since_ns < wait->budget_ns;
 }
 
 int mc_service_run(struct mc_host *host)
 {
     struct epoll_event events[MC_EPOLL_EVENTS_MAX];
-    uint64_t budget_ns = host->spin_ns, idle_since_ns = 0;
+    struct service_wait wait = {.budget_ns = host->spin_ns};
     int got;
     MC_CHECK(!host->service_running, "%u service threads run", host->service_running);
     mc_work_later();
@@ -340,25 +388,21 @@ int mc_service_run(struct mc_host *host)
     __atomic_store_n(&host->service_running, 1, __ATOMIC_SEQ_CST);
     service_show_cpu(host);
     while (!__atomic_load_n(&host->stop, __ATOMIC_ACQUIRE)) {
-        if (service_visit_all(host)) {
-            if (idle_since_ns && mc_clock_ns() - idle_since_ns <= host->spin_ns)
-                budget_ns = service_next_budget(host, budget_ns, 1);
-            idle_since_ns = 0;
-            if (budget_ns)      /* without a spin to come, arming looks again as well */
+        if (service_visit_all(host, &wait)) {
+            service_note_busy(host, &wait);
+            if (wait.budget_ns)     /* without a spin to come, arming looks again as well */
                 continue;
         }
-        if (!idle_since_ns)
-            idle_since_ns = mc_clock_ns();
-        if (mc_clock_ns() - idle_since_ns < budget_ns) {
+        if (service_spins(host, &wait)) {
             mc_cpu_relax();
             continue;
         }
         if (!service_arm(host))
             continue;
-        if (budget_ns)
-            budget_ns = service_next_budget(host, budget_ns, 0);
+        wait.budget_ns = service_next_budget(host, wait.budget_ns, wait.budget_ns, 0);
         got = epoll_wait(host->epoll_fd, events, MC_EPOLL_EVENTS_MAX, MC_EPOLL_TIMEOUT_MS);
         MC_CHECK(got >= 0 || errno == EINTR, "epoll fd %d: errno %d", host->epoll_fd, errno);
+        wait.looked_ns = mc_clock_ns();
         service_show_cpu(host);
     }
     __atomic_store_n(&host->service_running, 0, __ATOMIC_RELEASE);

@@ -179,7 +179,7 @@ FAULTS += [
     vm("lock", {}, "worker_end_keepers", "host", locked=False),
     vm("lock", {}, "domain_boot_again", *AT, locked=False),
     vm("boots with too much", {}, "domain_prepare", "host", VM5, TOO_MUCH, locked=False),
-    vm("spins for too long", {}, "service_next_budget", "host", 5, 1),
+    vm("spins for too long", {}, "service_next_budget", "host", 5, 9, 1),
 ]
 
 

@@ -53,6 +53,7 @@ FAULTS += [
         *("sections", "no NEXT waits", {"device.next_waits": 1}, "sections_recover", *AT),
         detaches=True,
     ),
+    vm("lock", {}, "recover_threads", *AT, locked=False),
     fault("cmm", "lock", {}, "mc_dom0_rejoin", *AT, locked=False, options={0: 0}),
 ]
 
