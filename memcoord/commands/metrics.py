@@ -21,7 +21,7 @@ from memcoord.testbed.metrics.exposition import Exposition
 from memcoord.testbed.metrics.heard import Heard
 from memcoord.testbed.metrics.secret import token_of
 from memcoord.testbed.metrics.server import ADDRESS, PATH, serving
-from memcoord.testbed.runs import rundir
+from memcoord.testbed.runs import hiding, rundir
 from memcoord.testbed.watch.reader import BadStatistics, FeedReader
 
 #: What OpenTelemetry gave to exporters for Prometheus.
@@ -56,7 +56,7 @@ def metrics_command(run: str | None, options: MetricsOptions) -> int:
     with FeedReader(place) as reader:
         reader.subscribe()
         if options.is_once:
-            return _once(reader, heard, exposition)
+            return _once(place, reader, heard, exposition)
         _serve(place, reader, heard, exposition, options)
     return 0
 
@@ -74,6 +74,7 @@ def show_alerts() -> None:
 def _serve(
     place: Path, reader: FeedReader, heard: Heard, exposition: Exposition, options: MetricsOptions
 ) -> None:
+    hiding.hide()  # this process knows the operator's token
     secret = Path(options.token_file or rundir.default_base().parent / TOKEN_FILE)
     token = "" if options.is_open else token_of(secret)
     with suppress(KeyboardInterrupt), serving(exposition, options.port, token) as port:
@@ -83,18 +84,23 @@ def _serve(
             _read(reader, heard, READ_S)
 
 
-def _once(reader: FeedReader, heard: Heard, exposition: Exposition) -> int:
+def _once(place: Path, reader: FeedReader, heard: Heard, exposition: Exposition) -> int:
     """Print what a scrape would get, as soon as all of it is known."""
-    until_s = time.monotonic() + FIRST_S
-    while heard.look().tick is None and time.monotonic() < until_s:
+    until_s = time.monotonic() + (FIRST_S if _lives(place) else 0.0)
+    while (seen := heard.look()).tick is None and time.monotonic() < until_s:
         _read(reader, heard, READ_S)
-    seen = heard.look()
-    if seen.tick is not None:
-        until_s = time.monotonic() + REST_S
-        while not heard.look().has_counts and time.monotonic() < until_s:
-            _read(reader, heard, READ_S)
+    until_s = time.monotonic() + (0.0 if seen.tick is None else REST_S)
+    while not heard.look().has_counts and time.monotonic() < until_s:
+        _read(reader, heard, READ_S)
     tell(exposition.text()[0].decode().rstrip())
-    return 0 if seen.tick is not None else EXIT_FAILED
+    return EXIT_FAILED if seen.tick is None else 0
+
+
+def _lives(place: Path) -> bool:
+    """Whether the run may yet tick: unless a manifest says that it is over."""
+    with suppress(rundir.RunDirError):
+        return rundir.live(place, rundir.read_manifest(place))
+    return True
 
 
 def _read(reader: FeedReader, heard: Heard, wait_s: float) -> None:

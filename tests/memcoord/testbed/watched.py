@@ -21,7 +21,7 @@ MIB = 256
 STEP_S = 0.1
 HOST = {"total_frames": 24 * MIB, "installed_frames": 8 * MIB, "tmem_frames": 12 * MIB}
 HOST |= {"ready_frames": 0, "free_frames": 4 * MIB, "tmem_capacity_pages": 14 * MIB}
-HOST |= {"policy_faults": 0}
+HOST |= {"slack_frames": 2 * MIB, "tmem_used_pages": 5 * MIB, "policy_faults": 0}
 VM: dict[str, Any] = {
     "name": "vm1",
     "broken": False,
@@ -37,6 +37,20 @@ VM: dict[str, Any] = {
     "grants_credit": 0,
     "grants_ring": 0,
     "grants_transfer": 0,
+    "resident_frames": 2 * MIB,
+    "pinned_frames": 0,
+    "puts": 0,
+    "gets": 0,
+    "gets_hit": 0,
+    "guest_faults": 0,
+    "guest_swap_outs": 0,
+    "grown_frames": 0,
+    "shrunk_frames": 0,
+    "ring_requests": 0,
+    "bad_requests": 0,
+    "violations": 0,
+    "reach": "reached",
+    "reach_why": "",
 }
 #: A domain that works and waits for nothing.
 BUSY = {"guest_references": 10_000}
@@ -82,10 +96,14 @@ class Run:
         row = DecisionRow(domain, "tmem", old, new, new, rule, clamp)
         self.history.hear(Why(FEED_VERSION, self.now_ns, self.number, [row]))
 
-    def count(self, **counts: int) -> None:
-        """Latencies so far: ``ring_guest=3`` are three of one bucket."""
-        rows = [
+    def latencies(self, **counts: int) -> list[LatencyRow]:
+        """Rows of vm1: ``ring_guest=3`` are three of one bucket; unless told, as many as ticks."""
+        told = counts or {"ring_guest": self.number, "ring_host": self.number}
+        return [
             LatencyRow("vm1", *path.split("_"), {20: count})  # type: ignore[call-arg]
-            for path, count in counts.items()
+            for path, count in told.items()
         ]
-        self.history.hear(Latencies(FEED_VERSION, self.now_ns, rows))
+
+    def count(self, **counts: int) -> None:
+        """Have the history hear ``latencies``."""
+        self.history.hear(Latencies(FEED_VERSION, self.now_ns, self.latencies(**counts)))
