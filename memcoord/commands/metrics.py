@@ -24,8 +24,6 @@ from memcoord.testbed.metrics.server import ADDRESS, PATH, serving
 from memcoord.testbed.runs import hiding, rundir
 from memcoord.testbed.watch.reader import BadStatistics, FeedReader
 
-#: What OpenTelemetry gave to exporters for Prometheus.
-PORT = 9464
 TOKEN_FILE = "metrics.token"
 #: ``--once`` waits so long for a tick, and after it for what is told once a second.
 FIRST_S, REST_S = 10.0, LATENCY_S + 0.5
@@ -34,9 +32,9 @@ READ_S = 0.2
 
 @dataclass(frozen=True)
 class MetricsOptions:
-    """Options of the command line. ``token_file`` None: the user's own."""
+    """Options of the command line. ``port`` 0: a free one. ``token_file`` None: the user's own."""
 
-    port: int = PORT
+    port: int = 0
     is_once: bool = False
     token_file: str | None = None
     is_open: bool = False
@@ -45,7 +43,8 @@ class MetricsOptions:
 def metrics_command(run: str | None, options: MetricsOptions) -> int:
     """Serve the metrics of a run until interrupted, or print them once; the exit code.
 
-    NoMetrics without prometheus_client; ConfigError for what cannot be served.
+    NoMetrics without prometheus_client; ConfigError for what cannot be served, as a run that is
+    over.
     """
     if options.is_open and options.token_file is not None:
         raise ConfigError("--token-file", "--no-token asks for none")
@@ -74,6 +73,8 @@ def show_alerts() -> None:
 def _serve(
     place: Path, reader: FeedReader, heard: Heard, exposition: Exposition, options: MetricsOptions
 ) -> None:
+    if not _lives(place):
+        raise ConfigError("RUN", f"{place.name} is over; `memcoord report` shows it")
     hiding.hide()  # this process knows the operator's token
     secret = Path(options.token_file or rundir.default_base().parent / TOKEN_FILE)
     token = "" if options.is_open else token_of(secret)

@@ -9,6 +9,9 @@ import typer
 
 from hypervisor.public.errors import ConfigError
 
+#: What exporters for Prometheus that have none of their own use, since OpenTelemetry chose it.
+PORT = 9464
+
 
 def metrics(
     run: Annotated[
@@ -16,7 +19,7 @@ def metrics(
     ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0: any free one.")
-    ] = 9464,
+    ] = PORT,
     once: Annotated[bool, typer.Option("--once", help="Print them, and end.")] = False,
     token_file: Annotated[
         str | None,

@@ -25,7 +25,7 @@ SMALL_HEIGHT = 4
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel. ``queries``: each with what its lines are called."""
+    """One panel. ``queries``: each with what its lines are called. ``words``: for 0, 1, ..."""
 
     title: str
     unit: str
@@ -34,6 +34,7 @@ class Panel:
     is_stacked: bool = False
     is_log: bool = False
     is_number: bool = False
+    words: tuple[str, ...] = ()
 
 
 def _of(metric: Metric, chosen: str, suffix: str = "") -> str:
@@ -55,7 +56,14 @@ def _quantile(q: float) -> tuple[str, str]:
 
 
 PANELS = (
-    Panel("Feed", "none", "1: ticks arrive.", ((_of(table.UP, HOST), "up"),), is_number=True),
+    Panel(
+        "Feed",
+        "none",
+        "Whether ticks of the hypervisor arrive.",
+        ((_of(table.UP, HOST), "feed"),),
+        is_number=True,
+        words=("no ticks", "live"),
+    ),
     Panel(
         "Age of the last tick",
         "s",
@@ -172,11 +180,6 @@ def dashboard() -> dict[str, Any]:
     }
 
 
-def queries() -> list[str]:
-    """API: every query of the dashboard, for whoever checks them."""
-    return [query for panel in PANELS for query, _ in panel.queries]
-
-
 def _variables() -> list[dict[str, Any]]:
     chosen = {"text": "All", "value": "$__all"}
     several = {"refresh": 2, "multi": True, "includeAll": True, "allValue": ".*", "sort": 1}
@@ -210,7 +213,9 @@ def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
         "fillOpacity": 40 if panel.is_stacked else 0,
         "scaleDistribution": {"type": "log", "log": 10} if panel.is_log else {"type": "linear"},
     }
-    defaults: dict[str, Any] = {"unit": panel.unit}
+    words = {str(value): {"text": word} for value, word in enumerate(panel.words)}
+    mappings = [{"type": "value", "options": words}] if words else []
+    defaults: dict[str, Any] = {"unit": panel.unit, "mappings": mappings}
     if not panel.is_number:
         defaults |= {"custom": drawn} | ({} if panel.is_log else {"min": 0})
     dashed = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [6, 4]}}

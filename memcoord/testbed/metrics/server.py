@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import hmac
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from typing import Any
 
 from hypervisor.public.errors import ConfigError
@@ -29,8 +31,11 @@ HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(ThreadingTCPServer):
+    """As http.server's own, which would ask the network for the name of this machine."""
+
     daemon_threads = True
+    allow_reuse_address = True
     request_queue_size = REQUESTS_MAX
 
     def __init__(self, port: int, exposition: Exposition, token: str) -> None:
@@ -45,14 +50,18 @@ class _Server(ThreadingHTTPServer):
                 request.send(_BUSY)
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread can be started now
+            self._free.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         # A client that sends a byte now and then would keep its place for ever.
         end = threading.Timer(REQUEST_S, _cut, (request,))
         end.daemon = True
-        end.start()
         try:
+            end.start()
             super().process_request_thread(request, client_address)
         finally:
             end.cancel()
@@ -60,6 +69,8 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """API: socketserver calls it. A client that goes away amid an answer is no news."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 def _cut(request: socket.socket) -> None:
@@ -69,7 +80,6 @@ def _cut(request: socket.socket) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = REQUEST_S
     server_version, sys_version = "memcoord", ""
 
     def do_GET(self) -> None:

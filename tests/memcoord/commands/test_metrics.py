@@ -53,6 +53,8 @@ def test_once_of_a_run_that_is_over_says_so_at_once(
     run.finish("finished")
     assert metrics_command(str(run.path), MetricsOptions(is_once=True)) == 1
     assert "memcoord_up 0.0" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="is over"):
+        metrics_command(str(run.path), MetricsOptions())
 
 
 @pytest.mark.process
