@@ -184,9 +184,10 @@ EXPRESSIONS = [alert.expr for alert in alerts.ALERTS if alert.name != "MemcoordN
 
 #: Of the dashboard, as Grafana sends them where all is chosen.
 QUERIES = [
-    target["expr"].replace("$__rate_interval", "10s").replace("$instance", ".*").replace(
-        "$domain", ".*"
-    )
+    target["expr"]
+    .replace("$__rate_interval", "10s")
+    .replace("$instance", ".*")
+    .replace("$domain", ".*")
     for panel in dashboard.dashboard()["panels"]
     for target in panel["targets"]
 ]
