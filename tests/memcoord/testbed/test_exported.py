@@ -174,6 +174,11 @@ def test_a_domain_that_left_is_gone_at_once() -> None:
         "vm2"
     }
     assert not [name for name in found if "grant_seconds" in name]
+    run.rates["vm1"] = BUSY
+    heard.hear(run.tick())
+    found = read(text_of(heard, run.now_ns))
+    assert len(found["memcoord_domain_ram_bytes"]) == 2
+    assert "memcoord_domain_grant_seconds_count" not in found, "another one of the same name"
 
 
 @pytest.mark.parametrize("how", ["policy", "hypervisor"])
