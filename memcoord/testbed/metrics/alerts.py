@@ -67,11 +67,13 @@ ALERTS = (
     ),
     Alert(
         "MemcoordDomainSilent",
-        f'{table.RAM_UNMET.name}{{why="{table.SILENT}"}} > 0',
+        f'{table.RAM_UNMET.name}{{why="{table.SILENT}"}} > 0 unless ignoring (why) '
+        f"({_rate(table.GROWN)} > 0 or {_rate(table.SHRUNK)} > 0)",
         "1m",
         "warning",
         "{{ $labels.domain }} does not answer",
-        "Its driver has not acted upon its target. It is stopped, or hangs.",
+        "Its driver has not acted upon its target, and its size does not move. It is stopped, or "
+        "hangs.",
     ),
     Alert(
         "MemcoordDomainUnreported",

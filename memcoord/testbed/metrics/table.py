@@ -156,6 +156,20 @@ STALLS = _of_domain(
 SWAP_INS = _of_domain(
     COUNTER, "swap_ins_total", "guest_swap_ins", "Pages read from disk, by the guest's word."
 )
+GROWN = _of_domain(
+    COUNTER,
+    "ram_grown_bytes_total",
+    "grown_frames",
+    "RAM given to the domain so far.",
+    FRAME_BYTES,
+)
+SHRUNK = _of_domain(
+    COUNTER,
+    "ram_shrunk_bytes_total",
+    "shrunk_frames",
+    "RAM taken from the domain so far.",
+    FRAME_BYTES,
+)
 BAD_REQUESTS = _of_domain(
     COUNTER, "bad_requests_total", "bad_requests", "Requests on the ring that broke its rules."
 )
@@ -207,20 +221,8 @@ OF_DOMAIN = (
     ),
     STALLS,
     REQUESTS_REFUSED,
-    _of_domain(
-        COUNTER,
-        "ram_grown_bytes_total",
-        "grown_frames",
-        "RAM given to the domain so far.",
-        FRAME_BYTES,
-    ),
-    _of_domain(
-        COUNTER,
-        "ram_shrunk_bytes_total",
-        "shrunk_frames",
-        "RAM taken from the domain so far.",
-        FRAME_BYTES,
-    ),
+    GROWN,
+    SHRUNK,
     _of_domain(COUNTER, "ring_requests_total", "ring_requests", "Requests served on the ring."),
     BAD_REQUESTS,
     VIOLATIONS,

@@ -53,22 +53,22 @@ def families(seen: Seen, now_ns: int) -> Iterator[Family]:
         yield made.get(metric.name, Family(metric))
 
 
-def is_up(seen: Seen, now_ns: int) -> bool:
-    """Whether there is a tick, and it is news."""
-    if seen.hello is None or seen.tick is None:
-        return False
-    return not is_stale((now_ns - seen.tick.monotonic_ns) / 1e9, seen.hello.interval_ms)
-
-
 def _family(metric: Metric, value: float) -> dict[str, Family]:
     return {metric.name: Family(metric, {(): value})}
 
 
 def _feed(seen: Seen, now_ns: int) -> dict[str, Family]:
-    made = _family(table.UP, is_up(seen, now_ns)) | _family(table.UNREADABLE, seen.unreadable)
+    made = _family(table.UP, _is_up(seen, now_ns)) | _family(table.UNREADABLE, seen.unreadable)
     if seen.tick is not None:
         made |= _family(table.AGE, max(now_ns - seen.tick.monotonic_ns, 0) / 1e9)
     return made
+
+
+def _is_up(seen: Seen, now_ns: int) -> bool:
+    """Whether there is a tick, and it is news."""
+    if seen.hello is None or seen.tick is None:
+        return False
+    return not is_stale((now_ns - seen.tick.monotonic_ns) / 1e9, seen.hello.interval_ms)
 
 
 def _run(seen: Seen) -> dict[str, Family]:

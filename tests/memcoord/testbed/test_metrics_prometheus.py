@@ -74,56 +74,74 @@ def test_promtool_finds_nothing_wrong_with_the_names() -> None:
     promtool("check", "metrics", said=text)
 
 
-#: Of each alert: its series and their labels, values at which it fires, values at which it must
-#: not, as promtool writes them: a step each 15 s, of counters in seconds or by count.
-CASES: dict[str, tuple[table.Metric, dict[str, str], str, str]] = {
-    "MemcoordNoTicks": (table.UP, {}, "1 0x80", "1x80"),
-    "MemcoordDomainStarved": (table.STALLS, {"domain": "vm1"}, "0+8x80", "0+7x80"),
-    "MemcoordTargetUnreached": (
-        table.RAM_UNMET, {"domain": "vm1", "why": "in use"}, "1x80", "1x7 _x73"
-    ),
-    "MemcoordPolicyFault": (table.POLICY_FAULTS, {}, "0x70 1x10", "5x80"),
-    "MemcoordDomainSilent": (
-        table.RAM_UNMET, {"domain": "vm1", "why": "silent"}, "1x80", "_x77 1x3"
-    ),
-    "MemcoordDomainUnreported": (table.REPORTING, {"domain": "vm1"}, "0x80", "1 0x20 1x59"),
-    "MemcoordDomainBroken": (table.BROKEN, {"domain": "vm1"}, "0 1x79", "0x80"),
-}  # fmt: skip
-#: Which labels of a series an alert has, where not all.
-LABELS = {"MemcoordTargetUnreached": {"domain": "vm1"}}
+def of(metric: table.Metric, why: str = "") -> str:
+    """One series of a metric, of vm1 where it is of a domain."""
+    labels = ['domain="vm1"'] if "domain" in metric.labels else []
+    labels += [f'why="{why}"'] if why else []
+    return f"{metric.name}{{{','.join(labels)}}}"
 
 
-def case(alert: alerts.Alert, fires: bool) -> dict[str, Any]:
-    metric, labels, firing, quiet = CASES[alert.name]
-    inner = ",".join(f'{key}="{value}"' for key, value in labels.items())
+#: Alerts, and series at which each fires by the 20th minute, or must not. Values are promtool's: a
+#: step each 15 s, so that a counter of seconds that rises by 8 each is of one who waits half.
+CASES: list[tuple[str, bool, dict[str, str]]] = [
+    ("MemcoordNoTicks", True, {of(table.UP): "1 0x80"}),
+    ("MemcoordNoTicks", False, {of(table.UP): "1x80"}),
+    ("MemcoordDomainStarved", True, {of(table.STALLS): "0+8x80"}),
+    ("MemcoordDomainStarved", True, {of(table.REQUESTS_REFUSED): "0+1x80"}),
+    ("MemcoordDomainStarved", False, {of(table.STALLS): "0+7x80"}),
+    ("MemcoordDomainStarved", False, {of(table.REQUESTS_REFUSED): "5x80"}),
+    ("MemcoordTargetUnreached", True, {of(table.RAM_UNMET, "in use"): "1x80"}),
+    ("MemcoordTargetUnreached", True, {
+        of(table.RAM_UNMET, "in use"): "1x76 _x4", of(table.RAM_UNMET, "pinned"): "_x76 1x4"
+    }),
+    ("MemcoordTargetUnreached", False, {of(table.RAM_UNMET, "moving"): "1x80"}),
+    ("MemcoordTargetUnreached", False, {of(table.RAM_UNMET, "in use"): "1x7 _x73"}),
+    ("MemcoordPolicyFault", True, {of(table.POLICY_FAULTS): "0x70 1x10"}),
+    ("MemcoordPolicyFault", False, {of(table.POLICY_FAULTS): "5x80"}),
+    ("MemcoordDomainSilent", True, {
+        of(table.RAM_UNMET, "silent"): "1x80", of(table.GROWN): "5x80", of(table.SHRUNK): "5x80"
+    }),
+    ("MemcoordDomainSilent", False, {of(table.RAM_UNMET, "silent"): "_x77 1x3"}),
+    ("MemcoordDomainSilent", False, {
+        of(table.RAM_UNMET, "silent"): "1x80", of(table.SHRUNK): "0+4096x80"
+    }),
+    ("MemcoordDomainUnreported", True, {of(table.REPORTING): "0x80"}),
+    ("MemcoordDomainUnreported", False, {of(table.REPORTING): "1 0x20 1x59"}),
+    ("MemcoordDomainBroken", True, {of(table.BROKEN): "0 1x79"}),
+    ("MemcoordDomainBroken", False, {of(table.BROKEN): "0x80"}),
+]  # fmt: skip
+#: What an alert carries on of its series beside the domain.
+CARRIED = {"MemcoordDomainSilent": {"why": "silent"}}
+
+
+def case(name: str, fires: bool, series: dict[str, str]) -> dict[str, Any]:
+    """A test as promtool takes it."""
+    (alert,) = (one for one in alerts.ALERTS if one.name == name)
+    labels = {"domain": "vm1"} if "$labels.domain" in alert.summary else {}
     texts = {"summary": alert.summary, "description": alert.text}
     expected = {
-        "exp_labels": {"severity": alert.severity} | LABELS.get(alert.name, labels),
+        "exp_labels": {"severity": alert.severity} | labels | CARRIED.get(name, {}),
         "exp_annotations": {
             key: text.replace("{{ $labels.domain }}", "vm1") for key, text in texts.items()
         },
     }
+    told = {"eval_time": "20m", "alertname": name, "exp_alerts": [expected] if fires else []}
     return {
         "interval": "15s",
-        "input_series": [
-            {"series": f"{metric.name}{{{inner}}}", "values": firing if fires else quiet}
-        ],
-        "alert_rule_test": [
-            {
-                "eval_time": "20m",
-                "alertname": alert.name,
-                "exp_alerts": [expected] if fires else [],
-            }
-        ],
+        "input_series": [{"series": key, "values": values} for key, values in series.items()],
+        "alert_rule_test": [told],
     }
 
 
 def test_every_alert_fires_when_it_is_to_and_only_then(tmp_path: Path) -> None:
+    assert {(name, fires) for name, fires, _ in CASES} == {
+        (alert.name, fires) for alert in alerts.ALERTS for fires in (True, False)
+    }
     (tmp_path / "rules.yml").write_text(alerts.rules(), encoding="utf-8")
     promtool("check", "rules", str(tmp_path / "rules.yml"))
-    cases = [case(alert, fires) for alert in alerts.ALERTS for fires in (True, False)]
-    tests = {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": cases}
-    (tmp_path / "cases.yml").write_text(json.dumps(tests), encoding="utf-8")
+    tests = {"rule_files": ["rules.yml"], "evaluation_interval": "15s"}
+    cases = [case(*one) for one in CASES]
+    (tmp_path / "cases.yml").write_text(json.dumps(tests | {"tests": cases}), encoding="utf-8")
     promtool("test", "rules", str(tmp_path / "cases.yml"))
 
 
