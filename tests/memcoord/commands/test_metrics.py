@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from publisher import published
+from published_feed import PublishedFeed
 from typer.testing import CliRunner
-from watched import Run
 
 from hypervisor.public.errors import ConfigError
 from memcoord.cli import app
@@ -38,12 +37,12 @@ def live(short_path: Path) -> Iterator[rundir.RunDir]:
 
 
 def test_once_prints_all_of_it(live: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    with published(live.path, Run()):
+    with PublishedFeed(live.path):
         assert metrics_command(str(live.path), MetricsOptions(is_once=True)) == 0
     out = capsys.readouterr().out
     assert "memcoord_up 1.0" in out
     assert f'run="{live.path.name}"' in out
-    assert 'memcoord_domain_grant_seconds_count{domain="vm1",path="ring",word="host"}' in out
+    assert 'memcoord_domain_grant_seconds_count{domain="vm1",path="ring",word="guest"}' in out
 
 
 def test_once_of_a_run_that_is_over_says_so_at_once(
@@ -81,10 +80,10 @@ def test_a_process_serves_a_run_and_says_when_it_is_silent(live: rundir.RunDir) 
                 assert time.monotonic() < until, text
                 time.sleep(0.05)
 
-        with published(live.path, Run()):
+        with PublishedFeed(live.path):
             assert 'memcoord_domain_ram_bytes{domain="vm1"}' in wait_for("memcoord_up 1.0")
         assert "memcoord_domain" not in wait_for("memcoord_up 0.0")
-        with published(live.path, Run()):
+        with PublishedFeed(live.path):
             wait_for("memcoord_up 1.0")
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_S) == 0

@@ -15,18 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from publisher import published
-from watched import BUSY, Run
+from published_feed import PublishedFeed
 
 from memcoord.commands.top import Looking, TopOptions, top_command
 from memcoord.testbed.runs import rundir
 
 WAIT_S = 60.0
-STARVED = BUSY | {"guest_stall_ns": 95 * 10**7}
-
-
-def crowd() -> Run:
-    return Run(vm1=BUSY, vm2=STARVED)
 
 
 @pytest.fixture
@@ -37,7 +31,7 @@ def live(short_path: Path) -> Iterator[rundir.RunDir]:
 
 
 def test_a_pipe_gets_one_look(live: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    with published(live.path, crowd()):
+    with PublishedFeed(live.path):
         assert top_command(str(live.path), TopOptions()) == 0
     out = capsys.readouterr().out
     assert out.count("memcoord top") == 1
@@ -47,7 +41,7 @@ def test_a_pipe_gets_one_look(live: rundir.RunDir, capsys: pytest.CaptureFixture
 
 
 def test_json_is_an_object_a_look(live: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    with published(live.path, crowd()):
+    with PublishedFeed(live.path):
         assert top_command(str(live.path), TopOptions(as_json=True, times=2, delay_s=0.1)) == 0
     looks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(looks) == 2
@@ -129,7 +123,7 @@ class Screen:
 @pytest.mark.process
 @pytest.mark.parametrize("how", ["q", "term", "silence"])
 def test_a_terminal_is_as_it_was(live: rundir.RunDir, how: str) -> None:
-    with published(live.path, crowd()):
+    with PublishedFeed(live.path):
         screen = Screen(live.path)
         screen.wait_for(lambda text: "STARVED" in text and "vm2" in text)
         os.write(screen.near, b"\n")

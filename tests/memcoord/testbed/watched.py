@@ -19,6 +19,7 @@ from memcoord.testbed.watch.publications import Publication
 
 MIB = 256
 STEP_S = 0.1
+WALL_AHEAD_NS = 1_700_000_000 * 10**9
 HOST = {"total_frames": 24 * MIB, "installed_frames": 8 * MIB, "tmem_frames": 12 * MIB}
 HOST |= {"ready_frames": 0, "free_frames": 4 * MIB, "tmem_capacity_pages": 14 * MIB}
 HOST |= {"slack_frames": 2 * MIB, "tmem_used_pages": 5 * MIB, "policy_faults": 0}
@@ -56,12 +57,15 @@ VM: dict[str, Any] = {
 BUSY = {"guest_references": 10_000}
 
 
-def hello(run: str = "1-greedy", names: tuple[str, ...] = ("vm1",), restarts: int = 0) -> Hello:
+def hello(
+    run: str = "1-greedy", names: tuple[str, ...] = ("vm1",), restarts: int = 0, now_ns: int = 0
+) -> Hello:
     rows = [
         DomainLimits(name, n, "direct", 512, 4096, 512, 4096, 0, -1) for n, name in enumerate(names)
     ]
     of_run = run, "main", "smart-alloc:P=2", 100, 4096, restarts
-    return Hello(FEED_VERSION, 0, 0, *of_run, [*HOST], [*VM], [], rows)
+    clocks = now_ns, now_ns + WALL_AHEAD_NS
+    return Hello(FEED_VERSION, *clocks, *of_run, [*HOST], [*VM], [], rows)
 
 
 class Run:
