@@ -2,7 +2,7 @@
 
 ``python fuzz/fuzz_feed.py [INPUT] [libFuzzer options]``. An input is one message. It is refused as
 a ``BadMessage``, or it is one: then it can be sent again, and a run that heard it between proper
-ticks can be looked at and drawn.
+ticks can be looked at, drawn and exported.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["hypervisor.public", "memcoord.testbed.watch"]):
+with atheris.instrument_imports(include=["hypervisor.public", "memcoord.testbed"]):
     from hypervisor.public.feed import Tick, decode, encode
     from hypervisor.public.messages import BadMessage
+    from memcoord.testbed.metrics.heard import Heard
+    from memcoord.testbed.metrics.values import families
     from memcoord.testbed.watch.frame import frame_of
     from memcoord.testbed.watch.history import History
     from memcoord.testbed.watch.publications import Assembly
@@ -36,7 +38,7 @@ def one_input(data: bytes) -> None:
         return
     (again,) = encode(message)
     assert list(encode(decode(again))) == [again]
-    assembly, history = Assembly(), History()
+    assembly, history, heard = Assembly(), History(), Heard()
     for one in (*PROPER, message, *PROPER):
         if hasattr(one, "host_columns"):
             assembly.schema(one)
@@ -46,6 +48,8 @@ def one_input(data: bytes) -> None:
             continue
         if whole is not None:
             history.hear(whole)
+            heard.hear(whole)
+    assert all(family.metric.name for family in families(heard.look(), 1))
     frame = frame_of(history, 1 << 40, opened="vm1")
     if frame is not None:
         assert all(line.cell_len <= WIDTH for line in screen(frame, WIDTH, HEIGHT))

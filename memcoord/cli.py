@@ -14,6 +14,7 @@ import typer
 from hypervisor.public.errors import ConfigError
 from memcoord.commands import EXIT_FAILED, columns, run_dir_of, show
 from memcoord.commands.control import add_verbs
+from memcoord.commands.metrics_verb import metrics
 from memcoord.commands.options import (
     CachePages,
     Curve,
@@ -425,6 +426,9 @@ def top(
 
     options = TopOptions(batch, times, delay_s, sort, domain, as_json)
     raise typer.Exit(top_command(run, options))
+
+
+app.command()(metrics)
 
 
 @app.command()

@@ -24,7 +24,8 @@ LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tm
 TESTBED = [
     f"memcoord.testbed.{room}"
     for room in (
-        *("runs", "scenarios", "traces", "streams", "watch", "report", "archive", "guests", "live"),
+        *("runs", "scenarios", "traces", "streams", "watch", "metrics"),
+        *("report", "archive", "guests", "live"),
     )
 ]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.

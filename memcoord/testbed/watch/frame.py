@@ -25,6 +25,7 @@ from memcoord.testbed.watch.states import ORDER, State, sentence, state_of
 SORTS = ("starved", "ram", "tmem", "name")
 #: A tick that is older is no news.
 STALE_S = 2.0
+STALE_TICKS = 5
 DETAIL_FOLD_S = 5.0
 EVENTS_SHOWN = ("policy-fault", "violation", "domain-lingers")
 
@@ -92,7 +93,7 @@ class Frame:
     @property
     def is_stale(self) -> bool:
         """Whether the last tick is no news any more."""
-        return self.age_s > max(STALE_S, 5 * self.interval_ms / 1000)
+        return is_stale(self.age_s, self.interval_ms)
 
     def plain(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -102,6 +103,11 @@ class Frame:
         if self.detail is not None:
             detail = told["detail"] | {"folds": [one.line for one in self.detail.folds]}
         return told | {"folds": folds, "detail": detail}
+
+
+def is_stale(age_s: float, interval_ms: int) -> bool:
+    """Whether a tick of so long ago is no news any more."""
+    return age_s > max(STALE_S, STALE_TICKS * interval_ms / 1000)
 
 
 def frame_of(

@@ -10,53 +10,17 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zmq
-from watched import BUSY, HOST, VM, Run, hello
+from published_feed import PublishedFeed
 
-from hypervisor.public import feed, messages
 from memcoord.commands.top import Looking, TopOptions, top_command
 from memcoord.testbed.runs import rundir
 
 WAIT_S = 60.0
-STARVED = BUSY | {"guest_stall_ns": 95 * 10**7}
-
-
-@contextmanager
-def published(run_dir: Path, **rates: Any) -> Iterator[None]:
-    """A hypervisor as far as its feed goes: ticks of the test's own making, ten a second."""
-    over = threading.Event()
-    run = Run(**(rates or {"vm1": BUSY, "vm2": STARVED}))
-
-    def serve() -> None:
-        with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
-            socket.linger = 0
-            socket.bind(f"ipc://{run_dir / messages.STATS_SOCKET}")
-            while not over.wait(0.02):
-                made, now_ns = run.tick(), time.monotonic_ns()
-                rows = [[row[column] for column in VM] for row in made.domains]
-                told = feed.Tick(2, now_ns, made.tick, 0, 1, [made.host[key] for key in HOST], rows)
-                why = feed.Why(
-                    2, now_ns, made.tick, [feed.DecisionRow("vm1", "tmem", 5, 7, 7, "grow", "")]
-                )
-                for message in (hello(names=tuple(run.rates)), told, why):
-                    for data in feed.encode(message):
-                        socket.send(data)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(WAIT_S)
 
 
 @pytest.fixture
@@ -67,7 +31,7 @@ def live(short_path: Path) -> Iterator[rundir.RunDir]:
 
 
 def test_a_pipe_gets_one_look(live: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    with published(live.path):
+    with PublishedFeed(live.path):
         assert top_command(str(live.path), TopOptions()) == 0
     out = capsys.readouterr().out
     assert out.count("memcoord top") == 1
@@ -77,7 +41,7 @@ def test_a_pipe_gets_one_look(live: rundir.RunDir, capsys: pytest.CaptureFixture
 
 
 def test_json_is_an_object_a_look(live: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:
-    with published(live.path):
+    with PublishedFeed(live.path):
         assert top_command(str(live.path), TopOptions(as_json=True, times=2, delay_s=0.1)) == 0
     looks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(looks) == 2
@@ -159,7 +123,7 @@ class Screen:
 @pytest.mark.process
 @pytest.mark.parametrize("how", ["q", "term", "silence"])
 def test_a_terminal_is_as_it_was(live: rundir.RunDir, how: str) -> None:
-    with published(live.path):
+    with PublishedFeed(live.path):
         screen = Screen(live.path)
         screen.wait_for(lambda text: "STARVED" in text and "vm2" in text)
         os.write(screen.near, b"\n")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from watched import BUSY, MIB, VM, Run, hello
+from watched import BUSY, HOST, MIB, VM, Run, hello
 
 from hypervisor.public.feed import (
     FEED_VERSION,
@@ -37,7 +37,7 @@ from memcoord.testbed.watch.states import sentence, state_of
 
 def tick(number: int, part: int, parts: int, *names: str) -> Tick:
     rows = [[{"name": name}.get(key, value) for key, value in VM.items()] for name in names]
-    return Tick(FEED_VERSION, number, number, part, parts, [0] * 7, rows)
+    return Tick(FEED_VERSION, number, number, part, parts, [0] * len(HOST), rows)
 
 
 def test_parts_make_a_tick_and_a_lost_part_loses_only_that_tick() -> None:
@@ -59,7 +59,8 @@ def test_parts_make_a_tick_and_a_lost_part_loses_only_that_tick() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [tick(1, 1, 1, "vm1"), tick(1, 0, 65), tick(1, -1, 1),
-     Tick(FEED_VERSION, 1, 1, 0, 1, [0], []), Tick(FEED_VERSION, 1, 1, 0, 1, [0] * 7, [["vm1"]])],
+     Tick(FEED_VERSION, 1, 1, 0, 1, [0], []),
+     Tick(FEED_VERSION, 1, 1, 0, 1, [0] * len(HOST), [["vm1"]])],
 )  # fmt: skip
 def test_a_tick_that_fits_no_schema_is_a_bad_message(wrong: Tick) -> None:
     assembly = Assembly()

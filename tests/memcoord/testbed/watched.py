@@ -19,9 +19,10 @@ from memcoord.testbed.watch.publications import Publication
 
 MIB = 256
 STEP_S = 0.1
+WALL_AHEAD_NS = 1_700_000_000 * 10**9
 HOST = {"total_frames": 24 * MIB, "installed_frames": 8 * MIB, "tmem_frames": 12 * MIB}
 HOST |= {"ready_frames": 0, "free_frames": 4 * MIB, "tmem_capacity_pages": 14 * MIB}
-HOST |= {"policy_faults": 0}
+HOST |= {"slack_frames": 2 * MIB, "tmem_used_pages": 5 * MIB, "policy_faults": 0}
 VM: dict[str, Any] = {
     "name": "vm1",
     "broken": False,
@@ -37,17 +38,34 @@ VM: dict[str, Any] = {
     "grants_credit": 0,
     "grants_ring": 0,
     "grants_transfer": 0,
+    "resident_frames": 2 * MIB,
+    "pinned_frames": 0,
+    "puts": 0,
+    "gets": 0,
+    "gets_hit": 0,
+    "guest_faults": 0,
+    "guest_swap_outs": 0,
+    "grown_frames": 0,
+    "shrunk_frames": 0,
+    "ring_requests": 0,
+    "bad_requests": 0,
+    "violations": 0,
+    "reach": "reached",
+    "reach_why": "",
 }
 #: A domain that works and waits for nothing.
 BUSY = {"guest_references": 10_000}
 
 
-def hello(run: str = "1-greedy", names: tuple[str, ...] = ("vm1",), restarts: int = 0) -> Hello:
+def hello(
+    run: str = "1-greedy", names: tuple[str, ...] = ("vm1",), restarts: int = 0, now_ns: int = 0
+) -> Hello:
     rows = [
         DomainLimits(name, n, "direct", 512, 4096, 512, 4096, 0, -1) for n, name in enumerate(names)
     ]
     of_run = run, "main", "smart-alloc:P=2", 100, 4096, restarts
-    return Hello(FEED_VERSION, 0, 0, *of_run, [*HOST], [*VM], [], rows)
+    clocks = now_ns, now_ns + WALL_AHEAD_NS
+    return Hello(FEED_VERSION, *clocks, *of_run, [*HOST], [*VM], [], rows)
 
 
 class Run:
@@ -82,10 +100,14 @@ class Run:
         row = DecisionRow(domain, "tmem", old, new, new, rule, clamp)
         self.history.hear(Why(FEED_VERSION, self.now_ns, self.number, [row]))
 
-    def count(self, **counts: int) -> None:
-        """Latencies so far: ``ring_guest=3`` are three of one bucket."""
-        rows = [
+    def latencies(self, **counts: int) -> list[LatencyRow]:
+        """Rows of vm1: ``ring_guest=3`` are three of one bucket; unless told, as many as ticks."""
+        told = counts or {"ring_guest": self.number, "ring_host": self.number}
+        return [
             LatencyRow("vm1", *path.split("_"), {20: count})  # type: ignore[call-arg]
-            for path, count in counts.items()
+            for path, count in told.items()
         ]
-        self.history.hear(Latencies(FEED_VERSION, self.now_ns, rows))
+
+    def count(self, **counts: int) -> None:
+        """Have the history hear ``latencies``."""
+        self.history.hear(Latencies(FEED_VERSION, self.now_ns, self.latencies(**counts)))

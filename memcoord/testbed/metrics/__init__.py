@@ -1,0 +1,1 @@
+"""The statistics feed as Prometheus metrics: names, values, the server, a dashboard, alerts."""
