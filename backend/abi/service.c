@@ -8,8 +8,8 @@
  *   3. still none: arm every ring, look once more, sleep in epoll.
  * The spin budget doubles when a request comes within the longest spin of the last one and halves
  * when a spin was in vain, so that an idle host burns no CPU. The longest is spin_ns. After a
- * record of tmem it is MC_PAGE_SPINS times that, because a program waits for each page and soon wants the
- * next; not for a while when something else has run on this CPU meanwhile (as KVM's halt polling:
+ * record of tmem it is MC_PAGE_SPINS times that: a program waits for each page and soon wants the
+ * next. Not for a while when something else has run on this CPU meanwhile (as KVM's halt polling:
  * Documentation/virt/kvm/halt-polling.rst).
  * A record is copied out of the ring before it is looked at; frame and area numbers are checked
  * against the private state. A domain whose ring is broken, or that spent its error budget, is
