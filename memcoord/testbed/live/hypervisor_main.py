@@ -44,6 +44,8 @@ PARTS = (
     *("backend.books", "backend.host", "backend.options", "hypervisor.loop", "policies.forked"),
     *("hypervisor.coordination.coordinator", "hypervisor.coordination.policy_process"),
 )
+#: The pool of tmem; its import compiles what the cache has not.
+POOL = "tmem.pool"
 #: Needs of policies (``policies.base.NEEDS``) that a real host measures: not the ages of pages.
 MEASURED = ("mrc",)
 
@@ -211,7 +213,7 @@ def load(config: HypervisorConfig) -> None:
     for name in PARTS:
         importlib.import_module(name)
     if config.tmem_max_pages:
-        importlib.import_module("tmem.pool")
+        importlib.import_module(POOL)
 
 
 def rehearse(config: HypervisorConfig) -> None:
