@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hypervisor.keeping.processes import Forked
 
 STANDBY = "memcoord.testbed.live.standby"
+#: What is imported once the standby is started.
+LATER = (STANDBY, "hypervisor.keeping.keeper", "hypervisor.keeping.takeover")
 EXIT_CRASHED = 70
 
 

@@ -19,6 +19,8 @@ from memcoord.testbed.live import hypervisor, hypervisor_main, keeper_main
 from memcoord.testbed.runs.nursery import Nursery
 
 GUEST = "memcoord.testbed.guests.replaying"
+#: What ``frontend.attach`` imports, which costs nobody anything who does not attach.
+ATTACHING = "frontend.handshake"
 
 
 class Nurseries:
@@ -38,10 +40,14 @@ class Nurseries:
 
     def begin(self, *, tmem: bool) -> None:
         """Start to load, once; OSError when there are no processes left."""
-        if self.forks:
-            return
-        keeper = [hypervisor.MODULE, keeper_main.STANDBY, *hypervisor_main.PARTS]
-        keeper += [hypervisor_main.POOL] if tmem else []
-        for loads in (keeper, [GUEST]):
-            nursery = Nursery(self._run_dir, loads)
-            self.forks[loads[0]] = self._stack.enter_context(nursery)
+        if not self.forks:
+            for module, loads in loaded(tmem=tmem).items():
+                nursery = Nursery(self._run_dir, loads)
+                self.forks[module] = self._stack.enter_context(nursery)
+
+
+def loaded(*, tmem: bool) -> dict[str, list[str]]:
+    """What each nursery imports, by the module that its processes run."""
+    keeper = [hypervisor.MODULE, *keeper_main.LATER, *hypervisor_main.PARTS]
+    keeper += [hypervisor_main.POOL] if tmem else []
+    return {hypervisor.MODULE: keeper, GUEST: [GUEST, ATTACHING]}

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from memcoord.commands import packages
 from memcoord.testbed.runs.launcher import Child, Launcher
 from memcoord.testbed.runs.nursery import Born, Nursery
 from memcoord.testbed.runs.nursery_main import MODULE
@@ -48,6 +49,24 @@ ACTS = """
     if __name__ == "__main__":
         sys.exit(main(sys.argv))
 """
+
+
+SCENARIO = """
+name = "short"
+memory = "16 MiB"
+slack = "2 MiB"
+tmem = "2 MiB"
+interval_ms = 20
+policies = ["greedy"]
+
+[[domain]]
+name = "vm1"
+maxmem = "4 MiB"
+ram = "2 MiB"
+workload = { kind = "page-trace", trace = "sqlite", resident = "300 pages" }
+"""
+#: Packages whose import takes long, and ours.
+HEAVY = {"numpy", "zmq", "msgspec", "cffi", "ctypes", "email", *packages.ROOTS}
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +193,32 @@ def test_a_nursery_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
         (nursery,) = psutil.Process(parent.pid).children()
         parent.kill()
     wait_for(lambda: not nursery.is_running() or nursery.status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.process
+def test_the_processes_of_a_run_import_nothing_once_they_are_forked(tmp_path: Path) -> None:
+    (tmp_path / "short.toml").write_text(SCENARIO)
+    run_dir = tmp_path / "run"
+    command = ["memcoord", "run", str(tmp_path / "short.toml"), "--no-alone"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", *command, "--run-dir", str(run_dir)],
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert heavy_in(done.stderr) >= {"numpy", "memcoord"}
+    told = {
+        name: (run_dir / "1-greedy" / f"{name}.err").read_text() for name in ("hypervisor", "vm1")
+    }
+    assert {name: heavy_in(text) for name, text in told.items()} == {
+        "hypervisor": set(),
+        "vm1": set(),
+    }
+
+
+def heavy_in(text: str) -> set[str]:
+    """The packages of HEAVY that were imported, by what Python says of it."""
+    lines = [line for line in text.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines} & HEAVY
