@@ -28,6 +28,7 @@ from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.run_files import EVENTS
 from hypervisor.public.units import DomId
 from hypervisor.run_dir import claim
+from memcoord.testbed.live.compiling import compile_first
 from memcoord.testbed.runs import hiding
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def load(config: HypervisorConfig) -> None:
     for name in PARTS:
         importlib.import_module(name)
     if config.tmem_max_pages:
+        compile_first(lambda line: sys.stderr.write(f"memcoord: {line}\n"))
         importlib.import_module(POOL)
 
 

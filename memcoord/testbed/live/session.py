@@ -29,6 +29,7 @@ from hypervisor.public.feed import FeedMessage, Latencies, Why
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
 from memcoord.testbed.live import barrier, hypervisor, nurseries, program_start, verdicts
+from memcoord.testbed.live.compiling import compile_first
 from memcoord.testbed.live.nurseries import Nurseries
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
@@ -48,9 +49,6 @@ from memcoord.testbed.streams import domain_seed
 from memcoord.testbed.watch.frame import frame_of
 from memcoord.testbed.watch.history import WINDOW_S, History
 from memcoord.testbed.watch.kept import Kept
-from tmem import TmemError
-from tmem.compiled import prepare
-from tmem.units import ALL
 
 #: In the folder of a domain: what its process is told, where it swaps.
 TOLD, SWAP = "config.json", "swap"
@@ -190,13 +188,8 @@ class PolicyRun:
 
     def _compile(self) -> None:
         """Have tmem's kernels compiled now, where the work can be seen; once on a machine."""
-
-        def tell(done: int, total: int) -> None:
-            self._progress.note(f"compiling kernels, once on this machine: {done} of {total}")
-
         if self._scenario.tmem:
-            with contextlib.suppress(TmemError):  # the hypervisor will fail, and say why
-                prepare(ALL, tell)
+            compile_first(self._progress.note)
 
     def _prepare(self) -> HypervisorConfig:
         """Write every domain's file, name what ``clean`` may remove; the configuration."""
