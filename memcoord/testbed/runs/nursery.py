@@ -104,7 +104,8 @@ class Nursery:
     def fork(self, module: str, arguments: Sequence[str], rights: str, files: Files) -> Born | None:
         """A new process that runs ``module``, confined to ``rights`` (JSON, or empty).
 
-        None where the nursery has ended; OSError where there are no processes left.
+        None where the nursery has ended or has not loaded within LOAD_S, after which it ends;
+        OSError where there are no processes left.
         """
         told, tells = os.pipe2(os.O_CLOEXEC)
         stdin, ours = files.stdin, -1
@@ -133,6 +134,7 @@ class Nursery:
             socket.send_fds(self._line, [msgspec.msgpack.encode(birth)], files)
             data, fds, _, _ = socket.recv_fds(self._line, NUMBER.size, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError:
+            self._process.kill()  # who is executed instead is not to be born as well
             return -1, 0
         return fds[0] if fds else -1, NUMBER.unpack(data)[0] if data else 0
 

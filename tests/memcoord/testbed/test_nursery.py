@@ -176,6 +176,20 @@ def test_a_module_that_cannot_be_loaded_says_so_in_its_own_file(tmp_path: Path) 
     assert "No module named no_such_module" in child.how_it_ended()
 
 
+def test_a_nursery_that_loads_for_too_long_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memcoord.testbed.runs.nursery.LOAD_S", 0.1)
+    (tmp_path / "slow.py").write_text('import time\nif __name__ != "__main__": time.sleep(600)\n')
+    with (
+        Nursery(tmp_path, ["slow"]) as nursery,
+        Launcher(tmp_path, {"slow": nursery}) as launcher,
+    ):
+        child = launcher.start("one", "slow")
+        assert child.process.wait(LIMIT_S) == 0
+        wait_for(lambda: process_of(tmp_path).status() == psutil.STATUS_ZOMBIE)
+
+
 def test_a_nursery_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
     body = f"""
         import pathlib, time
