@@ -185,9 +185,10 @@ def test_a_nursery_that_loads_for_too_long_is_given_up(
         Nursery(tmp_path, ["slow"]) as nursery,
         Launcher(tmp_path, {"slow": nursery}) as launcher,
     ):
+        loading = process_of(tmp_path)
         child = launcher.start("one", "slow")
         assert child.process.wait(LIMIT_S) == 0
-        wait_for(lambda: process_of(tmp_path).status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda: loading.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_nursery_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
