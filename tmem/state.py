@@ -181,4 +181,5 @@ def _given(address: int, size: int, count: int) -> _Bytes:
             f"a state of {count} bytes does not fit in {size} bytes at {address:#x}: give it what "
             f"Tmem.state_bytes says, at a multiple of {LINE_BYTES}"
         )
-    return np.ctypeslib.as_array((ctypes.c_uint8 * count).from_address(address))
+    memory = memoryview((ctypes.c_uint8 * count).from_address(address))
+    return np.frombuffer(memory, dtype=np.uint8)

@@ -103,8 +103,10 @@ def _sizes(ram: str, most: str | None) -> tuple[int, int]:
 
 def _hypervisor(options: Options, ram_frames: int, max_frames: int) -> Hypervisor:
     from hypervisor.config import DomainConfig  # one that runs needs none of it
+    from memcoord.testbed.live.compiling import compile_first
     from memcoord.testbed.live.hypervisor import Hypervisor
 
+    compile_first(_tell)
     size = max_frames * FRAME_BYTES * (1 + TMEM_SHARE) + SLACK_BYTES
     if options.memory is not None:
         size = _memory(options.memory, ram_frames * FRAME_BYTES + SLACK_BYTES)

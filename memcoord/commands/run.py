@@ -30,6 +30,7 @@ from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
 from memcoord.commands.runs import STEP
 from memcoord.testbed.live.hypervisor_main import MEASURED
+from memcoord.testbed.live.nurseries import Nurseries
 from memcoord.testbed.live.session import PolicyRun
 from memcoord.testbed.report.claims import verdicts
 from memcoord.testbed.report.comparison import merge, set_against
@@ -225,7 +226,7 @@ def _run_all(
     work: Work, run: rundir.RunDir, series: Series, kept: Kept, interrupts: Interrupts
 ) -> RunReport:
     what, steps, begin_s, done = work.what, work.steps, time.monotonic(), Done()
-    with Progress() as progress:
+    with Progress() as progress, Nurseries(run.path) as born:
         takes = f"{duration(work.takes_s)} on two quiet cores"
         if any(isinstance(domain.workload, ProgramWorkload) for domain in what.domain):
             takes = "each as long as its programs take"
@@ -246,6 +247,7 @@ def _run_all(
                 kept=None if step.domain else kept,
                 progress=progress,
                 interrupts=interrupts,
+                born=born,
                 lengths=known,
                 record=None if step.domain else work.record,
                 round_index=step.round_index,

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from memcoord.testbed.live.nurseries import loaded
+
 #: Each costs a tenth of a second or more of a start.
 SLOW = {"numba", "llvmlite", "typer", "rich", "importlib.metadata", "pandas", "scipy"}
 #: Beside these, what a process that only starts others can do without.
@@ -34,6 +36,14 @@ def test_a_hypervisor_needs_no_compiler_and_nothing_of_the_command_line() -> Non
     found = imported_by(LOAD)
     assert found & (SLOW | {"zmq"}) == set()
     assert {"hypervisor.loop", "backend.host", "tmem.serve", "policies.host_process"} <= found
+
+
+@pytest.mark.parametrize("module", loaded(tmem=True))
+def test_a_nursery_loads_what_starts_a_process_and_no_compiler(module: str) -> None:
+    loads = loaded(tmem=True)[module]
+    found = imported_by(f"import {', '.join(loads)}")
+    assert found & (SLOW | {"zmq"}) == set()
+    assert {*loads, "numpy", "hypervisor.public.messages"} <= found
 
 
 EXEC = """

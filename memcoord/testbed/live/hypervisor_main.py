@@ -28,6 +28,7 @@ from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.run_files import EVENTS
 from hypervisor.public.units import DomId
 from hypervisor.run_dir import claim
+from memcoord.testbed.live.compiling import compile_first
 from memcoord.testbed.runs import hiding
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ PARTS = (
     *("backend.books", "backend.host", "backend.options", "hypervisor.loop", "policies.forked"),
     *("hypervisor.coordination.coordinator", "hypervisor.coordination.policy_process"),
 )
+#: The pool of tmem; its import compiles what the cache has not.
+POOL = "tmem.pool"
 #: Needs of policies (``policies.base.NEEDS``) that a real host measures: not the ages of pages.
 MEASURED = ("mrc",)
 
@@ -211,7 +214,8 @@ def load(config: HypervisorConfig) -> None:
     for name in PARTS:
         importlib.import_module(name)
     if config.tmem_max_pages:
-        importlib.import_module("tmem.pool")
+        compile_first(lambda line: sys.stderr.write(f"memcoord: {line}\n"))
+        importlib.import_module(POOL)
 
 
 def rehearse(config: HypervisorConfig) -> None:

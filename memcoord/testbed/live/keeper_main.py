@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from hypervisor.keeping.processes import Forked
 
 STANDBY = "memcoord.testbed.live.standby"
+#: What is imported once the standby is started.
+LATER = (STANDBY, "hypervisor.keeping.keeper", "hypervisor.keeping.takeover")
 EXIT_CRASHED = 70
-#: The standby is forked: numpy is to start no threads in it.
-SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 def keep(run_dir: Path, watch_fd: int = -1, meanwhile: Callable[[], object] = lambda: None) -> int:
@@ -81,7 +81,7 @@ def _forked(run_dir: Path, ours: socket.socket, theirs: socket.socket) -> Forked
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, sys.stdin.fileno())
         os.close(nothing)
-        os.environ.update(SINGLE_THREADED)
+        os.environ.update(hiding.SINGLE_THREADED)
         from hypervisor.keeping.channel import channel_of
 
         status = import_module(STANDBY).wait(run_dir, channel_of(theirs.detach()))
@@ -98,7 +98,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start a standby of an installation; OSError."""
     path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, **SINGLE_THREADED}
+    environment = {**os.environ, "PYTHONPATH": path, **hiding.SINGLE_THREADED}
     return subprocess.Popen(
         [python, "-P", "-m", STANDBY, str(run_dir), str(channel_fd)],
         env=environment,

@@ -28,7 +28,9 @@ from hypervisor.public.errors import MemcoordError
 from hypervisor.public.feed import FeedMessage, Latencies, Why
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
-from memcoord.testbed.live import barrier, hypervisor, program_start, verdicts
+from memcoord.testbed.live import barrier, hypervisor, nurseries, program_start, verdicts
+from memcoord.testbed.live.compiling import compile_first
+from memcoord.testbed.live.nurseries import Nurseries
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
 from memcoord.testbed.live.verdicts import RunningDomain
 from memcoord.testbed.report.progress import Progress
@@ -47,11 +49,7 @@ from memcoord.testbed.streams import domain_seed
 from memcoord.testbed.watch.frame import frame_of
 from memcoord.testbed.watch.history import WINDOW_S, History
 from memcoord.testbed.watch.kept import Kept
-from tmem import TmemError
-from tmem.compiled import prepare
-from tmem.units import ALL
 
-GUEST_MODULE = "memcoord.testbed.guests.replaying"
 #: In the folder of a domain: what its process is told, where it swaps.
 TOLD, SWAP = "config.json", "swap"
 POLL_MS = 50
@@ -84,8 +82,8 @@ class PolicyRun:
 
     ``lengths``: the references of each domain's workload, by name. ``series``: where its ticks are
     written, if anywhere; ``kept``: where its decisions and latencies are. ``record``: a file for
-    every tmem operation of the run. ``round_index`` counts the runs of this policy before it;
-    ``label`` is its name in progress and events.
+    every tmem operation of the run. ``born``: where its processes are forked. ``round_index``
+    counts the runs of this policy before it; ``label`` is its name in progress and events.
     """
 
     def __init__(
@@ -98,6 +96,7 @@ class PolicyRun:
         series: Series | None,
         progress: Progress,
         interrupts: Interrupts,
+        born: Nurseries,
         lengths: dict[str, int],
         kept: Kept | None = None,
         record: Path | None = None,
@@ -107,6 +106,7 @@ class PolicyRun:
         self._scenario, self._policy, self._directory = scenario, policy, directory
         self._label = label or policy
         self._run, self._series, self._kept, self._progress = run, series, kept, progress
+        self._born = born
         self._interrupts, self._record, self._round_index = interrupts, record, round_index
         self._domains = [
             RunningDomain(domain, number, lengths[domain.name])
@@ -126,11 +126,12 @@ class PolicyRun:
         error = ""
         self._progress.begin(self._label, self._total)
         self._compile()
+        self._born.begin(tmem=self._scenario.tmem != 0)
         config = self._prepare()
         with (
             self._make_groups(config) as self._groups,
             contextlib.ExitStack() as self._stack,
-            Launcher(self._directory) as launcher,
+            Launcher(self._directory, self._born.forks) as launcher,
             self._statistics as seen,
         ):
             if self._groups is not None:
@@ -187,13 +188,8 @@ class PolicyRun:
 
     def _compile(self) -> None:
         """Have tmem's kernels compiled now, where the work can be seen; once on a machine."""
-
-        def tell(done: int, total: int) -> None:
-            self._progress.note(f"compiling kernels, once on this machine: {done} of {total}")
-
         if self._scenario.tmem:
-            with contextlib.suppress(TmemError):  # the hypervisor will fail, and say why
-                prepare(ALL, tell)
+            compile_first(self._progress.note)
 
     def _prepare(self) -> HypervisorConfig:
         """Write every domain's file, name what ``clean`` may remove; the configuration."""
@@ -331,7 +327,7 @@ class PolicyRun:
                 reads=tuple(files_of(work)),
                 cgroup=group,
             )
-            domain.child = self._launcher.start(name, GUEST_MODULE, config, rights=rights)
+            domain.child = self._launcher.start(name, nurseries.GUEST, config, rights=rights)
         self._note_start(name, domain.child)
 
     def _read(self, wait_ms: int = 0) -> None:

@@ -1,7 +1,7 @@
 """The standby: it has loaded what a hypervisor needs, and forks one whenever the keeper says so.
 
 ``python -P -m memcoord.testbed.live.standby RUN_DIR CHANNEL_FD``, by the keeper only, which forks
-the first one. Loading takes a third of a second; a fork takes milliseconds, and the standby is as
+the first one. Loading takes a fifth of a second; a fork takes milliseconds, and the standby is as
 ready for the next as before. The first hypervisor is forked as soon as all is imported. When that
 one has started its domains in peace, the standby rehearses what will be wanted when it dies.
 Rules: one thread, no memory of a run, no ZeroMQ, before each fork and after it. A hypervisor is
@@ -28,7 +28,7 @@ from memcoord.testbed.runs import hiding
 
 #: The host that is made once so that all of its code is loaded.
 REHEARSAL_FRAMES = 16 * AREA_FRAMES
-#: A rehearsal takes a third of a second of a CPU, which those that start now need themselves.
+#: A rehearsal takes a hundredth of a second, which those that start now need themselves.
 REHEARSE_AFTER_S = 2.0
 
 

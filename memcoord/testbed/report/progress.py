@@ -18,7 +18,7 @@ from memcoord.testbed.watch.screen import encodable, short
 PARTS = 10
 #: For a first line: what a real run takes beside its references, and those, real and simulated, on
 #: two quiet cores.
-START_S, REFERENCE_S, SIM_REFERENCE_S = 2.0, 3e-6, 1e-6
+START_S, REFERENCE_S, SIM_REFERENCE_S = 0.5, 3e-6, 1e-6
 
 
 def duration(expected_s: float) -> str:

@@ -97,7 +97,12 @@ def lacking() -> list[str]:
 
 def command(rights: Rights, module: str, *arguments: str) -> list[str]:
     """What follows ``python -P`` to run ``module`` confined."""
-    return ["-m", MODULE, msgspec.json.encode(rights).decode(), module, *arguments]
+    return ["-m", MODULE, encoded(rights), module, *arguments]
+
+
+def encoded(rights: Rights) -> str:
+    """As JSON, for ``become``."""
+    return msgspec.json.encode(rights).decode()
 
 
 def confine(rights: Rights) -> None:
@@ -168,12 +173,18 @@ def _checked(result: int) -> int:
     return int(result)
 
 
+def become(rights: str) -> None:
+    """Go on with ``rights`` (``Rights`` as JSON) and no more, in namespaces and a group of one's
+    own where there are any. Before threads."""
+    given = msgspec.json.decode(rights, type=Rights)
+    if given.cgroup:
+        cgroups.join(Path(given.cgroup))
+    namespaces.isolate(lambda: confine(given), hide, given.line)
+
+
 def main(argv: list[str]) -> None:
     """Entry point of the process."""
-    rights = msgspec.json.decode(argv[1], type=Rights)
-    if rights.cgroup:
-        cgroups.join(Path(rights.cgroup))
-    namespaces.isolate(lambda: confine(rights), hide, rights.line)
+    become(argv[1])
     sys.argv = argv[2:]
     runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
 

@@ -3,7 +3,8 @@
 Owns: every child process of a run, how any child Python is started (``start_python``), and the
 signals that end one early.
 Rules: use ``Launcher`` as a context manager; leaving it ends what still runs. Each child
-  - is a fresh interpreter (``python -P -m MODULE``): nothing is forked with threads or ZeroMQ;
+  - is a fresh interpreter (``python -P -m MODULE``), or forked by one that has loaded what it needs
+    (``nursery``): nothing is forked with threads or ZeroMQ;
   - stands in a process group of its own, so that Ctrl-C reaches the parent only, which then stops
     the children in order;
   - has a pipe as stdin whose other end only the parent holds. The child calls ``end_with_parent``:
@@ -25,10 +26,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from types import FrameType, MappingProxyType
+from typing import IO, Any, NamedTuple, Protocol, Self
 
-from memcoord.testbed.runs.confine import Rights, command
+from memcoord.testbed.runs.confine import Rights, command, encoded
 from memcoord.testbed.runs.hiding import ROOT
 
 #: How long a child may take to end after being asked, after SIGTERM, and after SIGKILL.
@@ -80,12 +81,57 @@ def without_ours(environ: Mapping[str, str]) -> dict[str, str]:
     return {**outer, "PYTHONPATH": os.pathsep.join(path)} if any(path) else outer
 
 
+class Process(Protocol):
+    """A child as ``subprocess.Popen`` is one, which was executed, or forked by a nursery."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """The end of its standard input that is ours."""
+
+    @property
+    def returncode(self) -> int | None:
+        """As ``poll`` has last found it."""
+
+    def poll(self) -> int | None:
+        """Its exit status, below 0 for a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, once it has ended; subprocess.TimeoutExpired."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Signal it, unless it has ended."""
+
+    def kill(self) -> None:
+        """SIGKILL, unless it has ended."""
+
+
+class Files(NamedTuple):
+    """The standard files of a new process, as ``subprocess.Popen`` takes them."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+class Forks(Protocol):
+    """What forks processes for a launcher: ``nursery.Nursery``."""
+
+    def fork(
+        self, module: str, arguments: Sequence[str], rights: str, files: Files
+    ) -> Process | None:
+        """A new process that runs ``module``; None where it must be executed. OSError."""
+
+
 @dataclass
 class Child:
     """One process of a run; the paths are those of its output, if that is kept."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: Process
     stdout_path: Path = Path(os.devnull)
     stderr_path: Path = Path(os.devnull)
 
@@ -140,10 +186,13 @@ class Child:
 
 
 class Launcher:
-    """The children of one run, in order of their start; their files go to ``directory``."""
+    """The children of one run, in order of their start; their files go to ``directory``.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    ``forks``: by module, who forks processes that run it.
+    """
+
+    def __init__(self, directory: Path, forks: Mapping[str, Forks] = MappingProxyType({})) -> None:
+        self._directory, self._forks = directory, forks
         self._children: list[Child] = []
         self._running: list[Child] = []
 
@@ -171,20 +220,16 @@ class Launcher:
 
         With ``rights`` the child is confined to them before it runs ``module``.
         """
-        line = ["-m", module, *arguments]
-        if rights is not None:
-            line = command(rights, module, *arguments)
         stdout_path = self._directory / f"{name}.out"
         stderr_path = self._directory / f"{name}.err"
         with stdout_path.open("wb") as stdout, stderr_path.open("wb") as stderr:
-            process = start_python(
-                *line,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                process_group=0,
-                pass_fds=pass_fds,
-            )
+            files = Files(stdin, stdout.fileno(), stderr.fileno())
+            process: Process | None = None
+            if module in self._forks and not pass_fds:
+                given = "" if rights is None else encoded(rights)
+                process = self._forks[module].fork(module, arguments, given, files)
+            if process is None:
+                process = _executed(module, arguments, rights, files, pass_fds)
         child = Child(name, process, stdout_path, stderr_path)
         self._children.append(child)
         self._running.append(child)
@@ -228,6 +273,19 @@ class Launcher:
             self._running.remove(child)
         if child.process.stdin is not None:
             child.process.stdin.close()
+
+
+def _executed(
+    module: str,
+    arguments: Sequence[str],
+    rights: Rights | None,
+    files: Files,
+    pass_fds: Sequence[int],
+) -> Process:
+    line = ["-m", module, *arguments]
+    if rights is not None:
+        line = command(rights, module, *arguments)
+    return start_python(*line, **files._asdict(), process_group=0, pass_fds=pass_fds)
 
 
 class Interrupts:

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import signal
-import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -28,100 +27,7 @@ from memcoord.testbed.runs.rundir import RunDirError
 from policies.base import PolicyError
 
 LIMIT_S = 60.0
-HYPERVISOR = """
-    import os, pathlib, signal, sys, time
-    import zmq
-    from hypervisor.public import feed
-    from hypervisor.public.messages import *
-    from memcoord.testbed.runs.launcher import end_with_parent
-
-    end_with_parent()
-    run_dir = pathlib.Path(sys.argv[1])
-    mode = os.environ["FAKE_MODE"]
-    if mode == "refuses":
-        raise SystemExit("hypervisor: total_frames: too few")
-    if mode == "compiles":
-        sys.stderr.write("memcoord: note: compiled again\\nnot for the user\\n")
-    if mode == "silent":
-        time.sleep(600)
-    if mode == "stubborn":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    context = zmq.Context()
-    control, stats = context.socket(zmq.ROUTER), context.socket(zmq.XPUB)
-    control.bind(f"ipc://{run_dir / CONTROL_SOCKET}")
-    stats.bind(f"ipc://{run_dir / STATS_SOCKET}")
-    (run_dir / "events.jsonl").write_text('{"event": "policy-fault", "why": "NaN for vm1"}\\n')
-    tick = subscribed = 0
-    while True:
-        tick += 1
-        domain = {"name": "vm1", "tmem_used_pages": tick, "tmem_target_pages": 50}
-        domain["guest_references"] = 1
-        host = {"tmem_capacity_pages": 64}
-        if mode == "policy fails":
-            host["policy_faults"] = tick
-        now_ns, columns = time.monotonic_ns(), [[*host], [*domain], [], []]
-        hello = feed.Hello(2, now_ns, now_ns, "1", "main", "greedy", 20, 4096, 0, *columns)
-        one = feed.Tick(2, now_ns, tick, 0, 1, [*host.values()], [[*domain.values()]])
-        for data in (*feed.encode(hello), *feed.encode(one)):
-            stats.send(data)
-        if stats.poll(0):
-            stats.recv()  # who subscribed gets the next one
-            subscribed = tick
-        if subscribed and tick > subscribed + 2:
-            (run_dir / "published").touch()
-        if mode == "publishes garbage":
-            stats.send(b"garbage")
-        if control.poll(20):
-            identity, data = control.recv_multipart()
-            request = decode(data)
-            reply = Reply(VERSION, request.request_id, "", None)
-            control.send_multipart([identity, encode(reply)])
-            if request.op == "shutdown" and mode != "stubborn":
-                time.sleep(0.05)
-                break
-    control.close(); stats.close(); context.term()
-    raise SystemExit(3 if mode == "ends badly" else 0)
-"""
-GUEST = """
-    import json, os, pathlib, sys, time
-    from memcoord.testbed.guests.gates import MADE, READY, held_at, stand_at
-    from memcoord.testbed.runs.launcher import end_with_parent
-
-    end_with_parent()
-    config = json.loads(pathlib.Path(sys.argv[1]).read_text())
-    name = config["name"]
-    pathlib.Path(config["swap_file"]).touch()
-    if name == "slow":
-        time.sleep(600)
-    stand_at(MADE)
-    stand_at(READY)
-    begin_s = time.monotonic()
-    if name == "wrong":
-        sys.stderr.write("Traceback\\n\\nwrong content: domain wrong, page 3\\n")
-        raise SystemExit(1)
-    garbled = {
-        "cut": b"{",
-        "nested": b'{"x":' + b"[" * 100_000,
-        "binary": b'{"x": "\\xff"}',
-        "endless": b" " * (2 << 20) + b"{}",
-    }
-    if name in garbled:
-        sys.stdout.buffer.write(garbled[name])
-        raise SystemExit(0)
-    if name == "sleeper":
-        time.sleep(600)
-    if name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is to crash":
-        time.sleep(600)
-    is_quick = name == "vm1" and os.environ["FAKE_MODE"] == "vm1 is over at once"
-    for references in () if is_quick else config["holds"]:
-        stand_at(held_at(references))
-    while not is_quick and not pathlib.Path(config["directory"], "published").exists():
-        time.sleep(0.01)
-    time.sleep(0 if is_quick else 0.1)  # a few ticks of its own
-    print(json.dumps(dict(references=4, faults=3, tmem_hits=2, swap_ins=1, swap_outs=1,
-                          failed_puts=1, pages_verified=2, begin_s=begin_s,
-                          run_s=time.monotonic() - begin_s if is_quick else 0.25)))
-"""
+HERE = Path(__file__).parent
 
 Run = Callable[..., int]
 
@@ -129,14 +35,10 @@ Run = Callable[..., int]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a scenario with the named domains against a stand-in hypervisor of the named mode."""
-    fakes = tmp_path / "fakes"  # a domain may read it: the run's directory is not in there
-    fakes.mkdir()
-    (fakes / "fake_hypervisor.py").write_text(textwrap.dedent(HYPERVISOR))
-    (fakes / "fake_guest.py").write_text(textwrap.dedent(GUEST))
     (tmp_path / "tiny.csv").write_text("page,dt,flags\n0,1,1\n1,1,0\n0,1,0\n1,1,1\n")
-    monkeypatch.setenv("PYTHONPATH", str(fakes))
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
     monkeypatch.setattr("memcoord.testbed.live.hypervisor.MODULE", "fake_hypervisor")
-    monkeypatch.setattr("memcoord.testbed.live.session.GUEST_MODULE", "fake_guest")
+    monkeypatch.setattr("memcoord.testbed.live.nurseries.GUEST", "fake_guest")
 
     def do(
         *domains: str,

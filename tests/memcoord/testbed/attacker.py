@@ -237,10 +237,10 @@ def attempts(told: dict[str, Any]) -> dict[str, Callable[[], object]]:
     }
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Entry point of the process."""
     end_with_parent()
-    told = json.loads(Path(sys.argv[1]).read_text())
+    told = json.loads(Path(argv[1]).read_text())
     with frontend.attach(told["run_dir"], "attacker", token=told["token"]) as domain:
         (Path(told["folder"]) / "own").write_bytes(b"x")  # its own folder is its own
         said = {"uses its memory": f"no: {domain.alloc()}"}
@@ -255,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv)

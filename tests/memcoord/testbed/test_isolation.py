@@ -22,6 +22,7 @@ from memcoord.testbed.runs.cgroups import Slice
 from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.identity import start_ticks
 from memcoord.testbed.runs.launcher import Child, Launcher
+from memcoord.testbed.runs.nursery import Born, Nursery
 
 WAIT_S = 300.0
 HERE = Path(__file__).parent
@@ -42,9 +43,15 @@ class Stage:
     """A hypervisor and confined domains, started as ``memcoord run`` starts them."""
 
     def __init__(
-        self, run_dir: Path, launcher: Launcher, groups: Slice | None, **config: Any
+        self,
+        run_dir: Path,
+        launcher: Launcher,
+        groups: Slice | None,
+        *,
+        forked: bool = False,
+        **config: Any,
     ) -> None:
-        self.groups = groups
+        self.groups, self.forked = groups, forked
         self.run_dir, self._launcher, self._secret = run_dir, launcher, "0123" * 16
         sizes = (4 * AREA_FRAMES, AREA_FRAMES, 4 * AREA_FRAMES)
         domains = tuple(DomainConfig(name, *sizes) for name in NAMES)
@@ -83,7 +90,7 @@ class Stage:
 
 
 @contextlib.contextmanager
-def staged(run_dir: Path, *, grouped: bool, **config: Any) -> Iterator[Stage]:
+def staged(run_dir: Path, *, grouped: bool, forked: bool = False, **config: Any) -> Iterator[Stage]:
     where = cgroups.place() if grouped else None
     with contextlib.ExitStack() as stack:
         groups = None
@@ -91,8 +98,12 @@ def staged(run_dir: Path, *, grouped: bool, **config: Any) -> Iterator[Stage]:
             path = cgroups.path_of(where, run_dir.name)
             sizes = dict.fromkeys(NAMES, 4 * AREA_BYTES)
             groups = stack.enter_context(Slice(path, where.controllers, 32 * AREA_BYTES, sizes))
-        launcher = stack.enter_context(Launcher(run_dir))
-        made = Stage(run_dir, launcher, groups, **config)
+        forks: dict[str, Nursery] = {}
+        if forked:
+            nursery = stack.enter_context(Nursery(run_dir, ["attacker", "victim"]))
+            forks = {"attacker": nursery, "victim": nursery}
+        launcher = stack.enter_context(Launcher(run_dir, forks))
+        made = Stage(run_dir, launcher, groups, forked=forked, **config)
         yield made
         assert hypervisor.end(launcher, made.hypervisor, run_dir) == ""
     assert groups is None or not groups.path.exists()
@@ -105,9 +116,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), path])))
 
 
-@pytest.fixture
-def stage(short_path: Path) -> Iterator[Stage]:
-    with staged(short_path, grouped=True) as made:
+@pytest.fixture(params=[False, True], ids=["executed", "forked"])
+def stage(short_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    with staged(short_path, grouped=True, forked=request.param) as made:
         yield made
 
 
@@ -135,6 +146,7 @@ def test_a_domain_of_the_launcher_reaches_nobody_else(stage: Stage) -> None:
     )
     attacker.process.wait(WAIT_S)
     assert attacker.returncode == 0, attacker.stderr_path.read_text()
+    assert isinstance(attacker.process, Born) == stage.forked
     said = json.loads(attacker.stdout_path.read_text())
     assert {name: what for name, what in said.items() if not what.startswith("no: ")} == {}
     assert len(said) > 40

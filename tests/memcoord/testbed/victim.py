@@ -11,10 +11,10 @@ from memcoord.testbed.runs.launcher import end_with_parent
 SECRET = b"the secret bytes"
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Entry point of the process: prints its frame and address, then a line per round."""
     end_with_parent()
-    told = json.loads(Path(sys.argv[1]).read_text())
+    told = json.loads(Path(argv[1]).read_text())
     domain = frontend.attach(told["run_dir"], "victim", doorbell="zmq", token=told["token"])
     frame = domain.alloc()
     domain.view(frame)[: len(SECRET)] = SECRET
@@ -30,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv)
