@@ -24,6 +24,8 @@ def metrics() -> list[Any]:
 
 def metric_page() -> str:
     """Names, kinds, units and labels."""
+    if not metrics():
+        return page("Metrics", "This version exports none.")
     rows = [
         (code(one.name), one.kind, one.unit, ", ".join(map(code, one.labels)), prose(one.help))
         for one in metrics()
@@ -32,5 +34,5 @@ def metric_page() -> str:
     return page(
         "Metrics",
         "`memcoord metrics` exports these for Prometheus.",
-        table(heads, rows) or "There are none yet.",
+        table(heads, rows),
     )

@@ -31,7 +31,7 @@ PAGES: dict[str, tuple[Callable[[], str], str]] = {
     "mechanisms.md": (mechanism_list.mechanism_page, "ways to resize a domain, with options"),
     "configuration.md": (scenarios.configuration_page, "keys of `hypervisor.json`"),
     "files.md": (files.file_page, "what a run writes: files, columns, events"),
-    "metrics.md": (metric_names.metric_page, "names that `memcoord metrics` exports"),
+    "metrics.md": (metric_names.metric_page, "names of what is exported for Prometheus"),
     "control.md": (messages.control_page, "operations and messages of control and attaching"),
     "feed.md": (messages.feed_page, "messages and columns of the statistics feed"),
     "python.md": (functions.function_page, "functions and classes of `import memcoord`"),
