@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,10 @@ def test_the_policy_of_the_tutorial_keeps_the_contract(checkout: Path, tmp_path:
     file = tmp_path / "mine.py"
     file.write_text(source, encoding="utf-8")
     assert check_policy(lambda: loader.load(f"{file}:Mine:floor=128")) == []
+
+
+def test_every_extra_is_listed(checkout: Path) -> None:
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (checkout / "docs" / "install.md").read_text(encoding="utf-8")
+    extras = project["optional-dependencies"]
+    assert [name for name in extras if f"| `{name}` |" not in page] == []
