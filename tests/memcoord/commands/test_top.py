@@ -52,7 +52,7 @@ def test_json_is_an_object_a_look(live: rundir.RunDir, capsys: pytest.CaptureFix
 
 def test_a_look_becomes_a_picture_that_loads_nothing(live: rundir.RunDir, short_path: Path) -> None:
     picture = short_path / "top.svg"
-    with published(live.path):
+    with PublishedFeed(live.path):
         assert top_command(str(live.path), TopOptions(svg=str(picture))) == 0
     text = picture.read_text(encoding="utf-8")
     assert "STARVED" in text
