@@ -6,8 +6,6 @@ nothing is raised. Files are offered by the shell itself where no name fits.
 
 from __future__ import annotations
 
-from importlib import resources
-
 BENCHES = (
     *("grant", "guest", "ring", "tmem", "programs", "malloc", "policies", "smartmem", "agreement"),
     *("mechanisms", "cheats", "interference", "bursts", "chaos"),
@@ -17,6 +15,8 @@ RUNS_OFFERED_MAX = 20
 
 def scenarios(incomplete: str) -> list[str]:
     """Shipped scenarios, those in folders too."""
+    from importlib import resources
+
     root = resources.files("memcoord.testbed") / "scenarios"
     folders = {"": root, **{f"{one.name}/": one for one in root.iterdir() if one.is_dir()}}
     names = (
