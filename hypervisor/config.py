@@ -50,12 +50,13 @@ class DomainConfig(DomainSettings, frozen=True):
     the target.
     """
 
-    name: Name
-    maxmem_frames: SizeOfDomain
-    boot_frames: Frames
-    target_frames: Frames
+    name: Name  # what it attaches as
+    maxmem_frames: SizeOfDomain  # the most RAM it may ever have
+    boot_frames: Frames  # granted at once
+    target_frames: Frames  # its first target
+    # The least tmem target.
     tmem_min_pages: Annotated[int, Meta(ge=0, le=FRAMES_MAX, description="pages")] = 0
-    tmem_max_pages: PagesOrAny = -1
+    tmem_max_pages: PagesOrAny = -1  # the most
     ram_min_frames: FramesOrDefault = -1  # -1: boot_frames
     ram_max_frames: FramesOrDefault = -1  # -1: maxmem
 
@@ -68,9 +69,10 @@ class DomainConfig(DomainSettings, frozen=True):
 class BankConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of host memory, bound to NUMA node ``node`` (-1: to none)."""
 
-    frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]
+    frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]  # its size
+    # Its NUMA node; -1: none.
     node: Annotated[int, Meta(ge=-1, le=NODE_MAX, description="(-1 for none)")] = -1
-    remote: bool = False
+    remote: bool = False  # used after those that are not
 
 
 class HypervisorConfig(HostSettings, frozen=True):
@@ -83,12 +85,14 @@ class HypervisorConfig(HostSettings, frozen=True):
     memory go is detached in any case, and with "kill" killed.
     """
 
+    # All the host has.
     total_frames: Annotated[int, Meta(ge=1, le=FRAMES_MAX, description="frames")]
-    slack_frames: Frames = 2 * AREA_FRAMES
+    slack_frames: Frames = 2 * AREA_FRAMES  # of them, kept free for transfers
     tmem_max_pages: PagesOrAny = -1  # -1: all host memory no domain has installed
     policy: Annotated[str, Meta(max_length=POLICY_CHARACTERS_MAX)] = (
         "greedy"  # "name", "name:P=2,threshold=64" or "path.py:Class"
     )
+    # For one plan; a slower policy is ended.
     policy_deadline_ms: Annotated[int, Meta(ge=1, le=3_600_000, description="milliseconds")] = 500
     spin_ns: Annotated[
         int, Meta(ge=-1, le=SPIN_NS_MAX, description="nanoseconds")
@@ -97,11 +101,12 @@ class HypervisorConfig(HostSettings, frozen=True):
     attach_secret: str = ""  # a listed domain must bring the ``attach_token`` made of it
     cgroup: str = ""  # control group whose children, by name, hold the domains that bring tokens
     on_violation: Literal["report", "stop", "kill"] = "report"
+    # Errors of a domain before it is detached.
     error_budget: Annotated[int, Meta(ge=0, le=(1 << 32) - 1, description="errors")] = 64
     tmem_record: str = ""  # file to append every tmem operation to
     scenario: Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)] = ""  # for who watches
     banks: tuple[BankConfig, ...] = ()  # their sum is total_frames; none: one bank
-    domains: tuple[DomainConfig, ...] = ()
+    domains: tuple[DomainConfig, ...] = ()  # those it expects
 
 
 def attach_token(secret: str, name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands import EXIT_FAILED, columns, run_dir_of, show
+from memcoord.commands import EXIT_FAILED, columns, completing, run_dir_of, show
 from memcoord.commands.control import add_verbs
 from memcoord.commands.metrics_verb import metrics
 from memcoord.commands.options import (
@@ -35,10 +35,18 @@ from memcoord.quick import EXEC_NAME, EXEC_RAM
 app = typer.Typer(name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False)
 #: Options of the verbs that run a scenario.
 ScenarioFile = Annotated[
-    str | None, typer.Argument(help="A TOML file or a shipped scenario (default: main).")
+    str | None,
+    typer.Argument(
+        help="A TOML file or a shipped scenario (default: main).",
+        autocompletion=completing.scenarios,
+    ),
 ]
 Policies = Annotated[
-    list[str] | None, typer.Option(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        help="NAME, NAME:KEY=VALUE or FILE.py:CLASS; may be repeated.",
+        autocompletion=completing.policies,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -175,10 +183,7 @@ def exec_(
 def bench(
     which: Annotated[
         str,
-        typer.Argument(
-            help="grant, guest, ring, tmem, programs, malloc, policies, smartmem, agreement, "
-            "mechanisms, cheats, interference, bursts, chaos."
-        ),
+        typer.Argument(help=f"{', '.join(completing.BENCHES)}.", autocompletion=completing.benches),
     ],
     as_json: Json = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.")] = None,
@@ -361,7 +366,12 @@ def policy_new(
 
 @policy_app.command("check")
 def policy_check(
-    policy: Annotated[str, typer.Argument(help="NAME, NAME:KEY=VALUE or FILE.py:CLASS.")],
+    policy: Annotated[
+        str,
+        typer.Argument(
+            help="NAME, NAME:KEY=VALUE or FILE.py:CLASS.", autocompletion=completing.policies
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Try a policy on everything its contract asks; tell which clause failed on which input."""
@@ -408,7 +418,11 @@ def clean(
 @app.command()
 def top(
     run: Annotated[
-        str | None, typer.Argument(help="A run's name or directory (default: the newest).")
+        str | None,
+        typer.Argument(
+            help="A run's name or directory (default: the newest).",
+            autocompletion=completing.runs,
+        ),
     ] = None,
     batch: Annotated[bool, typer.Option("-b", "--batch", help="Lines, as into a pipe.")] = False,
     times: Annotated[
@@ -419,12 +433,13 @@ def top(
     ] = 0.5,
     sort: Annotated[str, typer.Option(help="starved, ram, tmem or name.")] = "starved",
     domain: Annotated[str, typer.Option(metavar="VM", help="Open this domain.")] = "",
+    svg: Annotated[str, typer.Option(metavar="FILE", help="One look, as a picture.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look.")] = False,
 ) -> None:
     """Watch a run: who has how much memory, who is starved, what the policy does."""
     from memcoord.commands.top import TopOptions, top_command
 
-    options = TopOptions(batch, times, delay_s, sort, domain, as_json)
+    options = TopOptions(batch, times, delay_s, sort, domain, as_json, svg)
     raise typer.Exit(top_command(run, options))
 
 

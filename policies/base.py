@@ -52,15 +52,15 @@ class View:
 
     capacity: int  # tmem pages there are to share
     ram_capacity: int  # frames there are to share
-    tick: int
+    tick: int  # how many there were before
     interval_s: float  # time the "this interval" columns cover
     host_frames: int  # all the host has
     host_free_frames: int  # neither in a domain nor held by tmem; includes the host's slack
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the domains, in the order of the columns
     used: Column  # tmem pages held now
     target: Column  # mm_target in force; unlimited is given as capacity
     minimum: Column  # least and most tmem target; check_plan clamps to them
-    maximum: Column
+    maximum: Column  # see ``minimum``
     weight: Column  # above 0
     priority: Column  # higher matters more
     puts: Column  # this interval
@@ -72,8 +72,8 @@ class View:
     ram_current: Column  # frames the domain holds
     ram_target: Column  # frames it should hold
     ram_used: Column  # frames it says it uses, never above current; see ``in_use``
-    ram_minimum: Column
-    ram_maximum: Column
+    ram_minimum: Column  # least and most target of RAM; check_plan clamps to them
+    ram_maximum: Column  # see ``ram_minimum``
     age: Column  # ticks since it attached; 0 at its first
     committed: Column  # pages its programs hold wherever they are; the guest's own word
     idle: Column  # fraction of its RAM not referenced lately, 0 to 1

@@ -125,9 +125,13 @@ static int cmm_rejoin(struct mc_host *host, struct mc_domain *domain)
 }
 
 const struct mc_mechanism mc_cmm = {
-    .name = "cmm", .id = MC_CMM, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
-    .options = {[MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR},
-                [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000}},
+    .name = "cmm",
+    .says = "collaborative memory management: another domain gives what one asks for",
+    .id = MC_CMM, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_CMM_DESIGN] = {"design", MC_CMM_HYPERVISOR, MC_CMM_DOM0, MC_CMM_HYPERVISOR,
+                                   "0: dom0 asks the donor's driver; 1: the hypervisor takes"},
+                [MC_CMM_ANSWER] = {"answer_ms", 100, 1, 60000,
+                                   "design 0: how long dom0 waits for this domain's answer"}},
     .device_bytes = sizeof(struct mc_cmm), .open = cmm_open, .boot = cmm_boot,
     .target = cmm_set_target, .offer = cmm_tell_target, .close = cmm_close, .request = cmm_request,
     .later = cmm_later,

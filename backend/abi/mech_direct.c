@@ -240,7 +240,9 @@ static enum mc_reach direct_reach(struct mc_host *host, const struct mc_domain *
 }
 
 const struct mc_mechanism mc_direct = {
-    .name = "direct", .id = MC_DIRECT, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .name = "direct",
+    .says = "ours: areas are granted ahead of need, and free ones taken without asking the guest",
+    .id = MC_DIRECT, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
     .boot = mc_boot_populated, .target = direct_set_target, .request = direct_request,
     .later = direct_later,
     .jobs = {[MC_JOB_TAKE] = direct_reclaim, [MC_JOB_GIVE] = direct_give_credit,

@@ -189,8 +189,11 @@ static int hyperalloc_enforce_limit(struct mc_host *host, struct mc_domain *doma
 }
 
 const struct mc_mechanism mc_hyperalloc = {
-    .name = "hyperalloc", .id = MC_HYPERALLOC, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
-    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, 3600000}},
+    .name = "hyperalloc",
+    .says = "HyperAlloc: the hypervisor takes free areas out of the guest's own allocator",
+    .id = MC_HYPERALLOC, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_HYPERALLOC_PERIOD] = {"period_ms", 5000, 0, 3600000,
+                                         "free areas lose their pages so often; 0: never"}},
     .device_bytes = sizeof(struct mc_hyperalloc), .boot = hyperalloc_boot,
     .target = hyperalloc_set_target, .offer = hyperalloc_offer_target,
     .request = hyperalloc_request, .later = hyperalloc_later,

@@ -287,9 +287,14 @@ static int64_t sections_recover(struct mc_host *host, struct mc_domain *domain)
 }
 
 const struct mc_mechanism mc_sections = {
-    .name = "sections", .id = MC_SECTIONS, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
-    .options = {[MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX},
-                [MC_SECTIONS_REMOTE] = {"remote_first", 0, 0, 1}},
+    .name = "sections",
+    .says = "memory hotplug without ACPI: whole sections come and go, bank by bank",
+    .id = MC_SECTIONS, .granule_frames = MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[MC_SECTIONS_AREAS] = {"section_areas", 0, 0, MC_SECTION_AREAS_MAX,
+                                       "areas in a section, a power of two that divides maxmem; "
+                                       "0: 128 MiB, or a quarter of maxmem in a smaller domain"},
+                [MC_SECTIONS_REMOTE] = {"remote_first", 0, 0, 1,
+                                        "1: remote banks come first and local ones go first"}},
     .device_bytes = sizeof(struct mc_sections), .open = sections_open, .boot = sections_boot,
     .target = sections_ring_target, .offer = sections_offer_target, .request = sections_request,
     .jobs = {[MC_JOB_TAKE] = sections_serve_waiting, [MC_JOB_GIVE] = sections_offer_chunk},

@@ -203,10 +203,14 @@ static int vmem_validate(struct mc_host *host, const struct mc_domain *domain)
 }
 
 const struct mc_mechanism mc_virtio_mem = {
-    .name = "virtio-mem", .id = MC_VIRTIO_MEM, .granule_frames = 2 * MC_AREA_FRAMES, .dma_safe = 1,
-    .options = {[VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64},
-                [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX},
-                [VMEM_WATCH_MS] = {"watch_ms", 100, 0, 60000}},
+    .name = "virtio-mem",
+    .says = "virtio-mem: the guest's driver plugs and unplugs blocks until its size is the target",
+    .id = MC_VIRTIO_MEM, .granule_frames = 2 * MC_AREA_FRAMES, .dma_safe = 1,
+    .options = {[VMEM_BLOCK_AREAS] = {"block_areas", 2, 1, 64, "areas in a block"},
+                [VMEM_NODES] = {"nodes", 0, 0, MC_VMEM_DEVICES_MAX,
+                                "devices at most; 0: one for each local bank of the host"},
+                [VMEM_WATCH_MS] = {"watch_ms", 100, 0, 60000,
+                                   "use of unplugged memory is looked for so often; 0: never"}},
     .device_bytes = sizeof(struct mc_vmem), .open = vmem_open, .boot = vmem_boot,
     .target = vmem_set_target, .offer = vmem_offer_target, .request = mc_vmem_request,
     .later = mc_vmem_later, .timer = vmem_timer, .reach = vmem_reach,

@@ -58,10 +58,12 @@ struct mc_option {
     uint64_t value;             /* when the domain's configuration does not say */
     uint64_t least;
     uint64_t most;
+    const char *says;           /* what it does, for people: docs/reference */
 };
 
 struct mc_mechanism {
     const char *name;           /* as scenarios write it */
+    const char *says;           /* what it is, for people: docs/reference */
     uint32_t id;                /* enum mc_mechanism_id */
     uint32_t granule_frames;    /* smallest step of a target; open may set domain->granule_frames */
     int dma_safe;               /* by design: no page goes that the guest may have handed to a

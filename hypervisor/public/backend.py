@@ -50,53 +50,53 @@ class DomainSnapshot(msgspec.Struct, frozen=True):
     reported it, which is not 0.
     """
 
-    domid: DomId
-    name: str
-    maxmem_frames: int
-    current_frames: int
-    target_frames: int
+    domid: DomId  # its number
+    name: str  # its name
+    maxmem_frames: int  # the most it may ever hold
+    current_frames: int  # RAM it holds
+    target_frames: int  # RAM it is to hold
     resident_frames: int  # by st_blocks: what the kernel really gave
     installed_frames: int  # by the ledger: what it may have
-    grants_credit: int  # areas, by path
-    grants_ring: int
-    grants_transfer: int
-    reclaimed_areas: int
-    tmem_used_pages: int
-    tmem_target_pages: int
-    puts: int
-    puts_failed: int
-    gets: int
-    gets_hit: int
-    flushes: int
-    ring_requests: int
-    bad_requests: int
-    broken: bool
-    guest_used_frames: int
-    guest_faults: int
-    guest_swap_ins: int
-    guest_swap_outs: int
-    guest_references: int
-    guest_credit_dry: int
-    guest_committed_frames: int = -1
-    guest_stall_ns: int = -1
-    guest_idle_permille: int = -1
+    grants_credit: int  # areas that were granted ahead of need: nobody waited
+    grants_ring: int  # areas that it asked for and the host had
+    grants_transfer: int  # areas that another domain had to give first
+    reclaimed_areas: int  # areas taken back
+    tmem_used_pages: int  # what it holds in tmem
+    tmem_target_pages: int  # what it may hold there; -1: no limit
+    puts: int  # pages offered to tmem
+    puts_failed: int  # those that tmem refused
+    gets: int  # pages asked of tmem
+    gets_hit: int  # those that were there
+    flushes: int  # requests to forget pages
+    ring_requests: int  # requests served
+    bad_requests: int  # requests that were none
+    broken: bool  # served no more
+    guest_used_frames: int  # RAM in use
+    guest_faults: int  # references to pages that were not in RAM
+    guest_swap_ins: int  # pages read from swap
+    guest_swap_outs: int  # pages written to swap
+    guest_references: int  # references to pages
+    guest_credit_dry: int  # allocations that found no area granted ahead
+    guest_committed_frames: int = -1  # pages its programs hold, wherever they are
+    guest_stall_ns: int = -1  # time it stood still for want of memory
+    guest_idle_permille: int = -1  # of its RAM, not referenced lately
     # Miss ratio of its tmem requests with i / (n - 1) of tmem_capacity_pages, for i below n.
     mrc: tuple[float, ...] | None = None  # None: not measured
-    mechanism: str = "direct"
+    mechanism: str = "direct"  # how it is resized
     granule_frames: int = AREA_FRAMES  # the smallest step of its target
     plugged_frames: int = 0  # the size its mechanism gives it, compared with the target
     pinned_frames: int = 0  # targets of DMA
     shrunk_frames: int = 0  # taken from it so far, at whatever speed
-    grown_frames: int = 0
+    grown_frames: int = 0  # given to it so far
     refused: int = 0  # requests for memory that got none
     refused_dma: int = 0  # times memory was not taken because it is pinned
     violations: int = 0  # areas its mechanism found in use while they were not granted
     set_ns: int = 0  # clock when the target was set last, CLOCK_MONOTONIC
     reached_ns: int = 0  # and when it was reached; 0: not yet
-    guest_migrated_frames: int = 0
-    guest_file_frames: int = 0
+    guest_migrated_frames: int = 0  # moved to make room
+    guest_file_frames: int = 0  # page cache, which it can drop
     reach: str = "reached"  # where it stands on its way to its target, as ``Settled`` says
-    reach_why: str = ""
+    reach_why: str = ""  # what is in the way of its target
 
 
 #: Words of ``Settled.why`` -> the reason in words for people.
@@ -150,15 +150,15 @@ class Settled(msgspec.Struct, frozen=True):
 class HostSnapshot(msgspec.Struct, frozen=True):
     """The host's ledger; installed + ready + tmem + free == total, always. Frames of 4 KiB."""
 
-    total_frames: int
+    total_frames: int  # all of it
     slack_frames: int  # kept free: for transfers, and for domains to come to boot with
-    free_frames: int
-    installed_frames: int
+    free_frames: int  # nobody's
+    installed_frames: int  # in domains
     ready_frames: int  # populated ahead of a grant, or being populated or punched
     tmem_frames: int  # slab memory tmem holds, used or not
-    tmem_used_pages: int
+    tmem_used_pages: int  # pages that tmem holds
     tmem_capacity_pages: int  # what tmem may grow to now
-    domains: tuple[DomainSnapshot, ...]
+    domains: tuple[DomainSnapshot, ...]  # those attached
 
 
 class BankSpec(msgspec.Struct, frozen=True):

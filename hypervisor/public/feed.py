@@ -43,22 +43,22 @@ Bucket = Annotated[int, Meta(ge=0, lt=BUCKETS)]
 
 
 class _FeedMessage(msgspec.Struct, **_SHAPE):
-    version: int
+    version: int  # of the feed
     monotonic_ns: Count  # when it was so; CLOCK_MONOTONIC
 
 
 class DomainLimits(msgspec.Struct, **_SHAPE):
     """What of a domain does not change while it is attached. -1: no limit."""
 
-    name: str
-    domid: int
-    mechanism: str
-    granule_frames: int
-    maxmem_frames: int
-    ram_min_frames: int
-    ram_max_frames: int
-    tmem_min_pages: int
-    tmem_max_pages: int
+    name: str  # its name
+    domid: int  # its number
+    mechanism: str  # how it is resized
+    granule_frames: int  # the smallest step of its target
+    maxmem_frames: int  # the most RAM it may ever have
+    ram_min_frames: int  # least target of RAM
+    ram_max_frames: int  # most
+    tmem_min_pages: int  # least target of tmem
+    tmem_max_pages: int  # most
 
 
 class Hello(_FeedMessage, tag="hello"):
@@ -68,45 +68,45 @@ class Hello(_FeedMessage, tag="hello"):
     """
 
     time_ns: int  # the wall clock at ``monotonic_ns``
-    run: str
-    scenario: str
+    run: str  # its name
+    scenario: str  # its name
     policy: str
-    interval_ms: Count
-    page_bytes: Count
+    interval_ms: Count  # from one tick to the next
+    page_bytes: Count  # bytes in a page, and in a frame
     restarts: Count
-    host_columns: list[str]
+    host_columns: list[str]  # of ``Tick.host``
     domain_columns: list[str]
     units: list[str]
-    rows: list[DomainLimits]
+    rows: list[DomainLimits]  # what does not change of each domain
 
 
 class Tick(_FeedMessage, tag="tick"):
     """One tick, or part ``part`` of ``parts``: values under the columns of ``Hello``."""
 
-    tick: Count
+    tick: Count  # its number
     part: Count
     parts: Count
-    host: list[int]
-    rows: list[list[Any]]
+    host: list[int]  # values of the host
+    rows: list[list[Any]]  # values of each domain
 
 
 class DecisionRow(msgspec.Struct, **_SHAPE):
     """One decision. ``asked``: what the plan wanted; None where nothing was wanted."""
 
-    domain: str
+    domain: str  # whose target
     kind: str  # tmem, ram, policy or operator
-    old: int
-    new: int
+    old: int  # the target before
+    new: int  # the target after
     asked: int | None
-    rule: str
-    clamp: str
+    rule: str  # why, in the policy's words
+    clamp: str  # what the coordinator made of it
 
 
 class Why(_FeedMessage, tag="why"):
     """What one tick decided."""
 
-    tick: Count
-    rows: list[DecisionRow]
+    tick: Count  # its number
+    rows: list[DecisionRow]  # its decisions
 
 
 class LatencyRow(msgspec.Struct, **_SHAPE):
@@ -116,7 +116,7 @@ class LatencyRow(msgspec.Struct, **_SHAPE):
     host's, from a request to its answer. ``counts``: the buckets that are not empty, by number.
     """
 
-    domain: str
+    domain: str  # who waited
     path: str
     word: str
     counts: dict[Bucket, Count]
@@ -125,14 +125,14 @@ class LatencyRow(msgspec.Struct, **_SHAPE):
 class Latencies(_FeedMessage, tag="lat"):
     """All grants so far."""
 
-    rows: list[LatencyRow]
+    rows: list[LatencyRow]  # by domain, path and word
 
 
 class Event(_FeedMessage, tag="event"):
     """Something that happened to the run: its name in ``events.jsonl``, and its fields."""
 
-    event: str
-    fields: dict[str, Any]
+    event: str  # what happened
+    fields: dict[str, Any]  # of it
 
 
 FeedMessage = Hello | Tick | Why | Latencies | Event

@@ -54,7 +54,7 @@ _SHAPE: dict[str, Any] = {"array_like": True, "frozen": True, "forbid_unknown_fi
 
 
 class _Message(msgspec.Struct, **_SHAPE):
-    version: int
+    version: int  # of this protocol
 
 
 class AttachRequest(_Message, tag="attach"):
@@ -63,11 +63,11 @@ class AttachRequest(_Message, tag="attach"):
     ``mechanism``: the one that a domain which is not in the configuration asks for; empty: direct.
     """
 
-    name: str
-    maxmem_frames: int
-    doorbell: str = "futex"
-    token: str = ""
-    mechanism: str = ""
+    name: str  # what it wants to be called
+    maxmem_frames: int  # 0: as it is configured
+    doorbell: str = "futex"  # futex or zmq
+    token: str = ""  # what its launcher gave it
+    mechanism: str = ""  # of a domain that is not configured; "": direct
 
 
 class Attached(_Message, tag="attached"):
@@ -77,19 +77,19 @@ class Attached(_Message, tag="attached"):
     ``doorbell.ipc``, else empty. It is random, so that no other process can take it.
     """
 
-    domid: int
-    name: str
-    ram_bytes: int
-    meta_bytes: int
-    spin_ns: int
-    doorbell_id: str = ""
+    domid: int  # its number
+    name: str  # its name
+    ram_bytes: int  # size of the file ram
+    meta_bytes: int  # size of the file meta
+    spin_ns: int  # how long it spins before it sleeps
+    doorbell_id: str = ""  # who it is at ``doorbell.ipc``
 
 
 class Refused(_Message, tag="refused"):
     """Hypervisor to domain: ``code`` is one word a program may test, ``reason`` is for people."""
 
-    code: str
-    reason: str
+    code: str  # for programs
+    reason: str  # for people
 
 
 class Request(_Message, tag="request"):
@@ -98,42 +98,42 @@ class Request(_Message, tag="request"):
     ``request_id`` names the call: sent again, it is carried out once.
     """
 
-    request_id: int
-    op: str
-    args: dict[str, Any]
-    token: str = ""
+    request_id: int  # of this call
+    op: str  # the operation
+    args: dict[str, Any]  # its arguments, by name
+    token: str = ""  # the operator's
 
 
 class Reply(_Message, tag="reply"):
     """Hypervisor to client: ``error`` is empty on success."""
 
-    request_id: int
-    error: str
-    result: Any
+    request_id: int  # of the request
+    error: str  # "": it was done
+    result: Any  # what the operation answers
 
 
 Message = AttachRequest | Attached | Refused | Request | Reply
 
 #: Operations of ``Request`` and the arguments each takes.
 OPS: dict[str, dict[str, type]] = {
-    "ping": {},
-    "list": {},
-    "statistics": {},
-    "validate": {},
-    "why": {"domain": str},
-    "mem-set": {"domain": str, "target_frames": int},
-    "mem-pin": {"domain": str, "frame": int, "count": int},
-    "mem-unpin": {"domain": str, "frame": int, "count": int},
-    "tmem-set": {"domain": str, "target_pages": int},
-    "tmem-list": {"domain": str},
-    "tmem-freeze": {"domain": str},
-    "tmem-thaw": {"domain": str},
-    "tmem-weight": {"domain": str, "weight": int},
-    "tmem-quota": {"domain": str, "pages": int},
-    "tmem-shared-auth": {"domain": str, "uuid": str, "allow": bool},
-    "tmem-freeable": {},
-    "detach": {"domain": str},
-    "shutdown": {},
+    "ping": {},  # whether it is there: its process, ticks and number of domains
+    "list": {},  # number, name, process and doorbell of every domain
+    "statistics": {},  # all counters: of the host, of every domain, of the control plane
+    "validate": {},  # check the ledger and the pool; what was counted
+    "why": {"domain": str},  # the last decisions about a domain
+    "mem-set": {"domain": str, "target_frames": int},  # pin a target of RAM; -1: the policy's again
+    "mem-pin": {"domain": str, "frame": int, "count": int},  # keep frames where they are, for DMA
+    "mem-unpin": {"domain": str, "frame": int, "count": int},  # let go of them
+    "tmem-set": {"domain": str, "target_pages": int},  # the same of tmem
+    "tmem-list": {"domain": str},  # every counter and pool of a domain in tmem
+    "tmem-freeze": {"domain": str},  # no new pages; "": of every domain
+    "tmem-thaw": {"domain": str},  # new pages again; "": of every domain
+    "tmem-weight": {"domain": str, "weight": int},  # its share of ephemeral memory
+    "tmem-quota": {"domain": str, "pages": int},  # the most persistent pages; -1: no limit
+    "tmem-shared-auth": {"domain": str, "uuid": str, "allow": bool},  # may it share pools of it?
+    "tmem-freeable": {},  # MiB that tmem could give back now
+    "detach": {"domain": str},  # throw a domain out
+    "shutdown": {},  # end the hypervisor
 }
 #: Operations that change nothing, or the end of it all: they may be carried out again.
 PLAIN_OPS = frozenset(

@@ -38,7 +38,10 @@ Name = Annotated[
 ]
 Mechanism = Annotated[
     str,
-    Meta(pattern=rf"^({'|'.join(MECHANISMS)})\Z", description=f"must be one of {MECHANISMS}"),
+    Meta(
+        pattern=rf"^({'|'.join(MECHANISMS)})\Z",
+        description=f"must be one of {', '.join(MECHANISMS)}",
+    ),
 ]
 
 #: What msgspec says of a value of the right type that is out of bounds.
@@ -58,16 +61,17 @@ class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     credit_areas: Annotated[int, Meta(ge=0, le=64, description="areas")] = 1
-    weight: Annotated[float, Meta(gt=0, le=sys.float_info.max)] = 1.0
+    weight: Annotated[float, Meta(gt=0, le=sys.float_info.max)] = 1.0  # for the policy
     priority: Annotated[int, Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)] = 0
     opt_out: bool = False
-    mechanism: Mechanism = "direct"
-    options: Mapping[str, int] = {}
+    mechanism: Mechanism = "direct"  # how it is made larger and smaller
+    options: Mapping[str, int] = {}  # the mechanism's
 
 
 class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The settings of a hypervisor beside its sizes and its domains."""
 
+    # From one tick to the next: the policy decides at each.
     interval_ms: Annotated[int, Meta(ge=10, le=3_600_000, description="milliseconds")] = 1000
     tmem_dedup: bool = False  # pages of the same content of one domain are kept once
     tmem_compression: bool = False  # cold pages are compressed, a few at every tick
@@ -95,7 +99,7 @@ def check_name(name: str) -> str:
     try:
         msgspec.convert(name, Name)
     except msgspec.ValidationError:
-        return f"{name!r} {_wanted(inspect.type_info(Name))}"
+        return f"{name!r} {wanted(inspect.type_info(Name))}"
     return ""
 
 
@@ -111,7 +115,7 @@ def _config_error(text: str, root: type) -> ConfigError:
     if what.startswith(_NO_TAG):
         return ConfigError(key, f"{what}{_one_of(_tags_at(root, key))}")
     if _BOUNDS.match(what):
-        what = _wanted(_type_at(root, key)) or what
+        what = wanted(_type_at(root, key)) or what
     return ConfigError(key or root.__name__.lower(), what)
 
 
@@ -157,14 +161,14 @@ def _structs(found: Any) -> list[inspect.StructType]:
     return [struct for one in inner if one is not None for struct in _structs(one)]
 
 
-def _wanted(found: Any) -> str:
+def wanted(found: Any) -> str:
     """The bounds of a type in words, with its unit; empty when msgspec has better ones."""
     unit = ""
     if isinstance(found, inspect.Metadata):
         unit = (found.extra_json_schema or {}).get("description", "")
         found = found.type
     if isinstance(found, inspect.UnionType):  # a value or nothing
-        return next(filter(None, map(_wanted, found.types)), "")
+        return next(filter(None, map(wanted, found.types)), "")
     if isinstance(found, inspect.LiteralType):
         return f"must be one of {', '.join(map(repr, found.values))}"
     if isinstance(found, inspect.StrType):

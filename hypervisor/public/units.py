@@ -24,7 +24,8 @@ Area = NewType("Area", int)
 PoolId = NewType("PoolId", int)
 
 _SIZE = re.compile(r"^\s*(\d{1,20}(?:\.\d{1,20})?)\s*(B|KiB|MiB|GiB|pages|frames)?\s*$")
-_BYTES = {
+#: Unit of a size -> its bytes.
+SIZES = {
     None: 1,
     "B": 1,
     "KiB": 1 << 10,
@@ -40,7 +41,7 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.match(text)
     if match is None:
         raise ValueError(f"{text!r} is not a size: write for example '64 MiB' or '512 pages'")
-    return round(float(match[1]) * _BYTES[match[2]])
+    return round(float(match[1]) * SIZES[match[2]])
 
 
 def areas_of(frames: int) -> int:

@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
-from memcoord.commands import show
+from memcoord.commands import completing, show
 from memcoord.commands.options import Json
 
 Finished = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="A run's directory or name (default: the newest finished)."),
+    typer.Argument(
+        metavar="RUN",
+        help="A run's directory or name (default: the newest finished).",
+        autocompletion=completing.runs,
+    ),
 ]
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here.")]
 
@@ -24,6 +28,7 @@ def report(
         typer.Argument(
             metavar="RUN [RUN]",
             help="A run, a bench or a sweep: its directory, name or JSON; or two runs to compare.",
+            autocompletion=completing.runs,
         ),
     ] = None,
     out: Out = None,

@@ -2,12 +2,15 @@
 
 Owns: the loop that reads, draws and listens to keys, and the terminal meanwhile. It is a subscriber
 as any other: it can neither slow the hypervisor nor ask it for anything. On a terminal it draws
-until ``q``; into a pipe it writes one look and ends. A run that is over shows its end.
+until ``q``; into a pipe, or as a picture, it writes one look and ends. A run that is over shows its
+end.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import select
 import signal
 import sys
@@ -42,6 +45,8 @@ FIRST_S = 10.0
 #: How often the manifest is asked whether a silent run is over.
 OVER_S = 1.0
 BATCH_COLUMNS, BATCH_LINES = 80, 50
+PICTURE_COLUMNS = 100
+_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 KEY_BYTES = 32
 HELP = "q quit   s sort   up/down choose   Enter open or close   p pause   ? help"
 
@@ -56,6 +61,7 @@ class TopOptions:
     sort: str = "starved"
     domain: str = ""
     as_json: bool = False
+    svg: str = ""
 
 
 @dataclass
@@ -156,7 +162,7 @@ def top_command(run: str | None, options: TopOptions) -> int:
     place = rundir.find(run)
     watched, looking = Watched(place), Looking(options.sort, options.domain, options.domain)
     rundir.check_socket_path(place / rundir.LONGEST_SOCKET)
-    is_batch = options.batch or options.as_json or not sys.stdout.isatty()
+    is_batch = options.batch or options.as_json or bool(options.svg) or not sys.stdout.isatty()
     is_batch = is_batch or Console().is_dumb_terminal
     with FeedReader(place) as reader:
         reader.subscribe()
@@ -174,6 +180,8 @@ def _batch(watched: Watched, reader: FeedReader, looking: Looking, options: TopO
         frame = watched.frame(looking)
         if frame is None:
             raise PeerGone(f"no tick of {watched.place} was seen, and none is kept")
+        if options.svg:
+            return _draw(frame, watched.ended, Path(options.svg))
         _write(frame, watched.ended, options.as_json)
         shown += 1
         if shown == times or watched.ended:
@@ -212,6 +220,17 @@ def _write(frame: Frame, ended: str, as_json: bool) -> None:
     for line in screen(frame, width, height, ended):
         tell(encodable(line, sys.stdout.encoding).plain.rstrip())
     tell("")
+
+
+def _draw(frame: Frame, ended: str, path: Path) -> int:
+    """Write a look as a picture, which asks nobody for a font."""
+    console = Console(record=True, file=io.StringIO(), width=PICTURE_COLUMNS, force_terminal=True)
+    lines = screen(frame, PICTURE_COLUMNS, BATCH_LINES, ended)
+    console.print(Group(*lines), no_wrap=True, soft_wrap=True)
+    picture = _FONTS.sub("", console.export_svg(title="memcoord top"))
+    path.write_text(picture, encoding="utf-8")
+    tell(f"wrote {path}")
+    return 0
 
 
 def _interactive(

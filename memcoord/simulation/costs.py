@@ -31,19 +31,19 @@ DISTRIBUTIONS = ("disk_read_us", "disk_write_us")
 class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nanoseconds on top of the ``compute_ns`` of a stream, which every reference takes."""
 
-    hit_ns: int = 0
+    hit_ns: int = 0  # of a reference to a page in RAM
     fault_ns: int = 1_000  # of every fault, wherever its page comes from
-    first_touch_ns: int = 0
+    first_touch_ns: int = 0  # of the first reference to a page
     call_ns: int = 0  # of every batch of requests to tmem
     switch_ns: int = 0  # more of it where the service finds no processor free: it takes the guest's
-    tmem_get_ns: int = 1_000
-    tmem_put_ns: int = 1_000
+    tmem_get_ns: int = 1_000  # of a page that comes from tmem
+    tmem_put_ns: int = 1_000  # of a page that goes there
     tmem_refused_ns: int = 0  # of a put that tmem refuses, and of a get it cannot serve
     tmem_shared: bool = False  # one service carries out the requests of all, one after the other
     disk_read_ns: int = 100_000  # of one page; the mean, where a distribution is given
-    disk_write_ns: int = 50_000
+    disk_write_ns: int = 50_000  # the same of writing
     disk_read_page_ns: int = 0  # of each further page in the same transfer
-    disk_write_page_ns: int = 0
+    disk_write_page_ns: int = 0  # the same of writing
     disk_shared: bool = False  # all domains use one disk and wait for each other
     disk_depth: int = 1  # transfers that a shared disk serves at once
     cpus: int = 0  # that domains share; 0: each has one of its own

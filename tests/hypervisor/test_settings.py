@@ -36,7 +36,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("credit_areas", -1, "must be 0 to 64 areas"),
     ("weight", 0.0, "must be above 0"),
     ("priority", (1 << 53) + 1, "must be -9007199254740992 to 9007199254740992"),
-    ("mechanism", "magic", "must be one of ('direct', 'balloon'"),
+    ("mechanism", "magic", "must be one of direct, balloon"),
     ("opt_out", 1, "Expected `bool`, got `int`"),
     ("nothing", 1, "unknown key"),
 ]
@@ -125,7 +125,7 @@ def test_a_bad_name_is_told_what_a_name_is(name: str) -> None:
         ),
         ({"workload": {"size": "1 MiB"}}, "workload.kind", "is missing: must be one of page-trace"),
         ({"rma": "2 MiB"}, "rma", "unknown key; is it 'ram'?"),
-        ({"mechanism": "magic"}, "mechanism", "must be one of ('direct', 'balloon'"),
+        ({"mechanism": "magic"}, "mechanism", "must be one of direct, balloon"),
     ],
 )
 def test_an_error_says_what_would_be_right(change: dict[str, Any], key: str, why: str) -> None:

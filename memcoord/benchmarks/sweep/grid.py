@@ -49,18 +49,18 @@ _AT = re.compile(r" - at `\$\.?(.*)`$")
 class SweepTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table ``[sweep]``."""
 
-    policies: tuple[str, ...]
-    scenarios: tuple[str, ...]
-    seeds: int | tuple[int, ...] = 5
-    world: str = "sim"
+    policies: tuple[str, ...]  # each with every combination of its parameters
+    scenarios: tuple[str, ...]  # shipped ones, or files
+    seeds: int | tuple[int, ...] = 5  # 1 to N, or a list
+    world: str = "sim"  # sim or testbed
 
 
 class Grid(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file. ``parameters`` are by policy, without its own."""
 
-    sweep: SweepTable
+    sweep: SweepTable  # the table [sweep]
     parameters: dict[str, dict[str, tuple[Value, ...]]] = {}
-    set: dict[str, tuple[Value, ...]] = {}
+    set: dict[str, tuple[Value, ...]] = {}  # keys of the scenarios, every combination
 
 
 def read_grid(path: Path) -> Grid:

@@ -23,10 +23,10 @@ POLL_S = 0.02
 class ProcessId(msgspec.Struct, frozen=True):
     """One process, for ever: ``start_ticks`` is field 22 of /proc/PID/stat (since boot)."""
 
-    role: str
-    pid: int
-    start_ticks: int
-    boot_id: str
+    role: str  # what it does in the run
+    pid: int  # its number
+    start_ticks: int  # when it started, since boot
+    boot_id: str  # of the machine's boot
     namespace: str = ""  # of its pid; empty: of those who read it
 
 

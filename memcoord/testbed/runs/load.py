@@ -25,9 +25,9 @@ COLUMNS = 8  # user to steal; what follows is part of user
 class Load(msgspec.Struct, frozen=True):
     """Of one run: the load average before and after it, and the CPUs that others used in it."""
 
-    before_1m: float
-    after_1m: float
-    others_cpus: float
+    before_1m: float  # load average of the minute before
+    after_1m: float  # the same at its end
+    others_cpus: float  # CPUs that others used, on average
 
     @property
     def is_quiet(self) -> bool:

@@ -60,20 +60,20 @@ class RunDirError(MemcoordError):
 class Manifest(msgspec.Struct):
     """What ``manifest.json`` holds. ``state`` is running, finished, failed or interrupted."""
 
-    schema: int
-    run: str
-    scenario: str
-    state: str
-    started_utc: str
-    argv: list[str]
-    seed: int | None = None
-    ended_utc: str = ""
-    versions: dict[str, str] = {}
-    machine: dict[str, Any] = {}
-    processes: list[ProcessId] = []
+    schema: int  # of this file
+    run: str  # its name
+    scenario: str  # its name
+    state: str  # running, finished, failed or interrupted
+    started_utc: str  # wall clock
+    argv: list[str]  # the command
+    seed: int | None = None  # of the first round
+    ended_utc: str = ""  # "": it has not ended
+    versions: dict[str, str] = {}  # of Python, the packages and this one
+    machine: dict[str, Any] = {}  # CPUs, memory, kernel
+    processes: list[ProcessId] = []  # that the run started, for ``clean``
     files: list[str] = []  # sockets and scratch files, relative to the run directory
     cgroups: list[str] = []  # paths of control groups that the run made
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = {}  # what was asked for
 
     def running(self) -> list[ProcessId]:
         """The run's processes that still run. The launcher of a run that has ended is none of them:

@@ -44,16 +44,19 @@ class ProgramWorkload(
     number that ``poll``, a command, prints. With ``sandbox`` it is confined as other domains are.
     """
 
+    # The program and its arguments.
     argv: Annotated[Words, Meta(min_length=1, description="must name a program")]
-    env: Mapping[str, str] = {}
-    cwd: str = ""
-    files: Words = ()
-    work: str = ""
+    env: Mapping[str, str] = {}  # added to the environment
+    cwd: str = ""  # where it runs; "": an empty folder, removed at the end
+    files: Words = ()  # linked into that folder
+    work: str = ""  # the name of its unit of work
+    # How many units it does; 0: not known.
     total: Annotated[int, Meta(ge=0, le=TOTAL_MAX, description="units of work")] = 0
-    count: Literal["reported", "lines", "polled"] = "reported"
-    poll: Words = ()
+    count: Literal["reported", "lines", "polled"] = "reported"  # how units are counted
+    poll: Words = ()  # a command that prints how many are done
+    # It is ended after so long.
     limit_s: Annotated[float, Meta(gt=0, le=86_400, description="seconds")] = 600.0
-    sandbox: bool = False
+    sandbox: bool = False  # confined as other domains are
 
     @property
     def resident(self) -> Size:

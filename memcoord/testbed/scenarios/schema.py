@@ -59,8 +59,8 @@ class StartWhen(msgspec.Struct, **_STRICT):
     A fraction, unlike a time, means the same on a loaded machine and in virtual time.
     """
 
-    domain: str
-    done: Share
+    domain: str  # one that stands before this one
+    done: Share  # or when it has ended before
 
 
 class Claim(msgspec.Struct, **_STRICT):
@@ -70,10 +70,11 @@ class Claim(msgspec.Struct, **_STRICT):
     ``verdict`` than under greedy, by its interval.
     """
 
-    says: str
-    policy: str
-    verdict: Literal["better", "worse"]
-    domain: str = ""
+    says: str  # the sentence
+    policy: str  # as it stands in ``policies``
+    verdict: Literal["better", "worse"]  # than greedy's, by its interval
+    domain: str = ""  # "": the whole run
+    # What is compared.
     figure: Literal["worst_slowdown", "mean_slowdown", "disk_reads", "seconds"] = "disk_reads"
 
 
@@ -81,28 +82,28 @@ class Disk(msgspec.Struct, **_STRICT):
     """The simulator's disk, as ``memcoord.simulation.costs`` explains it; None: as in the cost set.
     The testbed has a real one."""
 
-    read_us: CostUs | None = None
-    write_us: CostUs | None = None
-    read_page_us: CostUs | None = None
-    write_page_us: CostUs | None = None
-    shared: bool | None = None
-    depth: int | None = None
+    read_us: CostUs | None = None  # of the first page of a transfer
+    write_us: CostUs | None = None  # the same of writing
+    read_page_us: CostUs | None = None  # of each further page in the same transfer
+    write_page_us: CostUs | None = None  # the same of writing
+    shared: bool | None = None  # all domains use one disk and wait for each other
+    depth: int | None = None  # transfers that a shared disk serves at once
 
 
 class Costs(msgspec.Struct, **_STRICT):
     """What else costs time in the simulator, as explained there; None: as in the cost set."""
 
-    cpus: int | None = None
-    quantum_us: CostUs | None = None
-    hit_us: CostUs | None = None
-    fault_us: CostUs | None = None
-    first_touch_us: CostUs | None = None
-    call_us: CostUs | None = None
-    switch_us: CostUs | None = None
-    tmem_get_us: CostUs | None = None
-    tmem_put_us: CostUs | None = None
-    tmem_refused_us: CostUs | None = None
-    tmem_shared: bool | None = None
+    cpus: int | None = None  # that domains share; 0: each has one of its own
+    quantum_us: CostUs | None = None  # a domain runs so long before the next gets its processor
+    hit_us: CostUs | None = None  # of a reference to a page in RAM
+    fault_us: CostUs | None = None  # of every fault, wherever its page comes from
+    first_touch_us: CostUs | None = None  # of the first reference to a page
+    call_us: CostUs | None = None  # of every batch of requests to tmem
+    switch_us: CostUs | None = None  # more of it where the service finds no processor free
+    tmem_get_us: CostUs | None = None  # of a page that comes from tmem
+    tmem_put_us: CostUs | None = None  # of a page that goes there
+    tmem_refused_us: CostUs | None = None  # of a put that tmem refuses, a get it cannot serve
+    tmem_shared: bool | None = None  # one service carries out the requests of all, in turn
 
 
 class Domain(DomainSettings, frozen=True):
@@ -114,17 +115,19 @@ class Domain(DomainSettings, frozen=True):
     At ``crash_at``, a fraction of its own references, the domain is killed.
     """
 
-    name: Name
-    maxmem: Size
-    ram: Size
-    workload: Workload
+    name: Name  # what every report and verb calls it
+    maxmem: Size  # the most RAM it may ever have
+    ram: Size  # what it boots with, and its first target
+    workload: Workload  # what it does, by its ``kind``
+    # After the start of the run.
     start_after_s: Annotated[float, Meta(ge=0, le=3600.0, description="seconds")] = 0.0
-    start_when: StartWhen | None = None
+    start_when: StartWhen | None = None  # once another domain has done a part of its work
+    # It is killed there.
     crash_at: Annotated[float, Meta(ge=0, lt=1, description="of its references")] | None = None
-    tmem_min: Size = Size(0)
-    tmem_max: Size | None = None
-    ram_min: Size | None = None
-    ram_max: Size | None = None
+    tmem_min: Size = Size(0)  # the least tmem target that a policy may set
+    tmem_max: Size | None = None  # and the most; none: no limit
+    ram_min: Size | None = None  # the least target of RAM that a policy may set; none: ``ram``
+    ram_max: Size | None = None  # and the most; none: ``maxmem``
 
 
 class Scenario(HostSettings, frozen=True):
@@ -135,22 +138,25 @@ class Scenario(HostSettings, frozen=True):
     ``claim`` whether the run shows it, and ends with ``see_also``.
     """
 
+    # What reports and run directories call it.
     name: Annotated[str, Meta(min_length=1, description="must not be empty")]
-    memory: Size
-    domain: Annotated[tuple[Domain, ...], Meta(min_length=1)]
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1
+    memory: Size  # all the host has, for RAM and tmem
+    domain: Annotated[tuple[Domain, ...], Meta(min_length=1)]  # a table [[domain]] for each
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 1  # of all that is drawn
+    # Of a simulation: so many, from ``seed`` on
     seeds: Annotated[int, Meta(ge=1, le=SEEDS_MAX)] = 1
-    repeat: Annotated[int, Meta(ge=1, le=SEEDS_MAX)] = 1
-    slack: Size = Size(2 * AREA_BYTES)
-    tmem: Size | None = None  # None: all host memory that no domain has installed; 0: no tmem
+    repeat: Annotated[int, Meta(ge=1, le=SEEDS_MAX)] = 1  # of a run: so many rounds
+    slack: Size = Size(2 * AREA_BYTES)  # of ``memory``, kept free for transfers
+    tmem: Size | None = None  # the most tmem may hold; none: all that no domain has; 0: no tmem
+    # Those compared where the command names none.
     policies: Annotated[tuple[str, ...], Meta(min_length=1)] = ("greedy", "smart-alloc")
-    disk: Disk = Disk()
-    costs: Costs = Costs()
-    scale: Annotated[float, Meta(gt=0, le=1024)] = 1.0
-    length: Annotated[float, Meta(ge=1, le=1024)] = 1.0  # times as many rounds, at full size only
-    claim: tuple[Claim, ...] = ()
-    see_also: tuple[str, ...] = ()
-    cost_set: str = ""  # a shipped one, or a file; "": testbed
+    disk: Disk = Disk()  # the simulator's
+    costs: Costs = Costs()  # the simulator's
+    scale: Annotated[float, Meta(gt=0, le=1024)] = 1.0  # how many times as large it is at full size
+    length: Annotated[float, Meta(ge=1, le=1024)] = 1.0  # how many times as long it is at full size
+    claim: tuple[Claim, ...] = ()  # what a run is to show
+    see_also: tuple[str, ...] = ()  # sentences that end a report
+    cost_set: str = ""  # of the simulator: a shipped one, or a file; "": testbed
 
 
 def load(source: str | None = None, overrides: Sequence[str] = ()) -> Scenario:

@@ -48,10 +48,12 @@ class TraceForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     are, also where no 0x says so.
     """
 
-    format: Format = ""
+    format: Format = ""  # "": the file tells
+    # Which has the ``page``, which the ``op``: a name, or a number from 1.
     columns: Mapping[str, str | int] = {}
+    # The numbers are addresses, and a page has so many; 0: they are pages.
     page_size: Annotated[int, Meta(ge=0, le=PAGE_BYTES_MAX, description="bytes")] = 0
-    hexadecimal: bool = False
+    hexadecimal: bool = False  # the numbers are, also without 0x
 
     def __hash__(self) -> int:
         """Streams are kept by workload, and a mapping has no hash of its own."""

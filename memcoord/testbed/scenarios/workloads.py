@@ -54,11 +54,11 @@ class PageTraceWorkload(TraceForm, frozen=True, **_OF_KIND, tag="page-trace"):
     fraction of the trace.
     """
 
-    trace: str
-    resident: Size
-    repeat: Repeats = 1
-    program_file: bool = False
-    phase: Phase = 0.0
+    trace: str  # sort, cc1, sqlite, or a file
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    repeat: Repeats = 1  # rounds
+    program_file: bool = False  # pages that are only executed are a file, cached in cleancache
+    phase: Phase = 0.0  # where in the trace a round begins
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -73,10 +73,11 @@ class BlockTraceWorkload(TraceForm, frozen=True, **_OF_KIND, tag="block-trace"):
     All pages are clean and cached in cleancache. ``references`` 0 is the whole file.
     """
 
-    file: str
-    resident: Size
+    file: str  # cscope, multi3, sprite, nt, or a file
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    # In all; 0: the whole file.
     references: Annotated[int, Meta(ge=0, le=REFERENCES_MAX, description="references")] = 0
-    repeat: Repeats = 1
+    repeat: Repeats = 1  # rounds
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -88,10 +89,10 @@ class BlockTraceWorkload(TraceForm, frozen=True, **_OF_KIND, tag="block-trace"):
 class UsememWorkload(msgspec.Struct, **_STRICT, tag="usemem"):
     """Allocate ``step``, write all that is allocated ``sweeps`` times; again, up to ``most``."""
 
-    step: Size
-    most: Size
-    resident: Size
-    sweeps: Repeats = 2
+    step: Size  # allocated at once
+    most: Size  # allocated in the end
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    sweeps: Repeats = 2  # times all is written, after each step
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -103,12 +104,12 @@ class UsememWorkload(msgspec.Struct, **_STRICT, tag="usemem"):
 class GraphWorkload(msgspec.Struct, **_STRICT, tag="graph-analytics"):
     """PageRank over an R-MAT graph of ``vertices`` (a power of two) made from the seed."""
 
-    resident: Size
-    vertices: Annotated[int, Meta(ge=2, le=1 << 20)] = 1 << 14
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    vertices: Annotated[int, Meta(ge=2, le=1 << 20)] = 1 << 14  # a power of two
     degree: Small = 8  # edges per vertex
-    iterations: Repeats = 4
-    vertex_bytes: RecordBytes = 256
-    edge_bytes: RecordBytes = 32
+    iterations: Repeats = 4  # of PageRank
+    vertex_bytes: RecordBytes = 256  # an object of the program for each
+    edge_bytes: RecordBytes = 32  # the same
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -124,15 +125,15 @@ class AnalyticsWorkload(msgspec.Struct, **_STRICT, tag="in-memory-analytics"):
     ``pause_s`` lies between two runs; each loads its ratings anew.
     """
 
-    resident: Size
-    users: Rows = 8192
-    items: Rows = 4096
-    ratings: Rows = 1 << 16
-    iterations: Repeats = 2
-    runs: Repeats = 2
-    pause_s: PauseS = 0.5
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    users: Rows = 8192  # rows of one matrix of factors
+    items: Rows = 4096  # rows of the other
+    ratings: Rows = 1 << 16  # drawn by Zipf's law
+    iterations: Repeats = 2  # in each run
+    runs: Repeats = 2  # of the program, one after the other
+    pause_s: PauseS = 0.5  # between two runs
     row_bytes: RecordBytes = 512  # one row of factors
-    rating_bytes: RecordBytes = 32
+    rating_bytes: RecordBytes = 32  # one rating
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -146,10 +147,10 @@ class LoopWorkload(msgspec.Struct, **_STRICT, tag="loop"):
     Rounds begin at ``phase``, a fraction of ``size``.
     """
 
-    size: Size
-    resident: Size
-    repeat: Repeats = 10
-    phase: Phase = 0.0
+    size: Size  # what is read
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    repeat: Repeats = 10  # rounds
+    phase: Phase = 0.0  # where in ``size`` a round begins
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -162,10 +163,10 @@ class JunkWorkload(msgspec.Struct, **_STRICT, tag="junk"):
     Between two such writes come ``every`` references to ``hot`` memory it really uses.
     """
 
-    size: Size
-    resident: Size
-    hot: Size = Size(256 * FRAME_BYTES)
-    every: Small = 16
+    size: Size  # what is written
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    hot: Size = Size(256 * FRAME_BYTES)  # what it really uses
+    every: Small = 16  # references to ``hot`` between two writes
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""
@@ -180,12 +181,13 @@ class BurstsWorkload(msgspec.Struct, **_STRICT, tag="bursts"):
     wants follow Pareto laws of ``shape``: a few are very large.
     """
 
-    base: Size
-    most: Size
-    resident: Size
-    references: References = 300_000
-    on: Run = 10_000
-    off: Run = 30_000
+    base: Size  # its memory in a lull
+    most: Size  # its memory in the largest burst
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    references: References = 300_000  # in all
+    on: Run = 10_000  # mean length of a burst
+    off: Run = 30_000  # mean length of a lull
+    # Of the Pareto laws; smaller: a few bursts are longer still.
     shape: Annotated[float, Meta(gt=1, le=sys.float_info.max)] = 1.5
 
     @property
@@ -213,12 +215,13 @@ class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
     VMS: ClassVar[int] = 8
     SAMPLES: ClassVar[int] = 288
 
-    vm: Annotated[int, Meta(ge=0, le=VMS - 1)]
-    peak: Size
-    resident: Size
-    references: References = 300_000
-    start: Annotated[int, Meta(ge=0, le=SAMPLES - 1)] = 0
-    samples: int = 288
+    vm: Annotated[int, Meta(ge=0, le=VMS - 1)]  # which VM of the excerpt
+    peak: Size  # its largest sample
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    references: References = 300_000  # in all
+    start: Annotated[int, Meta(ge=0, le=SAMPLES - 1)] = 0  # the first sample
+    samples: int = 288  # how many
+    # The excerpt of real VMs' demand.
     source: Literal["bitbrains", "bitbrains-day2", "google"] = "bitbrains"
 
     def wishes(self) -> Iterator[Wish]:
@@ -230,11 +233,11 @@ class DemandSeriesWorkload(msgspec.Struct, **_STRICT, tag="demand-series"):
 class QuietWorkload(msgspec.Struct, **_STRICT, tag="quiet"):
     """A tenant that does little: ``references`` to ``size`` memory, ``pauses`` times a pause."""
 
-    size: Size
-    resident: Size
-    references: References = 20_000
-    pauses: int = 20
-    pause_s: PauseS = 0.1
+    size: Size  # its memory
+    resident: Size  # RAM for its pages as it boots; the rest of ``ram`` is its kernel's
+    references: References = 20_000  # in all
+    pauses: int = 20  # spread among them
+    pause_s: PauseS = 0.1  # each
 
     def wishes(self) -> Iterator[Wish]:
         """Conditions beside the bounds of the fields."""

@@ -26,17 +26,17 @@ FILE_BYTES_MAX = 64 << 20
 class KeptDecision(msgspec.Struct, frozen=True, kw_only=True):
     """A line of ``decisions.jsonl``: one decision under ``policy``. Pages and frames of 4 KiB."""
 
-    policy: str
-    round: int
-    tick: int
-    time_s: float
-    domain: str
-    kind: str
-    old: int
-    new: int
-    rule: str
-    asked: int | None = None  # the simulator does not tell
-    clamp: str = ""
+    policy: str  # under which
+    round: int  # from 0
+    tick: int  # of the policy's run
+    time_s: float  # since the start of the policy's run
+    domain: str  # whose target
+    kind: str  # tmem, ram, policy or operator
+    old: int  # the target before; -1: no limit
+    new: int  # the target after
+    rule: str  # why, in the policy's words
+    asked: int | None = None  # what the plan wanted; none: not told
+    clamp: str = ""  # what the coordinator made of it: scaled, clamped, lowered
 
 
 class KeptLatency(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,13 +45,13 @@ class KeptLatency(msgspec.Struct, frozen=True, kw_only=True):
     ``counts``: by the number of the bucket (``hypervisor/public/latency.py``).
     """
 
-    policy: str
-    round: int
-    time_s: float
-    domain: str
-    path: str
-    word: str
-    counts: dict[int, int]
+    policy: str  # under which
+    round: int  # from 0
+    time_s: float  # since the start of the policy's run
+    domain: str  # who waited
+    path: str  # ring or transfer
+    word: str  # guest or host: whose clock
+    counts: dict[int, int]  # how many by bucket: docs/watching.md says where each begins
 
 
 class _Lines:

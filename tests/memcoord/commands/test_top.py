@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -47,6 +48,16 @@ def test_json_is_an_object_a_look(live: rundir.RunDir, capsys: pytest.CaptureFix
     assert len(looks) == 2
     assert looks[0]["tick"] < looks[1]["tick"]
     assert {line["name"]: line["state"] for line in looks[0]["lines"]}["vm2"] == "STARVED"
+
+
+def test_a_look_becomes_a_picture_that_loads_nothing(live: rundir.RunDir, short_path: Path) -> None:
+    picture = short_path / "top.svg"
+    with PublishedFeed(live.path):
+        assert top_command(str(live.path), TopOptions(svg=str(picture))) == 0
+    text = picture.read_text(encoding="utf-8")
+    assert "STARVED" in text
+    assert re.findall(r"(?:url\(|href=)[\"']?(?!#)[^\"')]+", text) == []
+    assert text.startswith("<svg")
 
 
 def test_a_run_that_never_ticked_is_an_error(short_path: Path) -> None:
