@@ -11,6 +11,7 @@ from pathlib import Path
 
 from memcoord.testbed.runs import facts, rundir
 from memcoord.testbed.watch.ended import history_of
+from memcoord.testbed.watch.ends import Ends
 from memcoord.testbed.watch.frame import Frame, frame_of
 from memcoord.testbed.watch.history import History
 from memcoord.testbed.watch.reader import FeedReader
@@ -25,6 +26,7 @@ class WatchedRun:
     def __init__(self, place: Path) -> None:
         self.place, self.history, self.ended = place, History(), ""
         self._asked_s = 0.0
+        self._ends = Ends(place)
 
     def read(self, reader: FeedReader, wait_s: float) -> None:
         """Take what has come by ``wait_s`` from now."""
@@ -45,6 +47,7 @@ class WatchedRun:
             opened=opened,
             busy="" if self.ended else _busy(),
             title=self.place.name,
+            ends=self._ends.read(),
         )
 
     def ask_whether_it_is_over(self, now_s: float) -> bool:

@@ -20,6 +20,7 @@ from memcoord.testbed.archive.columns import BadRunFile
 from memcoord.testbed.archive.over_time import CURVES_MAX, QUANTITIES
 from memcoord.testbed.archive.run import open_run
 from memcoord.testbed.watch import ended
+from memcoord.testbed.watch.ends import ends_of
 from memcoord.testbed.watch.frame import frame_of
 from memcoord.testbed.watch.history import History
 from memcoord.testbed.watch.publications import Publication
@@ -45,7 +46,6 @@ class Following:
         self._place = place
         self._run = WatchedRun(place)
         self._live = Timeline()
-        self._last: dict[str, Any] | None = None  # the last look, as it was told
         self._tick = (0, 0)
         self._told_s = 0.0
         self._parts: list[ended.Part] | None = None
@@ -190,12 +190,13 @@ def _verdict(place: Path) -> list[str]:
 def _again(place: Path, part: ended.Part) -> Timeline:
     """All looks at a policy's run that is over."""
     timeline, history = Timeline(is_whole=True, step_s=ENDED_STEP_S), History()
+    ends = ends_of(place, *part)
     for message in ended.messages(place, part):
         history.hear(message)
         if isinstance(message, Publication):
             at_s = message.monotonic_ns / 1e9
             if timeline.is_due(at_s, len(message.domains)):
-                frame = frame_of(history, message.monotonic_ns, title=place.name)
+                frame = frame_of(history, message.monotonic_ns, title=place.name, ends=ends)
                 assert frame is not None
                 timeline.add(at_s, history, frame)
     return timeline

@@ -23,6 +23,8 @@ from memcoord.testbed.watch.history import DECISIONS_S, History
 LOOKS_MAX = 2400
 #: Of looks, as they are packed. 64 domains take 5 KiB a look.
 BYTES_MAX = 32 << 20
+#: Of domains that came and went meanwhile, the last ones are drawn.
+NAMES_MAX = 128
 FOLDS_MAX, FOLDS_SHOWN_MAX = 20_000, 12
 STEP_S = 0.5
 #: Of more domains there is a look a second: each costs more, and so does drawing it.
@@ -137,7 +139,8 @@ class Timeline:
         """All that is drawn over time, as columns; None where a domain, or a figure, was not."""
         looks = self._looks
         domains: dict[str, dict[str, list[float | None]]] = {}
-        for name in dict.fromkeys(name for look in looks for name in look.points):
+        names = dict.fromkeys(name for look in looks for name in look.points)
+        for name in [*names][-NAMES_MAX:]:
             rows = [look.points.get(name, (None,) * len(FIELDS)) for look in looks]
             domains[name] = {field: [row[at] for row in rows] for at, field in enumerate(FIELDS)}
         keys = dict.fromkeys(key for look in looks for key in look.costs)

@@ -31,7 +31,7 @@ function show() {
   tables.sentence(look);
   tables.host(look);
   tables.heads(sort, sortBy);
-  tables.domains(look.lines, sort, chosen, colourOf, choose);
+  tables.domains(tables.allOf(look), sort, chosen, colourOf, choose);
   tables.chosenDomain(look, detail, chosen);
   tables.costs(look);
   draw(about, columns, isWall(), moment, go);
@@ -109,6 +109,9 @@ function take({look: now, detail: told}) {
   for (const values of all) if (values.length === before) values.push(null);
   if (columns.times.length > about.looks_max) {
     for (const values of [columns.times, ...all]) values.shift();
+    for (const [name, own] of Object.entries(columns.domains)) {
+      if (own.ram_frames.every(value => value === null)) delete columns.domains[name];
+    }
   }
   if (moment === null) { look = now; detail = told; }
 }

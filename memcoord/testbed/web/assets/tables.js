@@ -5,10 +5,11 @@
 const MIB = 256;
 const USES = [["ram", "RAM", "installed_frames"], ["tmem", "tmem", "tmem_frames"],
   ["ready", "ready", "ready_frames"], ["free", "free", "free_frames"]];
-const ORDER = ["killed", "BROKEN", "STARVED", "squeezed", "ok", "idle"];
+const BAD = ["killed", "failed", "BROKEN", "STARVED"];
+const ORDER = [...BAD, "squeezed", "ok", "idle"];
 const number = (value, places = 0) => value === null ? "-"
   : value.toLocaleString("en", {minimumFractionDigits: places, maximumFractionDigits: places});
-const mib = pages => pages < 0 ? "no limit" : number(pages / MIB, 1);
+const mib = pages => pages === null ? "-" : pages < 0 ? "no limit" : number(pages / MIB, 1);
 
 // A column: its key for sorting, its heading, its text.
 const COLUMNS = [
@@ -61,8 +62,14 @@ export function host(look) {
   id("uses").replaceChildren(...texts, `of ${mib(total)} MiB`);
 }
 
+// Domains that are here, and those that were, of which there is nothing but how they ended.
+export function allOf(look) {
+  const nothing = Object.fromEntries(COLUMNS.slice(2).map(([key]) => [key, null]));
+  return [...look.lines, ...look.gone.map(one => ({...nothing, ...one}))];
+}
+
 export function sentence(look) {
-  const bad = look.lines.filter(line => ORDER.indexOf(line.state) <= 2);
+  const bad = allOf(look).filter(line => BAD.includes(line.state));
   write(id("sentence"), look.sentence);
   id("sentence").className = bad.length ? "bad" : "";
   // The numbers of the sentence change all the time; who is starved does not.
@@ -89,7 +96,8 @@ export function heads(sort, sorted) {
 }
 
 function inOrder(lines, sort) {
-  const rank = line => sort.key === "state" ? ORDER.indexOf(line.state) : line[sort.key];
+  const place = state => ORDER.includes(state) ? ORDER.indexOf(state) : ORDER.length;
+  const rank = line => sort.key === "state" ? place(line.state) : line[sort.key];
   const sign = sort.down ? -1 : 1;
   const compared = (a, b) => typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1);
   const waits = line => line.waits ?? 0;
@@ -132,7 +140,7 @@ function newRow(name, choose) {
 export function chosenDomain(look, detail, chosen) {
   id("h-chosen").textContent = chosen ? `What the policy did with ${chosen}, last minute`
     : "What the policy did, last 2 s";
-  const line = look.lines.find(one => one.name === chosen);
+  const line = allOf(look).find(one => one.name === chosen);
   const told = [];
   if (chosen && line) told.push(`${chosen} is ${line.state}${line.why ? `: ${line.why}` : ""}`);
   if (chosen && !line) told.push(`${chosen} is not attached`);
