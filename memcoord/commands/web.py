@@ -24,7 +24,7 @@ def web_command(run: str | None, port: int, as_json: bool) -> int:
     try:
         from memcoord.testbed.web.serving import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise NoWeb("the page needs Starlette and uvicorn: pip install 'memcoord[web]'") from None
     place = rundir.find(run)

@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TOKEN_BYTES, PATH_BYTES = 24, 9
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
-METHODS = ("GET", "HEAD")
 #: What the page may load and do: what comes from here, and nothing else.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -75,9 +74,9 @@ class Guard:
         site = headers.get("sec-fetch-site", "none")
         if site not in ("none", "same-origin") or origin not in (None, f"http://{host[0]}"):
             return _told(403, "another site asked for this")
-        if scope["method"] not in METHODS:
+        if scope["method"] != "GET":
             answer = _told(405, "nothing can be changed here")
-            answer.headers["Allow"] = ", ".join(METHODS)
+            answer.headers["Allow"] = "GET"
             return answer
         return None
 

@@ -7,8 +7,10 @@ interrupted; whatever ends the reading of the feed ends the server too.
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -43,6 +45,27 @@ class _Bounded(H11Protocol):
             self.transport.abort()
 
 
+class _Server(uvicorn.Server):
+    """A server that ends by a signal as if it were told to, and lets its streams end first."""
+
+    def __init__(self, config: uvicorn.Config, following: Following) -> None:
+        super().__init__(config)
+        self._following = following
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End at SIGINT and SIGTERM."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End all streams, then what uvicorn has."""
+        self._following.viewers.end()
+        await super().shutdown(sockets)
+
+
 def serve(place: Path, port: int, told: Callable[[str], None]) -> None:
     """Serve the run in ``place`` until SIGINT or SIGTERM; ``told`` is given the address once.
 
@@ -74,7 +97,7 @@ async def _serve(place: Path, listening: socket.socket, told: Callable[[str], No
         timeout_graceful_shutdown=END_S,
         h11_max_incomplete_event_size=HEADER_BYTES_MAX,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, following)
     reading = asyncio.create_task(following.follow())
     reading.add_done_callback(lambda _: setattr(server, "should_exit", True))
     listening.listen(CONNECTIONS_MAX)

@@ -28,18 +28,27 @@ class Viewer:
         self.domain = domain
         self._queue: deque[bytes] = deque(maxlen=MESSAGES_MAX)
         self._has_some = asyncio.Event()
+        self._is_over = False
 
     def put(self, message: bytes) -> None:
         """Send this when there is time; of too many the oldest is dropped."""
         self._queue.append(message)
         self._has_some.set()
 
-    async def get(self) -> bytes:
-        """The next message, waited for; a comment where none came in SILENT_S."""
+    def end(self) -> None:
+        """Let the stream end: the server does."""
+        self._is_over = True
+        self._has_some.set()
+
+    async def get(self) -> bytes | None:
+        """The next message, waited for; a comment where none came in SILENT_S; None at the end."""
         while not self._queue:
+            if self._is_over:
+                return None
             self._has_some.clear()
             try:
-                await asyncio.wait_for(self._has_some.wait(), SILENT_S)
+                async with asyncio.timeout(SILENT_S):
+                    await self._has_some.wait()
             except TimeoutError:
                 return b": nothing new\n\n"
         return self._queue.popleft()
@@ -58,6 +67,11 @@ class Viewers:
     def is_full(self) -> bool:
         """Whether another one is refused."""
         return len(self._all) >= VIEWERS_MAX
+
+    def end(self) -> None:
+        """Let all streams end."""
+        for viewer in self:
+            viewer.end()
 
     @contextmanager
     def seated(self, viewer: Viewer) -> Iterator[None]:
@@ -99,10 +113,13 @@ class Stream(Response):
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        while True:  # until its browser is gone
+        is_more = True
+        while is_more:  # until its browser is gone, or the server ends
             body = await self._viewer.get()
-            message = {"type": "http.response.body", "body": body, "more_body": True}
-            await asyncio.wait_for(send(message), SEND_S)
+            is_more = body is not None
+            message = {"type": "http.response.body", "body": body or b"", "more_body": is_more}
+            async with asyncio.timeout(SEND_S):
+                await send(message)
 
 
 async def _until_gone(receive: Receive) -> None:
