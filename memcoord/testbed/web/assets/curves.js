@@ -22,6 +22,10 @@ export function colours(about, columns) {
   return name => about.colours[Math.max(names.indexOf(name), 0) % about.colours.length];
 }
 
+function granted(columns) {
+  return Object.values(columns.domains).some(c => c.grants.some(v => v > 0));
+}
+
 function moved(columns) {
   const isMoving = values => values.some(v => v !== null && v !== values.find(w => w !== null));
   return Object.values(columns.domains)
@@ -31,7 +35,8 @@ function moved(columns) {
 // Draw all of it. `moment`: what is looked at, or null; `go` is called with a moment.
 export function draw(about, columns, isWall, moment, go) {
   const names = Object.keys(columns.domains), costs = Object.keys(columns.costs);
-  const panels = [...about.panels, GRANTS].filter(one => one.name !== "ram" || moved(columns));
+  const panels = about.panels.filter(one => one.name !== "ram" || moved(columns));
+  if (granted(columns)) panels.push(GRANTS);
   const now = JSON.stringify([names, costs, panels.map(one => one.name), isWall]);
   if (now !== shape) {
     shape = now;

@@ -160,6 +160,8 @@ export const span = ns => ns === null ? "too few" : ns < 1e3 ? `${number(ns)} ns
 export function costs(look) {
   write(id("credit"), `${number(look.credit, 1)} grants a second took memory that was granted ahead:`
     + " nobody waited for those.");
+  id("asked").hidden = look.costs.length === 0;
+  id("unasked").hidden = look.costs.length > 0;
   const rows = look.costs.map(cost => {
     const row = element("tr"), head = element("th", cost.path);
     head.scope = "row";
