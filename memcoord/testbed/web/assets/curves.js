@@ -157,7 +157,8 @@ function map(about, panel, names) {
   inside.append(rows, canvas);
   canvas.height = names.length;
   canvas.style.height = `${ROW * names.length}px`;
-  const shades = about.shades.map(text => [1, 3, 5].map(at => parseInt(text.slice(at, at + 2), 16)));
+  const part = (text, at) => parseInt(text.slice(at, at + 2), 16);
+  const shades = about.shades.map(text => [1, 3, 5].map(at => part(text, at)));
   return {show(columns) {
     const all = names.map(name => DRAWN[panel.name][0](columns.domains[name]));
     const most = panel.top ?? Math.max(1e-9, ...all.map(row => Math.max(...row.map(v => v ?? 0))));
@@ -168,8 +169,8 @@ function map(about, panel, names) {
       for (let x = 0; x < wide; x++) {
         const value = row[Math.floor(x * looks / wide)];
         if (value === null || value === undefined) continue;
-        const part = Math.min(Math.ceil(value / most * (shades.length - 1)), shades.length - 1);
-        picture.data.set([...shades[part], 255], 4 * (y * wide + x));
+        const last = shades.length - 1, shade = Math.min(Math.ceil(value / most * last), last);
+        picture.data.set([...shades[shade], 255], 4 * (y * wide + x));
       }
     });
     canvas.getContext("2d").putImageData(picture, 0, 0);

@@ -158,8 +158,8 @@ export const span = ns => ns === null ? "too few" : ns < 1e3 ? `${number(ns)} ns
   : ns < 1e9 ? `${Number((ns / 1e6).toPrecision(2))} ms` : `${Number((ns / 1e9).toPrecision(2))} s`;
 
 export function costs(look) {
-  write(id("credit"), `${number(look.credit, 1)} grants a second took memory that was granted ahead:`
-    + " nobody waited for those.");
+  write(id("credit"), `${number(look.credit, 1)} grants a second took memory that was granted `
+    + "ahead: nobody waited for those.");
   id("asked").hidden = look.costs.length === 0;
   id("unasked").hidden = look.costs.length > 0;
   const rows = look.costs.map(cost => {
