@@ -132,6 +132,7 @@ def test_a_run_is_seen_from_its_domains_to_its_report(
     terminal = opened("about:blank", offline=True).page
     terminal.set_content(drawn(frame_at(place, (POLICY, 0), at_s)))
     expect(terminal.locator("pre")).to_contain_text("STARVED")
+    terminal.evaluate("() => { document.querySelector('pre').style.display = 'inline-block'; }")
     picture(terminal.locator("pre"), "top")
 
 

@@ -56,9 +56,9 @@ def history_of(directory: Path) -> History | None:
     return history
 
 
-def parts(directory: Path) -> list[Part]:
-    """What can be shown again: every policy's run of which ticks were kept, in their order."""
-    return list(dict.fromkeys(part for part, _ in groupby(_rows(directory), key=_part)))
+def parts(directory: Path) -> dict[Part, float]:
+    """What can be shown again, every policy's run of which ticks were kept, and its seconds."""
+    return {_part(row): float(row["time_s"]) for row in _rows(directory)}
 
 
 def messages(directory: Path, part: Part) -> Iterator[Publication | FeedMessage]:

@@ -31,8 +31,8 @@ from memcoord.testbed.web.viewers import Viewer, Viewers, event
 
 #: How often the feed is read, and how often viewers are told how old the last look is.
 READ_S, TELL_S = 0.1, 1.0
-#: Of a run that is over, a look at every tick where there are not too many.
-ENDED_STEP_S = 0.01
+#: Of a run that is over: about as many points as a curve can show.
+ENDED_LOOKS = 1000
 #: Policies' runs that are kept in memory once somebody looked at them.
 PARTS_KEPT = 4
 LIVE = -1
@@ -48,7 +48,7 @@ class Following:
         self._live = Timeline()
         self._tick = (0, 0)
         self._told_s = 0.0
-        self._parts: list[ended.Part] | None = None
+        self._parts: dict[ended.Part, float] | None = None
         self._loaded: dict[int, Timeline] = {}
         self._loading = asyncio.Lock()
 
@@ -133,10 +133,10 @@ class Following:
             "shades": svg.SHADES,
         }
 
-    async def _known_parts(self) -> list[ended.Part]:
-        """Policies' runs in the files of a run that is over."""
+    async def _known_parts(self) -> dict[ended.Part, float]:
+        """Policies' runs in the files of a run that is over, and how long they were."""
         if not self._run.ended:
-            return []
+            return {}
         if self._parts is None:
             self._parts = await run_in_threadpool(ended.parts, self._place)
         return self._parts
@@ -151,7 +151,7 @@ class Following:
         async with self._loading:
             found = self._loaded.pop(part, None)
             if found is None:
-                found = await run_in_threadpool(_again, self._place, parts[part])
+                found = await run_in_threadpool(_again, self._place, *[*parts.items()][part])
             self._loaded[part] = found
             while len(self._loaded) > PARTS_KEPT:
                 del self._loaded[next(iter(self._loaded))]
@@ -187,9 +187,9 @@ def _verdict(place: Path) -> list[str]:
         return []
 
 
-def _again(place: Path, part: ended.Part) -> Timeline:
-    """All looks at a policy's run that is over."""
-    timeline, history = Timeline(is_whole=True, step_s=ENDED_STEP_S), History()
+def _again(place: Path, part: ended.Part, end_s: float) -> Timeline:
+    """All looks at a policy's run that is over, which took ``end_s``."""
+    timeline, history = Timeline(max(end_s / ENDED_LOOKS, 1e-6)), History()
     ends = ends_of(place, *part)
     for message in ended.messages(place, part):
         history.hear(message)

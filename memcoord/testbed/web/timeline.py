@@ -1,9 +1,8 @@
 """What a run looked like at each moment of a bounded past: looks as they were, and their curves.
 
 Owns: ``Timeline``. It is given looks at a run, the same that ``memcoord top`` draws, and keeps them
-so that somebody can go back in time. Two bounds, and what gives way to them: of a live run the
-oldest looks; of a run that is over every second one, so that all of it stays there, more coarsely.
-Not shared between threads while it grows.
+so that somebody can go back in time. Looks and their bytes have bounds; the oldest give way. Not
+shared between threads while it grows.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from memcoord.testbed.watch.folding import Folding
 from memcoord.testbed.watch.frame import DETAIL_FOLD_S, Frame, Line
 from memcoord.testbed.watch.history import DECISIONS_S, History
 
-#: Twenty minutes of a live run; of a run that is over, as many points as a curve can show.
+#: Twenty minutes of a live run.
 LOOKS_MAX = 2400
 #: Of looks, as they are packed. 64 domains take 5 KiB a look.
 BYTES_MAX = 32 << 20
@@ -52,11 +51,11 @@ def _point(line: Line) -> Point:
 
 
 class Timeline:
-    """Looks at a run, oldest first. ``is_whole``: of a run that is over, none of it is dropped."""
+    """Looks at a run, oldest first, ``step_s`` apart; without it, as a live run needs it."""
 
-    def __init__(self, *, is_whole: bool = False, step_s: float = STEP_S) -> None:
+    def __init__(self, step_s: float = 0.0) -> None:
         self._looks: list[_Look] = []
-        self._is_whole, self._step_s = is_whole, step_s
+        self._step_s = step_s
         self._bytes = 0
         self._folding = Folding(DETAIL_FOLD_S)
         self._decided_s = float("-inf")
@@ -64,9 +63,7 @@ class Timeline:
 
     def is_due(self, at_s: float, domains: int) -> bool:
         """Whether another look is to be kept, of so many domains."""
-        step_s = self._step_s
-        if not self._is_whole and domains > MANY_DOMAINS:
-            step_s = max(step_s, MANY_STEP_S)
+        step_s = self._step_s or (MANY_STEP_S if domains > MANY_DOMAINS else STEP_S)
         return not self._looks or at_s - self._looks[-1].at_s >= step_s
 
     def add(self, at_s: float, history: History, frame: Frame) -> bytes:
@@ -88,7 +85,8 @@ class Timeline:
         packed = zlib.compress(look, 1)
         self._looks.append(_Look(at_s, packed, points, costs))
         self._bytes += len(packed)
-        self._bound()
+        while len(self._looks) > LOOKS_MAX or self._bytes > BYTES_MAX:
+            self._bytes -= len(self._looks.pop(0).packed)
         return look
 
     def _decide(self, at_s: float, history: History) -> None:
@@ -101,15 +99,6 @@ class Timeline:
             self._decided_s = one.time_s
         while len(self._folding.found) > FOLDS_MAX:
             self._folding.found.popleft()
-
-    def _bound(self) -> None:
-        while len(self._looks) > LOOKS_MAX or self._bytes > BYTES_MAX:
-            if self._is_whole and len(self._looks) > 2:
-                del self._looks[1::2]
-                self._step_s *= 2
-            else:
-                del self._looks[0]
-            self._bytes = sum(len(look.packed) for look in self._looks)
 
     def clear(self) -> None:
         """Forget all looks."""
