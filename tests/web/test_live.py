@@ -27,13 +27,19 @@ class Live:
     """A run, its feed, the server of its page, and the page in a browser."""
 
     def __init__(
-        self, place: Path, opened: Callable[..., Any], rates: Mapping[str, Any] | None
+        self,
+        place: Path,
+        opened: Callable[..., Any],
+        rates: Mapping[str, Any] | None,
+        is_silent: bool,
     ) -> None:
         self._stack = ExitStack()
         self.run = rundir.create("main", base=place)
         self._is_over = False
         self._stack.callback(self.end_run)
-        self.feed = self._stack.enter_context(PublishedFeed(self.run.path, rates))
+        self.feed = self._stack.enter_context(
+            PublishedFeed(self.run.path, rates, is_silent=is_silent)
+        )
         self.server = self._stack.enter_context(WebServer(self.run.path))
         self._watched = opened(self.server.url)
         self.page = self._watched.page
@@ -76,8 +82,8 @@ class Live:
 def live(short_path: Path, opened: Callable[..., Any]) -> Iterator[Callable[..., Live]]:
     made: list[Live] = []
 
-    def make(rates: Mapping[str, Any] | None = None) -> Live:
-        made.append(Live(short_path, opened, rates))
+    def make(rates: Mapping[str, Any] | None = None, is_silent: bool = False) -> Live:
+        made.append(Live(short_path, opened, rates, is_silent))
         return made[-1]
 
     yield make
@@ -131,6 +137,15 @@ def test_a_restart_of_the_hypervisor_is_survived(live: Callable[..., Live]) -> N
     shown.feed.restart()
     shown.sees("#notices", "the hypervisor was started again 1 times")
     shown.ticks_go_on()
+    shown.sees("#state", "^live$")
+    shown.is_well()
+
+
+def test_a_page_that_is_opened_before_the_first_tick_waits(live: Callable[..., Live]) -> None:
+    shown = live(is_silent=True)
+    shown.sees("#state", "waiting for the first tick")
+    shown.feed.begin()
+    expect(shown.page.locator("#domains tbody tr")).to_have_count(2)
     shown.sees("#state", "^live$")
     shown.is_well()
 

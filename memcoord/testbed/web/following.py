@@ -158,11 +158,16 @@ class Following:
         return found
 
     async def look(self, part: int, at_s: float, domain: str) -> bytes | None:
-        """A look at the past, as ``follow`` tells looks; None where there is none."""
+        """A look at the past, as ``follow`` tells looks, or ``null`` before there was one.
+
+        None where there is no such part.
+        """
         timeline = await self.timeline(part)
-        look = None if timeline is None else timeline.look(at_s)
-        if timeline is None or look is None:
+        if timeline is None:
             return None
+        look = timeline.look(at_s)
+        if look is None:
+            return b"null"
         detail = self._detail(timeline, domain, at_s) or None
         return b'{"look":%s,"detail":%s}' % (look, msgspec.json.encode(detail))
 

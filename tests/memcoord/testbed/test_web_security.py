@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
     place = tmp_path_factory.mktemp("w") / "r"
     run = rundir.create("main", path=place, base=place.parent)
     with PublishedFeed(place), WebServer(place) as served:
-        served.wait_for("look", lambda value: value["look"]["tick"] > 10)
+        served.wait_for("look", lambda value: value and value["look"]["tick"] > 10)
         yield served
     run.finish("finished")
 
