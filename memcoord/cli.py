@@ -30,6 +30,7 @@ from memcoord.commands.options import (
 )
 from memcoord.commands.result_verbs import add_result_verbs
 from memcoord.commands.trace_verbs import add_trace_verbs
+from memcoord.commands.web_verb import web
 from memcoord.quick import EXEC_NAME, EXEC_RAM
 
 app = typer.Typer(name="memcoord", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -461,6 +462,7 @@ def why(
     show(as_json, *why_command(vm, run_dir, each=each, width=columns(pipe=UNBROKEN)))
 
 
+app.command()(web)
 add_verbs(app)
 add_result_verbs(app, trace_app)
 add_trace_verbs(trace_app)

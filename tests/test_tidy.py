@@ -12,7 +12,9 @@ from dead_code import c_declarations, dead_declarations, dead_files, python_decl
 from source_tree import GENERATED, ROOTS, c_code
 
 FOLDERS = (*ROOTS, "tests")
-SUFFIXES = {".py", ".pyi", ".c", ".h", ".toml"}
+SUFFIXES = {".py", ".pyi", ".c", ".h", ".toml", ".js", ".css", ".html"}
+#: As it was published; ``vendored.toml`` beside it says by whom.
+VENDORED = "uPlot."
 FILE_LINES_MAX = 500
 LINE_COLUMNS_MAX = 100
 FUNCTION_LINES_MAX = 60
@@ -32,7 +34,7 @@ def sources(checkout: Path) -> list[Path]:
         path.relative_to(checkout)
         for folder in FOLDERS
         for path in sorted((checkout / folder).rglob("*"))
-        if path.suffix in SUFFIXES and path.is_file()
+        if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith(VENDORED)
     ]
     wanted = [path for path in [*found, Path("setup.py")] if str(path) not in GENERATED]
     assert len(wanted) > len(FOLDERS)

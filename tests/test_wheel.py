@@ -90,6 +90,7 @@ def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
             "memcoord/testbed/data/*",
             "memcoord/simulation/cost_sets/*.toml",
             "memcoord/testbed/scenarios/*.toml",
+            "memcoord/testbed/web/assets/*",
             "**/*.pyi",
             "*/py.typed",
         )

@@ -20,7 +20,6 @@ import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,20 +29,18 @@ from rich.text import Text
 
 from hypervisor.public.errors import ConfigError, PeerGone
 from memcoord.commands import EXIT_FAILED, tell
-from memcoord.testbed.runs import facts, rundir
-from memcoord.testbed.watch.ended import history_of
-from memcoord.testbed.watch.frame import SORTS, Frame, frame_of
-from memcoord.testbed.watch.history import WINDOW_S, History
+from memcoord.testbed.runs import rundir
+from memcoord.testbed.watch.frame import SORTS, Frame
+from memcoord.testbed.watch.history import WINDOW_S
 from memcoord.testbed.watch.reader import FeedReader
 from memcoord.testbed.watch.screen import encodable, screen
+from memcoord.testbed.watch.watched_run import WatchedRun
 
 DELAY_S = 0.5
 #: Drawing takes longer the more domains there are: above so many, once a second at most.
 MANY_DOMAINS, MANY_DELAY_S = 16, 1.0
 #: A first look waits for as many ticks as rates need, and no longer than this.
 FIRST_S = 10.0
-#: How often the manifest is asked whether a silent run is over.
-OVER_S = 1.0
 BATCH_COLUMNS, BATCH_LINES = 80, 50
 PICTURE_COLUMNS = 100
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
@@ -98,69 +95,12 @@ class Looking:
                 self.opened = ""
 
 
-class Watched:
-    """A run as it can be seen: live, or its end."""
-
-    def __init__(self, place: Path) -> None:
-        self.place, self.history, self.ended = place, History(), ""
-        self._asked_s = 0.0
-
-    def read(self, reader: FeedReader, wait_s: float) -> None:
-        """Take what has come by ``wait_s`` from now."""
-        reader.follow()
-        for message in reader.read(round(wait_s * 1000)):
-            self.history.hear(message)
-
-    def frame(self, looking: Looking) -> Frame | None:
-        """A look at it now; None before the first tick."""
-        last = self.history.last
-        now_ns = time.monotonic_ns()
-        if self.ended and last is not None:
-            now_ns = last.monotonic_ns
-        return frame_of(
-            self.history,
-            now_ns,
-            sort=looking.sort,
-            opened=looking.opened,
-            busy="" if self.ended else _busy(),
-            title=self.place.name,
-        )
-
-    def ask_whether_it_is_over(self, now_s: float) -> bool:
-        """Look at the manifest, now and then; a run that ended shows what it left."""
-        if self.ended or now_s - self._asked_s < OVER_S:
-            return bool(self.ended)
-        self._asked_s = now_s
-        self.ended = state_of_ended(self.place)
-        if self.ended and self.history.last is None:
-            self.history = history_of(self.place) or self.history
-        return bool(self.ended)
-
-
-def state_of_ended(place: Path) -> str:
-    """How the run in ``place`` ended; empty while it lives, or where no manifest says."""
-    try:
-        manifest = rundir.read_manifest(place)
-        if rundir.live(place, manifest):
-            return ""
-    except rundir.RunDirError:
-        return ""
-    return "dead" if manifest.state == "running" else f"{manifest.state}"
-
-
-def _busy() -> str:
-    load, count = facts.load(), facts.cores()
-    if load <= count:
-        return ""
-    return f"machine busy: load {load:.1f} on {count} CPUs; waiting for a CPU counts as waiting"
-
-
 def top_command(run: str | None, options: TopOptions) -> int:
     """Show a run until it is told to stop; the exit code. ConfigError for what cannot be shown."""
     if options.sort not in SORTS:
         raise ConfigError("--sort", f"{options.sort!r} is none of {', '.join(SORTS)}")
     place = rundir.find(run)
-    watched, looking = Watched(place), Looking(options.sort, options.domain, options.domain)
+    watched, looking = WatchedRun(place), Looking(options.sort, options.domain, options.domain)
     rundir.check_socket_path(place / rundir.LONGEST_SOCKET)
     is_batch = options.batch or options.as_json or bool(options.svg) or not sys.stdout.isatty()
     is_batch = is_batch or Console().is_dumb_terminal
@@ -171,13 +111,13 @@ def top_command(run: str | None, options: TopOptions) -> int:
         return _interactive(watched, reader, looking, options)
 
 
-def _batch(watched: Watched, reader: FeedReader, looking: Looking, options: TopOptions) -> int:
+def _batch(watched: WatchedRun, reader: FeedReader, looking: Looking, options: TopOptions) -> int:
     """One look after the other, as lines; each has a window of ticks behind it."""
     times = 1 if options.times is None else options.times
     _gather(watched, reader)
     shown = 0
     while True:  # until as many looks, the end of the run, or Ctrl-C
-        frame = watched.frame(looking)
+        frame = watched.frame(looking.sort, looking.opened)
         if frame is None:
             raise PeerGone(f"no tick of {watched.place} was seen, and none is kept")
         if options.svg:
@@ -192,7 +132,7 @@ def _batch(watched: Watched, reader: FeedReader, looking: Looking, options: TopO
         watched.ask_whether_it_is_over(time.monotonic())
 
 
-def _gather(watched: Watched, reader: FeedReader) -> None:
+def _gather(watched: WatchedRun, reader: FeedReader) -> None:
     """Wait for a window of ticks, FIRST_S at most, or for the news that the run is over."""
     begin_s = time.monotonic()
     while (passed_s := time.monotonic() - begin_s) < FIRST_S:
@@ -234,7 +174,7 @@ def _draw(frame: Frame, ended: str, path: Path) -> int:
 
 
 def _interactive(
-    watched: Watched, reader: FeedReader, looking: Looking, options: TopOptions
+    watched: WatchedRun, reader: FeedReader, looking: Looking, options: TopOptions
 ) -> int:
     console, frame, shown = Console(), None, 0
     with _keys() as read_keys, Live(console=console, screen=True, auto_refresh=False) as live:
@@ -242,7 +182,7 @@ def _interactive(
             watched.read(reader, 0)
             watched.ask_whether_it_is_over(time.monotonic())
             if not looking.is_paused:
-                frame = watched.frame(looking) or frame
+                frame = watched.frame(looking.sort, looking.opened) or frame
             live.update(_drawn(frame, watched, looking, console), refresh=True)
             shown += frame is not None
             if shown == options.times:
@@ -259,7 +199,7 @@ def _interactive(
     return 0
 
 
-def _drawn(frame: Frame | None, watched: Watched, looking: Looking, console: Console) -> Group:
+def _drawn(frame: Frame | None, watched: WatchedRun, looking: Looking, console: Console) -> Group:
     if frame is None:
         said = watched.ended or "waiting for the hypervisor's first tick"
         return Group(Text(f"memcoord top  {watched.place.name}  {said} ...   {HELP[:7]}"))

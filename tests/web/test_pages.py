@@ -1,13 +1,11 @@
 """Goal: pages as a reader sees them. Method: a real Chromium without a network, and axe.
 
-Run by ``tox -e web``. Needs a Chromium of the distribution: its path, or CHROMIUM.
+Run by ``tox -e web``.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +13,6 @@ import pytest
 
 import memcoord
 from memcoord.testbed.archive import bench_page, run_page, two_page
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-#: In a container there is neither a sandbox of the kernel's nor much of /dev/shm.
-ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
-
-
-@pytest.fixture(scope="module")
-def context() -> Iterator[Any]:
-    """A browser's context that reaches nothing."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: install one, or set CHROMIUM to its path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser.new_context(offline=True)
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +39,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", ["run", "two", "bench", "sweep"])
 def test_a_page_asks_for_nothing_and_can_be_read_by_all(
-    context: Any, pages: dict[str, Path], name: str
+    opened: Callable[..., Any], pages: dict[str, Path], name: str
 ) -> None:
-    page, asked, said = context.new_page(), [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.goto(pages[name].as_uri())
-    outside = [url for url in asked if not url.startswith((pages[name].as_uri(), "data:"))]
-    assert (outside, said) == ([], [])
-    found = axe.Axe().run(page).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
-    assert page.locator(".verdict p").first.is_visible()
-    assert page.locator("svg").first.bounding_box()["width"] > 200
-    page.close()
+    shown = opened(pages[name].as_uri(), offline=True)
+    assert (shown.outside(pages[name].as_uri()), shown.said) == ([], [])
+    assert shown.violations() == []
+    assert shown.page.locator(".verdict p").first.is_visible()
+    assert shown.page.locator("svg").first.bounding_box()["width"] > 200

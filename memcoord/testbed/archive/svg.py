@@ -1,12 +1,12 @@
 """Pictures inside a page: curves, a heat map, spans on a logarithmic axis, as SVG text.
 
-Owns: all drawing of pages, and nothing of papers, which matplotlib draws
-(``memcoord.testbed.report.figures``). Why two: a page must be made in a tenth of a second by an
-install without extras, shows without a script, and is the same to the byte for the same run;
-matplotlib takes five seconds and 177 MB for that. A paper must be restyled and placed by its
-author, and wants fonts and ticks that only a real library has. Text in a picture is text, so it can
-be searched and read aloud; colours are told apart by colour-blind eyes, and every curve bears its
-name. Pure. Coordinates are whole numbers, two to a pixel.
+Owns: all drawing of pages that need no script, and nothing of papers, which matplotlib draws
+(``memcoord.testbed.report.figures``), nor of the live page, whose browser draws. Why not one: a
+page must be made in a tenth of a second by an install without extras, shows without a script, and
+is the same to the byte for the same run; matplotlib takes five seconds and 177 MB for that. A paper
+must be restyled and placed by its author, and wants what only a real library has. Text
+in a picture is text, so it can be searched and read aloud; colours are told apart by colour-blind
+eyes, and every curve bears its name. Pure. Coordinates are whole numbers, two to a pixel.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Many decisions as few lines: where a target went, by which rules, and whether it swings.
 
-Owns: ``Decided``, a decision wherever it was read, and ``fold``. Pure. A policy may move a target
-at every tick, so a line per decision cannot be read.
+Owns: ``Decided``, a decision wherever it was read, ``Folding`` and ``fold``. Pure. A policy may
+move a target at every tick, so a line per decision cannot be read.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -127,18 +127,31 @@ class Folded:
         return "; ".join(filter(None, [f"{ticks}: {what}", self.told]))
 
 
+class Folding:
+    """Decisions about each domain as they come: those of one kind within ``span_s`` are one."""
+
+    def __init__(self, span_s: float) -> None:
+        self.found: deque[Folded] = deque()  # oldest first
+        self._span_s = span_s
+        self._open: dict[tuple[str, str], Folded] = {}
+
+    def add(self, one: Decided) -> None:
+        """One decision more."""
+        where = one.domain, one.kind
+        now = self._open.get(where)
+        is_old = now is not None and one.time_s - now.first.time_s > self._span_s
+        if now is None or is_old or _topic(now.last) != _topic(one):
+            now = self._open[where] = Folded(one, one)
+            self.found.append(now)
+        now.add(one)
+
+
 def fold(decisions: Iterable[Decided], span_s: float) -> list[Folded]:
     """Decisions about each domain, those of one kind within ``span_s`` as one; oldest first."""
-    found: list[Folded] = []
-    open_: dict[tuple[str, str], Folded] = {}
+    folding = Folding(span_s)
     for one in decisions:
-        where = one.domain, one.kind
-        now = open_.get(where)
-        if now is None or _topic(now.last) != _topic(one) or one.time_s - now.first.time_s > span_s:
-            now = open_[where] = Folded(one, one)
-            found.append(now)
-        now.add(one)
-    return found
+        folding.add(one)
+    return list(folding.found)
 
 
 def _topic(one: Decided) -> str:

@@ -6,12 +6,13 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from hypervisor.public.backend import not_reached
 from hypervisor.public.latency import quantile_ns
+from memcoord.testbed.watch.ends import BAD, End
 from memcoord.testbed.watch.folding import Folded, fold
 from memcoord.testbed.watch.history import (
     DECISIONS_S,
@@ -46,6 +47,15 @@ class Line:
     puts_refused: float | None
     references: float | None
     grants: float | None
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A domain that was here: ``state`` is how it ended, or ``gone`` where nobody knows."""
+
+    name: str
+    state: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Frame:
     folds: list[Folded]
     costs: list[Cost]
     credit: float  # grants a second that nobody waited for
+    gone: list[Gone]
     detail: Detail | None = None
 
     @property
@@ -118,10 +129,12 @@ def frame_of(
     opened: str = "",
     busy: str = "",
     title: str = "",
+    ends: Mapping[str, End] | None = None,
 ) -> Frame | None:
     """What there is to see at ``now_ns`` of CLOCK_MONOTONIC; None before the first tick.
 
-    ``opened`` is a domain's name, ``busy`` a word on the machine, ``title`` the name of the run.
+    ``opened`` is a domain's name, ``busy`` a word on the machine, ``title`` the name of the run,
+    ``ends`` how domains ended, where that is known.
     """
     hello, last = history.hello, history.last
     if hello is None or last is None:
@@ -129,6 +142,7 @@ def frame_of(
     domains = history.domains()
     states = {domain.name: state_of(domain) for domain in domains}
     lines = _sorted([_line(domain, states[domain.name]) for domain in domains], sort)
+    gone = [_gone(name, why, ends or {}) for name, why in history.gone().items()]
     shown = next((domain for domain in domains if domain.name == opened), None)
     return Frame(
         run=title or hello.run,
@@ -137,12 +151,13 @@ def frame_of(
         tick=last.tick,
         age_s=max(now_ns - last.monotonic_ns, 0) / 1e9,
         host=last.host,
-        notices=_notices(history, busy),
+        notices=_notices(history, gone, busy),
         sentence=sentence([(line.name, states[line.name]) for line in _sorted(lines, "starved")]),
         lines=lines,
         folds=fold(history.decisions(WINDOW_S), WINDOW_S),
         costs=_costs(history, opened if shown else ""),
         credit=sum(domain.rate("grants_credit") or 0.0 for domain in domains),
+        gone=gone,
         detail=None if shown is None else _detail(history, shown),
     )
 
@@ -174,7 +189,12 @@ def _sorted(lines: Sequence[Line], sort: str) -> list[Line]:
     return sorted(lines, key=keys[sort])
 
 
-def _notices(history: History, busy: str) -> list[str]:
+def _gone(name: str, why: str, ends: Mapping[str, End]) -> Gone:
+    end = ends.get(name)
+    return Gone(name, "gone", why) if end is None else Gone(name, end.state, end.how)
+
+
+def _notices(history: History, gone: Sequence[Gone], busy: str) -> list[str]:
     """What is wrong, the worst first."""
     found = []
     if history.host_rate("policy_faults"):
@@ -182,6 +202,7 @@ def _notices(history: History, busy: str) -> list[str]:
     hello = history.hello
     if hello is not None and hello.restarts:
         found.append(f"the hypervisor was started again {hello.restarts} times")
+    found += [f"{one.name} {one.state}: {one.why}" for one in gone if one.state in BAD]
     for event in history.events:
         if event.event in EVENTS_SHOWN:
             told = event.fields.get("why") or event.fields.get("name") or ""

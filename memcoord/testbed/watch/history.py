@@ -30,6 +30,8 @@ TRAIL_STEP_S, TRAIL_MAX = 1.0, 60
 DECISIONS_S, DECISIONS_MAX = 60.0, 20_000
 TICKS_MAX = 4000
 EVENTS_MAX = 64
+#: Names of domains that are remembered, with those that are gone: a host sees new ones for ever.
+SEEN_MAX = 128
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class History:
     _latencies: deque[Latencies] = field(default_factory=deque)
     _trails: dict[str, deque[Trail]] = field(default_factory=dict)
     _curves: dict[str, list[int]] = field(default_factory=dict)
+    _seen: dict[str, None] = field(default_factory=dict)
     _trail_ns: int = 0
 
     def hear(self, message: Publication | FeedMessage) -> None:
@@ -120,9 +123,12 @@ class History:
         self._ticks.append(tick)
         self._drop(self._ticks, tick.monotonic_ns, WINDOW_S)
         for row in tick.domains:
+            self._seen[str(row.get("name"))] = None
             curve = row.get(CURVE)  # comes once a second
             if isinstance(curve, list) and all(isinstance(ratio, int) for ratio in curve):
                 self._curves[str(row.get("name"))] = curve
+        while len(self._seen) > SEEN_MAX:  # the oldest of those that are gone, or else of all
+            del self._seen[next(iter(self.gone() or self._seen))]
         if tick.monotonic_ns - self._trail_ns >= TRAIL_STEP_S * 1e9:
             self._trail_ns = tick.monotonic_ns
             self._follow()
@@ -149,6 +155,7 @@ class History:
     def _forget(self) -> None:
         self._trails.clear()
         self._curves.clear()
+        self._seen.clear()
         self._trail_ns = 0
         self._ticks.clear()
         self._decided.clear()
@@ -184,6 +191,16 @@ class History:
             known = before if span_s >= WINDOW_MIN_S else None
             found.append(DomainNow(row, known, span_s, limits.get(name)))
         return found
+
+    def gone(self) -> dict[str, str]:
+        """The domains that were here and are not any more, and why, as far as was heard."""
+        here = set() if self.last is None else {str(row.get("name")) for row in self.last.domains}
+        told = {
+            str(event.fields.get("domain")): str(event.fields.get("reason", ""))
+            for event in self.events
+            if event.event == "detached"
+        }
+        return {name: told.get(name, "") for name in self._seen if name not in here}
 
     def host_rate(self, column: str) -> float:
         """How much a counter of the host rose a second."""

@@ -85,7 +85,9 @@ def screen(frame: Frame, width: int, height: int, ended: str = "") -> list[Text]
     shown = folds[: max(min(FOLDS_MAX, left - LINES_MIN - 1), 0)]
     if shown:
         shown = [Text("what the policy did in the last 2 s", style="bold"), *shown]
-    lines = [*top, *table(frame, width, max(left - len(shown), LINES_MIN)), *shown, *costs]
+    gone = _gone(frame)
+    rows = table(frame, width, max(left - len(shown) - len(gone), LINES_MIN))
+    lines = [*top, *rows, *gone, *shown, *costs]
     return [_cut(line, width) for line in lines][:height]
 
 
@@ -218,6 +220,12 @@ def _rest(lines: Sequence[Line]) -> Text:
         f"tmem {cells.mib(tmem)} MiB",
         style="dim",
     )
+
+
+def _gone(frame: Frame) -> list[Text]:
+    """Domains that are not here any more, and how they ended."""
+    told = ", ".join(f"{one.name} {one.state}" for one in frame.gone)
+    return [Text(f"not here any more: {told}", style="dim")] if told else []
 
 
 def _fold(one: Folded, width: int) -> Text:

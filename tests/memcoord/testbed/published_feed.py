@@ -21,12 +21,20 @@ STARVED = BUSY | {"guest_stall_ns": 95 * 10**7}
 class PublishedFeed:
     """Ticks on the feed of ``run_dir``, from a thread, until the block ends."""
 
-    def __init__(self, run_dir: Path, rates: Mapping[str, Mapping[str, int]] | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        rates: Mapping[str, Mapping[str, int]] | None = None,
+        *,
+        is_silent: bool = False,
+    ) -> None:
         self._address = f"ipc://{run_dir / messages.STATS_SOCKET}"
         self._run = Run(**(rates or {"vm1": BUSY, "vm2": STARVED}))
         self._restarts = 0
         self._events: list[feed.Event] = []
         self._over, self._is_silent, self._is_new = (threading.Event() for _ in range(3))
+        if is_silent:
+            self._is_silent.set()
         self._thread = threading.Thread(target=self._serve)
 
     def __enter__(self) -> Self:
@@ -36,6 +44,10 @@ class PublishedFeed:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(WAIT_S)
+
+    def begin(self) -> None:
+        """Publish from now on."""
+        self._is_silent.clear()
 
     def fall_silent(self) -> None:
         """Publish nothing any more."""
