@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 PICTURES = os.environ.get("PICTURES")
 #: In a container there is neither a sandbox of the kernel's nor much of /dev/shm.
@@ -27,6 +25,7 @@ WAIT_MS = 60_000
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium: install one, or set CHROMIUM to its path")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield started
@@ -47,6 +46,7 @@ class Watched:
 
     def violations(self) -> list[tuple[str, str]]:
         """What axe finds."""
+        axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe here")
         found = axe.Axe().run(self.page).response["violations"]
         return [(one["id"], one["nodes"][0]["html"]) for one in found]
 

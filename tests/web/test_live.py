@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
 from published_feed import STARVED, PublishedFeed
 from watched import BUSY
 from web_server import WebServer
@@ -19,6 +18,7 @@ from web_server import WebServer
 import memcoord
 from memcoord.testbed.runs import rundir
 
+expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 WAIT_MS = 20_000
 expect.set_options(timeout=WAIT_MS)
 

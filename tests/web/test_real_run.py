@@ -17,7 +17,6 @@ from typing import Any
 
 import hypervisor_host
 import pytest
-from playwright.sync_api import expect
 from rich.console import Console, Group
 from web_server import COMMAND, WebServer
 
@@ -29,6 +28,7 @@ from memcoord.testbed.watch.history import History
 from memcoord.testbed.watch.publications import Publication
 from memcoord.testbed.watch.screen import screen
 
+expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 WAIT_S = 300.0
 WAIT_MS = WAIT_S * 1000
 COLUMNS, LINES = 100, 24
