@@ -31,6 +31,7 @@ from memcoord.testbed.watch.screen import screen
 expect = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed").expect
 WAIT_S = 300.0
 WAIT_MS = WAIT_S * 1000
+expect.set_options(timeout=60_000)
 COLUMNS, LINES = 100, 24
 #: It moves targets all the time.
 POLICY = "smart-alloc:P=2"
