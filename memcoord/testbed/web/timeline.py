@@ -20,7 +20,7 @@ from memcoord.testbed.watch.history import DECISIONS_S, History
 
 #: Twenty minutes of a live run.
 LOOKS_MAX = 2400
-#: Of looks, as they are packed. 64 domains take 5 KiB a look.
+#: Of looks, as they are packed: some KiB each with 64 domains.
 BYTES_MAX = 32 << 20
 #: Of domains that came and went meanwhile, the last ones are drawn.
 NAMES_MAX = 128
@@ -64,7 +64,10 @@ class Timeline:
     def is_due(self, at_s: float, domains: int) -> bool:
         """Whether another look is to be kept, of so many domains."""
         step_s = self._step_s or (MANY_STEP_S if domains > MANY_DOMAINS else STEP_S)
-        return not self._looks or at_s - self._looks[-1].at_s >= step_s
+        if not self._looks:
+            return True
+        later_s = at_s - self._looks[-1].at_s
+        return later_s >= step_s or later_s < 0  # a clock that was set back begins anew
 
     def add(self, at_s: float, history: History, frame: Frame) -> bytes:
         """Keep a look: ``frame``, made of ``history`` at ``at_s`` of the clock that is shown.
@@ -73,7 +76,7 @@ class Timeline:
         """
         self._decide(at_s, history)
         if self._looks and at_s <= self._looks[-1].at_s:
-            self.clear()  # another clock: of a machine that slept, or was set
+            self.clear()  # the clock was set back
         look = msgspec.json.encode(plain(at_s, frame))
         costs = {
             f"{cost.path} {cost.word} {name}": ns

@@ -76,6 +76,7 @@ def test_a_clock_that_goes_back_begins_anew() -> None:
     run, made = Run(), Timeline()
     run.go()
     for at_s in (5.0, 6.0, 2.0):
+        assert made.is_due(at_s, 1)
         made.add(at_s, run.history, look_at(run))
     assert times(made) == [2.0]
 

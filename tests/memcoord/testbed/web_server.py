@@ -45,8 +45,7 @@ class WebServer:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            assert self.process.stderr is not None
-            raise AssertionError(self.process.stderr.read())
+            raise AssertionError(self.process.communicate(timeout=WAIT_S)[1])
         self.url = json.loads(line)["url"]
         self.port = urlsplit(self.url).port or 0
         welcome = self.ask("/?" + urlsplit(self.url).query, {"Cookie": ""})
