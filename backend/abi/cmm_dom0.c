@@ -391,6 +391,7 @@ int mc_dom0_rejoin(struct mc_host *host, struct mc_domain *domain)
 void mc_dom0_reset(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_cmm *device = cmm_of(domain);
+    MC_CHECK_LOCKED(host);
     MC_CHECK(device->dom0 && device->dom0 == host->own->dom0,
              "domain %u boots with dom0 %p, this host's is %p", domain->domid,
              (void *)device->dom0, (void *)host->own->dom0);

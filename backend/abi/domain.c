@@ -301,6 +301,7 @@ static int domain_boot_again(struct mc_host *host, struct mc_domain *domain)
 static int domain_restart(struct mc_host *host, struct mc_domain *domain)
 {
     int status;
+    MC_CHECK_LOCKED(host);
     domain->is_unbooted = 1;
     mc_condemn_all(host, domain, 1);
     domain->config_bell++;      /* voids whatever the guest before said of its configuration */

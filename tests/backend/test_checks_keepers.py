@@ -178,6 +178,7 @@ FAULTS += [
     vm("empty", {"domain.phase": 0}, "worker_look_at", *AT),
     vm("lock", {}, "worker_end_keepers", "host", locked=False),
     vm("lock", {}, "domain_boot_again", *AT, locked=False),
+    vm("lock", {}, "domain_restart", *AT, locked=False),
     vm("boots with too much", {}, "domain_prepare", "host", VM5, TOO_MUCH, locked=False),
     vm("spins for too long", {}, "service_next_budget", "host", 5, 9, 1),
 ]

@@ -99,6 +99,7 @@ CMM = [
     cmm("leaves an empty dom0", {"device.dom0.domains": 0}, "mc_dom0_leave", *HOST_DOMAIN),
     cmm("leaves while active", {}, "mc_dom0_leave", *HOST_DOMAIN),
     cmm("boots without dom0", {DOM0: None}, "mc_dom0_reset", *HOST_DOMAIN),
+    cmm("boots without the lock", {}, "mc_dom0_reset", *HOST_DOMAIN, locked=False),
     cmm("boots while active", {}, "mc_dom0_reset", *HOST_DOMAIN),
 ]
 
