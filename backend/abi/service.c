@@ -29,7 +29,7 @@
 #define MC_SPIN_BUDGET_MIN_NS 500
 #define MC_PAGE_SPINS 10
 #define MC_AWAY_NS 50000            /* between two looks: this thread had no CPU */
-#define MC_SHARED_NS 100000000      /* so long its CPU counts as shared then */
+#define MC_SHARED_NS 2000000        /* so long its CPU counts as shared then */
 
 struct service_wait {               /* for the next record */
     uint64_t budget_ns;
