@@ -45,6 +45,11 @@ class Nurseries:
                 nursery = Nursery(self._run_dir, loads)
                 self.forks[module] = self._stack.enter_context(nursery)
 
+    @property
+    def cpu_s(self) -> float:
+        """CPU time of the two, and of the processes of theirs that have ended."""
+        return sum(nursery.cpu_s for nursery in self.forks.values())
+
 
 def loaded(*, tmem: bool) -> dict[str, list[str]]:
     """What each nursery imports, by the module that its processes run."""

@@ -40,7 +40,7 @@ from memcoord.testbed.runs import cgroups
 from memcoord.testbed.runs.cgroups import Slice
 from memcoord.testbed.runs.confine import Rights
 from memcoord.testbed.runs.launcher import Child, Interrupts, Launcher
-from memcoord.testbed.runs.load import LoadMeter
+from memcoord.testbed.runs.load import LoadMeter, own_cpu
 from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
@@ -122,7 +122,7 @@ class PolicyRun:
 
         OSError or MemcoordError when a process cannot be started or a file cannot be written.
         """
-        begin_s, meter = time.monotonic(), LoadMeter()
+        begin_s, meter = time.monotonic(), LoadMeter(own_cpu_s=lambda: own_cpu() + self._born.cpu_s)
         error = ""
         self._progress.begin(self._label, self._total)
         self._compile()

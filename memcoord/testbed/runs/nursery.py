@@ -29,6 +29,8 @@ from memcoord.testbed.runs.nursery_main import NUMBER, Birth
 #: Until all is imported, on a machine that is busy with other work; then a birth takes 5 ms.
 LOAD_S = 60.0
 END_S = 10.0
+#: utime, stime, cutime, cstime of proc(5), counted from what follows the name.
+TIMES = slice(11, 15)
 
 
 class Born:
@@ -100,6 +102,12 @@ class Nursery:
         self._line.close()
         self._process.kill()  # it has nothing to end in order
         self._process.wait(END_S)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU time of its process and of those it forked, once they have ended."""
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8")
+        return sum(map(int, stat.rpartition(")")[2].split()[TIMES])) / os.sysconf("SC_CLK_TCK")
 
     def fork(self, module: str, arguments: Sequence[str], rights: str, files: Files) -> Born | None:
         """A new process that runs ``module``, confined to ``rights`` (JSON, or empty).

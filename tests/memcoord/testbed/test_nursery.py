@@ -41,6 +41,9 @@ ACTS = """
             sys.exit("no memory")
         elif what == "shot":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif what == "work":
+            while time.process_time() < 0.3:
+                pass
         elif what == "wait":
             print("ready", flush=True)
             time.sleep(600)
@@ -138,6 +141,13 @@ def test_a_forked_child_ends_as_an_executed_one_does(
         assert launcher.reap() == [child]
     assert isinstance(child.process, Born) == forked
     assert child.how_it_ended() == ended
+
+
+def test_the_cpu_time_of_who_was_forked_is_told(tmp_path: Path, nursery: Nursery) -> None:
+    before_s = nursery.cpu_s
+    with Launcher(tmp_path, {"acts": nursery}) as launcher:
+        assert launcher.start("one", "acts", "work", "0").process.wait(LIMIT_S) == 0
+    assert nursery.cpu_s - before_s >= 0.25
 
 
 def test_leaving_ends_a_forked_child(tmp_path: Path, nursery: Nursery) -> None:
