@@ -122,9 +122,9 @@ def _hypervisor(options: Options, ram_frames: int, max_frames: int) -> Hyperviso
 
 
 def _memory(text: str, least_bytes: int) -> int:
-    """In bytes, whole frames; ConfigError when the domain could not even start in it."""
+    """In bytes; ConfigError when the domain could not even start in it."""
     try:
-        size = parse_bytes(text) // FRAME_BYTES * FRAME_BYTES
+        size = parse_bytes(text)
     except ValueError as error:
         raise ConfigError("--memory", str(error)) from None
     if size < least_bytes:

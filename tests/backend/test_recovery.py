@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -65,6 +66,19 @@ def test_a_killed_hypervisor_loses_no_frame(mechanism: str) -> None:
     kill_under((mechanism, mechanism), KILLS, tmem=False)
 
 
+def two_domains(
+    mechanism: str, disturb: Callable[[HostBackend, random.Random], None]
+) -> Keeper:
+    return Keeper(
+        specs(mechanism, mechanism),
+        disturb,
+        total_frames=24 * AREA,
+        slack_frames=SLACK * AREA,
+        tmem_max_frames=0,
+        spin_ns=0,
+    )
+
+
 def reboot_some(host: HostBackend, chance: random.Random) -> None:
     """Domain 0 has pins, which outlive its reboots."""
     domid = DomId(chance.randrange(2))
@@ -76,14 +90,7 @@ def reboot_some(host: HostBackend, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_reboot_that_was_cut_off_is_carried_out_by_the_next(mechanism: str) -> None:
-    with Keeper(
-        specs(mechanism, mechanism),
-        reboot_some,
-        total_frames=24 * AREA,
-        slack_frames=SLACK * AREA,
-        tmem_max_frames=0,
-        spin_ns=0,
-    ) as keeper:
+    with two_domains(mechanism, reboot_some) as keeper:
         keeper.start()
         keeper.kill_again_and_again(KILLS, 3)  # a domain that is broken fails here
         keeper.check()
@@ -96,14 +103,7 @@ def begin_reboot(host: HostBackend, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_domain_in_the_midst_of_its_reboot_is_of_the_next_process_wholly(mechanism: str) -> None:
-    with Keeper(
-        specs(mechanism, mechanism),
-        begin_reboot,
-        total_frames=24 * AREA,
-        slack_frames=SLACK * AREA,
-        tmem_max_frames=0,
-        spin_ns=0,
-    ) as keeper:
+    with two_domains(mechanism, begin_reboot) as keeper:
         keeper.start()
         for _ in range(2):
             time.sleep(0.1)  # begin_reboot is called each 2 ms
