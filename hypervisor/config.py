@@ -96,7 +96,7 @@ class HypervisorConfig(HostSettings, frozen=True):
     policy_deadline_ms: Annotated[int, Meta(ge=1, le=3_600_000, description="milliseconds")] = 500
     spin_ns: Annotated[
         int, Meta(ge=-1, le=SPIN_NS_MAX, description="nanoseconds")
-    ] = -1  # -1: calibrate; 0: always sleep
+    ] = -1  # -1: calibrate; 0: always sleep; after a request of tmem 10 times as long
     open_attach: bool = False  # domains not listed may attach with the maxmem they ask for
     attach_secret: str = ""  # a listed domain must bring the ``attach_token`` made of it
     cgroup: str = ""  # control group whose children, by name, hold the domains that bring tokens

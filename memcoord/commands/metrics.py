@@ -20,9 +20,11 @@ from memcoord.testbed.metrics.dashboard import dashboard
 from memcoord.testbed.metrics.exposition import Exposition
 from memcoord.testbed.metrics.heard import Heard
 from memcoord.testbed.metrics.secret import token_of
-from memcoord.testbed.metrics.server import ADDRESS, PATH, serving
+from memcoord.testbed.metrics.server import PATH, serving
 from memcoord.testbed.runs import hiding, rundir
+from memcoord.testbed.runs.loopback import ADDRESS
 from memcoord.testbed.watch.reader import BadStatistics, FeedReader
+from memcoord.testbed.watch.watched_run import state_of_ended
 
 TOKEN_FILE = "metrics.token"
 #: ``--once`` waits so long for a tick, and after it for what is told once a second.
@@ -48,10 +50,9 @@ def metrics_command(run: str | None, options: MetricsOptions) -> int:
     """
     if options.is_open and options.token_file is not None:
         raise ConfigError("--token-file", "--no-token asks for none")
-    place = rundir.find(run)
+    place = rundir.find_watched(run)
     heard = Heard(place.name)
     exposition = Exposition(heard)
-    rundir.check_socket_path(place / rundir.LONGEST_SOCKET)
     with FeedReader(place) as reader:
         reader.subscribe()
         if options.is_once:
@@ -73,7 +74,7 @@ def show_alerts() -> None:
 def _serve(
     place: Path, reader: FeedReader, heard: Heard, exposition: Exposition, options: MetricsOptions
 ) -> None:
-    if not _lives(place):
+    if state_of_ended(place):
         raise ConfigError("RUN", f"{place.name} is over; `memcoord report` shows it")
     hiding.hide()  # this process knows the operator's token
     secret = Path(options.token_file or rundir.default_base().parent / TOKEN_FILE)
@@ -87,7 +88,7 @@ def _serve(
 
 def _once(place: Path, reader: FeedReader, heard: Heard, exposition: Exposition) -> int:
     """Print what a scrape would get, as soon as all of it is known."""
-    until_s = time.monotonic() + (FIRST_S if _lives(place) else 0.0)
+    until_s = time.monotonic() + (0.0 if state_of_ended(place) else FIRST_S)
     while (seen := heard.look()).tick is None and time.monotonic() < until_s:
         _read(reader, heard, READ_S)
     until_s = time.monotonic() + (0.0 if seen.tick is None else REST_S)
@@ -95,13 +96,6 @@ def _once(place: Path, reader: FeedReader, heard: Heard, exposition: Exposition)
         _read(reader, heard, READ_S)
     tell(exposition.text()[0].decode().rstrip())
     return EXIT_FAILED if seen.tick is None else 0
-
-
-def _lives(place: Path) -> bool:
-    """Whether the run may yet tick: unless a manifest says that it is over."""
-    with suppress(rundir.RunDirError):
-        return rundir.live(place, rundir.read_manifest(place))
-    return True
 
 
 def _read(reader: FeedReader, heard: Heard, wait_s: float) -> None:

@@ -100,9 +100,8 @@ def top_command(run: str | None, options: TopOptions) -> int:
     """Show a run until it is told to stop; the exit code. ConfigError for what cannot be shown."""
     if options.sort not in SORTS:
         raise ConfigError("--sort", f"{options.sort!r} is none of {', '.join(SORTS)}")
-    place = rundir.find(run)
+    place = rundir.find_watched(run)
     watched, looking = WatchedRun(place), Looking(options.sort, options.domain, options.domain)
-    rundir.check_socket_path(place / rundir.LONGEST_SOCKET)
     is_batch = options.batch or options.as_json or bool(options.svg) or not sys.stdout.isatty()
     is_batch = is_batch or Console().is_dumb_terminal
     with FeedReader(place) as reader:

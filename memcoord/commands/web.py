@@ -27,8 +27,7 @@ def web_command(run: str | None, port: int, as_json: bool) -> int:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise NoWeb("the page needs Starlette and uvicorn: pip install 'memcoord[web]'") from None
-    place = rundir.find(run)
-    rundir.check_socket_path(place / rundir.LONGEST_SOCKET)
+    place = rundir.find_watched(run)
     hiding.hide()  # this process knows the operator's token
     serve(place, port, _tell_json if as_json else _tell)
     return 0

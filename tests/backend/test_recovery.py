@@ -66,9 +66,7 @@ def test_a_killed_hypervisor_loses_no_frame(mechanism: str) -> None:
     kill_under((mechanism, mechanism), KILLS, tmem=False)
 
 
-def two_domains(
-    mechanism: str, disturb: Callable[[HostBackend, random.Random], None]
-) -> Keeper:
+def two_domains(mechanism: str, disturb: Callable[[HostBackend, random.Random], None]) -> Keeper:
     return Keeper(
         specs(mechanism, mechanism),
         disturb,

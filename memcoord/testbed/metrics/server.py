@@ -22,12 +22,11 @@ from typing import Any
 
 from hypervisor.public.errors import ConfigError
 from memcoord.testbed.metrics.exposition import Exposition
+from memcoord.testbed.runs.loopback import ADDRESS, HOSTS
 
-ADDRESS = "127.0.0.1"
 PATH = "/metrics"
 REQUESTS_MAX = 8
 REQUEST_S = 10.0
-HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 

@@ -274,6 +274,13 @@ def newest_live(base: Path | None = None) -> Path:
     raise ConfigError("--run-dir", f"no run is live below {base or default_base()}")
 
 
+def find_watched(run: str | None) -> Path:
+    """As ``find``, for who reads its feed: ConfigError too where a socket's path is too long."""
+    place = find(run)
+    check_socket_path(place / LONGEST_SOCKET)
+    return place
+
+
 def find(run: str | None, base: Path | None = None) -> Path:
     """The run that is called so, lies there, or, if none is named, lives or ended last.
 

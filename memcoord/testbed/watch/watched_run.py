@@ -55,13 +55,13 @@ class WatchedRun:
         if self.ended or now_s - self._asked_s < OVER_S:
             return bool(self.ended)
         self._asked_s = now_s
-        self.ended = _state_of_ended(self.place)
+        self.ended = state_of_ended(self.place)
         if self.ended and self.history.last is None:
             self.history = history_of(self.place) or self.history
         return bool(self.ended)
 
 
-def _state_of_ended(place: Path) -> str:
+def state_of_ended(place: Path) -> str:
     """How the run in ``place`` ended; empty while it lives, or where no manifest says."""
     try:
         manifest = rundir.read_manifest(place)

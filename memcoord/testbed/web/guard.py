@@ -18,8 +18,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from memcoord.testbed.runs.loopback import HOSTS
+
 TOKEN_BYTES, PATH_BYTES = 24, 9
-HOSTS = ("127.0.0.1", "localhost", "[::1]")
 #: What the page may load and do: what comes from here, and nothing else.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

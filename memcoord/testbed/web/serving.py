@@ -17,11 +17,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hypervisor.public.errors import ConfigError
+from memcoord.testbed.runs.loopback import ADDRESS
 from memcoord.testbed.web.application import application
 from memcoord.testbed.web.following import Following
 from memcoord.testbed.web.guard import Guard
 
-ADDRESS = "127.0.0.1"
 CONNECTIONS_MAX = 64
 #: How long a connection may be silent before it has asked for anything, and between requests.
 FIRST_S, BETWEEN_S = 5.0, 5

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ from memcoord.testbed.runs import rundir
 
 WAIT_S = 60.0
 MAIN = [sys.executable, "-P", "-c", "from memcoord.__main__ import main; main()", "metrics"]
-
-
-@pytest.fixture
-def live(short_path: Path) -> Iterator[rundir.RunDir]:
-    run = rundir.create("main", base=short_path / "runs")
-    yield run
-    run.finish("finished")
 
 
 def test_once_prints_all_of_it(live: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,6 @@ from memcoord.commands.top import Looking, TopOptions, top_command
 from memcoord.testbed.runs import rundir
 
 WAIT_S = 60.0
-
-
-@pytest.fixture
-def live(short_path: Path) -> Iterator[rundir.RunDir]:
-    run = rundir.create("main", base=short_path / "runs")
-    yield run
-    run.finish("finished")
 
 
 def test_a_pipe_gets_one_look(live: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:
