@@ -1,0 +1,69 @@
+"""The claims of virtio-mem.
+
+Owns: these claims and what their figures must be. Read by ``catalogue``.
+"""
+
+from __future__ import annotations
+
+import math
+
+from memcoord.benchmarks.claims.claim import Claim, Figure, Results, entry
+
+ANY = math.inf
+WHOSE = "Hildenbrand, Schulz, virtio-mem, VEE 2021"
+
+
+def _one_node(results: Results) -> str:
+    nodes = results.get("host", {}).get("nodes", 1)
+    if nodes < 2:
+        return "this machine has one NUMA node"
+    return f"this machine has {nodes} NUMA nodes, and no bench of ours uses them yet"
+
+
+CLAIMS = (
+    Claim(
+        "V1", WHOSE, "Memory can be resized in steps of 4 MiB, and finer.",
+        (
+            Figure("the default block", "kit", entry("granule_mib", "virtio-mem 4 MiB"),
+                   "at most 4 MiB", (0, 4), None, "MiB"),
+            Figure("the finest block", "kit", entry("granule_mib", "virtio-mem 2 MiB"),
+                   "below 4 MiB", (0, 3.99), None, "MiB"),
+        ),
+        "memcoord claims V1",
+    ),
+    Claim(
+        "V2", WHOSE, "Resizing knows NUMA: each of two nodes of a VM is resized by itself.",
+        (), "memcoord claims V2", "", _one_node, ("host",),
+    ),
+    Claim(
+        "V3", WHOSE, "A VM can be rebooted at any size, and has then what it should have.",
+        (
+            Figure("the kit's check of a reboot", "kit", entry("passed", "virtio-mem", "reboot"),
+                   "passes (1)", (1, 1)),
+        ),
+        "memcoord claims V3", "a process that starts anew, not a guest kernel",
+    ),
+    Claim(
+        "V4", WHOSE,
+        "Of a fragmented VM more memory can be unplugged than by hotplug of DIMMs.",
+        (
+            Figure("unplugged of what was asked back", "unplug",
+                   entry("percent", "virtio-mem 4 MiB"), "at least 90 %", (90, ANY), (25, 90), "%"),
+            Figure("more than by sections of 16 MiB", "unplug", entry("over hotplug"),
+                   "at least 5 points", (5, ANY), (0.5, 5), "points"),
+            Figure("more than by a balloon", "unplug", entry("over balloon"),
+                   "not below -5 points", (-5, ANY), None, "points"),
+        ),
+        "memcoord claims V4", "our guest's allocator migrates pages for all of them alike",
+    ),
+    Claim(
+        "V5", WHOSE,
+        "A VM that uses memory it was not given is detected reliably, within a bounded time.",
+        (
+            Figure("tries that were not noticed", "detection", entry("unnoticed"), "0", (0, 0)),
+            Figure("the longest time until it was noticed", "detection", entry("longest_ms"),
+                   "at most 100 ms, five ticks", (0, 100), (100, 1000), "ms"),
+        ),
+        "memcoord claims V5", "noticed, not prevented: what it writes until then is written",
+    ),
+)  # fmt: skip
