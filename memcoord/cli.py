@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hypervisor.public.errors import ConfigError
-from memcoord.commands import EXIT_FAILED, columns, completing, run_dir_of, show
+from memcoord.commands import columns, completing, run_dir_of, show
 from memcoord.commands.control import add_verbs
 from memcoord.commands.metrics_verb import metrics
 from memcoord.commands.options import (
@@ -28,6 +28,7 @@ from memcoord.commands.options import (
     TraceHex,
     TracePageSize,
 )
+from memcoord.commands.policy_verbs import add_policy_verbs
 from memcoord.commands.result_verbs import add_result_verbs
 from memcoord.commands.trace_verbs import add_trace_verbs
 from memcoord.commands.web_verb import web
@@ -70,6 +71,7 @@ Scale = Annotated[
     float | None, typer.Option(metavar="F", help="A part of its full size, for a look: 0.1.")
 ]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
+add_policy_verbs(policy_app)
 app.add_typer(policy_app)
 trace_app = typer.Typer(
     name="trace", help="Traces: your own, and a run for perfetto.", no_args_is_help=True
@@ -341,46 +343,6 @@ def sweep(
     from memcoord.commands.sweep import sweep_command
 
     raise typer.Exit(sweep_command(grid, out, workers, dask, as_json))
-
-
-@policy_app.command("list")
-def policy_list(as_json: Json = False) -> None:
-    """Name every policy that can be given to --policy, with its parameters."""
-    from memcoord.commands.policy import list_policies
-
-    show(as_json, *list_policies(columns()))
-
-
-@policy_app.command("new")
-def policy_new(
-    name: Annotated[str, typer.Argument(help="Lower case; names the file and the class.")],
-    directory: Annotated[
-        str | None, typer.Option("--dir", metavar="DIR", help="Write it here (default: here).")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Write a policy that works and its test, to be changed."""
-    from memcoord.commands.policy import new_policy
-
-    show(as_json, *new_policy(name, directory))
-
-
-@policy_app.command("check")
-def policy_check(
-    policy: Annotated[
-        str,
-        typer.Argument(
-            help="NAME, NAME:KEY=VALUE or FILE.py:CLASS.", autocompletion=completing.policies
-        ),
-    ],
-    as_json: Json = False,
-) -> None:
-    """Try a policy on everything its contract asks; tell which clause failed on which input."""
-    from memcoord.commands.policy import check
-
-    passed, result, lines = check(policy)
-    show(as_json, result, lines)
-    raise typer.Exit(0 if passed else EXIT_FAILED)
 
 
 @app.command("ls")
