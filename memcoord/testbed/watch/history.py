@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from hypervisor.public.feed import DomainLimits, Event, FeedMessage, Hello, Latencies, Why
 from hypervisor.public.latency import Counts
 from memcoord.testbed.watch.folding import Decided
@@ -32,6 +34,8 @@ TICKS_MAX = 4000
 EVENTS_MAX = 64
 #: Names of domains that are remembered, with those that are gone: a host sees new ones for ever.
 SEEN_MAX = 128
+#: Rows of latencies of one instant that are kept: a few of each domain.
+LATENCY_ROWS_MAX = 20_000
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,7 @@ class History:
                 at_s = message.monotonic_ns / 1e9
                 self._decided += [Decided.of(at_s, message.tick, row) for row in message.rows]
             case Latencies():
-                self._latencies.append(message)
-                self._drop(self._latencies, message.monotonic_ns, LATENCY_WINDOW_S)
+                self._latency(message)
             case Event():
                 self.events.append(message)
 
@@ -134,6 +137,16 @@ class History:
             self._follow()
         while self._decided and tick.monotonic_ns / 1e9 - self._decided[0].time_s > DECISIONS_S:
             self._decided.popleft()
+
+    def _latency(self, message: Latencies) -> None:
+        """Put it to the others; parts of one message have one time, and are one here."""
+        last = self._latencies[-1] if self._latencies else None
+        if last is not None and last.monotonic_ns == message.monotonic_ns:
+            rows = [*last.rows, *message.rows][-LATENCY_ROWS_MAX:]
+            self._latencies[-1] = msgspec.structs.replace(last, rows=rows)
+        else:
+            self._latencies.append(message)
+        self._drop(self._latencies, message.monotonic_ns, LATENCY_WINDOW_S)
 
     def _follow(self) -> None:
         domains = self.domains()

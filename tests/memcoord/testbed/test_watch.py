@@ -197,6 +197,15 @@ def test_folding_loses_no_decision(steps: list[tuple[int, int]], span_s: float) 
     assert all(a.last.tick < b.first.tick for a, b in pairwise(found))
 
 
+def test_latencies_that_came_in_parts_are_of_one_instant() -> None:
+    run = Run()
+    for count in (3, 10):
+        run.go(ticks=5)
+        run.count(ring_guest=count)  # two parts of one message
+        run.count(credit_guest=count)
+    assert run.history.latencies() == {("ring", "guest"): {20: 7}, ("credit", "guest"): {20: 7}}
+
+
 def test_latencies_are_of_the_last_seconds_and_add_up() -> None:
     run = Run()
     for second in range(30):
