@@ -31,6 +31,7 @@ from memcoord.commands.options import (
 from memcoord.commands.policy_verbs import add_policy_verbs
 from memcoord.commands.result_verbs import add_result_verbs
 from memcoord.commands.trace_verbs import add_trace_verbs
+from memcoord.commands.vm_verb import vm_app
 from memcoord.commands.web_verb import web
 from memcoord.quick import EXEC_NAME, EXEC_RAM
 
@@ -77,6 +78,7 @@ trace_app = typer.Typer(
     name="trace", help="Traces: your own, and a run for perfetto.", no_args_is_help=True
 )
 app.add_typer(trace_app)
+app.add_typer(vm_app)
 
 
 def _version(wanted: bool) -> None:

@@ -25,7 +25,7 @@ TESTBED = [
     f"memcoord.testbed.{room}"
     for room in (
         *("runs", "scenarios", "traces", "streams", "watch", "metrics"),
-        *("report", "archive", "web", "guests", "live"),
+        *("report", "archive", "web", "machines", "guests", "live"),
     )
 ]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.
