@@ -14,7 +14,10 @@ _ABI = ROOT / "frontend" / "abi"
 
 ffi = make_ffi(
     "frontend._guest",
-    [_ABI / "guest.h", _ABI / "fastcall.h", _ABI / "movable.h", _ABI / "paging.h"],
+    [
+        _ABI / f"{name}.h"
+        for name in ("guest", "fastcall", "movable", "paging", "blocks", "nbd")
+    ],
     sorted(_ABI.glob("*.c")),
 )
 

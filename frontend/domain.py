@@ -88,6 +88,7 @@ class Domain:
         self.domid = DomId(attached.domid)
         self.maxmem_frames = Frames(attached.ram_bytes // FRAME_BYTES)
         self.closed = False
+        self._users: list[Callable[[], None]] = []
         self._drop: Any = ffi.NULL
         self._relay = relay
         if relay is not None:
@@ -336,6 +337,10 @@ class Domain:
         if status < 0:
             raise error_of(status, "ring call")
 
+    def before_close(self, end: Callable[[], None]) -> None:
+        """Have ``end`` called first when the domain is closed: it ends a thread that uses it."""
+        self._users.append(end)
+
     def close(self) -> None:
         """Leave the hypervisor, which takes back all memory. May be called twice.
 
@@ -343,6 +348,8 @@ class Domain:
         """
         if self.closed:
             return
+        while self._users:
+            self._users.pop()()
         if lib.mc_python_unbind(self._binding) < 0:
             raise InternalError(f"domain {self.name}: a thread does not come back from a call")
         self.closed = True
