@@ -14,10 +14,7 @@ _ABI = ROOT / "frontend" / "abi"
 
 ffi = make_ffi(
     "frontend._guest",
-    [
-        _ABI / f"{name}.h"
-        for name in ("guest", "fastcall", "movable", "paging", "blocks", "nbd")
-    ],
+    [_ABI / f"{name}.h" for name in ("guest", "fastcall", "movable", "paging", "blocks", "nbd")],
     sorted(_ABI.glob("*.c")),
 )
 

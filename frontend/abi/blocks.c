@@ -151,12 +151,14 @@ static void runs_find(const struct mc_blocks *blocks, struct runs *runs, uint64_
     }
 }
 
-/* What the client is told. The kernel cannot read or write the frames of a domain that is closed. */
+/* What the client is told. The kernel can read or write no frame of a domain that is closed. */
 static int file_error(struct mc_blocks *blocks, int64_t result)
 {
     if (result == -EFAULT)
         blocks->is_gone = 1;
-    return result == -EFAULT ? ESHUTDOWN : result == -ENOSPC ? ENOSPC : EIO;
+    if (blocks->is_gone)
+        return ESHUTDOWN;
+    return result == -ENOSPC || result == -EDQUOT || result == -EFBIG ? ENOSPC : EIO;
 }
 
 /* Write the blocks marked in `wanted` to the file; 0, or why one was not written. */
@@ -258,6 +260,7 @@ static void parts_add(struct iovec *parts, uint32_t *made, const void *page)
 int mc_blocks_read(struct mc_blocks *blocks, uint64_t first, uint32_t count, uint32_t frame,
                    struct iovec *parts, uint32_t *made)
 {
+    const uint8_t *ram = blocks->options.guest->ram;
     struct batch gets;
     uint64_t in_file = 0;
     gets.count = 0;
@@ -266,7 +269,7 @@ int mc_blocks_read(struct mc_blocks *blocks, uint64_t first, uint32_t count, uin
              "%u blocks from %lu on, of %lu", count, first, blocks->options.blocks);
     for (uint32_t i = 0; i < count; i++) {
         enum owner owner = owner_of(blocks, first + i);
-        const uint8_t *page = blocks->options.guest->ram + ((uint64_t)(frame + i) << MC_FRAME_SHIFT);
+        const uint8_t *page = ram + ((uint64_t)(frame + i) << MC_FRAME_SHIFT);
         if (owner == OWNER_LOST)
             return blocks->is_gone ? ESHUTDOWN : EIO;
         if (owner == OWNER_TMEM)

@@ -15,11 +15,11 @@
  *            discards the slot. Or reads the file.
  *   discard  flushes the page and punches its place in the file.
  *
- * A hypervisor that dies and is followed by another answers what was asked: a call only takes longer.
- * When no answer comes within the guest's timeout, tmem is *late*: what was put then goes to the
- * file, as OLD_PAGE since tmem may store it after all, and nothing is asked until every
- * answer has come. The caller must leave the frames of that call alone until then (`lates`). A domain
- * that is closed is *gone* for good: every call is ESHUTDOWN.
+ * A hypervisor that dies and is followed by another answers what was asked: a call only takes
+ * longer. When no answer comes within the guest's timeout, tmem is *late*: what was put then goes
+ * to the file, as OLD_PAGE since tmem may store it after all, and nothing is asked until every
+ * answer has come. The caller must leave the frames of that call alone until then (`lates`). A
+ * domain that is closed is *gone* for good: every call is ESHUTDOWN.
  *
  * Rules: one thread reads, writes and discards; any thread may take the statistics. No function
  *        touches the bytes of a frame: memory of a closed domain ends a process that does. A window
@@ -69,15 +69,15 @@ const void *mc_blocks_zeroes(const struct mc_blocks *blocks);
 /* How often tmem became late. */
 uint64_t mc_blocks_lates(const struct mc_blocks *blocks);
 
-/* Blocks `first` on from frames `frame` on. 0, or the errno for the client: EIO, ENOSPC of the file,
- * ESHUTDOWN. What was not written is LOST. */
+/* Blocks `first` on from frames `frame` on. 0, or the errno for the client: EIO, ENOSPC of the
+ * file, ESHUTDOWN. What was not written is LOST. */
 int mc_blocks_write(struct mc_blocks *blocks, uint64_t first, uint32_t count, uint32_t frame);
 /* The bytes of the blocks as `*made` parts (at most `count`), which lie in frames `frame` on or are
  * zeroes; 0, EIO, ESHUTDOWN. */
 int mc_blocks_read(struct mc_blocks *blocks, uint64_t first, uint32_t count, uint32_t frame,
                    struct iovec *parts, uint32_t *made);
-/* Forget the first blocks of these, `*done` of them (at least one): at most MC_BLOCKS_LOOKS, at most
- * MC_BLOCKS_WINDOW that tmem has. 0 or ESHUTDOWN. */
+/* Forget the first blocks of these, `*done` of them (at least one): at most MC_BLOCKS_LOOKS, at
+ * most MC_BLOCKS_WINDOW that tmem has. 0 or ESHUTDOWN. */
 int mc_blocks_discard(struct mc_blocks *blocks, uint64_t first, uint64_t count, uint64_t *done);
 
 #endif

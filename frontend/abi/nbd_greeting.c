@@ -10,9 +10,8 @@
 enum { FIXED_NEWSTYLE = 1, NO_ZEROES = 2 };     /* the same bits from server and client */
 enum option { EXPORT_NAME = 1, ABORT = 2, LIST = 3, INFO = 6, GO = 7, STRUCTURED_REPLY = 8 };
 enum reply {
-    REPLY_ACK = 1, REPLY_SERVER = 2, REPLY_INFO = 3,
-    REPLY_UNSUPPORTED = (int)0x80000001, REPLY_POLICY = (int)0x80000002,
-    REPLY_INVALID = (int)0x80000003, REPLY_UNKNOWN = (int)0x80000006
+    REPLY_ACK = 1, REPLY_SERVER = 2, REPLY_INFO = 3, REPLY_ERRORS = INT32_MIN,
+    REPLY_UNSUPPORTED, REPLY_POLICY, REPLY_INVALID, REPLY_UNKNOWN = REPLY_ERRORS + 6
 };
 enum info { INFO_EXPORT = 0, INFO_BLOCK_SIZE = 3 };
 enum transmission_flags {
@@ -42,6 +41,11 @@ static void reply(struct mc_nbd_connection *connection, enum reply type, uint32_
     mc_nbd_put32(connection, connection->option);
     mc_nbd_put32(connection, (uint32_t)type);
     mc_nbd_put32(connection, bytes);
+}
+
+static void reply_bare(struct mc_nbd_connection *connection, enum reply type)
+{
+    reply(connection, type, 0);
 }
 
 static int is_our_name(const struct mc_nbd *nbd, const uint8_t *name, uint32_t bytes)
@@ -78,13 +82,13 @@ static void take_list(const struct mc_nbd *nbd, struct mc_nbd_connection *connec
 {
     uint32_t bytes = (uint32_t)strlen(nbd->options.name);
     if (connection->option_bytes != 0) {
-        reply(connection, REPLY_INVALID, 0);
+        reply_bare(connection, REPLY_INVALID);
         return;
     }
     reply(connection, REPLY_SERVER, 4 + bytes);
     mc_nbd_put32(connection, bytes);
     mc_nbd_put(connection, nbd->options.name, bytes);
-    reply(connection, REPLY_ACK, 0);
+    reply_bare(connection, REPLY_ACK);
 }
 
 /* INFO and GO: the name's length, the name, how many kinds of information, which. */
@@ -94,15 +98,15 @@ static void take_go(struct mc_nbd *nbd, struct mc_nbd_connection *connection)
     uint32_t bytes = connection->option_bytes, name_bytes = bytes < 6 ? 0 : mc_nbd_get32(in);
     if (bytes < 6 || name_bytes > bytes - 6 ||
         2u * (uint32_t)(in[4 + name_bytes] << 8 | in[5 + name_bytes]) != bytes - 6 - name_bytes) {
-        reply(connection, REPLY_INVALID, 0);
+        reply_bare(connection, REPLY_INVALID);
         return;
     }
     if (!is_our_name(nbd, in + 4, name_bytes)) {
-        reply(connection, REPLY_UNKNOWN, 0);
+        reply_bare(connection, REPLY_UNKNOWN);
         return;
     }
     if (connection->option == GO && !begin_requests(nbd, connection)) {
-        reply(connection, REPLY_POLICY, 0);
+        reply_bare(connection, REPLY_POLICY);
         return;
     }
     reply(connection, REPLY_INFO, 12);
@@ -114,7 +118,7 @@ static void take_go(struct mc_nbd *nbd, struct mc_nbd_connection *connection)
     mc_nbd_put32(connection, MC_FRAME_BYTES);   /* smaller ones cost a read and a write */
     mc_nbd_put32(connection, MC_FRAME_BYTES);
     mc_nbd_put32(connection, MC_NBD_BYTES);
-    reply(connection, REPLY_ACK, 0);
+    reply_bare(connection, REPLY_ACK);
 }
 
 static enum mc_nbd_step take_option(struct mc_nbd *nbd, struct mc_nbd_connection *connection)
@@ -127,7 +131,7 @@ static enum mc_nbd_step take_option(struct mc_nbd *nbd, struct mc_nbd_connection
         step = take_export_name(nbd, connection);
         break;
     case ABORT:
-        reply(connection, REPLY_ACK, 0);
+        reply_bare(connection, REPLY_ACK);
         connection->is_ending = 1;
         break;
     case LIST:
@@ -139,10 +143,10 @@ static enum mc_nbd_step take_option(struct mc_nbd *nbd, struct mc_nbd_connection
         break;
     case STRUCTURED_REPLY:
         connection->is_structured |= connection->option_bytes == 0;
-        reply(connection, connection->option_bytes == 0 ? REPLY_ACK : REPLY_INVALID, 0);
+        reply_bare(connection, connection->option_bytes == 0 ? REPLY_ACK : REPLY_INVALID);
         break;
     default:
-        reply(connection, REPLY_UNSUPPORTED, 0);
+        reply_bare(connection, REPLY_UNSUPPORTED);
     }
     mc_nbd_answer(connection, 0);
     return step;

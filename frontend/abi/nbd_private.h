@@ -96,7 +96,7 @@ enum mc_nbd_step mc_nbd_break_off(struct mc_nbd_connection *connection);
 /* Send more of what is to be sent. */
 enum mc_nbd_step mc_nbd_send(struct mc_nbd_connection *connection);
 
-/* nbd_greeting.c: the negotiation. `begin` is called once, then steps while the phase is one of it. */
+/* nbd_greeting.c: the negotiation: greet once, then a step at a time while it lasts. */
 void mc_nbd_greet(struct mc_nbd_connection *connection);
 enum mc_nbd_step mc_nbd_negotiate(struct mc_nbd *nbd, struct mc_nbd_connection *connection);
 /* nbd_request.c: the same for requests. */

@@ -194,7 +194,8 @@ static int write_window(struct mc_nbd *nbd, struct mc_nbd_connection *connection
     uint64_t last_end = skip + bytes - ((uint64_t)(count - 1) << MC_FRAME_SHIFT);
     int error = 0;
     if (skip > 0)
-        error = fill_around(nbd, connection, first, 0, skip, count == 1 ? last_end : MC_FRAME_BYTES);
+        error = fill_around(nbd, connection, first, 0, skip,
+                            count == 1 ? last_end : MC_FRAME_BYTES);
     if (error == 0 && last_end < MC_FRAME_BYTES && (skip == 0 || count > 1))
         error = fill_around(nbd, connection, first + count - 1, count - 1, 0, last_end);
     return error ? error : blocks_write(nbd, connection, first, count);

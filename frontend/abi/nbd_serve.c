@@ -1,7 +1,8 @@
 /* nbd_serve.c: the thread that serves all connections of a device. See nbd.h.
  *
  *   1. wait in epoll: for the next client, a request, room for an answer, the stop.
- *   2. a connection that has something gets a turn: steps until it waits, MC_NBD_TURN_STEPS at most.
+ *   2. give a connection that has something a turn: steps until it waits, MC_NBD_TURN_STEPS at
+ *      most.
  *   3. after a turn, look for its client's next request for spin_ns before step 1.
  *   4. close those whose negotiation took too long.
  */

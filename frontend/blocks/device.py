@@ -6,8 +6,8 @@ The pages are a persistent pool of the domain: ``mm_target``, quota, freeze, sha
 compression and the restart of a hypervisor are what they are for any domain. Everything the device
 holds is gone with the process: it is for swap, and for what may be lost.
 
-Rules: ``serve`` once, from the thread that made the device; ``close`` it, or close the domain, which
-closes the device first. No call waits for a client.
+Rules: ``serve`` once, from the thread that made the device. ``close`` it, or close the domain,
+which closes the device first. No call waits for a client.
 """
 
 from __future__ import annotations
