@@ -61,8 +61,13 @@ class Helper(NamedTuple):
 class Family:
     """A context manager; leaving it ends every program of the domain that still runs.
 
+    Every frame of the domain becomes a licence, so a mechanism that moves single frames is needed.
+    A subclass may hold frames otherwise: it has a ``follow_target`` of its own, made of
+    ``held_pages`` and ``set_limit``, and says so with ``needs_single_frames``.
     ``directory``: where the socket is, an empty one of the caller's; without, one is made.
     """
+
+    needs_single_frames = True
 
     def __init__(
         self,
@@ -212,7 +217,7 @@ class Family:
             used = self.figures()["used_pages"]
             free = domain.statistics().free_frames
             limit = max(len(self._licences) - max(excess - free, 0), 0)
-            self._lib.mcp_command_limit(limit)
+            self.set_limit(limit)
             surplus = min(len(self._licences) - max(limit, used), CHUNK_FRAMES)
             if surplus > 0:
                 # Between the look and the release a program may charge no more than `limit`.
@@ -226,8 +231,16 @@ class Family:
                 self._licences.extend(domain.alloc_many(min(wanted, CHUNK_FRAMES)))
             except NoMemory:
                 break
-        self._lib.mcp_command_limit(len(self._licences))
+        self.set_limit(len(self._licences))
         return False
+
+    def set_limit(self, pages: int) -> None:
+        """What all programs together may hold from now on."""
+        self._lib.mcp_command_limit(max(pages, 0))
+
+    def held_pages(self) -> dict[int, int]:
+        """Per row of a process that runs, the pages that it is charged for."""
+        return {row: int(self._lib.mcp_command_row_pages(row)) for row in self._rows.values()}
 
     # What there is to tell
 

@@ -39,6 +39,8 @@ def load() -> Any:
     lib.mcp_command_bury.argtypes = [number]
     lib.mcp_command_figure.argtypes = [number, ctypes.POINTER(ctypes.c_char_p)]
     lib.mcp_command_figure.restype = i64
+    lib.mcp_command_row_pages.argtypes = [number]
+    lib.mcp_command_row_pages.restype = i64
     lib.mcp_command_wait_ns.argtypes = [u64]
     lib.mcp_command_wait_ns.restype = u64
     return lib

@@ -91,11 +91,12 @@ def in_domain(
     token: str = "",
     directory: str = "",
     helper: Helper | None = None,
+    family_of: type[Family] = Family,
 ) -> Iterator[tuple[Domain, Family]]:
     """A domain that programs may run in, attached within ATTACH_S to the hypervisor at ``path``.
 
     Leaving it ends every program that still runs. ``frontend.attach`` says what is raised, and what
-    ``max_frames`` and ``mechanism`` are for; ``Family``, what the last two are.
+    ``max_frames`` and ``mechanism`` are for; ``Family``, what the others are.
     """
     lent: list[Lent] = []
     domain = join(
@@ -107,13 +108,13 @@ def in_domain(
         stack.enter_context(domain)
         for fd in lent[0]:
             stack.callback(os.close, fd)
-        if domain.granule_frames != 1:
+        if family_of.needs_single_frames and domain.granule_frames != 1:
             raise MemcoordError(
                 f"domain {name} is resized in steps of {domain.granule_frames} frames: "
                 f'configure it with mechanism = "{mechanism}" to run programs in it'
             )
         slots = max(domain.maxmem_frames * SLOTS_PER_FRAME, SLOTS_LEAST)
-        family = Family(domain, lent[0], slots, swap_dir, directory=directory, helper=helper)
+        family = family_of(domain, lent[0], slots, swap_dir, directory=directory, helper=helper)
         yield domain, stack.enter_context(family)
 
 

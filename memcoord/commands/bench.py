@@ -63,11 +63,12 @@ QUICK_BENCHES: dict[str, tuple[float, StartRounds]] = {
 }
 #: These are not made of rounds, or have a seed for each.
 AGREEMENT, CHAOS, CHEATS = "agreement", "chaos", "cheats"
-POLICIES, SMARTMEM = "policies", "smartmem"
+BUILD, POLICIES, SMARTMEM = "build", "policies", "smartmem"
 #: Options that others share with the bench of policies.
 SHARED = {
     SMARTMEM: frozenset(("quick", "world", "scenarios", "seeds")),
     AGREEMENT: frozenset(("quick", "scenarios", "policies", "seeds", "scale", "costs")),
+    BUILD: frozenset(("quick", "scale")),
     **dict.fromkeys(QUICK_BENCHES, frozenset(("quick",))),
 }
 OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
@@ -112,12 +113,16 @@ def bench_of(
         if rounds is not None:
             raise ConfigError("--rounds", f"not for bench {SMARTMEM}: its rounds are --seeds")
         return SmartmemBench(SmartmemOptions(**options))
+    if which == BUILD:
+        from memcoord.benchmarks.build.bench import BuildBench, BuildOptions
+
+        return BuildBench(BuildOptions(rounds, **options))
     if which == CHAOS:
         return ChaosBench(ChaosOptions(**options))
     if which == CHEATS:
         return CheatsBench()
     if which not in ROUNDS_BENCHES:
-        known = " or ".join([*ROUNDS_BENCHES, CHEATS, CHAOS, POLICIES, SMARTMEM, AGREEMENT])
+        known = " or ".join([*ROUNDS_BENCHES, BUILD, CHEATS, CHAOS, POLICIES, SMARTMEM, AGREEMENT])
         raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     made_of, start, own_tables, own_figure = ROUNDS_BENCHES[which]
     if options.get("quick"):

@@ -115,6 +115,13 @@ EXPORTED int64_t mcp_command_figure(int index, const char **name)
     }
 }
 
+EXPORTED int64_t mcp_command_row_pages(int row)
+{
+    if (row < 0 || row >= MCP_ROWS)
+        return 0;
+    return atomic_load(&command.family->rows[row].used_pages);
+}
+
 EXPORTED uint64_t mcp_command_wait_ns(uint64_t permille)
 {
     uint64_t total = 0, seen = 0;

@@ -19,6 +19,8 @@ void mcp_command_gone(void);
 void mcp_command_bury(int row);
 /* Figure number `index` and its name; -1 and NULL behind the last. */
 int64_t mcp_command_figure(int index, const char **name);
+/* Pages that the process of that row is charged for. */
+int64_t mcp_command_row_pages(int row);
 /* What a fault waited at most, in that many of 1000 cases. */
 uint64_t mcp_command_wait_ns(uint64_t permille);
 
