@@ -66,10 +66,11 @@ class BuildBench(Bench):
     figure_file = "build.svg"
 
     def __init__(self, options: BuildOptions) -> None:
-        self._scale = options.scale or (QUICK_SCALE if options.quick else FULL_SCALE)
+        usual = (QUICK_SCALE, 1) if options.quick else (FULL_SCALE, ROUNDS)
+        self._scale = usual[0] if options.scale is None else options.scale
         if not 0 < self._scale <= FULL_SCALE:
             raise ConfigError("--scale", f"{options.scale}: write a number above 0, at most 1")
-        self._rounds = options.rounds or (1 if options.quick else ROUNDS)
+        self._rounds = usual[1] if options.rounds is None else options.rounds
         if not 1 <= self._rounds <= ROUNDS_MAX:
             raise ConfigError("--rounds", f"must be 1 to {ROUNDS_MAX}")
         self._names = QUICK if options.quick else tuple(variant.name for variant in VARIANTS)

@@ -2,19 +2,16 @@
 
 Owns: the checks of the conformance kit on every mechanism, the time until a domain that uses what
 it was not given is noticed, how much of a fragmented domain can be unplugged, refusals by target in
-tmem, the memory that a job of many phases occupies, and facts of the machine. ``python -m
-memcoord.benchmarks.claims.probes NAME [--quick]`` runs one, in a process of its own because it
-forks guests and pins threads.
+tmem, and facts of the machine. ``python -m memcoord.benchmarks.claims.probes NAME [--quick]`` runs
+one, in a process of its own because it forks guests and pins threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import platform
-import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,16 +35,6 @@ OVERUSE = "uses more than its grant"
 FULL_AREAS, LOW_AREAS = 32, 16
 FILLED, GIVEN_STRIDE, UNMOVABLE = 0.75, 2, 16
 UNPLUG_S = 5.0
-#: The job of ``footprint``: phases, in each of which memory goes to another size; looks at it.
-PHASES, PHASES_QUICK = 60, 20
-LOOKS, LOOK_S = 10, 0.02
-MOST_USED = 0.9
-#: Mechanisms that take back by themselves, with delays in the scale of the job.
-RECLAIMING = {
-    "hyperalloc": ("hyperalloc", {"period_ms": 50}),
-    "balloon": ("balloon", {"report_ms": 20}),
-    "virtio-mem": ("virtio-mem", {}),
-}
 #: Name in the result -> mechanism and options. A DIMM is unplugged whole or not at all.
 UNPLUGGED = {
     "virtio-mem 4 MiB": ("virtio-mem", {}),
@@ -186,37 +173,12 @@ def refusals(quick: bool) -> Found:
     return {"refused": refused, "domains_refused": sum(count > 0 for count in refused.values())}
 
 
-def footprint(quick: bool) -> Found:
-    """GiB x seconds that a job occupies whose memory goes up and down, by mechanism.
-
-    Nobody resizes the domain: what is given back is what its mechanism takes back by itself.
-    """
-    full, gib_s = FULL_AREAS * AREA_FRAMES, {}
-    for name, (mechanism, options) in RECLAIMING.items():
-        drawn, held, occupied = random.Random(1), 0, 0.0
-        with _full_domain(mechanism, options) as (backend, guest):
-            for _ in range(PHASES_QUICK if quick else PHASES):
-                goal = int(full * MOST_USED * drawn.random() ** 2)
-                if goal > held:
-                    held += guest.take("frames", goal - held)
-                else:
-                    held -= guest.give("frames", held - goal)
-                for _ in range(LOOKS):
-                    time.sleep(LOOK_S)
-                    (domain,) = backend.snapshot().domains
-                    occupied += domain.resident_frames * LOOK_S
-        gib_s[name] = occupied * FRAME_BYTES / GIB
-    below = 100.0 * (1.0 - gib_s["hyperalloc"] / gib_s["balloon"])
-    return {"gib_s": gib_s, "percent_below_balloon": below}
-
-
 PROBES: dict[str, Callable[[bool], Found]] = {
     "host": host,
     "kit": kit,
     "detection": detection,
     "unplug": unplug,
     "refusals": refusals,
-    "footprint": footprint,
 }
 
 

@@ -185,14 +185,6 @@ def test_fragmented_domains_give_back_by_their_granule() -> None:
     assert percent["balloon"] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.process
-def test_a_job_occupies_less_where_unused_memory_is_taken_back() -> None:
-    gib_s = probes.footprint(True)["gib_s"]
-    assert set(gib_s) == set(probes.RECLAIMING)
-    assert 0 < gib_s["hyperalloc"] < gib_s["virtio-mem"]
-
-
 def test_a_verdict_without_interval_is_shown_without() -> None:
     told = judged(figure(unit="ms"), ratios={"a": 2.5})
     assert views.shown(json.loads(json.dumps(told["figures"][0]))) == "2.5 ms"

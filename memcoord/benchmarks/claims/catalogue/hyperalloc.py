@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import math
 
-from memcoord.benchmarks.claims.claim import Claim, Figure, entry, of_rows, ratio
+from memcoord.benchmarks.claims.claim import Claim, Figure, Read, entry, of_rows, ratio
 
 ANY = math.inf
 WHOSE = "Wrenger et al., HyperAlloc, EuroSys 2025"
+
+
+def _below(key: str) -> Read:
+    """By how many percent the build with automatic reclaim is below another one."""
+    return entry("below_percent", "hyperalloc", key)
+
 
 CLAIMS = (
     Claim(
@@ -41,11 +47,15 @@ CLAIMS = (
     Claim(
         "H3", WHOSE, "Automatic reclaim lowers the footprint of a build by 17 %.",
         (
-            Figure("below the balloon's reporting of free pages, GiB x s", "footprint",
-                   entry("percent_below_balloon"), "17 %, at least 12.5 %", (12.5, ANY),
+            Figure("below reporting of free pages, GiB x min of the build", "build",
+                   _below("build_gib_min below reporting"), "17 %, at least 12.5 %", (12.5, ANY),
                    (3, 12.5), "%"),
+            Figure("the same, with the delay after it and after clean", "build",
+                   _below("total_gib_min below reporting"), "21 %, at least 15 %", (15, ANY),
+                   (3, 15), "%"),
         ),
-        "memcoord claims H3", "a job whose memory goes up and down, not a build of clang",
+        "memcoord bench build",
+        "reporting has our allocator here, which packs like LLFree; in the paper it has Linux's",
     ),
     Claim(
         "H4", WHOSE, "It is safe with devices that write to memory (DMA).",
@@ -64,7 +74,14 @@ CLAIMS = (
             Figure("throughput of a bystander, the same", "mechanisms",
                    ratio("hyperalloc bystander resizing/undisturbed 2m"), "at least 0.97",
                    (0.97, ANY), (0.9, 0.97)),
+            Figure("CPU time of a build, less than with a fixed size", "build",
+                   _below("cpu_s below fixed size"), "0 %, at least -3 %", (-3, ANY), (-10, -3),
+                   "%"),
+            Figure("a bystander's CPU time beside that build, the same", "build",
+                   _below("bystander_cpu_us below fixed size"), "0 %, at least -3 %", (-3, ANY),
+                   (-10, -3), "%"),
         ),
-        "memcoord bench mechanisms", "the paper has 12 cores and more; two share all work here",
+        "memcoord bench mechanisms; memcoord bench build",
+        "the paper has 12 cores and more; two share all work here",
     ),
 )  # fmt: skip
