@@ -8,7 +8,7 @@ from __future__ import annotations
 
 BENCHES = (
     *("grant", "guest", "ring", "tmem", "programs", "malloc", "policies", "smartmem", "agreement"),
-    *("mechanisms", "cheats", "interference", "bursts", "chaos"),
+    *("build", "mechanisms", "cheats", "interference", "bursts", "chaos"),
 )
 RUNS_OFFERED_MAX = 20
 
