@@ -24,7 +24,7 @@ LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tm
 TESTBED = [
     f"memcoord.testbed.{room}"
     for room in (
-        *("runs", "scenarios", "traces", "streams", "watch", "metrics"),
+        *("applications", "runs", "scenarios", "traces", "streams", "watch", "metrics"),
         *("report", "archive", "web", "machines", "guests", "live"),
     )
 ]
@@ -55,6 +55,7 @@ INCLUDES = {
     "frontend/abi": {"frontend/abi", "hypervisor/public/abi"},
     "frontend/pager/abi": {"frontend/pager/abi", "hypervisor/public/abi"},
     "backend/abi": {"backend/abi", "hypervisor/public/abi"},
+    "memcoord/testbed/applications/abi": {"memcoord/testbed/applications/abi"},
     "memcoord/testbed/guests/abi": {"memcoord/testbed/guests/abi", "hypervisor/public/abi"},
     "memcoord/testbed/traces/abi": {"memcoord/testbed/traces/abi", "hypervisor/public/abi"},
     "memcoord/benchmarks/abi": {

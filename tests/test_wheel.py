@@ -18,14 +18,19 @@ import pytest
 import hypervisor
 from hypervisor.public import COMPILED as MODULES
 from memcoord.commands.packages import ROOTS
+from memcoord.testbed.applications import shipped
 
 COMPILED = tuple(name.replace(".", "/") for name in MODULES)
 #: Compiled, shipped, and no module: it is loaded into programs.
 PAGER = "frontend/pager/_pager"
+#: Compiled, shipped, and executed: they have no suffix of an extension.
+APPLICATIONS = {
+    f"memcoord/testbed/applications/{name}{shipped.SUFFIX}" for name in shipped.PROGRAMS
+}
 BUILD_TIMEOUT_S = 600
 #: Hidden directories, and what a build in the checkout leaves.
 LEFT_OUT = shutil.ignore_patterns(
-    *(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__"),
+    *(".*", "build", "dist", "*.egg-info", "*.so", f"*{shipped.SUFFIX}", "__pycache__"),
     *(f"{name.rpartition('/')[2]}.c" for name in COMPILED),
 )
 
@@ -74,6 +79,8 @@ def test_under_tox_the_wheel_is_tested(checkout: Path) -> None:
 def test_the_wheel_has_our_six_roots_and_no_other(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         names = wheel.namelist()
+        rights = {name: wheel.getinfo(name).external_attr >> 16 for name in APPLICATIONS}
+    assert all(mode & 0o111 for mode in rights.values())
     roots = {name.split("/")[0] for name in names}
     assert {root for root in roots if not root.endswith(".dist-info")} == {*ROOTS}
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
@@ -88,6 +95,7 @@ def test_the_wheel_has_the_data(built: Path, checkout: Path) -> None:
         for pattern in (
             "memcoord/templates/*.py",
             "memcoord/testbed/data/*",
+            "memcoord/testbed/applications/data/*",
             "memcoord/simulation/cost_sets/*.toml",
             "memcoord/testbed/scenarios/*.toml",
             "memcoord/testbed/web/assets/*",

@@ -29,6 +29,7 @@ import msgspec
 from frontend.pager.family import Helper
 from frontend.pager.program import Outcome, environment, in_domain, run
 from hypervisor.public.errors import MemcoordError
+from memcoord.testbed.applications import shipped
 from memcoord.testbed.guests.gates import MADE, READY, stand_at
 from memcoord.testbed.guests.replay import GuestConfig, GuestResult
 from memcoord.testbed.guests.work import counted
@@ -89,12 +90,16 @@ def run_program(config: GuestConfig, work: ProgramWorkload, box: Box | None) -> 
 
 
 def _place(work: ProgramWorkload, folder: Path) -> str:
-    """Where the program runs; its own folder has links to its files."""
+    """Where the program runs; its own folder has links to its files, and those of ours."""
     folder.mkdir(mode=0o700)
     if work.cwd:
         return str(Path(work.cwd).absolute())
     for name in work.files:
-        (folder / Path(name).name).symlink_to(Path(name).absolute())
+        ours = shipped.named(name)
+        if ours is not None:
+            shipped.unpack(ours, folder)
+        else:
+            (folder / Path(name).name).symlink_to(Path(name).absolute())
     return str(folder)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from frontend.pager import servable
 from hypervisor.public.errors import MemcoordError
+from memcoord.testbed.applications import shipped
 from memcoord.testbed.runs.launcher import Child, Launcher
 from memcoord.testbed.runs.sandbox import Sandbox, obstacle
 from memcoord.testbed.scenarios.programs import ProgramWorkload
@@ -38,7 +39,8 @@ def start(
     if problem := obstacle():
         raise MemcoordError(f"domain {name}: no sandbox for a program here: {problem}")
     program = servable.find(work.command[0], work.env.get("PATH"))
-    reads = [str(Path(path).absolute()) for path in (program, work.cwd, *work.files) if path]
+    files = [name for name in work.files if shipped.named(name) is None]
+    reads = [str(Path(path).absolute()) for path in (program, work.cwd, *files) if path]
     box = Sandbox(secret, reads=tuple(reads), builds=(str(config.parent),), cgroup=group)
     stack.enter_context(box)
     arguments = (str(config), "", *map(str, box.fds), box.directory)

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from frontend.pager import servable
+from hypervisor.public.errors import NotCompiled
+from memcoord.testbed.applications import shipped
 from memcoord.testbed.scenarios.sizes import Size, Wish
 
 #: Mechanisms that move memory by the page and bring none that a program would not touch.
@@ -38,10 +40,11 @@ class ProgramWorkload(
     """Run ``argv`` with ``env`` added to the environment, in ``cwd``, for at most ``limit_s``.
 
     Without ``cwd`` it runs in an empty folder of its own, removed at the end, in which ``files``
-    are linked. ``work`` names its unit of work and ``total`` says how many it does. How they are
-    counted: ``reported`` by the program, a line for one unit or a number of units each, to the
-    descriptor whose number is in MEMCOORD_WORK; ``lines`` of its standard output; ``polled``: the
-    number that ``poll``, a command, prints. With ``sandbox`` it is confined as other domains are.
+    are linked. ``memcoord:NAME`` is a program, or a file, that comes with memcoord. ``work`` names
+    its unit of work and ``total`` says how many it does. How they are counted: ``reported`` by the
+    program, a line for one unit or a number of units each, to the descriptor whose number is in
+    MEMCOORD_WORK; ``lines`` of its standard output; ``polled``: the number that ``poll``, a
+    command, prints. With ``sandbox`` it is confined as other domains are.
     """
 
     # The program and its arguments.
@@ -82,7 +85,9 @@ class ProgramWorkload(
             yield "env", name not in RESERVED, f"{name} is set by memcoord"
         yield "cwd", not self.cwd or Path(self.cwd).is_dir(), f"no folder {self.cwd!r}"
         for index, name in enumerate(self.files):
-            yield f"files[{index}]", Path(name).exists(), f"no file {name!r}"
+            ours = shipped.named(name)
+            is_there = Path(name).exists() if ours is None else ours in shipped.FILES
+            yield f"files[{index}]", is_there, f"no file {name!r}"
         yield "total", not self.total or bool(self.work), "needs work, the name of its unit"
         yield "count", self.count == "reported" or bool(self.work), "needs work, the unit's name"
         is_polled = self.count == "polled"
@@ -93,7 +98,10 @@ class ProgramWorkload(
 
     def _problem_of(self, program: str) -> str:
         """Empty when ``program`` can be run in a domain, else why not."""
-        file = servable.find(_program(program), self.env.get("PATH"))
+        try:
+            file = servable.find(_program(program), self.env.get("PATH"))
+        except NotCompiled:
+            return f"no program {program!r}: there are {', '.join(shipped.PROGRAMS)}"
         if file is None:
             return f"no program {program!r}"
         obstacle = servable.obstacle(file)
@@ -101,6 +109,9 @@ class ProgramWorkload(
 
 
 def _program(word: str) -> str:
+    """The file that ``word`` means, or the word; NotCompiled for a program of ours that is none."""
+    if (ours := shipped.named(word)) is not None:
+        return str(shipped.program(ours))
     return sys.executable if word in PYTHONS else word
 
 

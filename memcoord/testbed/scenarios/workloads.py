@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from hypervisor.public.units import FRAME_BYTES
+from memcoord.testbed.applications.shipped import OURS
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.sizes import Size, Wish
 from memcoord.testbed.scenarios.trace_files import (
@@ -258,7 +259,7 @@ def title_of(workload: Workload) -> str:
     if isinstance(workload, BlockTraceWorkload) and workload.file not in SHIPPED_BLOCK_TRACES:
         return Path(workload.file).name
     if isinstance(workload, ProgramWorkload):
-        return Path(workload.argv[0]).name
+        return Path(workload.argv[0].removeprefix(OURS)).name
     return str(workload.__struct_config__.tag)
 
 
