@@ -114,7 +114,7 @@ def bench_of(
             raise ConfigError("--rounds", f"not for bench {SMARTMEM}: its rounds are --seeds")
         return SmartmemBench(SmartmemOptions(**options))
     if which == BUILD:
-        from memcoord.benchmarks.build.bench import BuildBench, BuildOptions
+        from memcoord.benchmarks.builds.bench import BuildBench, BuildOptions
 
         return BuildBench(BuildOptions(rounds, **options))
     if which == CHAOS:

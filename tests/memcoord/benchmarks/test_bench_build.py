@@ -19,10 +19,10 @@ import pytest
 from frontend.pager.program import environment, in_domain, run
 from hypervisor.config import DomainConfig
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks.build import bench, footprint, project, views
-from memcoord.benchmarks.build.guest import domain_name
-from memcoord.benchmarks.build.mirror import COLUMNS, MirroredFamily
-from memcoord.benchmarks.build.variants import BY_NAME, FIXED, REPORTING, VARIANTS, Variant
+from memcoord.benchmarks.builds import bench, footprint, project, views
+from memcoord.benchmarks.builds.guest import domain_name
+from memcoord.benchmarks.builds.mirror import COLUMNS, MirroredFamily
+from memcoord.benchmarks.builds.variants import BY_NAME, FIXED, REPORTING, VARIANTS, Variant
 from memcoord.commands.bench import bench_of
 from memcoord.testbed.live.hypervisor import Hypervisor
 from memcoord.testbed.runs import userfaults

@@ -25,9 +25,9 @@ from hypervisor.config import DomainConfig, HypervisorConfig
 from hypervisor.public.errors import ConfigError, MemcoordError
 from hypervisor.public.units import AREA_BYTES, AREA_FRAMES
 from memcoord.benchmarks import cpus
-from memcoord.benchmarks.build import bystander, footprint, guest, project, views
-from memcoord.benchmarks.build.guest import Built, domain_name
-from memcoord.benchmarks.build.variants import BY_NAME, QUICK, RESIZES, VARIANTS, Variant
+from memcoord.benchmarks.builds import bystander, footprint, guest, project, views
+from memcoord.benchmarks.builds.guest import Built, domain_name
+from memcoord.benchmarks.builds.variants import BY_NAME, QUICK, RESIZES, VARIANTS, Variant
 from memcoord.benchmarks.harness import ROUNDS_MAX, rotated
 from memcoord.benchmarks.lab import BenchError, Lab
 from memcoord.benchmarks.runner import Bench, Result

@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 from frontend.pager.program import environment, in_domain, run
 from memcoord.benchmarks import measured
-from memcoord.benchmarks.build.mirror import MirroredFamily
-from memcoord.benchmarks.build.project import Project
-from memcoord.benchmarks.build.variants import BY_NAME
+from memcoord.benchmarks.builds.mirror import MirroredFamily
+from memcoord.benchmarks.builds.project import Project
+from memcoord.benchmarks.builds.variants import BY_NAME
 from memcoord.benchmarks.measured import Measured
 from memcoord.testbed.runs.control_client import call
 from memcoord.testbed.runs.remote import operation
 
-MODULE = "memcoord.benchmarks.build.guest"
+MODULE = "memcoord.benchmarks.builds.guest"
 
 
 class Built(NamedTuple):

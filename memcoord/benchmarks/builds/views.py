@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from memcoord.benchmarks import tables as shared
-from memcoord.benchmarks.build.variants import FIXED, REPORTING
+from memcoord.benchmarks.builds.variants import FIXED, REPORTING
 from memcoord.benchmarks.tables import MISSING, Table
 from memcoord.testbed.report.figures import Axis, Figure, Line
 

@@ -24,7 +24,7 @@ from frontend.pager.family import Family
 from hypervisor.public.errors import MemcoordError, error_of
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.benchmarks._loops import ffi, lib
-from memcoord.benchmarks.build.variants import NOBODY, RELEASES
+from memcoord.benchmarks.builds.variants import NOBODY, RELEASES
 
 #: Between two looks, while nothing else calls.
 STEP_S = 0.02

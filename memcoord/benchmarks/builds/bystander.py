@@ -14,7 +14,7 @@ from array import array
 from memcoord.benchmarks.measured import Measured, on_thread, run
 from memcoord.testbed.runs.remote import operation
 
-MODULE = "memcoord.benchmarks.build.bystander"
+MODULE = "memcoord.benchmarks.builds.bystander"
 BURST_BYTES = 4 << 20
 REST_S = 0.05
 BURSTS_MAX = 100_000

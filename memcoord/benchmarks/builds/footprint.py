@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor.public.units import FRAME_BYTES
-from memcoord.benchmarks.build.mirror import COLUMNS
-from memcoord.benchmarks.build.variants import FIXED, REPORTING
+from memcoord.benchmarks.builds.mirror import COLUMNS
+from memcoord.benchmarks.builds.variants import FIXED, REPORTING
 from memcoord.testbed.report.intervals import interval
 
 GIB = 1 << 30
