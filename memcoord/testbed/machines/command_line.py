@@ -87,8 +87,14 @@ def command_line(spec: MachineSpec, name: str, given: Inherited) -> list[str]:
         *_disks(spec),
         *(("-no-reboot",) if spec.on_reboot is OnReboot.EXIT else ()),
         *("-kernel", full_path(spec.kernel), "-initrd", full_path(spec.initrd)),
-        *("-append", " ".join((*KERNEL_WORDS, *spec.kernel_words))),
+        *("-append", " ".join(_kernel_words(spec))),
     ]
+
+
+def _kernel_words(spec: MachineSpec) -> tuple[str, ...]:
+    """What the guest's kernel is told; the image waits for the disk that it shall swap to."""
+    swap = () if spec.swap is None else ("memcoord.swap",)
+    return (*KERNEL_WORDS, *swap, *spec.kernel_words)
 
 
 def _memory(spec: MachineSpec, memory: Mapping[str, int]) -> list[str]:
