@@ -57,6 +57,7 @@ INCLUDES = {
     "backend/abi": {"backend/abi", "hypervisor/public/abi"},
     "memcoord/testbed/applications/abi": {"memcoord/testbed/applications/abi"},
     "memcoord/testbed/guests/abi": {"memcoord/testbed/guests/abi", "hypervisor/public/abi"},
+    "memcoord/testbed/machines/image": {"memcoord/testbed/machines/image"},
     "memcoord/testbed/traces/abi": {"memcoord/testbed/traces/abi", "hypervisor/public/abi"},
     "memcoord/benchmarks/abi": {
         *("memcoord/benchmarks/abi", "memcoord/testbed/guests/abi"),

@@ -16,8 +16,11 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.public import COMPILED
+from hypervisor.public.errors import ConfigError
 from hypervisor.public.messages import SO_PEERPIDFD
 from memcoord.commands import wrapped
+from memcoord.testbed.machines import accelerator, process
+from memcoord.testbed.machines.image import build, compiling, debian
 from memcoord.testbed.runs import cgroups, confine, facts, hiding, namespaces, userfaults
 from tmem import compiled_cache
 
@@ -48,7 +51,36 @@ def diagnose() -> list[Check]:
         *(check() for check in (*machine, *system)),
         *(check(found) for check in programs),
         *(check() for check in (*isolation, *installed)),
+        *_machines(),
     ]
+
+
+def _machines() -> list[Check]:
+    """What virtual machines need. Whoever runs none needs nothing of it."""
+    try:
+        busybox = len(build.busybox_of(build.Recipe()))
+    except ConfigError:
+        busybox = 0
+    made = build.built()
+    tools = (
+        ("QEMU", process.version(), "qemu-system-x86", "guests run in it"),
+        ("static busybox", "found" if busybox else None, debian.BUSYBOX, "guests boot with it"),
+        ("static libc", compiling.static_libc(), "libc6-dev", "the guest's agent is made with it"),
+        ("dpkg-deb", shutil.which("dpkg-deb"), "dpkg", "a kernel's package is unpacked with it"),
+    )
+    found = [
+        Check(what, value or "none", "ok", meaning)
+        if value
+        else Check(what, "none", "warn", f"no virtual machines: apt-get install {package}")
+        for what, value, package, meaning in tools
+    ]
+    if made is None:
+        found.append(Check("guest image", "none", "ok", "made by `memcoord vm build`"))
+        return found
+    probed = accelerator.known(made.kernel, made.initrd)
+    speed = "`memcoord vm probe` finds out" if probed is None else f"{probed.accelerator}"
+    found.append(Check("guest image", made.facts.kernel, "ok", f"guests run on: {speed}"))
+    return found
 
 
 def _python() -> Check:

@@ -196,7 +196,9 @@ def _is_mentioned(path: Path, others: dict[Path, str]) -> bool:
         return any(f'#include "{path.name}"' in text for text in others.values())
     if path.suffix == ".c":
         builds = {
-            at: text for at, text in others.items() if at.name.startswith(("_build", "_cdef"))
+            at: text
+            for at, text in others.items()
+            if at.name.startswith(("_build", "_cdef")) or "Program(" in text  # of a guest
         }
         return any(
             f'"{path.stem}"' in text

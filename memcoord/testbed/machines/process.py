@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,12 @@ from typing import Self
 
 from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.testbed.machines import tethered
-from memcoord.testbed.machines.command_line import Inherited, command_line, memory_parts
+from memcoord.testbed.machines.command_line import (
+    PROGRAM,
+    Inherited,
+    command_line,
+    memory_parts,
+)
 from memcoord.testbed.machines.spec import MachineSpec
 
 #: How long a boot may take on a busy machine that emulates.
@@ -38,6 +44,7 @@ TERM_S, KILL_S = 5.0, 10.0
 #: many in memory.
 FILE_BYTES_MAX, TAIL_BYTES_MAX = 1 << 20, 64 << 10
 READ_BYTES = 16 << 10
+VERSION_S = 10.0
 SOCKET_PATH_BYTES_MAX = 107
 QMP_SOCKET, AGENT_SOCKET = "qmp.sock", "agent.sock"
 CONSOLE_FILE, WORDS_FILE = "console.log", "qemu.log"
@@ -63,6 +70,17 @@ class GuestFailed(MemcoordError):
     def __init__(self, name: str, trouble: Trouble, said: str) -> None:
         self.name, self.trouble, self.said = name, trouble, said
         super().__init__(f"{name} {trouble}" + (f": {said}" if said else ""))
+
+
+def version() -> str | None:
+    """QEMU's version as it tells it, or None where there is no QEMU that runs."""
+    try:
+        words = [PROGRAM, "--version"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=VERSION_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"version (\S+)", done.stdout)
+    return found[1] if found else None
 
 
 class Kept:

@@ -1,5 +1,6 @@
-"""Hypervisor processes for tests, ended with the test."""
+"""Hypervisor processes for tests, ended with the test; what guests in QEMU boot."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,6 +8,10 @@ import pytest
 from hypervisor_host import AREA, Host
 
 from hypervisor.config import HypervisorConfig
+from hypervisor.public.errors import ConfigError
+from memcoord.testbed.machines.command_line import PROGRAM
+from memcoord.testbed.machines.image import debian
+from memcoord.testbed.machines.image.build import Image, image
 
 
 @pytest.fixture
@@ -21,3 +26,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ho
     yield make
     for host in hosts:
         host.close()
+
+
+@pytest.fixture(scope="session")
+def guest_image() -> Image:
+    """What a guest boots; the test is skipped where it or QEMU cannot be had."""
+    if shutil.which(PROGRAM) is None:
+        pytest.skip(f"no {PROGRAM}: apt-get install {' '.join(debian.PACKAGES)}")
+    try:
+        return image()
+    except ConfigError as error:
+        pytest.skip(f"no image of a guest: {error}")

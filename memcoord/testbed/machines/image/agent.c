@@ -54,7 +54,7 @@ struct command {
     int64_t id;
     pid_t pid; /* 0: free */
     int out;   /* -1: closed */
-    uint64_t sent, cut;
+    uint64_t sent, cut, late; /* bytes sent, left out, and read after its end */
     bool ended;
     int status;
     struct rusage usage;
@@ -326,6 +326,7 @@ static void pass_on(struct agent *agent, struct command *command)
     kept = OUTPUT_BYTES - command->sent < (uint64_t)got ? OUTPUT_BYTES - command->sent
                                                         : (uint64_t)got;
     command->cut += (uint64_t)got - kept;
+    command->late += command->ended ? (uint64_t)got : 0;
     command->sent += kept;
     for (size_t at = 0; at < kept; at++) {
         if (chunk[at] >= ' ' && chunk[at] < 127 && chunk[at] != '"' && chunk[at] != '\\')
@@ -353,9 +354,9 @@ static void note_ends(struct agent *agent)
             continue;
         if (command->out >= 0)
             pass_on(agent, command);
-        if (command->out >= 0 && command->cut < OUTPUT_BYTES &&
+        if (command->out >= 0 && command->late < OUTPUT_BYTES &&
             poll(&(struct pollfd){command->out, POLLIN, 0}, 1, 0) > 0)
-            continue; /* of one that writes on without end, so much is waited for */
+            continue; /* where others write on, so much of it is waited for */
         if (!say(agent,
                  "{\"id\":%" PRId64 ",\"%s\":%d,\"cut\":%" PRIu64 ",\"major_faults\":%ld"
                  ",\"user_us\":%" PRId64 ",\"system_us\":%" PRId64 ",\"max_kib\":%ld}",

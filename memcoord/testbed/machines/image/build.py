@@ -26,15 +26,26 @@ import msgspec
 
 from hypervisor.public.documents import UNREADABLE
 from hypervisor.public.errors import ConfigError
+from memcoord.testbed import applications
 from memcoord.testbed.machines.image import cpio, debian, modules
 from memcoord.testbed.machines.image.compiling import HERE, Program, compiled, is_static
 from tmem import compiled_cache
 
 FORM = 1
+#: Where the programs lie that come with memcoord, and what they share.
+APPLICATIONS = Path(applications.__file__).parent / "abi"
+SHARED_SOURCES = {
+    "als": ("app", "pattern", "sparse"),
+    "pagerank": ("app", "pattern", "sparse"),
+    "usemem": ("app",),
+}
 #: Of what every image has. Rooms above add theirs to a recipe.
 PROGRAMS = (
     Program("agent", (HERE / "agent.c", HERE / "readings.c")),
-    Program("usemem", (HERE / "usemem.c",)),
+    *(
+        Program(name, tuple(APPLICATIONS / f"{part}.c" for part in (name, *shared)))
+        for name, shared in SHARED_SOURCES.items()
+    ),
 )
 FOLDERS = ("bin", "dev", "proc", "sys", "tmp", "modules", "root", "etc")
 BUSYBOX = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
@@ -43,6 +54,9 @@ KERNEL_FILE, INITRD_FILE, FACTS_FILE, LOCK_FILE = "vmlinuz", "initrd", "image.js
 BUILD_BYTES = 64 << 20
 #: How long a build waits for another one, and how many images are kept.
 LOCK_S, POLL_S, IMAGES_MAX = 600.0, 0.2, 4
+
+#: How a kernel begins that a boot loader takes, and one that is not packed.
+HEAD_AT, HEAD, ELF = 0x202, b"HdrS", b"\x7fELF"
 
 Tell = Callable[[str], None]
 
@@ -85,7 +99,7 @@ def image(
     ConfigError names what is missing or in the way, and what to do.
     """
     recipe = recipe or Recipe()
-    busybox = _busybox(recipe)
+    busybox = busybox_of(recipe)
     try:
         home = compiled_cache.home() / "machines"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,6 +116,16 @@ def image(
         where = error.filename or compiled_cache.home()
         why = f"{where}: {error.strerror}; a build needs {BUILD_BYTES >> 20} MiB there: set"
         raise ConfigError("cache", f"{why} XDG_CACHE_HOME to a folder with room") from None
+
+
+def built() -> Image | None:
+    """The image of the usual recipe, if it is there and whole; nothing is made."""
+    recipe = Recipe()
+    try:
+        home = compiled_cache.home() / "machines"
+        return _kept(home / f"image-{_digest_of(recipe, busybox_of(recipe))}", lambda line: None)
+    except (ConfigError, OSError, RuntimeError):
+        return None
 
 
 def _kept(place: Path, tell: Tell) -> Image | None:
@@ -172,7 +196,10 @@ def _kernel(recipe: Recipe, folder: Path, tell: Tell) -> tuple[bytes, str, dict[
         if not given.is_file():
             raise ConfigError("kernel", f"{given}: no such file")
         if given.suffix != ".deb":
-            return _read("kernel", given), str(given), _modules_below(recipe.modules)
+            kernel = _read("kernel", given)
+            if kernel[HEAD_AT : HEAD_AT + len(HEAD)] != HEAD and not kernel.startswith(ELF):
+                raise ConfigError("kernel", f"{given} is no kernel of Linux that QEMU boots")
+            return kernel, str(given), _modules_below(recipe.modules)
         package = given
     else:
         wanted = debian.newest_kernel(recipe.kernel)
@@ -211,7 +238,7 @@ def _modules_below(folder: str | None) -> dict[str, bytes]:
     }
 
 
-def _busybox(recipe: Recipe) -> bytes:
+def busybox_of(recipe: Recipe) -> bytes:
     """The static busybox of this machine; ConfigError."""
     given = () if recipe.busybox is None else (Path(recipe.busybox),)
     for path in given or BUSYBOX:

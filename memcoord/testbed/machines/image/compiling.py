@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 COMPILE_S = 120.0
 #: The same source gives the same bytes, wherever it lies and whenever it is compiled.
 OPTIONS = (
-    *("-std=c11", "-O2", "-static", "-s", "-pthread", "-Wl,--build-id=none"),
+    *("-std=gnu11", "-O2", "-ffp-contract=off", "-static", "-s", "-pthread", "-Wl,--build-id=none"),
     "-frandom-seed=memcoord",
 )
 
@@ -45,6 +45,20 @@ def compiler() -> str | None:
     """The C compiler of this machine, or None."""
     wanted = [*os.environ.get("CC", "").split()[:1], "gcc", "cc"]
     return next((found for name in wanted if (found := shutil.which(name))), None)
+
+
+def static_libc() -> str | None:
+    """The C library that programs without libraries are made of, or None."""
+    found = compiler()
+    if found is None:
+        return None
+    try:
+        words = [found, "-print-file-name=libc.a"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=COMPILE_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    path = done.stdout.strip()
+    return path if os.path.isabs(path) else None
 
 
 def compiled(program: Program) -> bytes:
