@@ -185,6 +185,8 @@ def test_output_is_cut_and_what_was_cut_is_counted(port: Port) -> None:
         done = await agent.run(["sh", "-c", "head -c 700000 /dev/zero"])
         assert len(done.output) == 256 << 10
         assert done.cut == 700_000 - (256 << 10)
+        done = await agent.run(["sh", "-c", "yes | head -c 4"])  # SIGPIPE ends `yes`, as it should
+        assert done.output == b"y\ny\n"
 
     port.talk(run)
 

@@ -121,7 +121,15 @@ def test_a_stopped_qemu_is_killed(
 ) -> None:
     monkeypatch.setattr(process, "TERM_S", 0.2)
     qemu(CONSOLE + f"console.send({READY!r})\nos.kill(os.getpid(), signal.SIGSTOP)")
-    assert boot(short_path).returncode == -signal.SIGKILL
+
+    async def stopped() -> int | None:
+        async with Machine(SPEC, short_path, "vm1") as machine:
+            await machine.booted(LIMIT_S)
+            while psutil.Process(machine.pid).status() != psutil.STATUS_STOPPED:
+                await asyncio.sleep(0.005)
+        return machine.returncode
+
+    assert asyncio.run(stopped()) == -signal.SIGKILL
 
 
 def test_a_guest_that_prints_without_end_fills_no_disk(
