@@ -60,7 +60,7 @@ static void moved(uint64_t from, uint64_t to, uint64_t length)
     }
     int64_t there = mcp_ranges_account(to, to + length);    /* some of it may have been native */
     mcp_ranges_cut(from, from + length, MCP_ANY);
-    mcp_charge(&mcp_self.member, there);
+    mcp_charge_forced(&mcp_self.member, there);
     mcp_ranges_add(to, to + length, MCP_TRACKED);
 }
 
@@ -92,8 +92,8 @@ void mcp_events_late(const struct uffd_msg *message)
 {
     apply_event(message);
     if (message->event == UFFD_EVENT_REMOVE)    /* what is there now came after it */
-        mcp_charge(&mcp_self.member, mcp_ranges_account(message->arg.remove.start,
-                                                        message->arg.remove.end));
+        mcp_charge_forced(&mcp_self.member, mcp_ranges_account(message->arg.remove.start,
+                                                               message->arg.remove.end));
 }
 
 int mcp_events_read(void)
@@ -195,5 +195,5 @@ void mcp_events_thaw(void)
         uint64_t address = filled[--filled_count];
         found += mcp_ranges_account(address, address + MCP_PAGE_BYTES);
     }
-    mcp_charge(&mcp_self.member, found);
+    mcp_charge_forced(&mcp_self.member, found);
 }

@@ -70,6 +70,17 @@ void mcp_charge(struct mcp_member *member, int64_t pages)
         note_peak(member->family, mcp_used_pages(member->family));
 }
 
+void mcp_charge_forced(struct mcp_member *member, int64_t pages)
+{
+    if (mcp_charge_try(member, pages))
+        return;
+    int64_t room = mcp_room_pages(member->family);
+    mcp_charge(member, pages);
+    if (room > 0 && room < pages)
+        pages -= room;
+    mcp_count(member, MCP_FORCED_PAGES, (uint64_t)pages);
+}
+
 void mcp_count(struct mcp_member *member, enum mcp_figure figure, uint64_t more)
 {
     atomic_fetch_add_explicit(&member->family->figures[figure], more, memory_order_relaxed);

@@ -81,8 +81,10 @@ struct mcp_member {
 int mcp_member_join(struct mcp_member *member, int family_fd, int ram_fd, int meta_fd, int bell_fd,
                     int row);
 
-/* Charges, to the member's own row. try: 1, or 0 and nothing is charged. */
+/* Charges, to the member's own row. try: 1, or 0 and nothing is charged. forced: of pages that are
+ * there already; those that there is no room for are counted. mcp_charge is for giving back. */
 int mcp_charge_try(struct mcp_member *member, int64_t pages);
+void mcp_charge_forced(struct mcp_member *member, int64_t pages);
 void mcp_charge(struct mcp_member *member, int64_t pages);
 int64_t mcp_used_pages(const struct mcp_family *family);
 /* Pages that may still be charged; below 0 after the limit has fallen. */

@@ -58,10 +58,7 @@ static int64_t charge_window(int64_t pages)
     for (; pages > 1; pages /= 2)
         if (mcp_charge_try(member, pages))
             return pages;
-    if (!mcp_charge_try(member, 1)) {
-        mcp_charge(member, 1);
-        mcp_count(member, MCP_FORCED_PAGES, 1);
-    }
+    mcp_charge_forced(member, 1);
     return 1;
 }
 
@@ -81,7 +78,7 @@ static int64_t fill(uint64_t page, const void *from, int64_t charged)
         mcp_die("a page could not be brought in:", got);
     if (got == -EEXIST && mcp_state_of(mcp_table_at(page)) == MCP_NONE) {
         mcp_table_set(page, mcp_word_of(MCP_RESIDENT, 0, 0));
-        mcp_charge(&mcp_self.member, 1);
+        mcp_charge_forced(&mcp_self.member, 1);
     }
     mcp_uffd_wake(mcp_self.uffd, address, MCP_PAGE_BYTES);
     return 0;

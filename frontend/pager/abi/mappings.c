@@ -81,10 +81,12 @@ int mcp_gate_close(void)
     return 1;
 }
 
-/* What was reserved of [start, end) may be touched from now on: charged whole, room or no room. It
- * is tracked, and charged by the page, as soon as pages must be taken out. */
-static void claim_reserved(uint64_t start, uint64_t end)
+/* What was reserved of [start, end) may be touched from now on: charged whole, if not `paid` for,
+ * room or no room. It is tracked, and charged by the page, as soon as pages must be taken out. What
+ * was paid for and had not been reserved is given back. */
+static void claim_reserved(uint64_t start, uint64_t end, int is_paid)
 {
+    int64_t paid = is_paid ? (int64_t)((end - start) >> MCP_PAGE_SHIFT) : 0, claimed = 0;
     int index = mcp_range_find(start);
     while (index < mcp_ranges_count() && mcp_range_at(index)->start < end) {
         struct mcp_range range = *mcp_range_at(index);
@@ -95,10 +97,14 @@ static void claim_reserved(uint64_t start, uint64_t end)
         uint64_t from = range.start > start ? range.start : start;
         uint64_t to = range.end < end ? range.end : end;
         mcp_ranges_cut(from, to, MCP_RESERVED);
-        mcp_charge(&mcp_self.member, (int64_t)((to - from) >> MCP_PAGE_SHIFT));
+        claimed += (int64_t)((to - from) >> MCP_PAGE_SHIFT);
         mcp_ranges_add(from, to, MCP_NATIVE);
         index = mcp_range_find(to);
     }
+    if (claimed > paid)
+        mcp_charge_forced(&mcp_self.member, claimed - paid);
+    else
+        mcp_charge(&mcp_self.member, claimed - paid);
 }
 
 void mcp_notes_apply(void)
@@ -108,8 +114,8 @@ void mcp_notes_apply(void)
     while (mcp_note_next(&what, &start, &end)) {
         if (what == MCP_NOTE_VOID)
             continue;
-        if (what == MCP_NOTE_USABLE) {
-            claim_reserved(start, end);
+        if (what == MCP_NOTE_USABLE || what == MCP_NOTE_PAID) {
+            claim_reserved(start, end, what == MCP_NOTE_PAID);
             continue;
         }
         mcp_ranges_cut(start, end, MCP_NATIVE | MCP_RESERVED);
@@ -118,7 +124,7 @@ void mcp_notes_apply(void)
         if (what == MCP_NOTE_RESERVED)
             mcp_ranges_add(start, end, MCP_RESERVED);
         if (what == MCP_NOTE_TRACKED) {
-            mcp_charge(&mcp_self.member, mcp_ranges_account(start, end));
+            mcp_charge_forced(&mcp_self.member, mcp_ranges_account(start, end));
             mcp_ranges_add(start, end, MCP_TRACKED);
         }
     }
