@@ -18,6 +18,7 @@ MODULE = "memcoord.benchmarks.builds.bystander"
 BURST_BYTES = 4 << 20
 REST_S = 0.05
 BURSTS_MAX = 100_000
+END_S = 30.0
 
 
 class Bystander(Measured):
@@ -41,7 +42,7 @@ class Bystander(Measured):
     def end(self) -> tuple[bytes, bytes]:
         """Nanoseconds of each burst, by the clock and of CPU time."""
         self._stop.set()
-        self._ended.wait()
+        self._ended.wait(END_S)
         return self._wall.tobytes(), self._cpu.tobytes()
 
     def _copy(self) -> None:

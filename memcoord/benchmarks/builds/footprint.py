@@ -2,8 +2,8 @@
 
 Owns: the arithmetic. GiB x min of the build only, and of all: with the delay after it, and with
 what is left when its files are gone. Variants are compared within a round, so that a slow round
-falls on both; the interval is over the rounds. A footprint by time is longer where the build took
-longer: its mean over the build's time is shown beside it.
+falls on both; the interval is over the rounds. A footprint by time is larger where the build took
+longer: beside it stands what it is over the memory that the build itself had in the same time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 #: Figures of a cell that are compared with those of another variant of the same round.
 COMPARED = {
     "build_gib_min": REPORTING,
-    "mean_gib": REPORTING,
+    "over_use": REPORTING,
     "total_gib_min": REPORTING,
     "wall_s": FIXED,
     "cpu_s": FIXED,
@@ -42,12 +42,14 @@ def figures(looks: bytes, delay_s: float, clean_s: float) -> dict[str, float]:
     found = np.frombuffer(looks, np.float64).reshape(-1, COLUMNS)
     times, guest, held, resident, charged = found.T
     gib = FRAME_BYTES / GIB
+    used = _integral(times, guest, 0.0, delay_s)
     return {
         "build_gib_min": _integral(times, resident, 0.0, delay_s) * gib,
+        "over_use": _integral(times, resident, 0.0, delay_s) / max(used, 1 / GIB),
         "mean_gib": _integral(times, resident, 0.0, delay_s) * gib * 60 / delay_s,
         "total_gib_min": _integral(times, resident, 0.0, times[-1]) * gib,
-        "guest_gib_min": _integral(times, guest, 0.0, delay_s) * gib,
-        "guest_mean_gib": _integral(times, guest, 0.0, delay_s) * gib * 60 / delay_s,
+        "guest_gib_min": used * gib,
+        "guest_mean_gib": used * gib * 60 / delay_s,
         "charged_mean_gib": _integral(times, charged, 0.0, delay_s) * gib * 60 / delay_s,
         "late_gib_min": _integral(times, np.maximum(guest - held, 0.0), 0.0, delay_s) * gib,
         "peak_gib": float(resident.max()) * gib,

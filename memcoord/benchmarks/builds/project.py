@@ -7,7 +7,9 @@ The tests of nlohmann-json: each is one translation unit of 150 to 450 MiB at -O
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ import subprocess
 import tarfile
 import urllib.request
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +92,7 @@ def ready(where: Path, scale: float) -> Project:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         raise NoProject(f"no build to measure: {' and '.join(missing)} not installed")
-    with tarfile.open(_fetched()) as archive:
+    with tarfile.open(fileobj=io.BytesIO(_source())) as archive:
         archive.extractall(where, filter="data")
     data, build = where / "data", where / "build"
     data.mkdir()
@@ -130,27 +133,34 @@ def _sources(apt: Path) -> Iterable[Path]:
     return (path for path in paths if path.is_file())
 
 
-def _fetched() -> Path:
-    """The source package, fetched unless it is kept already."""
+def _source() -> bytes:
+    """The source package, fetched unless it is kept already, and kept where that can be."""
     kept = cache() / Path(FILE).name
-    if kept.is_file() and _is_right(kept.read_bytes()):
-        return kept
+    with contextlib.suppress(OSError):
+        body = kept.read_bytes()
+        if _is_right(body):
+            return body
     problem = ""
     for mirror in mirrors():
         try:
             with urllib.request.urlopen(f"{mirror}/{FILE}", timeout=FETCH_S) as answer:
-                body = answer.read(BYTES_MAX)
-        except OSError as error:
+                body = bytes(answer.read(BYTES_MAX))
+        except (OSError, HTTPException) as error:
             problem = f"{mirror} cannot be reached: {error}"
             continue
         if _is_right(body):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            fresh = kept.with_suffix(f".{os.getpid()}")
-            fresh.write_bytes(body)
-            fresh.replace(kept)
-            return kept
+            with contextlib.suppress(OSError):  # no place: it is fetched again next time
+                _keep(kept, body)
+            return body
         problem = f"{mirror} has another file"
     raise NoProject(f"no source of {PACKAGE} {VERSION}: {problem}")
+
+
+def _keep(path: Path, body: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.write_bytes(body)
+    fresh.replace(path)
 
 
 def _is_right(body: bytes) -> bool:
@@ -158,10 +168,13 @@ def _is_right(body: bytes) -> bool:
 
 
 def _run(argv: list[str]) -> None:
-    done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CONFIGURE_S,
-        check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CONFIGURE_S,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise NoProject(f"{argv[0]} took more than {CONFIGURE_S:.0f} s") from None
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise NoProject(f"{argv[0]} failed: {' '.join(last)}")

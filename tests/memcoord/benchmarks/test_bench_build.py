@@ -124,6 +124,7 @@ def test_figures_of_a_build_that_is_known() -> None:
     found = footprint.figures(looks, delay_s=120.0, clean_s=200.0)
     assert found["build_gib_min"] == pytest.approx(1 + 2)
     assert found["mean_gib"] == pytest.approx(1.5)
+    assert found["over_use"] == pytest.approx(3 / 2)
     assert found["total_gib_min"] == pytest.approx(1 + 2 + 1 + 0.5)
     assert found["guest_gib_min"] == pytest.approx(2)
     assert found["charged_mean_gib"] == pytest.approx(2)
