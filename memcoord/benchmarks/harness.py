@@ -26,6 +26,7 @@ ROUNDS_DEFAULT = 11
 ROUNDS_MAX = 1000
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 DIGITS = 3
+RESAMPLES = 200
 
 Samples = NDArray[np.float64]
 #: Nearest rank is not exact in binary: 1000 * (1 - 0.999) is a little less than 1.
@@ -55,6 +56,7 @@ class BenchPlan:
     formulas: Mapping[str, Formula] = field(default_factory=dict)
     rounds: int = ROUNDS_DEFAULT
     round_s: float = 0.0  # on two quiet cores; 0: not told before
+    resampled: bool = False  # formulas of samples alone have intervals, out of resampled rounds
 
 
 @dataclass
@@ -183,7 +185,26 @@ class Sheet:
             pairs = zip(rows[0].round_medians(), rows[1].round_medians(), strict=False)
             low, high = median_interval([a / b for a, b in pairs if b > 0])
             found[key] = round(low, DIGITS + 1), round(high, DIGITS + 1)
-        return found
+        return found | (self._resampled_intervals() if self.plan.resampled else {})
+
+    def _resampled_intervals(self) -> dict[str, tuple[float, float]]:
+        """For the formulas: 95 % of what they give when as many rounds are drawn from the rounds,
+        with repeats (Efron's bootstrap: rounds, because samples of one round are alike)."""
+        count = max((len(row.rounds) for row in self.rows.values()), default=0)
+        source, drawn = np.random.default_rng(RESAMPLES), dict[str, list[float]]()
+        for _ in range(RESAMPLES if count >= ROUNDS_MIN else 0):
+            sheet, picks = Sheet(self.plan), source.integers(0, count, count)
+            for name, row in self.rows.items():
+                rounds = [row.rounds[pick] for pick in picks if pick < len(row.rounds)]
+                if rounds:
+                    sheet.rows[name] = Row(row.ops_per_sample, row.note, row.extra, rounds)
+            for key, formula in self.plan.formulas.items():
+                value = formula(sheet)
+                if value is not None:
+                    drawn.setdefault(key, []).append(value)
+        ends = {key: np.quantile(values, (0.025, 0.975)) for key, values in drawn.items()}
+        return {key: (round(low, DIGITS + 1), round(high, DIGITS + 1)) for key, (low, high) in
+                ((key, map(float, pair)) for key, pair in ends.items())}  # fmt: skip
 
     def verdicts(self) -> dict[str, dict[str, Any]]:
         """Each target beside the ratio: reached "aim" or "must", "missed", "unmeasured"."""

@@ -35,7 +35,8 @@ from memcoord.benchmarks.neighbours import Neighbours, how_to_prefer, place_hype
 from memcoord.benchmarks.runner import Rounds, Setting
 
 GUEST = "memcoord.benchmarks.bursts.guest"
-ROUNDS = 5
+#: 1,040 samples a row: a p99 has ten beyond it.
+ROUNDS, QUICK_ROUNDS = 26, 3
 COUNTS = (0, 1, 2, 4, 8)
 COMPARED = 4  # neighbours with which protections are compared
 SAMPLES = 40  # of one row in one round; a full host's asker has room for 50
@@ -92,7 +93,7 @@ PROTECTIONS = (
     Protection("together", SPIN_NS, True, True, DEPTH_AREAS),
 )
 #: Measured with any number of neighbours.
-ALWAYS = ("plain", "together")
+ALWAYS = ("plain", "priority", "together")
 
 
 def row_name(path: str, protection: str, neighbours: int) -> str:
@@ -100,19 +101,38 @@ def row_name(path: str, protection: str, neighbours: int) -> str:
     return f"{path} {protection} {neighbours} neighbours"
 
 
+def designs_key(protection: str, neighbours: int) -> str:
+    """The ratio of cmm's designs; without help it is called as in ``bench mechanisms``."""
+    helped = "" if protection == PLAIN.name else f" {protection}"
+    return f"cmm dom0/cmm hypervisor transfer p99{helped} {neighbours} neighbours"
+
+
+def helped_key(path: str, protection: str, neighbours: int) -> str:
+    """The ratio of a path without help to the same with ``protection``."""
+    return f"{path} without/with {protection} p99 {neighbours} neighbours"
+
+
+def _of_p99(over: str, under: str) -> Formula:
+    return quantile_ratio(over, 0.99, under, 0.99)
+
+
 def _plan() -> BenchPlan:
-    key = f"cmm dom0/cmm hypervisor transfer p99 {COMPARED} neighbours"
-    plain = {path.name: row_name(path.name, PLAIN.name, COMPARED) for path in PATHS}
-    formulas: dict[str, Formula] = {
-        key: quantile_ratio(plain["cmm dom0"], 0.99, plain["cmm hypervisor"], 0.99)
-    }
-    for protection, path in itertools.product(PROTECTIONS[1:], plain):
-        if not protection.helps or path in protection.helps:
-            protected = row_name(path, protection.name, COMPARED)
-            name = f"{path} without/with {protection.name} p99 {COMPARED} neighbours"
-            formulas[name] = quantile_ratio(plain[path], 0.99, protected, 0.99)
-    names, targets = (*plain, *(kind.name for kind in PROTECTIONS)), {key: Target(2, 10, True)}
-    return BenchPlan("interference", targets, skippable=names, formulas=formulas, rounds=ROUNDS)
+    formulas: dict[str, Formula] = {}
+    for protection, count in itertools.product(ALWAYS, COUNTS):
+        rows = [row_name(name, protection, count) for name in ("cmm dom0", "cmm hypervisor")]
+        formulas[designs_key(protection, count)] = _of_p99(*rows)
+    for protection, path in itertools.product(PROTECTIONS[1:], PATHS):
+        if protection.helps and path.name not in protection.helps:
+            continue
+        for count in COUNTS if protection.name in ALWAYS else (COMPARED,):
+            plain = row_name(path.name, PLAIN.name, count)
+            helped = row_name(path.name, protection.name, count)
+            formulas[helped_key(path.name, protection.name, count)] = _of_p99(plain, helped)
+    names = (*(path.name for path in PATHS), *(kind.name for kind in PROTECTIONS))
+    targets = {designs_key(PLAIN.name, COMPARED): Target(2, 10, True)}
+    return BenchPlan(
+        "interference", targets, skippable=names, formulas=formulas, rounds=ROUNDS, resampled=True
+    )
 
 
 PLAN = _plan()
