@@ -1,7 +1,7 @@
-"""``memcoord trace import`` and ``record``: traces of one's own, from files and from programs.
+"""``memcoord trace import``, ``record``, ``record-demand``: traces of one's own files and programs.
 
-Owns: their options; ``trace_import`` and ``trace_record`` do what they say. Called by
-``memcoord.cli``.
+Owns: their options; ``trace_import``, ``trace_record`` and ``trace_demand`` do what they say.
+Called by ``memcoord.cli``.
 """
 
 from typing import Annotated
@@ -15,6 +15,8 @@ from memcoord.commands.options import Json, TraceColumns, TraceFormat, TraceHex,
 EXACT_FROM = 64
 #: A few minutes under valgrind.
 REFERENCES = 200_000_000
+#: Of ``record-demand``: half a millisecond.
+PERIOD_US = 500
 
 Out = Annotated[
     str | None,
@@ -75,8 +77,29 @@ def record(
     show(as_json, *done)
 
 
+def record_demand(
+    program: Annotated[list[str], typer.Argument(help="The program and its arguments.")],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="FILE", help="A .csv.xz file.")
+    ] = None,
+    period_us: Annotated[
+        int, typer.Option(min=50, max=1_000_000, help="Microseconds from a sample to the next.")
+    ] = PERIOD_US,
+    seconds: Annotated[
+        float, typer.Option(min=0.01, max=3600, help="End the program after so long.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Run a program and write how much memory it and its children hold, moment by moment."""
+    from memcoord.commands.trace_demand import record_demand as recorded
+
+    done = recorded(program, out, period_us=period_us, seconds=seconds, quiet=as_json)
+    show(as_json, *done)
+
+
 def add_trace_verbs(trace_app: typer.Typer) -> None:
     """Give the app these verbs."""
     trace_app.command("import")(import_)
     words = {"allow_interspersed_args": False}
     trace_app.command("record", context_settings=words)(record)
+    trace_app.command("record-demand", context_settings=words)(record_demand)

@@ -2,5 +2,6 @@
 
 ``table.read_table`` opens a file in any form that ``docs/traces.md`` names; ``forms`` knows what
 each form looks like, ``unpacked`` what it is packed with. ``numbering`` gives pages dense numbers,
-``converted`` writes a trace in our own form. Nothing here holds a file: it is read in blocks.
+``converted`` writes a trace in our own form. No file of references is held: it is read in blocks.
+``demand`` and ``sampling`` are about another kind: the memory that a program held over time.
 """

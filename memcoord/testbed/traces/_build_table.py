@@ -1,4 +1,4 @@
-"""Build ``memcoord.testbed.traces._table``: what reads the rows of traces, and shortens them."""
+"""Build ``memcoord.testbed.traces._table``: what reads and shortens traces, and records demand."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from hypervisor.public._cdef import ROOT, make_ffi
 
 _ABI = ROOT / "memcoord" / "testbed" / "traces" / "abi"
-_NAMES = ("table", "tracer", "phases")
+_NAMES = ("table", "tracer", "phases", "demand_sampler")
 
 ffi = make_ffi(
     "memcoord.testbed.traces._table",
