@@ -38,6 +38,7 @@ from memcoord.benchmarks.programs import views as programs_views
 from memcoord.benchmarks.ring import bench as ring
 from memcoord.benchmarks.runner import Bench, DrawFigure, RoundsBench, StartRounds, Tables
 from memcoord.benchmarks.tmem import bench as tmem
+from memcoord.benchmarks.unplug.bench import UnplugBench, UnplugOptions
 
 #: By name: the plan, the bench, and its own tables and figure, if it has any.
 ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigure | None]] = {
@@ -58,18 +59,19 @@ ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigur
 }
 #: What --quick makes of a bench of rounds: one round of so many seconds.
 QUICK_BENCHES: dict[str, tuple[float, StartRounds]] = {
+    "bursts": (75.0, partial(bursts.BurstsBench, sizes=bursts.QUICK)),
     "malloc": (5.0, partial(malloc.MallocBench, sizes=malloc.QUICK)),
     "programs": (10.0, partial(programs.ProgramsBench, sizes=catalogue.QUICK)),
 }
 #: These are not made of rounds, or have a seed for each.
 AGREEMENT, CHAOS, CHEATS = "agreement", "chaos", "cheats"
-BUILD, POLICIES, SMARTMEM = "build", "policies", "smartmem"
+BUILD, POLICIES, SMARTMEM, UNPLUG = "build", "policies", "smartmem", "unplug"
 #: Options that others share with the bench of policies.
 SHARED = {
     SMARTMEM: frozenset(("quick", "world", "scenarios", "seeds")),
     AGREEMENT: frozenset(("quick", "scenarios", "policies", "seeds", "scale", "costs")),
     BUILD: frozenset(("quick", "scale")),
-    **dict.fromkeys(QUICK_BENCHES, frozenset(("quick",))),
+    **dict.fromkeys([*QUICK_BENCHES, UNPLUG], frozenset(("quick",))),
 }
 OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
 
@@ -121,8 +123,12 @@ def bench_of(
         return ChaosBench(ChaosOptions(**options))
     if which == CHEATS:
         return CheatsBench()
+    if which == UNPLUG:
+        return UnplugBench(UnplugOptions(rounds=rounds, **options))
     if which not in ROUNDS_BENCHES:
-        known = " or ".join([*ROUNDS_BENCHES, BUILD, CHEATS, CHAOS, POLICIES, SMARTMEM, AGREEMENT])
+        known = " or ".join(
+            [*ROUNDS_BENCHES, CHEATS, BUILD, UNPLUG, CHAOS, POLICIES, SMARTMEM, AGREEMENT]
+        )
         raise ConfigError("bench", f"{which!r} is unknown: choose {known}")
     made_of, start, own_tables, own_figure = ROUNDS_BENCHES[which]
     if options.get("quick"):

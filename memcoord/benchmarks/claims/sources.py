@@ -67,8 +67,8 @@ SOURCES: dict[str, Source] = {
     "mechanisms": _bench("mechanisms", ("--rounds", "1"), 120, 600),
     "kit": _probe("kit", 60, 60),
     "build": _bench("build", ("--quick",), 170, 9000),
-    "interference": _bench("interference", ("--rounds", "3"), 60, 300),
-    "bursts": _bench("bursts", ("--rounds", "1"), 90, 200),
+    "interference": _bench("interference", ("--rounds", "3"), 75, 660),
+    "bursts": _bench("bursts", ("--quick",), 75, 1650),
 }
 
 Told = Callable[[int, int, str], None]

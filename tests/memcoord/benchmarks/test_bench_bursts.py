@@ -19,12 +19,14 @@ from memcoord.benchmarks.bursts import bench as bursts
 from memcoord.benchmarks.bursts import demand as series_of
 from memcoord.benchmarks.bursts.bench import CANDIDATES, LIMITS_NS, MISSED_NS
 from memcoord.benchmarks.bursts.demand import PEAK_AREAS, SERIES, SPAN_S, bounded, demand
+from memcoord.benchmarks.bursts.recorded import PROGRAMS, replay, replay_of
 from memcoord.benchmarks.harness import Row, Sheet
 from memcoord.benchmarks.lab import Lab
 from memcoord.benchmarks.mechanisms.stage import Stage
 from memcoord.commands.bench import write_page
 from memcoord.testbed.report.figures import Axis, Figure, Line, NoFigures, svg
 from memcoord.testbed.runs import rundir
+from memcoord.testbed.traces.demand import DemandTrace
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.process]
 
@@ -75,6 +77,7 @@ def test_every_mechanism_is_put_to_every_series(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bursts, "demand", lambda series, seed: demand(series, seed)[:12])
+    monkeypatch.setattr(bursts, "FULL", bursts.Sizes(programs=("player",), window_s=0.1))
     result = result_of("bursts", tmp_path / "b", capsys)
     assert result["skipped"] == []
     for series in SERIES:
@@ -87,12 +90,55 @@ def test_every_mechanism_is_put_to_every_series(
             assert row["missed"] == pytest.approx(1 - shares[-1])
             assert row["touched_p99_ns"] >= row["granted_p99_ns"] > 0
             assert row["held_idle_gib_s"] >= 0
+    for candidate in CANDIDATES:
+        of_all = result["rows"][bursts.burst_row(candidate.name)]
+        assert of_all["count"] == len(replay("player", 0.1).bursts) > 0
+        assert 0 <= of_all["in_time"]["value"] <= 1
+        assert of_all["in_time"] == result["rows"][f"{candidate.name} bursts of player"]["in_time"]
+    held = result["rows"]["held player"]["held_idle_gib_s"]
+    assert held > result["rows"]["balloon player"]["held_idle_gib_s"]
     document = tmp_path / "p.md"
     document.write_text(f"{tables.begin('measured')}\n{tables.end('measured')}\n")
     write_page(tmp_path / "b" / "bursts.json", document)
-    assert document.read_text().count("| direct credit 4 |") == len(SERIES)
+    assert document.read_text().count("| direct credit 4 |") == len(SERIES) + 4
     assert "hyperalloc" in (tmp_path / "bursts.svg").read_text()
     assert_left_clean(tmp_path / "b")
+
+
+def _trace(*rows: tuple[int, int]) -> DemandTrace:
+    """Times in ms and KiB."""
+    t_us, kib = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    ones = np.ones(len(rows), np.int64)
+    return DemandTrace(t_us * 1000, 1000 * ones, kib, 0 * ones, ones)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_recorded_program_wants_what_it_wanted_within_the_bounds(program: str) -> None:
+    made = replay(program, 1.0)
+    levels = list(accumulate(areas for _, areas in made.steps))
+    assert min(levels) >= 0
+    assert max(levels) == made.peak_areas <= 160
+    assert levels[-1] == 0
+    assert made.bursts
+    assert 0 < made.scale <= 1
+    requests = sum(areas > 0 for _, areas in made.steps)
+    assert all(0 <= own.start < own.stop <= requests for own, _ in made.bursts)
+    assert all(bound >= 1_000_000 for _, bound in made.bursts)
+
+
+def test_a_burst_is_in_time_when_its_longest_wait_is_short_for_it() -> None:
+    """Two bursts of 8 MiB: in 40 ms, and at once; 2 MiB are given back between them."""
+    slow = [(10 * step, 1024 + 2048 * step) for step in range(5)]
+    made = replay_of(_trace((0, 1024), *slow[1:], (100, 3000), (200, 11_264), (300, 100)), 1.0)
+    assert [(own.stop - own.start, bound) for own, bound in made.bursts] == [
+        (4, 3_100_000),
+        (1, 1_000_000),
+    ]
+    waits = np.array([9_000_000, 1, 3_000_000, 2, 3, 1_000_001], np.uint64)
+    assert list(made.stalls(waits)) == [3_000_000, 1_000_001]
+    assert made.in_time(made.stalls(waits)) == 0.5
+    with pytest.raises(ValueError, match="no burst"):
+        replay_of(_trace((0, 1024), (1, 2000)), 1.0)
 
 
 def test_a_page_without_markers_is_left_alone(tmp_path: Path) -> None:

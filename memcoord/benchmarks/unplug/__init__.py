@@ -1,0 +1,1 @@
+"""``memcoord bench unplug``: memory asked back of a guest that works."""
