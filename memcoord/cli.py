@@ -71,6 +71,21 @@ Seeds = Annotated[
 Scale = Annotated[
     float | None, typer.Option(metavar="F", help="A part of its full size, for a look: 0.1.")
 ]
+
+
+def _scale_of(text: str) -> float:
+    """A part of the full size, or the word for one."""
+    from memcoord.benchmarks.smartmem.situations import SMALL
+
+    return SMALL if text == "small" else float(text)
+
+
+BenchScale = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F|small", parser=_scale_of, help="A part of the full size; small: an eighth."
+    ),
+]
 policy_app = typer.Typer(name="policy", help="Allocation policies.", no_args_is_help=True)
 add_policy_verbs(policy_app)
 app.add_typer(policy_app)
@@ -201,7 +216,8 @@ def bench(
     scenario: Annotated[list[str] | None, typer.Option(help="policies: only these.")] = None,
     policy: Annotated[list[str] | None, typer.Option(help="policies: these and greedy.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="policies: seeds 1 to N.")] = None,
-    scale: Scale = None,
+    scale: BenchScale = None,
+    data: Annotated[str | None, typer.Option(help="smartmem: edges for PageRank.")] = None,
     costs: Costs = None,
     markdown: Annotated[
         str | None, typer.Option(metavar="FILE", help="policies: fill the page's table.")
@@ -229,6 +245,7 @@ def bench(
         "policies": tuple(policy or ()),
         "seeds": seeds,
         "scale": scale,
+        "data": data,
         "costs": costs,
         "markdown": markdown,
         "kills": kills,

@@ -68,11 +68,13 @@ AGREEMENT, CHAOS, CHEATS = "agreement", "chaos", "cheats"
 BUILD, POLICIES, SMARTMEM, UNPLUG = "build", "policies", "smartmem", "unplug"
 #: Options that others share with the bench of policies.
 SHARED = {
-    SMARTMEM: frozenset(("quick", "world", "scenarios", "seeds")),
+    SMARTMEM: frozenset(("quick", "world", "scenarios", "policies", "seeds", "scale", "data")),
     AGREEMENT: frozenset(("quick", "scenarios", "policies", "seeds", "scale", "costs")),
     BUILD: frozenset(("quick", "scale")),
     **dict.fromkeys([*QUICK_BENCHES, UNPLUG], frozenset(("quick",))),
 }
+#: Options that the bench of policies does not have -> the bench that has.
+OWNERS = {"scale": AGREEMENT, "data": SMARTMEM}
 OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
 
 
@@ -98,7 +100,7 @@ def bench_of(
     """The bench named ``which``; errors as ``bench``."""
     options = options or {}
     for name in options:
-        owner = CHAOS if name in OF_CHAOS else AGREEMENT if name == "scale" else POLICIES
+        owner = CHAOS if name in OF_CHAOS else OWNERS.get(name, POLICIES)
         if which != owner and name not in SHARED.get(which, ()):
             raise ConfigError(f"--{name.replace('_', '-')}", f"only for bench {owner}")
     if which == AGREEMENT:

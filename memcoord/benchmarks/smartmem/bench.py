@@ -6,37 +6,42 @@ greedy, the paper's two static policies, and smart-alloc over the P the paper sw
 the moments at which domains start, by up to START_S_MAX and DONE_MAX of a share, besides the data
 of programs that have some; all policies see the same. Two situations are not the paper's: in them
 programs have cold memory, which is where management can pay. Results are kept as those of a sweep.
+In the world ``programs`` the situations are of real programs (``situations``), policies that move
+RAM are among those compared, and a look at each situation says how much work makes a run of
+INTERVALS of its policy.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import random
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from hypervisor.public.errors import ConfigError
+from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.benchmarks.harness import rotated
 from memcoord.benchmarks.runner import Bench, Result, fresh_directory
-from memcoord.benchmarks.smartmem import views
+from memcoord.benchmarks.smartmem import curves, programs, situations, verdict, views
+from memcoord.benchmarks.smartmem.summary import summarise
 from memcoord.benchmarks.sweep.cell import WORLDS, Cell
 from memcoord.benchmarks.sweep.grid import scenario_text, seeds_of, split_policy
+from memcoord.benchmarks.sweep.local import run_local
 from memcoord.benchmarks.sweep.run import Run, run_cells, runner
 from memcoord.benchmarks.sweep.store import Store
-from memcoord.benchmarks.sweep.table import run_times
+from memcoord.benchmarks.sweep.worlds import text_of
 from memcoord.benchmarks.tables import Table
-from memcoord.testbed.report.intervals import interval
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import facts
 from memcoord.testbed.runs.rundir import RunDir
 
-BASELINE = "greedy"
+if TYPE_CHECKING:
+    from memcoord.testbed.scenarios.schema import Scenario
+
+BASELINE = verdict.BASELINE
 #: P in percent, as the paper sweeps it; of --quick the ends and the middle.
 SWEPT, SWEPT_QUICK = (0.25, 0.75, 2.0, 4.0, 6.0), (0.75, 2.0, 6.0)
 STATIC = ("static-alloc", "reconf-static")
@@ -51,7 +56,12 @@ SITUATIONS = {
 }
 SEEDS, SEEDS_QUICK = 5, 3
 START_S_MAX, DONE_MAX = 0.1, 0.05
-WHERE_OF_BOTH = "both"
+WHERE_OF_BOTH, PROGRAMS = "both", "programs"
+#: Policies that move RAM, of which the second is ours; beside those of tmem, in ``programs``.
+RAM_POLICIES = ("ram-max-min", verdict.OURS)
+#: --quick with real programs: the direction, at the small scale.
+SEEDS_PROGRAMS_QUICK, INTERVALS_QUICK = 1, 40
+POLICIES_QUICK = (BASELINE, "static-alloc", "smart-alloc:P=2", verdict.OURS)
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,9 @@ class SmartmemOptions:
     scenarios: tuple[str, ...] = ()
     seeds: int | None = None
     quick: bool = False
+    policies: tuple[str, ...] = ()  # of real programs: these and greedy
+    scale: float | None = None  # of real programs; the full size has the paper's gibibytes
+    data: str = ""  # of real programs: a file of edges for PageRank
 
 
 @dataclass(frozen=True)
@@ -76,8 +89,13 @@ class SmartmemPlan:
     @classmethod
     def of(cls, options: SmartmemOptions) -> SmartmemPlan:
         """The plan ``options`` ask for; ConfigError when they are wrong."""
+        if options.world == PROGRAMS:
+            return cls._of_programs(options)
         if options.world not in (*WORLDS, WHERE_OF_BOTH):
-            raise ConfigError("--world", f"{options.world!r}: write sim, testbed or both")
+            raise ConfigError("--world", f"{options.world!r}: write sim, testbed, both or programs")
+        for key in ("policies", "scale", "data"):
+            if getattr(options, key):
+                raise ConfigError(f"--{key}", f"only with --world {PROGRAMS}")
         for name in options.scenarios:
             if name not in SITUATIONS:
                 known = ", ".join(SITUATIONS)
@@ -98,22 +116,69 @@ class SmartmemPlan:
         }
         return cls(seeds, policies, situations, cells)
 
+    @classmethod
+    def _of_programs(cls, options: SmartmemOptions) -> SmartmemPlan:
+        """The plan of real programs, without cells: how much work they have is not known yet."""
+        for name in options.scenarios:
+            if name not in situations.MADE:
+                known = ", ".join(situations.MADE)
+                raise ConfigError("--scenario", f"{name!r} has no real programs: {known} have")
+        if options.data and not Path(options.data).is_file():
+            raise ConfigError("--data", f"no file {options.data!r}")
+        if options.scale is not None and not 0 < options.scale <= situations.FULL:
+            raise ConfigError("--scale", "must be above 0, at most 1: a part of the full size")
+        seeds = seeds_of(options.seeds or (SEEDS_PROGRAMS_QUICK if options.quick else SEEDS))
+        smart = (f"smart-alloc:P={percent:g}" for percent in SWEPT)
+        policies = (BASELINE, *STATIC, *smart, *RAM_POLICIES)
+        if options.policies:
+            policies = tuple(dict.fromkeys((BASELINE, *options.policies)))
+        elif options.quick:
+            policies = POLICIES_QUICK
+        return cls(
+            seeds,
+            policies,
+            options.scenarios or tuple(verdict.PAPERS if options.quick else situations.MADE),
+            {PROGRAMS: []},
+        )
+
+    def of_programs(self, text: Mapping[str, str]) -> list[Cell]:
+        """The cells of real programs, from the text of each situation.
+
+        A seed after the other, so that a run that is cut short has as many of each.
+        """
+        return [
+            _program_cell(situation, text[situation], policy, seed)
+            for seed in self.seeds
+            for situation in self.situations
+            for policy in rotated(self.policies, seed)
+        ]
+
 
 def _cell(world: str, situation: str, policy: str, seed: int) -> Cell:
+    from memcoord.testbed.scenarios.schema import load
+
     name, params = split_policy(policy)
     scenario = SITUATIONS[situation]
     return Cell(
         policy=name, params=params, scenario=situation, text=scenario_text(scenario), seed=seed,
-        world=world, overrides=_moved(scenario, seed),
+        world=world, overrides=_moved(load(scenario), seed),
     )  # fmt: skip
 
 
-def _moved(scenario: str, seed: int) -> tuple[tuple[str, str], ...]:
-    """Settings that move the starts of the domains, the same for each policy."""
-    from memcoord.testbed.scenarios.schema import load
+def _program_cell(situation: str, text: str, policy: str, seed: int) -> Cell:
+    from memcoord.testbed.scenarios.schema import parse
 
+    name, params = split_policy(policy)
+    return Cell(
+        policy=name, params=params, scenario=situation, text=text, seed=seed, world=PROGRAMS,
+        overrides=_moved(parse(tomllib.loads(text)), seed),
+    )  # fmt: skip
+
+
+def _moved(scenario: Scenario, seed: int) -> tuple[tuple[str, str], ...]:
+    """Settings that move the starts of the domains, the same for each policy."""
     drawn, moved = random.Random(seed), []
-    for index, domain in enumerate(load(scenario).domain):
+    for index, domain in enumerate(scenario.domain):
         when = domain.start_when
         if when is None:
             late = drawn.uniform(0, START_S_MAX)
@@ -128,7 +193,10 @@ def command_of(options: SmartmemOptions) -> str:
     """The command line that means ``options``."""
     words = ["memcoord bench smartmem", f"--world {options.world}"]
     words += [f"--scenario {scenario}" for scenario in options.scenarios]
+    words += [f"--policy {policy}" for policy in options.policies]
     words += [f"--seeds {options.seeds}"] if options.seeds else []
+    words += [f"--scale {options.scale:g}"] if options.scale else []
+    words += [f"--data {options.data}"] if options.data else []
     return " ".join([*words, "--quick"] if options.quick else words)
 
 
@@ -139,6 +207,7 @@ class SmartmemBench(Bench):
 
     def __init__(self, options: SmartmemOptions, *, run: Run | None = None) -> None:
         self.plan, self._is_quick = SmartmemPlan.of(options), options.quick
+        self._options = options
         self._command = command_of(options)
         self._run = run
 
@@ -155,13 +224,22 @@ class SmartmemBench(Bench):
         machine = facts.describe()
         store, errors = Store(directory), []
         rows: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         for world, cells in self.plan.cells.items():
-            workers = facts.cores() if world == WORLDS[0] else 1
+            run = self._run or self._runner(world)
+            if world == PROGRAMS:
+                text = self._derived(store, run, progress)
+                cells, own = self.plan.of_programs(text), {"scenarios": text}
             progress.begin(f"bench smartmem, {world}", len(cells))
-            sweep = run_cells(cells, store, self._run or runner(None, workers), progress.advance)
+            sweep = run_cells(cells, store, run, progress.advance)
             errors += [f"{cell.label}: {error}" for cell, error in sweep.errors]
+            errors += programs.wrong_bytes(sweep.results)
             rows |= summarise(sweep.results)
+            if world == PROGRAMS:
+                own |= programs.kept(sweep.results)
+                curves.draw(own["over_time"], directory)
         return {
+            **own,
             "bench": self.name,
             "quick": self._is_quick,
             "command": self._command,
@@ -169,9 +247,46 @@ class SmartmemBench(Bench):
             "seeds": list(self.plan.seeds),
             "policies": list(self.plan.policies),
             "situations": list(self.plan.situations),
+            "worlds": list(self.plan.cells),
             "rows": rows,
             "ratios": {},
             "errors": errors,
+        }
+
+    def _runner(self, world: str) -> Run:
+        if world != PROGRAMS:
+            return runner(None, facts.cores() if world == WORLDS[0] else 1)
+        limit_s = programs.RUN_S_MAX
+        return lambda cells: run_local(cells, 1, programs.RUNNER, limit_s)
+
+    def _derived(self, store: Store, run: Run, progress: Progress) -> dict[str, str]:
+        """The scenario of each situation of real programs, as long as it must be.
+
+        From a look at each under greedy, which is kept: who goes on has the same scenarios.
+        MemcoordError when a look fails.
+        """
+        scale, data = self._options.scale or situations.FULL, self._options.data
+        if self._is_quick and self._options.scale is None:
+            scale = situations.SMALL
+        data = str(Path(data).absolute()) if data else ""
+        made = {
+            name: partial(situations.scenario, name, scale, data=data)
+            for name in self.plan.situations
+        }
+        looks = [
+            _program_cell(name, text_of(make(situations.LOOK_ROUNDS)), BASELINE, 0)
+            for name, make in made.items()
+        ]
+        progress.begin("bench smartmem, how long its programs take", len(looks))
+        sweep = run_cells(looks, store, run, progress.advance)
+        for cell, error in sweep.errors:
+            raise MemcoordError(f"{cell.label}: {error}")
+        intervals = INTERVALS_QUICK if self._is_quick else situations.INTERVALS
+        return {
+            cell.scenario: text_of(
+                made[cell.scenario](situations.rounds_for(int(result["ticks"]), intervals))
+            )
+            for cell, result in sweep.results
         }
 
     def tables(self, result: Result) -> Iterator[Table]:
@@ -184,55 +299,10 @@ class SmartmemBench(Bench):
 
     def parts(self, result: Result) -> dict[str, str]:
         """The tables for the page."""
-        return {"smartmem": views.markdown(result) if result else ""}
+        worlds = result["worlds"] if result else self.plan.cells
+        part = PROGRAMS if PROGRAMS in worlds else self.name
+        return {part: views.markdown(result) if result else ""}
 
     def status(self, result: Result) -> int:
         """1 when a run failed."""
         return int(bool(result["errors"]))
-
-
-def summarise(results: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
-    """Per "world/situation/policy" the gain over greedy in percent of its time, by domain and mean.
-
-    ``gains`` and ``pays``: domains of which the interval says so. ``last``: the domain that comes
-    last. ``intervals``: of policy time in the shortest run.
-    """
-    times: dict[tuple[str, str, str], dict[int, dict[str, float]]] = {}
-    ticks: dict[tuple[str, str, str], list[int]] = {}
-    for cell, result in results:
-        key = cell.world, cell.scenario, cell.policy_text
-        times.setdefault(key, {})[cell.seed] = run_times(result)
-        ticks.setdefault(key, []).append(int(result["ticks"]))
-    rows: dict[str, Any] = {}
-    for (world, situation, policy), by_seed in times.items():
-        greedy = times.get((world, situation, BASELINE), {})
-        both = [seed for seed in by_seed if seed in greedy]
-        names = list(next(iter(by_seed.values()), {}))
-        gained = {n: [_gain(greedy[s].get(n), by_seed[s].get(n)) for s in both] for n in names}
-        domains = {name: _figure(values) for name, values in gained.items()}
-        mean = [fmean(each) for each in zip(*gained.values(), strict=True)]
-        rows[f"{world}/{situation}/{policy}"] = {
-            "world": world, "situation": situation, "policy": policy,
-            "domains": domains, "mean": _figure(mean), "last": names[-1] if names else "",
-            "gains": [name for name, figure in domains.items() if _sign(figure) > 0],
-            "pays": [name for name, figure in domains.items() if _sign(figure) < 0],
-            "intervals": min(ticks[world, situation, policy]),
-        }  # fmt: skip
-    return rows
-
-
-def _gain(greedy_s: float | None, own_s: float | None) -> float:
-    if not greedy_s or own_s is None:
-        return math.nan
-    return 100.0 * (1.0 - own_s / greedy_s)
-
-
-def _figure(values: Sequence[float]) -> dict[str, Any]:
-    found = msgspec.to_builtins(interval(values))
-    return {"value": found["mean"], "low": found["low"], "high": found["high"], "n": found["count"]}
-
-
-def _sign(figure: dict[str, Any]) -> int:
-    """1 for a gain, -1 for a loss, 0 where the interval does not say."""
-    low, high = figure["low"], figure["high"]
-    return 1 if low > 0 else -1 if high < 0 else 0

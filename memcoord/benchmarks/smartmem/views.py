@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any
 
 from memcoord.benchmarks import tables
+from memcoord.benchmarks.smartmem import verdict
 from memcoord.benchmarks.sweep.table import number
 from memcoord.benchmarks.tables import Table
 
 Found = Mapping[str, Any]
 
-#: The claim, in percent of greedy's time.
-CLAIMED_PERCENT = 35
 INTERVALS_MIN = 100
+#: The world of real programs.
+PROGRAMS = "programs"
+LATENCIES = ("p50", "p99", "p999", "max")
 EXPLAINED = (
     "Gain over greedy in percent of the run time, mean [95 % interval] over seeds, which move the "
-    "starts. Gains and pays: domains whose interval lies on one side of 0. Intervals: ticks of the "
-    "policy in the shortest run; the paper has a second in minutes."
+    "starts; worst: of the domain that fares worst in each run. Gains and pays: domains whose "
+    "interval lies on one side of 0. Intervals: ticks of the policy in the shortest run; the paper "
+    "has a second in minutes."
 )
 
 
@@ -41,6 +45,7 @@ def tables_of(found: Found) -> Iterator[Table]:
                     row["policy"],
                     *(percent(row["domains"][name]) for name in names),
                     percent(row["mean"]),
+                    percent(row["worst"]),
                     " ".join(row["gains"]) or "nobody",
                     " ".join(row["pays"]) or "nobody",
                     str(row["intervals"]),
@@ -48,31 +53,41 @@ def tables_of(found: Found) -> Iterator[Table]:
                 for row in known
                 if row["policy"] != "greedy"
             ]
-            head = ["policy", *names, "mean", "gains", "pays", "intervals"]
+            head = ["policy", *names, "mean", "worst", "gains", "pays", "intervals"]
             yield Table(f"{situation}, {world}", head, lines)
+            if world == PROGRAMS:
+                times = [[row["policy"], *map(_seconds, row["seconds"].values())] for row in known]
+                yield Table(f"{situation}, {world}: seconds", ["policy", *names], times)
+    yield from _served(found)
 
 
-def best(found: Found, situation: str, *, world: str = "", smart: bool = True) -> tuple[Any, str]:
-    """The largest gain of one domain there, and who has it under which policy; (None, "")."""
-    top: tuple[Any, str] = (None, "")
-    for row in found["rows"].values():
-        if row["situation"] != situation or (world and row["world"] != world):
-            continue
-        if smart != row["policy"].startswith("smart-alloc") or row["policy"] == "greedy":
-            continue
-        for name, figure in row["domains"].items():
-            value = number(figure["value"])
-            if value == value and (top[0] is None or value > number(top[0]["value"])):
-                top = figure, f"{name} under {row['policy']}"
-    return top
+def _seconds(figure: Mapping[str, Any]) -> str:
+    value, low, high = (number(figure.get(key)) for key in ("value", "low", "high"))
+    if value != value:
+        return tables.MISSING
+    return f"{value:.1f}" if low != low else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _served(found: Found) -> Iterator[Table]:
+    """Latencies of the servers: the median over the runs."""
+    lines = []
+    for where, runs in found.get("latencies_ms", {}).items():
+        situation, policy, domain = where.split("/")
+        known = [run for run in runs if run.get("p99") is not None]
+        if known:
+            middle = (median(run[key] for run in known) for key in LATENCIES)
+            lines.append([situation, policy, domain, *(f"{ms:.2f}" for ms in middle)])
+    if lines:
+        head = ["situation", "policy", "server", "p50", "p99", "p99.9", "most"]
+        yield Table("answers of the servers: ms, median over the runs", head, lines)
 
 
 def closing_lines(found: Found) -> list[str]:
     """How near each situation comes to the claim, runs that are too short, failures."""
-    lines = [EXPLAINED, f"The claim: up to {CLAIMED_PERCENT} % for an application."]
+    lines = [EXPLAINED, f"The claim: up to {verdict.CLAIMED_PERCENT} % for an application."]
     for world in dict.fromkeys(row["world"] for row in found["rows"].values()):
         for situation in found["situations"]:
-            figure, who = best(found, situation, world=world)
+            figure, name, policy = verdict.best(found, world, situation)
             means = [
                 number(row["mean"]["value"])
                 for row in found["rows"].values()
@@ -81,12 +96,30 @@ def closing_lines(found: Found) -> list[str]:
             ]
             known = [value for value in means if value == value]
             if figure is not None and known:
-                most = f"{percent(figure)} % for {who}"
+                most = f"{percent(figure)} % for {name} under {policy}"
                 lines.append(f"{situation}, {world}: most {most}; best mean {max(known):+.0f} %")
+        lines += verdict.sentences(found, world)
+    if PROGRAMS in found.get("worlds", ()):
+        lines += _of_programs(found)
     short = [key for key, row in found["rows"].items() if row["intervals"] < INTERVALS_MIN]
     if short:
         lines.append(f"fewer than {INTERVALS_MIN} intervals: {', '.join(short)}")
     return [*lines, *found["errors"]]
+
+
+def _of_programs(found: Found) -> list[str]:
+    """What was checked in each run of real programs, and what ran beside them."""
+    others, before = found["loads"]["others_cpus"], found["loads"]["before_1m"]
+    lines = [
+        "Every program said the same of its memory in all of its runs.",
+        f"Beside the runs: load average {before['median']}, at most {before['most']}; others used "
+        f"{others['median']} CPUs, at most {others['most']}.",
+    ]
+    if any("said other than" in error for error in found["errors"]):
+        lines[0] = "Wrong bytes: see the errors."
+    starts = found.get("starts", ())
+    more = [f"Starts that were not the scenario's: {len(starts)}, as {starts[0]}"] if starts else []
+    return lines + more
 
 
 def markdown(found: Found) -> str:

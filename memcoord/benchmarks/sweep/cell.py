@@ -89,7 +89,7 @@ def run_cell(cell: Cell) -> Result:
 
     with policy_of(cell) as policy:
         result, figures = run(cell.world, scenario, policy, cell.seed)
-    return _plain(result, figures)
+    return plain(result, figures)
 
 
 def scenario_of(cell: Cell) -> Scenario:
@@ -137,7 +137,7 @@ def policy_of(cell: Cell) -> Iterator[str]:
             yield policy
 
 
-def _plain(result: PolicyResult, figures: dict[str, float]) -> Result:
+def plain(result: PolicyResult, figures: dict[str, float]) -> Result:
     """All of a result but the wall-clock time, which differs from run to run; of a real run also
     the load beside it, and where its domains did not overlap as the scenario says."""
     domains = [msgspec.to_builtins(domain) for domain in result.domains]

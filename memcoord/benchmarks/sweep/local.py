@@ -44,10 +44,12 @@ def outcome_of(cell: Cell, answer: dict[str, Any]) -> Outcome:
     return Outcome(cell, answer.get("result"), answer.get("error", ""))
 
 
-def run_local(cells: Sequence[Cell], workers: int, runner: str = RUNNER) -> Outcomes:
+def run_local(
+    cells: Sequence[Cell], workers: int, runner: str = RUNNER, cell_s_max: float = CELL_S_MAX
+) -> Outcomes:
     """Run every cell once, in any order; closing the generator ends the workers."""
     waiting, deaths = deque(cells), Counter[str]()
-    with _Crew(runner) as crew:
+    with _Crew(runner, cell_s_max) as crew:
         while waiting or crew.busy:
             while waiting and crew.busy < workers:
                 crew.give(waiting.popleft())
@@ -65,8 +67,8 @@ def run_local(cells: Sequence[Cell], workers: int, runner: str = RUNNER) -> Outc
 class _Crew:
     """The workers, idle and busy. Use as a context manager; leaving it ends them."""
 
-    def __init__(self, runner: str) -> None:
-        self._runner = runner
+    def __init__(self, runner: str, cell_s_max: float) -> None:
+        self._runner, self._cell_s_max = runner, cell_s_max
         self._idle: list[Remote] = []
         self._busy: dict[Remote, tuple[Cell, float]] = {}  # the cell, and since when
         self._ready = selectors.DefaultSelector()
@@ -109,7 +111,7 @@ class _Crew:
             if cell is not None:
                 yield cell, answer
         for worker, (_, since_s) in self._busy.items():
-            if time.monotonic() - since_s > CELL_S_MAX:
+            if time.monotonic() - since_s > self._cell_s_max:
                 worker.kill()  # the next answers tell of it as a death
 
     def _dismiss(self, worker: Remote) -> None:

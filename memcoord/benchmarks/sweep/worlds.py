@@ -7,11 +7,12 @@ its signals, which a worker of a cluster does not have.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,7 +84,33 @@ def _simulator(scenario: Scenario, policy: str, seed: int) -> tuple[PolicyResult
 
 
 def _testbed(scenario: Scenario, policy: str) -> tuple[PolicyResult, Figures]:
-    with tempfile.TemporaryDirectory(prefix="mc-") as folder:
+    with real_run(scenario, policy) as (report, run_dir, _):
+        seen = read_series(run_dir / FILE)
+        return report.policies[0], figures_of(seen, report.tmem_capacity_pages)
+
+
+#: What goes on beside a run: told the scenario and the run directory.
+Beside = Callable[["Scenario", Path], contextlib.AbstractContextManager[Any]]
+
+
+def _nobody(scenario: Scenario, run_dir: Path) -> contextlib.AbstractContextManager[Any]:
+    del scenario, run_dir
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def real_run(
+    scenario: Scenario, policy: str, limit_s: float = TESTBED_S_MAX, beside: Beside = _nobody
+) -> Iterator[tuple[RunReport, Path, Any]]:
+    """A run of real processes: its report, its run directory, which goes with the block, and what
+    ``beside`` gave, which is entered before it starts.
+
+    RunFailed when it gave no report.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="mc-") as folder,
+        beside(scenario, Path(folder) / "run") as others,
+    ):
         file, run_dir = Path(folder) / "scenario.toml", Path(folder) / "run"
         told = msgspec.structs.replace(scenario, scale=1.0)  # as the simulator has it
         file.write_text(as_toml(told), encoding="utf-8")
@@ -94,7 +121,7 @@ def _testbed(scenario: Scenario, policy: str) -> tuple[PolicyResult, Figures]:
         )  # fmt: skip
         with process:
             try:
-                said, wrong = process.communicate(timeout=TESTBED_S_MAX)
+                said, wrong = process.communicate(timeout=limit_s)
             except BaseException:
                 process.kill()
                 raise
@@ -104,14 +131,17 @@ def _testbed(scenario: Scenario, policy: str) -> tuple[PolicyResult, Figures]:
             lines = wrong.decode("utf-8", "replace").strip().splitlines()
             why = lines[-1] if lines else f"exit code {process.returncode}"
             raise RunFailed(why) from None
-        result = report.policies[0]
-        return result, figures_of(read_series(run_dir / FILE), report.tmem_capacity_pages)
+        yield report, run_dir, others
 
 
 def as_toml(scenario: Scenario) -> str:
     """A scenario file that means ``scenario``."""
-    plain = msgspec.to_builtins(scenario, enc_hook=int)
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in plain.items() if value is not None)
+    return text_of(msgspec.to_builtins(scenario, enc_hook=int))
+
+
+def text_of(raw: Mapping[str, Any]) -> str:
+    """The file of a decoded scenario."""
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in raw.items() if value is not None)
 
 
 def _toml(value: Any) -> str:
