@@ -13,16 +13,11 @@
 #include <string.h>
 
 #define SPARE_PAGES 256             /* left free by a mapping that is charged whole */
-#define ROOM_SHARE 4                /* of the limit: more than that is not waited for */
-#define ROOM_WAITS 20               /* of 1 ms, for the pager to make room */
-#define ROOM_WAIT_NS 1000000
-#define ROOM_REST_NS 50000000       /* after that in vain, how long nobody waits again */
 #define UNMANAGED (MAP_HUGETLB | MAP_GROWSDOWN | MAP_LOCKED | MAP_STACK)
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
 
-static _Atomic uint64_t no_room_until_ns;
 static uint64_t break_end;
 static void **current_break;
 
@@ -63,28 +58,6 @@ static void claim(uint64_t ticket, uint64_t start, uint64_t bytes)
     /* The program has closed our descriptor: the pager, which has its own, registers it. */
     mcp_charge_forced(member, pages);
     mcp_note_tell(ticket, MCP_NOTE_NATIVE, start, start + bytes);
-}
-
-/* Charge pages that are about to become usable, once the pager has made room. 1: all of them; 0:
- * none, there is no room for them in some ms. */
-static int charge_ahead(int64_t pages)
-{
-    struct mcp_member *member = &mcp_self.member;
-    if (mcp_charge_try(member, pages))
-        return 1;
-    if (pages > atomic_load(&member->family->limit_pages) / ROOM_SHARE ||
-        mcp_now_ns() < atomic_load(&no_room_until_ns))
-        return 0;
-    int is_charged = 0;
-    for (int i = 0; i < ROOM_WAITS && !is_charged; i++) {
-        atomic_store(&mcp_self.wanted_pages, pages);
-        mcp_sleep_ns(ROOM_WAIT_NS);
-        is_charged = mcp_charge_try(member, pages);
-    }
-    atomic_store(&mcp_self.wanted_pages, 0);
-    if (!is_charged)
-        atomic_store(&no_room_until_ns, mcp_now_ns() + ROOM_REST_NS);
-    return is_charged;
 }
 
 __attribute__((visibility("default")))
@@ -136,17 +109,12 @@ int mprotect(void *address, size_t length, int prot)
 {
     if (!atomic_load(&mcp_self.is_on))
         return (int)result(mcp_syscall(SYS_mprotect, (long)address, (long)length, prot, 0, 0, 0));
-    int64_t pages = (int64_t)(round_up(length) >> MCP_PAGE_SHIFT);
-    int is_paid = (prot & PROT_WRITE) && charge_ahead(pages);
     mcp_gate_enter();
     uint64_t ticket = mcp_note_ticket(), start = (uint64_t)(uintptr_t)address;
     long answer = mcp_syscall(SYS_mprotect, (long)address, (long)length, prot, 0, 0, 0);
-    enum mcp_note what = is_paid ? MCP_NOTE_PAID : MCP_NOTE_USABLE;
-    if (answer && is_paid)
-        mcp_charge(&mcp_self.member, -pages);
-    if (answer || !(prot & PROT_WRITE))
-        what = MCP_NOTE_VOID;
-    mcp_note_tell(ticket, what, start, start + round_up(length));
+    int usable = !answer && (prot & PROT_WRITE);
+    mcp_note_tell(ticket, usable ? MCP_NOTE_USABLE : MCP_NOTE_VOID, start,
+                  start + round_up(length));
     mcp_gate_leave();
     return (int)result(answer);
 }

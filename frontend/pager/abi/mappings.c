@@ -81,12 +81,10 @@ int mcp_gate_close(void)
     return 1;
 }
 
-/* What was reserved of [start, end) may be touched from now on: charged whole, if not `paid` for,
- * room or no room. It is tracked, and charged by the page, as soon as pages must be taken out. What
- * was paid for and had not been reserved is given back. */
-static void claim_reserved(uint64_t start, uint64_t end, int is_paid)
+/* What was reserved of [start, end) may be touched from now on: charged whole, room or no room. It
+ * is tracked, and charged by the page, as soon as pages must be taken out. */
+static void claim_reserved(uint64_t start, uint64_t end)
 {
-    int64_t paid = is_paid ? (int64_t)((end - start) >> MCP_PAGE_SHIFT) : 0, claimed = 0;
     int index = mcp_range_find(start);
     while (index < mcp_ranges_count() && mcp_range_at(index)->start < end) {
         struct mcp_range range = *mcp_range_at(index);
@@ -97,14 +95,10 @@ static void claim_reserved(uint64_t start, uint64_t end, int is_paid)
         uint64_t from = range.start > start ? range.start : start;
         uint64_t to = range.end < end ? range.end : end;
         mcp_ranges_cut(from, to, MCP_RESERVED);
-        claimed += (int64_t)((to - from) >> MCP_PAGE_SHIFT);
+        mcp_charge_forced(&mcp_self.member, (int64_t)((to - from) >> MCP_PAGE_SHIFT));
         mcp_ranges_add(from, to, MCP_NATIVE);
         index = mcp_range_find(to);
     }
-    if (claimed > paid)
-        mcp_charge_forced(&mcp_self.member, claimed - paid);
-    else
-        mcp_charge(&mcp_self.member, claimed - paid);
 }
 
 void mcp_notes_apply(void)
@@ -114,8 +108,8 @@ void mcp_notes_apply(void)
     while (mcp_note_next(&what, &start, &end)) {
         if (what == MCP_NOTE_VOID)
             continue;
-        if (what == MCP_NOTE_USABLE || what == MCP_NOTE_PAID) {
-            claim_reserved(start, end, what == MCP_NOTE_PAID);
+        if (what == MCP_NOTE_USABLE) {
+            claim_reserved(start, end);
             continue;
         }
         mcp_ranges_cut(start, end, MCP_NATIVE | MCP_RESERVED);

@@ -16,7 +16,6 @@ enum mcp_note {
     MCP_NOTE_TRACKED,       /* a mapping that is registered already */
     MCP_NOTE_RESERVED,
     MCP_NOTE_USABLE,        /* made readable and writable: what was reserved of it is claimed */
-    MCP_NOTE_PAID,          /* the same, and all of it is charged already */
     MCP_NOTE_GONE
 };
 

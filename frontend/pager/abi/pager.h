@@ -28,7 +28,6 @@ struct mcp_pager {
     uint8_t *bounce;            /* pages on their way in from the swap file */
     uint8_t *zeroes;
     _Atomic int is_on;          /* hooks tell the pager what they see */
-    _Atomic int64_t wanted_pages;   /* room that a thread of the program waits for, if any */
     /* [a fork] */
     _Atomic uint32_t frozen;    /* enum mcp_freeze */
     _Atomic uint32_t changing;  /* threads inside a call that changes mappings */

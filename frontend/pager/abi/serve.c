@@ -72,8 +72,6 @@ static int is_short(void)
         least = FREE_PAGES_MOST;
     if (least < FREE_PAGES_LEAST)
         least = FREE_PAGES_LEAST;
-    if (least < atomic_load(&mcp_self.wanted_pages))
-        least = atomic_load(&mcp_self.wanted_pages);
     return mcp_room_pages(mcp_self.member.family) < least;
 }
 
