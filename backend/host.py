@@ -256,6 +256,7 @@ class HostBackend(TmemVerbs):
         wanted.areas, wanted.boot_areas = areas, areas_of(spec.boot_frames)
         wanted.target_frames = max(spec.target_frames, wanted.boot_areas * AREA_FRAMES)
         wanted.credit_areas, wanted.relayed = spec.credit_areas, spec.doorbell == "zmq"
+        wanted.booked_only = spec.booked_only
         wanted.mechanism = mechanism_of(spec.mechanism).id
         wanted.options = option_values(spec.mechanism, spec.options)
         status = lib.mc_domain_open(self._host, domid, wanted)

@@ -46,8 +46,9 @@ class View:
 
     Pages and frames are 4 KiB. "This interval" means since the view before. ``len(view)`` is the
     number of domains and may be 0. NaN in ``swap_ins``, ``ram_used``, ``committed``, ``idle`` and
-    ``pressure`` means: the guest does not report it. None for ``mrc``, ``cold`` and ``promotions``
-    means: not measured. Neither is 0.
+    ``pressure`` means: the guest does not report it. ``failed_puts`` of a guest without tmem may be
+    a proxy of the guest's own, pages written to its swap; then NaN means the same. None for
+    ``mrc``, ``cold`` and ``promotions`` means: not measured. Neither is 0.
     """
 
     capacity: int  # tmem pages there are to share
@@ -101,12 +102,13 @@ class View:
     @property
     def demand(self) -> Column:
         """Tmem pages each domain could use: pages held, plus puts that failed this interval."""
-        return self.used + self.failed_puts
+        return self.used + np.nan_to_num(self.failed_puts)
 
     @property
     def came_back(self) -> Column:
         """Pages read from swap this interval; puts that failed, of a guest that does not report."""
-        return np.where(np.isnan(self.swap_ins), self.failed_puts, self.swap_ins)
+        failed = np.nan_to_num(self.failed_puts)
+        return np.where(np.isnan(self.swap_ins), failed, self.swap_ins)
 
     @property
     def in_use(self) -> Column:

@@ -52,7 +52,7 @@ def needed_frames(view: View) -> Column:
     Where committed memory is not reported: frames in use, plus puts that failed this interval.
     """
     known = ~np.isnan(view.committed)
-    needed = np.where(known, view.committed, view.in_use + view.failed_puts)
+    needed = np.where(known, view.committed, view.in_use + np.nan_to_num(view.failed_puts))
     return np.clip(needed, 0, np.maximum(view.ram_minimum, view.ram_maximum))
 
 

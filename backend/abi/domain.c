@@ -81,6 +81,7 @@ static int domain_format_meta(struct mc_host *host, struct mc_domain *domain)
     control->backing = (uint32_t)host->backing;
     control->boot_areas = domain->boot_areas;
     control->credit_areas = domain->credit_areas;
+    control->booked_only = domain->booked_only;
     memcpy(control->options, domain->options, sizeof control->options);
     atomic_store(&control->config_bell, domain->config_bell);
     atomic_store(&control->target_frames, domain->target_frames);
@@ -189,6 +190,7 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
     domain->boot_areas = spec->boot_areas;
     domain->credit_areas = spec->credit_areas;
     domain->relayed = spec->relayed;
+    domain->booked_only = spec->booked_only;
     domain->mechanism = mc_mechanism(spec->mechanism);
     domain->mechanism_id = spec->mechanism;
     domain->device_bytes = (uint32_t)domain->mechanism->device_bytes;

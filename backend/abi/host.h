@@ -120,6 +120,8 @@ struct mc_domain {
     uint32_t users;             /* threads that work on it without the lock: mc_domain_hold */
     uint32_t leaving;           /* 1 from its close on, 2 once tmem has forgotten it */
     uint32_t is_kept;           /* a keeper runs for it */
+    uint32_t booked_only;       /* its memory lies elsewhere: the ledger has it, its file gets no
+                                 * pages */
     uint64_t file_ns;           /* clock when the call on its file began that runs now, or 0 */
     uint64_t supply_until_ns;   /* while it boots: how long it may wait for memory; or 0 */
     uint64_t punch_ns;          /* nothing of it is punched before: refused, or its grace */
@@ -296,7 +298,7 @@ struct mc_domain_spec {
     uint32_t credit_areas;
     uint32_t mechanism;         /* enum mc_mechanism_id */
     int relayed;
-    uint32_t pad;
+    uint32_t booked_only;       /* 1: the ledger has its memory, its file gets no pages */
     uint64_t options[MC_OPTIONS_MAX];
 };
 /* MC_ESTATE when the domid is taken, MC_ENOMEM when the host has no memory to boot the domain with,

@@ -292,6 +292,8 @@ static int ledger_give_pages(const struct mc_host *host, const struct mc_domain 
     uint64_t address = mc_area_address(domain, area);
     const struct mc_bank *bank = &host->banks[domain->banks[area]];
     int status;
+    if (domain->booked_only)
+        return MC_OK;
     if (bank->node >= 0)        /* a wish: memory is charged to the bank wherever it lands */
         mc_bind_node(address, MC_AREA_BYTES, bank->node);
     if (host->collapse)

@@ -200,7 +200,7 @@ static int guest_start_threads(struct mc_guest *guest)
 {
     const struct mc_driver *driver = guest->own->driver;
     int status = driver->open ? driver->open(guest) : MC_OK;
-    if (status == MC_OK && driver->populated)
+    if (status == MC_OK && guest->own->is_mapped_ahead)
         status = mc_mapper_start(guest);
     return status == MC_OK ? mc_driver_start(guest) : status;
 }
@@ -212,6 +212,7 @@ static int guest_bind(struct mc_guest *guest)
     guest->own->driver = mc_driver(guest->control->mechanism);
     if (guest->own->driver == NULL)
         return MC_ELAYOUT;
+    guest->own->is_mapped_ahead = guest->own->driver->populated && !guest->control->booked_only;
     guest->mapped = calloc(guest->frames.area_count, sizeof *guest->mapped);
     guest->own->used = calloc(guest->frames.area_count, sizeof *guest->own->used);
     if (guest->mapped == NULL || guest->own->used == NULL)

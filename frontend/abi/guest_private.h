@@ -14,6 +14,7 @@ struct mc_guest_private {
     uint64_t ram_bytes;
     uint64_t meta_bytes;
     uint32_t boots;                 /* control.boots: with another one, this guest is gone */
+    int is_mapped_ahead;            /* areas are mapped in bulk before they are used */
     pthread_t mapper;
     int mapping;                    /* the mapper runs */
     const struct mc_driver *driver; /* of the domain's mechanism: driver.h */

@@ -62,7 +62,7 @@ int mc_prepare(void *context, uint32_t area, uint32_t seen)
         worked = 1;
     }
     uint32_t generation = word_generation(word);
-    if (guest->own->driver->populated &&
+    if (guest->own->is_mapped_ahead &&
         __atomic_load_n(&guest->mapped[area], __ATOMIC_RELAXED) != generation) {
         status = area_map(guest, area, generation);
         if (status != MC_OK)

@@ -36,7 +36,7 @@ from hypervisor.coordination.decision_writer import DecisionWriter
 from hypervisor.coordination.decisions import Decision, Journal
 from hypervisor.coordination.kept import KeptCoordination, kept_of, member_of
 from hypervisor.coordination.policy_runner import Failed, Loading, Stalled
-from hypervisor.coordination.snapshot_view import Member, Present, view_of
+from hypervisor.coordination.snapshot_view import Member, Present, proxy_of, view_of
 from hypervisor.coordination.violations import Violation, find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot, Targets
 from hypervisor.public.errors import InternalError, MemcoordError, PolicyFault
@@ -236,7 +236,8 @@ class Coordinator:
         view = view_of(host, present, aside, tick=tick, interval_s=elapsed_s)
         plan, fault, stalled = self._decide(view, present)
         rule = self._statistics.policy if fault is None else "last valid plan kept"
-        writer = DecisionWriter(tick, now_ns, view, plan, rule)
+        proxies = tuple(proxy_of(*one) for one in present)
+        writer = DecisionWriter(tick, now_ns, view, plan, rule, proxies)
         decisions = [_stays(writer, *one) for one in aside if one[0].age == 0]
         decisions += self._note_fault(fault, writer, present)
         decisions += writer.tmem(apply_tmem(self._backend, present, plan))

@@ -30,6 +30,7 @@ class DecisionWriter:
     view: View
     plan: CheckedPlan
     rule: str  # for a plan that gives no reasons of its own
+    proxies: tuple[str, ...] = ()  # by row of the view: what stands in for a column
 
     def news(self, text: str, present: Present) -> list[Decision]:
         """``text`` for every domain, no target moved."""
@@ -80,6 +81,9 @@ class DecisionWriter:
         if move is not None and (said := contradicts(rule, _size(old), _size(new))):
             notes.append(f"yet the target {said}")
         columns = RAM_INPUTS if kind == "ram" else TMEM_INPUTS
+        if index < len(self.proxies) and self.proxies[index]:
+            notes.append(self.proxies[index])
+            columns = tuple(dict.fromkeys((*columns, "failed_puts")))
         seen = {name: float(getattr(self.view, name)[index]) for name in columns}
         inputs = {name: int(value) for name, value in seen.items() if not math.isnan(value)}
         capacity = self.view.ram_capacity if kind == "ram" else self.view.capacity

@@ -83,7 +83,7 @@ def view_of(
         weight=column(lambda member, _: member.config.weight),
         priority=column(lambda member, _: member.config.priority),
         puts=column(_delta("puts")),
-        failed_puts=column(_delta("puts_failed")),
+        failed_puts=column(_failed_puts),
         failed_puts_total=column(lambda _, now: now.puts_failed),
         gets=column(_delta("gets")),
         hits=column(_delta("gets_hit")),
@@ -136,6 +136,22 @@ def _miss_ratios(host: HostSnapshot, present: Present, capacity: int) -> NDArray
 def _told(value: int) -> float:
     """A count the guest reports; NaN for a number below 0, which means "not known"."""
     return float(_count(value)) if value >= 0 else np.nan
+
+
+def _failed_puts(member: Member, now: DomainSnapshot) -> float:
+    """Puts that tmem refused, or the proxy that the domain's settings declare."""
+    if member.config.failed_puts == "swap-outs":
+        return _told_delta("guest_swap_outs")(member, now)
+    return _delta("puts_failed")(member, now)
+
+
+def proxy_of(member: Member, now: DomainSnapshot) -> str:
+    """Which proxy the domain's row of the view holds, in words; empty for none."""
+    if member.config.failed_puts != "swap-outs":
+        return ""
+    if now.guest_swap_outs < 0:
+        return "failed_puts unknown: the proxy is swap-outs, which the guest does not report now"
+    return "failed_puts by proxy: pages that the guest wrote to its swap"
 
 
 def _pressure(interval_s: float) -> Callable[[Member, DomainSnapshot], float]:

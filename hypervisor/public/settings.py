@@ -55,6 +55,9 @@ class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The settings of a domain beside its sizes.
 
     ``credit_areas``: areas of 2 MiB granted ahead of need. ``weight`` is for the policy.
+    ``booked_only``: its memory lies elsewhere, as that of a virtual machine in QEMU does. The
+    ledger has every frame of it, its file gets no pages. ``failed_puts``: what a policy sees as
+    puts that failed; of a guest without tmem, pages that it wrote to its own swap stand in.
     ``priority``: the domain with the higher one gets memory first when minima do not fit or growth
     has to wait. ``opt_out``: the policy neither sees nor changes the domain, and what the domain
     holds is not shared. ``options`` belong to the mechanism.
@@ -66,6 +69,9 @@ class DomainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     opt_out: bool = False
     mechanism: Mechanism = "direct"  # how it is made larger and smaller
     options: Mapping[str, int] = {}  # the mechanism's
+    booked_only: bool = False  # its memory is booked here and lies elsewhere
+    # What counts as a put that failed: tmem's own word, or a proxy, which ``why`` names.
+    failed_puts: Literal["tmem", "swap-outs"] = "tmem"
 
 
 class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -26,6 +26,6 @@ class NewPolicy:
         about the domains, return it as Plan(carry=...); the next view has it as view.carry.
         """
         floor = min(self.params.floor, view.capacity // max(len(view), 1))
-        demand = (view.used + view.failed_puts) * view.weight
+        demand = view.demand * view.weight
         rest = view.capacity - floor * len(view)
         return Plan(tmem=floor + rest * demand / max(demand.sum(), 1))

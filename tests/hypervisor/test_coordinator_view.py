@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from hypervisor.config import DomainConfig
-from hypervisor.coordination.snapshot_view import Member, view_of
+from hypervisor.coordination.snapshot_view import Member, proxy_of, view_of
 from hypervisor.coordination.violations import find_violations
 from hypervisor.public.backend import DomainSnapshot, HostSnapshot
 from hypervisor.public.units import AREA_FRAMES, DomId
@@ -197,3 +197,20 @@ def test_a_violation_says_who_and_how_much() -> None:
     (violation,) = find_violations([(one, now)])
     assert (violation.domid, violation.name) == (1, "vm1")
     assert (violation.resident_frames, violation.allowed_frames) == (5000, 1024)
+
+
+def test_a_declared_proxy_stands_in_for_failed_puts_and_is_named() -> None:
+    one, plain = member(1, failed_puts="swap-outs"), member(2)
+    unknown = domain(1, guest_swap_outs=-1, puts_failed=9)
+    other = domain(2, puts_failed=4)
+    first = view_of(HOST, [(one, unknown), (plain, other)], tick=0, interval_s=1.0)
+    assert np.isnan(first.failed_puts[0])
+    assert first.failed_puts[1] == 4
+    assert np.isfinite(first.demand).all()
+    assert np.isfinite(view_of(HOST, [(one, unknown)], tick=0, interval_s=1.0).came_back).all()
+    assert "does not report" in proxy_of(one, unknown)
+    assert proxy_of(plain, other) == ""
+    one.seen = domain(1, guest_swap_outs=100)
+    known = domain(1, guest_swap_outs=130)
+    assert view_of(HOST, [(one, known)], tick=1, interval_s=1.0).failed_puts[0] == 30
+    assert proxy_of(one, known) == "failed_puts by proxy: pages that the guest wrote to its swap"

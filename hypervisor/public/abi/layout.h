@@ -152,7 +152,7 @@ struct mc_control {
     uint32_t boot_areas;                /* as many areas, from area 0 on, are granted at boot */
     uint64_t options[MC_OPTIONS_MAX];   /* of the mechanism, in the order it declares them */
     uint32_t credit_areas;              /* areas that it keeps granted ahead of need */
-    uint32_t pad4;
+    uint32_t booked_only;               /* 1: it books memory that lies elsewhere; ram has none */
     uint64_t pad3[5];
     /* [hypervisor writes at any time] its configuration: any change raises config_bell */
     _Atomic uint32_t config_bell;       /* futex */
