@@ -24,8 +24,8 @@ LOW = {"backend", "frontend", "hypervisor", "hypervisor.public", "policies", "tm
 TESTBED = [
     f"memcoord.testbed.{room}"
     for room in (
-        *("applications", "runs", "scenarios", "traces", "streams", "watch", "metrics"),
-        *("report", "archive", "web", "machines", "guests", "live"),
+        *("applications", "runs", "machines", "scenarios", "traces", "streams", "watch"),
+        *("metrics", "report", "archive", "web", "guests", "stubs", "live"),
     )
 ]
 #: Package -> what it may import of the project besides itself. Longest matching package counts.

@@ -29,6 +29,7 @@ from hypervisor.coordination.policy_process import probe
 from hypervisor.public.errors import ConfigError, MemcoordError
 from memcoord.commands import EXIT_FAILED
 from memcoord.commands.runs import STEP
+from memcoord.testbed.live import machine_start
 from memcoord.testbed.live.hypervisor_main import MEASURED
 from memcoord.testbed.live.nurseries import Nurseries
 from memcoord.testbed.live.session import PolicyRun
@@ -47,9 +48,9 @@ from memcoord.testbed.report.series import Sample, Series
 from memcoord.testbed.runs import rundir
 from memcoord.testbed.runs.confine import lacking
 from memcoord.testbed.runs.launcher import Interrupts
-from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.scale import at_scale
 from memcoord.testbed.scenarios.schema import Scenario, load
+from memcoord.testbed.scenarios.workloads import REAL
 from memcoord.testbed.streams import length_of, lengths_of
 from memcoord.testbed.streams.seeds import seeds_of, varied
 from memcoord.testbed.watch.kept import Kept
@@ -141,6 +142,7 @@ def run_command(scenario: str | None, options: RunOptions) -> int:
 def executed(scenario: str | None, options: RunOptions) -> tuple[RunReport, list[Sample]]:
     """Run; the report, and the samples for a chart. Errors as above. From the main thread only."""
     what, size = at_scale(load(scenario, options.overrides), options.scale)
+    machine_start.check(what)
     names = list(options.policies) or list(what.policies)
     if len(names) > POLICIES_MAX:
         raise ConfigError("--policy", f"{len(names)} policies, at most {POLICIES_MAX}")
@@ -228,7 +230,7 @@ def _run_all(
     what, steps, begin_s, done = work.what, work.steps, time.monotonic(), Done()
     with Progress() as progress, Nurseries(run.path) as born:
         takes = f"{duration(work.takes_s)} on two quiet cores"
-        if any(isinstance(domain.workload, ProgramWorkload) for domain in what.domain):
+        if any(isinstance(domain.workload, REAL) for domain in what.domain):
             takes = "each as long as its programs take"
         progress.say(f"{what.name}: {len(steps)} runs, {takes}")
         if lacks := lacking():

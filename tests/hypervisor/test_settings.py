@@ -92,11 +92,13 @@ def test_what_both_have_in_common_arrives_unchanged() -> None:
     raw |= {"interval_ms": 70, "tmem_dedup": True, "tmem_compression": True, "backing": "4k"}
     raw["domain"][0] |= {"credit_areas": 3, "weight": 2.5, "priority": 4, "opt_out": True}
     raw["domain"][0] |= {"mechanism": "balloon", "options": {"merge": 1}}
+    raw["domain"][0]["failed_puts"] = "swap-outs"
     made = schema.to_hypervisor_config(schema.parse(raw), "greedy")
     for name in HostSettings.__struct_fields__:
         assert getattr(made, name) == raw.get(name, "")
     for name in DomainSettings.__struct_fields__:
-        assert getattr(made.domains[0], name) == raw["domain"][0][name]
+        plain = {"booked_only": False}  # which no scenario may set
+        assert getattr(made.domains[0], name) == (raw["domain"][0] | plain)[name]
 
 
 def test_a_written_configuration_is_read_back(tmp_path: Path) -> None:

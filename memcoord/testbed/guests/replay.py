@@ -35,7 +35,7 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``directory`` holds the hypervisor's sockets. ``number`` (1 and above) tells the domain's pages
     from those of every other. ``seed`` makes its stream. Without ``tmem`` the guest swaps to disk
     only. ``token`` lets it attach, once. After each of so many references in ``holds`` it waits at
-    a gate.
+    a gate. A virtual machine has between ``ram_min_frames`` and ``maxmem_frames``.
     """
 
     directory: str
@@ -48,6 +48,8 @@ class GuestConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tmem: bool = True
     token: str = ""
     holds: tuple[int, ...] = ()
+    maxmem_frames: int = 0
+    ram_min_frames: int = 0
 
     def encode(self) -> bytes:
         """As JSON, indented."""

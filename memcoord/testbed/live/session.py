@@ -28,7 +28,14 @@ from hypervisor.public.errors import MemcoordError
 from hypervisor.public.feed import FeedMessage, Latencies, Why
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.guests.replay import GuestConfig
-from memcoord.testbed.live import barrier, hypervisor, nurseries, program_start, verdicts
+from memcoord.testbed.live import (
+    barrier,
+    hypervisor,
+    machine_start,
+    nurseries,
+    program_start,
+    verdicts,
+)
 from memcoord.testbed.live.compiling import compile_first
 from memcoord.testbed.live.nurseries import Nurseries
 from memcoord.testbed.live.statistics_reader import BadStatistics, StatisticsReader
@@ -44,6 +51,7 @@ from memcoord.testbed.runs.load import LoadMeter, own_cpu
 from memcoord.testbed.runs.rundir import EVENTS, RunDir, check_socket_path
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Scenario, to_hypervisor_config
+from memcoord.testbed.scenarios.virtual_machines import MachineWorkload
 from memcoord.testbed.scenarios.workloads import files_of
 from memcoord.testbed.streams import domain_seed
 from memcoord.testbed.watch.frame import frame_of
@@ -209,6 +217,8 @@ class PolicyRun:
                 tmem=self._scenario.tmem != 0,
                 token=attach_token(secret, domain.spec.name),
                 holds=tuple(domain.holds),
+                maxmem_frames=domain.spec.maxmem.frames,
+                ram_min_frames=(domain.spec.ram_min or domain.spec.ram).frames,
             )
             self._folder(domain).mkdir(mode=0o700)
             (self._folder(domain) / TOLD).write_bytes(told.encode())
@@ -319,6 +329,10 @@ class PolicyRun:
                 group=group,
                 secret=str(self._run.path),
                 stack=self._stack,
+            )
+        elif isinstance(work, MachineWorkload):
+            domain.child = machine_start.start(
+                self._launcher, name, work, Path(config), group=group, secret=str(self._run.path)
             )
         else:
             rights = Rights(

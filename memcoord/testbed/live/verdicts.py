@@ -19,9 +19,8 @@ from memcoord.testbed.guests.gates import answer_of
 from memcoord.testbed.guests.replay import GuestResult
 from memcoord.testbed.report.results import CRASHED, DomainResult
 from memcoord.testbed.runs.launcher import OUTPUT_BYTES_MAX, Child
-from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Domain
-from memcoord.testbed.scenarios.workloads import title_of
+from memcoord.testbed.scenarios.workloads import REAL, title_of
 
 NOTICES_MAX = 3
 #: Events of the hypervisor (``hypervisor.loop``) that belong into the report.
@@ -50,7 +49,7 @@ class RunningDomain:
     @property
     def is_program(self) -> bool:
         """It runs a real program."""
-        return isinstance(self.spec.workload, ProgramWorkload)
+        return isinstance(self.spec.workload, REAL)
 
     @property
     def references(self) -> int:

@@ -123,7 +123,9 @@ class Actuator:
             why = "its guest does not let go of more memory"
         else:
             why = "its guest does not take the memory"
-        return Standing("partial", f"{why}; at {size / AREA_BYTES:g} areas of {AREA_BYTES >> 20} MiB")
+        return Standing(
+            "partial", f"{why}; at {size / AREA_BYTES:g} areas of {AREA_BYTES >> 20} MiB"
+        )
 
     def _led_to(self, now_s: float, wanted: int, seen: Observation) -> int:
         """At once upwards; downwards no faster than SHRINK_BYTES_S, from where the machine was."""

@@ -103,6 +103,10 @@ class Pilot:
                 self.refusals += failed.trouble is QmpTrouble.REFUSED
                 return
 
+    def reachable(self, target_bytes: int) -> int:
+        """The size nearest to a target that the machine can be asked for."""
+        return self._actuator.reachable(target_bytes)
+
     def standing(self, target_bytes: int) -> Standing:
         """Where the machine is on the way to ``target_bytes``."""
         return self._actuator.standing(self._clock(), target_bytes, self.seen)

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervisor.public.units import AREA_BYTES
-from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.sizes import Size
 
 if TYPE_CHECKING:
     from memcoord.testbed.scenarios.schema import Domain, Scenario
+from memcoord.testbed.scenarios.workloads import REAL
 
 Floats = NDArray[np.float64]
 
@@ -284,7 +284,7 @@ def alone(scenario: Scenario, name: str) -> Scenario:
     ram = Size(min(domain.ram_max or domain.maxmem, domain.maxmem, host_ram))
     if ram > domain.ram and not domain.opt_out:
         workload = domain.workload
-        if not isinstance(workload, ProgramWorkload):
+        if not isinstance(workload, REAL):
             resident = Size(workload.resident + ram - domain.ram)
             workload = msgspec.structs.replace(workload, resident=resident)
         domain = msgspec.structs.replace(domain, ram=ram, workload=workload)

@@ -16,10 +16,10 @@ from msgspec.structs import asdict, replace
 
 from hypervisor.public.errors import ConfigError
 from hypervisor.public.units import AREA_BYTES, FRAME_BYTES
-from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import Domain, Scenario, check
 from memcoord.testbed.scenarios.sizes import Size
 from memcoord.testbed.scenarios.workloads import (
+    REAL,
     BlockTraceWorkload,
     GraphWorkload,
     PageTraceWorkload,
@@ -34,7 +34,7 @@ COUNTS = ("users", "items", "ratings", "references")
 #: What makes a program longer in the same memory, the first that it has.
 ROUNDS = ("sweeps", "iterations", "repeat", "references", "every")
 #: Of a traced program, or a real one, which has the memory it has.
-TRACES = (PageTraceWorkload, BlockTraceWorkload, ProgramWorkload)
+TRACES = (PageTraceWorkload, BlockTraceWorkload, *REAL)
 
 
 def at_scale(scenario: Scenario, share: float | None) -> tuple[Scenario, str]:

@@ -33,13 +33,14 @@ from memcoord.testbed.runs import facts
 from memcoord.testbed.scenarios.overrides import apply
 from memcoord.testbed.scenarios.programs import MECHANISMS, ProgramWorkload
 from memcoord.testbed.scenarios.sizes import Size, decode_size
-from memcoord.testbed.scenarios.workloads import Workload
+from memcoord.testbed.scenarios.virtual_machines import BOOKED_BY, MachineWorkload
+from memcoord.testbed.scenarios.workloads import REAL, Workload
 
 DEFAULT = "main"
 #: Folders of shipped scenarios: ``unseen`` are those that no policy was tuned on.
 FOLDERS = ("smartmem", "unseen")
-#: Shipped scenarios of real programs: they can be run, but not simulated.
-OF_PROGRAMS = ("programs",)
+#: Shipped scenarios of real programs, also in virtual machines: they can be run, but not simulated.
+OF_PROGRAMS = ("programs", "vms", "vms-balloon", "vms-tmem")
 FILE_BYTES_MAX = 1 << 20
 SEEDS_MAX = 1000
 #: Files of a run directory are named after its processes.
@@ -246,25 +247,42 @@ def to_hypervisor_config(scenario: Scenario, policy: str) -> config.HypervisorCo
                 target_frames=domain.ram.frames,
                 tmem_min_pages=domain.tmem_min.frames,
                 tmem_max_pages=_pages(domain.tmem_max),
-                ram_min_frames=_pages(domain.ram_min),
-                ram_max_frames=_pages(domain.ram_max),
-                **common(domain, DomainSettings),
+                ram_min_frames=_pages(domain.ram_min if _is_resized(domain) else domain.ram),
+                ram_max_frames=_pages(domain.ram_max if _is_resized(domain) else domain.ram),
+                **common(domain, DomainSettings) | _machine_settings(domain),
             )
             for domain in scenario.domain
         ),
     )
 
 
+def _is_resized(domain: Domain) -> bool:
+    """False of a virtual machine that has the size it has."""
+    return not isinstance(domain.workload, MachineWorkload) or domain.workload.is_resized
+
+
+def _machine_settings(domain: Domain) -> dict[str, Any]:
+    """What a domain that is a virtual machine is set to beside what its scenario says."""
+    work = domain.workload
+    if not isinstance(work, MachineWorkload):
+        return {}
+    proxy = domain.failed_puts if work.swap == "tmem" else "swap-outs"
+    return {"booked_only": True, "failed_puts": proxy, "credit_areas": 0}
+
+
 def _check_domain(key: str, domain: Domain) -> None:
     _wants(domain.name not in RESERVED_NAMES, f"{key}.name", f"{domain.name!r} is taken")
     ram, work = domain.ram, domain.workload
+    why = 'goes with a workload of kind "qemu", where it is set by itself'
+    _wants(not domain.booked_only, f"{key}.booked_only", why)
     if isinstance(work, ProgramWorkload):
         _check_program(key, domain, work)
+    elif isinstance(work, MachineWorkload):
+        _check_machine(key, domain, work)
     else:
         why = f"must be above 0 and fit into ram, {ram.frames} pages"
         _wants(0 < work.resident <= ram, f"{key}.workload.resident", why)
-    for name, holds, why in work.wishes():
-        _wants(holds, f"{key}.workload.{name}", why)
+    _check_wishes(f"{key}.workload", work)
     if domain.ram_min is not None:
         _wants(0 < domain.ram_min <= ram, f"{key}.ram_min", "must be above 0, at most ram")
     if domain.ram_max is not None:
@@ -279,6 +297,22 @@ def _check_program(key: str, domain: Domain, work: ProgramWorkload) -> None:
     _wants(not domain.crash_at or work.total > 0, f"{key}.crash_at", why)
 
 
+def _check_machine(key: str, domain: Domain, work: MachineWorkload) -> None:
+    why = f"a virtual machine's memory is booked by {' or '.join(BOOKED_BY)}"
+    _wants(domain.mechanism in BOOKED_BY, f"{key}.mechanism", why)
+    why = "needs workload.total, how much work the command does"
+    _wants(not domain.crash_at or work.total > 0, f"{key}.crash_at", why)
+    _check_wishes(f"{key}.workload", work)
+    sizes = (domain.ram, domain.ram_min or domain.ram, domain.maxmem)
+    for name, holds, why in work.sizes_fit(*map(int, sizes)):
+        _wants(holds, f"{key}.{name}", why)
+
+
+def _check_wishes(key: str, work: Workload) -> None:
+    for name, holds, why in work.wishes():
+        _wants(holds, f"{key}.{name}", why)
+
+
 def _check_start(key: str, domain: Domain, before: Sequence[Domain]) -> None:
     when = domain.start_when
     if when is None:
@@ -288,7 +322,7 @@ def _check_start(key: str, domain: Domain, before: Sequence[Domain]) -> None:
     _wants(bool(found), f"{key}.domain", f"no domain {when.domain!r} stands before it")
     _wants(domain.start_after_s == 0, key, "excludes start_after_s")
     work = found[0].workload
-    is_known = not isinstance(work, ProgramWorkload) or work.total or when.done in (0, 1)
+    is_known = not isinstance(work, REAL) or work.total or when.done in (0, 1)
     why = f"{when.domain!r} does not say how much work it does: workload.total"
     _wants(bool(is_known), f"{key}.done", why)
 
@@ -297,7 +331,7 @@ def check_simulable(scenario: Scenario) -> None:
     """ConfigError when a domain of it runs a program, which no simulation can."""
     for index, domain in enumerate(scenario.domain):
         why = "a real program cannot be simulated: memcoord run"
-        is_program = isinstance(domain.workload, ProgramWorkload)
+        is_program = isinstance(domain.workload, REAL)
         _wants(not is_program, f"domain[{index}].workload.kind", why)
 
 

@@ -25,6 +25,7 @@ from memcoord.testbed.scenarios.trace_files import (
     TraceForm,
     check_file,
 )
+from memcoord.testbed.scenarios.virtual_machines import MachineWorkload
 
 PAGES_MAX = 1 << 22
 REFERENCES_MAX = 1 << 32
@@ -249,7 +250,9 @@ class QuietWorkload(msgspec.Struct, **_STRICT, tag="quiet"):
 _Traces = PageTraceWorkload | BlockTraceWorkload | DemandSeriesWorkload
 _Programs = UsememWorkload | GraphWorkload | AnalyticsWorkload | LoopWorkload
 _Streams = _Traces | _Programs | JunkWorkload | BurstsWorkload | QuietWorkload
-Workload = _Streams | ProgramWorkload
+Workload = _Streams | ProgramWorkload | MachineWorkload
+#: Kinds that run a real program: they take the time they take, and cannot be simulated.
+REAL = (ProgramWorkload, MachineWorkload)
 
 
 def title_of(workload: Workload) -> str:
@@ -260,6 +263,8 @@ def title_of(workload: Workload) -> str:
         return Path(workload.file).name
     if isinstance(workload, ProgramWorkload):
         return Path(workload.argv[0].removeprefix(OURS)).name
+    if isinstance(workload, MachineWorkload):
+        return Path(workload.run[0]).name
     return str(workload.__struct_config__.tag)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from hypervisor.public.errors import ConfigError
 from memcoord.testbed.scenarios import workloads
-from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.streams.block_trace import block_trace
 from memcoord.testbed.streams.demand import bursts, demand_series
 from memcoord.testbed.streams.page_trace import page_trace
@@ -56,7 +55,7 @@ def length_of(workload: workloads.Workload, seed: int) -> int:
 
     Of a real program its units of work, 0 when it does not say how many it does.
     """
-    if isinstance(workload, ProgramWorkload):
+    if isinstance(workload, workloads.REAL):
         return workload.total
     return len(stream_of(workload, seed))
 

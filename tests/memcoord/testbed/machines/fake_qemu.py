@@ -148,12 +148,16 @@ class FakeQemu:
         return self.plugged[number]
 
     def _nearer(self, size: int, target: int) -> int:
-        return max(target, size - self.step_bytes) if target < size else min(
-            target, size + self.step_bytes
+        return (
+            max(target, size - self.step_bytes)
+            if target < size
+            else min(target, size + self.step_bytes)
         )
 
 
-async def send(writer: asyncio.StreamWriter, request: dict[str, Any], reply: dict[str, Any]) -> None:
+async def send(
+    writer: asyncio.StreamWriter, request: dict[str, Any], reply: dict[str, Any]
+) -> None:
     writer.write(json.dumps(reply | {"id": request.get("id")}).encode() + b"\r\n")
     await writer.drain()
 

@@ -91,7 +91,10 @@ def test_virtio_mem_splits_what_is_above_the_base_over_its_nodes() -> None:
     assert actuator.most_bytes == BASE + 384 * MIB
     nothing = at(0, BASE, 0, 0)
     assert settled(actuator, BASE, nothing) == [Plug(0, 0), Plug(1, 0)]
-    assert actuator.orders(20.0, BASE + 100 * MIB, nothing) == [Plug(0, 50 * MIB), Plug(1, 50 * MIB)]
+    assert actuator.orders(20.0, BASE + 100 * MIB, nothing) == [
+        Plug(0, 50 * MIB),
+        Plug(1, 50 * MIB),
+    ]
     for extra in range(2, 386, 2):
         actuator.forget()
         orders = actuator.orders(21.0 + extra, BASE + extra * MIB, nothing)

@@ -10,7 +10,7 @@ from typing import Any
 
 import fake_qemu
 import pytest
-from fake_qemu import MIB, Fault, FakeQemu
+from fake_qemu import MIB, FakeQemu, Fault
 
 from memcoord.testbed.machines.qmp import EVENTS_MAX, Monitor, QmpFailed, QmpTrouble
 
@@ -101,7 +101,8 @@ def test_a_broken_connection_is_told_apart_and_made_anew(
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, -1, 1.5, "12", [], {}, {"actual": "x"}, {"actual": -5}, {"actual": 1 << 64}]
+    "value",
+    [None, True, -1, 1.5, "12", [], {}, {"actual": "x"}, {"actual": -5}, {"actual": 1 << 64}],
 )
 def test_an_answer_of_the_wrong_type_or_size_is_nonsense(tmp_path: Path, value: Any) -> None:
     async def work() -> None:
