@@ -16,6 +16,9 @@
  *          memory       MC_BLOCKS_WINDOW frames (the staging) for a connection with a device
  *          requests     one at a time from each connection, answered in order; those that
  *                       follow wait in the socket. Reads and writes up to MC_NBD_BYTES
+ *        A write that fails leaves each of its blocks written or unreadable (blocks.h, LOST), never
+ *        as it was; but where a block of which it covers a part cannot be read, the window that
+ *        has it is left as it was.
  *        Nothing is kept back in the server: a write that was answered is in tmem or handed to
  *        the file, so flush and FUA have nothing to do, and every connection sees what
  *        another one wrote.
@@ -44,7 +47,6 @@ struct mc_nbd_options {
     const uint32_t *stagings;   /* connections + 1 runs of MC_BLOCKS_WINDOW frames, read at start */
     char name[MC_NBD_NAME_BYTES];   /* of the export; the empty name means it too */
     uint64_t greeting_ns;       /* MC_NBD_GREETING_NS */
-    uint64_t spin_ns;           /* looked for the next request before sleeping; 0: not at all */
 };
 
 struct mc_nbd_statistics {

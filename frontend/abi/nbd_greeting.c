@@ -62,6 +62,7 @@ static int begin_requests(struct mc_nbd *nbd, struct mc_nbd_connection *connecti
     connection->staging = nbd->stagings[--nbd->staging_count];
     connection->phase = MC_NBD_REQUEST;
     connection->deadline_ns = 0;
+    nbd->greeting--;
     return 1;
 }
 

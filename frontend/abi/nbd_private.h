@@ -29,6 +29,7 @@ struct mc_nbd_request {
     uint64_t at, end;           /* bytes of the device that are still to be done */
     uint32_t error;             /* the first, for the reply */
     int is_begun;               /* a part of the answer has been sent */
+    int is_refused;
 };
 
 struct mc_nbd_connection {
@@ -55,6 +56,7 @@ struct mc_nbd {
     int epoll_fd, stop_fd;
     uint64_t accept_at_ns;      /* 0: it accepts; else it does again then */
     uint32_t slots;
+    uint32_t greeting;          /* connections that negotiate */
     struct mc_nbd_connection *connections;
     uint32_t staging_count;     /* that no connection has */
     uint32_t stagings[MC_NBD_CONNECTIONS_MAX + 1];

@@ -220,7 +220,7 @@ static enum mc_nbd_step step_payload(struct mc_nbd *nbd, struct mc_nbd_connectio
     if (connection->have < bytes)
         return MC_NBD_WENT_ON;
     connection->have = 0;
-    if (request->error == 0)    /* else the bytes are only taken out of the way */
+    if (!request->is_refused && request->error != ESHUTDOWN)
         fail(connection, write_window(nbd, connection, count, bytes));
     request->at += bytes;
     if (request->at == request->end)
@@ -296,7 +296,8 @@ static enum mc_nbd_step step_request(struct mc_nbd *nbd, struct mc_nbd_connectio
         return MC_NBD_ENDS;
     request->error = refusal(nbd, request, offset, bytes);
     connection->have = 0;
-    if (request->error) {       /* the bytes of such a write have to go somewhere all the same */
+    if (request->error) {       /* the bytes of such a write are taken out of the way */
+        request->is_refused = 1;
         request->at = 0;
         request->end = bytes;
     }

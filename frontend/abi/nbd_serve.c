@@ -1,10 +1,12 @@
 /* nbd_serve.c: the thread that serves all connections of a device. See nbd.h.
  *
  *   1. wait in epoll: for the next client, a request, room for an answer, the stop.
- *   2. give a connection that has something a turn: steps until it waits, MC_NBD_TURN_STEPS at
- *      most.
- *   3. after a turn, look for its client's next request for spin_ns before step 1.
- *   4. close those whose negotiation took too long.
+ *   2. give a connection that has something a turn: steps until it waits or has answered a request,
+ *      MC_NBD_TURN_STEPS at most.
+ *   3. close those whose negotiation took too long.
+ *
+ * The thread sleeps as soon as there is nothing to do. Looking for the next request without
+ * sleeping would take a CPU from the client, which has to run before it can ask.
  */
 #include "nbd_private.h"
 
@@ -40,6 +42,7 @@ static void connection_close(struct mc_nbd *nbd, struct mc_nbd_connection *conne
         nbd->stagings[nbd->staging_count++] = (uint32_t)connection->staging;
     MC_CHECK(nbd->staging_count <= nbd->options.connections, "%u stagings are free",
              nbd->staging_count);
+    nbd->greeting -= connection->deadline_ns != 0;
     mc_nbd_count(&nbd->counted.broken_off, connection->is_faulty != 0);
     mc_nbd_count(&nbd->counted.connections, (uint64_t)-1);
     connection->fd = -1;
@@ -63,41 +66,32 @@ static uint32_t connection_events(const struct mc_nbd_connection *connection)
         ? EPOLLOUT : EPOLLIN;
 }
 
-/* WAITS, or WENT_ON when its turn is over and it could go on; it is closed when it ended. */
-static enum mc_nbd_step connection_turn(struct mc_nbd *nbd, uint32_t number)
+static int connection_is_done(const struct mc_nbd_connection *connection)
+{
+    return connection->phase == MC_NBD_REQUEST && connection->have == 0 &&
+           connection->parts_at == connection->parts_count && !connection->is_ending;
+}
+
+static void connection_turn(struct mc_nbd *nbd, uint32_t number)
 {
     struct mc_nbd_connection *connection = &nbd->connections[number];
     enum mc_nbd_step step = MC_NBD_WENT_ON;
-    for (int i = 0; i < MC_NBD_TURN_STEPS && step == MC_NBD_WENT_ON; i++)
+    for (int i = 0; i < MC_NBD_TURN_STEPS && step == MC_NBD_WENT_ON; i++) {
         step = connection_step(nbd, connection);
+        if (connection_is_done(connection))
+            break;      /* epoll will tell of another request, and of other connections */
+    }
     if (step == MC_NBD_ENDS) {
         connection_close(nbd, connection);
-        return step;
+        return;
     }
     uint32_t events = connection_events(connection);
     if (events != connection->events &&
         watch(nbd, connection->fd, events, number, EPOLL_CTL_MOD) < 0) {
         connection_close(nbd, connection);
-        return MC_NBD_ENDS;
+        return;
     }
     connection->events = events;
-    return step;
-}
-
-/* Turns as long as the client asks within spin_ns of its last answer, while nobody else could be
- * waiting: another connection's bytes are looked for after each request. */
-static void connection_serve(struct mc_nbd *nbd, uint32_t number)
-{
-    const struct mc_nbd_connection *connection = &nbd->connections[number];
-    if (connection_turn(nbd, number) != MC_NBD_WAITS || nbd->options.spin_ns == 0)
-        return;
-    uint64_t until_ns = mc_clock_ns() + nbd->options.spin_ns;
-    uint32_t have = connection->have;
-    while (connection->phase == MC_NBD_REQUEST && mc_clock_ns() < until_ns) {
-        mc_cpu_relax();
-        if (connection_turn(nbd, number) != MC_NBD_WAITS || connection->have != have)
-            return;
-    }
 }
 
 static void connection_open(struct mc_nbd *nbd, int fd)
@@ -114,6 +108,7 @@ static void connection_open(struct mc_nbd *nbd, int fd)
     *connection = (struct mc_nbd_connection){
         .fd = fd, .events = EPOLLOUT, .staging = -1,
         .deadline_ns = mc_clock_ns() + nbd->options.greeting_ns};
+    nbd->greeting++;
     mc_nbd_count(&nbd->counted.accepted, 1);
     mc_nbd_count(&nbd->counted.connections, 1);
     mc_nbd_greet(connection);
@@ -138,7 +133,10 @@ static void accept_some(struct mc_nbd *nbd)
 /* Do what is due; how many milliseconds until the next thing is, or -1. */
 static int look_at_clock(struct mc_nbd *nbd)
 {
-    uint64_t now_ns = mc_clock_ns(), next_ns = UINT64_MAX;
+    uint64_t now_ns, next_ns = UINT64_MAX;
+    if (nbd->greeting == 0 && nbd->accept_at_ns == 0)
+        return -1;
+    now_ns = mc_clock_ns();
     if (nbd->accept_at_ns && nbd->accept_at_ns <= now_ns) {
         nbd->accept_at_ns = 0;
         watch(nbd, nbd->options.listen_fd, EPOLLIN, ABOUT_LISTENER, EPOLL_CTL_MOD);
@@ -170,7 +168,7 @@ static void *nbd_main(void *context)
             if (about == ABOUT_LISTENER)
                 accept_some(nbd);
             else if (nbd->connections[about].fd >= 0)
-                connection_serve(nbd, about);
+                connection_turn(nbd, about);
         }
     }
 }

@@ -115,7 +115,7 @@ class BlockDevice:
         stagings = ffi.new("uint32_t[]", self._stagings)
         options.stagings = stagings
         options.name = self._domain.name.encode()[: lib.MC_NBD_NAME_BYTES - 1]
-        options.greeting_ns, options.spin_ns = greeting_ns, 0
+        options.greeting_ns = greeting_ns
         out = ffi.new("struct mc_nbd **")
         status = lib.mc_nbd_start(out, options)
         if status < 0:

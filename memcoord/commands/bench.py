@@ -31,6 +31,7 @@ from memcoord.benchmarks.malloc import bench as malloc
 from memcoord.benchmarks.malloc import views as malloc_views
 from memcoord.benchmarks.mechanisms import bench as mechanisms
 from memcoord.benchmarks.mechanisms import views as mechanism_views
+from memcoord.benchmarks.nbd import bench as nbd
 from memcoord.benchmarks.paging import bench as paging
 from memcoord.benchmarks.programs import bench as programs
 from memcoord.benchmarks.programs import catalogue
@@ -53,6 +54,7 @@ ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigur
     ),
     "malloc": (malloc.PLAN, malloc.MallocBench, malloc_views.tables, malloc_views.figure),
     "mechanisms": (mechanisms.PLAN, mechanisms.MechanismsBench, mechanism_views.tables, None),
+    "nbd": (nbd.PLAN, nbd.NbdBench, None, None),
     "programs": (programs.PLAN, programs.ProgramsBench, programs_views.tables, None),
     "ring": (ring.PLAN, ring.RingBench, None, None),
     "tmem": (tmem.PLAN, tmem.TmemBench, None, None),
