@@ -68,6 +68,7 @@ class NbdClient:
         self.socket.settimeout(TIMEOUT_S)
         self.structured = False
         self.size = self.flags = self._handle = 0
+        self._reads: set[int] = set()
         try:
             self.socket.connect(str(path))
             greeting = self.receive(18)
@@ -131,13 +132,15 @@ class NbdClient:
     ) -> int:
         """Send a request; its handle."""
         self._handle += 1
+        if command == Command.READ:
+            self._reads.add(self._handle)
         head = struct.pack(">IHHQQI", REQUEST_MAGIC, flags, command, self._handle, offset, count)
         self.socket.sendall(head + data)
         return self._handle
 
     def answer(self, handle: int, count: int = 0) -> bytes:
         """The ``count`` bytes of the answer to ``handle``; NbdError when it is an error."""
-        if self.structured and count:
+        if self.structured and handle in self._reads:
             return self._chunks(handle, count)
         magic, error, of = struct.unpack(">IIQ", self.receive(16))
         if (magic, of) != (SIMPLE_MAGIC, handle):

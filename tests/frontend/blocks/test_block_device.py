@@ -246,8 +246,9 @@ def test_a_late_read_writes_no_frame_that_another_request_uses(
     client.write(0, content(1, 64))
     guest.timeout_ns = 50_000_000
     hypervisor.ill = "mute"
-    with pytest.raises(NbdError):
-        client.read(0, 64 * BLOCK)
+    for _ in range(2):  # the second one does not ask
+        with pytest.raises(NbdError):
+            client.read(0, 64 * BLOCK)
     guest.timeout_ns = lib.MC_CALL_TIMEOUT_NS
     data = content(2, 64)
     handle = client.request(1, 100 * BLOCK, len(data), data[: 60 * BLOCK])
