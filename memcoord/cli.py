@@ -15,6 +15,7 @@ from hypervisor.public.errors import ConfigError
 from memcoord.commands import columns, completing, run_dir_of, show
 from memcoord.commands.control import add_verbs
 from memcoord.commands.metrics_verb import metrics
+from memcoord.commands.nbd_verb import nbd
 from memcoord.commands.options import (
     CachePages,
     Curve,
@@ -443,6 +444,7 @@ def why(
     show(as_json, *why_command(vm, run_dir, each=each, width=columns(pipe=UNBROKEN)))
 
 
+app.command()(nbd)
 app.command()(web)
 add_verbs(app)
 add_result_verbs(app, trace_app)

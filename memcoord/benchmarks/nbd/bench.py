@@ -4,9 +4,9 @@ Owns: the rows, their order within a round, the targets.
 One compiled client asks every server, one request at a time, at random places of a device of
 64 MiB; only the server differs. Ours are two devices of one domain of a real hypervisor: all blocks
 of the one are in tmem, whose pool the hypervisor serves over the ring; tmem refuses every block
-of the other, so that its file has them. Nothing is pinned to a CPU: a guest's QEMU, this server and
-the hypervisor find their places as everybody does. Rows ending in ``_rested`` begin after a pause
-in which every process sleeps. Before the first round every byte of our devices is read and compared.
+of the other, so that its file has them. Nothing is pinned to a CPU: a guest's QEMU, this server
+and the hypervisor find their places as everybody does. Rows ending in ``_rested`` begin after a
+pause in which every process sleeps. Before the first round every byte of our devices is compared.
 """
 
 from __future__ import annotations
