@@ -203,9 +203,7 @@ def test_a_server_that_is_killed_leaves_no_file_no_page_and_no_domain(
         with pytest.raises((EOFError, ConnectionError)):
             client.read(0, BLOCK)
         assert not (short_path / "disk.file").exists()
-        wait_until(
-            lambda: [domain["name"] for domain in hypervisor.control("list")] == ["other"]
-        )
+        wait_until(lambda: [domain["name"] for domain in hypervisor.control("list")] == ["other"])
         assert second.read(0, BLOCK) == b"b" * BLOCK
     again = serve(*words)  # in the place of its socket
     with again.connect() as client:
