@@ -11,6 +11,7 @@
 
 #define SPIN_NS 20000       /* about one wake-up of another CPU, MC_SPIN_MAX_NS */
 #define SLEEP_NS 100000000  /* between two looks whether the hypervisor lives */
+#define LOCK_LOOK_NS 20000000   /* between two looks at a lock that others have */
 
 _Static_assert(MCP_RUN_PAGES == MC_RING_SLOTS, "a run is one filling of the ring");
 
@@ -65,13 +66,25 @@ static void pop(struct mcp_member *member, struct mc_front *front, struct mc_rec
         mcp_die("the tmem ring is broken:", got);
 }
 
+/* Whoever is woken for the lock and killed before it has it wakes nobody else, when a third has
+ * taken it meanwhile without a wait: the lock is free then and all sleep. So they look again. */
+static int lock_in_time(pthread_mutex_t *lock)
+{
+    uint64_t end_ns = mcp_now_ns() + MCP_CALL_NS;
+    for (;;) {
+        uint64_t look_ns = mcp_now_ns() + LOCK_LOOK_NS;
+        struct timespec look = {.tv_sec = (time_t)(look_ns / 1000000000ull),
+                                .tv_nsec = (long)(look_ns % 1000000000ull)};
+        int status = pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &look);
+        if (status != ETIMEDOUT || look_ns > end_ns)
+            return status;
+    }
+}
+
 void mcp_tmem_lock(struct mcp_member *member)
 {
     struct mcp_family *family = member->family;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    now.tv_sec += (time_t)(MCP_CALL_NS / 1000000000ull);
-    int status = pthread_mutex_clocklock(&family->lock, CLOCK_MONOTONIC, &now);
+    int status = lock_in_time(&family->lock);
     family->front.ring = member->ring;
     if (status == EOWNERDEAD) {
         /* What a dead holder had pushed, and perhaps not published, is published and answered. */

@@ -42,8 +42,8 @@ MEMORY_BYTES = 1536 << 20
 #: The domain is looked at so long after the build, and again after ``clean``: HyperAlloc's period
 #: and a half at least.
 HOLD_S, HOLD_QUICK_S = 12.0, 7.5
-#: A build may take so long, at full scale; a small one at least a tenth of it.
-BUILD_S, SMALLEST = 1800.0, 0.1
+#: A build may take so long, at full scale; a small one a quarter of it: machines are busy.
+BUILD_S, SMALLEST = 3600.0, 0.25
 BOOT_BYTES = 64 << 20
 SPARE_BYTES = 64 << 20
 #: What a build's process may take beside the build: it attaches, cleans and holds.
