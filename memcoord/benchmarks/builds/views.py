@@ -19,6 +19,7 @@ FOOTPRINT = {
     "build GiB x min": ("build_gib_min", 2),
     "over use": ("over_use", 3),
     "mean GiB": ("mean_gib", 3),
+    "charged GiB": ("charged_mean_gib", 3),
     "peak GiB": ("peak_gib", 2),
     "with delay, clean GiB x min": ("total_gib_min", 2),
     "after delay GiB": ("after_delay_gib", 3),
@@ -33,6 +34,7 @@ COST = {
     "bystander us": ("bystander_wall_us", 0),
     "p99": ("bystander_p99_us", 0),
 }
+OUT = ("zero_pages_out", "tmem_pages_out", "disk_pages_out")
 OF_COST = ("wall_s", "cpu_s", "bystander_cpu_us", "bystander_wall_us")
 
 
@@ -65,7 +67,7 @@ def lines(found: Found) -> list[str]:
     loads = [cell["load_before_1m"] for cell in found["cells"]]
     if loads:
         said.append(f"Load before the builds: {min(loads)} to {max(loads)}, their own in it.")
-    short = [cell for cell in found["cells"] if cell["pager"].get("faults")]
+    short = [cell for cell in found["cells"] if any(cell["pager"].get(key) for key in OUT)]
     if short:
         said.append(f"{len(short)} builds were short of memory for a time.")
     return [*said, *found["errors"], *filter(None, [found["cut_short"]])]
@@ -77,7 +79,7 @@ def figure(found: Found) -> Figure:
     for number, (name, series) in enumerate(found["series"].items()):
         if number == 0:
             points = list(zip(series["s"], series["guest"], strict=True))
-            drawn.append(Line("in use", points, 6, is_dashed=True, has_marks=False))
+            drawn.append(Line("in use", points, 7, is_dashed=True, has_marks=False))
         points = list(zip(series["s"], series["resident"], strict=True))
         drawn.append(Line(name, points, number, has_marks=False))
     return Figure(drawn, Axis("time, s"), Axis("memory held, GiB", end=None))
@@ -127,4 +129,4 @@ def _least(found: Found) -> list[str]:
     rows = list(found["rows"].values())
     means = [sum(row[key]["value"] for row in rows) / len(rows) for key in keys] if rows else []
     time, mean, peak = [f"{value:.2f}" for value in means] or [MISSING] * len(keys)
-    return [LEAST, time, "1", mean, peak, *[MISSING] * (len(FOOTPRINT) - 4)]
+    return [LEAST, time, "1", mean, MISSING, peak, *[MISSING] * (len(FOOTPRINT) - 5)]
