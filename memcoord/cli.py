@@ -75,10 +75,9 @@ Scale = Annotated[
 
 
 def _scale_of(text: str) -> float:
-    """A part of the full size, or the word for one."""
-    from memcoord.benchmarks.smartmem.situations import SMALL
+    from memcoord.commands.bench import scale_of
 
-    return SMALL if text == "small" else float(text)
+    return scale_of(text)
 
 
 BenchScale = Annotated[

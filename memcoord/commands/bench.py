@@ -141,6 +141,13 @@ def bench_of(
     return RoundsBench(made_of, start, own_tables, own_figure, rounds)
 
 
+def scale_of(text: str) -> float:
+    """A part of the full size, as a number or as ``small``; ValueError when it is neither."""
+    from memcoord.benchmarks.smartmem.situations import SMALL
+
+    return SMALL if text == "small" else float(text)
+
+
 def _agreement(rounds: int | None, options: dict[str, Any]) -> Bench:
     """The bench of both worlds; a round of it has a seed of its own."""
     from memcoord.benchmarks.agreement.bench import AgreementBench, AgreementOptions

@@ -56,6 +56,16 @@ def _probe(name: str, quick_s: float, full_s: float) -> Source:
     return Source((*command, "--quick"), command, quick_s, full_s)
 
 
+def _smartmem_programs(quick_s: float, full_s: float) -> Source:
+    """Real programs, at the small scale: the full size takes a day."""
+    command = ("-m", "memcoord", "bench", "smartmem", "--json", "--world", "programs")
+    command += ("--scale", "small")
+    papers = [word for name in ("S1", "S2", "S3", "usemem") for word in ("--scenario", name)]
+    full = (*command, *papers, "--policy", "static-alloc", "--policy", "smart-alloc:P=0.25")
+    full += ("--policy", "smart-alloc:P=2", "--policy", "smart-alloc:P=6", "--policy", "fallow")
+    return Source((*command, "--quick"), full, quick_s, full_s)
+
+
 #: In the order in which they run: what many claims need, and what is short, comes first.
 SOURCES: dict[str, Source] = {
     "host": _probe("host", 1, 1),
@@ -64,6 +74,7 @@ SOURCES: dict[str, Source] = {
     "detection": _probe("detection", 25, 60),
     "grant": _bench("grant", ("--rounds", "5"), 90, 200),
     "smartmem": _bench("smartmem", ("--quick",), 60, 300),
+    "smartmem-programs": _smartmem_programs(165, 3600),
     "mechanisms": _bench("mechanisms", ("--rounds", "1"), 120, 600),
     "kit": _probe("kit", 60, 60),
     "build": _bench("build", ("--quick",), 170, 9000),

@@ -60,7 +60,7 @@ WHERE_OF_BOTH, PROGRAMS = "both", "programs"
 #: Policies that move RAM, of which the second is ours; beside those of tmem, in ``programs``.
 RAM_POLICIES = ("ram-max-min", verdict.OURS)
 #: --quick with real programs: the direction, at the small scale.
-SEEDS_PROGRAMS_QUICK, INTERVALS_QUICK = 1, 40
+SEEDS_PROGRAMS_QUICK, INTERVALS_QUICK = 1, 30
 POLICIES_QUICK = (BASELINE, "static-alloc", "smart-alloc:P=2", verdict.OURS)
 
 

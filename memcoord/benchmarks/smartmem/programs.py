@@ -13,7 +13,7 @@ from typing import Any
 
 from memcoord.benchmarks.smartmem.clients import clients, latencies
 from memcoord.benchmarks.sweep.cell import Cell, Result, plain, policy_of, scenario_of
-from memcoord.benchmarks.sweep.worlds import Seen, figures_of, read_series, real_run
+from memcoord.benchmarks.sweep.worlds import RunFailed, Seen, figures_of, read_series, real_run
 from memcoord.testbed.guests.program import STDOUT
 from memcoord.testbed.report.results import DONE
 from memcoord.testbed.report.series import FILE
@@ -26,13 +26,19 @@ LATENCIES = ("p50", "p99", "p999", "max", "requests")
 
 
 def run_cell(cell: Cell) -> Result:
-    """Run ``cell`` with real processes; as ``sweep.cell.run_cell``, and more."""
+    """Run ``cell`` with real processes; as ``sweep.cell.run_cell``, and more.
+
+    RunFailed when a program did not do its work: such a run is not kept.
+    """
     scenario = scenario_of(cell)
     with (
         policy_of(cell) as policy,
         real_run(scenario, policy, RUN_S_MAX, clients) as (report, run_dir, asking),
     ):
         result, seen = report.policies[0], read_series(run_dir / FILE)
+        for each in result.domains:
+            if each.state != DONE:
+                raise RunFailed(f"{each.domain} {each.state}: {each.reason}")
         found = plain(result, figures_of(seen, report.tmem_capacity_pages))
         for domain in found["domains"]:
             domain["checksum"] = _said(run_dir, domain["domain"])

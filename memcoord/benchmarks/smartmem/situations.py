@@ -109,7 +109,7 @@ def _usemems(scale: float, rounds: int, data: str) -> tuple[float, list[dict[str
 def _servers(scale: float, rounds: int, data: str) -> tuple[float, list[dict[str, Any]]]:
     requests = round(REQUESTS_A_ROUND * scale) * rounds
     words = server_words(round(scale * 1024), requests)
-    served = scale, _work(words, "thousand requests", requests // 1000)
+    served = scale, _work(words, "hundred requests", requests // 100)
     first = _domain(1, scale / 2, _graph(scale, rounds, data))
     return scale, [first, _domain(2, scale, _analytics(scale, rounds, 1)),
                    _domain(3, scale / 2, served, LATE)]  # fmt: skip

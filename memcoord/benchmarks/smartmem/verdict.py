@@ -70,7 +70,7 @@ def _claimed(found: Found, world: str) -> list[str]:
     if not tops:
         return []
     value, where = max(tops)
-    verdict = "reached" if value >= CLAIMED_PERCENT else "not reached"
+    verdict = "reached" if round(value) >= CLAIMED_PERCENT else "not reached"
     return [f"Up to {CLAIMED_PERCENT} %, {world}: {verdict}: {value:+.0f} % for {where}", *told]
 
 

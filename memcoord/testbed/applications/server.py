@@ -5,7 +5,7 @@
 Owns: the protocol. It makes rows of ROW_BYTES until they take MIB, then listens. A client sends the
 number of a row as 8 bytes, little endian, and gets 8 bytes back: a checksum of that row, which
 depends on the number alone, so a client sees a wrong byte. After so many REQUESTS it ends; each
-thousand is a unit of work, reported as other programs do.
+hundred is a unit of work, reported as other programs do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 ROW_BYTES = 4000
-UNIT_REQUESTS = 1000
+UNIT_REQUESTS = 100
 MIB = 1 << 20
 NUMBER = struct.Struct("<Q")
 ACCEPT_S = 120.0
