@@ -58,8 +58,8 @@ def _probe(name: str, quick_s: float, full_s: float) -> Source:
 
 def _smartmem_programs(quick_s: float, full_s: float) -> Source:
     """Real programs, at the small scale: the full size takes a day."""
-    command = ("-m", "memcoord", "bench", "smartmem", "--json", "--world", "programs")
-    command += ("--scale", "small")
+    command: tuple[str, ...] = ("-m", "memcoord", "bench", "smartmem", "--json")
+    command += ("--world", "programs", "--scale", "small")
     papers = [word for name in ("S1", "S2", "S3", "usemem") for word in ("--scenario", name)]
     full = (*command, *papers, "--policy", "static-alloc", "--policy", "smart-alloc:P=0.25")
     full += ("--policy", "smart-alloc:P=2", "--policy", "smart-alloc:P=6", "--policy", "fallow")
