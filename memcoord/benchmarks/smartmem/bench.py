@@ -123,6 +123,9 @@ class SmartmemPlan:
             if name not in situations.MADE:
                 known = ", ".join(situations.MADE)
                 raise ConfigError("--scenario", f"{name!r} has no real programs: {known} have")
+            if name not in situations.found():
+                needed = situations.NEEDS[name]
+                raise ConfigError("--scenario", f"{name!r} needs {needed}, which is not here")
         if options.data and not Path(options.data).is_file():
             raise ConfigError("--data", f"no file {options.data!r}")
         if options.scale is not None and not 0 < options.scale <= situations.FULL:
@@ -137,7 +140,7 @@ class SmartmemPlan:
         return cls(
             seeds,
             policies,
-            options.scenarios or tuple(verdict.PAPERS if options.quick else situations.MADE),
+            options.scenarios or tuple(verdict.PAPERS if options.quick else situations.found()),
             {PROGRAMS: []},
         )
 

@@ -22,15 +22,35 @@ if TYPE_CHECKING:
 
 SERVER = "memcoord.testbed.applications.server"
 CLIENT = "memcoord.testbed.applications.client"
+REDIS = "redis-server"
+SOCKET = "served"
 #: What a server is asked for in a second.
 A_SECOND = 400
 #: After its server has ended, a client says what it saw within this time.
 END_S = 10.0
+#: Told to its client by the environment of a server that is told nothing of it.
+ROWS_VARIABLE, REQUESTS_VARIABLE = "SERVED_MIB", "SERVED_REQUESTS"
 
 
-def server_words(mib: int, requests: int) -> list[str]:
-    """The program of a server, as a workload names it."""
-    return ["python3", "-P", "-m", SERVER, "served", str(mib), str(requests)]
+def sqlite_work(mib: int, requests: int) -> dict[str, Any]:
+    """The server of ours as a workload: its unit of work is a hundred requests."""
+    words = ["python3", "-P", "-m", SERVER, SOCKET, str(mib), str(requests)]
+    asked = {ROWS_VARIABLE: str(mib), REQUESTS_VARIABLE: str(requests)}
+    return {"argv": words, "work": "hundred requests", "total": requests // 100, "env": asked}
+
+
+def redis_work(mib: int, requests: int) -> dict[str, Any]:
+    """Redis as a workload; it does not say how much it has done."""
+    words = [REDIS, "--port", "0", "--unixsocket", SOCKET]
+    asked = {ROWS_VARIABLE: str(mib), REQUESTS_VARIABLE: str(requests)}
+    return {"argv": words, "env": asked}
+
+
+def protocol_of(work: ProgramWorkload) -> str:
+    """What the program of ``work`` speaks; empty when it is no server."""
+    if SERVER in work.argv:
+        return "sqlite"
+    return "redis" if work.argv[0] == REDIS else ""
 
 
 @contextmanager
@@ -40,12 +60,13 @@ def clients(scenario: Scenario, run_dir: Path) -> Iterator[dict[str, subprocess.
     try:
         for domain in scenario.domain:
             work = domain.workload
-            if not isinstance(work, ProgramWorkload) or SERVER not in work.argv:
+            if not isinstance(work, ProgramWorkload) or not (protocol := protocol_of(work)):
                 continue
-            where, mib, requests = work.argv[work.argv.index(SERVER) + 1 :]
-            socket = run_dir / "*" / domain.name / "work" / where
+            socket = run_dir / "*" / domain.name / "work" / SOCKET
+            asked = work.env[ROWS_VARIABLE], work.env[REQUESTS_VARIABLE]
             started[domain.name] = start_python(
-                "-P", "-m", CLIENT, str(socket), mib, requests, str(A_SECOND), str(scenario.seed),
+                "-P", "-m", CLIENT, str(socket), protocol, *asked, str(A_SECOND),
+                str(scenario.seed),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         yield started

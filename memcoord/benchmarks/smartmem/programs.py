@@ -41,7 +41,8 @@ def run_cell(cell: Cell) -> Result:
                 raise RunFailed(f"{each.domain} {each.state}: {each.reason}")
         found = plain(result, figures_of(seen, report.tmem_capacity_pages))
         for domain in found["domains"]:
-            domain["checksum"] = _said(run_dir, domain["domain"])
+            if domain["domain"] not in asking:  # whose answers are compared by its client
+                domain["checksum"] = _said(run_dir, domain["domain"])
         found["latencies"] = {name: latencies(client) for name, client in asking.items()}
         found["over_time"] = thinned(seen)
         found["tmem_capacity_pages"] = report.tmem_capacity_pages

@@ -4,17 +4,19 @@ Owns: who runs what in which memory, "in the spirit of" the paper: only its abst
 us, so sizes, starts and pauses are ours. Full size has the gibibytes of its VMs (512 MiB and 1 GiB)
 and an interval of 1 s. At another ``scale`` memory and interval shrink together, so that as large a
 part of memory is used per interval. Work is counted in ``rounds``: ``rounds_for`` says how many
-make a run long enough. Pure.
+make a run long enough.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hypervisor.public.units import AREA_BYTES
-from memcoord.benchmarks.smartmem.clients import server_words
+from memcoord.benchmarks.smartmem.clients import REDIS, redis_work, sqlite_work
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -106,10 +108,12 @@ def _usemems(scale: float, rounds: int, data: str) -> tuple[float, list[dict[str
     return 0.375 * scale, [_domain(1, ram, work), _domain(2, ram, work), late]
 
 
-def _servers(scale: float, rounds: int, data: str) -> tuple[float, list[dict[str, Any]]]:
+def _servers(
+    scale: float, rounds: int, data: str, make: Callable[[int, int], dict[str, Any]] = sqlite_work
+) -> tuple[float, list[dict[str, Any]]]:
     requests = round(REQUESTS_A_ROUND * scale) * rounds
-    words = server_words(round(scale * 1024), requests)
-    served = scale, _work(words, "hundred requests", requests // 100)
+    work = {"kind": "program", "limit_s": LIMIT_S, **make(round(scale * 1024), requests)}
+    served = scale, work
     first = _domain(1, scale / 2, _graph(scale, rounds, data))
     return scale, [first, _domain(2, scale, _analytics(scale, rounds, 1)),
                    _domain(3, scale / 2, served, LATE)]  # fmt: skip
@@ -122,7 +126,10 @@ MADE: Mapping[str, Callable[[float, int, str], tuple[float, list[dict[str, Any]]
     "S3": _s3,
     "usemem": _usemems,
     "servers": _servers,
+    "redis": partial(_servers, make=redis_work),
 }
+#: Situations that need a program which not every machine has.
+NEEDS = {"redis": REDIS}
 #: Rounds of the look that says how many a run must have.
 LOOK_ROUNDS = 2
 
@@ -145,3 +152,8 @@ def scenario(name: str, scale: float, rounds: int, data: str = "") -> dict[str, 
 def rounds_for(looked_ticks: int, intervals: int) -> int:
     """How many rounds make a run of ``intervals``, when LOOK_ROUNDS made ``looked_ticks``."""
     return max(math.ceil(LOOK_ROUNDS * MARGIN * intervals / max(looked_ticks, 1)), LOOK_ROUNDS)
+
+
+def found() -> list[str]:
+    """Those whose programs this machine has."""
+    return [name for name in MADE if name not in NEEDS or shutil.which(NEEDS[name])]

@@ -1,6 +1,6 @@
-"""An open-loop client of ``server``, outside of its domain: how long answers take.
+"""An open-loop client of a server, outside of its domain: how long answers take.
 
-``python -P -m memcoord.testbed.applications.client SOCKETS MIB REQUESTS A_SECOND SEED``
+``python -P -m memcoord.testbed.applications.client SOCKETS PROTOCOL MIB REQUESTS A_SECOND SEED``
 
 Owns: the schedule and the figures. SOCKETS is a pattern of paths; the first that is there is taken.
 Requests are due at fixed moments, whatever became of those before: a latency runs from the moment
@@ -21,7 +21,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from memcoord.testbed.applications.server import NUMBER, answer, rows_in
+from memcoord.testbed.applications.protocols import CHUNK_BYTES, PROTOCOLS, Protocol
+from memcoord.testbed.applications.server import rows_in
 
 CONNECT_S, POLL_S = 300.0, 0.02
 #: Sent and not answered; more wait here, not in the socket.
@@ -59,7 +60,9 @@ def connected(where: str) -> socket.socket:
     raise TimeoutError(f"nobody listened at {where} for {CONNECT_S:.0f} s")
 
 
-def ask(line: socket.socket, wanted: Iterator[int], a_second: float) -> tuple[list[float], int]:
+def ask(
+    line: socket.socket, speaks: Protocol, wanted: Iterator[int], a_second: float
+) -> tuple[list[float], int]:
     """Latencies in seconds, and wrong answers. Ends early when the server hangs up."""
     begin_s, sent, wrong = time.monotonic(), 0, 0
     flight: deque[tuple[float, int]] = deque()
@@ -68,35 +71,38 @@ def ask(line: socket.socket, wanted: Iterator[int], a_second: float) -> tuple[li
     while pending is not None or flight:
         due_s = begin_s + sent / a_second
         wait_s = due_s - time.monotonic()
-        if pending is not None and wait_s <= 0 and len(flight) < FLIGHT_MAX:
+        can_send = pending is not None and len(flight) < FLIGHT_MAX
+        if pending is not None and can_send and wait_s <= 0:
             line.settimeout(CONNECT_S)
-            line.sendall(NUMBER.pack(pending))
+            line.sendall(speaks.request(pending))
             flight.append((due_s, pending))
             sent, pending = sent + 1, next(wanted, None)
             continue
-        can_send = pending is not None and len(flight) < FLIGHT_MAX
         line.settimeout(max(wait_s, 1e-4) if can_send else CONNECT_S)
         try:
-            got = line.recv(4096)
+            got = line.recv(CHUNK_BYTES)
         except TimeoutError:
             continue
         if not got:
             break
         rest += got
-        while len(rest) >= NUMBER.size:
-            asked_s, number = flight.popleft()
-            latencies.append(time.monotonic() - asked_s)
-            wrong += NUMBER.unpack(rest[: NUMBER.size])[0] != answer(number)
-            rest = rest[NUMBER.size :]
+        while flight and (found := speaks.reply(flight[0][1], rest)):
+            latencies.append(time.monotonic() - flight.popleft()[0])
+            wrong += not found[0]
+            rest = rest[found[1] :]
     return latencies, wrong
 
 
 def main(words: list[str]) -> int:
     """Entry point of the client."""
-    where, mib, requests = words[0], int(words[1]), int(words[2])
+    where, protocol, mib, requests, a_second, seed = words
+    speaks: Protocol = PROTOCOLS[protocol]()
     with connected(where) as line:
-        wanted = numbers(mib, requests, int(words[4]))
-        latencies, wrong = ask(line, wanted, float(words[3]))
+        speaks.fill(line, int(mib))
+        wanted = numbers(int(mib), int(requests), int(seed))
+        latencies, wrong = ask(line, speaks, wanted, float(a_second))
+        with contextlib.suppress(OSError):  # it may have ended by itself
+            line.sendall(speaks.farewell())
     found = {"requests": len(latencies), "wrong": wrong}
     sys.stdout.write(json.dumps(found | (quantiles_ms(latencies) if latencies else {})) + "\n")
     return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,9 @@ from memcoord.benchmarks.sweep.cell import Cell, Result
 from memcoord.benchmarks.sweep.local import Outcome, Outcomes
 from memcoord.benchmarks.sweep.worlds import Seen, text_of
 from memcoord.commands.bench import bench, bench_of, scale_of
+from memcoord.testbed.applications.client import ask
+from memcoord.testbed.applications.protocols import PROTOCOLS
+from memcoord.testbed.applications.server import NUMBER, answer, row
 from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import userfaults
 from memcoord.testbed.scenarios.programs import ProgramWorkload
@@ -187,7 +192,32 @@ def test_every_situation_is_a_scenario_at_every_size(tmp_path: Path) -> None:
             assert made.interval_ms == max(round(1000 * scale), 1)
             for domain in made.domain:
                 assert isinstance(domain.workload, ProgramWorkload)
-                assert domain.workload.total > 0
+                assert domain.workload.total > 0 or domain.workload.argv[0] == "redis-server"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_client_counts_wrong_answers_and_waits_from_when_they_were_due(name: str) -> None:
+    speaks, (ours, theirs) = PROTOCOLS[name](), socket.socketpair()
+    replies = {
+        "sqlite": lambda number: NUMBER.pack(answer(number)),
+        "redis": lambda number: b"$4000\r\n" + row(number) + b"\r\n",
+    }
+
+    def serve() -> None:
+        for number in (1, 2, 3):
+            asked = speaks.request(number)
+            assert theirs.recv(len(asked), socket.MSG_WAITALL) == asked
+            said = replies[name](7 if number == 2 else number)
+            theirs.sendall(said[:5])
+            theirs.sendall(said[5:])
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with ours, theirs:
+        latencies, wrong = ask(ours, speaks, iter([1, 2, 3]), 1000.0)
+        thread.join(20)
+    assert (len(latencies), wrong) == (3, 1)
+    assert speaks.reply(1, b"") is None
 
 
 def test_a_program_that_says_otherwise_is_an_error(tmp_path: Path) -> None:
@@ -254,15 +284,19 @@ def test_a_curve_is_thinned() -> None:
 
 
 @pytest.mark.process
-def test_a_real_server_answers_a_client_outside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("situation", ["servers", "redis"])
+def test_a_real_server_answers_a_client_outside(situation: str) -> None:
     """By the one function that runs a cell, tiny: a server short of memory, and a program."""
     if obstacle := userfaults.probe().obstacle():
         pytest.skip(obstacle)
-    raw = situations.scenario("servers", 1 / 64, 8)
-    cell = Cell(policy="greedy", scenario="servers", text=text_of(raw), seed=1, world="programs")
+    if situation not in situations.found():
+        pytest.skip(f"needs {situations.NEEDS[situation]}")
+    raw = situations.scenario(situation, 1 / 64, 8)
+    cell = Cell(policy="greedy", scenario=situation, text=text_of(raw), seed=1, world="programs")
     found = run_cell(cell)
     assert [domain["state"] for domain in found["domains"]] == ["done"] * 3, found["domains"]
     assert found["latencies"]["vm3"]["requests"] == 1000
     assert found["latencies"]["vm3"]["wrong"] == 0
     assert found["domains"][0]["checksum"].startswith("touched")
+    assert found["domains"][2]["tmem_hits"] > 0
     assert found["over_time"]["vm1"]
