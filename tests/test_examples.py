@@ -15,6 +15,7 @@ SAYS = {
     "agent": r"the sum of its rewards.*: -\d",
     "compare_policies": r"Under fallow, compared with greedy: ",
     "eight_lines": r"\{'a': \d+.0, 'b': \d+.0\}\n[1-9]\d* areas came from the other domain",
+    "one_policy_everywhere": r"Under .*one_policy_everywhere\.py:NeedFirst, compared with greedy",
     "own_policy": r"Under .*own_policy\.py:MostMisses:floor=128, compared with greedy",
     "page_pool": r"put answers 1\nget answers 1 with b'xxxx'",
     "pages_of_a_domain": r"put answers 1\nget answers 1 b'hello'\n4096 bytes of tmem",
