@@ -68,6 +68,10 @@ def is_running(pid: int) -> bool:
     return False
 
 
+#: Forced pages of a program that forks, at most this part of its limit.
+FORCED_SHARE = 64
+
+
 def is_within(figures: dict[str, int]) -> bool:
     return figures["peak_pages"] <= figures["limit_pages"] + figures["forced_pages"] + SLACK_PAGES
 
@@ -82,6 +86,8 @@ def test_python_computes_the_same(paged: Exec, source: str, domain: str) -> None
     figures = said["figures"]
     assert figures["tmem_pages_out"] + figures["disk_pages_out"] > 0  # it was short
     assert is_within(figures)
+    if figures["forks"]:  # what a fork copies is not merely counted: there is room for it
+        assert figures["forced_pages"] <= figures["limit_pages"] // FORCED_SHARE
 
 
 def test_a_spawned_pool_is_of_the_domain(paged: Exec, tmp_path: Path) -> None:
