@@ -1,9 +1,9 @@
 """What a run of the situations says of the claims, in sentences. Pure.
 
-Owns: the rules. "Up to 35 %" is the largest gain of a domain under smart-alloc, beside what an
-equal share gives the same domain and who pays. Our policy is held to two sentences of its own:
-nobody is more than WORSE_MAX percent slower than under greedy, and in the mean and for the worst
-domain it is better than smart-alloc with its best P.
+Owns: the rules. "Up to 35 %" is the largest gain of a domain under smart-alloc, of those whose
+interval leaves 0 out, beside what an equal share gives the same domain and who pays. Our policy is
+held to two sentences of its own: nobody is more than WORSE_MAX percent slower than under greedy,
+and in the mean and for the worst domain it is better than smart-alloc with its best P.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _claimed(found: Found, world: str) -> list[str]:
             continue
         rows = rows_of(found, world, situation)
         value = number(figure["value"])
-        tops.append((value, f"{name} in {situation} under {policy}"))
+        is_shown = number(figure["low"]) > 0
+        tops.append((is_shown, value, f"{name} in {situation} under {policy}"))
         pays = " ".join(rows[policy]["pays"]) or "nobody, by the intervals"
         equal = number(rows[EQUAL]["domains"][name]["value"]) if EQUAL in rows else float("nan")
         share = "as much" if equal >= value - AS_MUCH else "less"
@@ -69,8 +70,9 @@ def _claimed(found: Found, world: str) -> list[str]:
         )
     if not tops:
         return []
-    value, where = max(tops)
+    is_shown, value, where = max(tops)
     verdict = "reached" if round(value) >= CLAIMED_PERCENT else "not reached"
+    verdict = verdict if is_shown else "not shown, no interval leaves 0 out"
     return [f"Up to {CLAIMED_PERCENT} %, {world}: {verdict}: {value:+.0f} % for {where}", *told]
 
 

@@ -248,6 +248,8 @@ def test_the_verdict_names_who_gains_who_pays_and_whether_an_equal_share_does_it
     found, _ = of_programs(tmp_path, told, scenarios=("S1", "servers"), seeds=3)
     lines = verdict.sentences(found, "programs")
     assert lines[0].startswith("Up to 35 %, programs: reached: +35 % for vm2 in")
+    once, _ = of_programs(tmp_path / "once", told, scenarios=("S1",), seeds=1)
+    assert "not shown, no interval" in verdict.sentences(once, "programs")[0]
     assert any("S1, programs: vm2 has the most of smart-alloc" in line for line in lines)
     share = "pays: vm1; an equal share (static-alloc) gives it +50 %, as much"
     assert any(share in line for line in lines)
