@@ -233,6 +233,9 @@ def bench(
         int | None, typer.Option(min=1, help="chaos: send N malformed records.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="chaos: of the plan of kills.")] = None,
+    qemu: Annotated[
+        bool, typer.Option("--qemu", help="mechanisms: the real devices of a virtual machine.")
+    ] = False,
 ) -> None:
     """Measure a grant, a page of tmem, a mechanism, a policy: each beside its rivals."""
     from memcoord.commands.bench import bench as bench_command
@@ -253,6 +256,7 @@ def bench(
         "soak": soak,
         "records": records,
         "seed": seed,
+        "qemu": qemu,
     }
     given = {name: value for name, value in options.items() if value}
     raise typer.Exit(bench_command(which, as_json, rounds, out, given))

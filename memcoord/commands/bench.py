@@ -68,6 +68,8 @@ QUICK_BENCHES: dict[str, tuple[float, StartRounds]] = {
 #: These are not made of rounds, or have a seed for each.
 AGREEMENT, CHAOS, CHEATS = "agreement", "chaos", "cheats"
 BUILD, POLICIES, SMARTMEM, UNPLUG = "build", "policies", "smartmem", "unplug"
+#: The bench of mechanisms on real devices, which an option of that bench asks for.
+DEVICES, MECHANISMS = "devices", "mechanisms"
 #: Options that others share with the bench of policies.
 SHARED = {
     SMARTMEM: frozenset(("quick", "world", "scenarios", "policies", "seeds", "scale", "data")),
@@ -76,7 +78,7 @@ SHARED = {
     **dict.fromkeys([*QUICK_BENCHES, UNPLUG], frozenset(("quick",))),
 }
 #: Options that the bench of policies does not have -> the bench that has.
-OWNERS = {"scale": AGREEMENT, "data": SMARTMEM}
+OWNERS = {"qemu": "mechanisms", "scale": AGREEMENT, "data": SMARTMEM}
 OF_CHAOS = frozenset(field.name for field in fields(ChaosOptions))
 
 
@@ -100,7 +102,9 @@ def bench_of(
     which: str, rounds: int | None = None, options: Mapping[str, Any] | None = None
 ) -> Bench:
     """The bench named ``which``; errors as ``bench``."""
-    options = options or {}
+    options = dict(options or {})
+    if which == MECHANISMS and options.pop("qemu", False):
+        which = DEVICES
     for name in options:
         owner = CHAOS if name in OF_CHAOS else OWNERS.get(name, POLICIES)
         if which != owner and name not in SHARED.get(which, ()):
@@ -123,6 +127,12 @@ def bench_of(
         from memcoord.benchmarks.builds.bench import BuildBench, BuildOptions
 
         return BuildBench(BuildOptions(rounds, **options))
+    if which == DEVICES:
+        from memcoord.benchmarks.devices.bench import DevicesBench
+
+        if rounds is not None:
+            raise ConfigError("--rounds", "each device is measured once: shapes do not vary")
+        return DevicesBench()
     if which == CHAOS:
         return ChaosBench(ChaosOptions(**options))
     if which == CHEATS:

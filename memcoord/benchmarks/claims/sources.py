@@ -51,6 +51,11 @@ def _bench(name: str, quick: Sequence[str], quick_s: float, full_s: float) -> So
     return Source((*command, *quick), command, quick_s, full_s)
 
 
+def _devices(expected_s: float) -> Source:
+    command = ("-m", "memcoord", "bench", "mechanisms", "--qemu", "--json")
+    return Source(command, command, expected_s, expected_s)
+
+
 def _probe(name: str, quick_s: float, full_s: float) -> Source:
     command = ("-m", PROBES, name)
     return Source((*command, "--quick"), command, quick_s, full_s)
@@ -77,6 +82,7 @@ SOURCES: dict[str, Source] = {
     "smartmem-programs": _smartmem_programs(165, 3600),
     "mechanisms": _bench("mechanisms", ("--rounds", "1"), 120, 600),
     "kit": _probe("kit", 60, 60),
+    "devices": _devices(120),
     "build": _bench("build", ("--quick",), 170, 9000),
     "interference": _bench("interference", ("--rounds", "3"), 75, 660),
     "bursts": _bench("bursts", ("--quick",), 75, 1650),
