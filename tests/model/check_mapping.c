@@ -13,7 +13,7 @@
 static uint32_t mapped[WORLD_AREAS], used[WORLD_AREAS];
 static struct mc_control control;
 static const struct mc_driver driver = {.populated = 1};
-static struct mc_guest_private own = {.used = used, .driver = &driver};
+static struct mc_guest_private own = {.used = used, .driver = &driver, .is_mapped_ahead = 1};
 static struct mc_guest guest = {.mapped = mapped, .control = &control, .own = &own};
 
 /* ---- what mapping.c calls: the kernel, the ring, threads ---- */

@@ -1,4 +1,4 @@
-/* mcheck.c: see mcheck.h. Its coroutines are written for x86-64. */
+/* mcheck.c: see mcheck.h. Its coroutines are written for x86-64 and for aarch64. */
 #include "mcheck.h"
 
 #include <stdio.h>
@@ -58,10 +58,30 @@ static struct step told[TOLD_MAX];
 /* ---- coroutines: swapcontext would make a system call for each switch ---- */
 
 void mck_switch(void **from, void *to);
+#if defined(__x86_64__)
+#define SAVED_WORDS 6               /* what a switch pops before it returns */
 __asm__(".text\n.globl mck_switch\nmck_switch:\n"
         "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
         "movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
         "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+#elif defined(__aarch64__)
+#define SAVED_WORDS 21              /* d8 to d15, x19 to x29, a word to align; then x30 */
+__asm__(".text\n.globl mck_switch\nmck_switch:\n"
+        "sub sp, sp, #176\n"
+        "stp d8, d9, [sp]\nstp d10, d11, [sp, #16]\n"
+        "stp d12, d13, [sp, #32]\nstp d14, d15, [sp, #48]\n"
+        "stp x19, x20, [sp, #64]\nstp x21, x22, [sp, #80]\nstp x23, x24, [sp, #96]\n"
+        "stp x25, x26, [sp, #112]\nstp x27, x28, [sp, #128]\nstr x29, [sp, #144]\n"
+        "str x30, [sp, #168]\n"
+        "mov x2, sp\nstr x2, [x0]\nmov sp, x1\n"
+        "ldp d8, d9, [sp]\nldp d10, d11, [sp, #16]\n"
+        "ldp d12, d13, [sp, #32]\nldp d14, d15, [sp, #48]\n"
+        "ldp x19, x20, [sp, #64]\nldp x21, x22, [sp, #80]\nldp x23, x24, [sp, #96]\n"
+        "ldp x25, x26, [sp, #112]\nldp x27, x28, [sp, #128]\nldr x29, [sp, #144]\n"
+        "ldr x30, [sp, #168]\nadd sp, sp, #176\nret\n");
+#else
+#error "the coroutines of the model checker are not written for this machine"
+#endif
 
 static void leave(void)
 {
@@ -343,7 +363,7 @@ void mck_spawn(void (*run)(void *), void *argument)
     void **top = (void **)(((uintptr_t)stack + STACK_BYTES - 64) & ~(uintptr_t)15);
     *--top = NULL;                  /* where entry would return to; it aligns the stack, too */
     *--top = (void *)entry;
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < SAVED_WORDS; i++)
         *--top = NULL;              /* the registers that mck_switch takes */
     thread->stack_pointer = top;
 }
