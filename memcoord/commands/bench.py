@@ -18,6 +18,7 @@ import msgspec
 
 from hypervisor.public.errors import ConfigError
 from memcoord.benchmarks import runner
+from memcoord.benchmarks.bank import bench as bank
 from memcoord.benchmarks.bursts import bench as bursts
 from memcoord.benchmarks.bursts import views as bursts_views
 from memcoord.benchmarks.chaos.bench import ChaosBench, ChaosOptions
@@ -43,6 +44,7 @@ from memcoord.benchmarks.unplug.bench import UnplugBench, UnplugOptions
 
 #: By name: the plan, the bench, and its own tables and figure, if it has any.
 ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigure | None]] = {
+    "bank": (bank.PLAN, bank.BankBench, None, None),
     "bursts": (bursts.PLAN, bursts.BurstsBench, bursts_views.tables, bursts_views.figure),
     "grant": (grant.PLAN, grant.GrantBench, grant_views.tables, None),
     "guest": (paging.PLAN, paging.PagingBench, None, None),

@@ -1,0 +1,1 @@
+"""``memcoord bench bank``: a bank of host memory in another process."""
