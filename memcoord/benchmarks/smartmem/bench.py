@@ -119,6 +119,8 @@ class SmartmemPlan:
     @classmethod
     def _of_programs(cls, options: SmartmemOptions) -> SmartmemPlan:
         """The plan of real programs, without cells: how much work they have is not known yet."""
+        from policies import loader
+
         for name in options.scenarios:
             if name not in situations.MADE:
                 known = ", ".join(situations.MADE)
@@ -128,8 +130,10 @@ class SmartmemPlan:
                 raise ConfigError("--scenario", f"{name!r} needs {needed}, which is not here")
         if options.data and not Path(options.data).is_file():
             raise ConfigError("--data", f"no file {options.data!r}")
-        if options.scale is not None and not 0 < options.scale <= situations.FULL:
-            raise ConfigError("--scale", "must be above 0, at most 1: a part of the full size")
+        if options.scale and not situations.SMALLEST <= options.scale <= situations.FULL:
+            raise ConfigError("--scale", f"must be {situations.SMALLEST:g} to 1: a part of it all")
+        for policy in options.policies:
+            loader.load(policy)  # PolicyError before hours are spent
         seeds = seeds_of(options.seeds or (SEEDS_PROGRAMS_QUICK if options.quick else SEEDS))
         smart = (f"smart-alloc:P={percent:g}" for percent in SWEPT)
         policies = (BASELINE, *STATIC, *smart, *RAM_POLICIES)

@@ -20,7 +20,7 @@ from memcoord.benchmarks.smartmem.clients import REDIS, redis_work, sqlite_work
 
 MIB = 1 << 20
 GIB = 1 << 30
-FULL, SMALL = 1.0, 0.125
+FULL, SMALL, SMALLEST = 1.0, 0.125, 1 / 64
 #: Of the policy at full size, and the intervals that a run is to have.
 INTERVAL_MS, INTERVALS = 1000, 100
 #: Between two runs of analytics, at full size.

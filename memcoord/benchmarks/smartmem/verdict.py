@@ -93,8 +93,8 @@ def _ours(found: Found, world: str) -> list[str]:
             checks[text] = mine > rival
         held += checks.values()
         parts = (f"{text}: {'yes' if is_so else 'no'}" for text, is_so in checks.items())
-        told.append(f"{OURS} in {situation}, {world}: largest loss {max(losses):.0f} %; "
-                    + "; ".join(parts))  # fmt: skip
+        most = f"largest loss {max(losses):.0f} %" if max(losses) > 0 else "nobody loses"
+        told.append(f"{OURS} in {situation}, {world}: {most}; " + "; ".join(parts))
     if not told:
         return []
     verdict = "holds" if all(held) else "does not hold"

@@ -35,6 +35,7 @@ from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import userfaults
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.schema import parse
+from policies.base import PolicyError
 
 #: Seconds of vm1 and of vm2, which comes last; of every policy that is not named: smart-alloc's.
 TIMES = {"greedy": (10.0, 20.0), "static-alloc": (10.0, 10.0)}
@@ -268,10 +269,13 @@ def test_wrong_options_of_real_programs_are_named(tmp_path: Path) -> None:
     for options, key in (
         ({"scenarios": ("cold-early",)}, "--scenario"),
         ({"scale": 2.0}, "--scale"),
+        ({"scale": 0.001}, "--scale"),
         ({"data": str(tmp_path / "none")}, "--data"),
     ):
         with pytest.raises(ConfigError, match=key):
             SmartmemPlan.of(SmartmemOptions(world="programs", **options))
+    with pytest.raises(PolicyError, match="nonsense"):
+        SmartmemPlan.of(SmartmemOptions(world="programs", policies=("nonsense",)))
     assert (scale_of("small"), scale_of("0.5")) == (0.125, 0.5)
     with pytest.raises(ConfigError, match="--scale: only with --world programs"):
         bench_of("smartmem", None, {"scale": 0.125})
