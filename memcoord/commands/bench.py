@@ -63,7 +63,7 @@ ROUNDS_BENCHES: dict[str, tuple[BenchPlan, StartRounds, Tables | None, DrawFigur
 }
 #: What --quick makes of a bench of rounds: one round of so many seconds.
 QUICK_BENCHES: dict[str, tuple[float, StartRounds]] = {
-    "bursts": (75.0, partial(bursts.BurstsBench, sizes=bursts.QUICK)),
+    "bursts": (40.0, partial(bursts.BurstsBench, sizes=bursts.QUICK)),
     "malloc": (5.0, partial(malloc.MallocBench, sizes=malloc.QUICK)),
     "programs": (10.0, partial(programs.ProgramsBench, sizes=catalogue.QUICK)),
 }

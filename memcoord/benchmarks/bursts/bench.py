@@ -107,8 +107,7 @@ class Sizes:
 FULL = Sizes()
 QUICK = Sizes(
     series=(), window_s=1.0,
-    candidates=("held", OURS, "direct credit 4", "balloon", "virtio-mem", "cmm dom0",
-                "cmm hypervisor", "hyperalloc"),
+    candidates=("held", OURS, "balloon", "virtio-mem", "cmm hypervisor"),
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ Found = dict[str, Any]
 NODES = Path("/sys/devices/system/node")
 MIB, GIB = 1 << 20, 1 << 30
 #: How often a domain takes what it was not given, over all mechanisms.
-TRIES, TRIES_QUICK = 1_002, 60
+TRIES, TRIES_QUICK = 1_002, 36
 #: Of a fragmented domain: areas it has, and areas it is to be shrunk to. It fills FILLED of its
 #: memory with frames that can be moved, UNMOVABLE others among them, and gives every
 #: GIVEN_STRIDE-th back.

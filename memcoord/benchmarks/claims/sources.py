@@ -76,10 +76,10 @@ SOURCES: dict[str, Source] = {
     "host": _probe("host", 1, 1),
     "unplug": _probe("unplug", 10, 10),
     "refusals": _probe("refusals", 5, 5),
-    "detection": _probe("detection", 30, 400),
-    "bank": _bench("bank", ("--rounds", "2"), 15, 40),
-    "arm": _probe("arm", 25, 25),
-    "unplug under load": _bench("unplug", ("--quick",), 40, 1500),
+    "detection": _probe("detection", 15, 400),
+    "bank": _bench("bank", ("--rounds", "2"), 10, 30),
+    "arm": _probe("arm", 20, 20),
+    "unplug under load": _bench("unplug", ("--quick",), 28, 1500),
     "grant": _bench("grant", ("--rounds", "5"), 90, 200),
     "smartmem": _bench("smartmem", ("--quick",), 60, 300),
     "smartmem-programs": _smartmem_programs(165, 3600),
@@ -88,7 +88,7 @@ SOURCES: dict[str, Source] = {
     "devices": _devices(120),
     "build": _bench("build", ("--quick",), 170, 9000),
     "interference": _bench("interference", ("--rounds", "3"), 75, 660),
-    "bursts": _bench("bursts", ("--quick",), 75, 1650),
+    "bursts": _bench("bursts", ("--quick",), 40, 1650),
 }
 
 Told = Callable[[int, int, str], None]

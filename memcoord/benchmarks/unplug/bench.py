@@ -61,7 +61,7 @@ def _variants() -> tuple[Variant, ...]:
 VARIANTS = _variants()
 #: Hotplug of DIMMs: a memory block of Linux, whole or not at all.
 HOTPLUG = "sections 128 MiB"
-QUICK = ("balloon", "virtio-mem 2 MiB", "virtio-mem 4 MiB", "virtio-mem 128 MiB", HOTPLUG)
+QUICK = ("balloon", "virtio-mem 4 MiB", "virtio-mem 128 MiB", HOTPLUG)
 
 
 @dataclass(frozen=True)
