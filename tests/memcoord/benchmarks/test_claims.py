@@ -105,7 +105,8 @@ def test_every_claim_is_there_once_with_what_is_expected() -> None:
 
 def test_nothing_measured_leaves_no_claim_out() -> None:
     told = [c.judge(claim, {}) for claim in CLAIMS]
-    assert {each["verdict"] for each in told} == {c.NOT_MEASURED, c.CANNOT}
+    assert {each["verdict"] for each in told} <= {c.NOT_MEASURED, c.CANNOT}
+    assert len(told) == len(CLAIMS)
 
 
 def test_claims_are_chosen_by_id_or_by_work() -> None:
