@@ -79,7 +79,7 @@ def build_command(options: BuildOptions) -> tuple[dict[str, Any], list[str]]:
 
 def probe_command(boots: Boots) -> tuple[dict[str, Any], list[str]]:
     """The accelerator that works here, as an object and as lines."""
-    found = asyncio.run(accelerator.probe(*boots.files()))
+    found = asyncio.run(accelerator.probe(*boots.files(), again=True))
     return msgspec.to_builtins(found), [f"{found.accelerator}: {found.why}"]
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 
 from hypervisor.public.documents import UNREADABLE
-from memcoord.testbed.machines.process import GuestFailed, Machine
+from memcoord.testbed.machines.command_line import PROGRAM
+from memcoord.testbed.machines.process import GuestFailed, Machine, version
 from memcoord.testbed.machines.spec import Accelerator, MachineSpec
 from tmem import compiled_cache
 
@@ -44,15 +45,17 @@ def known(kernel: str, initrd: str) -> Found | None:
         return None
 
 
-async def probe(kernel: str, initrd: str, limit_s: float = PROBE_S) -> Found:
+async def probe(kernel: str, initrd: str, again: bool = False) -> Found:
     """Boot the image under KVM, unless it is known; never raises for what it finds."""
-    found = known(kernel, initrd)
-    if found is None:
-        found = await _try(kernel, initrd, limit_s)
-        file = _file(kernel, initrd)
-        if file is not None:
-            with contextlib.suppress(OSError):  # it is probed again
-                file.write_bytes(msgspec.json.encode(found))
+    found = None if again else known(kernel, initrd)
+    if found is not None:
+        return found
+    if version() is None:  # it may be installed later: that is not kept
+        return Found("tcg", f"{PROGRAM} is not there")
+    found, file = await _try(kernel, initrd, PROBE_S), _file(kernel, initrd)
+    if file is not None:
+        with contextlib.suppress(OSError):  # it is probed again
+            file.write_bytes(msgspec.json.encode(found))
     return found
 
 

@@ -60,6 +60,8 @@ def version_of(package: Path) -> str:
 
 def files_in(package: Path) -> Iterator[tuple[str, bytes]]:
     """Every regular file of a package, by its path; NoPackage when it is damaged."""
+    if shutil.which("dpkg-deb") is None:
+        raise NoPackage(str(package), "dpkg-deb is not there; apt-get install dpkg")
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(package)],
         stdin=subprocess.DEVNULL,

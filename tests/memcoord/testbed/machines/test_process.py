@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from hypervisor.public.errors import ConfigError
-from memcoord.testbed.machines import process, tethered
+from memcoord.testbed.machines import accelerator, process, tethered
 from memcoord.testbed.machines.command_line import PROGRAM
 from memcoord.testbed.machines.process import READY, GuestFailed, Machine, Trouble
 from memcoord.testbed.machines.spec import MachineSpec
@@ -200,3 +200,35 @@ def test_a_parent_that_has_ended_already_is_noticed() -> None:
     words = [sys.executable, "-IS", tethered.__file__, "1", "true"]
     if os.getpid() != 1:
         assert subprocess.run(words).returncode == tethered.EXIT_ORPHANED
+
+
+def test_without_qemu_an_answer_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = asyncio.run(accelerator.probe("/k", "/i"))
+    assert (found.accelerator, found.why) == ("tcg", f"{PROGRAM} is not there")
+    assert list(tmp_path.rglob("accelerator-*")) == []
+
+
+def test_what_a_boot_has_shown_is_kept(
+    qemu: Callable[[str], None],
+    tmp_path: Path,
+    short_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(short_path))
+    monkeypatch.setattr(accelerator, "DEVICE", tmp_path)  # there, and ours to use
+    works = f"console.send({READY!r})\ntime.sleep(600)"
+    version = "if '--version' in sys.argv: sys.exit(print('QEMU version 1'))\n"
+    image = tmp_path / "image"
+    image.touch()
+    qemu(version + CONSOLE + works)
+    assert asyncio.run(accelerator.probe(str(image), str(image))).accelerator == "kvm"
+    qemu(version + "sys.exit('no KVM')")
+    assert asyncio.run(accelerator.probe(str(image), str(image))).accelerator == "kvm"
+    found = asyncio.run(accelerator.probe(str(image), str(image), again=True))
+    assert found.accelerator == "tcg"
+    assert "no KVM" in found.why
+    assert accelerator.known(str(image), str(image)) == found
