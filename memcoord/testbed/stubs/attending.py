@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from frontend.domain import Domain
+from hypervisor.public.errors import PeerGone
 from hypervisor.public.units import FRAME_BYTES
 from memcoord.testbed.machines.accounting import balance
 from memcoord.testbed.machines.observation import Guest, Observation
@@ -76,6 +77,7 @@ class Attendant:
         self.units = 0  # of work, done so far
         self.swapped_bytes = math.nan  # in swap now, where the guest's agent tells
         self.stall_ns = UNKNOWN
+        self._looking = asyncio.Lock()  # two looks at once would connect twice
         self.is_there = asyncio.Event()  # the machine has reached a target once
         self.is_booted = False  # before, no device can be where it should be
 
@@ -86,7 +88,13 @@ class Attendant:
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> Observation:
-        """One look and what follows from it."""
+        """One look and what follows from it; PeerGone once the domain is one no more."""
+        if not self._domain.alive:  # its frames are the host's: the machine must not have them
+            raise PeerGone("the hypervisor is gone, or has closed this domain")
+        async with self._looking:
+            return await self._look()
+
+    async def _look(self) -> Observation:
         seen = await self._pilot.look()
         target = self._pilot.reachable(self._booking.target_bytes)
         books = balance(self._booking.size_bytes, target, seen)

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import math
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
@@ -143,7 +144,7 @@ async def _work(
     async with Command(machine, attendant, folder / STDOUT, work) as command:
         with contextlib.suppress(TimeoutError):  # events.jsonl says that it stops short
             await asyncio.wait_for(attendant.is_there.wait(), SETTLE_S)
-        await asyncio.to_thread(stand_at, READY)
+        await _through(READY)
         before, begin_s = await attendant.look(), time.monotonic()
         await command.run()
         run_s = time.monotonic() - begin_s
@@ -161,6 +162,32 @@ async def _work(
         run_s=run_s,
         begin_s=begin_s,
     )
+
+
+async def _through(gate: str) -> None:
+    """Stand at ``gate`` while the machine is attended. The thread that waits holds up no end."""
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: MemcoordError | None) -> None:
+        if opened.done():
+            return
+        if error is None:
+            opened.set_result(None)
+        else:
+            opened.set_exception(error)
+
+    def wait() -> None:
+        failed: MemcoordError | None = None
+        try:
+            stand_at(gate)
+        except MemcoordError as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, failed)
+
+    threading.Thread(target=wait, name="gate", daemon=True).start()
+    await opened
 
 
 async def _until_it_fails(

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import fake_qemu
+import pytest
 from fake_qemu import MIB, FakeQemu
 
 from frontend.domain import Domain
-from hypervisor.public.errors import NoMemory
+from hypervisor.public.errors import NoMemory, PeerGone
 from hypervisor.public.units import AREA_FRAMES, FRAME_BYTES
 from memcoord.testbed.machines.actuation import Actuator
 from memcoord.testbed.machines.observation import Observer
@@ -28,6 +29,8 @@ LOOKS_MAX = 300
 
 class FakeDomain:
     """A domain of a host that has ``free`` areas for it."""
+
+    alive = True
 
     def __init__(self, target_mib: int, free_mib: int) -> None:
         self.target_frames = target_mib * MIB // FRAME_BYTES
@@ -174,6 +177,18 @@ def test_what_changes_is_said_once(tmp_path: Path) -> None:
         assert told[:3] == [("guest", "paused"), ("guest", "running"), ("not-booked", "yes")]
         assert ("guest", "QEMU does not answer") in told
         assert len(told) == len(set(told))
+
+    run(work())
+
+
+def test_a_domain_that_was_closed_lets_its_machine_have_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        domain = FakeDomain(256, free_mib=256)
+        async with attended(tmp_path, domain) as (_, attendant):
+            await attendant.look()
+            domain.alive = False
+            with pytest.raises(PeerGone):
+                await attendant.attend()
 
     run(work())
 
