@@ -19,6 +19,8 @@ FILE = "smartmem-tmem.svg"
 #: Those with a panel, of those that were run.
 SHOWN = ("greedy", "static-alloc", "smart-alloc:P=2", "smart-alloc:P=6", OURS)
 MIB = 1 << 20
+#: Of a line; a panel is a few centimetres wide.
+POINTS_MAX = 48
 
 Points = Sequence[Sequence[float]]
 OverTime = Mapping[str, Mapping[str, Mapping[str, Points]]]
@@ -48,8 +50,9 @@ def sheet(over_time: OverTime) -> list[list[Figure]]:
 def _panel(title: str, domains: Mapping[str, Points]) -> Figure:
     lines = []
     for colour, (name, points) in enumerate(domains.items()):
-        used = [(at, _mib(pages)) for at, pages, _ in points]
-        target = [(at, _mib(pages)) for at, _, pages in points if pages >= 0]
+        kept = points[:: -(-len(points) // POINTS_MAX)]
+        used = [(at, _mib(pages)) for at, pages, _ in kept]
+        target = [(at, _mib(pages)) for at, _, pages in kept if pages >= 0]
         lines.append(Line(name, used, colour, has_marks=False))
         if target:
             lines.append(Line(f"{name}, target", target, colour, is_dashed=True, has_marks=False))

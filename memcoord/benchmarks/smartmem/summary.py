@@ -16,6 +16,7 @@ from memcoord.benchmarks.smartmem import verdict
 from memcoord.benchmarks.sweep.cell import Cell
 from memcoord.benchmarks.sweep.table import run_times
 from memcoord.testbed.report.intervals import interval
+from memcoord.testbed.report.results import DONE
 
 
 def summarise(results: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
@@ -23,14 +24,19 @@ def summarise(results: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
 
     ``worst``: of the domain that gains least, or loses most. ``gains`` and ``pays``: domains of
     which the interval says so. ``last``: the domain that comes last. ``intervals``: of policy time
-    in the shortest run. ``seconds``: the run time of each domain.
+    in the shortest run. ``seconds``: the run time of each domain. ``disk_reads``: its pages that
+    came from the disk, a count, which bears the load of a machine better than times do.
     """
+    reads: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     times: dict[tuple[str, str, str], dict[int, dict[str, float]]] = {}
     ticks: dict[tuple[str, str, str], list[int]] = {}
     for cell, result in results:
         key = cell.world, cell.scenario, cell.policy_text
         times.setdefault(key, {})[cell.seed] = run_times(result)
         ticks.setdefault(key, []).append(int(result["ticks"]))
+        for each in result["domains"]:
+            counted = reads.setdefault(key, {}).setdefault(each["domain"], [])
+            counted.append(each["swap_ins"] if each["state"] == DONE else math.nan)
     rows: dict[str, Any] = {}
     for (world, situation, policy), by_seed in times.items():
         greedy = times.get((world, situation, verdict.BASELINE), {})
@@ -44,6 +50,9 @@ def summarise(results: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
             "world": world, "situation": situation, "policy": policy,
             "domains": domains, "mean": _figure([fmean(each) for each in by_run]),
             "worst": _figure([min(each) for each in by_run]), "seconds": seconds,
+            "disk_reads": {
+                name: _figure(counts) for name, counts in reads[world, situation, policy].items()
+            },
             "last": names[-1] if names else "",
             "gains": [name for name, figure in domains.items() if _sign(figure) > 0],
             "pays": [name for name, figure in domains.items() if _sign(figure) < 0],

@@ -58,14 +58,24 @@ def tables_of(found: Found) -> Iterator[Table]:
             if world == PROGRAMS:
                 times = [[row["policy"], *map(_seconds, row["seconds"].values())] for row in known]
                 yield Table(f"{situation}, {world}: seconds", ["policy", *names], times)
+                counts = [[row["policy"], *map(_thousands, row["disk_reads"].values())]
+                          for row in known]  # fmt: skip
+                title = f"{situation}, {world}: thousands of pages from the disk"
+                yield Table(title, ["policy", *names], counts)
     yield from _served(found)
 
 
 def _seconds(figure: Mapping[str, Any]) -> str:
+    """ "12.5 [11.0, 14.1]": a figure that is never below 0, and so is no end of its interval."""
     value, low, high = (number(figure.get(key)) for key in ("value", "low", "high"))
     if value != value:
         return tables.MISSING
-    return f"{value:.1f}" if low != low else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{value:.1f}" if low != low else f"{value:.1f} [{max(low, 0):.1f}, {high:.1f}]"
+
+
+def _thousands(figure: Mapping[str, Any]) -> str:
+    found = {key: number(figure.get(key)) / 1000 for key in ("value", "low", "high")}
+    return _seconds(found)
 
 
 def _served(found: Found) -> Iterator[Table]:

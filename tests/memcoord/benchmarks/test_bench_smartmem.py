@@ -259,6 +259,7 @@ def test_the_verdict_names_who_gains_who_pays_and_whether_an_equal_share_does_it
     shown = list(views.tables_of(found))
     titles = [table.title for table in shown]
     assert titles[:2] == ["S1, programs", "S1, programs: seconds"]
+    assert titles[2] == "S1, programs: thousands of pages from the disk"
     assert titles[-1].startswith("answers of the servers")
     assert shown[-1].lines[0][-4:] == ["1.00", "2.00", "3.00", "4.00"]
     assert curves.sheet(found["over_time"])[0][0].title == "S1, greedy"
