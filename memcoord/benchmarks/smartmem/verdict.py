@@ -36,18 +36,24 @@ def rows_of(found: Found, world: str, situation: str) -> dict[str, Mapping[str, 
 
 
 def best(found: Found, world: str, situation: str) -> tuple[Any, str, str]:
-    """The largest gain of a domain under smart-alloc: the figure, the domain, the policy."""
-    top: tuple[Any, str, str] = (None, "", "")
-    for policy, row in rows_of(found, world, situation).items():
-        for name, figure in row["domains"].items() if policy.startswith(SMART) else ():
-            value = number(figure["value"])
-            if value == value and (top[0] is None or value > number(top[0]["value"])):
-                top = figure, name, policy
-    return top
+    """The largest gain of a domain under smart-alloc: the figure, the domain, the policy.
+
+    Of those that their interval shows; of all where it shows none.
+    """
+    known = [
+        (number(figure["low"]) > 0, number(figure["value"]), figure, name, policy)
+        for policy, row in rows_of(found, world, situation).items()
+        if policy.startswith(SMART)
+        for name, figure in row["domains"].items()
+        if number(figure["value"]) == number(figure["value"])
+    ]
+    if not known:
+        return None, "", ""
+    return max(known, key=lambda one: one[:2])[2:]
 
 
 def sentences(found: Found, world: str) -> list[str]:
-    """The verdicts of ``world``."""
+    """The verdicts of ``world``, a line each."""
     return [*_claimed(found, world), *_ours(found, world)]
 
 

@@ -251,6 +251,9 @@ def test_the_verdict_names_who_gains_who_pays_and_whether_an_equal_share_does_it
     assert lines[0].startswith("Up to 35 %, programs: reached: +35 % for vm2 in")
     once, _ = of_programs(tmp_path / "once", told, scenarios=("S1",), seeds=1)
     assert "not shown, no interval" in verdict.sentences(once, "programs")[0]
+    wide = {"value": 90.0, "low": -5.0, "high": 185.0, "n": 2}
+    found["rows"]["programs/S1/smart-alloc:P=2"]["domains"]["vm1"] = wide
+    assert verdict.best(found, "programs", "S1")[1] == "vm2"
     assert any("S1, programs: vm2 has the most of smart-alloc" in line for line in lines)
     share = "pays: vm1; an equal share (static-alloc) gives it +50 %, as much"
     assert any(share in line for line in lines)
