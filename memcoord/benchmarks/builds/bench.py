@@ -37,7 +37,7 @@ from memcoord.testbed.report.progress import Progress
 from memcoord.testbed.runs import facts, rundir, userfaults
 
 ROUNDS = 5
-FULL_SCALE, QUICK_SCALE = 1.0, 0.12
+FULL_SCALE, QUICK_SCALE = 1.0, 0.08
 MEMORY_BYTES = 1536 << 20
 #: The domain is looked at so long after the build, and again after ``clean``: HyperAlloc's period
 #: and a half at least.

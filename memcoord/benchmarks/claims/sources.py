@@ -86,7 +86,7 @@ SOURCES: dict[str, Source] = {
     "mechanisms": _bench("mechanisms", ("--rounds", "1"), 120, 600),
     "kit": _probe("kit", 60, 60),
     "devices": _devices(120),
-    "build": _bench("build", ("--quick",), 170, 9000),
+    "build": _bench("build", ("--quick",), 160, 10500),
     "interference": _bench("interference", ("--rounds", "3"), 75, 660),
     "bursts": _bench("bursts", ("--quick",), 40, 1650),
 }
