@@ -87,7 +87,7 @@ SOURCES: dict[str, Source] = {
     "kit": _probe("kit", 60, 60),
     "devices": _devices(120),
     "build": _bench("build", ("--quick",), 160, 10500),
-    "interference": _bench("interference", ("--rounds", "3"), 75, 660),
+    "interference": _bench("interference", ("--rounds", "3"), 75, 400),
     "bursts": _bench("bursts", ("--quick",), 40, 1650),
 }
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import lzma
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +100,16 @@ def _of_table(table: Table) -> DemandTrace:
 
 
 def write_demand(path: Path, trace: DemandTrace) -> None:
-    """Write a file, packed by xz."""
+    """Write a file, packed by xz: all of it, or none."""
     columns = (getattr(trace, name).tolist() for name in COLUMNS)
     rows = (",".join(map(str, row)) for row in zip(*columns, strict=True))
     text = "\n".join([",".join(COLUMNS), *rows, ""])
-    path.write_bytes(lzma.compress(text.encode("ascii"), preset=9 | lzma.PRESET_EXTREME))
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        unfinished.write_bytes(lzma.compress(text.encode("ascii"), preset=9 | lzma.PRESET_EXTREME))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def bursts_of(trace: DemandTrace) -> list[Burst]:

@@ -107,6 +107,26 @@ def test_what_is_not_permitted_is_skipped_by_name(
     assert any("nor nice" in warning for warning in result["machine"]["warnings"])
 
 
+def test_the_designs_have_a_thousand_samples_and_the_others_enough_for_a_p99() -> None:
+    rounds = range(interference.ROUNDS)
+    assert interference.SAMPLES * len(rounds) >= 1000
+    others = sum(map(interference._has_others, rounds))
+    assert 100 <= interference.SAMPLES * others < interference.SAMPLES * len(rounds)
+    assert all(map(interference._has_others, range(3)))  # what claims --quick runs
+
+
+def test_the_interval_of_a_ratio_of_p99_is_of_rounds_drawn_anew() -> None:
+    sheet = Sheet(interference.PLAN)
+    for number in range(6):
+        for name, slowest in (("cmm dom0", 600 + 60 * number), ("cmm hypervisor", 200)):
+            samples = np.array([50] * 90 + [slowest] * 10, np.uint64)
+            sheet.add(row_name(name, "plain", 4), samples.tobytes(), 1)
+    key = interference.designs_key("plain", 4)
+    low, high = sheet.ratio_intervals()[key]
+    assert 3.0 <= low < sheet.ratios()[key] == 4.5 >= high > low
+    assert sheet.ratio_intervals() == sheet.ratio_intervals()
+
+
 def test_requests_rest_the_same_for_the_same_seed_and_keep_what_they_should() -> None:
     kept = interference.requests(5, 1, True)
     assert kept == interference.requests(5, 1, True) != interference.requests(5, 2, True)

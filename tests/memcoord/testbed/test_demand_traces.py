@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -97,6 +98,19 @@ def test_a_file_is_read_as_it_was_written_and_a_wrong_one_is_named(tmp_path: Pat
         read_demand(str(path))
     with pytest.raises(ConfigError, match=r"nowhere\.csv"):
         read_demand("nowhere.csv")
+
+
+def test_a_full_disk_is_said_and_leaves_no_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        record_demand(["true"], str(tmp_path / "d.csv.xz"), period_us=500, seconds=5, quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
