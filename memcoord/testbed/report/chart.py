@@ -17,11 +17,13 @@ COLUMNS_MAX = 60
 def tmem_chart(
     samples: Sequence[Sample], *, columns: int = COLUMNS_MAX, bars: str = BLOCKS
 ) -> list[str]:
-    """Lines for tmem of one policy's samples; empty when there is nothing to draw.
+    """Lines for tmem of one policy's samples; empty where nobody had a page of it, nor a target.
 
     A column holds the last value seen in its slice of time; blank before a domain's first sample
     and after its last. The full bar is the highest value of any row.
     """
+    if not any(sample.used_pages or sample.target_pages for sample in samples):
+        return []  # a host without tmem
     return _chart(samples, columns, bars, ("used", "used_pages"), ("target", "target_pages"))
 
 

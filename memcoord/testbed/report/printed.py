@@ -101,7 +101,8 @@ def closing(report: RunReport) -> list[str]:
     results = [result for policy in report.policies for result in policy.domains]
     verified = sum(result.pages_verified for result in results)
     verdict = "as far as the domains came" if report.exit_code else "all right"
-    lines.append(f"{verified:,} pages verified byte by byte, {verdict}; {report.wall_s:.1f} s")
+    checked = f"{verified:,} pages verified byte by byte, {verdict}; " if verified else ""
+    lines.append(f"{checked}{report.wall_s:.1f} s in all")
     lines.append(f"run directory: {report.run_dir}")
     lines.append(f"as a page: memcoord report {shlex.quote(report.run_dir)}")
     return lines

@@ -140,7 +140,8 @@ def test_the_smallest_use_can_be_seen() -> None:
 
 def test_a_chart_of_nothing_and_of_one_tick() -> None:
     assert tmem_chart([]) == []
-    assert len(tmem_chart([sample(1.0, 0, 0)])) == 3
+    assert tmem_chart([sample(1.0, 0, 0)]) == []  # a host without tmem
+    assert len(tmem_chart([sample(1.0, 0, 1)])) == 3
 
 
 def test_text_report_holds_one_chart_per_policy() -> None:
