@@ -20,7 +20,7 @@ def function_page() -> str:
     return page(
         "From Python",
         "`import memcoord` loads nothing else; a name is fetched when it is first used. "
-        "`examples/` of the source has eight short programs.",
+        "`examples/` of the source has nine short programs.",
         *(part for name in names for part in _shown(name, getattr(memcoord, name))),
         *_shown("Run", Outcome, "What `run`, `simulate` and `open_run` return."),
     )
