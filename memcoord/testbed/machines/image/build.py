@@ -284,10 +284,12 @@ def _forget_old(home: Path) -> None:
 
 
 def _digest_of(recipe: Recipe, busybox: bytes) -> str:
-    seen = hashlib.blake2b(repr((FORM, modules.WANTED, recipe)).encode(), digest_size=8)
+    named = (FORM, modules.WANTED, recipe.kernel, recipe.modules)
+    seen = hashlib.blake2b(repr(named).encode(), digest_size=8)
     seen.update(busybox)
     seen.update((HERE / "init").read_bytes())
-    for program in recipe.programs:
+    for program in recipe.programs:  # wherever its sources lie
+        seen.update(program.name.encode() + b"\0")
         for text in program.texts():
             seen.update(hashlib.blake2b(text).digest())
     for path in (recipe.kernel, recipe.modules):

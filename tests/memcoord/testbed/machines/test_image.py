@@ -95,6 +95,17 @@ def test_another_source_is_another_image(recipe: Recipe, tmp_path: Path) -> None
     assert image(recipe).initrd != first.initrd
 
 
+def test_the_same_sources_elsewhere_are_the_same_image(recipe: Recipe, tmp_path: Path) -> None:
+    first = image(recipe)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "small.c", tmp_path / "elsewhere" / "small.c")
+    moved = Program("small", (tmp_path / "elsewhere" / "small.c",))
+    keys = (recipe.kernel, recipe.modules, recipe.busybox)
+    assert image(Recipe(*keys, (moved,))).initrd == first.initrd
+    renamed = Program("other", moved.sources)
+    assert image(Recipe(*keys, (renamed,))).initrd != first.initrd
+
+
 @pytest.mark.parametrize("harm", ["cut", "changed", "gone", "facts", "empty facts"])
 def test_a_damaged_image_is_made_again(recipe: Recipe, harm: str) -> None:
     first = image(recipe)
