@@ -196,14 +196,14 @@ def test_deaths_of_all_kinds_cost_nobody_else_anything(guest_image: Image, tmp_p
         _stop_and_go_on(job)
         _kill_the_hypervisor(job, "killed")
         _kill_qemu_and_stub(job)
-        wait("the last one is done", lambda: job.references("last") == 2)
+        wait("the last one is done", lambda: job.qemu("last") is None)
         stopped = job.qemu("stopped")
         assert stopped is not None
         stopped.kill()
         found = job.domains()
     finally:
         job.end()
-    assert found["last"]["state"] == "done"
+    assert (found["last"]["state"], found["last"]["references"]) == ("done", 2)
     assert "SIGKILL" in found["killed"]["reason"] or "ended" in found["killed"]["reason"]
     assert found["orphan"]["state"] == "killed"
     rows = job.series()
