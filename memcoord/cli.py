@@ -267,7 +267,7 @@ def claims(
     claim: Annotated[
         str | None, typer.Argument(help="One claim, as M6, or those of one work, as M.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Ten minutes on two cores.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fifteen minutes on two cores.")] = False,
     as_json: Json = False,
     markdown: Annotated[
         str | None, typer.Option(metavar="FILE", help="Fill the page's table.")

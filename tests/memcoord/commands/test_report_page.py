@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 import memcoord
 from hypervisor.public.errors import ConfigError
-from memcoord.benchmarks.bursts.demand import SERIES
+from memcoord.benchmarks.bursts.bench import burst_row
+from memcoord.benchmarks.bursts.recorded import PROGRAMS
 from memcoord.cli import app
 from memcoord.testbed.archive import bench_page, perfetto, run_page
 from memcoord.testbed.archive.columns import BadRunFile
@@ -422,8 +423,8 @@ def test_a_time_has_its_unit_and_all_of_its_digits(value_s: float | None, shown:
 def test_the_figure_of_a_bench_is_drawn_from_its_json(
     tmp_path: Path, command: Callable[..., Any]
 ) -> None:
-    row = {"held_idle_gib_s": 2.0, "under_1ms": 0.5}
-    rows = {f"hyperalloc {series}": row for series in SERIES}
+    rows: dict[str, Any] = {f"hyperalloc {name}": {"held_idle_gib_s": 2.0} for name in PROGRAMS}
+    rows[burst_row("hyperalloc")] = {"in_time": {"value": 0.5}}
     path = tmp_path / "bursts.json"
     path.write_text(json.dumps({"bench": "bursts", "rows": rows}))
     out = tmp_path / "bursts.svg"

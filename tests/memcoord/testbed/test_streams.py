@@ -22,6 +22,7 @@ from memcoord.simulation.caches.trace import load
 from memcoord.testbed.scenarios import schema
 from memcoord.testbed.scenarios.programs import ProgramWorkload
 from memcoord.testbed.scenarios.sizes import Size
+from memcoord.testbed.scenarios.virtual_machines import MachineWorkload
 from memcoord.testbed.scenarios.workloads import (
     AnalyticsWorkload,
     BlockTraceWorkload,
@@ -62,6 +63,7 @@ def test_every_kind_of_workload_is_tried_here() -> None:
     elsewhere = {
         BlockTraceWorkload,  # whose file is made where needed
         ProgramWorkload,  # which has no stream
+        MachineWorkload,  # nor has a guest
     }
     assert tried == {*get_args(Workload)} - elsewhere
 

@@ -1,0 +1,1 @@
+"""A block device of tmem over NBD, beside what QEMU and nbdkit serve."""
