@@ -67,6 +67,8 @@ GATE_POLL_MS = 5
 STALL_S = 60.0
 #: What domains get to make their streams and to attach.
 GATHER_S = 120.0
+#: What they get beyond it for each virtual machine, which boots on CPUs that all of them share.
+GATHER_MACHINE_S = 30.0
 #: How often the view of the run is drawn anew.
 SHOW_S = 0.5
 #: Messages of the feed, beside ticks, that are kept of the time before the start.
@@ -277,10 +279,12 @@ class PolicyRun:
         """Let the domains attach, and wait until each stands where it is to wait."""
         self._progress.note("starting the domains")
         barrier.attach_first(self._domains)
-        deadline_s = time.monotonic() + GATHER_S
+        machines = [one for one in self._domains if isinstance(one.spec.workload, MachineWorkload)]
+        limit_s = GATHER_S + GATHER_MACHINE_S * len(machines)
+        deadline_s = time.monotonic() + limit_s
         while barrier.is_closed(self._domains):
             if time.monotonic() > deadline_s:
-                raise RunBroken(f"the domains were not ready after {GATHER_S:.0f} s")
+                raise RunBroken(f"the domains were not ready after {limit_s:.0f} s")
             for _ in self._statistics.read(GATE_POLL_MS):
                 pass  # of the time before the start, which is in no series
             self._check()
