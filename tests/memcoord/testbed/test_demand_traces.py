@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,20 @@ def test_a_full_disk_is_said_and_leaves_no_file(
     with pytest.raises(ConfigError, match="No space left"):
         record_demand(["true"], str(tmp_path / "d.csv.xz"), period_us=500, seconds=5, quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_ends_before_it_is_seen_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = sampling._sample
+
+    def late(told: Any) -> None:
+        while not told.stop:
+            time.sleep(LOOK_S)
+        sample(told)
+
+    monkeypatch.setattr(sampling, "_sample", late)
+    done = record(["true"])
+    assert (done.exit_code, done.samples) == (0, 1)
+    assert burstiness(done.trace).bursts == 0
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -181,7 +181,7 @@ static void run(struct sampler *sampler)
     uint64_t begin_ns = clock_ns(CLOCK_MONOTONIC), next_ns = begin_ns, now_ns = begin_ns;
     uint64_t before_ns = begin_ns;
     uint64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-    while (!__atomic_load_n(&told->stop, __ATOMIC_ACQUIRE) && !told->is_full) {
+    do {                                /* once at least: a program may end before it is seen */
         struct mc_demand_row row;
         if (told->samples % told->look_every == 0)
             look(sampler);
@@ -198,7 +198,7 @@ static void run(struct sampler *sampler)
             next_ns = now_ns;
         }
         sleep_until(next_ns);
-    }
+    } while (!__atomic_load_n(&told->stop, __ATOMIC_ACQUIRE) && !told->is_full);
     told->elapsed_ns = clock_ns(CLOCK_MONOTONIC) - begin_ns;
     told->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
 }
