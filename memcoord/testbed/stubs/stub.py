@@ -51,6 +51,8 @@ from memcoord.testbed.stubs.guest_command import Command
 STDOUT, OUTCOME = "stdout.txt", "outcome.json"
 #: How long a machine that has booted may take to its first target.
 SETTLE_S = 60.0
+#: How long after a failure the end of QEMU may become known as its cause.
+NEWS_S = 1.0
 
 #: The socket of swap in tmem; areas through which its pages pass, which are no part of the machine.
 SWAP_SOCKET, OWN_AREAS = "swap.sock", 1
@@ -199,9 +201,12 @@ async def _until_it_fails(
     tasks = (attends, works, ended)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if works.done():
+        if works.done() and works.exception() is not None:
+            # A QEMU that ends is noticed by its connections, too, and perhaps by them first.
+            await asyncio.wait((ended,), timeout=NEWS_S)
+        if works.done() and not (works.exception() is not None and ended.done()):
             return works.result()
-        if attends.done():
+        if attends.done() and not ended.done():
             attends.result()
         raise GuestFailed(machine.name, Trouble.ENDED, f"exit status {machine.returncode}")
     finally:
