@@ -6,6 +6,7 @@ Used by: every bench, through ``memcoord.benchmarks.runner``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -103,6 +104,20 @@ def _page_cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell.rstrip()
     return " / ".join(f"**{p.text}**" if p.is_best else p.text for p in cell if p.text)
+
+
+def with_interval(figure: Mapping[str, Any], form: str) -> str:
+    """A {"value", "low", "high"} as "12.1 [8.0, 16.3]", each in ``form``; MISSING without a value.
+
+    A bound that is missing or NaN is none.
+    """
+    value, low, high = (figure.get(key) for key in ("value", "low", "high"))
+    if value is None or math.isnan(value):
+        return MISSING
+    text = format(value, form)
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return text
+    return f"{text} [{format(low, form)}, {format(high, form)}]"
 
 
 def begin(name: str) -> str:

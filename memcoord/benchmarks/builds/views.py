@@ -87,12 +87,7 @@ def figure(found: Found) -> Figure:
 
 def percent(figure: Mapping[str, Any]) -> str:
     """ "+12.1 [+8.0, +16.3]"."""
-    if figure["value"] is None:
-        return MISSING
-    text = f"{figure['value']:+.1f}"
-    if figure["low"] is None:
-        return text
-    return f"{text} [{figure['low']:+.1f}, {figure['high']:+.1f}]"
+    return shared.with_interval(figure, "+.1f")
 
 
 def markdown(found: Found) -> str:
@@ -111,16 +106,7 @@ def markdown(found: Found) -> str:
 
 
 def _cells(row: Mapping[str, Any], columns: Mapping[str, tuple[str, int]]) -> list[str]:
-    return [_number(row[key], digits) for key, digits in columns.values()]
-
-
-def _number(figure: Mapping[str, Any], digits: int) -> str:
-    if figure["value"] is None:
-        return MISSING
-    text = f"{figure['value']:,.{digits}f}"
-    if figure["low"] is None:
-        return text
-    return f"{text} [{figure['low']:,.{digits}f}, {figure['high']:,.{digits}f}]"
+    return [shared.with_interval(row[key], f",.{digits}f") for key, digits in columns.values()]
 
 
 def _least(found: Found) -> list[str]:

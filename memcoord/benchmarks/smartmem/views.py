@@ -27,10 +27,7 @@ EXPLAINED = (
 
 def percent(figure: Mapping[str, Any]) -> str:
     """ "+12 [+8, +16]"."""
-    value, low, high = (number(figure.get(key)) for key in ("value", "low", "high"))
-    if value != value:
-        return tables.MISSING
-    return f"{value:+.0f}" if low != low else f"{value:+.0f} [{low:+.0f}, {high:+.0f}]"
+    return tables.with_interval(figure, "+.0f")
 
 
 def tables_of(found: Found) -> Iterator[Table]:
