@@ -83,6 +83,13 @@ def version() -> str | None:
     return found[1] if found else None
 
 
+def last_line(said: bytes) -> str:
+    """The last line that is not blank, without what a terminal would not show; or none."""
+    lines = said.decode(errors="replace").splitlines()
+    shown = ("".join(filter(str.isprintable, line)).strip() for line in reversed(lines))
+    return next(filter(None, shown), "")
+
+
 class Kept:
     """What somebody untrusted writes to a descriptor: its start in a file, its end in memory."""
 
@@ -111,10 +118,8 @@ class Kept:
         self.grown.set()
 
     def last_line(self) -> str:
-        """The last line that is not blank, without what a terminal would not show."""
-        lines = self.tail.decode(errors="replace").splitlines()
-        shown = ("".join(filter(str.isprintable, line)).strip() for line in reversed(lines))
-        return next(filter(None, shown), "")
+        """The last of its lines."""
+        return last_line(self.tail)
 
     def close(self) -> None:
         """Read no more. The descriptor stays its owner's."""

@@ -6,7 +6,7 @@ Rules: QEMU runs a guest that nobody trusts, so an answer is a value of unknown 
 silent once is not used again: its late answers would be taken for those of later calls. ``connect``
 makes a new one, with a new client, because the socket may be there before QEMU listens. Events wake
 whoever waits for ``news``; the last EVENTS_MAX are kept and the rest are counted. Called by
-``driver``, which drives one machine.
+``pilot``, which leads one machine.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError
 
@@ -34,8 +34,6 @@ EVENTS_MAX, EVENT_CHARACTERS_MAX = 64, 64
 #: What QEMU's own words are cut to in an error.
 WORDS_MAX = 200
 COUNT_MAX = 1 << 64
-
-T = TypeVar("T")
 
 
 class QmpTrouble(StrEnum):
@@ -119,7 +117,7 @@ class Monitor:
         if client is None:
             raise QmpFailed(self._name, command, QmpTrouble.GONE)
         try:
-            return await _bounded(client.execute(command, arguments or None), self._call_s)
+            return await asyncio.wait_for(client.execute(command, arguments or None), self._call_s)
         except ExecuteError as error:
             raise QmpFailed(self._name, command, QmpTrouble.REFUSED, str(error)) from None
         except TimeoutError:
@@ -199,10 +197,6 @@ class Monitor:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNT_MAX
-
-
-async def _bounded(call: Awaitable[T], limit_s: float) -> T:
-    return await asyncio.wait_for(call, limit_s)
 
 
 async def _let_go(client: QMPClient) -> None:

@@ -15,7 +15,7 @@ from typing import Self
 
 from hypervisor.public.errors import MemcoordError
 from memcoord.testbed.machines.agent import Agent, Report
-from memcoord.testbed.machines.process import Machine
+from memcoord.testbed.machines.process import Machine, last_line
 from memcoord.testbed.scenarios.programs import TOTAL_MAX, WORK_VARIABLE
 from memcoord.testbed.scenarios.virtual_machines import MachineWorkload
 from memcoord.testbed.stubs.attending import Attendant
@@ -60,7 +60,8 @@ class Command:
             raise MemcoordError(f"{name} cannot be run in the guest: {error}") from None
         if done.exit != 0:
             how = f"signal {done.signal}" if done.exit is None else f"exit code {done.exit}"
-            raise MemcoordError(f"{name} ended in the guest with {how}: {self._last_line()}")
+            said = last_line(self._tail) or "it said nothing"
+            raise MemcoordError(f"{name} ended in the guest with {how}: {said}")
 
     def counted(self) -> dict[str, int]:
         """What the guest's counters rose by since the command began, where the agent told."""
@@ -87,8 +88,3 @@ class Command:
         self._written += len(kept)
         with contextlib.suppress(OSError), self._stdout.open("ab") as file:  # a full disk
             file.write(kept)
-
-    def _last_line(self) -> str:
-        lines = self._tail.decode(errors="replace").splitlines()
-        shown = ("".join(filter(str.isprintable, line)).strip() for line in reversed(lines))
-        return next(filter(None, shown), "it said nothing")

@@ -201,13 +201,13 @@ async def _until_it_fails(
     tasks = (attends, works, ended)
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if works.done() and works.exception() is not None:
-            # A QEMU that ends is noticed by its connections, too, and perhaps by them first.
-            await asyncio.wait((ended,), timeout=NEWS_S)
-        if works.done() and not (works.exception() is not None and ended.done()):
+        if works.done() and works.exception() is None:
             return works.result()
-        if attends.done() and not ended.done():
-            attends.result()
+        if works.done():  # the end of QEMU is told by its connections, too, perhaps by them first
+            await asyncio.wait((ended,), timeout=NEWS_S)
+        for failed in (works, attends):
+            if failed.done() and not ended.done():
+                failed.result()
         raise GuestFailed(machine.name, Trouble.ENDED, f"exit status {machine.returncode}")
     finally:
         for task in tasks:
