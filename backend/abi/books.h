@@ -26,7 +26,7 @@
 #define MC_META_OFFSET 0x1000000000         /* of a domain's meta, from its ram */
 
 /* Of the books: a header, then struct mc_host, the slab areas of tmem, a slot per domain. */
-#define MC_BOOKS_VERSION 2
+#define MC_BOOKS_VERSION 3
 #define MC_BOOKS_MAGIC 0x736b6f6f62636d01
 #define MC_BOOKS_HOST_OFFSET 0x1000
 #define MC_BOOKS_SLAB_OFFSET 0x400000

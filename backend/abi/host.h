@@ -114,9 +114,9 @@ struct mc_mechanism;            /* mechanism.h */
 struct mc_host;
 
 struct mc_domain {
-    uint32_t domid;
-    uint32_t areas;
-    uint32_t phase;             /* atomic: enum mc_phase */
+    uint32_t domid;             /* of the slot: stays when its domain is gone */
+    uint32_t phase;             /* atomic: enum mc_phase; read without the lock */
+    uint32_t areas;             /* first of what mc_domain_dismantle wipes */
     uint32_t users;             /* threads that work on it without the lock: mc_domain_hold */
     uint32_t leaving;           /* 1 from its close on, 2 once tmem has forgotten it */
     uint32_t is_kept;           /* a keeper runs for it */

@@ -10,6 +10,7 @@
 #include "reap.h"
 #include "books.h"
 
+#include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -33,9 +34,11 @@ static void reap_free(struct mc_host *host, struct mc_domain *taken)
     mc_slot_close(host, taken);
 }
 
-/* Take everything out of the slot, which stays taken. */
+/* Take everything out of the slot, which stays taken: others read its domid and its phase without
+ * the lock, so these two are not written for an instant. */
 static struct mc_domain reap_take(struct mc_domain *domain)
 {
+    const size_t kept_bytes = offsetof(struct mc_domain, areas);
     struct mc_domain taken = *domain;
     uint32_t domid = domain->domid;
     MC_CHECK(!domain->users, "domain %u: unmapped under %u users", domid, domain->users);
@@ -47,7 +50,7 @@ static struct mc_domain reap_take(struct mc_domain *domain)
              domain->areas);
     domain->areas = 0;          /* first: nothing of it is to be recovered */
     MC_BOOKED();
-    *domain = (struct mc_domain){.domid = domid, .phase = domain->phase};
+    memset((char *)domain + kept_bytes, 0, sizeof *domain - kept_bytes);
     return taken;
 }
 
