@@ -52,8 +52,9 @@ static int domain_make_memory(struct mc_host *host, struct mc_domain *domain, ui
     return MC_OK;
 }
 
-/* Lay out meta, at first and at every reboot. A rise of `boots` tells threads of the guest before
- * the reboot that they are gone. */
+/* Lay out meta, at first and at every reboot. Another number in `boots` tells threads of the guest
+ * before the reboot that they are gone: also the 0 that they read meanwhile, beside a state that
+ * would say that the domain is closed. */
 static int domain_format_meta(struct mc_host *host, struct mc_domain *domain)
 {
     struct mc_control *control = (struct mc_control *)domain->meta;
@@ -187,6 +188,7 @@ static int domain_prepare(struct mc_host *host, struct mc_domain *domain,
              "domain %u: opened with %u users, status %u, or memory of the domain before",
              domain->domid, domain->users, domain->broken_status);
     domain->areas = spec->areas;
+    domain->boots = 1;
     domain->boot_areas = spec->boot_areas;
     domain->credit_areas = spec->credit_areas;
     domain->relayed = spec->relayed;

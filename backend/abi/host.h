@@ -178,7 +178,7 @@ struct mc_domain {
     uint32_t kept_first;        /* number of the oldest, */
     uint32_t kept_end;          /* and of the next to come */
     uint32_t is_hungry;         /* its keeper rests and wants to know of memory that comes free */
-    uint32_t boots;             /* times a reboot began; the guest is told in control->boots */
+    uint32_t boots;             /* lives, from 1: a reboot begins another; told in control->boots */
     uint32_t is_rebooting;      /* a reboot has begun and not ended; a process that goes on with
                                  * the books is to call mc_domain_reboot again */
     int64_t tmem_target_pages;  /* for such a process; below 0: no limit */

@@ -156,7 +156,7 @@ struct mc_control {
     uint64_t pad3[5];
     /* [hypervisor writes at any time] its configuration: any change raises config_bell */
     _Atomic uint32_t config_bell;       /* futex */
-    _Atomic uint32_t boots;             /* times the domain was rebooted */
+    _Atomic uint32_t boots;             /* the domain's lives, from 1; 0 while meta is laid out */
     _Atomic uint64_t requested_frames;  /* the size that the driver is asked to come to */
     _Atomic uint64_t plugged_frames;    /* the size that the domain has, as the host counts it */
     uint64_t config[MC_CONFIG_WORDS];   /* the mechanism's own, see its header; by __atomic_* */
