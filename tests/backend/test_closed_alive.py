@@ -87,3 +87,14 @@ def test_a_guest_that_lies_about_it_harms_itself(host: HostBackend) -> None:
     host.close(VM1, HOUR_S)
     assert host.wait_closed(WAIT_S)
     liar.close()
+
+
+def test_no_life_has_the_number_that_is_read_while_meta_is_laid_out(host: HostBackend) -> None:
+    """A guest of the first life would take a reboot for the end of its domain."""
+    guest = GuestDouble(host.open(VM1, spec("vm1", boot=HELD_AREAS)))
+    assert guest.control.boots == 1
+    host.reboot(VM1)
+    assert guest.control.boots == 2
+    guest.close()
+    host.close(VM1)
+    assert host.wait_closed(WAIT_S)

@@ -23,7 +23,6 @@ from hypervisor.public.units import DomId
 pytestmark = pytest.mark.process
 VM1 = DomId(0)
 CLOSES = 200
-#: Reads of a phase after the first that was EMPTY: longer than a slot takes to be wiped.
 SOURCE = """
 #include <stdint.h>
 int returns(const uint32_t *phase, int *is_watched, long longest, int reads)
@@ -38,7 +37,9 @@ int returns(const uint32_t *phase, int *is_watched, long longest, int reads)
     return 0;
 }
 """
-LONGEST = 1 << 38  # loads: minutes
+#: Reads until it is EMPTY: minutes.
+LONGEST = 1 << 38
+#: Reads of a phase after the first that was EMPTY: longer than a slot takes to be wiped.
 READS = 100_000
 
 
